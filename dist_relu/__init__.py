@@ -1,0 +1,38 @@
+"""Data-parallel training of ReLU networks in NumPy, with the same bits on any number of workers."""
+
+from dist_relu import data, nn, optim
+from dist_relu.checkpoint import load_model, save_model
+from dist_relu.coordinator import Coordinator, DistributedReLU, Evaluation, FitResult, start
+from dist_relu.data import Dataset
+from dist_relu.errors import (
+    BackendError,
+    CheckpointError,
+    DataError,
+    DistReluError,
+    PartitionError,
+    TrainingDiverged,
+    WorkerLost,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BackendError",
+    "CheckpointError",
+    "Coordinator",
+    "DataError",
+    "Dataset",
+    "DistReluError",
+    "DistributedReLU",
+    "Evaluation",
+    "FitResult",
+    "PartitionError",
+    "TrainingDiverged",
+    "WorkerLost",
+    "data",
+    "load_model",
+    "nn",
+    "optim",
+    "save_model",
+    "start",
+]

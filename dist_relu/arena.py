@@ -1,0 +1,156 @@
+"""The memory of a training step: every array that a pass through the model makes, for the whole batch.
+
+All workers of a node map one arena and each fills the rows of its own shards, so that what one worker computed
+(the factors of a gradient, above all) is at hand for the others. Models ask for the same arrays in the same order in
+every pass; so a pass of one sample tells the layout, and no array is ever allocated twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import final
+
+import numpy as np
+import numpy.typing as npt
+
+from dist_relu.arrays import Array
+from dist_relu.nn import Loss, Param, Run, Sequential
+
+_ALIGNMENT_BYTES = 64
+_MIN_PRODUCT_SIZE = 1 << 14
+"""Elements from which a weight's gradient is worth being multiplied out by the owners of its chunks."""
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """An array that a pass asks for: the shape of one sample's part, and its dtype."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[np.generic]
+
+    def size_bytes(self, batch_size: int) -> int:
+        """The room that it takes for a batch, up to the next multiple of the alignment."""
+        size = batch_size * prod(self.shape) * self.dtype.itemsize
+        return -(-size // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a pass through a model asks for.
+
+    products: for each parameter (by number) whose gradient is left as a product, the buffers of its factors.
+    """
+
+    buffers: Sequence[Buffer]
+    products: Mapping[int, tuple[int, int]]
+
+    def size_bytes(self, batch_size: int) -> int:
+        return sum(buffer.size_bytes(batch_size) for buffer in self.buffers)
+
+    def arrays(self, memory: Array, batch_size: int) -> list[Array]:
+        """`memory` (bytes) as one array for each buffer, (batch_size, ...)."""
+        arrays, start = [], 0
+        for buffer in self.buffers:
+            stop = start + batch_size * prod(buffer.shape) * buffer.dtype.itemsize
+            arrays.append(memory[start:stop].view(buffer.dtype).reshape(batch_size, *buffer.shape))
+            start += buffer.size_bytes(batch_size)
+        return arrays
+
+
+def forward_backward(
+    model: Sequential, loss: Loss, x: Array, targets: Array, weight: float, run: Run
+) -> tuple[float, int]:
+    """One pass forward and backward: leaves the gradients, returns the summed loss and the number of hits."""
+    outputs = model.forward(x, run)
+    d_outputs = run.empty(outputs.shape, outputs.dtype)
+    sums = loss.backward(outputs, targets, weight, d_outputs)
+    model.backward(d_outputs, run, wants_dx=False)
+    return sums
+
+
+def measure(model: Sequential, loss: Loss, target: Array) -> Layout:
+    """The layout of the model's passes, from a pass of one sample.  target: (1, ...), that of any sample."""
+    assert model.input_shape is not None
+    run = _MeasuringRun(model.params)
+    x = run.empty((1, *model.input_shape), model.dtype)
+    x[...] = 0
+    forward_backward(model, loss, x, target, 1.0, run)
+    return Layout(run.buffers, run.products)
+
+
+@final
+class _MeasuringRun(Run):
+    """Notes what a pass of one sample asks for."""
+
+    def __init__(self, params: Sequence[Param]) -> None:
+        self.buffers: list[Buffer] = []
+        self.products: dict[int, tuple[int, int]] = {}
+        self._arrays: list[Array] = []
+        self._numbers = {id(param): number for number, param in enumerate(params)}
+
+    @property
+    def training(self) -> bool:
+        return True
+
+    def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+        self.buffers.append(Buffer(shape[1:], np.dtype(dtype)))
+        self._arrays.append(np.empty(shape, dtype))
+        return self._arrays[-1]
+
+    def own(self, dy: Array) -> Array:
+        return dy
+
+    def product(self, weight: Param, x: Array, dz: Array) -> None:
+        factors = self._buffer_of(x), self._buffer_of(dz)
+        if weight.value.size >= _MIN_PRODUCT_SIZE and None not in factors:
+            self.products[self._numbers[id(weight)]] = factors  # type: ignore[assignment]
+        else:
+            np.matmul(x.T, dz, out=weight.grad)
+
+    def _buffer_of(self, rows: Array) -> int | None:
+        """The buffer whose memory `rows` is, whatever its shape; None if it is another array's."""
+        for number, array in enumerate(self._arrays):
+            if rows.ctypes.data == array.ctypes.data and rows.nbytes == array.nbytes:
+                return number
+        return None
+
+
+@final
+class ShardRun(Run):
+    """Passes over the rows of one shard after another, in an arena."""
+
+    def __init__(self, layout: Layout, arrays: Sequence[Array], params: Sequence[Param]) -> None:
+        self._arrays = arrays
+        self._products = {id(params[number]) for number in layout.products}
+        self._rows_of: dict[tuple[int, int], list[Array]] = {}
+        self._rows: list[Array] = []
+        self._next = 0
+
+    def enter(self, first: int, stop: int) -> None:
+        """Begin a pass over these rows of the batch."""
+        if (first, stop) not in self._rows_of:
+            self._rows_of[first, stop] = [array[first:stop] for array in self._arrays]
+        self._rows = self._rows_of[first, stop]
+        self._next = 0
+
+    @property
+    def training(self) -> bool:
+        return True
+
+    def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+        if self._next == len(self._rows) or self._rows[self._next].shape != shape:
+            raise RuntimeError(
+                f"The model asked for an array of shape {shape} that its first pass did not ask for at this point. "
+                "Layers must call run.empty alike in every pass."
+            )
+        self._next += 1
+        return self._rows[self._next - 1]
+
+    def own(self, dy: Array) -> Array:
+        return dy
+
+    def product(self, weight: Param, x: Array, dz: Array) -> None:
+        if id(weight) not in self._products:
+            np.matmul(x.T, dz, out=weight.grad)

@@ -1,0 +1,47 @@
+"""How workers start and how calls travel to them: one file for each backend."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from dist_relu.backends.base import Backend
+from dist_relu.backends.local import LocalBackend
+from dist_relu.backends.mpi import MpiBackend, join
+from dist_relu.backends.serial import SerialBackend
+
+__all__ = ["BACKENDS", "Backend", "connect", "serve_if_rank"]
+
+BACKENDS: dict[str, Callable[[int | None, int], Backend]] = {
+    "serial": SerialBackend,
+    "local": LocalBackend,
+    "mpi": MpiBackend,
+}
+
+_SET_BY_MPIRUN = ("PMI_SIZE", "PMIX_RANK", "OMPI_COMM_WORLD_SIZE")
+"""Variables by which the launchers of MPICH, Intel MPI, Slurm and Open MPI tell a process that it is a rank."""
+
+
+def connect(name: str, workers: int | None, threads_per_worker: int) -> Backend:
+    """Start the backend called `name`, or the one that fits this process: `mpi` under mpirun, otherwise `local`."""
+    if name == "auto":
+        name = "mpi" if _under_mpirun() else "local"
+    if name not in BACKENDS:
+        raise ValueError(f"backend={name!r} is unknown. Choose one of: auto, {', '.join(BACKENDS)}.")
+    for argument, value in (("workers", workers), ("threads_per_worker", threads_per_worker)):
+        if value is not None and value < 1:
+            raise ValueError(f"{argument}={value}: must be at least 1.")
+    return BACKENDS[name](workers, threads_per_worker)
+
+
+def serve_if_rank() -> None:
+    """Under mpirun, serve on the ranks that don't run the script, and never return there.
+
+    For programs that speak to the user before they start workers.
+    """
+    if _under_mpirun():
+        join()
+
+
+def _under_mpirun() -> bool:
+    return any(variable in os.environ for variable in _SET_BY_MPIRUN)

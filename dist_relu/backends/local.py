@@ -1,0 +1,180 @@
+"""Workers as processes of this machine.
+
+They are started as plain programs, not forked and not through `multiprocessing`, so that a user's script needs no
+`if __name__ == "__main__"`. Each has a socket to the coordinator; when one end's process dies, the other end knows.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from multiprocessing.connection import Connection, wait
+from typing import Any, final
+
+import cloudpickle
+
+from dist_relu.backends.base import Backend, EventHandler, values
+from dist_relu.collectives import barrier
+from dist_relu.collectives.memory import SharedArray
+from dist_relu.errors import BackendError, WorkerLost
+from dist_relu.machine import num_cores
+from dist_relu.worker import Call, Hello, Reply, Setup, Worker
+
+_START_TIMEOUT_S = 60.0
+_CLOSE_TIMEOUT_S = 2.0
+_GRACE_AFTER_ERROR_S = 0.5
+
+
+@final
+class LocalBackend(Backend):
+    """`workers` processes, by default one for each physical core that this process may use."""
+
+    def __init__(self, workers: int | None, threads_per_worker: int) -> None:
+        num_workers = max(num_cores() // threads_per_worker, 1) if workers is None else workers
+        self._control = SharedArray(barrier.control_shape(num_workers), "int64")
+        self._lost: WorkerLost | None = None
+        self._connections: list[Connection] = []
+        self._processes: list[subprocess.Popen[bytes]] = []
+        try:
+            for _ in range(num_workers):
+                self._start_process(threads_per_worker)
+            self._peers = [self._hello(rank) for rank in range(num_workers)]
+            for rank, connection in enumerate(self._connections):
+                connection.send(Setup(rank, self._peers, self._control.handle, threads_per_worker))
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def name(self) -> str:
+        return "local"
+
+    @property
+    def peers(self) -> Sequence[Hello]:
+        return self._peers
+
+    def call(self, call: Call, on_event: EventHandler) -> list[Any]:
+        if self._lost:
+            raise self._lost
+        message = cloudpickle.dumps(call)
+        replies: dict[int, Reply] = {}
+        try:
+            for rank, connection in enumerate(self._connections):
+                try:
+                    connection.send_bytes(message)
+                except (BrokenPipeError, ConnectionResetError):
+                    raise self._loss_of(rank) from None
+            deadline = None
+            while len(replies) < len(self._connections):
+                ready = wait(self._connections, 1.0 if deadline is None else max(deadline - time.monotonic(), 0))
+                if deadline is not None and time.monotonic() > deadline:
+                    break
+                for connection in ready:
+                    assert isinstance(connection, Connection)
+                    rank = self._connections.index(connection)
+                    number, reply, event = self._receive(rank)
+                    if number != call.number:
+                        continue  # a late reply to a call that was given up
+                    if reply is None:
+                        on_event(event)
+                        continue
+                    replies[rank] = reply
+                    if not _is_fine(reply) and deadline is None:
+                        deadline = time.monotonic() + _GRACE_AFTER_ERROR_S
+        except BaseException:
+            barrier.abort(self._control.array, call.number)
+            raise
+        return values([replies[rank] for rank in sorted(replies)])
+
+    def close(self) -> None:
+        for connection in self._connections:
+            connection.close()  # a worker whose connection closes, ends
+        deadline = time.monotonic() + _CLOSE_TIMEOUT_S
+        for process in self._processes:
+            try:
+                process.wait(max(deadline - time.monotonic(), 0))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self._connections.clear()
+        self._processes.clear()
+
+    def _start_process(self, threads: int) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._connections.append(Connection(ours.detach()))
+            paths = [path or os.getcwd() for path in sys.path]
+            blas_threads = {name: str(threads) for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+            program = f"from dist_relu.backends.local import serve; serve({theirs.fileno()})"
+            self._processes.append(
+                subprocess.Popen(
+                    [sys.executable, "-P", "-c", program],
+                    env={**os.environ, **blas_threads, "PYTHONPATH": os.pathsep.join(paths)},
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                )
+            )
+
+    def _hello(self, rank: int) -> Hello:
+        if not self._connections[rank].poll(_START_TIMEOUT_S):
+            raise BackendError(f"Worker {rank} did not start within {_START_TIMEOUT_S:.0f} seconds.")
+        try:
+            hello = self._connections[rank].recv()
+        except (EOFError, ConnectionResetError):
+            code = self._processes[rank].wait()
+            raise BackendError(f"Worker {rank} ended with exit code {code} while it started.") from None
+        assert isinstance(hello, Hello)
+        return hello
+
+    def _receive(self, rank: int) -> tuple[int, Reply | None, Any]:
+        try:
+            message: tuple[int, Reply | None, Any] = cloudpickle.loads(self._connections[rank].recv_bytes())
+        except (EOFError, ConnectionResetError):
+            raise self._loss_of(rank) from None
+        return message
+
+    def _loss_of(self, rank: int) -> WorkerLost:
+        process, peer = self._processes[rank], self._peers[rank]
+        code = process.wait()
+        how = f"was killed by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exited with code {code}"
+        self._lost = WorkerLost(f"Worker {rank} (host {peer.host}, pid {peer.pid}) {how}.")
+        return self._lost
+
+
+def _is_fine(reply: Reply) -> bool:
+    from dist_relu.worker import Returned
+
+    return isinstance(reply, Returned)
+
+
+def serve(descriptor: int) -> None:
+    """What a worker process runs: answer calls from the coordinator until its end of the socket closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the coordinator
+    threading.Thread(target=_end_with_coordinator, args=[descriptor], daemon=True).start()
+    connection = Connection(descriptor)
+    connection.send(Hello.here())
+    number = 0
+    try:
+        worker = Worker(connection.recv(), lambda event: connection.send_bytes(cloudpickle.dumps((number, None, event))))
+        while True:
+            call: Call = cloudpickle.loads(connection.recv_bytes())
+            number = call.number
+            reply = worker.run(call)
+            connection.send_bytes(cloudpickle.dumps((number, reply, None)))
+    except (EOFError, ConnectionResetError, BrokenPipeError):
+        os._exit(0)
+
+
+def _end_with_coordinator(descriptor: int) -> None:
+    """End this process as soon as the coordinator is gone or hangs up, whatever the main thread does."""
+    hang_up = select.poll()
+    hang_up.register(descriptor, select.POLLRDHUP)
+    hang_up.poll()
+    os._exit(0)

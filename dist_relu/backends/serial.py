@@ -1,0 +1,41 @@
+"""One worker, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, final
+
+from dist_relu.backends.base import Backend, EventHandler, values
+from dist_relu.collectives.barrier import control_shape
+from dist_relu.collectives.memory import SharedArray
+from dist_relu.errors import BackendError
+from dist_relu.worker import Call, Hello, Setup, Worker
+
+
+@final
+class SerialBackend(Backend):
+    """A world of size one, for debugging and for comparison."""
+
+    def __init__(self, workers: int | None, threads_per_worker: int) -> None:
+        if workers not in (None, 1):
+            raise BackendError(f'backend="serial" has one worker, not {workers}. Use backend="local" for more.')
+        self._on_event: EventHandler = lambda _: None
+        self._peers = [Hello.here()]
+        control = SharedArray(control_shape(1), "int64")
+        setup = Setup(0, self._peers, control.handle, threads_per_worker)
+        self._worker = Worker(setup, lambda event: self._on_event(event))
+
+    @property
+    def name(self) -> str:
+        return "serial"
+
+    @property
+    def peers(self) -> Sequence[Hello]:
+        return self._peers
+
+    def call(self, call: Call, on_event: EventHandler) -> list[Any]:
+        self._on_event = on_event
+        return values([self._worker.run(call)])
+
+    def close(self) -> None:
+        self._worker.close()

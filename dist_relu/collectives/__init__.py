@@ -1,0 +1,1 @@
+"""How gradients meet: shared memory, barrier, ordered reduction."""

@@ -1,0 +1,77 @@
+"""Where gradients come from when they are summed over all shards.
+
+The part of a gradient that one worker sums is a chunk. Its source is either a *slot*, where workers have
+written partial sums, or a *product*, whose factors all workers have left in shared memory and which the owner of
+the chunk multiplies out. Both end as partial sums that the optimiser's kernel adds up on its way.
+
+S shards, R rows of partial sums, n elements of the chunk.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import final
+
+import numpy as np
+
+from dist_relu.arrays import Array, aligned_empty
+from dist_relu.kernels import update as kernels
+from dist_relu.partition import PartialSums, stack_depth
+
+
+class Source(ABC):
+    """Where the gradient of a chunk comes from."""
+
+    @abstractmethod
+    def partial_sums(self, shard_bounds: Sequence[tuple[int, int]]) -> PartialSums:
+        """What is left to add; valid until the next call.  shard_bounds: the rows of the batch in each shard."""
+
+
+@final
+class SlotSource(Source):
+    """Partial sums that lie in shared memory.
+
+    rows: (R, n), one row for every subtree that a worker summed.  carries: how they are added.
+    """
+
+    def __init__(self, rows: Array, carries: Sequence[int]) -> None:
+        stack = aligned_empty((stack_depth(carries), kernels.BLOCK), rows.dtype)
+        self._sums = PartialSums(rows, np.array(carries, np.int64), stack)
+
+    def partial_sums(self, shard_bounds: Sequence[tuple[int, int]]) -> PartialSums:
+        return self._sums
+
+
+@final
+class ProductSource(Source):
+    """The rows `start` to `stop` of xᵀ·dz, multiplied out shard by shard.
+
+    x: (N, C) and dz: (N, K) of the whole batch, in shared memory.  scratch: (depth of the tree, >= n), of this
+    process: small enough for the second-level cache, and shared by its products.  carries: one number per shard.
+    """
+
+    def __init__(self, x: Array, dz: Array, start: int, stop: int, carries: Sequence[int], scratch: Array) -> None:
+        size = (stop - start) * dz.shape[1]
+        self._x = x[:, start:stop]
+        self._dz = dz
+        # The update adds what the last shard leaves on the stack, on its way through the tile.
+        self._carries = [*carries[:-1], 0]
+        self._flat = [row[:size] for row in scratch]
+        self._tiles = [row.reshape(stop - start, dz.shape[1]) for row in self._flat]
+        num_left = 1 + carries[-1]
+        self._sums = PartialSums(
+            scratch[:num_left, :size],
+            np.array([0] * (num_left - 1) + [carries[-1]], np.int64),
+            aligned_empty((num_left, kernels.BLOCK), scratch.dtype),
+        )
+
+    def partial_sums(self, shard_bounds: Sequence[tuple[int, int]]) -> PartialSums:
+        top = 0
+        for (first, last), carry in zip(shard_bounds, self._carries, strict=True):
+            np.matmul(self._x[first:last].T, self._dz[first:last], out=self._tiles[top])
+            top += 1
+            for _ in range(carry):
+                top -= 1
+                kernels.add(self._flat[top - 1], self._flat[top])
+        return self._sums

@@ -1,0 +1,404 @@
+"""The front door of the library: `start()` and what it returns.
+
+The coordinator is the process that runs the user's script. It puts data and parameters into shared memory, hands
+out calls, and gathers what comes back; gradients never pass through it.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import prod
+from types import TracebackType
+from typing import Any, Self, final
+
+import numpy as np
+import numpy.typing as npt
+
+from dist_relu import inference, training
+from dist_relu.arena import measure
+from dist_relu.arrays import Array
+from dist_relu.backends import Backend, connect
+from dist_relu.collectives.memory import Handle, SharedArray
+from dist_relu.data import Dataset
+from dist_relu.errors import DataError, TrainingDiverged
+from dist_relu.kernels.update import ordered_sum
+from dist_relu.nn import CrossEntropy, Loss, MeanSquaredError, Sequential
+from dist_relu.optim import Optimizer
+from dist_relu.partition import PartialSums, check_fit
+from dist_relu.training import Progress
+from dist_relu.worker import Call, World
+
+Data = Dataset | tuple[npt.ArrayLike, npt.ArrayLike]
+ProgressHandler = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class EpochSummary:
+    """Means over the samples of an epoch, as they were when they were trained on; accuracy is 0 without classes."""
+
+    loss: float
+    accuracy: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a training run did.  losses and step_seconds: (steps,), the mean loss of each batch and its duration."""
+
+    epochs: list[EpochSummary]
+    losses: Array
+    step_seconds: Array
+    seconds: float
+    samples_per_second: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Means over all samples; accuracy is None without classes."""
+
+    loss: float
+    accuracy: float | None
+    num_samples: int
+
+
+def start(workers: int | None = None, *, backend: str = "auto", threads_per_worker: int = 1) -> Coordinator:
+    """Start workers, or join those that there are.
+
+    workers: by default all ranks under mpirun, otherwise one for each physical core.
+    backend: "serial" (this process), "local" (processes of this machine), "mpi" (the ranks of this MPI job), or "auto":
+    "mpi" under mpirun, otherwise "local". Under mpirun this returns on rank 0 only; the other ranks work until rank
+    0's script ends, and end with it.
+    threads_per_worker: for BLAS.
+
+    Raises ValueError for arguments that make no sense, `BackendError` when the workers can't be started.
+    """
+    return Coordinator(connect(backend, workers, threads_per_worker))
+
+
+@final
+class Coordinator:
+    """Hands out work to all workers of a backend and gathers the results.
+
+    Every method is collective over the workers and returns when all are done. What an exception in a worker says
+    about its rank is in its notes. Use as a context manager, or call `close`.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._calls = 0
+        self._placed: weakref.WeakKeyDictionary[Dataset, _PlacedDataset] = weakref.WeakKeyDictionary()
+        self._finalizer = weakref.finalize(self, backend.close)
+
+    @property
+    def workers(self) -> int:
+        """The number of workers."""
+        return len(self._backend.peers)
+
+    @property
+    def nodes(self) -> int:
+        """The number of machines that they run on."""
+        return len({peer.node for peer in self._backend.peers})
+
+    @property
+    def backend(self) -> str:
+        """The backend's name."""
+        return self._backend.name
+
+    def close(self) -> None:
+        """End the workers, or release them; under mpirun they stay for the next `start()`."""
+        self._finalizer()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def fit(
+        self,
+        model: Sequential,
+        data: Data,
+        optimizer: Optimizer,
+        *,
+        epochs: int,
+        batch_size: int,
+        loss: Loss | None = None,
+        shards: int | None = None,
+        seed: int = 0,
+        shuffle: bool = True,
+        on_progress: ProgressHandler | None = None,
+    ) -> FitResult:
+        """Train `model` in place.  A model without parameters is initialised from `seed` first.
+
+        data: a `Dataset`, or (x, y).  batch_size: over all workers; the last batch of an epoch may be smaller.
+        loss: by default cross-entropy for class numbers, otherwise the mean squared error.
+        shards: into how many parts every batch is cut, by default the number of workers; with the same shards and
+        seed, any number of workers ends with the same bits.
+        on_progress: called several times a second and after every epoch.
+
+        Raises DataError, PartitionError and ValueError for what does not fit, before anything is done, and
+        TrainingDiverged when the loss becomes NaN or infinite; the model then has the parameters before that step.
+        """
+        data = _dataset(data)
+        loss = loss or default_loss(data)
+        shards = self.workers if shards is None else shards
+        for argument, value in (("epochs", epochs), ("batch_size", batch_size), ("shards", shards)):
+            if value < 1:
+                raise ValueError(f"{argument}={value}: must be at least 1.")
+        if not 0 <= seed < 2**64:
+            raise ValueError(f"seed={seed}: must be at least 0 and below 2^64.")
+        check_fit(len(data), batch_size, shards, self.workers)
+        batch_size = min(batch_size, len(data))
+        model.build(data.x.shape[1:])
+        loss.check(data.y, model.output_shape)
+        if model.values is None:
+            model.initialize(seed)
+        trace, final = self._train(
+            model, data, optimizer, loss, epochs, batch_size, shards, seed, shuffle, on_progress or _ignore
+        )
+        assert model.values is not None
+        model.values[:] = final
+        if trace.diverged:
+            step = len(trace.loss) - 1
+            per_epoch = training.num_steps_per_epoch(len(data), batch_size)
+            raise TrainingDiverged(
+                f"The loss became {trace.loss[-1]} in step {step} (epoch {step // per_epoch}). "
+                "Lower the learning rate, or warm it up."
+            )
+        return _fit_result(trace, training.num_steps_per_epoch(len(data), batch_size))
+
+    def gradients(
+        self, model: Sequential, data: Data, *, loss: Loss | None = None, shards: int | None = None
+    ) -> dict[str, Array]:
+        """The gradient of the mean loss over all samples, for each parameter by its name; takes no step."""
+        data = _dataset(data)
+        loss = loss or default_loss(data)
+        shards = self.workers if shards is None else shards
+        check_fit(len(data), len(data), shards, self.workers)
+        _check_has_parameters(model)
+        model.build(data.x.shape[1:])
+        loss.check(data.y, model.output_shape)
+        _, gradient = self._train(model, data, _Gradient(), loss, 1, len(data), shards, 0, False, _ignore)
+        return dict(zip(model.names, model.views(np.array(gradient)), strict=True))
+
+    def evaluate(self, model: Sequential, data: Data, *, loss: Loss | None = None) -> Evaluation:
+        """Mean loss and accuracy over all samples, each counted exactly once, with the same bits on any workers."""
+        data = _dataset(data)
+        loss = loss or default_loss(data)
+        _check_has_parameters(model)
+        model.build(data.x.shape[1:])
+        loss.check(data.y, model.output_shape)
+        placed = self._place(data, model.dtype)
+        shared, values = self._model_input(model, placed.x)
+        sums = SharedArray((inference.num_blocks(len(data)), 2), np.float64)
+        request = inference.EvaluateRequest(shared, placed.y.handle, loss, sums.handle)
+        self._call(inference.evaluate, request)
+        del values
+        loss_sum, hits = np.add.reduce(sums.array, axis=0)
+        accuracy = float(hits / len(data)) if data.has_classes else None
+        return Evaluation(float(loss_sum / len(data)), accuracy, len(data))
+
+    def forward(self, model: Sequential, x: npt.ArrayLike) -> Array:
+        """The model's outputs, (N, *output_shape), for samples x (N, *input_shape)."""
+        return self._outputs(model, x, every_layer=False)[0]
+
+    def activations(self, model: Sequential, x: npt.ArrayLike) -> list[Array]:
+        """The outputs of every layer, (N, ...) each, for samples x (N, *input_shape)."""
+        return self._outputs(model, x, every_layer=True)
+
+    def relu(self, x: npt.ArrayLike) -> Array:
+        """max(x, 0) of an array of any shape, each worker on its part; NaN goes through."""
+        return self._relu(None, x, self.workers)
+
+    def relu_backward(self, dy: npt.ArrayLike, x: npt.ArrayLike) -> Array:
+        """dy where x > 0, else 0: the gradient of ReLU's input x, from that of its output; same shapes."""
+        return self._relu(dy, x, self.workers)
+
+    def _relu(self, dy: npt.ArrayLike | None, x: npt.ArrayLike, partitions: int) -> Array:
+        x = _numbers("x", x)
+        shared_x = SharedArray.copy_of(x.reshape(-1))
+        shared_dy = None
+        if dy is not None:
+            dy = _numbers("dy", dy)
+            if dy.shape != x.shape:
+                raise ValueError(f"dy has shape {dy.shape}, but x has shape {x.shape}; expected the same.")
+            shared_dy = SharedArray.copy_of(dy.reshape(-1))
+        dtype = x.dtype if dy is None else dy.dtype
+        result = SharedArray((x.size,), dtype)
+        handle = shared_dy.handle if shared_dy else None
+        self._call(inference.relu, inference.ReluRequest(shared_x.handle, handle, result.handle, partitions))
+        return result.array.reshape(x.shape)
+
+    def _outputs(self, model: Sequential, x: npt.ArrayLike, *, every_layer: bool) -> list[Array]:
+        _check_has_parameters(model)
+        x = _numbers("x", x)
+        model.build(x.shape[1:])
+        shared_x = SharedArray.copy_of(x, model.dtype)
+        shared, values = self._model_input(model, shared_x)
+        if every_layer:
+            samples = model.blueprint().build(x.shape[1:])
+            samples.bind(values.array)
+            shapes = [output.shape[1:] for output in samples.activations(np.zeros((1, *x.shape[1:]), model.dtype))]
+        else:
+            shapes = [model.output_shape]
+        outputs = [SharedArray((len(x), *shape), model.dtype) for shape in shapes]
+        request = inference.ActivationsRequest(shared, [output.handle for output in outputs], every_layer)
+        self._call(inference.activations, request)
+        return [output.array for output in outputs]
+
+    def _train(
+        self,
+        model: Sequential,
+        data: Dataset,
+        optimizer: Optimizer,
+        loss: Loss,
+        epochs: int,
+        batch_size: int,
+        shards: int,
+        seed: int,
+        shuffle: bool,
+        on_progress: ProgressHandler,
+    ) -> tuple[training.Trace, Array]:
+        """Run `training.fit` on all workers; returns what happened and the final parameters (P,)."""
+        assert model.values is not None
+        placed = self._place(data, model.dtype)
+        layout = measure(model, loss, placed.y.array[:1])
+        generations = SharedArray((2, 1 + optimizer.num_states, model.num_params), model.dtype)
+        generations.array[0, 0] = model.values
+        slots = SharedArray(training.slots_shape(model, layout, shards, self.workers), model.dtype)
+        arena = SharedArray((layout.size_bytes(batch_size),), np.uint8)
+        memory = training.Memory(placed.x.handle, placed.y.handle, generations.handle, slots.handle, arena.handle)
+        request = training.FitRequest(
+            model.blueprint(), data.x.shape[1:], loss, optimizer, layout, memory, epochs, batch_size, shards, seed, shuffle
+        )
+        trace: training.Trace = self._call(training.fit, request, on_progress)[0]
+        return trace, generations.array[trace.generation, 0]
+
+    def _model_input(self, model: Sequential, x: SharedArray) -> tuple[inference.ModelInput, SharedArray]:
+        """A request's model and samples; the returned array must live until the call is over."""
+        assert model.values is not None
+        values = SharedArray.copy_of(model.values)
+        assert model.input_shape is not None
+        return inference.ModelInput(model.blueprint(), model.input_shape, values.handle, x.handle), values
+
+    def _place(self, data: Dataset, dtype: np.dtype[Any]) -> _PlacedDataset:
+        """`data` in shared memory, in the dtypes of a model; it stays there for the next call."""
+        placed = self._placed.get(data)
+        if placed is None or placed.x.handle.dtype != dtype:
+            y_dtype = np.dtype(np.int64) if data.has_classes else dtype
+            placed = _PlacedDataset(SharedArray.copy_of(data.x, dtype), SharedArray.copy_of(data.y, y_dtype))
+            self._placed[data] = placed
+        return placed
+
+    def _call(
+        self, function: Callable[[World, Any], Any], request: Any, on_event: Callable[[Any], None] | None = None
+    ) -> list[Any]:
+        if not self._finalizer.alive:
+            raise RuntimeError("This coordinator is closed. Start another one with dist_relu.start().")
+        self._calls += 1
+        return self._backend.call(Call(self._calls, function, request), on_event or _ignore)
+
+
+@final
+class DistributedReLU:
+    """ReLU on arrays cut into `num_partitions` parts, each computed by a worker.
+
+    coordinator: whose workers compute; by default local ones are started, at most one for each physical core, and
+    closed with this object.
+    """
+
+    def __init__(self, num_partitions: int, coordinator: Coordinator | None = None) -> None:
+        if num_partitions < 1:
+            raise ValueError(f"num_partitions={num_partitions}: must be at least 1.")
+        self._num_partitions = num_partitions
+        self._own = start() if coordinator is None else None
+        self._coordinator = coordinator or self._own
+
+    def parallel_relu(self, x: npt.ArrayLike) -> Array:
+        """max(x, 0) of an array of any shape."""
+        assert self._coordinator is not None
+        return self._coordinator._relu(None, x, self._num_partitions)
+
+    def parallel_backward(self, dy: npt.ArrayLike, x: npt.ArrayLike) -> Array:
+        """dy where x > 0, else 0; dy and x of the same shape."""
+        assert self._coordinator is not None
+        return self._coordinator._relu(dy, x, self._num_partitions)
+
+    def close(self) -> None:
+        """End the workers, if they were started for this object."""
+        if self._own:
+            self._own.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class _PlacedDataset:
+    x: SharedArray
+    y: SharedArray
+
+
+@final
+class _Gradient(Optimizer):
+    """Writes the gradient where the new parameters would go."""
+
+    @property
+    def num_states(self) -> int:
+        return 0
+
+    def hyper(self, step: int, epoch: float) -> list[float]:
+        return []
+
+    def update(self, gradient: PartialSums, old: Any, new: Any, hyper: Array) -> None:
+        ordered_sum(*gradient, new[0])
+
+
+def default_loss(data: Dataset) -> Loss:
+    """Cross-entropy for class numbers, the mean squared error for real targets."""
+    return CrossEntropy() if data.has_classes else MeanSquaredError()
+
+
+def _dataset(data: Data) -> Dataset:
+    if isinstance(data, Dataset):
+        return data
+    if isinstance(data, tuple) and len(data) == 2:
+        return Dataset(np.asarray(data[0]), np.asarray(data[1]))
+    raise TypeError(f"Expected a Dataset or (x, y) as data, not {type(data).__name__}.")
+
+
+def _numbers(name: str, value: npt.ArrayLike) -> Array:
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiu" or array.dtype == np.float16 or array.dtype.itemsize > 8:
+        raise DataError(f"{name} has dtype {array.dtype}; expected float32, float64 or integers.")
+    return array
+
+
+def _check_has_parameters(model: Sequential) -> None:
+    if model.values is None:
+        raise ValueError("The model has no parameters yet: fit it first, or build and initialize it.")
+
+
+def _fit_result(trace: training.Trace, per_epoch: int) -> FitResult:
+    epochs = []
+    for first in range(0, len(trace.loss), per_epoch):
+        part = slice(first, first + per_epoch)
+        num_samples = trace.num_samples[part]
+        loss = float(np.average(trace.loss[part], weights=num_samples))
+        accuracy = float(trace.hits[part].sum() / num_samples.sum())
+        epochs.append(EpochSummary(loss, accuracy, float(trace.seconds[part].sum())))
+    seconds = float(trace.seconds.sum())
+    return FitResult(epochs, trace.loss, trace.seconds, seconds, float(trace.num_samples.sum() / seconds))
+
+
+def _ignore(event: object) -> None:
+    pass

@@ -1,0 +1,168 @@
+"""Where data sets come from: by name, from folders of IDX files, from .npz files."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from dist_relu.arrays import Array
+from dist_relu.data.dataset import Dataset, Split
+from dist_relu.data.idx import read_idx
+from dist_relu.errors import DataError
+from dist_relu.partition import Purpose, generator
+
+_TEST_SHARE = 0.2
+
+_MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
+_MNIST_SHA256 = {
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
+"""Of the uncompressed files, since mirrors compress them differently."""
+
+
+def load(source: str | Path) -> Split:
+    """A data set, in two parts: to train on, and to test with.
+
+    source: "digits" (1797 images of 8x8, from scikit-learn), "mnist" (70,000 of 28x28), a folder with the four IDX
+    files of MNIST or of a set of that form, or a .npz file with arrays `x` and `y`, and perhaps `x_test` and
+    `y_test`; without those a fifth of the samples is set apart, always the same. Images become rows of float32
+    in [0, 1].
+
+    Raises `DataError` when there is no such data, or it can't be trained on.
+    """
+    if source in NAMED:
+        return NAMED[str(source)]()
+    path = Path(source)
+    if path.is_dir():
+        return _load_idx_folder(path)
+    if path.suffix == ".npz":
+        return _load_npz(path)
+    raise DataError(
+        f"There is no data set {str(source)!r}. Expected one of {', '.join(NAMED)}, a folder of IDX files, "
+        "or a .npz file with x and y."
+    )
+
+
+def _load_digits() -> Split:
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        raise DataError("The digits come from scikit-learn. Install it: pip install 'dist_relu[data]'.") from None
+    x, y = load_digits(return_X_y=True)
+    return _split((x / 16).astype(np.float32), y, (8, 8, 1))
+
+
+def _load_mnist() -> Split:
+    return _load_idx_folder(_find_mnist())
+
+
+def _find_mnist() -> Path:
+    """The folder of the MNIST files: $DIST_RELU_DATA/mnist, the user's cache, or that cache after a download."""
+    folder = os.environ.get("DIST_RELU_DATA")
+    if folder:
+        path = Path(folder) / "mnist"
+        if path.is_dir():
+            return path
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "dist_relu" / "mnist"
+    if not all((cache / name).is_file() for name in _MNIST_SHA256):
+        _download_mnist(cache)
+    return cache
+
+
+def _download_mnist(cache: Path) -> None:
+    """Fetch the four files into `cache`; each appears there only when it is whole and has the right digest."""
+    try:
+        import pooch
+    except ImportError:
+        raise DataError(
+            "MNIST is not on this machine, and downloading it needs pooch: pip install 'dist_relu[data]'. "
+            "Or put the four files into a folder and pass that as the data set."
+        ) from None
+    pooch.get_logger().setLevel("ERROR")
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache) as folder:
+        for name, digest in _MNIST_SHA256.items():
+            try:
+                path = pooch.retrieve(
+                    f"{_MNIST_URL}{name}.gz", None, fname=f"{name}.gz", path=folder, processor=pooch.Decompress(name=name)
+                )
+            except Exception as error:  # pooch passes on those of requests, urllib3 and gzip
+                reason = (str(error) or type(error).__name__).splitlines()[0]
+                raise DataError(
+                    f"MNIST could not be downloaded from {_MNIST_URL}: {reason}. Put its four files into a folder "
+                    "and pass that as the data set, or set DIST_RELU_DATA to the folder above `mnist`."
+                ) from None
+            found = pooch.file_hash(path)
+            if found != digest:
+                raise DataError(f"{_MNIST_URL}{name}.gz has SHA-256 {found} when unpacked; expected {digest}.")
+            os.replace(path, cache / name)
+
+
+def _load_idx_folder(folder: Path) -> Split:
+    parts = []
+    for prefix in ("train", "t10k"):
+        images = read_idx(_idx_file(folder, f"{prefix}-images-idx3-ubyte"))
+        labels = read_idx(_idx_file(folder, f"{prefix}-labels-idx1-ubyte"))
+        if images.ndim != 3 or labels.ndim != 1:
+            raise DataError(
+                f"{folder} holds {prefix} images of shape {images.shape} and labels of shape {labels.shape}; "
+                "expected (N, height, width) and (N,)."
+            )
+        rows = images.reshape(len(images), -1)
+        x = np.multiply(rows, np.float32(1 / 255), dtype=np.float32)
+        parts.append(Dataset(x, labels.astype(np.int64), (images.shape[1], images.shape[2], 1)))
+    return Split(*parts)
+
+
+def _idx_file(folder: Path, name: str) -> Path:
+    for candidate in (folder / name, folder / f"{name}.gz", folder / name.replace("-idx", ".idx")):
+        if candidate.is_file():
+            return candidate
+    raise DataError(f"{folder} has no file {name} or {name}.gz.")
+
+
+def _load_npz(path: Path) -> Split:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: _member(path, file, name) for name in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} can't be read: {error}.") from None
+    missing = {"x", "y"} - arrays.keys()
+    if missing:
+        raise DataError(
+            f"{path} has no array {' or '.join(sorted(missing))}; it holds {', '.join(sorted(arrays)) or 'nothing'}. "
+            "Expected x and y."
+        )
+    if "x_test" in arrays and "y_test" in arrays:
+        return Split(Dataset(arrays["x"], arrays["y"]), Dataset(arrays["x_test"], arrays["y_test"]))
+    whole = Dataset(arrays["x"], arrays["y"])
+    return _split(whole.x, whole.y, None)
+
+
+def _member(path: Path, file: np.lib.npyio.NpzFile, name: str) -> Array:
+    try:
+        array: Array = file[name]
+    except ValueError:
+        raise DataError(f"{path}: {name} is an array of Python objects; expected numbers.") from None
+    return array
+
+
+def _split(x: Array, y: Array, image_shape: tuple[int, int, int] | None) -> Split:
+    """Set a fifth of the samples apart for testing; which ones depends on their number alone."""
+    num_test = max(round(_TEST_SHARE * len(x)), 1)
+    if len(x) < 2:
+        raise DataError(f"{len(x)} sample can't be split into samples to train on and samples to test with.")
+    order = generator(0, Purpose.DATA_SPLIT).permutation(len(x))
+    test, train = order[:num_test], order[num_test:]
+    return Split(Dataset(x[train], y[train], image_shape), Dataset(x[test], y[test], image_shape))
+
+
+NAMED: dict[str, Callable[[], Split]] = {"digits": _load_digits, "mnist": _load_mnist}

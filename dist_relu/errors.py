@@ -1,0 +1,40 @@
+"""What can go wrong, as a tree:
+
+    DistReluError
+    ├── DataError (ValueError)          a data set or file that can't be trained on
+    ├── PartitionError (ValueError)     numbers of samples, shards and workers that don't fit together
+    ├── CheckpointError (ValueError)    a file that is not a whole, unchanged model
+    ├── TrainingDiverged (ArithmeticError)  the loss is no number any more
+    └── BackendError (RuntimeError)     workers that can't be started or reached
+        └── WorkerLost                  a worker that died
+
+Arguments that are wrong in themselves raise `ValueError` or `TypeError`. All of these survive pickling.
+"""
+
+
+class DistReluError(Exception):
+    """The root of this package's own errors."""
+
+
+class DataError(DistReluError, ValueError):
+    """A data set or data file that can't be used; the message says where and why."""
+
+
+class PartitionError(DistReluError, ValueError):
+    """Numbers of samples, shards and workers that don't fit together."""
+
+
+class CheckpointError(DistReluError, ValueError):
+    """A file that is not a whole, unchanged model."""
+
+
+class TrainingDiverged(DistReluError, ArithmeticError):
+    """The loss became NaN or infinite; the message names the step."""
+
+
+class BackendError(DistReluError, RuntimeError):
+    """Workers that can't be started or reached."""
+
+
+class WorkerLost(BackendError):
+    """A worker died; the message names its rank, its process and what killed it."""

@@ -1,0 +1,69 @@
+"""Loads and stores that order memory between processes, and the wait of a barrier on top of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+from dist_relu.arrays import Array
+from dist_relu.kernels.compile import kernel
+
+WORDS_PER_LINE = 16
+"""int64 words between two flags: two cache lines, since processors fetch lines in pairs."""
+
+PASSED, WAITING, ABORTED = 0, 1, 2
+_SPINS_BEFORE_YIELD = 200
+_YIELDS_PER_CALL = 2000
+
+_sched_yield = types.ExternalFunction("sched_yield", types.int32())
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def load_acquire(typing_context: Any, array: Any, index: Any) -> Any:
+    """array[index] of an int64 array; nothing after it is read or written before it."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.load_atomic(_item(context, builder, signature, args), "acquire", 8, typ=ir.IntType(64))
+
+    return types.int64(array, types.intp), codegen
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def store_release(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
+    """array[index] = value in an int64 array; everything before it is seen by who loads the value."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.store_atomic(args[2], _item(context, builder, signature, args), "release", 8)
+        return context.get_dummy_value()
+
+    return types.none(array, types.intp, types.int64), codegen
+
+
+def _item(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    array_type = signature.args[0]
+    array = context.make_array(array_type)(context, builder, args[0])
+    return cgutils.get_item_pointer(context, builder, array_type, array, [args[1]], wraparound=False)
+
+
+@kernel
+def arrive_and_wait(flags: Array, rank: int, num_ranks: int, phase: int, abort: Array, call: int) -> int:
+    """Say that `rank` reached `phase` and wait for the other ranks, for some milliseconds at most.
+
+    flags: (num_ranks * WORDS_PER_LINE,) int64, shared.  abort: (1,) int64, shared: the call to give up.
+    Returns PASSED, ABORTED, or WAITING: then look after the world and call again.
+    """
+    store_release(flags, rank * WORDS_PER_LINE, phase)
+    spins = 0
+    for peer in range(num_ranks):
+        while load_acquire(flags, peer * WORDS_PER_LINE) < phase:
+            if load_acquire(abort, 0) >= call:
+                return ABORTED
+            spins += 1
+            if spins > _SPINS_BEFORE_YIELD:
+                _sched_yield()
+                if spins > _SPINS_BEFORE_YIELD + _YIELDS_PER_CALL:
+                    return WAITING
+    return PASSED

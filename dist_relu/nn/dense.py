@@ -1,0 +1,66 @@
+"""The fully connected layer.  N batch, C inputs, K units."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import final
+
+import numpy as np
+
+from dist_relu.arrays import Array
+from dist_relu.kernels import layers as kernels
+from dist_relu.nn.initializers import HeNormal, Initializer, Zeros
+from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
+
+
+@final
+@dataclass(eq=False)
+class Dense(Layer):
+    """y = x·W + b.  x: (N, C), W: (C, K), b: (K,), y: (N, K)."""
+
+    units: int
+    bias: bool = True
+    init: Initializer = field(default_factory=HeNormal)
+    weight: Param = field(init=False, repr=False)
+    offset: Param | None = field(init=False, repr=False, default=None)
+    _x: Array = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.units, int) or self.units < 1:
+            raise ValueError(f"Dense(units={self.units!r}): units must be a whole number of at least 1.")
+
+    def build(self, input_shape: Shape) -> Shape:
+        if len(input_shape) != 1:
+            raise ValueError(f"Dense takes samples of one dimension, not of shape {input_shape}.")
+        (inputs,) = input_shape
+        self.weight = Param("weight", (inputs, self.units), self.init, inputs, self.units)
+        if self.bias:
+            self.offset = Param("bias", (self.units,), Zeros(), inputs, self.units)
+        return (self.units,)
+
+    def params(self) -> Sequence[Param]:
+        return [self.weight] if self.offset is None else [self.weight, self.offset]
+
+    def forward(self, x: Array, run: Run = PLAIN) -> Array:
+        y = self.multiply(x, run)
+        if self.offset is not None:
+            kernels.add_bias(y, self.offset.value)
+        return y
+
+    def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
+        if self.offset is not None:
+            kernels.sum_rows(dy, self.offset.grad)
+        return self.multiply_backward(dy, run, wants_dx=wants_dx)
+
+    def multiply(self, x: Array, run: Run) -> Array:
+        """x·W, without the bias; remembers x."""
+        self._x = x
+        return np.matmul(x, self.weight.value, out=run.empty((len(x), self.units), x.dtype))
+
+    def multiply_backward(self, dz: Array, run: Run, *, wants_dx: bool) -> Array:
+        """The backward of `multiply`: leaves xᵀ·dz for W and returns dz·Wᵀ."""
+        run.product(self.weight, self._x, dz)
+        if not wants_dx:
+            return dz
+        return np.matmul(dz, self.weight.value.T, out=run.empty(self._x.shape, dz.dtype))

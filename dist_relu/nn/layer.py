@@ -1,0 +1,114 @@
+"""What a layer is, what a parameter is, and where a pass through a model puts the arrays it makes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import final
+
+import numpy as np
+import numpy.typing as npt
+
+from dist_relu.arrays import Array
+from dist_relu.nn.initializers import Initializer
+
+Shape = tuple[int, ...]
+
+
+@final
+@dataclass(eq=False)
+class Param:
+    """A weight or bias: views of the model's flat vectors of parameters and gradients.
+
+    `fan_in` and `fan_out` are the numbers of connections that initialisers scale by.
+    """
+
+    name: str
+    shape: Shape
+    init: Initializer
+    fan_in: int
+    fan_out: int
+    value: Array = field(init=False, repr=False)
+    grad: Array = field(init=False, repr=False)
+
+
+class Run(ABC):
+    """One pass forward and backward: hands out memory and takes the gradients that are products."""
+
+    @property
+    @abstractmethod
+    def training(self) -> bool:
+        """Whether this is training, where layers may drop, perturb or count, or evaluation."""
+
+    @abstractmethod
+    def empty(self, shape: Shape, dtype: npt.DTypeLike) -> Array:
+        """An uninitialised array with one row per sample.
+
+        Layers must ask for the same arrays in the same order in every pass.
+        """
+
+    @abstractmethod
+    def own(self, dy: Array) -> Array:
+        """The values of `dy`, which the caller of `backward` passed in, in memory that may be overwritten."""
+
+    @abstractmethod
+    def product(self, weight: Param, x: Array, dz: Array) -> None:
+        """Leave xᵀ·dz as the gradient of `weight`.  x: (N, C), dz: (N, K), weight: (C, K).
+
+        Who multiplies, and when, is the run's business; x and dz must stay as they are until the pass ends.
+        """
+
+
+@final
+class PlainRun(Run):
+    """Fresh memory for every array, gradients multiplied on the spot: what a single process needs."""
+
+    def __init__(self, *, training: bool = True) -> None:
+        self._training = training
+
+    @property
+    def training(self) -> bool:
+        return self._training
+
+    def empty(self, shape: Shape, dtype: npt.DTypeLike) -> Array:
+        return np.empty(shape, dtype)
+
+    def own(self, dy: Array) -> Array:
+        return np.array(dy, order="C")
+
+    def product(self, weight: Param, x: Array, dz: Array) -> None:
+        np.matmul(x.T, dz, out=weight.grad)
+
+
+PLAIN = PlainRun()
+
+
+class Layer(ABC):
+    """A step of a model.
+
+    Layers are dataclasses: the arguments of the constructor are fields, and all else is `field(init=False)`.
+    That is how models are copied to workers and written into checkpoints.
+    """
+
+    @abstractmethod
+    def build(self, input_shape: Shape) -> Shape:
+        """Fix the shape of a sample's input; returns that of its output (both without the batch dimension).
+
+        Raises ValueError when the layer can't take that shape.
+        """
+
+    @abstractmethod
+    def params(self) -> Sequence[Param]:
+        """The parameters, in the order in which they stand in the flat vector."""
+
+    @abstractmethod
+    def forward(self, x: Array, run: Run = PLAIN) -> Array:
+        """(N, *input_shape) to (N, *output_shape).  Remembers what `backward` needs."""
+
+    @abstractmethod
+    def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
+        """Leave the gradients of the parameters; return the gradient of the input of the last `forward`.
+
+        dy: (N, *output_shape).  Without `wants_dx` the returned array has no meaning.
+        """

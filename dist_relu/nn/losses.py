@@ -1,0 +1,75 @@
+"""Losses: sums over samples, so that shards of any size add up to the mean of the whole batch."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from math import prod
+from typing import final
+
+import numpy as np
+
+from dist_relu.arrays import Array
+from dist_relu.errors import DataError
+from dist_relu.kernels import layers as kernels
+from dist_relu.nn.layer import Shape
+
+
+class Loss(ABC):
+    """What is minimised: the mean of a function of output and target over the samples of a batch."""
+
+    @abstractmethod
+    def check(self, targets: Array, output_shape: Shape) -> None:
+        """Raise `DataError` unless the targets (N, ...) suit a model with outputs of `output_shape`."""
+
+    @abstractmethod
+    def backward(self, outputs: Array, targets: Array, weight: float, d_outputs: Array) -> tuple[float, int]:
+        """The sum of the losses of some samples, and how many of them were predicted right.
+
+        outputs: (N, *output_shape).  d_outputs: the same, gets the gradient of the sum times `weight`; for the
+        mean over a batch, `weight` is one over its size.
+        """
+
+
+@final
+@dataclass(frozen=True)
+class CrossEntropy(Loss):
+    """-log softmax(outputs)[target], from logits (N, K) and class numbers (N,)."""
+
+    def check(self, targets: Array, output_shape: Shape) -> None:
+        if targets.ndim != 1 or not np.issubdtype(targets.dtype, np.integer):
+            raise DataError(
+                f"Cross-entropy needs class numbers: integers of shape (N,), not {targets.dtype} of shape "
+                f"{targets.shape}. For real targets use the mean squared error."
+            )
+        if len(output_shape) != 1:
+            raise DataError(f"Cross-entropy needs a model with outputs of shape (classes,), not {output_shape}.")
+        wrong = np.flatnonzero((targets < 0) | (targets >= output_shape[0]))
+        if len(wrong):
+            raise DataError(
+                f"Label {targets[wrong[0]]} of sample {wrong[0]} is outside the classes 0 to {output_shape[0] - 1} "
+                "that the model tells apart."
+            )
+
+    def backward(self, outputs: Array, targets: Array, weight: float, d_outputs: Array) -> tuple[float, int]:
+        return kernels.cross_entropy(outputs, targets, weight, d_outputs)
+
+
+@final
+@dataclass(frozen=True)
+class MeanSquaredError(Loss):
+    """(output - target)², averaged over the elements of a sample.  Both (N, *output_shape)."""
+
+    def check(self, targets: Array, output_shape: Shape) -> None:
+        if targets.shape[1:] != output_shape or not np.issubdtype(targets.dtype, np.floating):
+            raise DataError(
+                f"The mean squared error needs real targets of shape (N, {', '.join(map(str, output_shape))}) as the "
+                f"model's outputs, not {targets.dtype} of shape {targets.shape}."
+            )
+
+    def backward(self, outputs: Array, targets: Array, weight: float, d_outputs: Array) -> tuple[float, int]:
+        size = prod(outputs.shape[1:])
+        loss = kernels.squared_error(
+            outputs.reshape(-1), targets.reshape(-1), weight / size, d_outputs.reshape(-1)
+        )
+        return loss / size, 0

@@ -1,0 +1,125 @@
+"""A model: layers one after the other, over one flat vector of parameters."""
+
+from __future__ import annotations
+
+import hashlib
+from math import prod
+from typing import final
+
+import numpy as np
+import numpy.typing as npt
+
+from dist_relu.arrays import Array
+from dist_relu.nn.description import fresh
+from dist_relu.nn.fusion import fuse
+from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
+from dist_relu.partition import Purpose, generator
+
+
+@final
+class Sequential:
+    """Layers one after the other.
+
+    `build` fixes the shapes, `initialize` draws the parameters; `Coordinator.fit` does both when it has not been
+    done. dtype: float32, or float64 for numerical checks.
+    """
+
+    def __init__(self, *layers: Layer, dtype: npt.DTypeLike = np.float32) -> None:
+        if not layers:
+            raise ValueError("Sequential() needs at least one layer.")
+        for layer in layers:
+            if not isinstance(layer, Layer):
+                raise TypeError(f"Sequential takes layers, not {layer!r}.")
+        if len(set(map(id, layers))) < len(layers):
+            raise ValueError("A layer stands twice in Sequential; build a second one.")
+        self.dtype = np.dtype(dtype)
+        if self.dtype not in (np.float32, np.float64):
+            raise ValueError(f"dtype={self.dtype}: models compute in float32 or float64.")
+        self.layers = layers
+        self.input_shape: Shape | None = None
+        self.output_shape: Shape = ()
+        self.params: list[Param] = []
+        self.names: list[str] = []
+        self.values: Array | None = None
+
+    def __repr__(self) -> str:
+        return f"Sequential({', '.join(map(repr, self.layers))}, dtype={self.dtype.name!r})"
+
+    @property
+    def num_params(self) -> int:
+        return sum(prod(param.shape) for param in self.params)
+
+    def build(self, input_shape: Shape) -> Sequential:
+        """Fix the shape of a sample; a model keeps the shape that it was built for.  Returns the model itself."""
+        if self.input_shape is not None:
+            if input_shape != self.input_shape:
+                raise ValueError(
+                    f"The model was built for samples of shape {self.input_shape}, but these have shape {input_shape}."
+                )
+            return self
+        shape = input_shape
+        for i, layer in enumerate(self.layers):
+            try:
+                shape = layer.build(shape)
+            except ValueError as error:
+                raise ValueError(f"Layer {i}: {error}") from None
+        self.params = [param for layer in self.layers for param in layer.params()]
+        self.names = [f"{i}.{param.name}" for i, layer in enumerate(self.layers) for param in layer.params()]
+        self._passes = fuse(self.layers)
+        self.input_shape, self.output_shape = input_shape, shape
+        return self
+
+    def initialize(self, seed: int = 0) -> Sequential:
+        """Draw the parameters, each a pure function of (seed, its number).  Returns the model itself."""
+        values = np.empty(self.num_params, self.dtype)
+        for number, (param, view) in enumerate(zip(self.params, self.views(values), strict=True)):
+            rng = generator(seed, Purpose.INITIAL_WEIGHTS, number)
+            view[...] = param.init.draw(param.shape, param.fan_in, param.fan_out, rng)
+        self.bind(values)
+        return self
+
+    def views(self, vector: Array) -> list[Array]:
+        """The flat vector (P,) as one view per parameter."""
+        views, start = [], 0
+        for param in self.params:
+            stop = start + prod(param.shape)
+            views.append(vector[start:stop].reshape(param.shape))
+            start = stop
+        return views
+
+    def bind(self, values: Array) -> None:
+        """Compute with the parameters in `values` (P,) from now on, wherever they lie; nothing is copied."""
+        self.values = values
+        gradient = np.zeros(self.num_params, self.dtype)
+        for param, value, grad in zip(self.params, self.views(values), self.views(gradient), strict=True):
+            param.value, param.grad = value, grad
+
+    def forward(self, x: Array, run: Run = PLAIN) -> Array:
+        """(N, *input_shape) to (N, *output_shape)."""
+        for layer in self._passes:
+            x = layer.forward(x, run)
+        return x
+
+    def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
+        """Leave the gradients of all parameters; return that of the input of the last `forward`."""
+        for layer in reversed(self._passes[1:]):
+            dy = layer.backward(dy, run)
+        return self._passes[0].backward(dy, run, wants_dx=wants_dx)
+
+    def activations(self, x: Array, run: Run = PLAIN) -> list[Array]:
+        """The output of every layer as the user wrote them, unfused; each (N, ...)."""
+        outputs = []
+        for layer in self.layers:
+            x = layer.forward(x, run)
+            outputs.append(x)
+        return outputs
+
+    def blueprint(self) -> Sequential:
+        """The same model, unbuilt and without parameters."""
+        return Sequential(*map(fresh, self.layers), dtype=self.dtype)
+
+    def sha256(self) -> str:
+        """The digest of the parameters, little-endian, in layer order."""
+        if self.values is None:
+            raise ValueError("The model has no parameters yet: fit it, or build and initialize it.")
+        return hashlib.sha256(self.values.astype(self.dtype.newbyteorder("<"), copy=False).tobytes()).hexdigest()

@@ -1,0 +1,150 @@
+"""Update rules on chunks of flat vectors, fused with the ordered sum of the gradient.  P parameters."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import sqrt
+from typing import final
+
+from dist_relu.arrays import Array
+from dist_relu.kernels import update as kernels
+from dist_relu.partition import PartialSums
+from dist_relu.optim.schedules import Constant, Schedule
+
+
+class Optimizer(ABC):
+    """An update rule.  Optimisers are plain data; the state lies beside the parameters."""
+
+    @property
+    @abstractmethod
+    def num_states(self) -> int:
+        """How many vectors (P,) of state the rule keeps; they start at zero."""
+
+    @abstractmethod
+    def hyper(self, step: int, epoch: float) -> Sequence[float]:
+        """The numbers that `update` needs in step `step` (counted from 0), `epoch` epochs after the start."""
+
+    @abstractmethod
+    def update(self, gradient: PartialSums, old: Sequence[Array], new: Sequence[Array], hyper: Array) -> None:
+        """Sum the gradient and take the step, in one pass.
+
+        old, new: the parameters and then the states, (n,) each, of two generations.  hyper: as an array of
+        their dtype.
+        """
+
+
+def schedule_of(lr: float | Schedule) -> Schedule:
+    """A number as a constant schedule.  Raises ValueError for a learning rate that is not positive."""
+    if isinstance(lr, Schedule):
+        return lr
+    if not lr > 0:
+        raise ValueError(f"lr={lr}: the learning rate must be above 0.")
+    return Constant(float(lr))
+
+
+@final
+@dataclass(frozen=True)
+class SGD(Optimizer):
+    """Stochastic gradient descent, with momentum as in PyTorch: v = momentum v + g; p = p - lr v.
+
+    nesterov: look ahead along v, p = p - lr (g + momentum v).  weight_decay: adds weight_decay·p to g.
+    """
+
+    lr: float | Schedule = 0.1
+    momentum: float = 0.0
+    nesterov: bool = False
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        schedule_of(self.lr)
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"SGD(momentum={self.momentum}): must be at least 0 and below 1.")
+        if self.nesterov and not self.momentum:
+            raise ValueError("SGD(nesterov=True) needs a momentum above 0.")
+        if not self.weight_decay >= 0:
+            raise ValueError(f"SGD(weight_decay={self.weight_decay}): must be at least 0.")
+
+    @property
+    def num_states(self) -> int:
+        return 1 if self.momentum else 0
+
+    def hyper(self, step: int, epoch: float) -> Sequence[float]:
+        return schedule_of(self.lr).at(epoch), self.weight_decay, self.momentum, float(self.nesterov)
+
+    def update(self, gradient: PartialSums, old: Sequence[Array], new: Sequence[Array], hyper: Array) -> None:
+        if self.momentum:
+            kernels.momentum_sgd(*gradient, old[0], new[0], old[1], new[1], hyper)
+        else:
+            kernels.sgd(*gradient, old[0], new[0], hyper)
+
+
+@final
+@dataclass(frozen=True)
+class Adam(Optimizer):
+    """Adam; `weight_decay` adds weight_decay·p to the gradient, as in PyTorch.  Kingma and Ba (2015)."""
+
+    lr: float | Schedule = 0.001
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_adam(self)
+
+    @property
+    def num_states(self) -> int:
+        return 2
+
+    def hyper(self, step: int, epoch: float) -> Sequence[float]:
+        return _adam_hyper(self, step, schedule_of(self.lr).at(epoch), coupled=self.weight_decay, keep=1.0)
+
+    def update(self, gradient: PartialSums, old: Sequence[Array], new: Sequence[Array], hyper: Array) -> None:
+        kernels.adam(*gradient, old[0], new[0], old[1], new[1], old[2], new[2], hyper)
+
+
+@final
+@dataclass(frozen=True)
+class AdamW(Optimizer):
+    """Adam with decoupled weight decay: p shrinks by lr·weight_decay.  Loshchilov and Hutter (2019)."""
+
+    lr: float | Schedule = 0.001
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    weight_decay: float = 0.01
+
+    def __post_init__(self) -> None:
+        _check_adam(self)
+
+    @property
+    def num_states(self) -> int:
+        return 2
+
+    def hyper(self, step: int, epoch: float) -> Sequence[float]:
+        lr = schedule_of(self.lr).at(epoch)
+        return _adam_hyper(self, step, lr, coupled=0.0, keep=1 - lr * self.weight_decay)
+
+    def update(self, gradient: PartialSums, old: Sequence[Array], new: Sequence[Array], hyper: Array) -> None:
+        kernels.adam(*gradient, old[0], new[0], old[1], new[1], old[2], new[2], hyper)
+
+
+def _check_adam(rule: Adam | AdamW) -> None:
+    name = type(rule).__name__
+    schedule_of(rule.lr)
+    for beta in ("beta1", "beta2"):
+        if not 0 <= getattr(rule, beta) < 1:
+            raise ValueError(f"{name}({beta}={getattr(rule, beta)}): must be at least 0 and below 1.")
+    if not rule.epsilon > 0:
+        raise ValueError(f"{name}(epsilon={rule.epsilon}): must be above 0.")
+    if not rule.weight_decay >= 0:
+        raise ValueError(f"{name}(weight_decay={rule.weight_decay}): must be at least 0.")
+
+
+def _adam_hyper(rule: Adam | AdamW, step: int, lr: float, *, coupled: float, keep: float) -> Sequence[float]:
+    mean_bias = 1 - rule.beta1 ** (step + 1)
+    square_bias = 1 - rule.beta2 ** (step + 1)
+    moments = rule.beta1, 1 - rule.beta1, rule.beta2, 1 - rule.beta2
+    return lr / mean_bias, *moments, 1 / sqrt(square_bias), rule.epsilon, coupled, keep

@@ -1,0 +1,138 @@
+"""What every process runs: calls from the coordinator, one after another, and what becomes of their errors.
+
+A call is a plain function of (world, request); every worker of a call runs the same function on the same request
+and finds its part of the work by its rank. How calls and replies travel is the backend's business.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import cloudpickle
+from threadpoolctl import ThreadpoolController
+
+from dist_relu.collectives.barrier import Aborted, Barrier
+from dist_relu.collectives.memory import Handle, attach
+
+
+@dataclass(frozen=True)
+class Hello:
+    """How a process presents itself.  node: equal for processes that can share memory."""
+
+    pid: int
+    host: str
+    node: str
+
+    @classmethod
+    def here(cls) -> Hello:
+        boot = _read("/proc/sys/kernel/random/boot_id")
+        processes = os.readlink("/proc/self/ns/pid")
+        return cls(os.getpid(), socket.gethostname(), f"{boot} {processes} {os.getuid()}")
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a process must know to be worker `rank`; control: shared, see `Barrier`."""
+
+    rank: int
+    peers: Sequence[Hello]
+    control: Handle
+    threads: int
+
+
+@dataclass(frozen=True)
+class World:
+    """A worker's view of all workers.  report: sends an event to the coordinator."""
+
+    rank: int
+    size: int
+    barrier: Barrier
+    report: Callable[[Any], None]
+
+
+@dataclass(frozen=True)
+class Call:
+    """Work for all workers: function(world, request).  Numbers grow."""
+
+    number: int
+    function: Callable[[World, Any], Any]
+    request: Any
+
+
+@dataclass(frozen=True)
+class Returned:
+    """The worker's part is done."""
+
+    value: Any
+
+
+@dataclass(frozen=True)
+class Raised:
+    """The worker's part failed, and the other workers were told to stop."""
+
+    error: BaseException
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """The worker stopped because another one failed."""
+
+
+Reply = Returned | Raised | Stopped
+
+
+@final
+class Worker:
+    """A process that takes part in calls."""
+
+    def __init__(self, setup: Setup, report: Callable[[Any], None]) -> None:
+        self._setup = setup
+        self._barrier = Barrier(attach(setup.control), setup.rank, [peer.pid for peer in setup.peers])
+        self._world = World(setup.rank, len(setup.peers), self._barrier, report)
+        self._blas = ThreadpoolController().select(user_api="blas")
+
+    def run(self, call: Call) -> Reply:
+        """Run this worker's part of a call; whatever goes wrong is in the reply.
+
+        KeyboardInterrupt and SystemExit, which are meant for the process, stop the others and go on.
+        """
+        self._barrier.begin(call.number)
+        try:
+            with self._blas.limit(limits=self._setup.threads):
+                return Returned(call.function(self._world, call.request))
+        except Aborted:
+            return Stopped()
+        except Exception as error:
+            self._barrier.abort()
+            return Raised(self._signed(error))
+        except BaseException:
+            self._barrier.abort()
+            raise
+
+    def close(self) -> None:
+        self._barrier.close()
+
+    def _signed(self, error: Exception) -> Exception:
+        """`error` with this worker's name on it, in a form that survives the way to another process."""
+        me = self._setup.peers[self._setup.rank]
+        where = f"Raised by worker {self._setup.rank} of {self._world.size} (host {me.host}, pid {me.pid})."
+        trace = "".join(traceback.format_exception(error)).rstrip()
+        try:
+            copy: Exception = cloudpickle.loads(cloudpickle.dumps(error))
+            same = type(copy) is type(error)
+        except Exception:
+            same = False
+        if not same:
+            copy = RuntimeError(f"{type(error).__name__}: {error}")
+        copy.__notes__ = [where, trace]
+        return copy
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="ascii") as file:
+        return file.read().strip()
