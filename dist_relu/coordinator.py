@@ -7,9 +7,8 @@ out calls, and gathers what comes back; gradients never pass through it.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from math import prod
 from types import TracebackType
 from typing import Any, Self, final
 
@@ -20,7 +19,7 @@ from dist_relu import inference, training
 from dist_relu.arena import measure
 from dist_relu.arrays import Array
 from dist_relu.backends import Backend, connect
-from dist_relu.collectives.memory import Handle, SharedArray
+from dist_relu.collectives.memory import SharedArray
 from dist_relu.data import Dataset
 from dist_relu.errors import DataError, TrainingDiverged
 from dist_relu.kernels.update import ordered_sum
@@ -196,7 +195,7 @@ class Coordinator:
         shared, values = self._model_input(model, placed.x)
         sums = SharedArray((inference.num_blocks(len(data)), 2), np.float64)
         request = inference.EvaluateRequest(shared, placed.y.handle, loss, sums.handle)
-        self._call(inference.evaluate, request)
+        self.run(inference.evaluate, request)
         del values
         loss_sum, hits = np.add.reduce(sums.array, axis=0)
         accuracy = float(hits / len(data)) if data.has_classes else None
@@ -230,7 +229,7 @@ class Coordinator:
         dtype = x.dtype if dy is None else dy.dtype
         result = SharedArray((x.size,), dtype)
         handle = shared_dy.handle if shared_dy else None
-        self._call(inference.relu, inference.ReluRequest(shared_x.handle, handle, result.handle, partitions))
+        self.run(inference.relu, inference.ReluRequest(shared_x.handle, handle, result.handle, partitions))
         return result.array.reshape(x.shape)
 
     def _outputs(self, model: Sequential, x: npt.ArrayLike, *, every_layer: bool) -> list[Array]:
@@ -247,7 +246,7 @@ class Coordinator:
             shapes = [model.output_shape]
         outputs = [SharedArray((len(x), *shape), model.dtype) for shape in shapes]
         request = inference.ActivationsRequest(shared, [output.handle for output in outputs], every_layer)
-        self._call(inference.activations, request)
+        self.run(inference.activations, request)
         return [output.array for output in outputs]
 
     def _train(
@@ -273,9 +272,19 @@ class Coordinator:
         arena = SharedArray((layout.size_bytes(batch_size),), np.uint8)
         memory = training.Memory(placed.x.handle, placed.y.handle, generations.handle, slots.handle, arena.handle)
         request = training.FitRequest(
-            model.blueprint(), data.x.shape[1:], loss, optimizer, layout, memory, epochs, batch_size, shards, seed, shuffle
+            model.blueprint(),
+            data.x.shape[1:],
+            loss,
+            optimizer,
+            layout,
+            memory,
+            epochs,
+            batch_size,
+            shards,
+            seed,
+            shuffle,
         )
-        trace: training.Trace = self._call(training.fit, request, on_progress)[0]
+        trace: training.Trace = self.run(training.fit, request, on_progress)[0]
         return trace, generations.array[trace.generation, 0]
 
     def _model_input(self, model: Sequential, x: SharedArray) -> tuple[inference.ModelInput, SharedArray]:
@@ -294,9 +303,18 @@ class Coordinator:
             self._placed[data] = placed
         return placed
 
-    def _call(
-        self, function: Callable[[World, Any], Any], request: Any, on_event: Callable[[Any], None] | None = None
+    def run(
+        self,
+        function: Callable[[World, Any], Any],
+        request: Any,
+        on_event: Callable[[Any], None] | None = None,
     ) -> list[Any]:
+        """Run function(world, request) on every worker; returns what they return, by rank.
+
+        What all methods here are made of. Every worker gets the same function and request, pickled, and finds its part
+        by `world.rank`; in the function `world.barrier.wait()` waits for the others. on_event: called here with what
+        workers pass to `world.report`.
+        """
         if not self._finalizer.alive:
             raise RuntimeError("This coordinator is closed. Start another one with dist_relu.start().")
         self._calls += 1

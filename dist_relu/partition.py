@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import IntEnum
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +22,7 @@ def bounds(total: int, parts: int) -> list[tuple[int, int]]:
     """Cut range(total) into contiguous parts whose lengths differ by one at most, the longer ones first."""
     short, longer = divmod(total, parts)
     starts = [i * short + min(i, longer) for i in range(parts + 1)]
-    return list(zip(starts[:-1], starts[1:], strict=True))
+    return list(pairwise(starts))
 
 
 def check_fit(num_samples: int, batch_size: int, shards: int, workers: int) -> None:
@@ -41,10 +42,10 @@ def check_fit(num_samples: int, batch_size: int, shards: int, workers: int) -> N
 
 
 class TreeNode(NamedTuple):
-    """The partial sum of the shards index·2^level to (index+1)·2^level - 1, as far as they exist."""
+    """The partial sum of the shards number·2^level to (number+1)·2^level - 1, as far as they exist."""
 
     level: int
-    index: int
+    number: int
 
 
 class SummationTree:
@@ -74,19 +75,19 @@ class SummationTree:
             while len(stack) > 1 and self._are_siblings(stack[-2], stack[-1]):
                 stack.pop()
                 left = stack.pop()
-                stack.append(self._widest(TreeNode(left.level + 1, left.index // 2)))
+                stack.append(self._widest(TreeNode(left.level + 1, left.number // 2)))
                 carries[-1] += 1
         return carries, stack
 
     def _are_siblings(self, left: TreeNode, right: TreeNode) -> bool:
-        return left.level == right.level and left.index % 2 == 0 and right.index == left.index + 1
+        return left.level == right.level and left.number % 2 == 0 and right.number == left.number + 1
 
     def _widest(self, node: TreeNode) -> TreeNode:
         """`node`, or its highest ancestor that has no other shards."""
-        level, index = node
-        while index and index % 2 == 0 and (index + 1) << level >= self._shards:
-            level, index = level + 1, index // 2
-        return TreeNode(level, index)
+        level, number = node
+        while number and number % 2 == 0 and (number + 1) << level >= self._shards:
+            level, number = level + 1, number // 2
+        return TreeNode(level, number)
 
 
 def stack_depth(carries: Sequence[int]) -> int:
@@ -115,7 +116,7 @@ def balance(costs: Sequence[float], workers: int) -> list[range]:
     middles = np.cumsum(costs) - np.asarray(costs) / 2
     owners = np.minimum(middles * workers / max(sum(costs), 1e-300), workers - 1).astype(int)
     starts = np.searchsorted(owners, np.arange(workers + 1))
-    return [range(int(a), int(b)) for a, b in zip(starts[:-1], starts[1:], strict=True)]
+    return [range(int(a), int(b)) for a, b in pairwise(starts)]
 
 
 class Purpose(IntEnum):

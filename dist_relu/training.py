@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, isfinite
+from math import ceil, isfinite, prod
 from time import perf_counter
 from typing import Any
 
@@ -19,9 +19,9 @@ from dist_relu.arrays import Array
 from dist_relu.collectives.gradients import ProductSource, SlotSource, Source
 from dist_relu.collectives.memory import Handle, attach
 from dist_relu.kernels.update import BLOCK, ordered_sum
-from dist_relu.nn import Loss, Sequential
+from dist_relu.nn import Loss, PlainRun, Sequential
 from dist_relu.optim import Optimizer
-from dist_relu.partition import SummationTree, TreeNode, balance, bounds, epoch_order, stack_depth
+from dist_relu.partition import PartialSums, SummationTree, TreeNode, balance, bounds, epoch_order, stack_depth
 from dist_relu.worker import World
 
 _TAIL = 2
@@ -109,9 +109,11 @@ def fit(world: World, request: FitRequest) -> Trace:
     num_samples = len(step_of.x)
     per_epoch = num_steps_per_epoch(num_samples, request.batch_size)
     losses, hits, sizes, seconds = [], [], [], []
-    started = reported = perf_counter()
+    step_of.load_kernels()
+    reported = perf_counter()
     step, diverged = 0, False
     for epoch in range(request.epochs):
+        epoch_began = perf_counter()
         order = epoch_order(num_samples, request.seed, epoch, shuffle=request.shuffle)
         for i in range(per_epoch):
             begin = perf_counter()
@@ -132,7 +134,7 @@ def fit(world: World, request: FitRequest) -> Trace:
                         request.epochs * per_epoch,
                         float(np.average(losses[-i - 1 :], weights=sizes[-i - 1 :])),
                         sum(hits[-i - 1 :]) / sum(sizes[-i - 1 :]),
-                        sum(sizes) / (now - started),
+                        sum(sizes[-i - 1 :]) / (now - epoch_began),
                     )
                 )
                 reported = now
@@ -140,9 +142,7 @@ def fit(world: World, request: FitRequest) -> Trace:
                 break
         if diverged:
             break
-    return Trace(
-        np.array(losses), np.array(hits), np.array(sizes), np.array(seconds), step_of.generation, diverged
-    )
+    return Trace(np.array(losses), np.array(hits), np.array(sizes), np.array(seconds), step_of.generation, diverged)
 
 
 class _Step:
@@ -163,6 +163,18 @@ class _Step:
         self._run = ShardRun(request.layout, arrays, model.params)
         self._slots = _Slots(world, request, attach(request.memory.slots))
         self._chunks = _my_chunks(world, request, arrays, generations, self._slots)
+
+    def load_kernels(self) -> None:
+        """Compile or load whatever a step needs, so that no step has to; collective."""
+        run = PlainRun()
+        x = run.empty((1, *self.x.shape[1:]), self._dtype)
+        x[...] = 0
+        forward_backward(self._model, self._request.loss, x, self._y[:1], 1.0, run)
+        hyper = np.array(self._request.optimizer.hyper(0, 0.0), self._dtype)
+        nothing = [np.empty(0, self._dtype)] * (1 + self._request.optimizer.num_states)
+        gradient = PartialSums(np.empty((0, 0), self._dtype), np.empty(0, np.int64), np.empty((1, 0), self._dtype))
+        self._request.optimizer.update(gradient, nothing, nothing, hyper)
+        self._world.barrier.wait()
 
     def take(self, batch: Array, step: int, epoch: float) -> tuple[float, int, bool]:
         """Take the step from one generation to the other; returns loss, hits and whether the loss is no number."""
@@ -196,9 +208,7 @@ class _Step:
             x = self._run.empty((stop - first, *self.x.shape[1:]), self._dtype)
             np.take(self.x, batch[first:stop], axis=0, out=x, mode="clip")
             targets = self._y[batch[first:stop]]
-            row[-_TAIL:] = forward_backward(
-                self._model, self._request.loss, x, targets, 1 / len(batch), self._run
-            )
+            row[-_TAIL:] = forward_backward(self._model, self._request.loss, x, targets, 1 / len(batch), self._run)
         self._slots.carry()
 
 
@@ -230,8 +240,8 @@ class _Slots:
 
     @staticmethod
     def length(model: Sequential, layout: Layout) -> int:
-        summed = (param for number, param in enumerate(model.params) if number not in layout.products)
-        return sum(param.value.size for param in summed) + _TAIL
+        sizes = (prod(param.shape) for number, param in enumerate(model.params) if number not in layout.products)
+        return sum(sizes) + _TAIL
 
     def push(self) -> Array:
         """Bind the model's gradients to the next row of the stack, which is returned."""
@@ -240,7 +250,8 @@ class _Slots:
         for param, view in zip(self._summed, self._views[self._top], strict=True):
             param.grad = view
         self._top += 1
-        return self._stack[self._top - 1]
+        row: Array = self._stack[self._top - 1]
+        return row
 
     def carry(self) -> None:
         """Add the topmost rows as the summation tree asks after this shard."""
@@ -292,12 +303,12 @@ def _my_chunks(
                 num_flops = 2.0 * request.batch_size * (stop - first) * num_units
                 add(source, start + first * num_units, start + stop * num_units, num_flops)
         else:
-            for first in range(0, param.value.size, _SLOT_CHUNK):
-                stop = min(first + _SLOT_CHUNK, param.value.size)
+            for first in range(0, prod(param.shape), _SLOT_CHUNK):
+                stop = min(first + _SLOT_CHUNK, prod(param.shape))
                 rows = slots.rows[:, slot_start + first : slot_start + stop]
                 add(SlotSource(rows, slots.carries), start + first, start + stop, 0.0)
-            slot_start += param.value.size
-        start += param.value.size
+            slot_start += prod(param.shape)
+        start += prod(param.shape)
     mine = balance([chunk.cost_s for chunk in chunks], world.size)[world.rank]
     return chunks[mine.start : mine.stop]
 
@@ -323,7 +334,7 @@ def _views(row: Array, shapes: Sequence[tuple[int, ...]]) -> list[Array]:
     views: list[Any] = []
     start = 0
     for shape in shapes:
-        stop = start + int(np.prod(shape))
+        stop = start + prod(shape)
         views.append(row[start:stop].reshape(shape))
         start = stop
     return views

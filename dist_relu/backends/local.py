@@ -25,7 +25,7 @@ from dist_relu.collectives import barrier
 from dist_relu.collectives.memory import SharedArray
 from dist_relu.errors import BackendError, WorkerLost
 from dist_relu.machine import num_cores
-from dist_relu.worker import Call, Hello, Reply, Setup, Worker
+from dist_relu.worker import Call, Hello, Reply, Returned, Setup, Worker
 
 _START_TIMEOUT_S = 60.0
 _CLOSE_TIMEOUT_S = 2.0
@@ -40,7 +40,7 @@ class LocalBackend(Backend):
         num_workers = max(num_cores() // threads_per_worker, 1) if workers is None else workers
         self._control = SharedArray(barrier.control_shape(num_workers), "int64")
         self._lost: WorkerLost | None = None
-        self._connections: list[Connection] = []
+        self._connections: list[Connection[Any, Any]] = []
         self._processes: list[subprocess.Popen[bytes]] = []
         try:
             for _ in range(num_workers):
@@ -72,13 +72,13 @@ class LocalBackend(Backend):
                 except (BrokenPipeError, ConnectionResetError):
                     raise self._loss_of(rank) from None
             deadline = None
+            sources: list[Any] = list(self._connections)
             while len(replies) < len(self._connections):
-                ready = wait(self._connections, 1.0 if deadline is None else max(deadline - time.monotonic(), 0))
+                ready = wait(sources, 1.0 if deadline is None else max(deadline - time.monotonic(), 0))
                 if deadline is not None and time.monotonic() > deadline:
                     break
-                for connection in ready:
-                    assert isinstance(connection, Connection)
-                    rank = self._connections.index(connection)
+                for source in ready:
+                    rank = sources.index(source)
                     number, reply, event = self._receive(rank)
                     if number != call.number:
                         continue  # a late reply to a call that was given up
@@ -86,7 +86,7 @@ class LocalBackend(Backend):
                         on_event(event)
                         continue
                     replies[rank] = reply
-                    if not _is_fine(reply) and deadline is None:
+                    if not isinstance(reply, Returned) and deadline is None:
                         deadline = time.monotonic() + _GRACE_AFTER_ERROR_S
         except BaseException:
             barrier.abort(self._control.array, call.number)
@@ -111,7 +111,9 @@ class LocalBackend(Backend):
         with theirs:
             self._connections.append(Connection(ours.detach()))
             paths = [path or os.getcwd() for path in sys.path]
-            blas_threads = {name: str(threads) for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+            blas_threads = {
+                name: str(threads) for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+            }
             program = f"from dist_relu.backends.local import serve; serve({theirs.fileno()})"
             self._processes.append(
                 subprocess.Popen(
@@ -148,12 +150,6 @@ class LocalBackend(Backend):
         return self._lost
 
 
-def _is_fine(reply: Reply) -> bool:
-    from dist_relu.worker import Returned
-
-    return isinstance(reply, Returned)
-
-
 def serve(descriptor: int) -> None:
     """What a worker process runs: answer calls from the coordinator until its end of the socket closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the coordinator
@@ -162,7 +158,9 @@ def serve(descriptor: int) -> None:
     connection.send(Hello.here())
     number = 0
     try:
-        worker = Worker(connection.recv(), lambda event: connection.send_bytes(cloudpickle.dumps((number, None, event))))
+        worker = Worker(
+            connection.recv(), lambda event: connection.send_bytes(cloudpickle.dumps((number, None, event)))
+        )
         while True:
             call: Call = cloudpickle.loads(connection.recv_bytes())
             number = call.number

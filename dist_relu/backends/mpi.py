@@ -8,10 +8,12 @@ because a rank that waits inside MPI burns a core that another rank may need.
 from __future__ import annotations
 
 import atexit
+import shutil
 import sys
 import time
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn, final
 
 import cloudpickle
@@ -49,7 +51,7 @@ class MpiBackend(Backend):
         setups = [Setup(rank, self._peers, self._control.handle, threads_per_worker) for rank in range(num_workers)]
         for setup in setups[1:]:
             job.send(setup, setup.rank)
-        self._worker = Worker(setups[0], lambda event: self._on_event(event))
+        self._worker = Worker(setups[0], self._report)
         for setup in setups[1:]:
             job.receive(setup.rank)  # attached to the control memory
 
@@ -75,6 +77,9 @@ class MpiBackend(Backend):
 
     def close(self) -> None:
         self._worker.close()
+
+    def _report(self, event: Any) -> None:
+        self._on_event(event)
 
 
 @final
@@ -108,6 +113,15 @@ class Job:
             self.send(None, rank)
 
 
+def mpirun_path() -> str:
+    """The mpirun that belongs to this Python's environment, or else the first on PATH.  Raises `BackendError`."""
+    beside = Path(sys.executable).parent / "mpirun"
+    found = str(beside) if beside.exists() else shutil.which("mpirun")
+    if found is None:
+        raise BackendError("There is no mpirun. Install one: pip install 'dist_relu[mpi]'.")
+    return found
+
+
 _job: Job | None = None
 
 
@@ -119,7 +133,8 @@ def join() -> Job:
             from mpi4py import MPI
         except ImportError as error:
             raise BackendError(
-                f"The MPI backend needs mpi4py and an MPI library ({error}). Install them: pip install 'dist_relu[mpi]'."
+                f"The MPI backend needs mpi4py and an MPI library ({error}). "
+                "Install them: pip install 'dist_relu[mpi]'."
             ) from None
         comm = MPI.COMM_WORLD.Dup()
         if comm.Get_rank():

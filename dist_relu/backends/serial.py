@@ -23,7 +23,7 @@ class SerialBackend(Backend):
         self._peers = [Hello.here()]
         control = SharedArray(control_shape(1), "int64")
         setup = Setup(0, self._peers, control.handle, threads_per_worker)
-        self._worker = Worker(setup, lambda event: self._on_event(event))
+        self._worker = Worker(setup, self._report)
 
     @property
     def name(self) -> str:
@@ -39,3 +39,6 @@ class SerialBackend(Backend):
 
     def close(self) -> None:
         self._worker.close()
+
+    def _report(self, event: Any) -> None:
+        self._on_event(event)

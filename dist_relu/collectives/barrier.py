@@ -16,7 +16,7 @@ from dist_relu.kernels import atomic
 _PHASES_PER_CALL = 1 << 32
 
 
-class Aborted(Exception):  # noqa: N818 - not an error of this process
+class Aborted(Exception):
     """Another process gave up this call; the cause is reported from there."""
 
 

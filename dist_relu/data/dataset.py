@@ -30,7 +30,9 @@ class Dataset:
         if self.x.ndim < 2:
             raise DataError(f"x has shape {self.x.shape}; expected samples along the first axis: (N, features).")
         if len(self.x) != len(self.y):
-            raise DataError(f"x has {len(self.x)} samples, but y has {len(self.y)}; expected as many targets as samples.")
+            raise DataError(
+                f"x has {len(self.x)} samples, but y has {len(self.y)}; expected as many targets as samples."
+            )
         if not len(self.x) or not self.x.size:
             raise DataError(f"The data set is empty: x has shape {self.x.shape}.")
 
@@ -57,7 +59,9 @@ class Split(NamedTuple):
 def _checked(name: str, value: Array) -> Array:
     array = np.asarray(value)
     if array.dtype == np.float16:
-        raise DataError(f"{name} is float16, which loses too much; expected float32 or float64: {name}.astype('float32').")
+        raise DataError(
+            f"{name} is float16, which loses too much; expected float32 or float64: {name}.astype('float32')."
+        )
     if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
         raise DataError(f"{name} has dtype {array.dtype}; expected float32, float64 or integers.")
     if array.dtype.kind == "f":

@@ -92,7 +92,11 @@ def _download_mnist(cache: Path) -> None:
         for name, digest in _MNIST_SHA256.items():
             try:
                 path = pooch.retrieve(
-                    f"{_MNIST_URL}{name}.gz", None, fname=f"{name}.gz", path=folder, processor=pooch.Decompress(name=name)
+                    f"{_MNIST_URL}{name}.gz",
+                    None,
+                    fname=f"{name}.gz",
+                    path=folder,
+                    processor=pooch.Decompress(name=name),
                 )
             except Exception as error:  # pooch passes on those of requests, urllib3 and gzip
                 reason = (str(error) or type(error).__name__).splitlines()[0]

@@ -21,7 +21,7 @@ _YIELDS_PER_CALL = 2000
 _sched_yield = types.ExternalFunction("sched_yield", types.int32())
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def load_acquire(typing_context: Any, array: Any, index: Any) -> Any:
     """array[index] of an int64 array; nothing after it is read or written before it."""
 
@@ -31,7 +31,7 @@ def load_acquire(typing_context: Any, array: Any, index: Any) -> Any:
     return types.int64(array, types.intp), codegen
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def store_release(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
     """array[index] = value in an int64 array; everything before it is seen by who loads the value."""
 

@@ -69,7 +69,5 @@ class MeanSquaredError(Loss):
 
     def backward(self, outputs: Array, targets: Array, weight: float, d_outputs: Array) -> tuple[float, int]:
         size = prod(outputs.shape[1:])
-        loss = kernels.squared_error(
-            outputs.reshape(-1), targets.reshape(-1), weight / size, d_outputs.reshape(-1)
-        )
+        loss = kernels.squared_error(outputs.reshape(-1), targets.reshape(-1), weight / size, d_outputs.reshape(-1))
         return loss / size, 0

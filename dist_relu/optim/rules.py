@@ -10,8 +10,8 @@ from typing import final
 
 from dist_relu.arrays import Array
 from dist_relu.kernels import update as kernels
-from dist_relu.partition import PartialSums
 from dist_relu.optim.schedules import Constant, Schedule
+from dist_relu.partition import PartialSums
 
 
 class Optimizer(ABC):

@@ -1,0 +1,60 @@
+"""`dist-relu bench ...`: tables on the terminal, JSON in a file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from dist_relu import machine
+
+json_option = click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write JSON.")
+
+
+@click.group()
+def bench() -> None:
+    """Measure speed, always side by side with something else."""
+
+
+@bench.command()
+@json_option
+def allreduce(path: Path | None) -> None:
+    """The node's all-reduce beside MPI_Allreduce, 4 kB to 40 MB, on 2 and 4 processes."""
+    from dist_relu.bench import allreduce as benchmark
+
+    timings = [timing for processes in (2, 4) for timing in benchmark.run(processes)]
+    table = Table("processes", "size", "dist_relu ms", "MPI_Allreduce ms", "MPI/ours", title="Sum over processes")
+    for t in timings:
+        ratio = f"{t.mpi_ms / t.ours_ms:.1f}"
+        table.add_row(str(t.processes), f"{t.size_bytes / 1e3:,.0f} kB", f"{t.ours_ms:.4f}", f"{t.mpi_ms:.4f}", ratio)
+    _show(table, [asdict(timing) for timing in timings], path)
+
+
+@bench.command()
+@click.option("--workers", type=click.IntRange(2), default=2, show_default=True)
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
+@json_option
+def scaling(workers: int, rounds: int, path: Path | None) -> None:
+    """The training speed of several workers beside that of one."""
+    from dist_relu.bench import scaling as benchmark
+
+    results = benchmark.run(workers, rounds)
+    table = Table("case", "1 worker ms", f"{workers} workers ms", "speed-up", title="Training step, median")
+    for r in results:
+        table.add_row(r.case, f"{r.one_ms:.3f}", f"{r.several_ms:.3f}", f"{r.speed_up:.2f}")
+    _show(table, [asdict(result) for result in results], path)
+
+
+def _show(table: Table, rows: list[dict[str, Any]], path: Path | None) -> None:
+    for column in table.columns[1:]:
+        column.justify = "right"
+    table.caption = f"{machine.cpu_name()}, {machine.num_cores()} cores, {machine.blas_name()}"
+    Console().print(table)
+    if path:
+        about = {"cpu": machine.cpu_name(), "blas": machine.blas_name(), "versions": machine.versions()}
+        path.write_text(json.dumps({**about, "rows": rows}, indent=2) + "\n")

@@ -1,0 +1,276 @@
+"""The command line: `dist-relu train | evaluate | predict | bench`.
+
+Options become objects here and in `options`; everything below takes objects. What the user did wrong is told in one
+line, with exit code 2; a run that failed, in one line with exit code 1.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import numpy as np
+from rich.console import Console
+
+from dist_relu import machine
+from dist_relu.arrays import Array
+from dist_relu.backends import BACKENDS, serve_if_rank
+from dist_relu.bench.commands import bench
+from dist_relu.checkpoint import load_model, save_model
+from dist_relu.coordinator import Coordinator, FitResult, start
+from dist_relu.data import Dataset, load
+from dist_relu.errors import DataError, DistReluError, TrainingDiverged, WorkerLost
+from dist_relu.nn import Sequential
+from dist_relu.options import DEFAULT_LR, OPTIMIZERS, parse_model, parse_schedule
+from dist_relu.progress import ProgressDisplay
+
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit.  Under mpirun only rank 0 does; the others serve it."""
+    serve_if_rank()
+    try:
+        program.main(args=arguments, prog_name="dist-relu", standalone_mode=False)
+    except click.exceptions.Exit as end:
+        sys.exit(end.exit_code)
+    except click.ClickException as error:
+        _fail(error.format_message(), EXIT_USAGE)
+    except (TrainingDiverged, WorkerLost) as error:
+        _fail(str(error), EXIT_FAILED)
+    except DistReluError as error:
+        _fail(str(error), EXIT_USAGE)
+    except (KeyboardInterrupt, click.Abort):
+        _fail("interrupted; nothing was saved.", EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader of a pipe went away, which is its right
+        sys.exit(EXIT_FAILED)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="dist_relu")
+def program() -> None:
+    """Train ReLU networks data-parallel, with the same bits on any number of workers."""
+
+
+def worker_options(command: Command) -> Command:
+    """The options of every command that starts workers."""
+    for option in reversed(
+        (
+            click.option("--workers", type=click.IntRange(1), help="Default: one for each core, or all ranks."),
+            click.option(
+                "--backend",
+                type=click.Choice(["auto", *BACKENDS]),
+                default="auto",
+                show_default=True,
+                help="auto: mpi under mpirun, otherwise local.",
+            ),
+            click.option(
+                "--threads-per-worker", type=click.IntRange(1), default=1, show_default=True, help="For BLAS."
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+@program.command()
+@click.option("--data", "source", default="digits", show_default=True, help="digits, mnist, a folder or .npz file.")
+@click.option(
+    "--model",
+    "model_text",
+    default="mlp:256,128",
+    show_default=True,
+    help="mlp:UNITS,... or file.py:function.",
+)
+@click.option("--epochs", type=click.IntRange(1), default=20, show_default=True)
+@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Over all workers.")
+@click.option("--optimizer", type=click.Choice(list(OPTIMIZERS)), default="sgd", show_default=True)
+@click.option("--lr", type=float, help="Learning rate. Default: 0.1, or 0.001 for adam and adamw.")
+@click.option("--momentum", type=float, default=0.9, show_default=True, help="For sgd and nesterov.")
+@click.option("--weight-decay", type=float, default=0.0, show_default=True)
+@click.option(
+    "--schedule",
+    default="cosine",
+    show_default=True,
+    help="constant, step:EVERY,FACTOR, cosine, or warmup:EPOCHS+one of them; in epochs.",
+)
+@worker_options
+@click.option("--shards", type=click.IntRange(1), help="Parts of a batch; they fix the bits. Default: the workers.")
+@click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True)
+@click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
+@click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="Write the results as JSON.")
+@click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Write the model as safetensors.")
+@click.option("--quiet", is_flag=True, help="Print errors only.")
+def train(
+    source: str,
+    model_text: str,
+    epochs: int,
+    batch_size: int,
+    optimizer: str,
+    lr: float | None,
+    momentum: float,
+    weight_decay: float,
+    schedule: str,
+    workers: int | None,
+    backend: str,
+    threads_per_worker: int,
+    shards: int | None,
+    seed: int,
+    dtype: str,
+    report: Path | None,
+    save: Path | None,
+    quiet: bool,
+) -> None:
+    """Train a network and test it on unseen samples."""
+    console = Console(quiet=quiet)
+    _check_writable("--report", report)
+    _check_writable("--save", save)
+    with _usage_errors():
+        rate = parse_schedule(schedule, DEFAULT_LR[optimizer] if lr is None else lr, epochs)
+        rule = OPTIMIZERS[optimizer](rate, momentum, weight_decay)
+        data = load(source)
+        model = parse_model(model_text, data.train.num_outputs(), dtype).build(data.train.x.shape[1:])
+    with start(workers, backend=backend, threads_per_worker=threads_per_worker) as coordinator:
+        has_classes = data.train.has_classes
+        with ProgressDisplay(console, epochs, has_classes=has_classes) as display:
+            result = coordinator.fit(
+                model,
+                data.train,
+                rule,
+                epochs=epochs,
+                batch_size=batch_size,
+                shards=shards,
+                seed=seed,
+                on_progress=display.show,
+            )
+        test = coordinator.evaluate(model, data.test)
+        if save:
+            save_model(model, save)
+        if report:
+            numbers = _report(coordinator, model, result, shards or coordinator.workers, seed)
+            numbers |= {"test_loss": test.loss, "test_accuracy": test.accuracy}
+            report.write_text(json.dumps(numbers, indent=2) + "\n")
+        console.print(
+            _summary(test.accuracy, test.loss, len(data.test))
+            + f" Trained on {len(data.train):,} for {epochs} epochs in "
+            f"{result.seconds:.1f} s with {_counted(coordinator.workers, 'worker')} ({coordinator.backend}): "
+            f"{result.samples_per_second:,.0f} samples/s, {np.median(result.step_seconds) * 1e3:.2f} ms a step.",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+@program.command()
+@click.argument("model_path", metavar="MODEL", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--data", "source", default="digits", show_default=True, help="digits, mnist, a folder or .npz file.")
+@worker_options
+def evaluate(model_path: Path, source: str, workers: int | None, backend: str, threads_per_worker: int) -> None:
+    """Test a saved MODEL on the unseen samples of a data set."""
+    model = load_model(model_path)
+    with _usage_errors():
+        data = load(source)
+        model.build(data.test.x.shape[1:])
+    with start(workers, backend=backend, threads_per_worker=threads_per_worker) as coordinator:
+        test = coordinator.evaluate(model, data.test)
+    click.echo(_summary(test.accuracy, test.loss, len(data.test)))
+
+
+@program.command()
+@click.argument("model_path", metavar="MODEL", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("samples_path", metavar="SAMPLES", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the model's raw outputs as .npy."
+)
+@worker_options
+def predict(
+    model_path: Path,
+    samples_path: Path,
+    output: Path | None,
+    workers: int | None,
+    backend: str,
+    threads_per_worker: int,
+) -> None:
+    """Print what a saved MODEL says of each of the SAMPLES (.npy, or .npz with x): its class, a line each."""
+    _check_writable("--output", output)
+    model = load_model(model_path)
+    x = _samples(samples_path)
+    with _usage_errors():
+        model.build(x.shape[1:])
+    with start(workers, backend=backend, threads_per_worker=threads_per_worker) as coordinator:
+        outputs = coordinator.forward(model, x)
+    if output:
+        np.save(output.with_suffix(".npy"), outputs)
+    else:
+        for label in outputs.reshape(len(outputs), -1).argmax(axis=1):
+            click.echo(label)
+
+
+program.add_command(bench)
+
+
+def _report(coordinator: Coordinator, model: Sequential, result: FitResult, shards: int, seed: int) -> dict[str, Any]:
+    return {
+        "backend": coordinator.backend,
+        "workers": coordinator.workers,
+        "nodes": coordinator.nodes,
+        "shards": shards,
+        "seed": seed,
+        "epochs": len(result.epochs),
+        "steps": len(result.losses),
+        "train_loss": result.epochs[-1].loss,
+        "seconds": result.seconds,
+        "samples_per_second": result.samples_per_second,
+        "step_ms_median": float(np.median(result.step_seconds) * 1e3),
+        "params_sha256": model.sha256(),
+        "versions": machine.versions(),
+        "cpu": machine.cpu_name(),
+        "blas": machine.blas_name(),
+    }
+
+
+def _samples(path: Path) -> Array:
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        x = loaded["x"] if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise DataError(f"{path} can't be read as samples: {error}. Expected .npy, or .npz with x.") from None
+    return Dataset(x, np.zeros(len(x), np.int64)).x
+
+
+def _summary(accuracy: float | None, loss: float, num_samples: int) -> str:
+    if accuracy is None:
+        return f"Test loss {loss:.5g} on {num_samples:,} unseen samples."
+    return f"Test accuracy {accuracy:.2%} on {num_samples:,} unseen samples (loss {loss:.4f})."
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _check_writable(option: str, path: Path | None) -> None:
+    """Fail before the work rather than after it."""
+    if path is not None and not os.access(path.parent, os.W_OK):
+        raise click.UsageError(f"{option} {path}: the folder {path.parent} does not exist or can't be written to.")
+
+
+@contextmanager
+def _usage_errors() -> Iterator[None]:
+    """What is wrong with the user's options comes as ValueError from the objects that they become."""
+    try:
+        yield
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"dist-relu: error: {message}", file=sys.stderr)  # noqa: T201
+    sys.exit(code)

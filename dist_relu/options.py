@@ -1,0 +1,97 @@
+"""Options of the command line, from text to objects."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from dist_relu.nn import Sequential, mlp
+from dist_relu.optim import SGD, Adam, AdamW, Constant, Cosine, Optimizer, Schedule, Step, WarmUp
+
+OPTIMIZERS: dict[str, Callable[[Schedule, float, float], Optimizer]] = {
+    "sgd": lambda lr, momentum, decay: SGD(lr, momentum=momentum, weight_decay=decay),
+    "nesterov": lambda lr, momentum, decay: SGD(lr, momentum=momentum, nesterov=True, weight_decay=decay),
+    "adam": lambda lr, _, decay: Adam(lr, weight_decay=decay),
+    "adamw": lambda lr, _, decay: AdamW(lr, weight_decay=decay),
+}
+
+DEFAULT_LR = {"sgd": 0.1, "nesterov": 0.1, "adam": 0.001, "adamw": 0.001}
+
+
+def parse_model(text: str, num_outputs: int, dtype: str) -> Sequential:
+    """From "mlp:256,128", hidden layers before `num_outputs` outputs, or "file.py:function", which returns a model.
+
+    Raises ValueError for any other text.
+    """
+    kind, _, rest = text.rpartition(":")
+    if kind == "mlp":
+        return mlp([_whole(size, f"--model {text}") for size in rest.split(",")], num_outputs, dtype)
+    if kind.endswith(".py"):
+        return _model_from_file(Path(kind), rest, np.dtype(dtype))
+    raise ValueError(f"--model {text}: expected mlp:UNITS,UNITS,... or path/to/file.py:function.")
+
+
+def parse_schedule(text: str, lr: float, epochs: int) -> Schedule:
+    """From "constant", "step:EVERY,FACTOR", "cosine", each perhaps after "warmup:EPOCHS+".
+
+    Raises ValueError for any other text.
+    """
+    if not lr > 0:
+        raise ValueError(f"--lr {lr}: the learning rate must be above 0.")
+    head, plus, tail = text.partition("+")
+    name, _, rest = head.partition(":")
+    try:
+        numbers = [float(number) for number in rest.split(",")] if rest else []
+        if name == "warmup" and len(numbers) <= 1:
+            return WarmUp(parse_schedule(tail or "constant", lr, epochs), *numbers)
+        if not plus and name == "constant" and not numbers:
+            return Constant(lr)
+        if not plus and name == "step" and len(numbers) <= 2:
+            return Step(lr, *numbers)
+        if not plus and name == "cosine" and not numbers:
+            return Cosine(lr, epochs)
+    except ValueError as error:
+        raise ValueError(f"--schedule {text}: {error}") from None
+    raise ValueError(f"--schedule {text}: expected constant, step:EVERY,FACTOR, cosine, or warmup:EPOCHS+one of them.")
+
+
+def _whole(text: str, where: str) -> int:
+    if not text.strip().isdigit() or int(text) < 1:
+        raise ValueError(f"{where}: {text!r} is no whole number of at least 1.")
+    return int(text)
+
+
+def _model_from_file(path: Path, name: str, dtype: np.dtype[np.generic]) -> Sequential:
+    if not path.is_file():
+        raise ValueError(f"--model {path}:{name}: there is no file {path}.")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        function = getattr(module, name, None)
+        if not callable(function):
+            raise ValueError(f"--model {path}:{name}: {path} has no function {name}.")
+        _check_takes_nothing(function, path, name)
+        model = function()
+    except (SyntaxError, ImportError) as error:
+        raise ValueError(f"--model {path}:{name}: {error}.") from None
+    if not isinstance(model, Sequential):
+        raise ValueError(f"--model {path}:{name}: returned {type(model).__name__}; expected an nn.Sequential.")
+    return Sequential(*model.layers, dtype=dtype) if model.dtype != dtype else model
+
+
+def _check_takes_nothing(function: Callable[..., object], path: Path, name: str) -> None:
+    needed: Sequence[str] = [
+        parameter.name
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]
+    if needed:
+        raise ValueError(f"--model {path}:{name}: the function must be callable without arguments, not with {needed}.")
