@@ -103,10 +103,11 @@ def stack_depth(carries: Sequence[int]) -> int:
 class PartialSums(NamedTuple):
     """A gradient that is still to be summed; see `dist_relu.kernels.update`.
 
-    rows: (R, n).  carries: (R,) int64.  stack: (>= R, BLOCK), scratch memory.
+    rows: (R, >= first + n), contiguous.  carries: (R,) int64.  stack: (>= depth, BLOCK), scratch memory.
     """
 
     rows: Array
+    first: int
     carries: Array
     stack: Array
 

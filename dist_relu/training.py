@@ -172,7 +172,7 @@ class _Step:
         forward_backward(self._model, self._request.loss, x, self._y[:1], 1.0, run)
         hyper = np.array(self._request.optimizer.hyper(0, 0.0), self._dtype)
         nothing = [np.empty(0, self._dtype)] * (1 + self._request.optimizer.num_states)
-        gradient = PartialSums(np.empty((0, 0), self._dtype), np.empty(0, np.int64), np.empty((1, 0), self._dtype))
+        gradient = PartialSums(np.empty((1, 0), self._dtype), 0, np.empty(0, np.int64), np.empty((1, 0), self._dtype))
         self._request.optimizer.update(gradient, nothing, nothing, hyper)
         self._world.barrier.wait()
 
@@ -236,7 +236,7 @@ class _Slots:
         self.rows = slots
         self.carries, _ = self._tree.fold([node for nodes in subtrees for node in nodes])
         self._total_tail = np.empty(_TAIL, slots.dtype)
-        self._tail = SlotSource(slots[:, -_TAIL:], self.carries)
+        self._tail = SlotSource(slots, slots.shape[1] - _TAIL, self.carries)
 
     @staticmethod
     def length(model: Sequential, layout: Layout) -> int:
@@ -299,14 +299,14 @@ def _my_chunks(
             x, dz = (arrays[factor].reshape(len(arrays[factor]), -1) for factor in request.layout.products[number])
             num_inputs, num_units = param.shape
             for first, stop in _tiles(num_inputs):
-                source = ProductSource(x, dz, first, stop, carries, scratch)
                 num_flops = 2.0 * request.batch_size * (stop - first) * num_units
-                add(source, start + first * num_units, start + stop * num_units, num_flops)
+                product = ProductSource(x, dz, first, stop, carries, scratch)
+                add(product, start + first * num_units, start + stop * num_units, num_flops)
         else:
             for first in range(0, prod(param.shape), _SLOT_CHUNK):
                 stop = min(first + _SLOT_CHUNK, prod(param.shape))
-                rows = slots.rows[:, slot_start + first : slot_start + stop]
-                add(SlotSource(rows, slots.carries), start + first, start + stop, 0.0)
+                slot = SlotSource(slots.rows, slot_start + first, slots.carries)
+                add(slot, start + first, start + stop, 0.0)
             slot_start += prod(param.shape)
         start += prod(param.shape)
     mine = balance([chunk.cost_s for chunk in chunks], world.size)[world.rank]

@@ -23,7 +23,7 @@ class AllReduce:
         num_ranks = len(slots)
         start, stop = bounds(len(total), num_ranks)[rank]
         tree = SummationTree(num_ranks)
-        self._source = SlotSource(slots[:, start:stop], tree.fold(tree.leaves(0, num_ranks))[0])
+        self._source = SlotSource(slots, start, tree.fold(tree.leaves(0, num_ranks))[0])
         self._total = total[start:stop]
         self._barrier = barrier
 

@@ -32,12 +32,13 @@ class Source(ABC):
 class SlotSource(Source):
     """Partial sums that lie in shared memory.
 
-    rows: (R, n), one row for every subtree that a worker summed.  carries: how they are added.
+    rows: (R, slot length), one row for every subtree that a worker summed; the chunk begins at column `first`.
+    carries: how the rows are added.
     """
 
-    def __init__(self, rows: Array, carries: Sequence[int]) -> None:
+    def __init__(self, rows: Array, first: int, carries: Sequence[int]) -> None:
         stack = aligned_empty((stack_depth(carries), kernels.BLOCK), rows.dtype)
-        self._sums = PartialSums(rows, np.array(carries, np.int64), stack)
+        self._sums = PartialSums(rows, first, np.array(carries, np.int64), stack)
 
     def partial_sums(self, shard_bounds: Sequence[tuple[int, int]]) -> PartialSums:
         return self._sums
@@ -61,7 +62,8 @@ class ProductSource(Source):
         self._tiles = [row.reshape(stop - start, dz.shape[1]) for row in self._flat]
         num_left = 1 + carries[-1]
         self._sums = PartialSums(
-            scratch[:num_left, :size],
+            scratch,
+            0,
             np.array([0] * (num_left - 1) + [carries[-1]], np.int64),
             aligned_empty((num_left, kernels.BLOCK), scratch.dtype),
         )

@@ -1,6 +1,7 @@
 """The ordered sum of partial gradients, fused with the step of an optimiser.
 
-`rows` (R, n) holds partial sums, `carries` (R,) says how they are added: row after row is pushed onto a stack,
+`rows` (R, >= first + n) holds partial sums of the chunk in its columns from `first` on (rows as a whole and an offset,
+because loops over a slice of a matrix are not vectorised); `carries` (R,) says how they are added: row after row is pushed onto a stack,
 and after row r the two topmost are added carries[r] times, as a binary counter carries. So the order of the
 additions is a property of the summation tree alone (`dist_relu.partition`). The sum is formed in blocks that
 stay in the first-level cache; `stack` (>= R, BLOCK) is their scratch memory.
@@ -33,34 +34,37 @@ def _copy(source: Array, target: Array) -> None:
 
 
 @kernel
-def _sum_block(rows: Array, carries: Array, stack: Array, start: int, stop: int) -> Array:
-    """The ordered sum of rows[:, start:stop]; stands in stack[0]."""
-    n = stop - start
+def _sum_block(rows: Array, start: int, carries: Array, stack: Array, n: int) -> Array:
+    """The ordered sum of rows[:, start:start + n]; stands in stack[0]."""
     top = 0
-    for r in range(rows.shape[0]):
-        _copy(rows[r, start:stop], stack[top, :n])
-        top += 1
-        for _ in range(carries[r]):
+    for r in range(carries.shape[0]):
+        row = rows[r, start : start + n]
+        if carries[r] == 0:
+            _copy(row, stack[top, :n])
+            top += 1
+            continue
+        add(stack[top - 1, :n], row)  # no need to push what is added at once
+        for _ in range(carries[r] - 1):
             top -= 1
             add(stack[top - 1, :n], stack[top, :n])
     return stack[0, :n]
 
 
 @kernel
-def ordered_sum(rows: Array, carries: Array, stack: Array, total: Array) -> None:
-    """total = the sum of `rows` along the tree; total: (n,)."""
+def ordered_sum(rows: Array, first: int, carries: Array, stack: Array, total: Array) -> None:
+    """total = the sum of `rows` from column `first` on, along the tree; total: (n,)."""
     for start in range(0, total.shape[0], BLOCK):
         stop = min(start + BLOCK, total.shape[0])
-        _copy(_sum_block(rows, carries, stack, start, stop), total[start:stop])
+        _copy(_sum_block(rows, first + start, carries, stack, stop - start), total[start:stop])
 
 
 @kernel
-def sgd(rows: Array, carries: Array, stack: Array, old: Array, new: Array, hyper: Array) -> None:
+def sgd(rows: Array, first: int, carries: Array, stack: Array, old: Array, new: Array, hyper: Array) -> None:
     """new = old - lr (g + decay old), with g the ordered sum.  hyper: (lr, decay)."""
     lr, decay = hyper[0], hyper[1]
     for start in range(0, old.shape[0], BLOCK):
         stop = min(start + BLOCK, old.shape[0])
-        g = _sum_block(rows, carries, stack, start, stop)
+        g = _sum_block(rows, first + start, carries, stack, stop - start)
         p, q = old[start:stop], new[start:stop]
         for i in range(stop - start):
             q[i] = p[i] - lr * (g[i] + decay * p[i])
@@ -69,6 +73,7 @@ def sgd(rows: Array, carries: Array, stack: Array, old: Array, new: Array, hyper
 @kernel
 def momentum_sgd(
     rows: Array,
+    first: int,
     carries: Array,
     stack: Array,
     old: Array,
@@ -84,7 +89,7 @@ def momentum_sgd(
     lr, decay, momentum, nesterov = hyper[0], hyper[1], hyper[2], hyper[3]
     for start in range(0, old.shape[0], BLOCK):
         stop = min(start + BLOCK, old.shape[0])
-        g = _sum_block(rows, carries, stack, start, stop)
+        g = _sum_block(rows, first + start, carries, stack, stop - start)
         p, q = old[start:stop], new[start:stop]
         v, w = old_velocity[start:stop], new_velocity[start:stop]
         for i in range(stop - start):
@@ -97,6 +102,7 @@ def momentum_sgd(
 @kernel
 def adam(
     rows: Array,
+    first: int,
     carries: Array,
     stack: Array,
     old: Array,
@@ -117,7 +123,7 @@ def adam(
     scale, epsilon, coupled, keep = hyper[5], hyper[6], hyper[7], hyper[8]
     for start in range(0, old.shape[0], BLOCK):
         stop = min(start + BLOCK, old.shape[0])
-        g = _sum_block(rows, carries, stack, start, stop)
+        g = _sum_block(rows, first + start, carries, stack, stop - start)
         p, q = old[start:stop], new[start:stop]
         m, s = old_mean[start:stop], old_square[start:stop]
         new_m, new_s = new_mean[start:stop], new_square[start:stop]
