@@ -318,7 +318,7 @@ class Coordinator:
         if not self._finalizer.alive:
             raise RuntimeError("This coordinator is closed. Start another one with dist_relu.start().")
         self._calls += 1
-        return self._backend.call(Call(self._calls, function, request), on_event or _ignore)
+        return self._backend.call(Call.of(self._calls, function, request), on_event or _ignore)
 
 
 @final

@@ -105,6 +105,11 @@ def slots_shape(model: Sequential, layout: Layout, shards: int, workers: int) ->
 
 def fit(world: World, request: FitRequest) -> Trace:
     """Train; collective.  All workers return the same trace, but for the seconds."""
+    with np.errstate(over="ignore", invalid="ignore"):  # the loss is looked at in every step
+        return _fit(world, request)
+
+
+def _fit(world: World, request: FitRequest) -> Trace:
     step_of = _Step(world, request)
     num_samples = len(step_of.x)
     per_epoch = num_steps_per_epoch(num_samples, request.batch_size)

@@ -57,11 +57,14 @@ class World:
 
 @dataclass(frozen=True)
 class Call:
-    """Work for all workers: function(world, request).  Numbers grow."""
+    """Work for all workers: function(world, request), pickled.  Numbers grow."""
 
     number: int
-    function: Callable[[World, Any], Any]
-    request: Any
+    work: bytes
+
+    @classmethod
+    def of(cls, number: int, function: Callable[[World, Any], Any], request: Any) -> Call:
+        return cls(number, cloudpickle.dumps((function, request)))
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,8 @@ class Worker:
         self._barrier.begin(call.number)
         try:
             with self._blas.limit(limits=self._setup.threads):
-                return Returned(call.function(self._world, call.request))
+                function, request = cloudpickle.loads(call.work)
+                return Returned(function(self._world, request))
         except Aborted:
             return Stopped()
         except Exception as error:

@@ -1,0 +1,139 @@
+"""Training gives the same, and the right, result wherever it runs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tests import twin
+from tests.conftest import small_model
+
+import dist_relu as dr
+from dist_relu import nn, optim
+
+SHARDS = 4
+OPTIMIZERS = [
+    optim.SGD(lr=0.1),
+    optim.SGD(lr=optim.Cosine(0.1, epochs=2), momentum=0.9, weight_decay=1e-4),
+    optim.SGD(lr=0.1, momentum=0.9, nesterov=True),
+    optim.Adam(lr=optim.WarmUp(optim.Constant(0.002), epochs=1), weight_decay=1e-4),
+    optim.AdamW(lr=0.002),
+]
+
+
+def digest(
+    coordinator: dr.Coordinator, data: dr.Dataset, optimizer: optim.Optimizer, *, seed: int = 1, batch_size: int = 50
+) -> str:
+    model = small_model()
+    coordinator.fit(model, data, optimizer, epochs=2, batch_size=batch_size, shards=SHARDS, seed=seed)
+    return model.sha256()
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda optimizer: type(optimizer).__name__)
+def test_training_gives_the_same_bits_on_any_number_of_workers(
+    coordinator: dr.Coordinator, digits: dr.data.Split, optimizer: optim.Optimizer
+) -> None:
+    with dr.start(backend="serial") as serial:
+        assert digest(coordinator, digits.train, optimizer) == digest(serial, digits.train, optimizer)
+
+
+@pytest.mark.parametrize(("num_samples", "batch_size"), [(4, 4), (101, 7), (103, 50), (64, 64), (65, 64)])
+def test_samples_that_do_not_divide_evenly_change_nothing(
+    coordinator: dr.Coordinator, digits: dr.data.Split, num_samples: int, batch_size: int
+) -> None:
+    data = dr.Dataset(digits.train.x[:num_samples], digits.train.y[:num_samples])
+    with dr.start(backend="serial") as serial:
+        expected = digest(serial, data, optim.SGD(momentum=0.9), batch_size=batch_size)
+    assert digest(coordinator, data, optim.SGD(momentum=0.9), batch_size=batch_size) == expected
+
+
+def test_another_seed_gives_another_model(coordinator: dr.Coordinator, digits: dr.data.Split) -> None:
+    first, second = (digest(coordinator, digits.train, optim.SGD(), seed=seed) for seed in (1, 2))
+    assert first != second
+
+
+def test_losses_are_those_of_plain_numpy(coordinator: dr.Coordinator, digits: dr.data.Split) -> None:
+    model = small_model("float64").build((64,)).initialize(seed=3)
+    assert model.values is not None
+    reference = twin.Mlp([view.copy() for view in model.views(model.values)])
+    result = coordinator.fit(
+        model, digits.train, optim.SGD(lr=0.05, momentum=0.9), epochs=2, batch_size=100, shards=SHARDS, shuffle=False
+    )
+    expected = [
+        reference.step(digits.train.x[i : i + 100], digits.train.y[i : i + 100], 0.05, 0.9)
+        for _ in range(2)
+        for i in range(0, len(digits.train), 100)
+    ]
+    np.testing.assert_allclose(result.losses, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("loss", [nn.CrossEntropy(), nn.MeanSquaredError()])
+def test_gradients_agree_with_finite_differences(
+    coordinator: dr.Coordinator, rng: np.random.Generator, loss: nn.Loss
+) -> None:
+    model = nn.Sequential(nn.Dense(60), nn.ReLU(), nn.Dense(3), nn.Softmax(), dtype="float64")
+    model.build((300,)).initialize(seed=5)
+    assert model.values is not None
+    x = rng.standard_normal((11, 300))
+    y = rng.integers(0, 3, 11) if isinstance(loss, nn.CrossEntropy) else rng.standard_normal((11, 3))
+    gradients = coordinator.gradients(model, (x, y), loss=loss, shards=SHARDS)
+
+    def loss_at(values: twin.Array) -> float:
+        before = model.values
+        assert before is not None
+        model.bind(values)
+        outputs = model.forward(x)
+        model.bind(before)
+        if isinstance(loss, nn.CrossEntropy):
+            return twin.cross_entropy(outputs, y)
+        return float(((outputs - y) ** 2).mean())
+
+    for _ in range(10):
+        direction = rng.standard_normal(model.num_params)
+        direction /= np.linalg.norm(direction)
+        difference = (loss_at(model.values + 1e-5 * direction) - loss_at(model.values - 1e-5 * direction)) / 2e-5
+        along = sum(
+            float((gradient * part).sum())
+            for gradient, part in zip(gradients.values(), model.views(direction), strict=True)
+        )
+        assert along == pytest.approx(difference, rel=1e-6, abs=1e-9)
+
+
+def test_a_loss_that_is_no_number_stops_training_and_names_the_step(
+    coordinator: dr.Coordinator, digits: dr.data.Split
+) -> None:
+    model = small_model()
+    with pytest.raises(dr.TrainingDiverged, match=r"became (nan|inf) in step \d+ \(epoch \d+\)"):
+        coordinator.fit(model, digits.train, optim.SGD(lr=1e9), epochs=3, batch_size=100, shards=SHARDS)
+
+
+def test_targets_can_be_real_numbers(coordinator: dr.Coordinator, rng: np.random.Generator) -> None:
+    x = rng.standard_normal((500, 6))
+    y = x @ rng.standard_normal((6, 2))
+    model = nn.Sequential(nn.Dense(2))
+    coordinator.fit(model, (x, y), optim.Adam(lr=0.05), epochs=30, batch_size=50, shards=SHARDS)
+    result = coordinator.evaluate(model, (x, y))
+    assert result.loss < 1e-4
+    assert result.accuracy is None
+
+
+def test_training_goes_on_from_the_parameters_that_a_model_has(
+    coordinator: dr.Coordinator, digits: dr.data.Split
+) -> None:
+    model = small_model()
+    first = coordinator.fit(model, digits.train, optim.SGD(), epochs=2, batch_size=50, shards=SHARDS)
+    second = coordinator.fit(model, digits.train, optim.SGD(), epochs=1, batch_size=50, shards=SHARDS)
+    assert second.epochs[0].loss < first.epochs[-1].loss
+
+
+def test_progress_is_told_at_the_end_of_every_epoch(coordinator: dr.Coordinator, digits: dr.data.Split) -> None:
+    seen: list[int] = []
+    coordinator.fit(
+        small_model(),
+        digits.train,
+        optim.SGD(),
+        epochs=3,
+        batch_size=500,
+        shards=SHARDS,
+        on_progress=lambda progress: seen.append(progress.step),
+    )
+    assert {3, 6, 9} <= set(seen)

@@ -1,0 +1,57 @@
+"""What all tests share: backends to run on, small data sets, and a plain-NumPy twin."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import dist_relu as dr
+from dist_relu import nn
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--under-mpi", action="store_true", help="Run on the ranks of this MPI job, and only there.")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "coordinator" in metafunc.fixturenames:
+        places = [("serial", 1), ("local", 1), ("local", 2), ("local", 3), ("local", 4)]
+        if metafunc.config.getoption("--under-mpi"):
+            places = [("mpi", 0)]
+        ids = [f"{backend}-{workers or 'all'}" for backend, workers in places]
+        metafunc.parametrize("coordinator", places, ids=ids, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def coordinator(request: pytest.FixtureRequest) -> Iterator[dr.Coordinator]:
+    """Workers of every kind: a test that takes it runs on each backend with one worker and with several."""
+    backend, workers = request.param
+    with dr.start(workers or None, backend=backend) as started:
+        yield started
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(20261123)
+
+
+@pytest.fixture(scope="session")
+def digits() -> dr.data.Split:
+    return dr.data.load("digits")
+
+
+@pytest.fixture
+def mnist_folder() -> Path:
+    folder = os.environ.get("DIST_RELU_DATA")
+    if folder is None:
+        pytest.skip("DIST_RELU_DATA does not name a folder with mnist/")
+    return Path(folder) / "mnist"
+
+
+def small_model(dtype: str = "float32") -> nn.Sequential:
+    """Large enough that its first gradient is multiplied out by the owners of its chunks, its others are not."""
+    return nn.Sequential(nn.Dense(300), nn.ReLU(), nn.Dense(20), nn.ReLU(), nn.Dense(10), dtype=dtype)
