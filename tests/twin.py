@@ -53,5 +53,5 @@ class Mlp:
         loss = cross_entropy(self.forward(x)[-1], labels)
         for p, v, g in zip(self.weights + self.biases, self.velocities, self.gradients(x, labels), strict=True):
             v[...] = momentum * v + g
-            p -= lr * v
+            p[...] = p - lr * v
         return loss

@@ -137,10 +137,20 @@ def join() -> Job:
                 "Install them: pip install 'dist_relu[mpi]'."
             ) from None
         comm = MPI.COMM_WORLD.Dup()
+        comm.Barrier()  # all ranks have mapped MPICH's shared memory
+        _unlink_mpich_files()
         if comm.Get_rank():
             _serve(comm)
         _job = Job(comm)
     return _job
+
+
+def _unlink_mpich_files() -> None:
+    """Take the names from MPICH's files in /dev/shm: they live on while mapped, and a killed job leaves none behind."""
+    for mapping in Path("/proc/self/maps").read_text().splitlines():
+        path = mapping.split(maxsplit=5)[-1]
+        if path.startswith("/dev/shm/mpich_shm_") and not path.endswith(" (deleted)"):
+            Path(path).unlink(missing_ok=True)
 
 
 def _serve(comm: Any) -> NoReturn:

@@ -1,10 +1,10 @@
 """The ordered sum of partial gradients, fused with the step of an optimiser.
 
-`rows` (R, >= first + n) holds partial sums of the chunk in its columns from `first` on (rows as a whole and an offset,
-because loops over a slice of a matrix are not vectorised); `carries` (R,) says how they are added: row after row is pushed onto a stack,
-and after row r the two topmost are added carries[r] times, as a binary counter carries. So the order of the
-additions is a property of the summation tree alone (`dist_relu.partition`). The sum is formed in blocks that
-stay in the first-level cache; `stack` (>= R, BLOCK) is their scratch memory.
+`rows` (R, >= first + n) holds partial sums of the chunk in its columns from `first` on: rows as a whole and an
+offset, because loops over a slice of a matrix are not vectorised. `carries` (R,) says how the rows are added: row after
+row is pushed onto a stack, and after row r the two topmost are added carries[r] times, as a binary counter carries. So
+the order of the additions is a property of the summation tree alone (`dist_relu.partition`). The sum is formed in
+blocks that stay in the first-level cache; `stack` (>= depth, BLOCK) is their scratch memory.
 
 All arrays of a call have one dtype. `old` and `new` are chunks of two generations and may not overlap, except
 that they may be the same array.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests import twin
-from tests.conftest import small_model
 
 import dist_relu as dr
+from tests import twin
+from tests.conftest import small_model
 
 SHAPES = [(), (0,), (1,), (3,), (7, 5), (2, 3, 4), (0, 4), (4, 0), (1000, 33)]
 

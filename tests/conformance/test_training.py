@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests import twin
-from tests.conftest import small_model
 
 import dist_relu as dr
 from dist_relu import nn, optim
+from tests import twin
+from tests.conftest import small_model
 
 SHARDS = 4
 OPTIMIZERS = [

@@ -1,0 +1,47 @@
+# Every target does the set-up by itself; `make setup` does nothing when nothing changed.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help setup train test check format bench clean
+
+help:
+	@echo "make train   set up, and train a network on handwritten digits on all cores"
+	@echo "make test    set up, and run all tests"
+	@echo "make check   format, lint, types and layers"
+	@echo "make format  format the code"
+	@echo "make bench   speed, side by side: the all-reduce beside MPI's, several workers beside one"
+	@echo "make clean   remove the virtual environment and all caches"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@
+
+train: setup
+	$(BIN)/python scripts/train.py
+
+test: setup
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup
+	$(BIN)/python scripts/bench.py allreduce
+	$(BIN)/python scripts/bench.py scaling
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

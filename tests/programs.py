@@ -1,0 +1,48 @@
+"""Running programs as a user would, and looking at what they leave behind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from dist_relu.backends.mpi import mpirun_path
+
+ROOT = Path(__file__).parent.parent
+TRAIN = [sys.executable, str(ROOT / "scripts" / "train.py")]
+TIMEOUT_S = 120.0
+
+
+def mpirun(ranks: int, *program: str) -> list[str]:
+    return [mpirun_path(), "-n", str(ranks), *program]
+
+
+def run(command: list[str], cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, cwd=cwd, check=False)
+
+
+def processes_with(mark: str) -> list[int]:
+    """The living processes in whose environment `mark` stands."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        try:
+            if folder.name.isdigit() and mark.encode() in (folder / "environ").read_bytes():
+                found.append(int(folder.name))
+        except OSError:
+            continue  # it has just ended, or is somebody else's
+    return found
+
+
+def marked_environment(mark: str) -> dict[str, str]:
+    return {**os.environ, "DIST_RELU_TEST_MARK": mark}
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for `condition`, which must come true."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)

@@ -1,0 +1,90 @@
+"""Models as files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import dist_relu as dr
+from dist_relu import nn
+from tests.conftest import small_model
+from tests.twin import Array
+
+
+def test_a_model_comes_back_as_it_was(tmp_path: Path, rng: np.random.Generator) -> None:
+    model = nn.Sequential(nn.Dense(5, init=nn.GlorotNormal()), nn.ReLU(), nn.Dense(2, bias=False), nn.Softmax())
+    model.build((3,)).initialize(seed=4)
+    dr.save_model(model, tmp_path / "model.safetensors")
+    loaded = dr.load_model(tmp_path / "model.safetensors")
+    x = rng.standard_normal((4, 3), np.float32)
+    assert repr(loaded) == repr(model)
+    assert loaded.sha256() == model.sha256()
+    assert (loaded.forward(x) == model.forward(x)).all()
+
+
+def test_a_file_that_was_changed_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    dr.save_model(small_model().build((3,)).initialize(), path)
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(dr.CheckpointError, match="is damaged"):
+        dr.load_model(path)
+    path.write_bytes(content[:-50])
+    with pytest.raises(dr.CheckpointError, match=r"can't be read"):
+        dr.load_model(path)
+    path.write_bytes(b"no model at all")
+    with pytest.raises(dr.CheckpointError, match=r"can't be read"):
+        dr.load_model(path)
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "model.safetensors"
+    dr.save_model(small_model().build((3,)).initialize(seed=1), path)
+    before = path.read_bytes()
+
+    def full(descriptor: int) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        dr.save_model(small_model().build((3,)).initialize(seed=2), path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@dataclass(eq=False)
+class Doubling(nn.Layer):
+    """A layer of the user's own."""
+
+    factor: float = 2.0
+    _shape: tuple[int, ...] = field(init=False, default=())
+
+    def build(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return input_shape
+
+    def params(self) -> list[nn.Param]:
+        return []
+
+    def forward(self, x: Array, run: nn.Run = nn.PlainRun()) -> Array:  # noqa: B008
+        return np.multiply(x, self.factor, out=run.empty(x.shape, x.dtype))
+
+    def backward(self, dy: Array, run: nn.Run = nn.PlainRun(), *, wants_dx: bool = True) -> Array:  # noqa: B008
+        return np.multiply(dy, self.factor, out=run.empty(dy.shape, dy.dtype))
+
+
+def test_layers_of_the_users_own_train_on_workers_and_load_into_their_model(
+    tmp_path: Path, digits: dr.data.Split
+) -> None:
+    path = tmp_path / "model.safetensors"
+    model = nn.Sequential(nn.Dense(16), Doubling(3.0), nn.Dense(10))
+    with dr.start(2, backend="local") as coordinator:
+        coordinator.fit(model, digits.train, dr.optim.SGD(0.01), epochs=1, batch_size=32)
+    dr.save_model(model, path)
+    with pytest.raises(dr.CheckpointError, match="layers that this version does not know"):
+        dr.load_model(path)
+    loaded = dr.load_model(path, nn.Sequential(nn.Dense(16), Doubling(3.0), nn.Dense(10)))
+    assert loaded.sha256() == model.sha256()

@@ -1,0 +1,199 @@
+"""The command line, as a user meets it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import dist_relu as dr
+from dist_relu.cli import main
+from tests.programs import TRAIN, run
+
+REPORT_KEYS = ["backend", "workers", "nodes", "shards", "seed", "epochs", "steps", "train_loss", "test_accuracy", "seconds", "samples_per_second", "step_ms_median", "params_sha256", "versions", "cpu", "blas"]
+
+
+def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Run the command line in this process; returns exit code, output and errors."""
+    code = 0
+    try:
+        main(list(arguments))
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def train(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, str, str]:
+    return call(capsys, "train", "--backend", "serial", *options)
+
+
+@pytest.fixture
+def npz(tmp_path: Path, rng: np.random.Generator) -> Path:
+    x = rng.standard_normal((100, 4)).astype("float32")
+    np.savez(tmp_path / "data.npz", x=x, y=(x[:, 0] > 0).astype(int))
+    return tmp_path / "data.npz"
+
+
+def test_train_says_how_it_goes_and_what_it_reached(capsys: pytest.CaptureFixture[str]) -> None:
+    code, output, errors = train(capsys, "--epochs", "3")
+    assert (code, errors) == (0, "")
+    lines = output.splitlines()
+    assert len(lines) == 4
+    assert lines[2].startswith("epoch 3/3  loss 0.")
+    assert "accuracy" in lines[2]
+    assert "samples/s" in lines[2]
+    assert "Test accuracy 9" in lines[3]
+    assert "on 359 unseen samples" in lines[3]
+
+
+def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(capsys, "--epochs", "1", "--quiet") == (0, "", "")
+
+
+def test_the_report_holds_what_a_scaling_experiment_needs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "report.json"
+    assert train(capsys, "--epochs", "2", "--seed", "5", "--shards", "3", "--report", str(path))[0] == 0
+    report = json.loads(path.read_text())
+    assert set(REPORT_KEYS) <= report.keys()
+    assert (report["shards"], report["seed"], report["epochs"], report["steps"]) == (3, 5, 2, 46)
+    assert len(report["params_sha256"]) == 64
+
+
+def test_a_saved_model_evaluates_and_predicts(tmp_path: Path, npz: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = str(tmp_path / "model.safetensors")
+    assert train(capsys, "--data", str(npz), "--model", "mlp:8", "--batch-size", "10", "--save", model)[0] == 0
+    code, output, _ = call(capsys, "evaluate", model, "--data", str(npz), "--backend", "serial")
+    assert code == 0
+    assert output.startswith("Test accuracy ")
+    code, output, _ = call(capsys, "predict", model, str(npz), "--backend", "serial")
+    labels = np.array(output.split(), int)
+    with np.load(npz) as file:
+        assert (labels == file["y"]).mean() > 0.9
+    outputs = tmp_path / "outputs.npy"
+    assert call(capsys, "predict", model, str(npz), "--backend", "serial", "--output", str(outputs))[0] == 0
+    assert (np.load(outputs).argmax(axis=1) == labels).all()
+
+
+def test_real_targets_are_predicted_as_numbers(
+    tmp_path: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    x = rng.standard_normal((200, 3))
+    np.savez(tmp_path / "data.npz", x=x, y=x @ rng.standard_normal((3, 2)))
+    code, output, _ = train(capsys, "--data", str(tmp_path / "data.npz"), "--lr", "0.05")
+    assert code == 0
+    assert "Test loss" in output
+    assert "accuracy" not in output
+
+
+def test_a_model_may_come_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "net.py"
+    path.write_text(
+        "from dist_relu import nn\ndef net():\n    return nn.Sequential(nn.Dense(20), nn.ReLU(), nn.Dense(10))\n"
+    )
+    assert train(capsys, "--model", f"{path}:net", "--epochs", "1", "--dtype", "float64")[0] == 0
+
+
+@pytest.mark.parametrize("schedule", ["constant", "step:1,0.5", "cosine", "warmup:1", "warmup:1+cosine"])
+@pytest.mark.parametrize("optimizer", ["sgd", "nesterov", "adam", "adamw"])
+def test_every_optimizer_takes_every_schedule(
+    capsys: pytest.CaptureFixture[str], npz: Path, optimizer: str, schedule: str
+) -> None:
+    options = "--epochs", "2", "--optimizer", optimizer, "--schedule", schedule, "--data", str(npz), "--quiet"
+    assert train(capsys, *options) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--data", "nowhere"], "There is no data set 'nowhere'. Expected one of digits, mnist"),
+        (["--model", "cnn:3"], "--model cnn:3: expected mlp:UNITS"),
+        (["--model", "mlp:"], "'' is no whole number"),
+        (["--model", "mlp:0"], "'0' is no whole number of at least 1"),
+        (["--model", "mlp:-5"], "'-5' is no whole number of at least 1"),
+        (["--model", "nowhere.py:net"], "there is no file nowhere.py"),
+        (["--epochs", "0"], "Invalid value for '--epochs': 0 is not in the range x>=1"),
+        (["--epochs", "many"], "'many' is not a valid integer"),
+        (["--batch-size", "-1"], "-1 is not in the range x>=1"),
+        (["--workers", "0"], "0 is not in the range x>=1"),
+        (["--optimizer", "sdg"], "'sdg' is not one of"),
+        (["--backend", "tpu"], "'tpu' is not one of"),
+        (["--dtype", "float16"], "'float16' is not one of"),
+        (["--schedule", "square"], "--schedule square: expected constant"),
+        (["--schedule", "step:x"], "could not convert"),
+        (["--lr", "0"], "must be above 0"),
+        (["--momentum", "1"], "SGD(momentum=1.0): must be at least 0 and below 1"),
+        (["--weight-decay", "-1"], "must be at least 0"),
+        (["--batch-size", "3", "--shards", "4"], "A batch of 3 can't be cut into 4 shards"),
+        (["--workers", "2"], "has one worker, not 2"),
+        (["--save", "/nowhere/model"], "--save /nowhere/model: the folder /nowhere does not exist"),
+        (["--report", "/nowhere/report"], "the folder /nowhere does not exist"),
+        (["--nonsense"], "No such option"),
+        (["--shards", "2000", "--batch-size", "2000"], "1438 samples can't be cut into 2000 shards"),
+    ],
+)
+def test_bad_input_gets_one_clear_line(capsys: pytest.CaptureFixture[str], options: list[str], message: str) -> None:
+    code, output, errors = train(capsys, *options)
+    assert code == 2
+    assert message in errors
+    assert errors.startswith("dist-relu: error: ")
+    assert errors.count("\n") == 1
+    assert output == ""
+
+
+def test_more_workers_than_shards_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, errors = call(capsys, "train", "--backend", "local", "--workers", "3", "--shards", "2")
+    assert code == 2
+    assert errors == (
+        "dist-relu: error: 2 shards leave 1 of 3 workers without work. Pass workers <= 2 or shards >= 3.\n"
+    )
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "model"
+    code, _, errors = train(capsys, "--lr", "1e9", "--save", str(path))
+    assert code == 1
+    assert "The loss became" in errors
+    assert errors.count("\n") == 1
+    assert not path.exists()
+
+
+def test_a_damaged_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "model"
+    path.write_bytes(b"nonsense")
+    code, _, errors = call(capsys, "evaluate", str(path))
+    assert code == 2
+    assert errors.count("\n") == 1
+
+
+def test_help_names_every_option() -> None:
+    done = run([*TRAIN, "--help"])
+    assert done.returncode == 0
+    for option in ["--data", "--model", "--epochs", "--batch-size", "--optimizer", "--lr", "--momentum", "--weight-decay", "--schedule", "--workers", "--backend", "--shards", "--threads-per-worker", "--seed", "--dtype", "--report", "--save", "--quiet"]:
+        assert option in done.stdout
+
+
+def test_importing_the_package_imports_nothing_optional() -> None:
+    optional = "{'mpi4py', 'ray', 'sklearn', 'pooch', 'matplotlib', 'scipy'}"
+    done = run([sys.executable, "-c", f"import sys, dist_relu; print({optional} & sys.modules.keys())"])
+    assert done.stdout.strip() == "set()"
+
+
+def test_the_example_of_the_readme_runs(tmp_path: Path) -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    example = readme.split("```python\n")[1].split("```")[0]
+    (tmp_path / "example.py").write_text(example)
+    done = run([sys.executable, "example.py"], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) > 0.9
+
+
+def test_versions_agree() -> None:
+    from importlib import metadata
+
+    assert metadata.version("dist_relu") == dr.__version__

@@ -1,0 +1,180 @@
+"""Reading data sets, and refusing what can't be trained on."""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import hashlib
+import http.server
+import shutil
+import struct
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dist_relu.data import Dataset, load, sources
+from dist_relu.errors import DataError
+from tests.twin import Array
+
+
+def idx(array: Array) -> bytes:
+    return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.astype("u1").tobytes()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, rng: np.random.Generator) -> Path:
+    """A folder of the form of MNIST; some files are gzipped, some are not."""
+    for prefix, number in (("train", 30), ("t10k", 10)):
+        images, labels = rng.integers(0, 256, (number, 5, 4)), rng.integers(0, 3, number)
+        (tmp_path / f"{prefix}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(images)))
+        (tmp_path / f"{prefix}-labels-idx1-ubyte").write_bytes(idx(labels))
+    return tmp_path
+
+
+def test_digits_are_1797_images_in_two_parts() -> None:
+    data = load("digits")
+    assert (len(data.train), len(data.test)) == (1438, 359)
+    assert data.train.x.dtype == np.float32
+    assert (data.train.x.min(), data.train.x.max()) == (0, 1)
+    assert data.train.image_shape == (8, 8, 1)
+    assert not {row.tobytes() for row in data.train.x} & {row.tobytes() for row in data.test.x}
+
+
+def test_a_folder_of_idx_files_is_read(folder: Path) -> None:
+    data = load(folder)
+    assert data.train.x.shape == (30, 20)
+    assert data.test.y.shape == (10,)
+    assert data.train.image_shape == (5, 4, 1)
+    raw = gzip.decompress((folder / "train-images-idx3-ubyte.gz").read_bytes())
+    assert data.train.x[0, 0] == pytest.approx(raw[16] / 255)
+
+
+def test_mnist_is_found_by_its_name(mnist_folder: Path) -> None:
+    data = load("mnist")
+    assert (data.train.x.shape, data.test.x.shape) == ((60000, 784), (10000, 784))
+    assert np.bincount(data.test.y).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is not an IDX file: it begins with nothing"),
+        (b"hello world", "is not an IDX file"),
+        (b"\0\0\x08\x03\0\0", "is truncated: 6 bytes, not even its header"),
+        (idx(np.zeros((30, 5, 4)))[:-1], r"is truncated: 615 bytes; its header, shape \(30, 5, 4\), announces 616"),
+        (idx(np.zeros((30, 5, 4))) + b"x", "is too long"),
+        (gzip.compress(idx(np.zeros((30, 5, 4))))[:-9], "can't be read"),
+        (b"\x1f\x8bnonsense", "can't be read"),
+        (idx(np.zeros((30, 5))), "expected \\(N, height, width\\)"),
+    ],
+)
+def test_idx_files_that_are_not_whole_are_refused(folder: Path, content: bytes, message: str) -> None:
+    (folder / "train-images-idx3-ubyte.gz").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        load(folder)
+
+
+def test_a_missing_file_is_named(folder: Path) -> None:
+    (folder / "t10k-labels-idx1-ubyte").unlink()
+    with pytest.raises(DataError, match="has no file t10k-labels-idx1-ubyte"):
+        load(folder)
+
+
+def test_npz_files_are_read(tmp_path: Path, rng: np.random.Generator) -> None:
+    x, y = rng.standard_normal((50, 3)), rng.integers(0, 2, 50)
+    np.savez(tmp_path / "split.npz", x=x, y=y, x_test=x[:5], y_test=y[:5])
+    np.savez(tmp_path / "whole.npz", x=x, y=y)
+    split, whole = load(tmp_path / "split.npz"), load(tmp_path / "whole.npz")
+    assert (len(split.train), len(split.test)) == (50, 5)
+    assert (len(whole.train), len(whole.test)) == (40, 10)
+    assert sorted(np.concatenate([whole.train.x, whole.test.x])[:, 0]) == sorted(x[:, 0])
+    assert (load(tmp_path / "whole.npz").test.x == whole.test.x).all()
+
+
+def test_npz_files_that_can_not_be_used_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "data.npz"
+    path.write_bytes(b"no archive")
+    with pytest.raises(DataError, match=r"can't be read"):
+        load(path)
+    np.savez(path, x=np.zeros((3, 2)))
+    with pytest.raises(DataError, match="has no array y; it holds x"):
+        load(path)
+    np.savez(path, x=np.array([[1, "a"], [2, None]], object), y=np.zeros(2, int))
+    with pytest.raises(DataError, match="x is an array of Python objects"):
+        load(path)
+    np.savez(path, x=np.zeros((30, 20)), y=np.zeros(30, int))
+    path.write_bytes(path.read_bytes()[:-500])
+    with pytest.raises(DataError, match=r"can't be read"):
+        load(path)
+    with pytest.raises(DataError, match="There is no data set 'imagenet'"):
+        load("imagenet")
+
+
+def with_value(value: float, dtype: str = "float64") -> Array:
+    x = np.zeros((4, 3), dtype)
+    x[2, 1] = value
+    return x
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (np.zeros((4, 3)), np.zeros(5, int), "x has 4 samples, but y has 5"),
+        (with_value(np.nan), np.zeros(4, int), r"x\[2, 1\] is nan; expected finite numbers. 1 of 12"),
+        (with_value(-np.inf, "float32"), np.zeros(4, int), r"x\[2, 1\] is -inf"),
+        (np.zeros((4, 3)), with_value(np.inf), r"y\[2, 1\] is inf"),
+        (np.zeros((4, 3), "float16"), np.zeros(4, int), "x is float16"),
+        (np.zeros((4, 3), object), np.zeros(4, int), "x has dtype object"),
+        (np.zeros((4, 3)), np.array(list("abcd")), "y has dtype <U1"),
+        (np.zeros(4), np.zeros(4, int), r"x has shape \(4,\)"),
+        (np.zeros((0, 3)), np.zeros(0, int), "is empty"),
+        (np.zeros((4, 0)), np.zeros(4, int), "is empty"),
+    ],
+)
+def test_data_that_can_not_be_trained_on_is_refused(x: Array, y: Array, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        Dataset(x, y)
+
+
+@pytest.fixture
+def server(mnist_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A server on this machine with the real files, and an empty cache."""
+    served = tmp_path / "served"
+    shutil.copytree(mnist_folder, served)
+    served.chmod(0o755)
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=served)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as started:
+        thread = threading.Thread(target=started.serve_forever)
+        thread.start()
+        monkeypatch.setattr(sources, "_MNIST_URL", f"http://127.0.0.1:{started.server_port}/")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        monkeypatch.delenv("DIST_RELU_DATA")
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        yield served
+        started.shutdown()
+        thread.join()
+
+
+def test_mnist_is_downloaded_once_and_checked(server: Path) -> None:
+    assert len(load("mnist").train) == 60000
+    shutil.rmtree(server)
+    assert len(load("mnist").test) == 10000
+
+
+def test_a_download_that_is_not_mnist_is_refused_and_not_kept(server: Path, tmp_path: Path) -> None:
+    (server / "t10k-labels-idx1-ubyte.gz").chmod(0o644)
+    (server / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(b"something else"))
+    digest = hashlib.sha256(b"something else").hexdigest()
+    with pytest.raises(DataError, match=f"t10k-labels-idx1-ubyte.gz has SHA-256 {digest} when unpacked; expected"):
+        load("mnist")
+    kept = sorted(path.name for path in (tmp_path / "cache").rglob("*") if path.is_file())
+    assert "t10k-labels-idx1-ubyte" not in kept
+
+
+def test_a_download_that_fails_says_what_to_do(server: Path) -> None:
+    shutil.rmtree(server)
+    with pytest.raises(DataError, match="could not be downloaded from .* set DIST_RELU_DATA"):
+        load("mnist")

@@ -1,0 +1,174 @@
+"""Whatever dies, the user is told, and nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+
+import dist_relu as dr
+from dist_relu.worker import World
+from tests.programs import TRAIN, marked_environment, mpirun, processes_with, run, wait_until
+
+ENDLESS = [*TRAIN, "--epochs", "1000000", "--shards", "4"]
+
+
+def pid(world: World, request: None) -> int:
+    return os.getpid()
+
+
+def die_in_the_middle(world: World, request: int) -> None:
+    world.barrier.wait()
+    if world.rank == request:
+        os.kill(os.getpid(), signal.SIGKILL)
+    world.barrier.wait()
+
+
+def shared_memory() -> set[str]:
+    return set(os.listdir("/dev/shm"))
+
+
+def start_marked(command: list[str]) -> tuple[subprocess.Popen[str], str]:
+    """Start a program whose processes can be told from all others; wait until it trains."""
+    mark = uuid.uuid4().hex
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=marked_environment(mark)
+    )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line.startswith("epoch 1/"), line
+    return process, mark
+
+
+def test_a_killed_worker_is_named() -> None:
+    with dr.start(3, backend="local") as coordinator:
+        pids = coordinator.run(pid, None)
+        with pytest.raises(dr.WorkerLost, match=rf"Worker 1 \(host .*, pid {pids[1]}\) was killed by signal 9"):
+            coordinator.run(die_in_the_middle, 1)
+        with pytest.raises(dr.WorkerLost):
+            coordinator.run(pid, None)
+    assert not [number for number in pids if Path(f"/proc/{number}").exists()]
+
+
+def test_a_worker_that_died_between_calls_is_named() -> None:
+    with dr.start(2, backend="local") as coordinator:
+        pids = coordinator.run(pid, None)
+        os.kill(pids[0], signal.SIGKILL)
+        with pytest.raises(dr.WorkerLost, match=r"Worker 0 .* was killed by signal 9"):
+            coordinator.run(pid, None)
+
+
+def test_closing_ends_the_workers() -> None:
+    with dr.start(2, backend="local") as coordinator:
+        pids = coordinator.run(pid, None)
+    assert not [number for number in pids if Path(f"/proc/{number}").exists()]
+    with pytest.raises(RuntimeError, match="closed"):
+        coordinator.run(pid, None)
+
+
+def test_a_killed_worker_ends_the_program_with_its_name() -> None:
+    before = shared_memory()
+    process, mark = start_marked([*ENDLESS, "--backend", "local", "--workers", "2"])
+    victim = next(number for number in processes_with(mark) if number != process.pid)
+    os.kill(victim, signal.SIGKILL)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert f"pid {victim}) was killed by signal 9" in errors
+    assert "Traceback" not in errors
+    wait_until(lambda: not processes_with(mark))
+    assert shared_memory() <= before
+
+
+def test_a_killed_rank_ends_the_job() -> None:
+    before = shared_memory()
+    process, mark = start_marked(mpirun(3, *ENDLESS))
+    ranks = [number for number in processes_with(mark) if "train.py" in command_of(number)]
+    os.kill(max(ranks), signal.SIGKILL)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert str(max(ranks)) in output + errors
+    wait_until(lambda: not processes_with(mark))
+    assert shared_memory() <= before
+
+
+@pytest.mark.parametrize("backend", ["serial", "local"])
+def test_ctrl_c_ends_the_program_in_one_line(backend: str) -> None:
+    process, mark = start_marked([*ENDLESS, "--backend", backend])
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.strip() == "dist-relu: error: interrupted; nothing was saved."
+    wait_until(lambda: not processes_with(mark))
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_workers_end_with_their_coordinator(number: signal.Signals) -> None:
+    process, mark = start_marked([*ENDLESS, "--backend", "local", "--workers", "2"])
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    wait_until(lambda: not processes_with(mark))
+
+
+def test_ctrl_c_ends_an_mpi_job() -> None:
+    process, mark = start_marked(mpirun(2, *ENDLESS))
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    wait_until(lambda: not processes_with(mark))
+
+
+FAIL = """
+def fail(world, request):
+    if world.rank == world.size - 1:
+        raise ValueError('of the user')
+    world.barrier.wait()
+"""
+
+SCRIPT = """
+import dist_relu as dr
+{before}
+coordinator = dr.start()
+{after}
+"""
+
+
+@pytest.mark.parametrize(
+    "after", ["raise ValueError('of the user')", "import sys; sys.exit(3)", "coordinator.run(fail, None)"]
+)
+@pytest.mark.parametrize("ranks", [1, 3])
+def test_an_error_on_rank_0_ends_the_job(tmp_path: Path, after: str, ranks: int) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.format(before=FAIL, after=after))
+    done = run(mpirun(ranks, sys.executable, str(script)))
+    assert done.returncode == (3 if "exit" in after else 1)
+    assert (
+        done.stderr.count("ValueError: of the user") == (0 if "exit" in after else 1)
+        or "Raised by worker" in done.stderr
+    )
+
+
+def test_a_script_may_start_workers_twice_under_mpirun(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import dist_relu as dr\n"
+        "for workers in (2, 1, None):\n"
+        "    with dr.start(workers) as coordinator:\n"
+        "        print(coordinator.workers, coordinator.relu([-1.0, 2.0]).tolist())\n"
+    )
+    done = run(mpirun(3, sys.executable, str(script)))
+    assert done.stdout.splitlines() == ["2 [0.0, 2.0]", "1 [0.0, 2.0]", "3 [0.0, 2.0]"], done.stderr
+    assert done.returncode == 0
+
+
+def test_more_workers_than_ranks_are_refused(tmp_path: Path) -> None:
+    done = run(mpirun(2, *TRAIN, "--workers", "3"))
+    assert done.returncode == 2
+    assert done.stderr.count("workers=3, but MPI started 2 ranks. Start the job with mpirun -n 3") == 1
+
+
+def command_of(number: int) -> str:
+    return Path(f"/proc/{number}/cmdline").read_bytes().replace(b"\0", b" ").decode().removeprefix("mpirun")

@@ -1,0 +1,63 @@
+"""The promise: the same parameters on any number of workers and on every backend."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.programs import ROOT, TRAIN, mpirun, run
+
+PLACES = [("local", 1), ("local", 2), ("local", 3), ("local", 4), ("mpi", 1), ("mpi", 2), ("mpi", 3), ("mpi", 4)]
+
+
+def report_of(tmp_path: Path, backend: str, workers: int, *options: str) -> dict[str, Any]:
+    path = tmp_path / f"{backend}-{workers}.json"
+    train = [*TRAIN, "--shards", "4", "--epochs", "3", "--quiet", "--report", str(path), *options]
+    local = [*train, "--backend", backend, "--workers", str(workers)]
+    done = run(mpirun(workers, *train) if backend == "mpi" else local)
+    assert done.returncode == 0, done.stderr
+    report: dict[str, Any] = json.loads(path.read_text())
+    assert (report["backend"], report["workers"]) == (backend, workers)
+    return report
+
+
+@pytest.fixture(scope="module")
+def serial_digest(tmp_path_factory: pytest.TempPathFactory) -> str:
+    digest: str = report_of(tmp_path_factory.mktemp("serial"), "serial", 1, "--seed", "1")["params_sha256"]
+    return digest
+
+
+@pytest.mark.parametrize(("backend", "workers"), PLACES)
+def test_every_backend_ends_with_the_bits_of_one_process(
+    tmp_path: Path, serial_digest: str, backend: str, workers: int
+) -> None:
+    assert report_of(tmp_path, backend, workers, "--seed", "1")["params_sha256"] == serial_digest
+
+
+def test_another_seed_ends_with_other_bits(tmp_path: Path, serial_digest: str) -> None:
+    assert report_of(tmp_path, "serial", 1, "--seed", "2")["params_sha256"] != serial_digest
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
+def test_the_conformance_suite_passes_under_mpirun(ranks: int) -> None:
+    done = run(mpirun(ranks, sys.executable, str(ROOT / "tests" / "under_mpi.py")))
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_mnist_is_learned(tmp_path: Path, mnist_folder: Path, workers: int) -> None:
+    report = report_of(
+        tmp_path, "local", workers, "--data", str(mnist_folder), "--model", "mlp:256,128", "--epochs", "5"
+    )
+    assert report["test_accuracy"] >= 0.975
+
+
+def test_digits_are_learned_by_the_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    done = run([*TRAIN, "--report", str(path)])
+    assert done.returncode == 0, done.stderr
+    assert json.loads(path.read_text())["test_accuracy"] >= 0.97
