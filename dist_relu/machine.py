@@ -31,6 +31,18 @@ def _cgroup_limit() -> float:
     return 1e9 if quota == "max" else int(quota) / int(period)
 
 
+def available_memory_bytes() -> int:
+    """How much memory this process may still use: by the machine and by its container's limit."""
+    fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    available = int(fields["MemAvailable"].split()[0]) * 1024
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+    except (OSError, ValueError):
+        return available
+    return available if limit == "max" else min(available, int(limit) - used)
+
+
 def cpu_name() -> str:
     """The processor's name, as the kernel gives it."""
     for line in Path("/proc/cpuinfo").read_text().splitlines():

@@ -41,7 +41,7 @@ def test_shared_arrays_are_seen_by_all_and_gone_with_the_last() -> None:
 
 
 def test_memory_that_is_not_there_is_an_error() -> None:
-    with pytest.raises(MemoryError, match="No room for .* MB of shared memory"):
+    with pytest.raises(MemoryError, match=r"No room for [\d,]+ MB of shared memory: [\d,]+ MB available"):
         SharedArray((1 << 50,), np.float64)
 
 

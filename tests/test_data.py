@@ -176,5 +176,5 @@ def test_a_download_that_is_not_mnist_is_refused_and_not_kept(server: Path, tmp_
 
 def test_a_download_that_fails_says_what_to_do(server: Path) -> None:
     shutil.rmtree(server)
-    with pytest.raises(DataError, match="could not be downloaded from .* set DIST_RELU_DATA"):
+    with pytest.raises(DataError, match=r"could not be downloaded from .* set DIST_RELU_DATA"):
         load("mnist")

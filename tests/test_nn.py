@@ -136,7 +136,7 @@ def test_a_model_describes_itself_and_survives_pickling(rng: np.random.Generator
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: nn.Sequential(), "at least one layer"),
+        (nn.Sequential, "at least one layer"),
         (lambda: nn.Sequential(nn.Dense(3), dtype="float16"), "float32 or float64"),
         (lambda: nn.Dense(0), "at least 1"),
         (lambda: nn.Sequential(nn.Dense(3)).build((2, 2)), r"Layer 0: Dense takes samples of one dimension"),

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dist_relu.arrays import Array
+from dist_relu.machine import available_memory_bytes
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,15 @@ class SharedArray:
 
     def __init__(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
         size_bytes = max(prod(shape) * np.dtype(dtype).itemsize, 1)
+        # The kernel would promise any amount, and kill somebody when the promise falls due.
+        available_bytes = available_memory_bytes()
+        if size_bytes > available_bytes:
+            raise MemoryError(
+                f"No room for {size_bytes / 1e6:,.0f} MB of shared memory: {available_bytes / 1e6:,.0f} MB available."
+            )
         descriptor = os.memfd_create("dist_relu", os.MFD_CLOEXEC)
-        self._close = weakref.finalize(self, os.close, descriptor)
-        try:
-            os.posix_fallocate(descriptor, 0, size_bytes)
-        except OSError as error:
-            self._close()
-            raise MemoryError(f"No room for {size_bytes / 1e6:.0f} MB of shared memory: {error.strerror}.") from None
+        weakref.finalize(self, os.close, descriptor)
+        os.truncate(descriptor, size_bytes)
         self.handle = Handle(os.getpid(), descriptor, shape, np.dtype(dtype))
         self.array = _map(descriptor, self.handle)
 
