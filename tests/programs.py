@@ -25,7 +25,7 @@ def run(command: list[str], cwd: Path | None = None) -> subprocess.CompletedProc
 
 
 def processes_with(mark: str) -> list[int]:
-    """The living processes in whose environment `mark` stands."""
+    """The living processes in whose environment `mark` stands, zombies apart."""
     found = []
     for folder in Path("/proc").iterdir():
         try:

@@ -8,6 +8,9 @@ from typing import Any
 
 from dist_relu.worker import Call, Hello, Raised, Reply, Returned
 
+GRACE_AFTER_ERROR_S = 0.5
+"""How long the other workers may take to answer when one has failed; then the error is raised without them."""
+
 EventHandler = Callable[[Any], None]
 
 

@@ -20,7 +20,7 @@ from typing import Any, final
 
 import cloudpickle
 
-from dist_relu.backends.base import Backend, EventHandler, values
+from dist_relu.backends.base import GRACE_AFTER_ERROR_S, Backend, EventHandler, values
 from dist_relu.collectives import barrier
 from dist_relu.collectives.memory import SharedArray
 from dist_relu.errors import BackendError, WorkerLost
@@ -29,7 +29,6 @@ from dist_relu.worker import Call, Hello, Reply, Returned, Setup, Worker
 
 _START_TIMEOUT_S = 60.0
 _CLOSE_TIMEOUT_S = 2.0
-_GRACE_AFTER_ERROR_S = 0.5
 
 
 @final
@@ -87,7 +86,7 @@ class LocalBackend(Backend):
                         continue
                     replies[rank] = reply
                     if not isinstance(reply, Returned) and deadline is None:
-                        deadline = time.monotonic() + _GRACE_AFTER_ERROR_S
+                        deadline = time.monotonic() + GRACE_AFTER_ERROR_S
         except BaseException:
             barrier.abort(self._control.array, call.number)
             raise

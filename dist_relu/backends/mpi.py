@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import shutil
+import subprocess
 import sys
 import time
 import traceback
@@ -18,11 +19,12 @@ from typing import Any, NoReturn, final
 
 import cloudpickle
 
-from dist_relu.backends.base import Backend, EventHandler, values
+from dist_relu.backends import coroner
+from dist_relu.backends.base import GRACE_AFTER_ERROR_S, Backend, EventHandler, values
 from dist_relu.collectives.barrier import control_shape
 from dist_relu.collectives.memory import SharedArray
 from dist_relu.errors import BackendError
-from dist_relu.worker import Call, Hello, Reply, Setup, Worker
+from dist_relu.worker import Call, Hello, Returned, Setup, Worker
 
 _TO_WORKER, _TO_COORDINATOR = 1, 2
 _START_TIMEOUT_S = 60.0
@@ -67,13 +69,21 @@ class MpiBackend(Backend):
         self._on_event = on_event
         for rank in range(1, len(self._peers)):
             self._job.send(call, rank)
-        replies: list[Reply] = [self._worker.run(call)]
-        for rank in range(1, len(self._peers)):
-            number, reply = self._job.receive(rank)
-            while number != call.number:  # a late reply to a call that was given up
-                number, reply = self._job.receive(rank)
-            replies.append(reply)
-        return values(replies)
+        replies = {0: self._worker.run(call)}
+        patience = _Patience()
+        deadline = None
+        while len(replies) < len(self._peers):
+            for rank in set(range(len(self._peers))) - replies.keys():
+                message = self._job.poll(rank)
+                if message and message[0] == call.number:  # not a late reply to a call that was given up
+                    replies[rank] = message[1]
+                    patience = _Patience()
+            if deadline is None and not all(isinstance(reply, Returned) for reply in replies.values()):
+                deadline = time.monotonic() + GRACE_AFTER_ERROR_S
+            if deadline is not None and time.monotonic() > deadline:
+                break
+            patience.pause()
+        return values([replies[rank] for rank in sorted(replies)])
 
     def close(self) -> None:
         self._worker.close()
@@ -90,6 +100,7 @@ class Job:
         self.comm = comm
         self.size: int = comm.Get_size()
         self.hellos = [Hello.here()] + [self._hello(rank) for rank in range(1, self.size)]
+        self._coroner = _start_coroner(self.hellos)
         atexit.register(self._release)
 
     def send(self, message: Any, rank: int) -> None:
@@ -97,6 +108,11 @@ class Job:
 
     def receive(self, rank: int) -> Any:
         return cloudpickle.loads(_receive(self.comm, rank, _TO_COORDINATOR))
+
+    def poll(self, rank: int) -> Any:
+        """A message from `rank`, or None if there is none yet."""
+        message = self.comm.improbe(source=rank, tag=_TO_COORDINATOR)
+        return None if message is None else cloudpickle.loads(message.recv())
 
     def _hello(self, rank: int) -> Hello:
         try:
@@ -109,6 +125,7 @@ class Job:
         return hello
 
     def _release(self) -> None:
+        self._coroner.communicate(b".")
         for rank in range(1, self.size):
             self.send(None, rank)
 
@@ -120,6 +137,25 @@ def mpirun_path() -> str:
     if found is None:
         raise BackendError("There is no mpirun. Install one: pip install 'dist_relu[mpi]'.")
     return found
+
+
+def _start_coroner(hellos: Sequence[Hello]) -> subprocess.Popen[bytes]:
+    """Watch over the ranks of this node; see `dist_relu.backends.coroner`."""
+    names = [
+        text
+        for rank, hello in enumerate(hellos)
+        if hello.node == hellos[0].node
+        for text in (str(hello.pid), f"Worker {rank} (host {hello.host}, pid {hello.pid})")
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-S", coroner.__file__, *names],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    process.stdout.read(1)  # now it knows them all
+    return process
 
 
 _job: Job | None = None
@@ -183,7 +219,7 @@ def _serve(comm: Any) -> NoReturn:
 def _receive(comm: Any, source: int, tag: int, timeout_s: float | None = None) -> bytes:
     """A message from `source`, polled for with growing pauses.  Raises TimeoutError."""
     start = time.monotonic()
-    pause_s = 0.00002
+    patience = _Patience()
     while True:
         message = comm.improbe(source=source, tag=tag)
         if message is not None:
@@ -191,5 +227,16 @@ def _receive(comm: Any, source: int, tag: int, timeout_s: float | None = None) -
             return data
         if timeout_s is not None and time.monotonic() - start > timeout_s:
             raise TimeoutError
-        time.sleep(pause_s)
-        pause_s = min(pause_s * 1.5, _LONGEST_PAUSE_S)
+        patience.pause()
+
+
+@final
+class _Patience:
+    """Pauses that grow from some microseconds to some milliseconds."""
+
+    def __init__(self) -> None:
+        self._pause_s = 0.00002
+
+    def pause(self) -> None:
+        time.sleep(self._pause_s)
+        self._pause_s = min(self._pause_s * 1.5, _LONGEST_PAUSE_S)

@@ -135,7 +135,7 @@ def _idx_file(folder: Path, name: str) -> Path:
 
 def _load_npz(path: Path) -> Split:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: _member(path, file, name) for name in file.files}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} can't be read: {error}.") from None
