@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
 
-from dist_relu.arrays import Array
+from dist_relu.arrays import Array, aligned_empty
 from dist_relu.nn import Loss, Param, Run, Sequential
+from dist_relu.partition import Purpose, generator
 
 _ALIGNMENT_BYTES = 64
 _MIN_PRODUCT_SIZE = 1 << 14
@@ -99,8 +100,17 @@ class _MeasuringRun(Run):
         self._arrays.append(np.empty(shape, dtype))
         return self._arrays[-1]
 
+    def scratch(self, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+        return np.empty(shape, dtype)
+
+    def generator(self) -> np.random.Generator:
+        return generator(0, Purpose.LAYERS)
+
     def own(self, dy: Array) -> Array:
         return dy
+
+    def statistic(self, running: Param, value: Array) -> None:
+        pass
 
     def product(self, weight: Param, x: Array, dz: Array) -> None:
         factors = self._buffer_of(x), self._buffer_of(dz)
@@ -121,15 +131,21 @@ class _MeasuringRun(Run):
 class ShardRun(Run):
     """Passes over the rows of one shard after another, in an arena."""
 
-    def __init__(self, layout: Layout, arrays: Sequence[Array], params: Sequence[Param]) -> None:
+    def __init__(self, layout: Layout, arrays: Sequence[Array], params: Sequence[Param], seed: int) -> None:
         self._arrays = arrays
+        self._seed = seed
+        self._scratch: dict[tuple[str, np.dtype[Any]], Array] = {}
         self._products = {id(params[number]) for number in layout.products}
         self._rows_of: dict[tuple[int, int], list[Array]] = {}
         self._rows: list[Array] = []
-        self._next = 0
+        self._next = self._drawn = 0
+        self._step = self._shard = 0
+        self._share = 1.0
 
-    def enter(self, first: int, stop: int) -> None:
-        """Begin a pass over these rows of the batch."""
+    def enter(self, first: int, stop: int, *, batch_size: int, step: int, shard: int) -> None:
+        """Begin the pass over a shard of the batch of a step: the rows from `first` to `stop`."""
+        self._step, self._shard, self._drawn = step, shard, 0
+        self._share = (stop - first) / batch_size
         if (first, stop) not in self._rows_of:
             self._rows_of[first, stop] = [array[first:stop] for array in self._arrays]
         self._rows = self._rows_of[first, stop]
@@ -148,8 +164,21 @@ class ShardRun(Run):
         self._next += 1
         return self._rows[self._next - 1]
 
+    def scratch(self, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+        size, key = prod(shape), (name, np.dtype(dtype))
+        if key not in self._scratch or self._scratch[key].size < size:
+            self._scratch[key] = aligned_empty((size,), dtype)
+        return self._scratch[key][:size].reshape(shape)
+
+    def generator(self) -> np.random.Generator:
+        self._drawn += 1
+        return generator(self._seed, Purpose.LAYERS, self._step, self._shard, self._drawn)
+
     def own(self, dy: Array) -> Array:
         return dy
+
+    def statistic(self, running: Param, value: Array) -> None:
+        np.multiply(value, self._share, out=running.grad)
 
     def product(self, weight: Param, x: Array, dz: Array) -> None:
         if id(weight) not in self._products:

@@ -182,7 +182,8 @@ class Coordinator:
         model.build(data.x.shape[1:])
         loss.check(data.y, model.output_shape)
         _, gradient = self._train(model, data, _Gradient(), loss, 1, len(data), shards, 0, False, _ignore)
-        return dict(zip(model.names, model.views(np.array(gradient)), strict=True))
+        views = zip(model.names, model.params, model.views(np.array(gradient)), strict=True)
+        return {name: view for name, param, view in views if param.momentum is None}
 
     def evaluate(self, model: Sequential, data: Data, *, loss: Loss | None = None) -> Evaluation:
         """Mean loss and accuracy over all samples, each counted exactly once, with the same bits on any workers."""

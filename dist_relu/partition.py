@@ -126,6 +126,8 @@ class Purpose(IntEnum):
     INITIAL_WEIGHTS = 1
     EPOCH_ORDER = 2
     DATA_SPLIT = 3
+    LAYERS = 4
+    AUGMENTATION = 5
 
 
 def generator(seed: int, purpose: Purpose, *coordinates: int) -> np.random.Generator:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from math import ceil, isfinite, prod
 from time import perf_counter
 from typing import Any
@@ -18,8 +19,8 @@ from dist_relu.arena import Layout, ShardRun, forward_backward
 from dist_relu.arrays import Array
 from dist_relu.collectives.gradients import ProductSource, SlotSource, Source
 from dist_relu.collectives.memory import Handle, attach
-from dist_relu.kernels.update import BLOCK, ordered_sum
-from dist_relu.nn import Loss, PlainRun, Sequential
+from dist_relu.kernels.update import BLOCK, ordered_sum, running_mean
+from dist_relu.nn import Loss, Param, Sequential
 from dist_relu.optim import Optimizer
 from dist_relu.partition import PartialSums, SummationTree, TreeNode, balance, bounds, epoch_order, stack_depth
 from dist_relu.worker import World
@@ -28,8 +29,9 @@ _TAIL = 2
 """Numbers behind the gradient in a slot: the summed loss and the hits. So they are summed at no extra cost."""
 
 _SLOT_CHUNK = 16 * BLOCK
-_TILE_ROWS = 128
-_MIN_TILE_ROWS = 16
+_TILE_SIZE = 128 * 1024
+_MIN_TILE_ROWS = 128
+_MIN_TILES = 4
 _REPORT_EVERY_S = 0.1
 
 
@@ -165,16 +167,14 @@ class _Step:
         model.bind(generations[0, 0])
         self._values = [model.views(generation[0]) for generation in generations]
         arrays = request.layout.arrays(attach(request.memory.arena), request.batch_size)
-        self._run = ShardRun(request.layout, arrays, model.params)
+        self._run = ShardRun(request.layout, arrays, model.params, request.seed)
         self._slots = _Slots(world, request, attach(request.memory.slots))
         self._chunks = _my_chunks(world, request, arrays, generations, self._slots)
 
     def load_kernels(self) -> None:
         """Compile or load whatever a step needs, so that no step has to; collective."""
-        run = PlainRun()
-        x = run.empty((1, *self.x.shape[1:]), self._dtype)
-        x[...] = 0
-        forward_backward(self._model, self._request.loss, x, self._y[:1], 1.0, run)
+        self._slots.begin()
+        self._pass_over(np.zeros(1, np.int64), 0, 0, 0, 1)
         hyper = np.array(self._request.optimizer.hyper(0, 0.0), self._dtype)
         nothing = [np.empty(0, self._dtype)] * (1 + self._request.optimizer.num_states)
         gradient = PartialSums(np.empty((1, 0), self._dtype), 0, np.empty(0, np.int64), np.empty((1, 0), self._dtype))
@@ -185,8 +185,9 @@ class _Step:
         """Take the step from one generation to the other; returns loss, hits and whether the loss is no number."""
         request, barrier = self._request, self._world.barrier
         shard_bounds = bounds(len(batch), request.shards)
+        self._slots.begin()
         for shard in self._slots.shards:
-            self._pass_over(batch, *shard_bounds[shard])
+            self._pass_over(batch, step, shard, *shard_bounds[shard])
         barrier.wait()
         loss_sum, hits = self._slots.total_tail()
         loss = loss_sum / len(batch)
@@ -196,20 +197,23 @@ class _Step:
         for chunk in self._chunks:
             gradient = chunk.source.partial_sums(shard_bounds)
             old, new = chunk.generations[self.generation], chunk.generations[1 - self.generation]
-            request.optimizer.update(gradient, old, new, hyper)
+            if chunk.momentum is None:
+                request.optimizer.update(gradient, old, new, hyper)
+            else:
+                running_mean(*gradient, old[0], new[0], chunk.momentum)
         barrier.wait()
         self.generation = 1 - self.generation
         for param, value in zip(self._model.params, self._values[self.generation], strict=True):
             param.value = value
         return loss, hits, False
 
-    def _pass_over(self, batch: Array, first: int, stop: int) -> None:
+    def _pass_over(self, batch: Array, step: int, shard: int, first: int, stop: int) -> None:
         """Leave the gradient of one shard's rows in the arena and on the stack of slots."""
         row = self._slots.push()
         if first == stop:  # the last batch of an epoch may be smaller than the number of shards
             row[:] = 0
         else:
-            self._run.enter(first, stop)
+            self._run.enter(first, stop, batch_size=len(batch), step=step, shard=shard)
             x = self._run.empty((stop - first, *self.x.shape[1:]), self._dtype)
             np.take(self.x, batch[first:stop], axis=0, out=x, mode="clip")
             targets = self._y[batch[first:stop]]
@@ -248,10 +252,12 @@ class _Slots:
         sizes = (prod(param.shape) for number, param in enumerate(model.params) if number not in layout.products)
         return sum(sizes) + _TAIL
 
+    def begin(self) -> None:
+        """Begin with an empty stack."""
+        self._top = self._pushed = 0
+
     def push(self) -> Array:
         """Bind the model's gradients to the next row of the stack, which is returned."""
-        if self._pushed == len(self._carries):
-            self._top = self._pushed = 0
         for param, view in zip(self._summed, self._views[self._top], strict=True):
             param.grad = view
         self._top += 1
@@ -276,10 +282,12 @@ class _Chunk:
     """A contiguous piece of the flat vector that one worker sums and updates.
 
     generations: for both, the pieces of the parameters and of each optimiser state.
+    momentum: of running means, which the optimiser does not touch.
     cost_s: the time it takes, roughly; only its proportions matter.
     """
 
     source: Source
+    momentum: float | None
     generations: Sequence[Sequence[Array]]
     cost_s: float
 
@@ -291,42 +299,51 @@ def _my_chunks(
     chunks: list[_Chunk] = []
     itemsize = generations.itemsize
 
-    def add(source: Source, start: int, stop: int, num_flops: float) -> None:
+    def add(source: Source, start: int, stop: int, *, num_flops: float = 0.0, momentum: float | None = None) -> None:
         pieces = [[row[start:stop] for row in generation] for generation in generations]
         traffic_bytes = (stop - start) * itemsize * (len(slots.rows) + 2 * generations.shape[1])
-        chunks.append(_Chunk(source, pieces, 3e-6 + num_flops / 100e9 + traffic_bytes / 20e9))
+        chunks.append(_Chunk(source, momentum, pieces, 3e-6 + num_flops / 100e9 + traffic_bytes / 20e9))
 
     carries, _ = SummationTree(request.shards).fold(SummationTree(request.shards).leaves(0, request.shards))
     scratch = np.empty((stack_depth(carries), _largest_tile(request)), generations.dtype)
     start = slot_start = 0
-    for number, param in enumerate(request.model.params):
-        if number in request.layout.products:
-            x, dz = (arrays[factor].reshape(len(arrays[factor]), -1) for factor in request.layout.products[number])
-            num_inputs, num_units = param.shape
-            for first, stop in _tiles(num_inputs):
-                num_flops = 2.0 * request.batch_size * (stop - first) * num_units
-                product = ProductSource(x, dz, first, stop, carries, scratch)
-                add(product, start + first * num_units, start + stop * num_units, num_flops)
-        else:
-            for first in range(0, prod(param.shape), _SLOT_CHUNK):
-                stop = min(first + _SLOT_CHUNK, prod(param.shape))
+
+    def kind(item: tuple[int, Param]) -> tuple[bool, float | None]:
+        return item[0] in request.layout.products, item[1].momentum
+
+    for (is_product, momentum), run in groupby(enumerate(request.model.params), kind):
+        if is_product:
+            for number, param in run:
+                x, dz = (arrays[factor].reshape(len(arrays[factor]), -1) for factor in request.layout.products[number])
+                num_inputs, num_units = param.shape
+                for first, stop in _tiles(num_inputs, num_units):
+                    product = ProductSource(x, dz, first, stop, carries, scratch)
+                    num_flops = 2.0 * request.batch_size * (stop - first) * num_units
+                    add(product, start + first * num_units, start + stop * num_units, num_flops=num_flops)
+                start += prod(param.shape)
+        else:  # neighbours in the vector are neighbours in the slots
+            size = sum(prod(param.shape) for _, param in run)
+            for first, stop in bounds(size, ceil(size / _SLOT_CHUNK)):
                 slot = SlotSource(slots.rows, slot_start + first, slots.carries)
-                add(slot, start + first, start + stop, 0.0)
-            slot_start += prod(param.shape)
-        start += prod(param.shape)
+                add(slot, start + first, start + stop, momentum=momentum)
+            slot_start += size
+            start += size
     mine = balance([chunk.cost_s for chunk in chunks], world.size)[world.rank]
     return chunks[mine.start : mine.stop]
 
 
-def _tiles(num_rows: int) -> list[tuple[int, int]]:
-    """Cut the rows of a weight into pieces: small enough for the cache, several for the workers to share."""
-    rows = min(_TILE_ROWS, max(_MIN_TILE_ROWS, num_rows // 4))
-    return bounds(num_rows, ceil(num_rows / rows))
+def _tiles(num_rows: int, num_cols: int) -> list[tuple[int, int]]:
+    """Cut the rows of a weight into pieces.
+
+    Small enough for the cache, large enough for a fast product, and several for the workers to share.
+    """
+    rows = max(_TILE_SIZE // num_cols, _MIN_TILE_ROWS)
+    return bounds(num_rows, max(ceil(num_rows / rows), min(_MIN_TILES, num_rows)))
 
 
 def _largest_tile(request: FitRequest) -> int:
     shapes = [request.model.params[number].shape for number in request.layout.products]
-    return max((max(stop - first for first, stop in _tiles(rows)) * cols for rows, cols in shapes), default=0)
+    return max((max(stop - first for first, stop in _tiles(rows, cols)) * cols for rows, cols in shapes), default=0)
 
 
 def _subtrees(shards: int, workers: int) -> list[list[TreeNode]]:

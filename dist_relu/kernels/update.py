@@ -59,6 +59,20 @@ def ordered_sum(rows: Array, first: int, carries: Array, stack: Array, total: Ar
 
 
 @kernel
+def running_mean(
+    rows: Array, first: int, carries: Array, stack: Array, old: Array, new: Array, momentum: float
+) -> None:
+    """new = (1 - momentum) old + momentum s, with s the ordered sum."""
+    weight = old.dtype.type(momentum)
+    for start in range(0, old.shape[0], BLOCK):
+        stop = min(start + BLOCK, old.shape[0])
+        s = _sum_block(rows, first + start, carries, stack, stop - start)
+        p, q = old[start:stop], new[start:stop]
+        for i in range(stop - start):
+            q[i] = p[i] + weight * (s[i] - p[i])
+
+
+@kernel
 def sgd(rows: Array, first: int, carries: Array, stack: Array, old: Array, new: Array, hyper: Array) -> None:
     """new = old - lr (g + decay old), with g the ordered sum.  hyper: (lr, decay)."""
     lr, decay = hyper[0], hyper[1]

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from dist_relu.arrays import Array
 from dist_relu.nn.initializers import Initializer
+from dist_relu.partition import Purpose, generator
 
 Shape = tuple[int, ...]
 
@@ -19,9 +20,11 @@ Shape = tuple[int, ...]
 @final
 @dataclass(eq=False)
 class Param:
-    """A weight or bias: views of the model's flat vectors of parameters and gradients.
+    """A weight, a bias or a running statistic: views of the model's flat vectors of parameters and gradients.
 
-    `fan_in` and `fan_out` are the numbers of connections that initialisers scale by.
+    `fan_in` and `fan_out` are the numbers of connections that initialisers scale by. A parameter with a `momentum` is
+    not trained: it is a running mean of what layers pass to `Run.statistic`: value = (1 - momentum) value + momentum
+    new.
     """
 
     name: str
@@ -29,6 +32,7 @@ class Param:
     init: Initializer
     fan_in: int
     fan_out: int
+    momentum: float | None = None
     value: Array = field(init=False, repr=False)
     grad: Array = field(init=False, repr=False)
 
@@ -49,6 +53,14 @@ class Run(ABC):
         """
 
     @abstractmethod
+    def scratch(self, name: str, shape: Shape, dtype: npt.DTypeLike) -> Array:
+        """An uninitialised array of any shape, valid until somebody asks for scratch memory of the same name."""
+
+    @abstractmethod
+    def generator(self) -> np.random.Generator:
+        """Random numbers for this pass: a stream for each call, fixed by seed, step, shard and number of the call."""
+
+    @abstractmethod
     def own(self, dy: Array) -> Array:
         """The values of `dy`, which the caller of `backward` passed in, in memory that may be overwritten."""
 
@@ -59,13 +71,22 @@ class Run(ABC):
         Who multiplies, and when, is the run's business; x and dz must stay as they are until the pass ends.
         """
 
+    @abstractmethod
+    def statistic(self, running: Param, value: Array) -> None:
+        """Leave a statistic of this pass's samples, to be averaged over the batch and into the running mean."""
+
 
 @final
 class PlainRun(Run):
-    """Fresh memory for every array, gradients multiplied on the spot: what a single process needs."""
+    """Fresh memory for every array, gradients multiplied on the spot: what a single process needs.
 
-    def __init__(self, *, training: bool = True) -> None:
+    training: whether layers drop, perturb and count; by default they don't.  seed: of what they draw.
+    """
+
+    def __init__(self, *, training: bool = False, seed: int = 0) -> None:
         self._training = training
+        self._seed = seed
+        self._drawn = 0
 
     @property
     def training(self) -> bool:
@@ -74,11 +95,22 @@ class PlainRun(Run):
     def empty(self, shape: Shape, dtype: npt.DTypeLike) -> Array:
         return np.empty(shape, dtype)
 
+    def scratch(self, name: str, shape: Shape, dtype: npt.DTypeLike) -> Array:
+        return np.empty(shape, dtype)
+
+    def generator(self) -> np.random.Generator:
+        self._drawn += 1
+        return generator(self._seed, Purpose.LAYERS, 0, 0, self._drawn)
+
     def own(self, dy: Array) -> Array:
         return np.array(dy, order="C")
 
     def product(self, weight: Param, x: Array, dz: Array) -> None:
         np.matmul(x.T, dz, out=weight.grad)
+
+    def statistic(self, running: Param, value: Array) -> None:
+        assert running.momentum is not None
+        running.value += running.momentum * (value - running.value)
 
 
 PLAIN = PlainRun()
