@@ -10,7 +10,7 @@ import numpy as np
 
 from dist_relu.arrays import Array
 from dist_relu.kernels import layers as kernels
-from dist_relu.nn.initializers import HeNormal, Initializer, Zeros
+from dist_relu.nn.initializers import Constant, HeNormal, Initializer
 from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
 
 
@@ -36,7 +36,7 @@ class Dense(Layer):
         (inputs,) = input_shape
         self.weight = Param("weight", (inputs, self.units), self.init, inputs, self.units)
         if self.bias:
-            self.offset = Param("bias", (self.units,), Zeros(), inputs, self.units)
+            self.offset = Param("bias", (self.units,), Constant(0.0), inputs, self.units)
         return (self.units,)
 
     def params(self) -> Sequence[Param]:

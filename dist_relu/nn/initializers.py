@@ -60,8 +60,21 @@ class GlorotUniform(Initializer):
 
 @final
 @dataclass(frozen=True)
-class Zeros(Initializer):
-    """All zero, as biases begin."""
+class Normal(Initializer):
+    """N(0, std²)."""
+
+    std: float = 1.0
 
     def draw(self, shape: tuple[int, ...], fan_in: int, fan_out: int, rng: np.random.Generator) -> Array:
-        return np.zeros(shape)
+        return rng.normal(0.0, self.std, shape)
+
+
+@final
+@dataclass(frozen=True)
+class Constant(Initializer):
+    """All `value`."""
+
+    value: float = 0.0
+
+    def draw(self, shape: tuple[int, ...], fan_in: int, fan_out: int, rng: np.random.Generator) -> Array:
+        return np.full(shape, self.value)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
 import numpy as np
 import pytest
 
@@ -44,6 +47,50 @@ def test_samples_that_do_not_divide_evenly_change_nothing(
     with dr.start(backend="serial") as serial:
         expected = digest(serial, data, optim.SGD(momentum=0.9), batch_size=batch_size)
     assert digest(coordinator, data, optim.SGD(momentum=0.9), batch_size=batch_size) == expected
+
+
+LAYERS = [
+    pytest.param(lambda: (nn.Dense(30), nn.BatchNorm(), nn.ReLU(), nn.Dense(10)), id="BatchNorm"),
+    pytest.param(lambda: (nn.Dense(30), nn.LayerNorm(), nn.ReLU(), nn.Dropout(0.3), nn.Dense(10)), id="Dropout"),
+    pytest.param(
+        lambda: (nn.Dense(300), nn.Residual([nn.Dense(300), nn.ReLU(), nn.Dense(300)]), nn.ReLU(), nn.Dense(10)),
+        id="Residual",
+    ),
+    pytest.param(lambda: (nn.Embedding(2, 3), nn.LayerNorm(), Flat(), nn.Dense(10)), id="Embedding"),
+]
+
+
+@dataclass(eq=False)
+class Flat(nn.Layer):
+    """A layer of the user's own, which hands on memory of another layer."""
+
+    _shape: tuple[int, ...] = field(init=False, default=())
+
+    def build(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        self._shape = input_shape
+        return (int(np.prod(input_shape)),)
+
+    def params(self) -> list[nn.Param]:
+        return []
+
+    def forward(self, x: twin.Array, run: nn.Run = nn.PLAIN) -> twin.Array:
+        return x.reshape(len(x), -1)
+
+    def backward(self, dy: twin.Array, run: nn.Run = nn.PLAIN, *, wants_dx: bool = True) -> twin.Array:
+        return dy.reshape(len(dy), *self._shape)
+
+
+@pytest.mark.parametrize("layers", LAYERS)
+def test_every_kind_of_layer_trains_with_the_same_bits(
+    coordinator: dr.Coordinator, digits: dr.data.Split, layers: Callable[[], list[nn.Layer]]
+) -> None:
+    def trained(on: dr.Coordinator) -> str:
+        model = nn.Sequential(*layers())
+        on.fit(model, digits.train, optim.SGD(0.01, momentum=0.9), epochs=2, batch_size=50, shards=SHARDS, seed=1)
+        return model.sha256()
+
+    with dr.start(backend="serial") as serial:
+        assert trained(coordinator) == trained(serial)
 
 
 def test_another_seed_gives_another_model(coordinator: dr.Coordinator, digits: dr.data.Split) -> None:
