@@ -314,11 +314,12 @@ def _my_chunks(
     for (is_product, momentum), run in groupby(enumerate(request.model.params), kind):
         if is_product:
             for number, param in run:
-                x, dz = (arrays[factor].reshape(len(arrays[factor]), -1) for factor in request.layout.products[number])
                 num_inputs, num_units = param.shape
+                x_buffer, dz_buffer = request.layout.products[number]
+                x, dz = arrays[x_buffer].reshape(-1, num_inputs), arrays[dz_buffer].reshape(-1, num_units)
                 for first, stop in _tiles(num_inputs, num_units):
-                    product = ProductSource(x, dz, first, stop, carries, scratch)
-                    num_flops = 2.0 * request.batch_size * (stop - first) * num_units
+                    product = ProductSource(x, dz, len(x) // request.batch_size, first, stop, carries, scratch)
+                    num_flops = 2.0 * len(x) * (stop - first) * num_units
                     add(product, start + first * num_units, start + stop * num_units, num_flops=num_flops)
                 start += prod(param.shape)
         else:  # neighbours in the vector are neighbours in the slots

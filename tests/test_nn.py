@@ -26,6 +26,17 @@ def built(*layers: nn.Layer, inputs: int = 6) -> nn.Sequential:
     return nn.Sequential(*layers, dtype="float64").build((inputs,)).initialize(seed=1)
 
 
+def test_dense_works_on_the_last_axis(rng: np.random.Generator) -> None:
+    model = nn.Sequential(nn.Dense(4), nn.ReLU(), dtype="float64").build((3, 6)).initialize()
+    x, dy = rng.standard_normal((5, 3, 6)), rng.standard_normal((5, 3, 4))
+    y, dx = model.forward(x), model.backward(dy)
+    gradient = model.params[0].grad.copy()
+    flat = nn.Sequential(nn.Dense(4), nn.ReLU(), dtype="float64").build((6,)).initialize()
+    assert (flat.forward(x.reshape(15, 6)) == y.reshape(15, 4)).all()
+    assert (flat.backward(dy.reshape(15, 4)) == dx.reshape(15, 6)).all()
+    assert (flat.params[0].grad == gradient).all()
+
+
 @pytest.mark.parametrize("layer", LAYERS, ids=repr)
 def test_backward_agrees_with_finite_differences(layer: nn.Layer, rng: np.random.Generator) -> None:
     model = built(layer)
@@ -139,7 +150,7 @@ def test_a_model_describes_itself_and_survives_pickling(rng: np.random.Generator
         (nn.Sequential, "at least one layer"),
         (lambda: nn.Sequential(nn.Dense(3), dtype="float16"), "float32 or float64"),
         (lambda: nn.Dense(0), "at least 1"),
-        (lambda: nn.Sequential(nn.Dense(3)).build((2, 2)), r"Layer 0: Dense takes samples of one dimension"),
+        (lambda: nn.Sequential(nn.Dense(3), nn.Softmax()).build((2, 2)), r"Layer 1: Softmax takes samples of one dim"),
         (lambda: nn.Sequential(*[nn.ReLU()] * 2), "stands twice"),
         (lambda: nn.Sequential(nn.ReLU()).sha256(), "no parameters yet"),
     ],

@@ -48,14 +48,18 @@ class SlotSource(Source):
 class ProductSource(Source):
     """The rows `start` to `stop` of xᵀ·dz, multiplied out shard by shard.
 
-    x: (N, C) and dz: (N, K) of the whole batch, in shared memory.  scratch: (depth of the tree, >= n), of this
-    process: small enough for the second-level cache, and shared by its products.  carries: one number per shard.
+    x: (N·T, C) and dz: (N·T, K) of the whole batch, in shared memory, T rows for every sample.  scratch: (depth of the
+    tree, >= n), of this process: small enough for the second-level cache, and shared by its products.  carries: one
+    number per shard.
     """
 
-    def __init__(self, x: Array, dz: Array, start: int, stop: int, carries: Sequence[int], scratch: Array) -> None:
+    def __init__(
+        self, x: Array, dz: Array, rows_per_sample: int, start: int, stop: int, carries: Sequence[int], scratch: Array
+    ) -> None:
         size = (stop - start) * dz.shape[1]
         self._x = x[:, start:stop]
         self._dz = dz
+        self._rows_per_sample = rows_per_sample
         # The update adds what the last shard leaves on the stack, on its way through the tile.
         self._carries = [*carries[:-1], 0]
         self._flat = [row[:size] for row in scratch]
@@ -71,7 +75,8 @@ class ProductSource(Source):
     def partial_sums(self, shard_bounds: Sequence[tuple[int, int]]) -> PartialSums:
         top = 0
         for (first, last), carry in zip(shard_bounds, self._carries, strict=True):
-            np.matmul(self._x[first:last].T, self._dz[first:last], out=self._tiles[top])
+            rows = slice(first * self._rows_per_sample, last * self._rows_per_sample)
+            np.matmul(self._x[rows].T, self._dz[rows], out=self._tiles[top])
             top += 1
             for _ in range(carry):
                 top -= 1

@@ -17,7 +17,7 @@ from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
 @final
 @dataclass(eq=False)
 class Dense(Layer):
-    """y = x·W + b.  x: (N, C), W: (C, K), b: (K,), y: (N, K)."""
+    """y = x·W + b over the last axis.  x: (N, ..., C), W: (C, K), b: (K,), y: (N, ..., K)."""
 
     units: int
     bias: bool = True
@@ -31,13 +31,13 @@ class Dense(Layer):
             raise ValueError(f"Dense(units={self.units!r}): units must be a whole number of at least 1.")
 
     def build(self, input_shape: Shape) -> Shape:
-        if len(input_shape) != 1:
-            raise ValueError(f"Dense takes samples of one dimension, not of shape {input_shape}.")
-        (inputs,) = input_shape
+        if not input_shape:
+            raise ValueError("Dense takes samples of at least one dimension, not single numbers.")
+        *others, inputs = input_shape
         self.weight = Param("weight", (inputs, self.units), self.init, inputs, self.units)
         if self.bias:
             self.offset = Param("bias", (self.units,), Constant(0.0), inputs, self.units)
-        return (self.units,)
+        return (*others, self.units)
 
     def params(self) -> Sequence[Param]:
         return [self.weight] if self.offset is None else [self.weight, self.offset]
@@ -45,22 +45,27 @@ class Dense(Layer):
     def forward(self, x: Array, run: Run = PLAIN) -> Array:
         y = self.multiply(x, run)
         if self.offset is not None:
-            kernels.add_bias(y, self.offset.value)
+            kernels.add_bias(y.reshape(-1, self.units), self.offset.value)
         return y
 
     def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
         if self.offset is not None:
-            kernels.sum_rows(dy, self.offset.grad)
+            kernels.sum_rows(dy.reshape(-1, self.units), self.offset.grad)
         return self.multiply_backward(dy, run, wants_dx=wants_dx)
 
     def multiply(self, x: Array, run: Run) -> Array:
         """x·W, without the bias; remembers x."""
         self._x = x
-        return np.matmul(x, self.weight.value, out=run.empty((len(x), self.units), x.dtype))
+        y = run.empty((*x.shape[:-1], self.units), x.dtype)
+        np.matmul(x.reshape(-1, x.shape[-1]), self.weight.value, out=y.reshape(-1, self.units))
+        return y
 
     def multiply_backward(self, dz: Array, run: Run, *, wants_dx: bool) -> Array:
         """The backward of `multiply`: leaves xᵀ·dz for W and returns dz·Wᵀ."""
-        run.product(self.weight, self._x, dz)
+        x, dz = self._x.reshape(-1, self._x.shape[-1]), dz.reshape(-1, self.units)
+        run.product(self.weight, x, dz)
         if not wants_dx:
             return dz
-        return np.matmul(dz, self.weight.value.T, out=run.empty(self._x.shape, dz.dtype))
+        dx = run.empty(self._x.shape, dz.dtype)
+        np.matmul(dz, self.weight.value.T, out=dx.reshape(x.shape))
+        return dx

@@ -41,11 +41,12 @@ class DenseReLU(Layer):
     def forward(self, x: Array, run: Run = PLAIN) -> Array:
         self._y = self.dense.multiply(x, run)
         assert self.dense.offset is not None
-        kernels.add_bias_relu(self._y, self.dense.offset.value)
+        kernels.add_bias_relu(self._y.reshape(-1, self.dense.units), self.dense.offset.value)
         return self._y
 
     def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
         dz = run.own(dy)
         assert self.dense.offset is not None
-        kernels.relu_backward_sum_rows(dz, self._y, self.dense.offset.grad)
+        units = self.dense.units
+        kernels.relu_backward_sum_rows(dz.reshape(-1, units), self._y.reshape(-1, units), self.dense.offset.grad)
         return self.dense.multiply_backward(dz, run, wants_dx=wants_dx)

@@ -66,7 +66,7 @@ class Run(ABC):
 
     @abstractmethod
     def product(self, weight: Param, x: Array, dz: Array) -> None:
-        """Leave xᵀ·dz as the gradient of `weight`.  x: (N, C), dz: (N, K), weight: (C, K).
+        """Leave xᵀ·dz as the gradient of `weight`.  x: (N·T, C), dz: (N·T, K), weight: (C, K), T >= 1.
 
         Who multiplies, and when, is the run's business; x and dz must stay as they are until the pass ends.
         """
