@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,44 @@ def scaling(workers: int, rounds: int, path: Path | None) -> None:
     for r in results:
         table.add_row(r.case, f"{r.one_ms:.3f}", f"{r.several_ms:.3f}", f"{r.speed_up:.2f}")
     _show(table, [asdict(result) for result in results], path)
+
+
+@bench.command()
+@click.option("--peer", default="torch,jax", show_default=True, help="Any of torch, jax, with commas.")
+@click.option("--case", "cases", multiple=True, help="May be given several times. Default: all.")
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
+@json_option
+def step(peer: str, cases: tuple[str, ...], rounds: int, path: Path | None) -> None:
+    """A whole training step beside PyTorch and JAX, one core each."""
+    from dist_relu.bench import step as benchmark
+    from dist_relu.bench.peers import PEERS
+
+    peers = _chosen("--peer", [name for name in peer.split(",") if name], list(PEERS))
+    chosen = _chosen("--case", list(cases), [case.name for case in benchmark.CASES])
+    for name in peers:
+        _check_installed(name)
+    table = Table("case", "ours ms", title="Training step, SGD with momentum, one core")
+    for name in peers:
+        table.add_column(f"{name} ms")
+        table.add_column(f"{name}/ours")
+    table.add_column("outside products")
+    timings = benchmark.run(chosen or [case.name for case in benchmark.CASES], peers, rounds)
+    for t in timings:
+        columns = [text for name in peers for text in (f"{t.peers_ms[name]:.3f}", f"{t.ratios[name]:.2f}")]
+        table.add_row(t.case, f"{t.ours_ms:.3f}", *columns, f"{t.outside_products:.0%}")
+    _show(table, [asdict(timing) for timing in timings], path)
+
+
+def _chosen(option: str, names: list[str], known: list[str]) -> list[str]:
+    for name in names:
+        if name not in known:
+            raise click.UsageError(f"{option} {name}: expected one of {', '.join(known)}.")
+    return names
+
+
+def _check_installed(package: str) -> None:
+    if find_spec(package) is None:
+        raise click.UsageError(f"--peer {package}: not installed. Install it: pip install 'dist_relu[peers]'.")
 
 
 def _show(table: Table, rows: list[dict[str, Any]], path: Path | None) -> None:
