@@ -113,6 +113,7 @@ class _MeasuringRun(Run):
         pass
 
     def product(self, weight: Param, x: Array, dz: Array) -> None:
+        assert self._numbers[id(weight)] not in self.products, "a weight's gradient can be left as one product only"
         factors = self._buffer_of(x), self._buffer_of(dz)
         if weight.value.size >= _MIN_PRODUCT_SIZE and None not in factors:
             self.products[self._numbers[id(weight)]] = factors  # type: ignore[assignment]
@@ -122,7 +123,8 @@ class _MeasuringRun(Run):
     def _buffer_of(self, rows: Array) -> int | None:
         """The buffer whose memory `rows` is, whatever its shape; None if it is another array's."""
         for number, array in enumerate(self._arrays):
-            if rows.ctypes.data == array.ctypes.data and rows.nbytes == array.nbytes:
+            same_memory = rows.ctypes.data == array.ctypes.data and rows.nbytes == array.nbytes
+            if same_memory and rows.flags.c_contiguous:
                 return number
         return None
 

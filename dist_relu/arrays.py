@@ -1,7 +1,8 @@
-"""The one array type of the package."""
+"""The one array type of the package, and whole numbers."""
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -17,3 +18,14 @@ def aligned_empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
     memory = np.empty(size_bytes + 64, np.uint8)
     start = -memory.ctypes.data % 64
     return memory[start : start + size_bytes].view(dtype).reshape(shape)
+
+
+def whole(name: str, value: Any, least: int = 1) -> int:
+    """`value` as an int.  Raises TypeError when it is no whole number, ValueError when it is below `least`."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}={value!r}: must be a whole number.") from None
+    if number < least:
+        raise ValueError(f"{name}={number}: must be at least {least}.")
+    return number

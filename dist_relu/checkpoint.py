@@ -6,6 +6,7 @@ when it is complete and on the disk.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -20,6 +21,7 @@ from dist_relu import nn
 from dist_relu.errors import CheckpointError
 from dist_relu.nn import Sequential
 from dist_relu.nn.description import construct, describe
+from dist_relu.nn.sequential import digest_of
 
 _FORMAT = "dist_relu 1"
 _CLASSES = {name: value for name, value in vars(nn).items() if isinstance(value, type)}
@@ -37,6 +39,7 @@ def save_model(model: Sequential, path: str | Path) -> None:
         "layers": json.dumps([describe(layer) for layer in model.layers]),
         "params_sha256": model.sha256(),
     }
+    header["header_sha256"] = _digest(header)
     tensors = dict(zip(model.names, map(np.ascontiguousarray, model.views(model.values)), strict=True))
     content = save(tensors, header)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -71,7 +74,11 @@ def load_model(path: str | Path, layers: Sequential | None = None) -> Sequential
         raise CheckpointError(f"{path} can't be read as a model: {error}.") from None
     if header.get("format") != _FORMAT:
         raise CheckpointError(f"{path} is no model of this version: its format is {header.get('format')!r}.")
+    if header.pop("header_sha256", None) != _digest(header):
+        raise CheckpointError(f"{path} is damaged: the digest of its header is not the one that it holds.")
     model = layers or _construct(path, header)
+    if model.dtype != header["dtype"]:
+        raise CheckpointError(f"{path} holds a model of {header['dtype']}; the one to be filled is of {model.dtype}.")
     model.build(tuple(json.loads(header["input_shape"])))
     values = np.empty(model.num_params, model.dtype)
     for name, view in zip(model.names, model.views(values), strict=True):
@@ -79,10 +86,14 @@ def load_model(path: str | Path, layers: Sequential | None = None) -> Sequential
             found = tensors[name].shape if name in tensors else "missing"
             raise CheckpointError(f"{path}: parameter {name} is {found}; the model needs shape {view.shape}.")
         view[...] = tensors[name]
-    model.bind(values)
-    if model.sha256() != header["params_sha256"]:
+    if digest_of(values) != header["params_sha256"]:
         raise CheckpointError(f"{path} is damaged: the digest of its parameters is not the one in its header.")
+    model.bind(values)
     return model
+
+
+def _digest(header: dict[str, str]) -> str:
+    return hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()
 
 
 def _construct(path: str | Path, header: dict[str, Any]) -> Sequential:

@@ -23,11 +23,12 @@ from dist_relu.arrays import Array
 from dist_relu.backends import BACKENDS, serve_if_rank
 from dist_relu.bench.commands import bench
 from dist_relu.checkpoint import load_model, save_model
-from dist_relu.coordinator import Coordinator, FitResult, start
-from dist_relu.data import Dataset, load
+from dist_relu.coordinator import Coordinator, FitResult, default_loss, start
+from dist_relu.data import Dataset, load, read_numpy
 from dist_relu.errors import DataError, DistReluError, TrainingDiverged, WorkerLost
 from dist_relu.nn import Sequential
 from dist_relu.options import DEFAULT_LR, OPTIMIZERS, parse_model, parse_schedule
+from dist_relu.partition import check_fit
 from dist_relu.progress import ProgressDisplay
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
@@ -37,22 +38,29 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit.  Under mpirun only rank 0 does; the others serve it."""
-    serve_if_rank()
     try:
+        serve_if_rank()
         program.main(args=arguments, prog_name="dist-relu", standalone_mode=False)
     except click.exceptions.Exit as end:
         sys.exit(end.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        sys.exit(EXIT_USAGE)
     except click.ClickException as error:
         _fail(error.format_message(), EXIT_USAGE)
     except (TrainingDiverged, WorkerLost) as error:
         _fail(str(error), EXIT_FAILED)
     except DistReluError as error:
         _fail(str(error), EXIT_USAGE)
+    except MemoryError as error:
+        _fail(str(error) or "out of memory.", EXIT_FAILED)
     except (KeyboardInterrupt, click.Abort):
         _fail("interrupted; nothing was saved.", EXIT_INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader of a pipe went away, which is its right
         sys.exit(EXIT_FAILED)
+    except OSError as error:
+        _fail(str(error), EXIT_FAILED)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -134,11 +142,17 @@ def train(
     console = Console(quiet=quiet)
     _check_writable("--report", report)
     _check_writable("--save", save)
+    if save is not None and save == report:
+        raise click.UsageError("--save and --report name the same file.")
     with _usage_errors():
         rate = parse_schedule(schedule, DEFAULT_LR[optimizer] if lr is None else lr, epochs)
         rule = OPTIMIZERS[optimizer](rate, momentum, weight_decay)
         data = load(source)
-        model = parse_model(model_text, data.train.num_outputs(), dtype).build(data.train.x.shape[1:])
+        model = parse_model(model_text, data.num_outputs(), dtype).build(data.train.x.shape[1:])
+        for part in data:
+            default_loss(part).check(part.y, model.output_shape)
+    if workers or shards:
+        check_fit(len(data.train), batch_size, shards or workers or 1, workers or 1)
     with start(workers, backend=backend, threads_per_worker=threads_per_worker) as coordinator:
         has_classes = data.train.has_classes
         with ProgressDisplay(console, epochs, has_classes=has_classes) as display:
@@ -152,13 +166,17 @@ def train(
                 seed=seed,
                 on_progress=display.show,
             )
-        test = coordinator.evaluate(model, data.test)
         if save:
             save_model(model, save)
+        test = coordinator.evaluate(model, data.test)
+        if not np.isfinite(test.loss):
+            raise TrainingDiverged(
+                f"The loss on unseen samples is {test.loss}. Lower the learning rate, or warm it up."
+            )
         if report:
             numbers = _report(coordinator, model, result, shards or coordinator.workers, seed)
             numbers |= {"test_loss": test.loss, "test_accuracy": test.accuracy}
-            report.write_text(json.dumps(numbers, indent=2) + "\n")
+            report.write_text(json.dumps(numbers, indent=2, allow_nan=False) + "\n")
         console.print(
             _summary(test.accuracy, test.loss, len(data.test))
             + f" Trained on {len(data.train):,} for {epochs} epochs in "
@@ -201,6 +219,8 @@ def predict(
 ) -> None:
     """Print what a saved MODEL says of each of the SAMPLES (.npy, or .npz with x): its class, a line each."""
     _check_writable("--output", output)
+    if output and output.suffix != ".npy":
+        raise click.UsageError(f"--output {output}: expected a name that ends in .npy.")
     model = load_model(model_path)
     x = _samples(samples_path)
     with _usage_errors():
@@ -208,7 +228,7 @@ def predict(
     with start(workers, backend=backend, threads_per_worker=threads_per_worker) as coordinator:
         outputs = coordinator.forward(model, x)
     if output:
-        np.save(output.with_suffix(".npy"), outputs)
+        np.save(output, outputs)
     else:
         for label in outputs.reshape(len(outputs), -1).argmax(axis=1):
             click.echo(label)
@@ -238,11 +258,10 @@ def _report(coordinator: Coordinator, model: Sequential, result: FitResult, shar
 
 
 def _samples(path: Path) -> Array:
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        x = loaded["x"] if isinstance(loaded, np.lib.npyio.NpzFile) else loaded
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise DataError(f"{path} can't be read as samples: {error}. Expected .npy, or .npz with x.") from None
+    arrays = read_numpy(path)
+    if "x" not in arrays:
+        raise DataError(f"{path} has no array x; it holds {', '.join(sorted(arrays)) or 'nothing'}.")
+    x = np.atleast_1d(arrays["x"])
     return Dataset(x, np.zeros(len(x), np.int64)).x
 
 
@@ -258,7 +277,9 @@ def _counted(number: int, noun: str) -> str:
 
 def _check_writable(option: str, path: Path | None) -> None:
     """Fail before the work rather than after it."""
-    if path is not None and not os.access(path.parent, os.W_OK):
+    if path is None:
+        return
+    if not path.parent.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
         raise click.UsageError(f"{option} {path}: the folder {path.parent} does not exist or can't be written to.")
 
 

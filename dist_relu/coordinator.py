@@ -6,6 +6,7 @@ out calls, and gathers what comes back; gradients never pass through it.
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,10 +18,10 @@ import numpy.typing as npt
 
 from dist_relu import inference, training
 from dist_relu.arena import measure
-from dist_relu.arrays import Array
+from dist_relu.arrays import Array, whole
 from dist_relu.backends import Backend, connect
 from dist_relu.collectives.memory import SharedArray
-from dist_relu.data import Dataset
+from dist_relu.data import Dataset, Split
 from dist_relu.errors import DataError, TrainingDiverged
 from dist_relu.kernels.update import ordered_sum
 from dist_relu.nn import CrossEntropy, Loss, MeanSquaredError, Sequential
@@ -30,15 +31,15 @@ from dist_relu.training import Progress
 from dist_relu.worker import Call, World
 
 Data = Dataset | tuple[npt.ArrayLike, npt.ArrayLike]
-ProgressHandler = Callable[[Progress], None]
+ProgressHandler = Callable[[Progress], object]
 
 
 @dataclass(frozen=True)
 class EpochSummary:
-    """Means over the samples of an epoch, as they were when they were trained on; accuracy is 0 without classes."""
+    """Means over the samples of an epoch, as they were when they were trained on; accuracy is None without classes."""
 
     loss: float
-    accuracy: float
+    accuracy: float | None
     seconds: float
 
 
@@ -87,6 +88,8 @@ class Coordinator:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._calls = 0
+        self._one_at_a_time = threading.Lock()
+        self._caller: int | None = None  # the thread whose call the workers are busy with
         self._placed: weakref.WeakKeyDictionary[Dataset, _PlacedDataset] = weakref.WeakKeyDictionary()
         self._finalizer = weakref.finalize(self, backend.close)
 
@@ -110,6 +113,7 @@ class Coordinator:
         self._finalizer()
 
     def __enter__(self) -> Self:
+        self._check_open()
         return self
 
     def __exit__(
@@ -143,55 +147,65 @@ class Coordinator:
         TrainingDiverged when the loss becomes NaN or infinite; the model then has the parameters before that step.
         """
         data = _dataset(data)
-        loss = loss or default_loss(data)
-        shards = self.workers if shards is None else shards
-        for argument, value in (("epochs", epochs), ("batch_size", batch_size), ("shards", shards)):
-            if value < 1:
-                raise ValueError(f"{argument}={value}: must be at least 1.")
-        if not 0 <= seed < 2**64:
-            raise ValueError(f"seed={seed}: must be at least 0 and below 2^64.")
+        loss = default_loss(data) if loss is None else loss
+        _check_is("loss", loss, Loss)
+        shards = self.workers if shards is None else whole("shards", shards)
+        epochs, batch_size, seed = whole("epochs", epochs), whole("batch_size", batch_size), whole("seed", seed, 0)
+        if seed >= 2**64:
+            raise ValueError(f"seed={seed}: must be below 2^64.")
+        _check_is("optimizer", optimizer, Optimizer)
         check_fit(len(data), batch_size, shards, self.workers)
         batch_size = min(batch_size, len(data))
+        _check_model(model, data, loss)
         model.build(data.x.shape[1:])
-        loss.check(data.y, model.output_shape)
         if model.values is None:
             model.initialize(seed)
         trace, final = self._train(
             model, data, optimizer, loss, epochs, batch_size, shards, seed, shuffle, on_progress or _ignore
         )
+        per_epoch = training.num_steps_per_epoch(len(data), batch_size)
+        step = len(trace.loss) - 1
+        if not trace.diverged and not np.isfinite(final).all():
+            raise TrainingDiverged(
+                f"Parameters became NaN or infinite in the last step, {step} (epoch {step // per_epoch}). "
+                "Lower the learning rate, or warm it up."
+            )
         assert model.values is not None
         model.values[:] = final
         if trace.diverged:
-            step = len(trace.loss) - 1
-            per_epoch = training.num_steps_per_epoch(len(data), batch_size)
             raise TrainingDiverged(
                 f"The loss became {trace.loss[-1]} in step {step} (epoch {step // per_epoch}). "
                 "Lower the learning rate, or warm it up."
             )
-        return _fit_result(trace, training.num_steps_per_epoch(len(data), batch_size))
+        return _fit_result(trace, per_epoch, has_classes=data.has_classes)
 
     def gradients(
         self, model: Sequential, data: Data, *, loss: Loss | None = None, shards: int | None = None
     ) -> dict[str, Array]:
-        """The gradient of the mean loss over all samples, for each parameter by its name; takes no step."""
+        """The gradient of the mean loss over all samples, for each parameter by its name; takes no step.
+
+        Raises FloatingPointError when the loss is NaN or infinite.
+        """
         data = _dataset(data)
-        loss = loss or default_loss(data)
-        shards = self.workers if shards is None else shards
+        loss = default_loss(data) if loss is None else loss
+        _check_is("loss", loss, Loss)
+        shards = self.workers if shards is None else whole("shards", shards)
         check_fit(len(data), len(data), shards, self.workers)
         _check_has_parameters(model)
-        model.build(data.x.shape[1:])
-        loss.check(data.y, model.output_shape)
-        _, gradient = self._train(model, data, _Gradient(), loss, 1, len(data), shards, 0, False, _ignore)
+        _check_model(model, data, loss)
+        trace, gradient = self._train(model, data, _Gradient(), loss, 1, len(data), shards, 0, False, _ignore)
+        if trace.diverged:
+            raise FloatingPointError(f"The loss of these samples is {trace.loss[0]}; it has no gradient.")
         views = zip(model.names, model.params, model.views(np.array(gradient)), strict=True)
         return {name: view for name, param, view in views if param.momentum is None}
 
     def evaluate(self, model: Sequential, data: Data, *, loss: Loss | None = None) -> Evaluation:
         """Mean loss and accuracy over all samples, each counted exactly once, with the same bits on any workers."""
         data = _dataset(data)
-        loss = loss or default_loss(data)
+        loss = default_loss(data) if loss is None else loss
+        _check_is("loss", loss, Loss)
         _check_has_parameters(model)
-        model.build(data.x.shape[1:])
-        loss.check(data.y, model.output_shape)
+        _check_model(model, data, loss)
         placed = self._place(data, model.dtype)
         shared, values = self._model_input(model, placed.x)
         sums = SharedArray((inference.num_blocks(len(data)), 2), np.float64)
@@ -215,7 +229,7 @@ class Coordinator:
         return self._relu(None, x, self.workers)
 
     def relu_backward(self, dy: npt.ArrayLike, x: npt.ArrayLike) -> Array:
-        """dy where x > 0, else 0: the gradient of ReLU's input x, from that of its output; same shapes."""
+        """dy where x > 0 or NaN, else 0: the gradient of ReLU's input x, from that of its output; same shapes."""
         return self._relu(dy, x, self.workers)
 
     def _relu(self, dy: npt.ArrayLike | None, x: npt.ArrayLike, partitions: int) -> Array:
@@ -239,15 +253,11 @@ class Coordinator:
         model.build(x.shape[1:])
         shared_x = SharedArray.copy_of(x, model.dtype)
         shared, values = self._model_input(model, shared_x)
-        if every_layer:
-            samples = model.blueprint().build(x.shape[1:])
-            samples.bind(values.array)
-            shapes = [output.shape[1:] for output in samples.activations(np.zeros((1, *x.shape[1:]), model.dtype))]
-        else:
-            shapes = [model.output_shape]
+        shapes = model.layer_shapes if every_layer else [model.output_shape]
         outputs = [SharedArray((len(x), *shape), model.dtype) for shape in shapes]
         request = inference.ActivationsRequest(shared, [output.handle for output in outputs], every_layer)
         self.run(inference.activations, request)
+        del values
         return [output.array for output in outputs]
 
     def _train(
@@ -300,7 +310,7 @@ class Coordinator:
         placed = self._placed.get(data)
         if placed is None or placed.x.handle.dtype != dtype:
             y_dtype = np.dtype(np.int64) if data.has_classes else dtype
-            placed = _PlacedDataset(SharedArray.copy_of(data.x, dtype), SharedArray.copy_of(data.y, y_dtype))
+            placed = _PlacedDataset(_shared("x", data.x, dtype), _shared("y", data.y, y_dtype))
             self._placed[data] = placed
         return placed
 
@@ -308,7 +318,7 @@ class Coordinator:
         self,
         function: Callable[[World, Any], Any],
         request: Any,
-        on_event: Callable[[Any], None] | None = None,
+        on_event: Callable[[Any], object] | None = None,
     ) -> list[Any]:
         """Run function(world, request) on every worker; returns what they return, by rank.
 
@@ -316,10 +326,23 @@ class Coordinator:
         by `world.rank`; in the function `world.barrier.wait()` waits for the others. on_event: called here with what
         workers pass to `world.report`.
         """
+        self._check_open()
+        if self._caller == threading.get_ident():
+            raise RuntimeError(
+                "The workers are busy with the call that this was called from. Call them when it has returned; "
+                "to evaluate between epochs, fit one epoch at a time."
+            )
+        with self._one_at_a_time:
+            self._caller = threading.get_ident()
+            try:
+                self._calls += 1
+                return self._backend.call(Call.of(self._calls, function, request), on_event or _ignore)
+            finally:
+                self._caller = None
+
+    def _check_open(self) -> None:
         if not self._finalizer.alive:
             raise RuntimeError("This coordinator is closed. Start another one with dist_relu.start().")
-        self._calls += 1
-        return self._backend.call(Call.of(self._calls, function, request), on_event or _ignore)
 
 
 @final
@@ -343,7 +366,7 @@ class DistributedReLU:
         return self._coordinator._relu(None, x, self._num_partitions)
 
     def parallel_backward(self, dy: npt.ArrayLike, x: npt.ArrayLike) -> Array:
-        """dy where x > 0, else 0; dy and x of the same shape."""
+        """dy where x > 0 or NaN, else 0; dy and x of the same shape."""
         assert self._coordinator is not None
         return self._coordinator._relu(dy, x, self._num_partitions)
 
@@ -390,7 +413,9 @@ def default_loss(data: Dataset) -> Loss:
 def _dataset(data: Data) -> Dataset:
     if isinstance(data, Dataset):
         return data
-    if isinstance(data, tuple) and len(data) == 2:
+    if isinstance(data, Split):
+        raise TypeError("Expected a Dataset as data, not both parts of one: pass data.train or data.test.")
+    if isinstance(data, tuple | list) and len(data) == 2:
         return Dataset(np.asarray(data[0]), np.asarray(data[1]))
     raise TypeError(f"Expected a Dataset or (x, y) as data, not {type(data).__name__}.")
 
@@ -399,7 +424,34 @@ def _numbers(name: str, value: npt.ArrayLike) -> Array:
     array = np.asarray(value)
     if array.dtype.kind not in "fiu" or array.dtype == np.float16 or array.dtype.itemsize > 8:
         raise DataError(f"{name} has dtype {array.dtype}; expected float32, float64 or integers.")
-    return array
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _shared(name: str, source: Array, dtype: npt.DTypeLike) -> SharedArray:
+    """`source`, which is finite, in shared memory; in a narrower type it must be finite still."""
+    with np.errstate(over="ignore"):
+        shared = SharedArray.copy_of(source, dtype)
+    if source.dtype.kind == "f" and source.dtype.itemsize > shared.array.itemsize:
+        finite = np.isfinite(shared.array)
+        if not finite.all():
+            where = tuple(map(int, np.unravel_index(int(np.argmin(finite)), source.shape)))
+            raise DataError(
+                f"{name}[{', '.join(map(str, where))}] is {source[where]}, too large for {shared.array.dtype}. "
+                "Scale the data, or build the model with dtype float64."
+            )
+    return shared
+
+
+def _check_model(model: Sequential, data: Dataset, loss: Loss) -> None:
+    """Raise an error unless the model takes such samples and gives such targets; leaves the model as it is."""
+    model = model if model.input_shape else model.blueprint()
+    model.build(data.x.shape[1:])
+    loss.check(data.y, model.output_shape)
+
+
+def _check_is(argument: str, value: object, kind: type) -> None:
+    if not isinstance(value, kind):
+        raise TypeError(f"{argument}={value!r}: expected an object of type {kind.__name__}.")
 
 
 def _check_has_parameters(model: Sequential) -> None:
@@ -407,13 +459,13 @@ def _check_has_parameters(model: Sequential) -> None:
         raise ValueError("The model has no parameters yet: fit it first, or build and initialize it.")
 
 
-def _fit_result(trace: training.Trace, per_epoch: int) -> FitResult:
+def _fit_result(trace: training.Trace, per_epoch: int, *, has_classes: bool) -> FitResult:
     epochs = []
     for first in range(0, len(trace.loss), per_epoch):
         part = slice(first, first + per_epoch)
         num_samples = trace.num_samples[part]
         loss = float(np.average(trace.loss[part], weights=num_samples))
-        accuracy = float(trace.hits[part].sum() / num_samples.sum())
+        accuracy = float(trace.hits[part].sum() / num_samples.sum()) if has_classes else None
         epochs.append(EpochSummary(loss, accuracy, float(trace.seconds[part].sum())))
     seconds = float(trace.seconds.sum())
     return FitResult(epochs, trace.loss, trace.seconds, seconds, float(trace.num_samples.sum() / seconds))

@@ -82,7 +82,7 @@ def activations(world: World, request: ActivationsRequest) -> None:
 
 @dataclass(frozen=True)
 class ReluRequest:
-    """x and result: (rows, ...); dy: the gradient of ReLU's output, or None for the forward direction."""
+    """x and result: (n,), any array flattened; dy: the gradient of ReLU's output, or None for the forward direction."""
 
     x: Handle
     dy: Handle | None
@@ -91,16 +91,16 @@ class ReluRequest:
 
 
 def relu(world: World, request: ReluRequest) -> None:
-    """ReLU or its backward on this worker's partitions of the rows; collective."""
+    """ReLU or its backward on this worker's partitions; collective."""
     x, result = attach(request.x), attach(request.result)
-    mine = range(*bounds(request.partitions, world.size)[world.rank])
-    for partition in mine:
-        rows = slice(*bounds(len(x), request.partitions)[partition])
-        if request.dy is None:
-            kernels.relu(x[rows].reshape(-1), result[rows].reshape(-1))
+    dy = None if request.dy is None else attach(request.dy)
+    first, stop = bounds(request.partitions, world.size)[world.rank]
+    for start, end in bounds(len(x), request.partitions)[first:stop]:
+        if dy is None:
+            kernels.relu(x[start:end], result[start:end])
         else:
-            result[rows] = attach(request.dy)[rows]
-            kernels.relu_backward(result[rows].reshape(-1), x[rows].reshape(-1))
+            result[start:end] = dy[start:end]
+            kernels.relu_backward(result[start:end], x[start:end])
 
 
 def _my_blocks(world: World, num_rows: int) -> Iterator[tuple[int, slice]]:

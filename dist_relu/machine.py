@@ -38,6 +38,8 @@ def available_memory_bytes() -> int:
     try:
         limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
         used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+        statistics = dict(line.split() for line in Path("/sys/fs/cgroup/memory.stat").read_text().splitlines())
+        used -= int(statistics.get("inactive_file", 0))  # what files left in the cache goes when room is needed
     except (OSError, ValueError):
         return available
     return available if limit == "max" else min(available, int(limit) - used)
@@ -53,9 +55,9 @@ def cpu_name() -> str:
 
 def blas_name() -> str:
     """NumPy's BLAS with its version and kernel, for instance "openblas 0.3.31 (SkylakeX)"."""
-    for library in threadpool_info():
-        if library["user_api"] == "blas":
-            return f"{library['internal_api']} {library['version']} ({library.get('architecture', 'unknown kernel')})"
+    libraries = [library for library in threadpool_info() if library["user_api"] == "blas"]
+    for library in sorted(libraries, key=lambda library: "numpy" not in library["filepath"]):  # SciPy brings its own
+        return f"{library['internal_api']} {library['version']} ({library.get('architecture', 'unknown kernel')})"
     return "unknown"
 
 

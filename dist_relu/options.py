@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import cloudpickle
 import numpy as np
 
 from dist_relu.nn import Sequential, mlp
@@ -40,8 +42,6 @@ def parse_schedule(text: str, lr: float, epochs: int) -> Schedule:
 
     Raises ValueError for any other text.
     """
-    if not lr > 0:
-        raise ValueError(f"--lr {lr}: the learning rate must be above 0.")
     head, plus, tail = text.partition("+")
     name, _, rest = head.partition(":")
     try:
@@ -60,7 +60,7 @@ def parse_schedule(text: str, lr: float, epochs: int) -> Schedule:
 
 
 def _whole(text: str, where: str) -> int:
-    if not text.strip().isdigit() or int(text) < 1:
+    if not text.strip().isdecimal() or int(text) < 1:
         raise ValueError(f"{where}: {text!r} is no whole number of at least 1.")
     return int(text)
 
@@ -72,6 +72,8 @@ def _model_from_file(path: Path, name: str, dtype: np.dtype[np.generic]) -> Sequ
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    cloudpickle.register_pickle_by_value(module)  # the workers can't import it
     try:
         spec.loader.exec_module(module)
         function = getattr(module, name, None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from types import TracebackType
 from typing import Self, final
 
@@ -10,8 +9,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dist_relu.training import Progress as Step
-
-_SHOW_BAR_EVERY_S = 0.1
 
 
 @final
@@ -22,8 +19,6 @@ class ProgressDisplay:
         self._console = console
         self._epochs = epochs
         self._has_classes = has_classes
-        self._shown_epoch = -1
-        self._last: Step | None = None
         self._bar = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(bar_width=None),
@@ -35,11 +30,10 @@ class ProgressDisplay:
             expand=True,
         )
         self._task = self._bar.add_task("", total=None, epoch=f"1/{epochs}", state="starting")
-        self._shown_at = 0.0
 
     def show(self, step: Step) -> None:
         """Take note of a step."""
-        end_of_epoch = step.step * self._epochs % step.num_steps == 0
+        end_of_epoch = step.step % (step.num_steps // self._epochs) == 0
         state = f"loss {step.loss:.4f}"
         if self._has_classes:
             state += f"  accuracy {step.accuracy:.2%}"
@@ -48,16 +42,8 @@ class ProgressDisplay:
             if end_of_epoch:
                 self._console.print(f"epoch {step.epoch + 1}/{self._epochs}  {state}", highlight=False, soft_wrap=True)
             return
-        now = time.monotonic()
-        if now - self._shown_at > _SHOW_BAR_EVERY_S or step.step == step.num_steps:
-            self._shown_at = now
-            self._bar.update(
-                self._task,
-                total=step.num_steps,
-                completed=step.step,
-                epoch=f"{step.epoch + 1}/{self._epochs}",
-                state=state,
-            )
+        epoch = f"{step.epoch + 1}/{self._epochs}"
+        self._bar.update(self._task, total=step.num_steps, completed=step.step, epoch=epoch, state=state)
 
     def __enter__(self) -> Self:
         self._bar.start()

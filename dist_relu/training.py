@@ -107,11 +107,6 @@ def slots_shape(model: Sequential, layout: Layout, shards: int, workers: int) ->
 
 def fit(world: World, request: FitRequest) -> Trace:
     """Train; collective.  All workers return the same trace, but for the seconds."""
-    with np.errstate(over="ignore", invalid="ignore"):  # the loss is looked at in every step
-        return _fit(world, request)
-
-
-def _fit(world: World, request: FitRequest) -> Trace:
     step_of = _Step(world, request)
     num_samples = len(step_of.x)
     per_epoch = num_steps_per_epoch(num_samples, request.batch_size)
@@ -125,7 +120,7 @@ def _fit(world: World, request: FitRequest) -> Trace:
         for i in range(per_epoch):
             begin = perf_counter()
             batch = order[i * request.batch_size : (i + 1) * request.batch_size]
-            loss, right, diverged = step_of.take(batch, step, step / per_epoch)
+            loss, right, diverged = step_of.take(batch, step, (step + 0.5) / per_epoch)
             now = perf_counter()
             losses.append(loss)
             hits.append(right)

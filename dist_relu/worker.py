@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import cloudpickle
+import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from dist_relu.collectives.barrier import Aborted, Barrier
@@ -99,21 +100,25 @@ class Worker:
         self._world = World(setup.rank, len(setup.peers), self._barrier, report)
         self._blas = ThreadpoolController().select(user_api="blas")
 
-    def run(self, call: Call) -> Reply:
-        """Run this worker's part of a call; whatever goes wrong is in the reply.
+    def run(self, call: Call) -> bytes:
+        """Run this worker's part of a call; returns the pickled reply, and whatever goes wrong is in it.
 
         KeyboardInterrupt and SystemExit, which are meant for the process, stop the others and go on.
         """
         self._barrier.begin(call.number)
         try:
-            with self._blas.limit(limits=self._setup.threads):
+            # What overflows shows in the results; a warning in a worker reaches nobody.
+            with self._blas.limit(limits=self._setup.threads), np.errstate(all="ignore"):
                 function, request = cloudpickle.loads(call.work)
-                return Returned(function(self._world, request))
+                reply: bytes = cloudpickle.dumps(Returned(function(self._world, request)))
+            self._barrier.check()  # nobody waits for the value of a call that was given up
+            return reply
         except Aborted:
-            return Stopped()
+            self._barrier.abort()
+            return cloudpickle.dumps(Stopped())  # type: ignore[no-any-return]
         except Exception as error:
             self._barrier.abort()
-            return Raised(self._signed(error))
+            return cloudpickle.dumps(Raised(self._signed(error)))  # type: ignore[no-any-return]
         except BaseException:
             self._barrier.abort()
             raise

@@ -41,6 +41,29 @@ def test_a_file_that_was_changed_is_refused(tmp_path: Path) -> None:
         dr.load_model(path)
 
 
+def test_a_refused_file_leaves_the_model_to_be_filled_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    dr.save_model(small_model("float64").build((3,)).initialize(seed=1), path)
+    with pytest.raises(dr.CheckpointError, match="holds a model of float64; the one to be filled is of float32"):
+        dr.load_model(path, small_model())
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    model = small_model("float64").build((3,)).initialize(seed=2)
+    before = model.sha256()
+    with pytest.raises(dr.CheckpointError, match="is damaged"):
+        dr.load_model(path, model)
+    assert model.sha256() == before
+
+
+def test_a_header_that_was_changed_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    dr.save_model(small_model().build((3,)).initialize(), path)
+    path.write_bytes(path.read_bytes().replace(b"HeNormal", b"HeNormaX"))
+    with pytest.raises(dr.CheckpointError, match="digest of its header"):
+        dr.load_model(path)
+
+
 def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "model.safetensors"
     dr.save_model(small_model().build((3,)).initialize(seed=1), path)

@@ -127,7 +127,7 @@ def test_every_optimizer_takes_every_schedule(
         (["--dtype", "float16"], "'float16' is not one of"),
         (["--schedule", "square"], "--schedule square: expected constant"),
         (["--schedule", "step:x"], "could not convert"),
-        (["--lr", "0"], "must be above 0"),
+        (["--lr", "0"], "lr=0.0): must be a finite number above 0"),
         (["--momentum", "1"], "SGD(momentum=1.0): must be at least 0 and below 1"),
         (["--weight-decay", "-1"], "must be at least 0"),
         (["--batch-size", "3", "--shards", "4"], "A batch of 3 can't be cut into 4 shards"),
@@ -135,6 +135,12 @@ def test_every_optimizer_takes_every_schedule(
         (["--save", "/nowhere/model"], "--save /nowhere/model: the folder /nowhere does not exist"),
         (["--report", "/nowhere/report"], "the folder /nowhere does not exist"),
         (["--nonsense"], "No such option"),
+        (["--lr", "inf"], "must be a finite number above 0"),
+        (["--schedule", "step:nan"], "must be a finite number above 0"),
+        (["--model", "mlp:1\u00b2"], "is no whole number"),
+        (["--save", "same", "--report", "same"], "--save and --report name the same file"),
+        (["--save", __file__ + "/model"], "does not exist or can't be written to"),
+        (["--workers", "500", "--batch-size", "100", "--backend", "local"], "can't be cut into 500 shards"),
         (["--shards", "2000", "--batch-size", "2000"], "1438 samples can't be cut into 2000 shards"),
     ],
 )
@@ -164,6 +170,32 @@ def test_a_loss_that_is_no_number_ends_the_run_with_one_line(
     assert "The loss became" in errors
     assert errors.count("\n") == 1
     assert not path.exists()
+
+
+def test_parameters_that_are_no_numbers_are_no_result(npz: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = "--data", str(npz), "--lr", "1e38", "--epochs", "1", "--batch-size", "80", "--schedule", "constant"
+    code, _, errors = train(capsys, *options)
+    assert code == 1
+    assert "Parameters became NaN or infinite in the last step" in errors or "The loss on unseen samples is" in errors
+    assert errors.count("\n") == 1
+
+
+def test_a_model_of_a_file_may_have_layers_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "own.py"
+    path.write_text(
+        "from __future__ import annotations\n"
+        "from dataclasses import dataclass\n"
+        "from dist_relu import nn\n"
+        "@dataclass(eq=False)\n"
+        "class Same(nn.Layer):\n"
+        "    def build(self, shape): return shape\n"
+        "    def params(self): return []\n"
+        "    def forward(self, x, run=nn.PLAIN): return x\n"
+        "    def backward(self, dy, run=nn.PLAIN, *, wants_dx=True): return dy\n"
+        "def net(): return nn.Sequential(nn.Dense(20), Same(), nn.Dense(10))\n"
+    )
+    options = "--model", f"{path}:net", "--epochs", "1", "--quiet"
+    assert call(capsys, "train", "--backend", "local", "--workers", "2", *options) == (0, "", "")
 
 
 def test_a_damaged_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -138,18 +138,47 @@ coordinator = dr.start()
 
 
 @pytest.mark.parametrize(
-    "after", ["raise ValueError('of the user')", "import sys; sys.exit(3)", "coordinator.run(fail, None)"]
+    ("after", "code", "message"),
+    [
+        ("raise ValueError('of the user')", 1, "ValueError: of the user"),
+        ("import sys; sys.exit(3)", 3, ""),
+        ("coordinator.run(fail, None)", 1, "Raised by worker"),
+        ("try:\n    coordinator.run(fail, None)\nexcept ValueError:\n    coordinator.run(fail, None)", 1, "Raised by"),
+    ],
 )
 @pytest.mark.parametrize("ranks", [1, 3])
-def test_an_error_on_rank_0_ends_the_job(tmp_path: Path, after: str, ranks: int) -> None:
+def test_the_end_of_the_script_ends_the_job(tmp_path: Path, ranks: int, after: str, code: int, message: str) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.format(before=FAIL, after=after))
     done = run(mpirun(ranks, sys.executable, str(script)))
-    assert done.returncode == (3 if "exit" in after else 1)
-    assert (
-        done.stderr.count("ValueError: of the user") == (0 if "exit" in after else 1)
-        or "Raised by worker" in done.stderr
+    assert done.returncode == code
+    assert message in done.stderr
+    assert bool(message) == bool(done.stderr)
+
+
+def test_other_ranks_run_nothing_of_the_script_behind_start(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import dist_relu as dr\n"
+        "try:\n"
+        "    dr.start().close()\n"
+        "except BaseException:\n"
+        "    print('caught')\n"
+        "finally:\n"
+        "    print('after')\n"
     )
+    done = run(mpirun(3, sys.executable, str(script)))
+    assert (done.returncode, done.stdout) == (0, "after\n"), done.stderr
+
+
+def test_a_rank_that_is_stuck_does_not_keep_the_job_alive(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    stuck = "import time\ndef fail(world, request):\n    if world.rank == 1: raise ValueError\n"
+    stuck += "    if world.rank == 2: time.sleep(1000)\n"
+    script.write_text(SCRIPT.format(before=stuck, after="coordinator.run(fail, None)"))
+    done = run(mpirun(3, sys.executable, str(script)))
+    assert done.returncode != 0
+    assert "ValueError" in done.stderr
 
 
 def test_a_script_may_start_workers_twice_under_mpirun(tmp_path: Path) -> None:

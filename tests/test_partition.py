@@ -48,7 +48,7 @@ def test_the_order_of_additions_does_not_depend_on_the_workers(shards: int, work
         carries, left = tree.fold(tree.leaves(first, stop))
         partial = added(names[first:stop], carries)
         assert len(partial) == len(left)
-        assert stack_depth(carries) <= max(stop - first, 1).bit_length() + 1
+        assert stack_depth(carries) <= 2 * (stop - first).bit_length() + 1
         sums += partial
         nodes += left
     assert added(sums, tree.fold(nodes)[0]) == [expected]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+from dist_relu.arrays import whole
 from dist_relu.backends.base import Backend
 from dist_relu.backends.local import LocalBackend
 from dist_relu.backends.mpi import MpiBackend, join
@@ -28,10 +29,8 @@ def connect(name: str, workers: int | None, threads_per_worker: int) -> Backend:
         name = "mpi" if _under_mpirun() else "local"
     if name not in BACKENDS:
         raise ValueError(f"backend={name!r} is unknown. Choose one of: auto, {', '.join(BACKENDS)}.")
-    for argument, value in (("workers", workers), ("threads_per_worker", threads_per_worker)):
-        if value is not None and value < 1:
-            raise ValueError(f"{argument}={value}: must be at least 1.")
-    return BACKENDS[name](workers, threads_per_worker)
+    num_workers = None if workers is None else whole("workers", workers)
+    return BACKENDS[name](num_workers, whole("threads_per_worker", threads_per_worker))
 
 
 def serve_if_rank() -> None:

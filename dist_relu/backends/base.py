@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, final
 
+from dist_relu.collectives.barrier import Aborted
 from dist_relu.worker import Call, Hello, Raised, Reply, Returned
 
 GRACE_AFTER_ERROR_S = 0.5
 """How long the other workers may take to answer when one has failed; then the error is raised without them."""
 
-EventHandler = Callable[[Any], None]
+EventHandler = Callable[[Any], object]
 
 
 class Backend(ABC):
@@ -31,9 +33,9 @@ class Backend(ABC):
     def call(self, call: Call, on_event: EventHandler) -> list[Any]:
         """Run the call on all workers; returns what they returned, by rank.
 
-        Events that workers report meanwhile go to `on_event`, in this thread. Raises what the first failing worker
-        raised, with a note that names it, or WorkerLost. After an exception of a worker the others are free for the
-        next call; after WorkerLost the backend can only be closed.
+        Events that workers report meanwhile go to `on_event`, in this thread. Raises what the failing worker raised,
+        with a note that names it, or WorkerLost. After an exception the backend takes the next call, which begins when
+        all workers have left this one; after WorkerLost it can only be closed.
         """
 
     @abstractmethod
@@ -42,8 +44,36 @@ class Backend(ABC):
 
 
 def values(replies: Sequence[Reply]) -> list[Any]:
-    """What the workers returned; raises the first error among the replies."""
+    """What the workers returned.  Raises the error of the lowest rank that failed."""
     for reply in replies:
         if isinstance(reply, Raised):
             raise reply.error
-    return [reply.value for reply in replies if isinstance(reply, Returned)]
+    returned = [reply.value for reply in replies if isinstance(reply, Returned)]
+    assert len(returned) == len(replies), "somebody gave up the call and did not say why"
+    return returned
+
+
+@final
+class EventsHere:
+    """Passes on the events of a worker that runs in the user's own process."""
+
+    def __init__(self) -> None:
+        self._handler: EventHandler | None = None
+        self._error: BaseException | None = None
+
+    def report(self, event: Any) -> None:
+        """Called by the worker.  An exception of the user's handler gives up the call; it is kept for the user."""
+        assert self._handler is not None
+        try:
+            self._handler(event)
+        except BaseException as error:
+            self._error = error
+            raise Aborted from None
+
+    @contextmanager
+    def to(self, handler: EventHandler) -> Iterator[None]:
+        """Pass events to `handler` meanwhile, and raise in the end what it raised."""
+        self._handler, self._error = handler, None
+        yield
+        if self._error is not None:
+            raise self._error

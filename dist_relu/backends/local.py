@@ -14,7 +14,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from typing import Any, final
 
@@ -25,10 +26,12 @@ from dist_relu.collectives import barrier
 from dist_relu.collectives.memory import SharedArray
 from dist_relu.errors import BackendError, WorkerLost
 from dist_relu.machine import num_cores
-from dist_relu.worker import Call, Hello, Reply, Returned, Setup, Worker
+from dist_relu.worker import Call, Hello, Raised, Reply, Setup, Worker
 
 _START_TIMEOUT_S = 60.0
 _CLOSE_TIMEOUT_S = 2.0
+_EVENT, _REPLY = b"E", b"R"
+"""The first byte of a worker's message; a pickle follows."""
 
 
 @final
@@ -41,6 +44,7 @@ class LocalBackend(Backend):
         self._lost: WorkerLost | None = None
         self._connections: list[Connection[Any, Any]] = []
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._owing: set[int] = set()  # ranks that have not answered yet
         try:
             for _ in range(num_workers):
                 self._start_process(threads_per_worker)
@@ -62,31 +66,18 @@ class LocalBackend(Backend):
     def call(self, call: Call, on_event: EventHandler) -> list[Any]:
         if self._lost:
             raise self._lost
-        message = cloudpickle.dumps(call)
-        replies: dict[int, Reply] = {}
         try:
-            for rank, connection in enumerate(self._connections):
-                try:
-                    connection.send_bytes(message)
-                except (BrokenPipeError, ConnectionResetError):
-                    raise self._loss_of(rank) from None
+            while self._owing:  # ranks that are still busy with a call that was given up
+                self._receive(_ignore, None)
+            message = cloudpickle.dumps(call)
+            for rank in range(len(self._connections)):
+                self._send(rank, message)
+            replies: dict[int, Reply] = {}
             deadline = None
-            sources: list[Any] = list(self._connections)
-            while len(replies) < len(self._connections):
-                ready = wait(sources, 1.0 if deadline is None else max(deadline - time.monotonic(), 0))
-                if deadline is not None and time.monotonic() > deadline:
-                    break
-                for source in ready:
-                    rank = sources.index(source)
-                    number, reply, event = self._receive(rank)
-                    if number != call.number:
-                        continue  # a late reply to a call that was given up
-                    if reply is None:
-                        on_event(event)
-                        continue
-                    replies[rank] = reply
-                    if not isinstance(reply, Returned) and deadline is None:
-                        deadline = time.monotonic() + GRACE_AFTER_ERROR_S
+            while self._owing and (deadline is None or time.monotonic() < deadline):
+                replies |= self._receive(on_event, deadline)
+                if deadline is None and any(isinstance(reply, Raised) for reply in replies.values()):
+                    deadline = time.monotonic() + GRACE_AFTER_ERROR_S
         except BaseException:
             barrier.abort(self._control.array, call.number)
             raise
@@ -107,17 +98,16 @@ class LocalBackend(Backend):
 
     def _start_process(self, threads: int) -> None:
         ours, theirs = socket.socketpair()
-        with theirs:
+        with theirs, _without_interrupts():  # which the new process inherits
             self._connections.append(Connection(ours.detach()))
             paths = [path or os.getcwd() for path in sys.path]
-            blas_threads = {
-                name: str(threads) for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
-            }
+            variables = "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"
+            environment = {**os.environ, **dict.fromkeys(variables, str(threads)), "PYTHONPATH": os.pathsep.join(paths)}
             program = f"from dist_relu.backends.local import serve; serve({theirs.fileno()})"
             self._processes.append(
                 subprocess.Popen(
                     [sys.executable, "-P", "-c", program],
-                    env={**os.environ, **blas_threads, "PYTHONPATH": os.pathsep.join(paths)},
+                    env=environment,
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
                 )
@@ -134,19 +124,53 @@ class LocalBackend(Backend):
         assert isinstance(hello, Hello)
         return hello
 
-    def _receive(self, rank: int) -> tuple[int, Reply | None, Any]:
-        try:
-            message: tuple[int, Reply | None, Any] = cloudpickle.loads(self._connections[rank].recv_bytes())
-        except (EOFError, ConnectionResetError):
-            raise self._loss_of(rank) from None
-        return message
+    def _send(self, rank: int, message: bytes) -> None:
+        with _without_interrupts():
+            try:
+                self._connections[rank].send_bytes(message)
+            except (BrokenPipeError, ConnectionResetError):
+                raise self._loss_of(rank) from None
+            self._owing.add(rank)
+
+    def _receive(self, on_event: EventHandler, deadline: float | None) -> dict[int, Reply]:
+        """Wait for messages, until `deadline` if there is one; pass on the events and return the replies, by rank."""
+        ranks = {id(self._connections[rank]): rank for rank in self._owing}
+        timeout_s = None if deadline is None else max(deadline - time.monotonic(), 0)
+        messages = {}
+        for ready in wait([self._connections[rank] for rank in self._owing], timeout_s):
+            rank = ranks[id(ready)]
+            with _without_interrupts():
+                try:
+                    messages[rank] = self._connections[rank].recv_bytes()
+                except (EOFError, ConnectionResetError):
+                    raise self._loss_of(rank) from None
+                if messages[rank][:1] == _REPLY:
+                    self._owing.remove(rank)
+        replies = {}
+        for rank, message in messages.items():
+            content = cloudpickle.loads(memoryview(message)[1:])
+            if message[:1] == _REPLY:
+                replies[rank] = content
+            else:
+                on_event(content)
+        return replies
 
     def _loss_of(self, rank: int) -> WorkerLost:
         process, peer = self._processes[rank], self._peers[rank]
         code = process.wait()
-        how = f"was killed by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exited with code {code}"
+        how = f"exited with code {code}" if code >= 0 else f"was killed by signal {-code} ({signal.strsignal(-code)})"
         self._lost = WorkerLost(f"Worker {rank} (host {peer.host}, pid {peer.pid}) {how}.")
         return self._lost
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Hold back Ctrl-C meanwhile: half a message would put the connection out of step."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def serve(descriptor: int) -> None:
@@ -154,17 +178,11 @@ def serve(descriptor: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the coordinator
     threading.Thread(target=_end_with_coordinator, args=[descriptor], daemon=True).start()
     connection = Connection(descriptor)
-    connection.send(Hello.here())
-    number = 0
     try:
-        worker = Worker(
-            connection.recv(), lambda event: connection.send_bytes(cloudpickle.dumps((number, None, event)))
-        )
+        connection.send(Hello.here())
+        worker = Worker(connection.recv(), lambda event: connection.send_bytes(_EVENT + cloudpickle.dumps(event)))
         while True:
-            call: Call = cloudpickle.loads(connection.recv_bytes())
-            number = call.number
-            reply = worker.run(call)
-            connection.send_bytes(cloudpickle.dumps((number, reply, None)))
+            connection.send_bytes(_REPLY + worker.run(cloudpickle.loads(connection.recv_bytes())))
     except (EOFError, ConnectionResetError, BrokenPipeError):
         os._exit(0)
 
@@ -175,3 +193,7 @@ def _end_with_coordinator(descriptor: int) -> None:
     hang_up.register(descriptor, select.POLLRDHUP)
     hang_up.poll()
     os._exit(0)
+
+
+def _ignore(event: object) -> None:
+    pass

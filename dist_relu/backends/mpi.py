@@ -8,32 +8,41 @@ because a rank that waits inside MPI burns a core that another rank may need.
 from __future__ import annotations
 
 import atexit
+import ctypes
 import shutil
+import signal
 import subprocess
 import sys
 import time
 import traceback
 from collections.abc import Sequence
+from math import inf
 from pathlib import Path
 from typing import Any, NoReturn, final
 
 import cloudpickle
 
 from dist_relu.backends import coroner
-from dist_relu.backends.base import GRACE_AFTER_ERROR_S, Backend, EventHandler, values
-from dist_relu.collectives.barrier import control_shape
+from dist_relu.backends.base import GRACE_AFTER_ERROR_S, Backend, EventHandler, EventsHere, values
+from dist_relu.collectives.barrier import abort, control_shape
 from dist_relu.collectives.memory import SharedArray
 from dist_relu.errors import BackendError
-from dist_relu.worker import Call, Hello, Returned, Setup, Worker
+from dist_relu.worker import Call, Hello, Raised, Reply, Setup, Worker
 
-_TO_WORKER, _TO_COORDINATOR = 1, 2
+_TO_WORKER, _TO_COORDINATOR = 28401, 28402
+"""Tags of our messages in COMM_WORLD, which the user's own functions may use as well."""
+
 _START_TIMEOUT_S = 60.0
-_LONGEST_PAUSE_S = 0.002
+_CLOSE_TIMEOUT_S = 2.0
+_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.00002, 0.002
 
 
 @final
 class MpiBackend(Backend):
-    """The ranks of this MPI job; a script may use only the first `workers` of them."""
+    """The ranks of this MPI job; a script may use only the first `workers` of them.
+
+    Rank 0 computes in the user's own thread: an error of another rank is seen when rank 0 next waits for it.
+    """
 
     def __init__(self, workers: int | None, threads_per_worker: int) -> None:
         job = join()
@@ -48,14 +57,14 @@ class MpiBackend(Backend):
         if len({peer.node for peer in self._peers}) > 1:
             hosts = ", ".join(sorted({peer.host for peer in self._peers}))
             raise BackendError(f"The ranks run on several nodes ({hosts}); this version needs them all on one.")
-        self._on_event: EventHandler = lambda _: None
+        self._events = EventsHere()
         self._control = SharedArray(control_shape(num_workers), "int64")
         setups = [Setup(rank, self._peers, self._control.handle, threads_per_worker) for rank in range(num_workers)]
+        job.settle()
         for setup in setups[1:]:
             job.send(setup, setup.rank)
-        self._worker = Worker(setups[0], self._report)
-        for setup in setups[1:]:
-            job.receive(setup.rank)  # attached to the control memory
+        self._worker = Worker(setups[0], self._events.report)
+        job.settle()  # all have mapped the control memory
 
     @property
     def name(self) -> str:
@@ -66,30 +75,27 @@ class MpiBackend(Backend):
         return self._peers
 
     def call(self, call: Call, on_event: EventHandler) -> list[Any]:
-        self._on_event = on_event
-        for rank in range(1, len(self._peers)):
-            self._job.send(call, rank)
-        replies = {0: self._worker.run(call)}
-        patience = _Patience()
-        deadline = None
-        while len(replies) < len(self._peers):
-            for rank in set(range(len(self._peers))) - replies.keys():
-                message = self._job.poll(rank)
-                if message and message[0] == call.number:  # not a late reply to a call that was given up
-                    replies[rank] = message[1]
-                    patience = _Patience()
-            if deadline is None and not all(isinstance(reply, Returned) for reply in replies.values()):
-                deadline = time.monotonic() + GRACE_AFTER_ERROR_S
-            if deadline is not None and time.monotonic() > deadline:
-                break
-            patience.pause()
+        self._job.settle()
+        try:
+            for rank in range(1, len(self._peers)):
+                self._job.send(call, rank)
+            with self._events.to(on_event):
+                replies: dict[int, Reply] = {0: cloudpickle.loads(self._worker.run(call))}
+            deadline = None
+            patience = Patience()
+            while self._job.owing and (deadline is None or time.monotonic() < deadline):
+                arrived = self._job.replies()
+                replies |= arrived
+                if deadline is None and any(isinstance(reply, Raised) for reply in replies.values()):
+                    deadline = time.monotonic() + GRACE_AFTER_ERROR_S
+                patience.pause(again=not arrived)
+        except BaseException:
+            abort(self._control.array, call.number)
+            raise
         return values([replies[rank] for rank in sorted(replies)])
 
     def close(self) -> None:
         self._worker.close()
-
-    def _report(self, event: Any) -> None:
-        self._on_event(event)
 
 
 @final
@@ -99,20 +105,34 @@ class Job:
     def __init__(self, comm: Any) -> None:
         self.comm = comm
         self.size: int = comm.Get_size()
+        self.owing: set[int] = set()  # ranks that have not answered yet
         self.hellos = [Hello.here()] + [self._hello(rank) for rank in range(1, self.size)]
+        _unlink_mpich_files()  # all ranks have mapped them by now
         self._coroner = _start_coroner(self.hellos)
         atexit.register(self._release)
 
     def send(self, message: Any, rank: int) -> None:
+        """Send a rank something to answer; it must not owe an answer already."""
+        assert rank not in self.owing
         self.comm.send(cloudpickle.dumps(message), dest=rank, tag=_TO_WORKER)
+        self.owing.add(rank)
 
-    def receive(self, rank: int) -> Any:
-        return cloudpickle.loads(_receive(self.comm, rank, _TO_COORDINATOR))
+    def replies(self) -> dict[int, Any]:
+        """The answers that have arrived, by rank; does not wait."""
+        arrived = {}
+        for rank in sorted(self.owing):
+            message = self.comm.improbe(source=rank, tag=_TO_COORDINATOR)
+            if message is not None:
+                arrived[rank] = cloudpickle.loads(message.recv())
+                self.owing.remove(rank)
+        return arrived
 
-    def poll(self, rank: int) -> Any:
-        """A message from `rank`, or None if there is none yet."""
-        message = self.comm.improbe(source=rank, tag=_TO_COORDINATOR)
-        return None if message is None else cloudpickle.loads(message.recv())
+    def settle(self, timeout_s: float = inf) -> None:
+        """Wait until no rank owes an answer, or for `timeout_s`; the answers are of no interest any more."""
+        deadline = time.monotonic() + timeout_s
+        patience = Patience()
+        while self.owing and time.monotonic() < deadline:
+            patience.pause(again=not self.replies())
 
     def _hello(self, rank: int) -> Hello:
         try:
@@ -125,9 +145,15 @@ class Job:
         return hello
 
     def _release(self) -> None:
+        """Let the other ranks end, and with them the job, when the script has ended."""
+        self.settle(_CLOSE_TIMEOUT_S)
         self._coroner.communicate(b".")
+        if self.owing:  # they would hold up the end of the job for as long as they compute
+            sys.stdout.flush()
+            sys.stderr.flush()
+            self.comm.Abort(1)
         for rank in range(1, self.size):
-            self.send(None, rank)
+            self.comm.send(cloudpickle.dumps(None), dest=rank, tag=_TO_WORKER)
 
 
 def mpirun_path() -> str:
@@ -162,7 +188,7 @@ _job: Job | None = None
 
 
 def join() -> Job:
-    """Take part in this MPI job: returns on rank 0 only; the other ranks serve it and then exit."""
+    """Take part in this MPI job: returns on rank 0 only; the other ranks serve it, and end with it."""
     global _job  # noqa: PLW0603 - a process is in one MPI job
     if _job is None:
         try:
@@ -172,12 +198,9 @@ def join() -> Job:
                 f"The MPI backend needs mpi4py and an MPI library ({error}). "
                 "Install them: pip install 'dist_relu[mpi]'."
             ) from None
-        comm = MPI.COMM_WORLD.Dup()
-        comm.Barrier()  # all ranks have mapped MPICH's shared memory
-        _unlink_mpich_files()
-        if comm.Get_rank():
-            _serve(comm)
-        _job = Job(comm)
+        if MPI.COMM_WORLD.Get_rank():
+            _serve(MPI.COMM_WORLD)
+        _job = Job(MPI.COMM_WORLD)
     return _job
 
 
@@ -190,53 +213,51 @@ def _unlink_mpich_files() -> None:
 
 
 def _serve(comm: Any) -> NoReturn:
-    """Answer calls until rank 0's script has ended."""
+    """Answer rank 0 until its script has ended, and end this process: the rest of the script is not for it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for rank 0
     try:
         comm.send(cloudpickle.dumps(Hello.here()), dest=0, tag=_TO_COORDINATOR)
         worker: Worker | None = None
-        while True:
-            message = cloudpickle.loads(_receive(comm, 0, _TO_WORKER))
-            if message is None:
-                break
+        while (message := cloudpickle.loads(_receive(comm, 0, _TO_WORKER))) is not None:
             if isinstance(message, Setup):
                 if worker:
                     worker.close()
                 worker = Worker(message, lambda _: None)
-                reply: Any = None
+                reply = cloudpickle.dumps(None)
             else:
                 assert worker is not None
-                assert isinstance(message, Call)
-                reply = (message.number, worker.run(message))
-            comm.send(cloudpickle.dumps(reply), dest=0, tag=_TO_COORDINATOR)
+                reply = worker.run(message)
+            comm.send(reply, dest=0, tag=_TO_COORDINATOR)
     except BaseException:
         # Nobody would ever hear of it otherwise: the other ranks would wait for this one.
         traceback.print_exc()
         sys.stderr.flush()
         comm.Abort(1)
-    sys.exit(0)
+    # SystemExit could be caught by the script, and os._exit makes mpirun lose the exit code of rank 0.
+    ctypes.pythonapi.Py_Exit(0)
+    raise AssertionError("unreachable")
 
 
-def _receive(comm: Any, source: int, tag: int, timeout_s: float | None = None) -> bytes:
+def _receive(comm: Any, source: int, tag: int, timeout_s: float = inf) -> bytes:
     """A message from `source`, polled for with growing pauses.  Raises TimeoutError."""
-    start = time.monotonic()
-    patience = _Patience()
-    while True:
-        message = comm.improbe(source=source, tag=tag)
-        if message is not None:
-            data: bytes = message.recv()
-            return data
-        if timeout_s is not None and time.monotonic() - start > timeout_s:
+    deadline = time.monotonic() + timeout_s
+    patience = Patience()
+    while (message := comm.improbe(source=source, tag=tag)) is None:
+        if time.monotonic() > deadline:
             raise TimeoutError
-        patience.pause()
+        patience.pause(again=True)
+    data: bytes = message.recv()
+    return data
 
 
 @final
-class _Patience:
+class Patience:
     """Pauses that grow from some microseconds to some milliseconds."""
 
     def __init__(self) -> None:
-        self._pause_s = 0.00002
+        self._pause_s = _SHORTEST_PAUSE_S
 
-    def pause(self) -> None:
+    def pause(self, *, again: bool) -> None:
+        """Sleep; longer than before if it is for the same thing `again`."""
+        self._pause_s = min(self._pause_s * 1.5, _LONGEST_PAUSE_S) if again else _SHORTEST_PAUSE_S
         time.sleep(self._pause_s)
-        self._pause_s = min(self._pause_s * 1.5, _LONGEST_PAUSE_S)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, final
 
-from dist_relu.backends.base import Backend, EventHandler, values
+import cloudpickle
+
+from dist_relu.backends.base import Backend, EventHandler, EventsHere, values
 from dist_relu.collectives.barrier import control_shape
 from dist_relu.collectives.memory import SharedArray
 from dist_relu.errors import BackendError
@@ -19,11 +21,11 @@ class SerialBackend(Backend):
     def __init__(self, workers: int | None, threads_per_worker: int) -> None:
         if workers not in (None, 1):
             raise BackendError(f'backend="serial" has one worker, not {workers}. Use backend="local" for more.')
-        self._on_event: EventHandler = lambda _: None
+        self._events = EventsHere()
         self._peers = [Hello.here()]
         control = SharedArray(control_shape(1), "int64")
         setup = Setup(0, self._peers, control.handle, threads_per_worker)
-        self._worker = Worker(setup, self._report)
+        self._worker = Worker(setup, self._events.report)
 
     @property
     def name(self) -> str:
@@ -34,11 +36,9 @@ class SerialBackend(Backend):
         return self._peers
 
     def call(self, call: Call, on_event: EventHandler) -> list[Any]:
-        self._on_event = on_event
-        return values([self._worker.run(call)])
+        with self._events.to(on_event):
+            reply = self._worker.run(call)
+        return values([cloudpickle.loads(reply)])
 
     def close(self) -> None:
         self._worker.close()
-
-    def _report(self, event: Any) -> None:
-        self._on_event(event)

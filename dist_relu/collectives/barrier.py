@@ -7,8 +7,6 @@ import select
 from collections.abc import Sequence
 from typing import final
 
-import numpy as np
-
 from dist_relu.arrays import Array
 from dist_relu.errors import WorkerLost
 from dist_relu.kernels import atomic
@@ -90,4 +88,4 @@ class Barrier:
 
 def abort(control: Array, call: int) -> None:
     """Give up call number `call`, from outside: whoever waits in it stops waiting."""
-    control[0] = np.maximum(control[0], call)
+    atomic.give_up(control, call)

@@ -27,6 +27,7 @@ class Handle:
 
     pid: int
     descriptor: int
+    inode: int
     shape: tuple[int, ...]
     dtype: np.dtype[np.generic]
 
@@ -49,7 +50,7 @@ class SharedArray:
         descriptor = os.memfd_create("dist_relu", os.MFD_CLOEXEC)
         weakref.finalize(self, os.close, descriptor)
         os.truncate(descriptor, size_bytes)
-        self.handle = Handle(os.getpid(), descriptor, shape, np.dtype(dtype))
+        self.handle = Handle(os.getpid(), descriptor, os.fstat(descriptor).st_ino, shape, np.dtype(dtype))
         self.array = _map(descriptor, self.handle)
 
     @classmethod
@@ -61,9 +62,14 @@ class SharedArray:
 
 
 def attach(handle: Handle) -> Array:
-    """The shared array behind `handle`; it stays mapped as long as the returned array lives."""
+    """The shared array behind `handle`; it stays mapped as long as the returned array lives.
+
+    Raises OSError when it is gone.
+    """
     descriptor = os.open(f"/proc/{handle.pid}/fd/{handle.descriptor}", os.O_RDWR | os.O_CLOEXEC)
     try:
+        if os.fstat(descriptor).st_ino != handle.inode:
+            raise FileNotFoundError("The shared array is gone; its descriptor belongs to another file.")
         return _map(descriptor, handle)
     finally:
         os.close(descriptor)

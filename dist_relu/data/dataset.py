@@ -10,14 +10,17 @@ import numpy as np
 from dist_relu.arrays import Array
 from dist_relu.errors import DataError
 
+_MAX_CLASSES = 1_000_000
+
 
 @final
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Samples x (N, ...) and their targets y: class numbers (N,) of an integer type, or real values (N, ...).
 
-    A data set is not changed once it is made: workers may hold copies of it. image_shape: (height, width, channels)
-    when the samples are flattened images. Raises `DataError` for arrays that can't be trained on.
+    Integers of shape (N, 1) become (N,), and real targets of shape (N,) become (N, 1), the shape of a model's single
+    output. A data set is not changed once it is made: workers may hold copies of it. image_shape: (height, width,
+    channels) when the samples are flattened images. Raises `DataError` for arrays that can't be trained on.
     """
 
     x: Array
@@ -29,6 +32,12 @@ class Dataset:
         object.__setattr__(self, "y", _checked("y", self.y))
         if self.x.ndim < 2:
             raise DataError(f"x has shape {self.x.shape}; expected samples along the first axis: (N, features).")
+        if not self.y.ndim:
+            raise DataError("y is a single number; expected a target for every sample.")
+        if self.y.ndim == 1 and self.y.dtype.kind == "f":
+            object.__setattr__(self, "y", self.y.reshape(-1, 1))
+        if self.y.shape[1:] == (1,) and self.y.dtype.kind in "iub":
+            object.__setattr__(self, "y", self.y.reshape(-1))
         if len(self.x) != len(self.y):
             raise DataError(
                 f"x has {len(self.x)} samples, but y has {len(self.y)}; expected as many targets as samples."
@@ -42,18 +51,45 @@ class Dataset:
     @property
     def has_classes(self) -> bool:
         """Whether the targets are class numbers."""
-        return self.y.ndim == 1 and np.issubdtype(self.y.dtype, np.integer)
+        return self.y.ndim == 1 and self.y.dtype.kind in "iub"
 
     def num_outputs(self) -> int:
         """How many outputs a model for these targets needs: the number of classes or of real values."""
-        return int(self.y.max()) + 1 if self.has_classes else int(np.prod(self.y.shape[1:]))
+        if not self.has_classes:
+            return int(np.prod(self.y.shape[1:]))
+        largest = int(self.y.max())
+        if largest >= _MAX_CLASSES:
+            raise DataError(
+                f"Label {largest} of sample {int(np.argmax(self.y))} is no class number: they count from 0 and stay "
+                f"below {_MAX_CLASSES}. Real targets are of a floating-point type."
+            )
+        return largest + 1
 
 
 class Split(NamedTuple):
-    """A data set to train on, and one of unseen samples."""
+    """A data set to train on, and one of unseen samples of the same kind."""
 
     train: Dataset
     test: Dataset
+
+    def num_outputs(self) -> int:
+        """How many outputs a model for both parts needs."""
+        return max(self.train.num_outputs(), self.test.num_outputs())
+
+
+def split(train: Dataset, test: Dataset) -> Split:
+    """Both parts together.  Raises `DataError` when one model can't serve both."""
+    if train.x.shape[1:] != test.x.shape[1:]:
+        raise DataError(
+            f"Samples to train on have shape {train.x.shape[1:]}, but those to test with {test.x.shape[1:]}; "
+            "expected the same."
+        )
+    if train.has_classes != test.has_classes or train.y.shape[1:] != test.y.shape[1:]:
+        raise DataError(
+            f"Targets to train on are {train.y.dtype} of shape {train.y.shape}, but those to test with {test.y.dtype} "
+            f"of shape {test.y.shape}; expected the same kind."
+        )
+    return Split(train, test)
 
 
 def _checked(name: str, value: Array) -> Array:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from dist_relu.arrays import Array
-from dist_relu.data.dataset import Dataset, Split
+from dist_relu.data.dataset import Dataset, Split, split
 from dist_relu.data.idx import read_idx
 from dist_relu.errors import DataError
 from dist_relu.partition import Purpose, generator
@@ -57,7 +58,7 @@ def _load_digits() -> Split:
     except ImportError:
         raise DataError("The digits come from scikit-learn. Install it: pip install 'dist_relu[data]'.") from None
     x, y = load_digits(return_X_y=True)
-    return _split((x / 16).astype(np.float32), y, (8, 8, 1))
+    return _set_apart((x / 16).astype(np.float32), y, (8, 8, 1))
 
 
 def _load_mnist() -> Split:
@@ -120,10 +121,10 @@ def _load_idx_folder(folder: Path) -> Split:
                 f"{folder} holds {prefix} images of shape {images.shape} and labels of shape {labels.shape}; "
                 "expected (N, height, width) and (N,)."
             )
-        rows = images.reshape(len(images), -1)
+        rows = images.reshape(len(images), images.shape[1] * images.shape[2])
         x = np.multiply(rows, np.float32(1 / 255), dtype=np.float32)
         parts.append(Dataset(x, labels.astype(np.int64), (images.shape[1], images.shape[2], 1)))
-    return Split(*parts)
+    return split(*parts)
 
 
 def _idx_file(folder: Path, name: str) -> Path:
@@ -134,21 +135,35 @@ def _idx_file(folder: Path, name: str) -> Path:
 
 
 def _load_npz(path: Path) -> Split:
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = {name: _member(path, file, name) for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} can't be read: {error}.") from None
+    arrays = read_numpy(path)
     missing = {"x", "y"} - arrays.keys()
     if missing:
         raise DataError(
             f"{path} has no array {' or '.join(sorted(missing))}; it holds {', '.join(sorted(arrays)) or 'nothing'}. "
             "Expected x and y."
         )
-    if "x_test" in arrays and "y_test" in arrays:
-        return Split(Dataset(arrays["x"], arrays["y"]), Dataset(arrays["x_test"], arrays["y_test"]))
+    if ("x_test" in arrays) != ("y_test" in arrays):
+        raise DataError(f"{path} has only one of x_test and y_test; expected both or neither.")
+    if "x_test" in arrays:
+        return split(Dataset(arrays["x"], arrays["y"]), Dataset(arrays["x_test"], arrays["y_test"]))
     whole = Dataset(arrays["x"], arrays["y"])
-    return _split(whole.x, whole.y, None)
+    return _set_apart(whole.x, whole.y, None)
+
+
+def read_numpy(path: Path) -> dict[str, Array]:
+    """The arrays of a .npz file by name, or that of a .npy file as "x".  Raises `DataError`."""
+    try:
+        with path.open("rb") as stream:
+            loaded = np.load(stream, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return {"x": loaded}
+            return {name: _member(path, loaded, name) for name in loaded.files}
+    except DataError:
+        raise
+    except ValueError:
+        raise DataError(f"{path} can't be read: it is no .npy or .npz file of numbers.") from None
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} can't be read: {error}.") from None
 
 
 def _member(path: Path, file: np.lib.npyio.NpzFile, name: str) -> Array:
@@ -159,14 +174,14 @@ def _member(path: Path, file: np.lib.npyio.NpzFile, name: str) -> Array:
     return array
 
 
-def _split(x: Array, y: Array, image_shape: tuple[int, int, int] | None) -> Split:
+def _set_apart(x: Array, y: Array, image_shape: tuple[int, int, int] | None) -> Split:
     """Set a fifth of the samples apart for testing; which ones depends on their number alone."""
     num_test = max(round(_TEST_SHARE * len(x)), 1)
     if len(x) < 2:
         raise DataError(f"{len(x)} sample can't be split into samples to train on and samples to test with.")
     order = generator(0, Purpose.DATA_SPLIT).permutation(len(x))
     test, train = order[:num_test], order[num_test:]
-    return Split(Dataset(x[train], y[train], image_shape), Dataset(x[test], y[test], image_shape))
+    return split(Dataset(x[train], y[train], image_shape), Dataset(x[test], y[test], image_shape))
 
 
 NAMED: dict[str, Callable[[], Split]] = {"digits": _load_digits, "mnist": _load_mnist}

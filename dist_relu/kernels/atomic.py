@@ -42,6 +42,17 @@ def store_release(typing_context: Any, array: Any, index: Any, value: Any) -> An
     return types.none(array, types.intp, types.int64), codegen
 
 
+@intrinsic
+def atomic_max(typing_context: Any, array: Any, index: Any, value: Any) -> Any:
+    """array[index] = max(array[index], value) in an int64 array, whoever else does the same."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.atomic_rmw("max", _item(context, builder, signature, args), args[2], "acq_rel")
+        return context.get_dummy_value()
+
+    return types.none(array, types.intp, types.int64), codegen
+
+
 def _item(context: Any, builder: Any, signature: Any, args: Any) -> Any:
     array_type = signature.args[0]
     array = context.make_array(array_type)(context, builder, args[0])
@@ -66,4 +77,11 @@ def arrive_and_wait(flags: Array, rank: int, num_ranks: int, phase: int, abort: 
                 _sched_yield()
                 if spins > _SPINS_BEFORE_YIELD + _YIELDS_PER_CALL:
                     return WAITING
-    return PASSED
+    # Peers that gave up this call may be far ahead in a later one.
+    return ABORTED if load_acquire(abort, 0) >= call else PASSED
+
+
+@kernel
+def give_up(abort: Array, call: int) -> None:
+    """Let abort[0], int64 and shared, be at least `call`."""
+    atomic_max(abort, 0, call)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import functools
 import os
-import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,27 +21,29 @@ import numba
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_LOCK_PATH = Path(tempfile.gettempdir()) / f"dist_relu-compile-{os.getuid()}.lock"
+_threads_lock = threading.RLock()
 _depth = 0
 
 
 @contextmanager
-def _machine_lock() -> Iterator[None]:
-    """Hold the compile lock; nests, because compiling a kernel compiles the kernels it calls."""
+def _machine_lock(cache: Path) -> Iterator[None]:
+    """Hold the lock of a cache folder; nests, because compiling a kernel compiles the kernels it calls."""
     global _depth  # noqa: PLW0603
-    if _depth:
-        yield
-        return
-    descriptor = os.open(_LOCK_PATH, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        _depth += 1
-        try:
+    with _threads_lock:
+        if _depth:
             yield
+            return
+        cache.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(cache / "dist_relu-compile.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            _depth += 1
+            try:
+                yield
+            finally:
+                _depth -= 1
         finally:
-            _depth -= 1
-    finally:
-        os.close(descriptor)
+            os.close(descriptor)
 
 
 def kernel(function: Callable[P, R]) -> Callable[P, R]:
@@ -55,7 +57,7 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(compile_now)
     def compile_alone(signature: Any) -> Any:
-        with _machine_lock():
+        with _machine_lock(Path(dispatcher.stats.cache_path)):
             return compile_now(signature)
 
     dispatcher.compile = compile_alone

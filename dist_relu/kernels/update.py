@@ -74,7 +74,7 @@ def running_mean(
 
 @kernel
 def sgd(rows: Array, first: int, carries: Array, stack: Array, old: Array, new: Array, hyper: Array) -> None:
-    """new = old - lr (g + decay old), with g the ordered sum.  hyper: (lr, decay)."""
+    """new = old - lr (g + decay old), with g the ordered sum.  hyper: (lr, decay, ...)."""
     lr, decay = hyper[0], hyper[1]
     for start in range(0, old.shape[0], BLOCK):
         stop = min(start + BLOCK, old.shape[0])

@@ -8,7 +8,7 @@ from typing import final
 
 import numpy as np
 
-from dist_relu.arrays import Array
+from dist_relu.arrays import Array, whole
 from dist_relu.kernels import layers as kernels
 from dist_relu.nn.initializers import Constant, HeNormal, Initializer
 from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
@@ -27,8 +27,11 @@ class Dense(Layer):
     _x: Array = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.units, int) or self.units < 1:
-            raise ValueError(f"Dense(units={self.units!r}): units must be a whole number of at least 1.")
+        self.units = whole("Dense(units)", self.units)
+        if not isinstance(self.bias, bool):
+            raise TypeError(
+                f"Dense(bias={self.bias!r}): must be True or False; inputs are counted by the layer itself."
+            )
 
     def build(self, input_shape: Shape) -> Shape:
         if not input_shape:

@@ -142,5 +142,6 @@ class Layer(ABC):
     def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
         """Leave the gradients of the parameters; return the gradient of the input of the last `forward`.
 
-        dy: (N, *output_shape).  Without `wants_dx` the returned array has no meaning.
+        dy: (N, *output_shape), may be overwritten in training: a layer that needs it after passing it on must copy it.
+        Without `wants_dx` the returned array has no meaning.
         """

@@ -37,7 +37,7 @@ class CrossEntropy(Loss):
     """-log softmax(outputs)[target], from logits (N, K) and class numbers (N,)."""
 
     def check(self, targets: Array, output_shape: Shape) -> None:
-        if targets.ndim != 1 or not np.issubdtype(targets.dtype, np.integer):
+        if targets.ndim != 1 or targets.dtype.kind not in "iub":
             raise DataError(
                 f"Cross-entropy needs class numbers: integers of shape (N,), not {targets.dtype} of shape "
                 f"{targets.shape}. For real targets use the mean squared error."

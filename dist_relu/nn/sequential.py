@@ -38,6 +38,7 @@ class Sequential:
         self.layers = layers
         self.input_shape: Shape | None = None
         self.output_shape: Shape = ()
+        self.layer_shapes: list[Shape] = []  # of their outputs
         self.params: list[Param] = []
         self.names: list[str] = []
         self.values: Array | None = None
@@ -58,9 +59,11 @@ class Sequential:
                 )
             return self
         shape = input_shape
+        self.layer_shapes = []
         for i, layer in enumerate(self.layers):
             try:
                 shape = layer.build(shape)
+                self.layer_shapes.append(shape)
             except ValueError as error:
                 raise ValueError(f"Layer {i}: {error}") from None
         self.params = [param for layer in self.layers for param in layer.params()]
@@ -122,4 +125,9 @@ class Sequential:
         """The digest of the parameters, little-endian, in layer order."""
         if self.values is None:
             raise ValueError("The model has no parameters yet: fit it, or build and initialize it.")
-        return hashlib.sha256(self.values.astype(self.dtype.newbyteorder("<"), copy=False).tobytes()).hexdigest()
+        return digest_of(self.values)
+
+
+def digest_of(values: Array) -> str:
+    """The SHA-256 of an array's bytes, little-endian."""
+    return hashlib.sha256(values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()).hexdigest()

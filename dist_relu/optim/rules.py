@@ -39,8 +39,6 @@ def schedule_of(lr: float | Schedule) -> Schedule:
     """A number as a constant schedule.  Raises ValueError for a learning rate that is not positive."""
     if isinstance(lr, Schedule):
         return lr
-    if not lr > 0:
-        raise ValueError(f"lr={lr}: the learning rate must be above 0.")
     return Constant(float(lr))
 
 

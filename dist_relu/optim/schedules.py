@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from math import cos, pi
+from math import cos, isfinite, pi
 from typing import final
 
 
 class Schedule(ABC):
-    """A learning rate over time."""
+    """A learning rate over time.  Schedules raise ValueError for numbers that make no sense."""
 
     @abstractmethod
     def at(self, epoch: float) -> float:
-        """The learning rate `epoch` epochs after the start; fractions are within an epoch."""
+        """The learning rate `epoch` epochs after the start.  A step asks for that of its middle."""
 
 
 @final
@@ -22,6 +22,9 @@ class Constant(Schedule):
     """Always `lr`."""
 
     lr: float
+
+    def __post_init__(self) -> None:
+        _check_positive("Constant", lr=self.lr)
 
     def at(self, epoch: float) -> float:
         return self.lr
@@ -37,8 +40,7 @@ class Step(Schedule):
     factor: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.every <= 0:
-            raise ValueError(f"Step(every={self.every}): must be above 0.")
+        _check_positive("Step", lr=self.lr, every=self.every, factor=self.factor)
 
     def at(self, epoch: float) -> float:
         return float(self.lr * self.factor ** (epoch // self.every))
@@ -54,8 +56,9 @@ class Cosine(Schedule):
     final: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.epochs <= 0:
-            raise ValueError(f"Cosine(epochs={self.epochs}): must be above 0.")
+        _check_positive("Cosine", lr=self.lr, epochs=self.epochs)
+        if not 0 <= self.final <= self.lr:
+            raise ValueError(f"Cosine(final={self.final}): must be at least 0 and at most lr={self.lr}.")
 
     def at(self, epoch: float) -> float:
         done = min(epoch / self.epochs, 1.0)
@@ -71,8 +74,13 @@ class WarmUp(Schedule):
     epochs: float = 1
 
     def __post_init__(self) -> None:
-        if self.epochs <= 0:
-            raise ValueError(f"WarmUp(epochs={self.epochs}): must be above 0.")
+        _check_positive("WarmUp", epochs=self.epochs)
 
     def at(self, epoch: float) -> float:
         return self.then.at(epoch) * min(epoch / self.epochs, 1.0)
+
+
+def _check_positive(name: str, **numbers: float) -> None:
+    for argument, value in numbers.items():
+        if not (isfinite(value) and value > 0):
+            raise ValueError(f"{name}({argument}={value}): must be a finite number above 0.")

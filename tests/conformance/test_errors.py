@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -57,6 +60,102 @@ def test_an_exception_of_the_users_own_code_ends_the_call(coordinator: dr.Coordi
     with pytest.raises(InterruptedError, match="enough"):
         coordinator.fit(model, digits.train, dr.optim.SGD(), epochs=2, batch_size=100, shards=4, on_progress=stop)
     assert coordinator.run(meet, None) == list(range(coordinator.workers))
+
+
+def dawdle(world: World, request: float) -> int:
+    """The last worker is slow, and the others wait for it."""
+    if world.rank == world.size - 1:
+        time.sleep(request)
+    world.barrier.wait()
+    world.report(None)
+    for _ in range(50):
+        if world.rank == world.size - 1:
+            time.sleep(request / 10)
+        world.barrier.wait()
+    return world.rank
+
+
+def test_a_call_that_was_given_up_does_not_disturb_the_next_one(coordinator: dr.Coordinator) -> None:
+    def stop(_: object) -> NoReturn:
+        raise InterruptedError("enough")
+
+    ranks = list(range(coordinator.workers))
+    for _ in range(2):
+        with pytest.raises(InterruptedError):
+            coordinator.run(dawdle, 0.05, stop)
+        assert coordinator.run(dawdle, 0.001) == ranks
+
+
+def large_and_late(world: World, request: None) -> bytes:
+    if world.rank == world.size - 1:
+        time.sleep(0.8)
+        return bytes(10_000_000)
+    raise ZeroDivisionError
+
+
+def test_late_and_large_replies_do_not_stand_in_the_way(coordinator: dr.Coordinator) -> None:
+    if coordinator.workers > 1:
+        with pytest.raises(ZeroDivisionError):
+            coordinator.run(large_and_late, None)
+    assert coordinator.run(meet, None) == list(range(coordinator.workers))
+
+
+def give_a_lock(world: World, request: None) -> object:
+    return threading.Lock()
+
+
+def test_values_that_cannot_travel_are_an_error_like_any_other(coordinator: dr.Coordinator) -> None:
+    with pytest.raises(TypeError, match="cannot pickle"):
+        coordinator.run(give_a_lock, None)
+    assert coordinator.run(meet, None) == list(range(coordinator.workers))
+
+
+def test_calls_from_within_a_call_are_refused(coordinator: dr.Coordinator) -> None:
+    with pytest.raises(RuntimeError, match="busy with the call that this was called from"):
+        coordinator.run(dawdle, 0.001, lambda _: coordinator.run(meet, None))
+    assert coordinator.run(meet, None) == list(range(coordinator.workers))
+
+
+def test_calls_from_several_threads_wait_for_each_other(coordinator: dr.Coordinator) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda _: coordinator.run(meet, None), range(8)))
+    assert results == [list(range(coordinator.workers))] * 8
+
+
+def test_arguments_of_the_wrong_kind_are_refused_by_name(coordinator: dr.Coordinator, digits: dr.data.Split) -> None:
+    def fit(**changes: Any) -> None:
+        arguments: dict[str, Any] = {"optimizer": dr.optim.SGD(), "epochs": 1, "batch_size": 50, "shards": 4} | changes
+        data = arguments.pop("data", digits.train)
+        coordinator.fit(nn.Sequential(nn.Dense(10)), data, **arguments)
+
+    for name in ("epochs", "batch_size", "shards", "seed"):
+        with pytest.raises(TypeError, match=rf"{name}=1\.5: must be a whole number"):
+            fit(**{name: 1.5})
+        with pytest.raises(ValueError, match=rf"{name}=-1: must be at least"):
+            fit(**{name: -1})
+    for name in ("optimizer", "loss"):
+        with pytest.raises(TypeError, match=rf"{name}='it': expected an object of type"):
+            fit(**{name: "it"})
+    with pytest.raises(TypeError, match=r"pass data\.train"):
+        fit(data=digits)
+    with pytest.raises(dr.DataError, match=r"x\[0, 1\] is 1e\+300, too large for float32"):
+        fit(data=(np.array([[0, 1e300]] * 50), np.zeros(50, int)))
+    fit(epochs=np.int64(1))
+
+
+def test_a_loss_that_is_no_number_has_no_gradient(coordinator: dr.Coordinator, digits: dr.data.Split) -> None:
+    model = nn.Sequential(nn.Dense(10), dtype="float64").build((64,)).initialize()
+    assert model.values is not None
+    model.values[:] = 1e308
+    with pytest.raises(FloatingPointError, match="it has no gradient"):
+        coordinator.gradients(model, digits.train, shards=4)
+
+
+def test_a_refused_fit_leaves_the_model_as_it_was(coordinator: dr.Coordinator, digits: dr.data.Split) -> None:
+    model = nn.Sequential(nn.Dense(9))
+    with pytest.raises(dr.DataError):
+        coordinator.fit(model, digits.train, dr.optim.SGD(), epochs=1, batch_size=50, shards=4)
+    assert model.input_shape is None
 
 
 def test_what_does_not_fit_together_is_refused_before_anything_is_done(
