@@ -170,9 +170,7 @@ def train(
             save_model(model, save)
         test = coordinator.evaluate(model, data.test)
         if not np.isfinite(test.loss):
-            raise TrainingDiverged(
-                f"The loss on unseen samples is {test.loss}. Lower the learning rate, or warm it up."
-            )
+            raise TrainingDiverged(f"The loss on unseen samples is {test.loss}. Lower the learning rate.")
         if report:
             numbers = _report(coordinator, model, result, shards or coordinator.workers, seed)
             numbers |= {"test_loss": test.loss, "test_accuracy": test.accuracy}
