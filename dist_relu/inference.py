@@ -13,7 +13,7 @@ import numpy as np
 
 from dist_relu.arrays import Array
 from dist_relu.collectives.memory import Handle, attach
-from dist_relu.kernels import layers as kernels
+from dist_relu.kernels.activations import relu as pair
 from dist_relu.nn import Loss, PlainRun, Sequential
 from dist_relu.partition import bounds
 from dist_relu.worker import World
@@ -97,10 +97,10 @@ def relu(world: World, request: ReluRequest) -> None:
     for partition in mine:
         rows = slice(*bounds(len(x), request.partitions)[partition])
         if request.dy is None:
-            kernels.relu(x[rows].reshape(-1), result[rows].reshape(-1))
+            pair.forward(x[rows].reshape(-1), result[rows].reshape(-1))
         else:
             result[rows] = attach(request.dy)[rows]
-            kernels.relu_backward(result[rows].reshape(-1), x[rows].reshape(-1))
+            pair.backward(result[rows].reshape(-1), x[rows].reshape(-1))
 
 
 def _my_blocks(world: World, num_rows: int) -> Iterator[tuple[int, slice]]:

@@ -10,9 +10,11 @@ two. Where y is enough it is y, since then a layer can compute in place. All pai
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, final
+
+import numpy as np
 
 from dist_relu.arrays import Array
 from dist_relu.kernels.elementary import clamp, decay, exp, expm1, log1p, normal_cdf, normal_density
@@ -24,10 +26,22 @@ from dist_relu.kernels.update import add
 Scalar = Callable[..., float]
 Kernel = Callable[..., None]
 
-# What the loops below are specialised with.
-value: Scalar
-slope: Scalar
-kept: Scalar
+# What stands for the scalars of an activation in the loops below.
+
+
+def value(x: float, *arguments: float) -> float:
+    """y from x."""
+    raise NotImplementedError
+
+
+def slope(kept: float, *arguments: float) -> float:
+    """dy/dx from x or y."""
+    raise NotImplementedError
+
+
+def kept_of(x: float) -> float:
+    """What the slope is a function of, x or y, from x."""
+    raise NotImplementedError
 
 
 def forward(x: Array, y: Array, *arguments: float) -> None:
@@ -104,7 +118,7 @@ def gate_backward(dy: Array, x: Array, dx: Array) -> None:
         for k in range(width):
             da[k] = d[k] * value(b[k])
         for k in range(width):
-            db[k] = _times(d[k] * a[k], slope(kept(b[k])))
+            db[k] = _times(d[k] * a[k], slope(kept_of(b[k])))
 
 
 @scalar
@@ -116,12 +130,11 @@ def _same(x: float) -> float:
 class Activation:
     """A pair of value and slope, and its kernels, each compiled when it is first used.
 
-    parameters: of the value beside x, with their defaults.  keeps_output: whether the slope is one of the output.
+    keeps_output: whether the slope is a function of the output.
     """
 
     def __init__(self, value: Scalar) -> None:
         self.name = value.__name__
-        self.parameters = list(inspect.signature(value).parameters.values())[1:]
         self._value = scalar(value)
 
     def slope(self, slope: Scalar) -> None:
@@ -129,9 +142,13 @@ class Activation:
         self._slope = scalar(slope)
         self.keeps_output = next(iter(inspect.signature(slope).parameters)) == "y"
 
+    def in_dtype(self, dtype: np.dtype[Any], arguments: Sequence[float]) -> list[Any]:
+        """The arguments as kernels take them."""
+        return [dtype.type(argument) for argument in arguments]
+
     def _specialise(self, loop: Kernel) -> Kernel:
-        kept = self._value if self.keeps_output else _same
-        return specialise(loop, f"{self.name}_{loop.__name__}", value=self._value, slope=self._slope, kept=kept)
+        kept_of = self._value if self.keeps_output else _same
+        return specialise(loop, f"{self.name}_{loop.__name__}", value=self._value, slope=self._slope, kept_of=kept_of)
 
     @cached_property
     def forward(self) -> Kernel:
@@ -178,7 +195,7 @@ def _(y: float) -> float:
 
 
 @Activation
-def leaky_relu(x: float, negative_slope: float = 0.01) -> float:
+def leaky_relu(x: float, negative_slope: float) -> float:
     """max(x, 0) + negative_slope min(x, 0).  Maas et al. (2013)."""
     return x if x > 0.0 else negative_slope * x
 
@@ -222,7 +239,7 @@ def _(x: float) -> float:
 
 
 @Activation
-def elu(x: float, alpha: float = 1.0) -> float:
+def elu(x: float, alpha: float) -> float:
     """x where x > 0, else alpha (eˣ - 1).  Clevert et al. (2016)."""
     return x if x > 0.0 else alpha * expm1(x)
 
@@ -244,7 +261,7 @@ def _(x: float) -> float:
 
 
 @Activation
-def celu(x: float, alpha: float = 1.0) -> float:
+def celu(x: float, alpha: float) -> float:
     """x where x > 0, else alpha (exp(x / alpha) - 1), which has no kink.  Barron (2017)."""
     return x if x > 0.0 else alpha * expm1(x / alpha)
 
@@ -274,7 +291,7 @@ def gelu(x: float) -> float:
 
 @gelu.slope
 def _(x: float) -> float:
-    return fma(_bounded(x), normal_density(x), normal_cdf(x))
+    return fma(_bounded(x), normal_density(x), normal_cdf(x))  # type: ignore[no-any-return]
 
 
 @Activation
@@ -334,7 +351,7 @@ def _(x: float) -> float:
 
 
 @Activation
-def softplus(x: float, beta: float = 1.0, threshold: float = 20.0) -> float:
+def softplus(x: float, beta: float, threshold: float) -> float:
     """ln(1 + exp(beta x)) / beta, and x where beta x > threshold.  Dugas et al. (2001)."""
     z = beta * x
     return x if z > threshold else ((z if z > 0.0 else 0.0) + log1p(decay(abs(z)))) / beta
@@ -369,7 +386,7 @@ def _(x: float) -> float:
 
 
 @Activation
-def hardtanh(x: float, min_val: float = -1.0, max_val: float = 1.0) -> float:
+def hardtanh(x: float, min_val: float, max_val: float) -> float:
     """x, at least min_val and at most max_val.  Collobert (2004)."""
     return clamp(x, min_val, max_val)
 
@@ -399,3 +416,31 @@ def tanh(x: float) -> float:
 @tanh.slope
 def _(y: float) -> float:
     return 1.0 - y * y
+
+
+ELEMENTWISE = [
+    relu,
+    leaky_relu,
+    relu6,
+    threshold,
+    squared_relu,
+    elu,
+    selu,
+    celu,
+    gelu,
+    silu,
+    mish,
+    softplus,
+    hardswish,
+    hardsigmoid,
+    hardtanh,
+    sigmoid,
+    tanh,
+]
+
+
+def gelu_by_name(approximate: str) -> Activation:
+    """GELU as PyTorch's argument `approximate` says.  Raises ValueError for another word."""
+    if approximate not in ("none", "tanh"):
+        raise ValueError(f"gelu(approximate={approximate!r}): expected 'none' or 'tanh'.")
+    return gelu_tanh if approximate == "tanh" else gelu

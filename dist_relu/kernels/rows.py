@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from math import log
 
+import numpy as np
+
 from dist_relu.arrays import Array
 from dist_relu.kernels.compile import kernel
 from dist_relu.kernels.elementary import exp
 from dist_relu.kernels.scalars import add_in_lanes, maximum
+
+_REPEATED_SIZE = 1024
 
 
 @kernel
@@ -73,6 +77,11 @@ def log_softmax_backward(dy: Array, y: Array) -> None:
             d[k] -= exp(row[k]) * total
 
 
+def repeated(weights: Array) -> Array:
+    """The weights (C,) of `prelu` over and over, for long inner loops; (W,), W a multiple of C."""
+    return np.tile(weights, -(-_REPEATED_SIZE // weights.size))
+
+
 @kernel
 def prelu(x: Array, weights: Array, y: Array) -> None:
     """y = x where x > 0, else weight · x; x, y: (n,), weights: (W,), repeated along x.  He et al. (2015)."""
@@ -96,6 +105,20 @@ def prelu_backward(dy: Array, x: Array, weights: Array, totals: Array) -> None:
             product, weighted = s * v, weights[k] * v
             totals[k] += zero if s > 0 else product
             d[k] = v + zero if s > 0 else weighted
+
+
+@kernel
+def rrelu(x: Array, factors: Array, y: Array, lower: float, width: float) -> None:
+    """y = factor · x, with a factor of 1 where x > 0, else lower + width · u; all (n,).  Xu et al. (2015).
+
+    factors: the numbers u from [0, 1), of which the factors are made in place.
+    """
+    one = x.dtype.type(1)
+    for i in range(x.shape[0]):
+        slope = lower + width * factors[i]
+        factors[i] = one if x[i] > 0 else slope
+    for i in range(x.shape[0]):
+        y[i] = factors[i] * x[i]
 
 
 @kernel
