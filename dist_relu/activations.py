@@ -22,7 +22,7 @@ import numpy.typing as npt
 from dist_relu.arrays import Array
 from dist_relu.kernels import activations as kernels
 from dist_relu.kernels import rows as row_kernels
-from dist_relu.kernels.activations import Activation
+from dist_relu.kernels.elementwise import Activation
 
 
 def relu(x: npt.ArrayLike) -> Array:

@@ -188,5 +188,5 @@ def normal_cdf(x: float) -> float:
     """Φ(x) = (1 + erf(x/√2)) / 2, with all digits in the lower tail too."""
     a = abs(x)
     w = 1.0 / ((39.0 if a > 39.0 else a) + 4.0)
-    tail = _gauss(x) * w * _normal_tail(fma(-8.0, w, 1.0))
+    tail: float = _gauss(x) * w * _normal_tail(fma(-8.0, w, 1.0))
     return tail if x < 0.0 else 1.0 - tail

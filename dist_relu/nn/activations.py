@@ -9,7 +9,7 @@ from typing import Literal, final
 
 from dist_relu.arrays import Array
 from dist_relu.kernels import activations as kernels
-from dist_relu.kernels.activations import Activation
+from dist_relu.kernels.elementwise import Activation
 from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
 
 Arguments = tuple[float, ...]

@@ -15,7 +15,7 @@ import numpy as np
 
 from dist_relu.arrays import Array
 from dist_relu.kernels import activations, rows
-from dist_relu.kernels.activations import Activation
+from dist_relu.kernels.elementwise import Activation
 from dist_relu.nn.initializers import Initializer
 from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
 
