@@ -13,7 +13,7 @@ import numpy as np
 
 from dist_relu.arrays import Array
 from dist_relu.collectives.memory import Handle, attach
-from dist_relu.kernels import layers as kernels
+from dist_relu.kernels.activations import relu as pair
 from dist_relu.nn import Loss, PlainRun, Sequential
 from dist_relu.partition import bounds
 from dist_relu.worker import World
@@ -97,10 +97,10 @@ def relu(world: World, request: ReluRequest) -> None:
     first, stop = bounds(request.partitions, world.size)[world.rank]
     for start, end in bounds(len(x), request.partitions)[first:stop]:
         if dy is None:
-            kernels.relu(x[start:end], result[start:end])
+            pair.forward(x[start:end], result[start:end])
         else:
             result[start:end] = dy[start:end]
-            kernels.relu_backward(result[start:end], x[start:end])
+            pair.backward(result[start:end], x[start:end])
 
 
 def _my_blocks(world: World, num_rows: int) -> Iterator[tuple[int, slice]]:

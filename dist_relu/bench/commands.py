@@ -89,6 +89,27 @@ def _check_installed(package: str) -> None:
         raise click.UsageError(f"--peer {package}: not installed. Install it: pip install 'dist_relu[peers]'.")
 
 
+@bench.command()
+@click.option("--peer", type=click.Choice(["torch"]), help="Whom to time beside us.")
+@click.option("--rounds", type=click.IntRange(1), default=15, show_default=True)
+@json_option
+def kernels(peer: str | None, rounds: int, path: Path | None) -> None:
+    """Every activation forward and backward on 16 MB, beside the machine's copy bandwidth."""
+    from dist_relu.bench import kernels as benchmark
+
+    timings = benchmark.run(peer, rounds)
+    table = Table("activation", "direction", "dist_relu ms", "of copy bandwidth", "torch ms", "torch/ours")
+    table.title = "float32, 16 MB, one thread, median"
+    for t in timings:
+        theirs = ["", ""]
+        if t.torch_ms is not None:
+            theirs = [f"{t.torch_ms:.2f}{'*' if t.fresh else ' '}", f"{t.torch_ms / t.ours_ms:.2f}"]
+        table.add_row(t.activation, t.direction, f"{t.ours_ms:.2f}", f"{t.copy_share:.0%}", *theirs)
+    _show(table, [asdict(timing) for timing in timings], path)
+    if peer:
+        click.echo("* allocates its result, for want of a variant that does not")
+
+
 def _show(table: Table, rows: list[dict[str, Any]], path: Path | None) -> None:
     for column in table.columns[1:]:
         column.justify = "right"

@@ -1,64 +1,233 @@
-"""Layers without parameters that work on every element or row."""
+"""Layers of a function of one number: of every element of their input, which may have any shape."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import final
+from dataclasses import dataclass
+from typing import Literal, final
 
 from dist_relu.arrays import Array
-from dist_relu.kernels import layers as kernels
+from dist_relu.kernels import activations as kernels
+from dist_relu.kernels.elementwise import Activation
 from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
 
-
-@final
-@dataclass(eq=False)
-class ReLU(Layer):
-    """y = max(x, 0), of any shape.  The derivative at 0 is 0.  Nair and Hinton (2010)."""
-
-    _y: Array = field(init=False, repr=False)
-
-    def build(self, input_shape: Shape) -> Shape:
-        return input_shape
-
-    def params(self) -> Sequence[Param]:
-        return []
-
-    def forward(self, x: Array, run: Run = PLAIN) -> Array:
-        self._y = run.empty(x.shape, x.dtype)
-        kernels.relu(x.reshape(-1), self._y.reshape(-1))
-        return self._y
-
-    def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
-        dx = run.own(dy)
-        kernels.relu_backward(dx.reshape(-1), self._y.reshape(-1))
-        return dx
+Arguments = tuple[float, ...]
 
 
-@final
-@dataclass(eq=False)
-class Softmax(Layer):
-    """y = exp(x) / Σ exp(x) over each row.  x, y: (N, K).
+class Elementwise(Layer):
+    """y = f(x), element by element.
 
-    For the output of a model that is used as probabilities; `CrossEntropy` wants the logits before it.
+    The final layers below name f and hold its arguments; how f is computed, and how it is fused with the layer before
+    it, is nobody's business but this class's and `dist_relu.nn.fusion`'s.
     """
 
-    _y: Array = field(init=False, repr=False)
+    _kept: Array
+
+    @abstractmethod
+    def function(self) -> tuple[Activation, Arguments]:
+        """f, and its arguments beside x."""
 
     def build(self, input_shape: Shape) -> Shape:
-        if len(input_shape) != 1:
-            raise ValueError(f"Softmax takes samples of one dimension, not of shape {input_shape}.")
         return input_shape
 
     def params(self) -> Sequence[Param]:
         return []
 
     def forward(self, x: Array, run: Run = PLAIN) -> Array:
-        self._y = run.empty(x.shape, x.dtype)
-        kernels.softmax(x, self._y)
-        return self._y
+        activation, arguments = self.function()
+        y = run.empty(x.shape, x.dtype)
+        activation.forward(x.reshape(-1), y.reshape(-1), *activation.in_dtype(x.dtype, arguments))
+        self._kept = y if activation.keeps_output else x
+        return y
 
     def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
-        dx = run.empty(dy.shape, dy.dtype)
-        kernels.softmax_backward(dy, self._y, dx)
+        activation, arguments = self.function()
+        dx = run.own(dy)
+        activation.backward(dx.reshape(-1), self._kept.reshape(-1), *activation.in_dtype(dx.dtype, arguments))
         return dx
+
+
+@final
+@dataclass(eq=False)
+class ReLU(Elementwise):
+    """max(x, 0).  The derivative at 0 is 0.  Nair and Hinton (2010)."""
+
+    def function(self) -> tuple[Activation, Arguments]:
+        return kernels.relu, ()
+
+
+@final
+@dataclass(eq=False)
+class LeakyReLU(Elementwise):
+    """x where x > 0, else negative_slope · x.  Maas et al. (2013)."""
+
+    negative_slope: float = 0.01
+
+    def function(self) -> tuple[Activation, Arguments]:
+        return kernels.leaky_relu, (self.negative_slope,)
+
+
+@final
+@dataclass(eq=False)
+class ReLU6(Elementwise):
+    """min(max(x, 0), 6).  Krizhevsky (2010)."""
+
+    def function(self) -> tuple[Activation, Arguments]:
+        return kernels.relu6, ()
+
+
+@final
+@dataclass(eq=False)
+class Threshold(Elementwise):
+    """x above the threshold, else `value`."""
+
+    threshold: float
+    value: float
+
+    def function(self) -> tuple[Activation, Arguments]:
+        return kernels.threshold, (self.threshold, self.value)
+
+
+@final
+@dataclass(eq=False)
+class SquaredReLU(Elementwise):
+    """max(x, 0)².  So et al. (2021)."""
+
+    def function(self) -> tuple[Activation, Arguments]:
+        return kernels.squared_relu, ()
+
+
+@final
+@dataclass(eq=False)
+class ELU(Elementwise):
+    """x where x > 0, else alpha (eˣ - 1).  Clevert et al. (2016)."""
+
+    alpha: float = 1.0
+
+    def function(self) -> tuple[Activation, Arguments]:
+        return kernels.elu, (self.alpha,)
+
+
+@final
+@dataclass(eq=False)
+class SELU(Elementwise):
+    """λ x where x > 0, else λ α (eˣ - 1): keeps mean 0 and variance 1.  Klambauer et al. (2017)."""
+
+    def function(self) -> tuple[Activation, Arguments]:
+        return kernels.selu, ()
+
+
+@final
+@dataclass(eq=False)
+class CELU(Elementwise):
+    """x where x > 0, else alpha (exp(x / alpha) - 1).  Barron (2017)."""
+
+    alpha: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.alpha == 0:
+            raise ValueError("CELU(alpha=0) divides by zero. Choose another alpha.")
+
+    def function(self) -> tuple[Activation, Arguments]:
+        return kernels.celu, (self.alpha,)
+
+
+@final
+@dataclass(eq=False)
+class GELU(Elementwise):
+    """x Φ(x), exactly or through tanh.  Hendrycks and Gimpel (2016)."""
+
+    approximate: Literal["none", "tanh"] = "none"
+
+    def __post_init__(self) -> None:
+        kernels.gelu_by_name(self.approximate)
+
+    def function(self) -> tuple[Activation, Arguments]:
+        return kernels.gelu_by_name(self.approximate), ()
+
+
+@final
+@dataclass(eq=False)
+class SiLU(Elementwise):
+    """x / (1 + e⁻ˣ), also called Swish.  Elfwing et al. (2018)."""
+
+    def function(self) -> tuple[Activation, Arguments]:
+        return kernels.silu, ()
+
+
+@final
+@dataclass(eq=False)
+class Mish(Elementwise):
+    """x tanh(ln(1 + eˣ)).  Misra (2019)."""
+
+    def function(self) -> tuple[Activation, Arguments]:
+        return kernels.mish, ()
+
+
+@final
+@dataclass(eq=False)
+class Softplus(Elementwise):
+    """ln(1 + exp(beta x)) / beta, and x where beta x > threshold.  Dugas et al. (2001)."""
+
+    beta: float = 1.0
+    threshold: float = 20.0
+
+    def __post_init__(self) -> None:
+        if self.beta == 0:
+            raise ValueError("Softplus(beta=0) divides by zero. Choose another beta.")
+
+    def function(self) -> tuple[Activation, Arguments]:
+        return kernels.softplus, (self.beta, self.threshold)
+
+
+@final
+@dataclass(eq=False)
+class Hardswish(Elementwise):
+    """x relu6(x + 3) / 6.  Howard et al. (2019)."""
+
+    def function(self) -> tuple[Activation, Arguments]:
+        return kernels.hardswish, ()
+
+
+@final
+@dataclass(eq=False)
+class Hardsigmoid(Elementwise):
+    """relu6(x + 3) / 6.  Courbariaux et al. (2015)."""
+
+    def function(self) -> tuple[Activation, Arguments]:
+        return kernels.hardsigmoid, ()
+
+
+@final
+@dataclass(eq=False)
+class Hardtanh(Elementwise):
+    """x, at least min_val and at most max_val.  Collobert (2004)."""
+
+    min_val: float = -1.0
+    max_val: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.min_val >= self.max_val:
+            raise ValueError(f"Hardtanh(min_val={self.min_val}, max_val={self.max_val}): min_val must be smaller.")
+
+    def function(self) -> tuple[Activation, Arguments]:
+        return kernels.hardtanh, (self.min_val, self.max_val)
+
+
+@final
+@dataclass(eq=False)
+class Sigmoid(Elementwise):
+    """1 / (1 + e⁻ˣ)."""
+
+    def function(self) -> tuple[Activation, Arguments]:
+        return kernels.sigmoid, ()
+
+
+@final
+@dataclass(eq=False)
+class Tanh(Elementwise):
+    """(eˣ - e⁻ˣ) / (eˣ + e⁻ˣ)."""
+
+    def function(self) -> tuple[Activation, Arguments]:
+        return kernels.tanh, ()

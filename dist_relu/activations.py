@@ -1,0 +1,320 @@
+"""Activation functions of arrays, and their derivatives.
+
+    y = activations.leaky_relu(x, negative_slope=0.1)
+    dy_dx = activations.derivative("leaky_relu", x, negative_slope=0.1)
+    y, dy_dx = activations.value_and_derivative("leaky_relu", x, negative_slope=0.1)
+
+Every function takes an array of float32 or float64, of any shape and memory layout, and returns a new one of the same
+dtype; other dtypes raise TypeError. Names, arguments and defaults are those of `torch.nn.functional` where it has the
+function. NaN goes through, infinities give limits, nothing overflows on the way.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from dist_relu.arrays import Array
+from dist_relu.kernels import activations as kernels
+from dist_relu.kernels import rows as row_kernels
+from dist_relu.kernels.elementwise import Activation
+
+
+def relu(x: npt.ArrayLike) -> Array:
+    """max(x, 0).  Its derivative at 0 is 0.  Nair and Hinton (2010)."""
+    return _value(kernels.relu, x)
+
+
+def leaky_relu(x: npt.ArrayLike, negative_slope: float = 0.01) -> Array:
+    """x where x > 0, else negative_slope · x.  Maas et al. (2013)."""
+    return _value(kernels.leaky_relu, x, negative_slope)
+
+
+def prelu(x: npt.ArrayLike, weight: npt.ArrayLike) -> Array:
+    """x where x > 0, else weight · x; weight: one number, or (C,) for the C channels on x's last axis.
+
+    He et al. (2015).  Raises ValueError when the shapes don't suit each other.
+    """
+    x = _floats("prelu", x)
+    weights, y = _prelu_weight(x, weight), np.empty_like(x)
+    if x.size:
+        row_kernels.prelu(x.reshape(-1), row_kernels.repeated(weights), y.reshape(-1))
+    return y
+
+
+def rrelu(
+    x: npt.ArrayLike,
+    lower: float = 1 / 8,
+    upper: float = 1 / 3,
+    training: bool = False,
+    rng: np.random.Generator | None = None,
+) -> Array:
+    """x where x > 0, else slope · x; in training each slope is drawn from U(lower, upper), else it is their mean.
+
+    Xu et al. (2015).  Raises ValueError in training without `rng`, since there is no global source of randomness.
+    """
+    if not training:
+        return _value(kernels.leaky_relu, x, (lower + upper) / 2, name="rrelu")
+    if rng is None:
+        raise ValueError("rrelu(training=True) draws random slopes. Pass rng=numpy.random.default_rng(seed).")
+    x = _floats("rrelu", x)
+    y, factors, number = np.empty_like(x), rng.random(x.shape, x.dtype), x.dtype.type
+    row_kernels.rrelu(x.reshape(-1), factors.reshape(-1), y.reshape(-1), number(lower), number(upper - lower))
+    return y
+
+
+def relu6(x: npt.ArrayLike) -> Array:
+    """min(max(x, 0), 6).  Krizhevsky (2010)."""
+    return _value(kernels.relu6, x)
+
+
+def threshold(x: npt.ArrayLike, threshold: float, value: float) -> Array:
+    """x above the threshold, else `value`."""
+    return _value(kernels.threshold, x, threshold, value)
+
+
+def crelu(x: npt.ArrayLike, dim: int = -1) -> Array:
+    """max(x, 0) and max(-x, 0), one after the other along `dim`, which becomes twice as long.  Shang et al. (2016)."""
+    rows = _rows("crelu", x, dim)
+    y = np.empty((*rows.shape[:-1], 2 * rows.shape[-1]), rows.dtype)
+    row_kernels.crelu(_flat_rows(rows), _flat_rows(y))
+    return np.moveaxis(y, -1, dim)
+
+
+def squared_relu(x: npt.ArrayLike) -> Array:
+    """max(x, 0)².  So et al. (2021)."""
+    return _value(kernels.squared_relu, x)
+
+
+def elu(x: npt.ArrayLike, alpha: float = 1.0) -> Array:
+    """x where x > 0, else alpha (eˣ - 1).  Clevert et al. (2016)."""
+    return _value(kernels.elu, x, alpha)
+
+
+def selu(x: npt.ArrayLike) -> Array:
+    """λ x where x > 0, else λ α (eˣ - 1), with λ = 1.0507… and α = 1.6732….  Klambauer et al. (2017)."""
+    return _value(kernels.selu, x)
+
+
+def celu(x: npt.ArrayLike, alpha: float = 1.0) -> Array:
+    """x where x > 0, else alpha (exp(x / alpha) - 1).  Barron (2017)."""
+    return _value(kernels.celu, x, alpha)
+
+
+def gelu(x: npt.ArrayLike, approximate: Literal["none", "tanh"] = "none") -> Array:
+    """x Φ(x), exactly or through tanh.  Hendrycks and Gimpel (2016)."""
+    return _value(kernels.gelu_by_name(approximate), x, name="gelu")
+
+
+def silu(x: npt.ArrayLike) -> Array:
+    """x / (1 + e⁻ˣ), also called Swish.  Elfwing et al. (2018)."""
+    return _value(kernels.silu, x)
+
+
+def mish(x: npt.ArrayLike) -> Array:
+    """x tanh(ln(1 + eˣ)).  Misra (2019)."""
+    return _value(kernels.mish, x)
+
+
+def softplus(x: npt.ArrayLike, beta: float = 1.0, threshold: float = 20.0) -> Array:
+    """ln(1 + exp(beta x)) / beta, and x where beta x > threshold.  Dugas et al. (2001)."""
+    return _value(kernels.softplus, x, beta, threshold)
+
+
+def hardswish(x: npt.ArrayLike) -> Array:
+    """x relu6(x + 3) / 6.  Howard et al. (2019)."""
+    return _value(kernels.hardswish, x)
+
+
+def hardsigmoid(x: npt.ArrayLike) -> Array:
+    """relu6(x + 3) / 6.  Courbariaux et al. (2015)."""
+    return _value(kernels.hardsigmoid, x)
+
+
+def hardtanh(x: npt.ArrayLike, min_val: float = -1.0, max_val: float = 1.0) -> Array:
+    """x, at least min_val and at most max_val.  Collobert (2004)."""
+    return _value(kernels.hardtanh, x, min_val, max_val)
+
+
+def sigmoid(x: npt.ArrayLike) -> Array:
+    """1 / (1 + e⁻ˣ)."""
+    return _value(kernels.sigmoid, x)
+
+
+def tanh(x: npt.ArrayLike) -> Array:
+    """(eˣ - e⁻ˣ) / (eˣ + e⁻ˣ)."""
+    return _value(kernels.tanh, x)
+
+
+def softmax(x: npt.ArrayLike, dim: int = -1) -> Array:
+    """exp(x) / Σ exp(x), the sum along `dim`."""
+    return _by_rows("softmax", row_kernels.softmax, x, dim)
+
+
+def log_softmax(x: npt.ArrayLike, dim: int = -1) -> Array:
+    """x - ln Σ exp(x), the sum along `dim`."""
+    return _by_rows("log_softmax", row_kernels.log_softmax, x, dim)
+
+
+def glu(x: npt.ArrayLike, dim: int = -1) -> Array:
+    """a σ(b) for the halves a, b of x along `dim`.  Dauphin et al. (2017)."""
+    return _gate("glu", kernels.sigmoid, x, dim)
+
+
+def reglu(x: npt.ArrayLike, dim: int = -1) -> Array:
+    """a max(b, 0) for the halves a, b of x along `dim`.  Shazeer (2020)."""
+    return _gate("reglu", kernels.relu, x, dim)
+
+
+def swiglu(x: npt.ArrayLike, dim: int = -1) -> Array:
+    """a silu(b) for the halves a, b of x along `dim`.  Shazeer (2020)."""
+    return _gate("swiglu", kernels.silu, x, dim)
+
+
+def derivative(name: str, x: npt.ArrayLike, **arguments: Any) -> Array:
+    """The derivative of the function `name` at x; see `value_and_derivative`."""
+    return value_and_derivative(name, x, **arguments)[1]
+
+
+def value_and_derivative(name: str, x: npt.ArrayLike, **arguments: Any) -> tuple[Array, Array]:
+    """y, and the derivative of each element of y by the element of x that it comes from, in the shape of x.
+
+    What is not one number to one number:
+    softmax, log_softmax: the Jacobian (…, K, K), ∂yᵢ/∂xⱼ at […, i, j]; `dim` becomes the last two axes.
+    crelu: in the shape of y.
+    glu, reglu, swiglu: in the shape of x: for each element of either half, the derivative of the output it goes into.
+    prelu: by x.  rrelu: without `training`, since its slopes are drawn anew.
+
+    Raises ValueError for an unknown name, TypeError for an argument that the function does not take.
+    """
+    if name not in _DERIVATIVES:
+        raise ValueError(f"No activation is called {name!r}. There are {', '.join(sorted(_DERIVATIVES))}.")
+    function: Callable[..., Array] = globals()[name]
+    try:
+        bound = inspect.signature(function).bind(_floats(name, x), **arguments)
+    except TypeError as error:
+        raise TypeError(f"{name}(): {error}") from None
+    bound.apply_defaults()
+    y = function(*bound.args)
+    return y, _DERIVATIVES[name](y, *bound.args)
+
+
+def _floats(name: str, x: npt.ArrayLike) -> Array:
+    """x as a C-contiguous array of float32 or float64."""
+    array = np.asarray(x)
+    if array.dtype not in (np.float32, np.float64):
+        raise TypeError(
+            f"{name} computes in float32 or float64, not in {array.dtype}. Convert x first: x.astype('float32')."
+        )
+    return np.asarray(array, order="C")
+
+
+def _value(activation: Activation, x: npt.ArrayLike, *arguments: float, name: str = "") -> Array:
+    x = _floats(name or activation.name, x)
+    y = np.empty_like(x)
+    activation.forward(x.reshape(-1), y.reshape(-1), *activation.in_dtype(x.dtype, arguments))
+    return y
+
+
+def _slope(activation: Activation, y: Array, x: Array, *arguments: float) -> Array:
+    slopes = np.ones_like(x)
+    kept = y if activation.keeps_output else x
+    activation.backward(slopes.reshape(-1), kept.reshape(-1), *activation.in_dtype(x.dtype, arguments))
+    return slopes
+
+
+def _prelu_weight(x: Array, weight: npt.ArrayLike) -> Array:
+    weights = np.asarray(weight, x.dtype).reshape(-1)
+    channels = x.shape[-1] if x.ndim else 1
+    if weights.size not in (1, channels):
+        raise ValueError(f"prelu: weight has {weights.size} elements; expected 1, or {channels} as x's last axis.")
+    return weights
+
+
+def _prelu_slope(y: Array, x: Array, weight: npt.ArrayLike) -> Array:
+    return np.where(x > 0, x.dtype.type(1), np.broadcast_to(_prelu_weight(x, weight), x.shape))
+
+
+def _rrelu_slope(y: Array, x: Array, lower: float, upper: float, training: bool, rng: object) -> Array:
+    if training:
+        raise ValueError("rrelu draws its slopes anew in training, so it has no derivative to return.")
+    return _slope(kernels.leaky_relu, y, x, (lower + upper) / 2)
+
+
+def _rows(name: str, x: npt.ArrayLike, dim: int) -> Array:
+    """x with `dim` as its last axis, contiguous."""
+    x = _floats(name, x)
+    if x.ndim == 0:
+        raise ValueError(f"{name} works along an axis, but x is a single number.")
+    return np.ascontiguousarray(np.moveaxis(x, dim, -1))
+
+
+def _flat_rows(x: Array) -> Array:
+    return x.reshape(int(np.prod(x.shape[:-1])), x.shape[-1])
+
+
+def _by_rows(name: str, kernel: Callable[[Array, Array], None], x: npt.ArrayLike, dim: int) -> Array:
+    rows = _rows(name, x, dim)
+    y = np.empty_like(rows)
+    if rows.size:
+        kernel(_flat_rows(rows), _flat_rows(y))
+    return np.moveaxis(y, -1, dim)
+
+
+def _softmax_jacobian(y: Array, x: Array, dim: int) -> Array:
+    p = np.moveaxis(y, dim, -1)
+    jacobian: Array = p[..., :, None] * (np.eye(p.shape[-1], dtype=p.dtype) - p[..., None, :])
+    return jacobian
+
+
+def _log_softmax_jacobian(y: Array, x: Array, dim: int) -> Array:
+    p = np.exp(np.moveaxis(y, dim, -1))
+    jacobian: Array = np.eye(p.shape[-1], dtype=p.dtype) - p[..., None, :]
+    return jacobian
+
+
+def _halved(name: str, x: npt.ArrayLike, dim: int) -> Array:
+    rows = _rows(name, x, dim)
+    if rows.shape[-1] % 2:
+        raise ValueError(f"{name} takes x apart into halves, but axis {dim} has {rows.shape[-1]} elements.")
+    return rows
+
+
+def _gate(name: str, activation: Activation, x: npt.ArrayLike, dim: int) -> Array:
+    rows = _halved(name, x, dim)
+    y = np.empty((*rows.shape[:-1], rows.shape[-1] // 2), rows.dtype)
+    activation.gate(_flat_rows(rows), _flat_rows(y))
+    return np.moveaxis(y, -1, dim)
+
+
+def _gate_slope(name: str, activation: Activation, y: Array, x: Array, dim: int) -> Array:
+    rows = _halved(name, x, dim)
+    slopes = np.empty_like(rows)
+    dy = np.ones((*rows.shape[:-1], rows.shape[-1] // 2), rows.dtype)
+    activation.gate_backward(_flat_rows(dy), _flat_rows(rows), _flat_rows(slopes))
+    return np.moveaxis(slopes, -1, dim)
+
+
+def _crelu_slope(y: Array, x: Array, dim: int) -> Array:
+    above, below = np.split(np.where(y <= 0, y.dtype.type(0), y.dtype.type(1)), 2, axis=dim)
+    return np.concatenate([above, -below], axis=dim)
+
+
+_DERIVATIVES: dict[str, Callable[..., Array]] = {
+    **{activation.name: partial(_slope, activation) for activation in kernels.ELEMENTWISE},
+    "gelu": lambda y, x, approximate: _slope(kernels.gelu_by_name(approximate), y, x),
+    "prelu": _prelu_slope,
+    "rrelu": _rrelu_slope,
+    "crelu": _crelu_slope,
+    "softmax": _softmax_jacobian,
+    "log_softmax": _log_softmax_jacobian,
+    "glu": partial(_gate_slope, "glu", kernels.sigmoid),
+    "reglu": partial(_gate_slope, "reglu", kernels.relu),
+    "swiglu": partial(_gate_slope, "swiglu", kernels.silu),
+}
+"""From y, x and the further arguments of the function of that name."""

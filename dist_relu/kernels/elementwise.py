@@ -1,0 +1,179 @@
+"""Loops over arrays around a pair of scalars, value and slope, and the pair as one object.
+
+A slope is a function of the input x or of the output y, as its first argument says; so a layer keeps just one of the
+two. Where y is enough it is y, since then a layer can compute in place.
+
+`n` elements, `N` samples, `K` units. Arrays of a call have one dtype, and arguments are numbers of that dtype.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any, final
+
+import numpy as np
+
+from dist_relu.arrays import Array
+from dist_relu.kernels.scalars import scalar, specialise
+from dist_relu.kernels.update import add
+
+Scalar = Callable[..., float]
+Kernel = Callable[..., None]
+
+# What stands for the scalars of an activation in the loops below.
+
+
+def value(x: float, *arguments: float) -> float:
+    """y from x."""
+    raise NotImplementedError
+
+
+def slope(kept: float, *arguments: float) -> float:
+    """dy/dx from x or y."""
+    raise NotImplementedError
+
+
+def kept_of(x: float) -> float:
+    """What the slope is a function of, x or y, from x."""
+    raise NotImplementedError
+
+
+def forward(x: Array, y: Array, *arguments: float) -> None:
+    """y = value(x); both (n,)."""
+    for i in range(x.shape[0]):
+        y[i] = value(x[i], *arguments)
+
+
+@scalar
+def _times(dy: float, slope: float) -> float:
+    """dy · slope, and 0 wherever the slope is 0, even for an infinite dy.
+
+    Adding 0 changes nothing but -0.0: without it LLVM sees that dy stays as it is where the slope is 1 and stores the
+    zeros only, through a mask, which is slow.
+    """
+    return 0.0 if slope == 0.0 else dy * slope + 0.0
+
+
+def backward(dy: Array, kept: Array, *arguments: float) -> None:
+    """dy = dy · slope(kept) in place; both (n,).
+
+    In place because a loop whose output may overlap another input is not vectorised.
+    """
+    for i in range(dy.shape[0]):
+        dy[i] = _times(dy[i], slope(kept[i], *arguments))
+
+
+def add_bias(z: Array, bias: Array, *arguments: float) -> None:
+    """z = value(z + bias) in place; z: (N, K), bias: (K,)."""
+    for n in range(z.shape[0]):
+        for k in range(z.shape[1]):
+            z[n, k] = value(z[n, k] + bias[k], *arguments)
+
+
+def backward_sum_rows(dy: Array, y: Array, total: Array, *arguments: float) -> None:
+    """`backward` from the output, and total = the sum of the rows of the result; dy, y: (N, K), total: (K,)."""
+    total[:] = 0
+    for n in range(dy.shape[0]):
+        for k in range(dy.shape[1]):
+            dy[n, k] = _times(dy[n, k], slope(y[n, k], *arguments))
+        add(total, dy[n])
+
+
+def add_bias_into(z: Array, bias: Array, y: Array, *arguments: float) -> None:
+    """y = value(z + bias); z, y: (N, K), bias: (K,)."""
+    for n in range(z.shape[0]):
+        for k in range(z.shape[1]):
+            y[n, k] = value(z[n, k] + bias[k], *arguments)
+
+
+def add_bias_backward_sum_rows(dy: Array, z: Array, bias: Array, total: Array, *arguments: float) -> None:
+    """`backward` from the input z + bias, and total = the sum of the rows of the result; total: (K,)."""
+    total[:] = 0
+    for n in range(dy.shape[0]):
+        for k in range(dy.shape[1]):
+            dy[n, k] = _times(dy[n, k], slope(z[n, k] + bias[k], *arguments))
+        add(total, dy[n])
+
+
+def gate(x: Array, y: Array) -> None:
+    """y = a · value(b) for the halves a, b of the rows of x; x: (N, 2K), y: (N, K)."""
+    width = y.shape[1]
+    for n in range(y.shape[0]):
+        a, b, out = x[n, :width], x[n, width:], y[n]
+        for k in range(width):
+            out[k] = a[k] * value(b[k])
+
+
+def gate_backward(dy: Array, x: Array, dx: Array) -> None:
+    """dx = the gradient of the rows a, b of `gate` from that of its output; dx: (N, 2K), not x."""
+    width = dy.shape[1]
+    for n in range(dy.shape[0]):
+        d, a, b, da, db = dy[n], x[n, :width], x[n, width:], dx[n, :width], dx[n, width:]
+        for k in range(width):
+            da[k] = d[k] * value(b[k])
+        for k in range(width):
+            db[k] = _times(d[k] * a[k], slope(kept_of(b[k])))
+
+
+@scalar
+def _same(x: float) -> float:
+    return x
+
+
+@final
+class Activation:
+    """A pair of value and slope, and its kernels, each compiled when it is first used.
+
+    keeps_output: whether the slope is a function of the output.
+    """
+
+    def __init__(self, value: Scalar) -> None:
+        self.name = value.__name__
+        self._value = scalar(value)
+
+    def slope(self, slope: Scalar) -> None:
+        """Take `slope` as the derivative: a function of x or of y, and of the same further arguments."""
+        self._slope = scalar(slope)
+        self.keeps_output = next(iter(inspect.signature(slope).parameters)) == "y"
+
+    def in_dtype(self, dtype: np.dtype[Any], arguments: Sequence[float]) -> list[Any]:
+        """The arguments as kernels take them."""
+        return [dtype.type(argument) for argument in arguments]
+
+    def _specialise(self, loop: Kernel) -> Kernel:
+        kept_of = self._value if self.keeps_output else _same
+        return specialise(loop, f"{self.name}_{loop.__name__}", value=self._value, slope=self._slope, kept_of=kept_of)
+
+    @cached_property
+    def forward(self) -> Kernel:
+        return self._specialise(forward)
+
+    @cached_property
+    def backward(self) -> Kernel:
+        return self._specialise(backward)
+
+    @cached_property
+    def add_bias(self) -> Kernel:
+        return self._specialise(add_bias)
+
+    @cached_property
+    def backward_sum_rows(self) -> Kernel:
+        return self._specialise(backward_sum_rows)
+
+    @cached_property
+    def add_bias_into(self) -> Kernel:
+        return self._specialise(add_bias_into)
+
+    @cached_property
+    def add_bias_backward_sum_rows(self) -> Kernel:
+        return self._specialise(add_bias_backward_sum_rows)
+
+    @cached_property
+    def gate(self) -> Kernel:
+        return self._specialise(gate)
+
+    @cached_property
+    def gate_backward(self) -> Kernel:
+        return self._specialise(gate_backward)

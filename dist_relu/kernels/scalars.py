@@ -1,0 +1,159 @@
+"""From functions of numbers to loops over arrays.
+
+A `scalar` is written once, in plain Python, and compiled into whatever kernel calls it, in the precision of its first
+argument. A loop over arrays is written once too, around functions that it knows by name only, and made into a kernel
+for each of them by `specialise`.
+
+Numba looks for changes in a kernel's own file only. So the names of specialised kernels tell the state of all files
+beside this one; after an edit of a scalar that other kernels call, remove the caches (`make clean`).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FunctionType
+from typing import Any, TypeVar
+from zlib import crc32
+
+import numpy as np
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic, overload
+
+from dist_relu.kernels.compile import kernel
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_SOURCES = crc32(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))))
+
+_OPTIONS = {"error_model": "numpy", "forceinline": True}  # a call that stays a call is not vectorised
+
+
+def scalar(function: F) -> F:
+    """Let kernels call `function`, whose float literals take the type of its first argument.
+
+    To Numba `0.5 * x` is float64 even where x is float32; so the literals are replaced before it sees them. Numbers
+    that are not literals (globals) would not be.
+    """
+    code = function.__code__
+
+    def typed(first: Any, *_: Any) -> Callable[..., Any]:
+        literal = np.dtype(str(first)).type
+        constants = tuple(literal(value) if type(value) is float else value for value in code.co_consts)
+        return FunctionType(code.replace(co_consts=constants), function.__globals__, code.co_name)
+
+    # Numba compares the two, and knows neither annotations nor defaults.
+    typed.__signature__ = inspect.signature(FunctionType(code, {}))  # type: ignore[attr-defined]
+    overload(function, jit_options=_OPTIONS)(typed)
+    return function
+
+
+def specialise(loop: Callable[..., Any], name: str, **functions: Callable[..., Any]) -> Callable[..., None]:
+    """The kernel `name`: `loop` with the scalars that its global names stand for.
+
+    New globals rather than a closure, because Numba can't keep on disk what closes over compiled functions; a name of
+    its own, because the cache tells the kernels of one file apart by name.
+    """
+    name = f"{name}_{_SOURCES:08x}"
+    code = loop.__code__.replace(co_name=name, co_qualname=name)
+    return kernel(FunctionType(code, {**loop.__globals__, **functions}, name))
+
+
+def polynomial(*, single: Sequence[float], double: Sequence[float]) -> Any:
+    """A scalar: the polynomial with these coefficients (constant term first) by Horner's rule, fused.
+
+    single: coefficients for float32.  double: for float64.
+    """
+
+    @intrinsic
+    def evaluate(typing_context: Any, x: Any) -> Any:
+        coefficients = single if x == types.float32 else double
+
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            constants = [ir.Constant(args[0].type, float(c)) for c in reversed(coefficients)]
+            total = constants[0]
+            for constant in constants[1:]:
+                total = builder.fma(total, args[0], constant)
+            return total
+
+        return x(x), codegen
+
+    return evaluate
+
+
+@intrinsic
+def fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
+    """a·b + c, rounded once."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fma(*args)
+
+    return a(a, a, a), codegen
+
+
+@intrinsic
+def power_of_two(typing_context: Any, n: Any) -> Any:
+    """2ⁿ of a float that is a whole number in the range of normal exponents; any float for other numbers.
+
+    Adding 1.5·2^m, with m bits of mantissa, leaves n in the low bits; shifted by m they are the exponent.
+    """
+    word, mantissa_bits, bias = (32, 23, 127) if n == types.float32 else (64, 52, 1023)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        whole = ir.IntType(word)
+        shifted = builder.fadd(args[0], ir.Constant(args[0].type, 1.5 * 2.0**mantissa_bits))
+        biased = builder.add(builder.bitcast(shifted, whole), ir.Constant(whole, bias))
+        return builder.bitcast(builder.shl(biased, ir.Constant(whole, mantissa_bits)), args[0].type)
+
+    return n(n), codegen
+
+
+@intrinsic
+def nearest(typing_context: Any, x: Any) -> Any:
+    """The whole number next to x, ties to even."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        rint = builder.module.declare_intrinsic("llvm.rint", [args[0].type])
+        return builder.call(rint, [args[0]])
+
+    return x(x), codegen
+
+
+@intrinsic
+def copysign(typing_context: Any, size: Any, sign: Any) -> Any:
+    """|size| with the sign of `sign`, be they zeros."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        number = args[0].type
+        declared = builder.module.declare_intrinsic("llvm.copysign", [number], ir.FunctionType(number, [number] * 2))
+        return builder.call(declared, args)
+
+    return size(size, sign), codegen
+
+
+@intrinsic
+def maximum(typing_context: Any, a: Any, b: Any) -> Any:
+    """The larger of two numbers, NaN if one is; a loop of it is vectorised, since any order gives the same."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        number = args[0].type
+        declared = builder.module.declare_intrinsic("llvm.maximum", [number], ir.FunctionType(number, [number] * 2))
+        return builder.call(declared, args)
+
+    return a(a, b), codegen
+
+
+@intrinsic
+def add_in_lanes(typing_context: Any, a: Any, b: Any) -> Any:
+    """a + b, of which the compiler may form several chains in a loop.
+
+    Which ones is a property of the compiled loop and its number of turns, not of where the numbers lie. For sums along
+    the rows of an array, that is, which no partition cuts; never for sums over samples.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fadd(*args, flags=["reassoc", "nsz"])
+
+    return a(a, b), codegen
