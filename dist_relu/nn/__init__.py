@@ -26,6 +26,7 @@ from dist_relu.nn.layer import PLAIN, Layer, Param, PlainRun, Run
 from dist_relu.nn.losses import CrossEntropy, Loss, MeanSquaredError
 from dist_relu.nn.models import mlp
 from dist_relu.nn.normalization import BatchNorm, Dropout, LayerNorm
+from dist_relu.nn.recurrent import RNN
 from dist_relu.nn.residual import Residual
 from dist_relu.nn.row_activations import GLU, CReLU, LogSoftmax, PReLU, ReGLU, RReLU, Softmax, SwiGLU
 from dist_relu.nn.sequential import Sequential
@@ -36,6 +37,7 @@ __all__ = [
     "GELU",
     "GLU",
     "PLAIN",
+    "RNN",
     "SELU",
     "BatchNorm",
     "CReLU",
@@ -78,6 +80,5 @@ __all__ = [
     "SwiGLU",
     "Tanh",
     "Threshold",
-    "Zeros",
     "mlp",
 ]

@@ -78,3 +78,15 @@ class Constant(Initializer):
 
     def draw(self, shape: tuple[int, ...], fan_in: int, fan_out: int, rng: np.random.Generator) -> Array:
         return np.full(shape, self.value)
+
+
+@final
+@dataclass(frozen=True)
+class Identity(Initializer):
+    """`scale` times the identity, for recurrent weights (units, units).  Le, Jaitly and Hinton (2015)."""
+
+    scale: float = 1.0
+
+    def draw(self, shape: tuple[int, ...], fan_in: int, fan_out: int, rng: np.random.Generator) -> Array:
+        rows, columns = shape
+        return self.scale * np.eye(rows, columns)
