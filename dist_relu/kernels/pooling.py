@@ -1,0 +1,162 @@
+"""Pooling over windows, alone and together with bias and ReLU.
+
+N batch, H W height and width, C channels, I J height and width of the output. A maximum's `choice` is the number of
+the window's element that it came from, row by row, or NONE where ReLU cut it off: then no gradient flows.
+"""
+
+from __future__ import annotations
+
+from dist_relu.arrays import Array
+from dist_relu.kernels.compile import kernel
+from dist_relu.kernels.update import add
+from dist_relu.kernels.windows import Windows
+
+NONE = 255
+
+
+@kernel
+def _begin(z: Array, best: Array, choice: Array, number: int) -> None:
+    for c in range(best.shape[0]):
+        best[c] = z[c]
+        choice[c] = number
+
+
+@kernel
+def _compare(z: Array, best: Array, choice: Array, number: int) -> None:
+    """best = max(best, z), and the number of the larger one; the first of equals, NaN before all."""
+    for c in range(best.shape[0]):
+        v, b, chosen = z[c], best[c], choice[c]
+        larger = (v > b) | (v != v)
+        best[c] = v if larger else b
+        choice[c] = number if larger else chosen
+
+
+@kernel
+def max_pool(x: Array, w: Windows, y: Array, choice: Array) -> None:
+    """y = the maximum of every window.  x: (N, H, W, C); y: (N, I, J, C); choice: the same, uint8."""
+    for n in range(y.shape[0]):
+        for i in range(w.out_height):
+            for j in range(w.out_width):
+                best, chosen = y[n, i, j], choice[n, i, j]
+                empty = True
+                for a in range(w.kernel_h):
+                    h = i * w.stride_h + a * w.dilation_h - w.top
+                    for b in range(w.kernel_w):
+                        v = j * w.stride_w + b * w.dilation_w - w.left
+                        if h < 0 or h >= w.height or v < 0 or v >= w.width:
+                            continue
+                        if empty:
+                            _begin(x[n, h, v], best, chosen, a * w.kernel_w + b)
+                            empty = False
+                        else:
+                            _compare(x[n, h, v], best, chosen, a * w.kernel_w + b)
+
+
+@kernel
+def add_bias_relu_max_pool_2x2(z: Array, bias: Array, y: Array, choice: Array) -> None:
+    """y = the maximum over squares of 2 x 2 of max(z + bias, 0).  z: (N, H, W, K), y: (N, H // 2, W // 2, K)."""
+    zero = z.dtype.type(0)
+    for n in range(y.shape[0]):
+        for i in range(y.shape[1]):
+            for j in range(y.shape[2]):
+                z0, z1 = z[n, 2 * i, 2 * j], z[n, 2 * i, 2 * j + 1]
+                z2, z3 = z[n, 2 * i + 1, 2 * j], z[n, 2 * i + 1, 2 * j + 1]
+                best, chosen = y[n, i, j], choice[n, i, j]
+                for k in range(bias.shape[0]):
+                    offset = bias[k]
+                    v = z0[k] + offset
+                    m, c = v, 0
+                    v = z1[k] + offset
+                    larger = (v > m) | (v != v)
+                    m, c = v if larger else m, 1 if larger else c
+                    v = z2[k] + offset
+                    larger = (v > m) | (v != v)
+                    m, c = v if larger else m, 2 if larger else c
+                    v = z3[k] + offset
+                    larger = (v > m) | (v != v)
+                    m, c = v if larger else m, 3 if larger else c
+                    best[k] = zero if m <= zero else m
+                    chosen[k] = NONE if m <= zero else c
+
+
+@kernel
+def max_pool_backward(dy: Array, choice: Array, w: Windows, dx: Array) -> None:
+    """dx = dy where the maximum came from, summed over overlapping windows.  Shapes as in `max_pool`."""
+    dx[:] = 0
+    for n in range(dy.shape[0]):
+        for i in range(w.out_height):
+            for j in range(w.out_width):
+                for a in range(w.kernel_h):
+                    h = i * w.stride_h + a * w.dilation_h - w.top
+                    for b in range(w.kernel_w):
+                        v = j * w.stride_w + b * w.dilation_w - w.left
+                        if 0 <= h < w.height and 0 <= v < w.width:
+                            _add_chosen(dy[n, i, j], choice[n, i, j], a * w.kernel_w + b, dx[n, h, v])
+
+
+@kernel
+def _add_chosen(dy: Array, choice: Array, number: int, dx: Array) -> None:
+    zero = dy.dtype.type(0)
+    for c in range(dx.shape[0]):
+        d = dy[c]
+        dx[c] += d if choice[c] == number else zero
+
+
+@kernel
+def _put_chosen(dy: Array, choice: Array, number: int, dx: Array) -> None:
+    zero = dy.dtype.type(0)
+    for c in range(dx.shape[0]):
+        d = dy[c]
+        dx[c] = d if choice[c] == number else zero
+
+
+@kernel
+def max_pool_2x2_backward(dy: Array, choice: Array, dx: Array) -> None:
+    """`max_pool_backward` for windows of 2 x 2 side by side."""
+    for n in range(dy.shape[0]):
+        for i in range(dy.shape[1]):
+            for j in range(dy.shape[2]):
+                for number in range(4):
+                    target = dx[n, 2 * i + number // 2, 2 * j + number % 2]
+                    _put_chosen(dy[n, i, j], choice[n, i, j], number, target)
+        dx[n, 2 * dy.shape[1] :] = 0
+        dx[n, :, 2 * dy.shape[2] :] = 0
+
+
+@kernel
+def average_pool(x: Array, w: Windows, y: Array) -> None:
+    """y = the mean of every window, padding counted as 0.  x: (N, H, W, C); y: (N, I, J, C)."""
+    y[:] = 0
+    factor = y.dtype.type(1 / (w.kernel_h * w.kernel_w))
+    for n in range(y.shape[0]):
+        for i in range(w.out_height):
+            for j in range(w.out_width):
+                for a in range(w.kernel_h):
+                    h = i * w.stride_h + a * w.dilation_h - w.top
+                    for b in range(w.kernel_w):
+                        v = j * w.stride_w + b * w.dilation_w - w.left
+                        if 0 <= h < w.height and 0 <= v < w.width:
+                            add(y[n, i, j], x[n, h, v])
+                y[n, i, j] *= factor
+
+
+@kernel
+def average_pool_backward(dy: Array, w: Windows, dx: Array) -> None:
+    """dx = dy shared out equally over its window, summed over overlapping windows.  Shapes as in `average_pool`."""
+    dx[:] = 0
+    factor = dx.dtype.type(1 / (w.kernel_h * w.kernel_w))
+    for n in range(dy.shape[0]):
+        for i in range(w.out_height):
+            for j in range(w.out_width):
+                for a in range(w.kernel_h):
+                    h = i * w.stride_h + a * w.dilation_h - w.top
+                    for b in range(w.kernel_w):
+                        v = j * w.stride_w + b * w.dilation_w - w.left
+                        if 0 <= h < w.height and 0 <= v < w.width:
+                            _add_scaled(dx[n, h, v], dy[n, i, j], factor)
+
+
+@kernel
+def _add_scaled(total: Array, x: Array, factor: float) -> None:
+    for c in range(total.shape[0]):
+        total[c] += factor * x[c]
