@@ -5,10 +5,14 @@ N batch, H W height and width, C channels, I J height and width of the output, A
 
 from __future__ import annotations
 
+import numpy as np
+
 from dist_relu.arrays import Array
 from dist_relu.kernels.compile import kernel
 from dist_relu.kernels.update import add
 from dist_relu.kernels.windows import Windows
+
+_SHORT = 16
 
 
 @kernel
@@ -36,6 +40,9 @@ def unfold(x: Array, w: Windows, channels: int, first: int, cols: Array) -> None
                         cols[n, i, j, a, :] = 0
                     continue
                 row = x[n, h]
+                if length < _SHORT:
+                    _unfold_row(row, w, channels, first, depth, a, cols[n, i])
+                    continue
                 for j in range(w.out_width):
                     run = cols[n, i, j, a]
                     for b in range(num_runs):
@@ -45,6 +52,27 @@ def unfold(x: Array, w: Windows, channels: int, first: int, cols: Array) -> None
                             run[b * length : (b + 1) * length] = 0
                         if begin < end:
                             _copy(row[begin:end], run[b * length + begin - start : b * length + end - start])
+
+
+@kernel
+def _unfold_row(row: Array, w: Windows, channels: int, first: int, depth: int, a: int, cols: Array) -> None:
+    """Row `a` of all windows in a row, element by element: for runs too short to be worth a loop of their own.
+
+    row: (W C).  cols: (J, A, B D).
+    """
+    step = w.stride_w * channels
+    for b in range(w.kernel_w):
+        for d in range(depth):
+            e = b * depth + d
+            start = (b * w.dilation_w - w.left) * channels + first + d
+            begin = min(max(-(start // step), 0), w.out_width)
+            end = max(min((row.shape[0] - start + step - 1) // step, w.out_width), begin)
+            for j in range(begin):
+                cols[j, a, e] = 0
+            for j in range(begin, end):
+                cols[j, a, e] = row[np.uintp(start + j * step)]
+            for j in range(end, w.out_width):
+                cols[j, a, e] = 0
 
 
 @kernel

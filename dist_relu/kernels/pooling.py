@@ -1,7 +1,8 @@
 """Pooling over windows, alone and together with bias and ReLU.
 
 N batch, H W height and width, C channels, I J height and width of the output. A maximum's `choice` is the number of
-the window's element that it came from, row by row, or NONE where ReLU cut it off: then no gradient flows.
+the window's element that it came from, row by row, or NONE where ReLU cut it off: then no gradient flows. Choices have
+the dtype of the images, because loops over numbers of unlike sizes are badly vectorised.
 """
 
 from __future__ import annotations
@@ -11,18 +12,18 @@ from dist_relu.kernels.compile import kernel
 from dist_relu.kernels.update import add
 from dist_relu.kernels.windows import Windows
 
-NONE = 255
+NONE = -1
 
 
 @kernel
-def _begin(z: Array, best: Array, choice: Array, number: int) -> None:
+def _begin(z: Array, best: Array, choice: Array, number: float) -> None:
     for c in range(best.shape[0]):
         best[c] = z[c]
         choice[c] = number
 
 
 @kernel
-def _compare(z: Array, best: Array, choice: Array, number: int) -> None:
+def _compare(z: Array, best: Array, choice: Array, number: float) -> None:
     """best = max(best, z), and the number of the larger one; the first of equals, NaN before all."""
     for c in range(best.shape[0]):
         v, b, chosen = z[c], best[c], choice[c]
@@ -33,7 +34,7 @@ def _compare(z: Array, best: Array, choice: Array, number: int) -> None:
 
 @kernel
 def max_pool(x: Array, w: Windows, y: Array, choice: Array) -> None:
-    """y = the maximum of every window.  x: (N, H, W, C); y: (N, I, J, C); choice: the same, uint8."""
+    """y = the maximum of every window.  x: (N, H, W, C); y, choice: (N, I, J, C)."""
     for n in range(y.shape[0]):
         for i in range(w.out_height):
             for j in range(w.out_width):
@@ -45,17 +46,22 @@ def max_pool(x: Array, w: Windows, y: Array, choice: Array) -> None:
                         v = j * w.stride_w + b * w.dilation_w - w.left
                         if h < 0 or h >= w.height or v < 0 or v >= w.width:
                             continue
+                        number = x.dtype.type(a * w.kernel_w + b)
                         if empty:
-                            _begin(x[n, h, v], best, chosen, a * w.kernel_w + b)
+                            _begin(x[n, h, v], best, chosen, number)
                             empty = False
                         else:
-                            _compare(x[n, h, v], best, chosen, a * w.kernel_w + b)
+                            _compare(x[n, h, v], best, chosen, number)
 
 
 @kernel
 def add_bias_relu_max_pool_2x2(z: Array, bias: Array, y: Array, choice: Array) -> None:
-    """y = the maximum over squares of 2 x 2 of max(z + bias, 0).  z: (N, H, W, K), y: (N, H // 2, W // 2, K)."""
-    zero = z.dtype.type(0)
+    """y = the maximum over squares of 2 x 2 of max(z + bias, 0).
+
+    z: (N, H, W, K).  y, choice: (N, H // 2, W // 2, K).
+    """
+    number = z.dtype.type
+    none, zero, one, two, three = number(NONE), number(0), number(1), number(2), number(3)
     for n in range(y.shape[0]):
         for i in range(y.shape[1]):
             for j in range(y.shape[2]):
@@ -65,18 +71,18 @@ def add_bias_relu_max_pool_2x2(z: Array, bias: Array, y: Array, choice: Array) -
                 for k in range(bias.shape[0]):
                     offset = bias[k]
                     v = z0[k] + offset
-                    m, c = v, 0
+                    m, c = v, zero
                     v = z1[k] + offset
                     larger = (v > m) | (v != v)
-                    m, c = v if larger else m, 1 if larger else c
+                    m, c = v if larger else m, one if larger else c
                     v = z2[k] + offset
                     larger = (v > m) | (v != v)
-                    m, c = v if larger else m, 2 if larger else c
+                    m, c = v if larger else m, two if larger else c
                     v = z3[k] + offset
                     larger = (v > m) | (v != v)
-                    m, c = v if larger else m, 3 if larger else c
+                    m, c = v if larger else m, three if larger else c
                     best[k] = zero if m <= zero else m
-                    chosen[k] = NONE if m <= zero else c
+                    chosen[k] = none if m <= zero else c
 
 
 @kernel
@@ -91,23 +97,16 @@ def max_pool_backward(dy: Array, choice: Array, w: Windows, dx: Array) -> None:
                     for b in range(w.kernel_w):
                         v = j * w.stride_w + b * w.dilation_w - w.left
                         if 0 <= h < w.height and 0 <= v < w.width:
-                            _add_chosen(dy[n, i, j], choice[n, i, j], a * w.kernel_w + b, dx[n, h, v])
+                            number = dy.dtype.type(a * w.kernel_w + b)
+                            _add_chosen(dy[n, i, j], choice[n, i, j], number, dx[n, h, v])
 
 
 @kernel
-def _add_chosen(dy: Array, choice: Array, number: int, dx: Array) -> None:
+def _add_chosen(dy: Array, choice: Array, number: float, dx: Array) -> None:
     zero = dy.dtype.type(0)
     for c in range(dx.shape[0]):
-        d = dy[c]
-        dx[c] += d if choice[c] == number else zero
-
-
-@kernel
-def _put_chosen(dy: Array, choice: Array, number: int, dx: Array) -> None:
-    zero = dy.dtype.type(0)
-    for c in range(dx.shape[0]):
-        d = dy[c]
-        dx[c] = d if choice[c] == number else zero
+        d, chosen = dy[c], choice[c]
+        dx[c] += d if chosen == number else zero
 
 
 @kernel
@@ -116,11 +115,20 @@ def max_pool_2x2_backward(dy: Array, choice: Array, dx: Array) -> None:
     for n in range(dy.shape[0]):
         for i in range(dy.shape[1]):
             for j in range(dy.shape[2]):
-                for number in range(4):
-                    target = dx[n, 2 * i + number // 2, 2 * j + number % 2]
-                    _put_chosen(dy[n, i, j], choice[n, i, j], number, target)
+                for a in range(2):
+                    for b in range(2):
+                        number = dy.dtype.type(2 * a + b)
+                        _put_chosen(dy[n, i, j], choice[n, i, j], number, dx[n, 2 * i + a, 2 * j + b])
         dx[n, 2 * dy.shape[1] :] = 0
         dx[n, :, 2 * dy.shape[2] :] = 0
+
+
+@kernel
+def _put_chosen(dy: Array, choice: Array, number: float, dx: Array) -> None:
+    zero = dy.dtype.type(0)
+    for c in range(dx.shape[0]):
+        d, chosen = dy[c], choice[c]
+        dx[c] = d if chosen == number else zero
 
 
 @kernel

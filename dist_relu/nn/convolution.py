@@ -109,8 +109,8 @@ class Conv2d(Layer):
         if self._is_depthwise:
             kernels.depthwise(np.ascontiguousarray(x), weight[:, :, 0], self._windows, z)
             return
-        for group, matrix in enumerate(self._matrices(weight)):
-            np.matmul(self._unfold(x, group, run), matrix, out=self._filters(z, group))
+        for group in range(self.groups):
+            np.matmul(self._unfold(x, group, run), self._columns(weight, group), out=self._columns(z, group))
 
     def begin_backward(self, run: Run, *, wants_dx: bool) -> Array | None:
         """Begin gradients that `multiply_backward` adds to; returns room for that of x, if it is wanted."""
@@ -136,13 +136,11 @@ class Conv2d(Layer):
         else:
             if dx is not None:
                 dx[piece] = 0
-            for group, (matrix, d_matrix) in enumerate(
-                zip(self._matrices(weight), self._matrices(d_weight), strict=True)
-            ):
-                cols, d_filters = self._unfold(x, group, run), self._filters(dz, group)
-                np.matmul(cols.T, d_filters, out=d_matrix)
+            for group in range(self.groups):
+                cols, d_filters = self._unfold(x, group, run), self._columns(dz, group)
+                np.matmul(cols.T, d_filters, out=self._columns(d_weight, group))
                 if dx is not None:
-                    np.matmul(d_filters, matrix.T, out=cols)
+                    np.matmul(d_filters, self._columns(weight, group).T, out=cols)
                     self._fold(cols, group, dx[piece])
         grad += d_weight
 
@@ -164,11 +162,7 @@ class Conv2d(Layer):
         shape = (len(dx), w.out_height, w.out_width, w.kernel_h, w.kernel_w * depth)
         kernels.fold(d_cols.reshape(shape), w, dx.shape[3], group * depth, dx.reshape(*dx.shape[:2], -1))
 
-    def _matrices(self, weight: Array) -> list[Array]:
-        """The filters of each group as a matrix (kh kw C / groups, K / groups), a view."""
-        return np.split(weight.reshape(-1, self.channels), self.groups, axis=1)
-
-    def _filters(self, z: Array, group: int) -> Array:
-        """The columns of a group's filters, (n I J, K / groups), a view."""
+    def _columns(self, array: Array, group: int) -> Array:
+        """The part of the filters of a group, with all else as rows: (..., K) to (rows, K / groups), a view."""
         width = self.channels // self.groups
-        return z.reshape(-1, self.channels)[:, group * width : (group + 1) * width]
+        return array.reshape(-1, self.channels)[:, group * width : (group + 1) * width]

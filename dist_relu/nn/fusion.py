@@ -112,7 +112,7 @@ class ConvReLUPool(Layer):
     def forward(self, x: Array, run: Run = PLAIN) -> Array:
         height, width, channels = self.conv.output_shape
         shape = (len(x), height // 2, width // 2, channels)
-        y, self._choice = run.empty(shape, x.dtype), run.empty(shape, np.uint8)
+        y, self._choice = run.empty(shape, x.dtype), run.empty(shape, x.dtype)
         assert self.conv.offset is not None
         for piece in self.conv.pieces(x):
             z = self._scratch(piece, x.dtype, run)

@@ -39,8 +39,6 @@ class MaxPool2d(Layer):
 
     def build(self, input_shape: Shape) -> Shape:
         self._windows = w = _pooling_windows("MaxPool2d", input_shape, self.kernel_size, self.stride, self.padding)
-        if w.kernel_h * w.kernel_w > kernels.NONE:
-            raise ValueError(f"MaxPool2d(kernel_size={self.kernel_size!r}): at most {kernels.NONE} elements a window.")
         return w.out_height, w.out_width, input_shape[2]
 
     def params(self) -> Sequence[Param]:
@@ -49,7 +47,7 @@ class MaxPool2d(Layer):
     def forward(self, x: Array, run: Run = PLAIN) -> Array:
         w = self._windows
         shape = (len(x), w.out_height, w.out_width, x.shape[3])
-        y, self._choice, self._x_shape = run.empty(shape, x.dtype), run.empty(shape, np.uint8), x.shape
+        y, self._choice, self._x_shape = run.empty(shape, x.dtype), run.empty(shape, x.dtype), x.shape
         kernels.max_pool(np.ascontiguousarray(x), w, y, self._choice)
         return y
 
