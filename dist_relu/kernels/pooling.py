@@ -16,6 +16,12 @@ NONE = -1
 
 
 @kernel
+def _is_larger(v: float, best: float) -> bool:
+    """Whether v is the new maximum; NaN is larger than all."""
+    return (v > best) | (v != v)  # noqa: PLR0124
+
+
+@kernel
 def _begin(z: Array, best: Array, choice: Array, number: float) -> None:
     for c in range(best.shape[0]):
         best[c] = z[c]
@@ -27,7 +33,7 @@ def _compare(z: Array, best: Array, choice: Array, number: float) -> None:
     """best = max(best, z), and the number of the larger one; the first of equals, NaN before all."""
     for c in range(best.shape[0]):
         v, b, chosen = z[c], best[c], choice[c]
-        larger = (v > b) | (v != v)
+        larger = _is_larger(v, b)
         best[c] = v if larger else b
         choice[c] = number if larger else chosen
 
@@ -73,13 +79,13 @@ def add_bias_relu_max_pool_2x2(z: Array, bias: Array, y: Array, choice: Array) -
                     v = z0[k] + offset
                     m, c = v, zero
                     v = z1[k] + offset
-                    larger = (v > m) | (v != v)
+                    larger = _is_larger(v, m)
                     m, c = v if larger else m, one if larger else c
                     v = z2[k] + offset
-                    larger = (v > m) | (v != v)
+                    larger = _is_larger(v, m)
                     m, c = v if larger else m, two if larger else c
                     v = z3[k] + offset
-                    larger = (v > m) | (v != v)
+                    larger = _is_larger(v, m)
                     m, c = v if larger else m, three if larger else c
                     best[k] = zero if m <= zero else m
                     chosen[k] = none if m <= zero else c

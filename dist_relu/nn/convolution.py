@@ -17,7 +17,7 @@ from dist_relu.nn.initializers import HeNormal, Initializer, Zeros
 from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
 from dist_relu.nn.windows import Padding, Size, image_shape, windows
 
-_PIECE_SIZE = 192 * 1024
+_PIECE_SIZE = 224 * 1024
 """Elements of unfolded input and output that stay in the second-level cache, 1 MiB, beside the weights."""
 
 
@@ -47,6 +47,7 @@ class Conv2d(Layer):
     offset: Param | None = field(init=False, repr=False, default=None)
     output_shape: Shape = field(init=False, repr=False)
     _windows: Windows = field(init=False, repr=False)
+    _is_depthwise: bool = field(init=False, repr=False)
     _images_per_piece: int = field(init=False, repr=False)
     _x: Array = field(init=False, repr=False)
 
@@ -62,14 +63,13 @@ class Conv2d(Layer):
                 f"Conv2d(groups={self.groups}) can't cut {channels} channels and {self.channels} filters into equal "
                 "groups; both must be multiples."
             )
-        self._windows = w = windows(
-            "Conv2d", input_shape, self.kernel_size, self.stride, self.padding, self.dilation
-        )
+        self._windows = w = windows("Conv2d", input_shape, self.kernel_size, self.stride, self.padding, self.dilation)
         shape = (w.kernel_h, w.kernel_w, channels // self.groups, self.channels)
         fan_in, fan_out = prod(shape[:3]), w.kernel_h * w.kernel_w * self.channels // self.groups
         self.weight = Param("weight", shape, self.init, fan_in, fan_out)
         if self.bias:
             self.offset = Param("bias", (self.channels,), Zeros(), fan_in, fan_out)
+        self._is_depthwise = self.groups == self.channels == channels > 1
         self.output_shape = (w.out_height, w.out_width, self.channels)
         image_size = w.out_height * w.out_width * (fan_in + self.channels)
         self._images_per_piece = max(_PIECE_SIZE // image_size, 1)
@@ -143,10 +143,6 @@ class Conv2d(Layer):
                     np.matmul(d_filters, self._columns(weight, group).T, out=cols)
                     self._fold(cols, group, dx[piece])
         grad += d_weight
-
-    @property
-    def _is_depthwise(self) -> bool:
-        return self.groups == self.channels == self._x.shape[3] > 1
 
     def _unfold(self, x: Array, group: int, run: Run) -> Array:
         """The windows of a group on x as rows: (n I J, kh kw C / groups), in scratch memory."""

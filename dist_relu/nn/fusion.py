@@ -65,7 +65,7 @@ class DenseReLU(Layer):
 @final
 @dataclass(eq=False)
 class ConvReLU(Layer):
-    """Convolution, then bias and ReLU in one pass while its output is in the cache.  x: (N, H, W, C), y: (N, I, J, K)."""
+    """Convolution, then bias and ReLU in one pass over what is in the cache.  x: (N, H, W, C), y: (N, I, J, K)."""
 
     conv: Conv2d
     _y: Array = field(init=False, repr=False)
@@ -96,8 +96,10 @@ class ConvReLU(Layer):
 @final
 @dataclass(eq=False)
 class ConvReLUPool(Layer):
-    """Convolution, then bias, ReLU and the maximum of squares of 2 x 2 in one pass: the large array between them is
-    never in memory.  x: (N, H, W, C), y: (N, I / 2, J / 2, K)."""
+    """Convolution, then bias, ReLU and the maximum of squares of 2 x 2 in one pass.
+
+    x: (N, H, W, C), y: (N, I // 2, J // 2, K).  The large array between them is in the cache only, never in memory.
+    """
 
     conv: Conv2d
     _choice: Array = field(init=False, repr=False)

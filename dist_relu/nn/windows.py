@@ -37,23 +37,33 @@ def windows(
     layer: str, input_shape: Shape, kernel_size: Size, stride: Size, padding: Padding, dilation: Size = 1
 ) -> Windows:
     """The windows of a layer on its input (H, W, C).  Raises ValueError when the image is smaller than a window."""
-    image = image_shape(layer, input_shape)[:2]
+    height, width, _ = image_shape(layer, input_shape)
     kernel, step, gap = pair("kernel_size", kernel_size, 1), pair("stride", stride, 1), pair("dilation", dilation, 1)
-    reach = [g * (k - 1) + 1 for g, k in zip(gap, kernel, strict=True)]
-    before, outputs = [], []
-    for axis in range(2):
-        size, s, r = image[axis], step[axis], reach[axis]
-        if padding == "same":
-            num = -(-size // s)
-            total = max((num - 1) * s + r - size, 0)
-            before.append(total // 2)
-        else:
-            before.append(0 if padding == "valid" else pair("padding", padding, 0)[axis])
-            num = (size + 2 * before[axis] - r) // s + 1
-        if num < 1:
-            raise ValueError(
-                f"{layer}: windows of {reach[0]}x{reach[1]} don't fit into images of {image[0]}x{image[1]} with "
-                f"padding={padding!r}."
-            )
-        outputs.append(num)
-    return Windows(*image, *outputs, *kernel, *step, *gap, *before)
+    reach_h, reach_w = gap[0] * (kernel[0] - 1) + 1, gap[1] * (kernel[1] - 1) + 1
+    if padding == "same":
+        out_height, out_width = -(-height // step[0]), -(-width // step[1])
+        top = max((out_height - 1) * step[0] + reach_h - height, 0) // 2
+        left = max((out_width - 1) * step[1] + reach_w - width, 0) // 2
+    else:
+        top, left = (0, 0) if padding == "valid" else pair("padding", padding, 0)
+        out_height = (height + 2 * top - reach_h) // step[0] + 1
+        out_width = (width + 2 * left - reach_w) // step[1] + 1
+    if out_height < 1 or out_width < 1:
+        raise ValueError(
+            f"{layer}: windows of {reach_h}x{reach_w} don't fit into images of {height}x{width} with "
+            f"padding={padding!r}."
+        )
+    return Windows(
+        height=height,
+        width=width,
+        out_height=out_height,
+        out_width=out_width,
+        kernel_h=kernel[0],
+        kernel_w=kernel[1],
+        stride_h=step[0],
+        stride_w=step[1],
+        dilation_h=gap[0],
+        dilation_w=gap[1],
+        top=top,
+        left=left,
+    )
