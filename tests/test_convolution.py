@@ -112,7 +112,7 @@ def naive(x: Array, weight: Array, bias: Array, case: Case) -> Array:
     return y
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(cases())
 def test_convolution_is_that_of_plain_loops(case: Case) -> None:
     model = built(case.layer(), input_shape=(case.height, case.width, case.channels))
@@ -132,7 +132,7 @@ def test_backward_agrees_with_finite_differences(layer: nn.Conv2d, rng: np.rando
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-12)])
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(case=cases())
 def test_convolution_and_its_gradients_are_those_of_pytorch(dtype: str, tolerance: float, case: Case) -> None:
     torch = pytest.importorskip("torch")

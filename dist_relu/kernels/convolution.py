@@ -5,14 +5,10 @@ N batch, H W height and width, C channels, I J height and width of the output, A
 
 from __future__ import annotations
 
-import numpy as np
-
 from dist_relu.arrays import Array
 from dist_relu.kernels.compile import kernel
 from dist_relu.kernels.update import add
 from dist_relu.kernels.windows import Windows
-
-_SHORT = 16
 
 
 @kernel
@@ -40,9 +36,6 @@ def unfold(x: Array, w: Windows, channels: int, first: int, cols: Array) -> None
                         cols[n, i, j, a, :] = 0
                     continue
                 row = x[n, h]
-                if length < _SHORT:
-                    _unfold_row(row, w, channels, first, depth, a, cols[n, i])
-                    continue
                 for j in range(w.out_width):
                     run = cols[n, i, j, a]
                     for b in range(num_runs):
@@ -52,27 +45,6 @@ def unfold(x: Array, w: Windows, channels: int, first: int, cols: Array) -> None
                             run[b * length : (b + 1) * length] = 0
                         if begin < end:
                             _copy(row[begin:end], run[b * length + begin - start : b * length + end - start])
-
-
-@kernel
-def _unfold_row(row: Array, w: Windows, channels: int, first: int, depth: int, a: int, cols: Array) -> None:
-    """Row `a` of all windows in a row, element by element: for runs too short to be worth a loop of their own.
-
-    row: (W C).  cols: (J, A, B D).
-    """
-    step = w.stride_w * channels
-    for b in range(w.kernel_w):
-        for d in range(depth):
-            e = b * depth + d
-            start = (b * w.dilation_w - w.left) * channels + first + d
-            begin = min(max(-(start // step), 0), w.out_width)
-            end = max(min((row.shape[0] - start + step - 1) // step, w.out_width), begin)
-            for j in range(begin):
-                cols[j, a, e] = 0
-            for j in range(begin, end):
-                cols[j, a, e] = row[np.uintp(start + j * step)]
-            for j in range(end, w.out_width):
-                cols[j, a, e] = 0
 
 
 @kernel
@@ -100,6 +72,58 @@ def fold(cols: Array, w: Windows, channels: int, first: int, x: Array) -> None:
                         begin, end = max(start, 0), min(start + length, row.shape[0])
                         if begin < end:
                             add(row[begin:end], run[b * length + begin - start : b * length + end - start])
+
+
+@kernel
+def unfold_planes(x: Array, w: Windows, first: int, padded: Array, cols: Array) -> None:
+    """cols = the windows on x, one in each column: fast where channels are too few for runs of several pixels.
+
+    x: (N, H, W, C).  padded: scratch for the channels from `first` on, each an image with its padding; (D, N, rows,
+    columns that windows touch).  cols: (A, B, D, N, I, J).
+    """
+    padded[:] = 0
+    bottom, right = min(padded.shape[2] - w.top, w.height), min(padded.shape[3] - w.left, w.width)
+    for d in range(padded.shape[0]):
+        for n in range(padded.shape[1]):
+            for h in range(bottom):
+                for v in range(right):
+                    padded[d, n, h + w.top, v + w.left] = x[n, h, v, first + d]
+    for a in range(w.kernel_h):
+        for b in range(w.kernel_w):
+            for d in range(padded.shape[0]):
+                for n in range(padded.shape[1]):
+                    for i in range(w.out_height):
+                        row = padded[d, n, i * w.stride_h + a * w.dilation_h, b * w.dilation_w :]
+                        target = cols[a, b, d, n, i]
+                        if w.stride_w == 1:
+                            _copy(row, target)
+                        else:
+                            for j in range(w.out_width):
+                                target[j] = row[j * w.stride_w]
+
+
+@kernel
+def fold_planes(cols: Array, w: Windows, first: int, padded: Array, x: Array) -> None:
+    """x += the columns of `cols` in the channels from `first` on, each added where its window lies.
+
+    The transpose of `unfold_planes`, with the same shapes.
+    """
+    padded[:] = 0
+    for a in range(w.kernel_h):
+        for b in range(w.kernel_w):
+            for d in range(padded.shape[0]):
+                for n in range(padded.shape[1]):
+                    for i in range(w.out_height):
+                        row = padded[d, n, i * w.stride_h + a * w.dilation_h, b * w.dilation_w :]
+                        source = cols[a, b, d, n, i]
+                        for j in range(w.out_width):
+                            row[j * w.stride_w] += source[j]
+    bottom, right = min(padded.shape[2] - w.top, w.height), min(padded.shape[3] - w.left, w.width)
+    for d in range(padded.shape[0]):
+        for n in range(padded.shape[1]):
+            for h in range(bottom):
+                for v in range(right):
+                    x[n, h, v, first + d] += padded[d, n, h + w.top, v + w.left]
 
 
 @kernel

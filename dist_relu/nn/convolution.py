@@ -15,6 +15,7 @@ from dist_relu.kernels.layers import add_bias, sum_rows
 from dist_relu.kernels.windows import Windows
 from dist_relu.nn.initializers import HeNormal, Initializer, Zeros
 from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
+from dist_relu.nn.unfolding import Unfolding, unfolding
 from dist_relu.nn.windows import Padding, Size, image_shape, windows
 
 _PIECE_SIZE = 224 * 1024
@@ -47,6 +48,7 @@ class Conv2d(Layer):
     offset: Param | None = field(init=False, repr=False, default=None)
     output_shape: Shape = field(init=False, repr=False)
     _windows: Windows = field(init=False, repr=False)
+    _unfolding: Unfolding = field(init=False, repr=False)
     _is_depthwise: bool = field(init=False, repr=False)
     _images_per_piece: int = field(init=False, repr=False)
     _x: Array = field(init=False, repr=False)
@@ -69,6 +71,7 @@ class Conv2d(Layer):
         self.weight = Param("weight", shape, self.init, fan_in, fan_out)
         if self.bias:
             self.offset = Param("bias", (self.channels,), Zeros(), fan_in, fan_out)
+        self._unfolding = unfolding(w, channels, channels // self.groups)
         self._is_depthwise = self.groups == self.channels == channels > 1
         self.output_shape = (w.out_height, w.out_width, self.channels)
         image_size = w.out_height * w.out_width * (fan_in + self.channels)
@@ -110,7 +113,8 @@ class Conv2d(Layer):
             kernels.depthwise(np.ascontiguousarray(x), weight[:, :, 0], self._windows, z)
             return
         for group in range(self.groups):
-            np.matmul(self._unfold(x, group, run), self._columns(weight, group), out=self._columns(z, group))
+            cols = self._unfolding.unfold(x, group * self.weight.shape[2], run)
+            np.matmul(cols, self._columns(weight, group), out=self._columns(z, group))
 
     def begin_backward(self, run: Run, *, wants_dx: bool) -> Array | None:
         """Begin gradients that `multiply_backward` adds to; returns room for that of x, if it is wanted."""
@@ -137,26 +141,13 @@ class Conv2d(Layer):
             if dx is not None:
                 dx[piece] = 0
             for group in range(self.groups):
-                cols, d_filters = self._unfold(x, group, run), self._columns(dz, group)
+                first = group * self.weight.shape[2]
+                cols, d_filters = self._unfolding.unfold(x, first, run), self._columns(dz, group)
                 np.matmul(cols.T, d_filters, out=self._columns(d_weight, group))
                 if dx is not None:
                     np.matmul(d_filters, self._columns(weight, group).T, out=cols)
-                    self._fold(cols, group, dx[piece])
+                    self._unfolding.fold(cols, first, dx[piece], run)
         grad += d_weight
-
-    def _unfold(self, x: Array, group: int, run: Run) -> Array:
-        """The windows of a group on x as rows: (n I J, kh kw C / groups), in scratch memory."""
-        w, depth = self._windows, self.weight.shape[2]
-        shape = (len(x), w.out_height, w.out_width, w.kernel_h, w.kernel_w * depth)
-        cols = run.scratch("convolution unfolded", shape, x.dtype)
-        kernels.unfold(x.reshape(*x.shape[:2], -1), w, x.shape[3], group * depth, cols)
-        return cols.reshape(-1, w.kernel_h * w.kernel_w * depth)
-
-    def _fold(self, d_cols: Array, group: int, dx: Array) -> None:
-        """Add the gradients of windows to those of the images."""
-        w, depth = self._windows, self.weight.shape[2]
-        shape = (len(dx), w.out_height, w.out_width, w.kernel_h, w.kernel_w * depth)
-        kernels.fold(d_cols.reshape(shape), w, dx.shape[3], group * depth, dx.reshape(*dx.shape[:2], -1))
 
     def _columns(self, array: Array, group: int) -> Array:
         """The part of the filters of a group, with all else as rows: (..., K) to (rows, K / groups), a view."""
