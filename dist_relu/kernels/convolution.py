@@ -8,7 +8,7 @@ from __future__ import annotations
 from dist_relu.arrays import Array
 from dist_relu.kernels.compile import kernel
 from dist_relu.kernels.update import add
-from dist_relu.kernels.windows import Windows
+from dist_relu.kernels.windows import Windows, span
 
 
 @kernel
@@ -136,11 +136,16 @@ def depthwise(x: Array, weight: Array, w: Windows, z: Array) -> None:
                 h = i * w.stride_h + a * w.dilation_h - w.top
                 if h < 0 or h >= w.height:
                     continue
-                for j in range(w.out_width):
-                    for b in range(w.kernel_w):
-                        v = j * w.stride_w + b * w.dilation_w - w.left
-                        if 0 <= v < w.width:
-                            _add_product(z[n, i, j], x[n, h, v], weight[a, b])
+                for b in range(w.kernel_w):
+                    offset, begin, end = span(w, b)
+                    _add_products(x[n, h], offset, w.stride_w, weight[a, b], begin, end, z[n, i])
+
+
+@kernel
+def _add_products(x: Array, offset: int, stride: int, weight: Array, begin: int, end: int, z: Array) -> None:
+    for j in range(begin, end):
+        for c in range(weight.shape[0]):
+            z[j, c] += x[j * stride + offset, c] * weight[c]
 
 
 @kernel
@@ -153,11 +158,16 @@ def depthwise_backward_x(dz: Array, weight: Array, w: Windows, dx: Array) -> Non
                 h = i * w.stride_h + a * w.dilation_h - w.top
                 if h < 0 or h >= w.height:
                     continue
-                for j in range(w.out_width):
-                    for b in range(w.kernel_w):
-                        v = j * w.stride_w + b * w.dilation_w - w.left
-                        if 0 <= v < w.width:
-                            _add_product(dx[n, h, v], dz[n, i, j], weight[a, b])
+                for b in range(w.kernel_w):
+                    offset, begin, end = span(w, b)
+                    _add_products_back(dz[n, i], weight[a, b], begin, end, dx[n, h], offset, w.stride_w)
+
+
+@kernel
+def _add_products_back(dz: Array, weight: Array, begin: int, end: int, dx: Array, offset: int, stride: int) -> None:
+    for j in range(begin, end):
+        for c in range(weight.shape[0]):
+            dx[j * stride + offset, c] += dz[j, c] * weight[c]
 
 
 @kernel
@@ -170,14 +180,13 @@ def depthwise_backward_weight(x: Array, dz: Array, w: Windows, d_weight: Array) 
                 h = i * w.stride_h + a * w.dilation_h - w.top
                 if h < 0 or h >= w.height:
                     continue
-                for j in range(w.out_width):
-                    for b in range(w.kernel_w):
-                        v = j * w.stride_w + b * w.dilation_w - w.left
-                        if 0 <= v < w.width:
-                            _add_product(d_weight[a, b], x[n, h, v], dz[n, i, j])
+                for b in range(w.kernel_w):
+                    offset, begin, end = span(w, b)
+                    _sum_products(x[n, h], offset, w.stride_w, dz[n, i], begin, end, d_weight[a, b])
 
 
 @kernel
-def _add_product(total: Array, x: Array, y: Array) -> None:
-    for c in range(total.shape[0]):
-        total[c] += x[c] * y[c]
+def _sum_products(x: Array, offset: int, stride: int, dz: Array, begin: int, end: int, total: Array) -> None:
+    for j in range(begin, end):
+        for c in range(total.shape[0]):
+            total[c] += x[j * stride + offset, c] * dz[j, c]

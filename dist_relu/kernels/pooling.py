@@ -7,10 +7,11 @@ the dtype of the images, because loops over numbers of unlike sizes are badly ve
 
 from __future__ import annotations
 
+import numpy as np
+
 from dist_relu.arrays import Array
 from dist_relu.kernels.compile import kernel
-from dist_relu.kernels.update import add
-from dist_relu.kernels.windows import Windows
+from dist_relu.kernels.windows import Windows, span
 
 NONE = -1
 
@@ -22,42 +23,38 @@ def _is_larger(v: float, best: float) -> bool:
 
 
 @kernel
-def _begin(z: Array, best: Array, choice: Array, number: float) -> None:
-    for c in range(best.shape[0]):
-        best[c] = z[c]
-        choice[c] = number
-
-
-@kernel
-def _compare(z: Array, best: Array, choice: Array, number: float) -> None:
-    """best = max(best, z), and the number of the larger one; the first of equals, NaN before all."""
-    for c in range(best.shape[0]):
-        v, b, chosen = z[c], best[c], choice[c]
-        larger = _is_larger(v, b)
-        best[c] = v if larger else b
-        choice[c] = number if larger else chosen
-
-
-@kernel
 def max_pool(x: Array, w: Windows, y: Array, choice: Array) -> None:
     """y = the maximum of every window.  x: (N, H, W, C); y, choice: (N, I, J, C)."""
+    number = x.dtype.type
+    for i in range(w.out_height):
+        first_a = max((w.top - i * w.stride_h + w.dilation_h - 1) // w.dilation_h, 0)
+        for j in range(w.out_width):
+            first_b = max((w.left - j * w.stride_w + w.dilation_w - 1) // w.dilation_w, 0)
+            y[:, i, j] = -np.inf
+            choice[:, i, j] = number(first_a * w.kernel_w + first_b)
     for n in range(y.shape[0]):
         for i in range(w.out_height):
-            for j in range(w.out_width):
-                best, chosen = y[n, i, j], choice[n, i, j]
-                empty = True
-                for a in range(w.kernel_h):
-                    h = i * w.stride_h + a * w.dilation_h - w.top
-                    for b in range(w.kernel_w):
-                        v = j * w.stride_w + b * w.dilation_w - w.left
-                        if h < 0 or h >= w.height or v < 0 or v >= w.width:
-                            continue
-                        number = x.dtype.type(a * w.kernel_w + b)
-                        if empty:
-                            _begin(x[n, h, v], best, chosen, number)
-                            empty = False
-                        else:
-                            _compare(x[n, h, v], best, chosen, number)
+            for a in range(w.kernel_h):
+                h = i * w.stride_h + a * w.dilation_h - w.top
+                if h < 0 or h >= w.height:
+                    continue
+                for b in range(w.kernel_w):
+                    offset, begin, end = span(w, b)
+                    this = number(a * w.kernel_w + b)
+                    _raise_to(x[n, h], offset, w.stride_w, this, begin, end, y[n, i], choice[n, i])
+
+
+@kernel
+def _raise_to(
+    x: Array, offset: int, stride: int, number: float, begin: int, end: int, best: Array, choice: Array
+) -> None:
+    """best = max(best, x), and the number of the larger one; the first of equals, NaN before all."""
+    for j in range(begin, end):
+        for c in range(best.shape[1]):
+            v, b, chosen = x[j * stride + offset, c], best[j, c], choice[j, c]
+            larger = _is_larger(v, b)
+            best[j, c] = v if larger else b
+            choice[j, c] = number if larger else chosen
 
 
 @kernel
@@ -97,22 +94,25 @@ def max_pool_backward(dy: Array, choice: Array, w: Windows, dx: Array) -> None:
     dx[:] = 0
     for n in range(dy.shape[0]):
         for i in range(w.out_height):
-            for j in range(w.out_width):
-                for a in range(w.kernel_h):
-                    h = i * w.stride_h + a * w.dilation_h - w.top
-                    for b in range(w.kernel_w):
-                        v = j * w.stride_w + b * w.dilation_w - w.left
-                        if 0 <= h < w.height and 0 <= v < w.width:
-                            number = dy.dtype.type(a * w.kernel_w + b)
-                            _add_chosen(dy[n, i, j], choice[n, i, j], number, dx[n, h, v])
+            for a in range(w.kernel_h):
+                h = i * w.stride_h + a * w.dilation_h - w.top
+                if h < 0 or h >= w.height:
+                    continue
+                for b in range(w.kernel_w):
+                    offset, begin, end = span(w, b)
+                    number = dy.dtype.type(a * w.kernel_w + b)
+                    _add_chosen(dy[n, i], choice[n, i], number, begin, end, dx[n, h], offset, w.stride_w)
 
 
 @kernel
-def _add_chosen(dy: Array, choice: Array, number: float, dx: Array) -> None:
+def _add_chosen(
+    dy: Array, choice: Array, number: float, begin: int, end: int, dx: Array, offset: int, stride: int
+) -> None:
     zero = dy.dtype.type(0)
-    for c in range(dx.shape[0]):
-        d, chosen = dy[c], choice[c]
-        dx[c] += d if chosen == number else zero
+    for j in range(begin, end):
+        for c in range(dy.shape[1]):
+            d, chosen, before = dy[j, c], choice[j, c], dx[j * stride + offset, c]
+            dx[j * stride + offset, c] = before + (d if chosen == number else zero)
 
 
 @kernel
@@ -144,14 +144,21 @@ def average_pool(x: Array, w: Windows, y: Array) -> None:
     factor = y.dtype.type(1 / (w.kernel_h * w.kernel_w))
     for n in range(y.shape[0]):
         for i in range(w.out_height):
-            for j in range(w.out_width):
-                for a in range(w.kernel_h):
-                    h = i * w.stride_h + a * w.dilation_h - w.top
-                    for b in range(w.kernel_w):
-                        v = j * w.stride_w + b * w.dilation_w - w.left
-                        if 0 <= h < w.height and 0 <= v < w.width:
-                            add(y[n, i, j], x[n, h, v])
-                y[n, i, j] *= factor
+            for a in range(w.kernel_h):
+                h = i * w.stride_h + a * w.dilation_h - w.top
+                if h < 0 or h >= w.height:
+                    continue
+                for b in range(w.kernel_w):
+                    offset, begin, end = span(w, b)
+                    _add_row(x[n, h], offset, w.stride_w, begin, end, y[n, i])
+            y[n, i] *= factor
+
+
+@kernel
+def _add_row(x: Array, offset: int, stride: int, begin: int, end: int, y: Array) -> None:
+    for j in range(begin, end):
+        for c in range(y.shape[1]):
+            y[j, c] += x[j * stride + offset, c]
 
 
 @kernel
@@ -161,16 +168,17 @@ def average_pool_backward(dy: Array, w: Windows, dx: Array) -> None:
     factor = dx.dtype.type(1 / (w.kernel_h * w.kernel_w))
     for n in range(dy.shape[0]):
         for i in range(w.out_height):
-            for j in range(w.out_width):
-                for a in range(w.kernel_h):
-                    h = i * w.stride_h + a * w.dilation_h - w.top
-                    for b in range(w.kernel_w):
-                        v = j * w.stride_w + b * w.dilation_w - w.left
-                        if 0 <= h < w.height and 0 <= v < w.width:
-                            _add_scaled(dx[n, h, v], dy[n, i, j], factor)
+            for a in range(w.kernel_h):
+                h = i * w.stride_h + a * w.dilation_h - w.top
+                if h < 0 or h >= w.height:
+                    continue
+                for b in range(w.kernel_w):
+                    offset, begin, end = span(w, b)
+                    _add_scaled(dy[n, i], factor, begin, end, dx[n, h], offset, w.stride_w)
 
 
 @kernel
-def _add_scaled(total: Array, x: Array, factor: float) -> None:
-    for c in range(total.shape[0]):
-        total[c] += factor * x[c]
+def _add_scaled(dy: Array, factor: float, begin: int, end: int, dx: Array, offset: int, stride: int) -> None:
+    for j in range(begin, end):
+        for c in range(dy.shape[1]):
+            dx[j * stride + offset, c] += factor * dy[j, c]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from dist_relu.kernels.compile import kernel
+
 
 class Windows(NamedTuple):
     """Windows on images of height x width; a row of windows for each row of the output.
@@ -24,3 +26,15 @@ class Windows(NamedTuple):
     dilation_w: int
     top: int
     left: int
+
+
+@kernel
+def span(w: Windows, b: int) -> tuple[int, int, int]:
+    """Where column `b` of a row of windows meets the image: the windows from `begin` to `end`, at j stride_w + offset.
+
+    Returns (offset, begin, end).
+    """
+    offset = b * w.dilation_w - w.left
+    begin = min(max(-(offset // w.stride_w), 0), w.out_width)
+    end = min(max(-((offset - w.width) // w.stride_w), begin), w.out_width)
+    return offset, begin, end
