@@ -19,14 +19,17 @@ from dist_relu.nn.activations import (
     Tanh,
     Threshold,
 )
+from dist_relu.nn.convolution import Conv2d
 from dist_relu.nn.dense import Dense
 from dist_relu.nn.embedding import Embedding
 from dist_relu.nn.initializers import Constant, GlorotNormal, GlorotUniform, HeNormal, HeUniform, Initializer, Normal
 from dist_relu.nn.layer import PLAIN, Layer, Param, PlainRun, Run
 from dist_relu.nn.losses import CrossEntropy, Loss, MeanSquaredError
-from dist_relu.nn.models import mlp
+from dist_relu.nn.models import cnn, mlp
 from dist_relu.nn.normalization import BatchNorm, Dropout, LayerNorm
+from dist_relu.nn.pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from dist_relu.nn.recurrent import RNN
+from dist_relu.nn.reshaping import Flatten, FromNCHW, Reshape
 from dist_relu.nn.residual import Residual
 from dist_relu.nn.row_activations import GLU, CReLU, LogSoftmax, PReLU, ReGLU, RReLU, Softmax, SwiGLU
 from dist_relu.nn.sequential import Sequential
@@ -39,13 +42,18 @@ __all__ = [
     "PLAIN",
     "RNN",
     "SELU",
+    "AvgPool2d",
     "BatchNorm",
     "CReLU",
     "Constant",
+    "Conv2d",
     "CrossEntropy",
     "Dense",
     "Dropout",
     "Embedding",
+    "Flatten",
+    "FromNCHW",
+    "GlobalAvgPool2d",
     "GlorotNormal",
     "GlorotUniform",
     "Hardsigmoid",
@@ -59,6 +67,7 @@ __all__ = [
     "LeakyReLU",
     "LogSoftmax",
     "Loss",
+    "MaxPool2d",
     "MeanSquaredError",
     "Mish",
     "Normal",
@@ -69,6 +78,7 @@ __all__ = [
     "ReGLU",
     "ReLU",
     "ReLU6",
+    "Reshape",
     "Residual",
     "Run",
     "Sequential",
@@ -80,5 +90,6 @@ __all__ = [
     "SwiGLU",
     "Tanh",
     "Threshold",
+    "cnn",
     "mlp",
 ]

@@ -6,20 +6,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import final
 
+import numpy as np
+import numpy.typing as npt
+
 from dist_relu.arrays import Array
-from dist_relu.nn.activations import Elementwise
+from dist_relu.kernels import activations, pooling
+from dist_relu.nn.activations import Elementwise, ReLU
+from dist_relu.nn.convolution import Conv2d
 from dist_relu.nn.dense import Dense
 from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
+from dist_relu.nn.pooling import MaxPool2d
 
 
 def fuse(layers: Sequence[Layer]) -> list[Layer]:
     """The same computation, to the bit, in fewer passes; the layers must be built."""
     fused: list[Layer] = []
     for layer in layers:
-        if isinstance(layer, Elementwise) and fused and isinstance(fused[-1], Dense) and fused[-1].bias:
-            fused[-1] = DenseActivation(fused[-1], layer)
-        else:
-            fused.append(layer)
+        match fused[-1] if fused else None, layer:
+            case Dense(bias=True) as dense, Elementwise():
+                fused[-1] = DenseActivation(dense, layer)
+            case Conv2d(bias=True) as conv, ReLU():
+                fused[-1] = ConvReLU(conv)
+            case ConvReLU(conv=conv), MaxPool2d(halves=True):
+                fused[-1] = ConvReLUPool(conv)
+            case _:
+                fused.append(layer)
     return fused
 
 
@@ -67,3 +78,76 @@ class DenseActivation(Layer):
         else:
             function.add_bias_backward_sum_rows(rows, kept, bias, d_bias, *numbers)
         return self.dense.multiply_backward(dz, run, wants_dx=wants_dx)
+
+
+@final
+@dataclass(eq=False)
+class ConvReLU(Layer):
+    """Convolution, then bias and ReLU in one pass over what is in the cache.  x: (N, H, W, C), y: (N, I, J, K)."""
+
+    conv: Conv2d
+    _y: Array = field(init=False, repr=False)
+
+    def build(self, input_shape: Shape) -> Shape:
+        return self.conv.build(input_shape)
+
+    def params(self) -> Sequence[Param]:
+        return self.conv.params()
+
+    def forward(self, x: Array, run: Run = PLAIN) -> Array:
+        self._y = run.empty((len(x), *self.conv.output_shape), x.dtype)
+        assert self.conv.offset is not None
+        for piece in self.conv.pieces(x):
+            self.conv.multiply(piece, self._y[piece], run)
+            activations.relu.add_bias(self._y[piece].reshape(-1, self.conv.channels), self.conv.offset.value)
+        return self._y
+
+    def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
+        dz = run.own(dy)
+        dx = self.conv.begin_backward(run, wants_dx=wants_dx)
+        for piece in self.conv.pieces_of_last():
+            activations.relu.backward(dz[piece].reshape(-1), self._y[piece].reshape(-1))
+            self.conv.multiply_backward(piece, dz[piece], dx, run)
+        return dz if dx is None else dx
+
+
+@final
+@dataclass(eq=False)
+class ConvReLUPool(Layer):
+    """Convolution, then bias, ReLU and the maximum of squares of 2 x 2 in one pass.
+
+    x: (N, H, W, C), y: (N, I // 2, J // 2, K).  The large array between them is in the cache only, never in memory.
+    """
+
+    conv: Conv2d
+    _choice: Array = field(init=False, repr=False)
+
+    def build(self, input_shape: Shape) -> Shape:
+        height, width, channels = self.conv.build(input_shape)
+        return height // 2, width // 2, channels
+
+    def params(self) -> Sequence[Param]:
+        return self.conv.params()
+
+    def forward(self, x: Array, run: Run = PLAIN) -> Array:
+        height, width, channels = self.conv.output_shape
+        shape = (len(x), height // 2, width // 2, channels)
+        y, self._choice = run.empty(shape, x.dtype), run.empty(shape, x.dtype)
+        assert self.conv.offset is not None
+        for piece in self.conv.pieces(x):
+            z = self._scratch(piece, x.dtype, run)
+            self.conv.multiply(piece, z, run)
+            pooling.add_bias_relu_max_pool_2x2(z, self.conv.offset.value, y[piece], self._choice[piece])
+        return y
+
+    def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
+        dy = np.ascontiguousarray(dy)
+        dx = self.conv.begin_backward(run, wants_dx=wants_dx)
+        for piece in self.conv.pieces_of_last():
+            dz = self._scratch(piece, dy.dtype, run)
+            pooling.max_pool_2x2_backward(dy[piece], self._choice[piece], dz)
+            self.conv.multiply_backward(piece, dz, dx, run)
+        return dy if dx is None else dx
+
+    def _scratch(self, piece: slice, dtype: npt.DTypeLike, run: Run) -> Array:
+        return run.scratch("convolution output", (piece.stop - piece.start, *self.conv.output_shape), dtype)

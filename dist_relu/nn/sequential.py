@@ -104,10 +104,16 @@ class Sequential:
         return x
 
     def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
-        """Leave the gradients of all parameters; return that of the input of the last `forward`."""
-        for layer in reversed(self._passes[1:]):
+        """Leave the gradients of all parameters; return that of the input of the last `forward`.
+
+        Without `wants_dx` the layers before the first one with parameters have nothing to do.
+        """
+        first = 0
+        if not wants_dx:
+            first = next((i for i, layer in enumerate(self._passes) if layer.params()), 0)
+        for layer in reversed(self._passes[first + 1 :]):
             dy = layer.backward(dy, run)
-        return self._passes[0].backward(dy, run, wants_dx=wants_dx)
+        return self._passes[first].backward(dy, run, wants_dx=wants_dx)
 
     def activations(self, x: Array, run: Run = PLAIN) -> list[Array]:
         """The output of every layer as the user wrote them, unfused; each (N, ...)."""

@@ -39,6 +39,25 @@ def test_training_gives_the_same_bits_on_any_number_of_workers(
         assert digest(coordinator, digits.train, optimizer) == digest(serial, digits.train, optimizer)
 
 
+def test_training_convolutions_gives_the_same_bits_on_any_number_of_workers(
+    coordinator: dr.Coordinator, digits: dr.data.Split
+) -> None:
+    def digest_of_images(coordinator: dr.Coordinator) -> str:
+        model = nn.Sequential(
+            nn.Reshape((8, 8, 1)),
+            *(nn.Conv2d(16, 3), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(24, 3, groups=2), nn.ReLU()),
+            *(nn.Conv2d(24, 3, groups=24, bias=False), nn.AvgPool2d(2), nn.Conv2d(32, 1)),
+            *(nn.Flatten(), nn.Dense(10)),
+        )
+        coordinator.fit(model, digits.train, optim.SGD(momentum=0.9), epochs=1, batch_size=50, shards=SHARDS)
+        assert coordinator.evaluate(model, digits.test).accuracy
+        return model.sha256()
+
+    with dr.start(backend="serial") as serial:
+        assert digest_of_images(coordinator) == digest_of_images(serial)
+
+
 @pytest.mark.parametrize(("num_samples", "batch_size"), [(4, 4), (101, 7), (103, 50), (64, 64), (65, 64)])
 def test_samples_that_do_not_divide_evenly_change_nothing(
     coordinator: dr.Coordinator, digits: dr.data.Split, num_samples: int, batch_size: int

@@ -1,0 +1,184 @@
+"""Pooling over windows, alone and together with bias and ReLU.
+
+N batch, H W height and width, C channels, I J height and width of the output. A maximum's `choice` is the number of
+the window's element that it came from, row by row, or NONE where ReLU cut it off: then no gradient flows. Choices have
+the dtype of the images, because loops over numbers of unlike sizes are badly vectorised.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dist_relu.arrays import Array
+from dist_relu.kernels.compile import kernel
+from dist_relu.kernels.windows import Windows, span
+
+NONE = -1
+
+
+@kernel
+def _is_larger(v: float, best: float) -> bool:
+    """Whether v is the new maximum; NaN is larger than all."""
+    return (v > best) | (v != v)  # noqa: PLR0124
+
+
+@kernel
+def max_pool(x: Array, w: Windows, y: Array, choice: Array) -> None:
+    """y = the maximum of every window.  x: (N, H, W, C); y, choice: (N, I, J, C)."""
+    number = x.dtype.type
+    for i in range(w.out_height):
+        first_a = max((w.top - i * w.stride_h + w.dilation_h - 1) // w.dilation_h, 0)
+        for j in range(w.out_width):
+            first_b = max((w.left - j * w.stride_w + w.dilation_w - 1) // w.dilation_w, 0)
+            y[:, i, j] = -np.inf
+            choice[:, i, j] = number(first_a * w.kernel_w + first_b)
+    for n in range(y.shape[0]):
+        for i in range(w.out_height):
+            for a in range(w.kernel_h):
+                h = i * w.stride_h + a * w.dilation_h - w.top
+                if h < 0 or h >= w.height:
+                    continue
+                for b in range(w.kernel_w):
+                    offset, begin, end = span(w, b)
+                    this = number(a * w.kernel_w + b)
+                    _raise_to(x[n, h], offset, w.stride_w, this, begin, end, y[n, i], choice[n, i])
+
+
+@kernel
+def _raise_to(
+    x: Array, offset: int, stride: int, number: float, begin: int, end: int, best: Array, choice: Array
+) -> None:
+    """best = max(best, x), and the number of the larger one; the first of equals, NaN before all."""
+    for j in range(begin, end):
+        for c in range(best.shape[1]):
+            v, b, chosen = x[j * stride + offset, c], best[j, c], choice[j, c]
+            larger = _is_larger(v, b)
+            best[j, c] = v if larger else b
+            choice[j, c] = number if larger else chosen
+
+
+@kernel
+def add_bias_relu_max_pool_2x2(z: Array, bias: Array, y: Array, choice: Array) -> None:
+    """y = the maximum over squares of 2 x 2 of max(z + bias, 0).
+
+    z: (N, H, W, K).  y, choice: (N, H // 2, W // 2, K).
+    """
+    number = z.dtype.type
+    none, zero, one, two, three = number(NONE), number(0), number(1), number(2), number(3)
+    for n in range(y.shape[0]):
+        for i in range(y.shape[1]):
+            for j in range(y.shape[2]):
+                z0, z1 = z[n, 2 * i, 2 * j], z[n, 2 * i, 2 * j + 1]
+                z2, z3 = z[n, 2 * i + 1, 2 * j], z[n, 2 * i + 1, 2 * j + 1]
+                best, chosen = y[n, i, j], choice[n, i, j]
+                for k in range(bias.shape[0]):
+                    offset = bias[k]
+                    v = z0[k] + offset
+                    m, c = v, zero
+                    v = z1[k] + offset
+                    larger = _is_larger(v, m)
+                    m, c = v if larger else m, one if larger else c
+                    v = z2[k] + offset
+                    larger = _is_larger(v, m)
+                    m, c = v if larger else m, two if larger else c
+                    v = z3[k] + offset
+                    larger = _is_larger(v, m)
+                    m, c = v if larger else m, three if larger else c
+                    best[k] = zero if m <= zero else m
+                    chosen[k] = none if m <= zero else c
+
+
+@kernel
+def max_pool_backward(dy: Array, choice: Array, w: Windows, dx: Array) -> None:
+    """dx = dy where the maximum came from, summed over overlapping windows.  Shapes as in `max_pool`."""
+    dx[:] = 0
+    for n in range(dy.shape[0]):
+        for i in range(w.out_height):
+            for a in range(w.kernel_h):
+                h = i * w.stride_h + a * w.dilation_h - w.top
+                if h < 0 or h >= w.height:
+                    continue
+                for b in range(w.kernel_w):
+                    offset, begin, end = span(w, b)
+                    number = dy.dtype.type(a * w.kernel_w + b)
+                    _add_chosen(dy[n, i], choice[n, i], number, begin, end, dx[n, h], offset, w.stride_w)
+
+
+@kernel
+def _add_chosen(
+    dy: Array, choice: Array, number: float, begin: int, end: int, dx: Array, offset: int, stride: int
+) -> None:
+    zero = dy.dtype.type(0)
+    for j in range(begin, end):
+        for c in range(dy.shape[1]):
+            d, chosen, before = dy[j, c], choice[j, c], dx[j * stride + offset, c]
+            dx[j * stride + offset, c] = before + (d if chosen == number else zero)
+
+
+@kernel
+def max_pool_2x2_backward(dy: Array, choice: Array, dx: Array) -> None:
+    """`max_pool_backward` for windows of 2 x 2 side by side."""
+    for n in range(dy.shape[0]):
+        for i in range(dy.shape[1]):
+            for j in range(dy.shape[2]):
+                for a in range(2):
+                    for b in range(2):
+                        number = dy.dtype.type(2 * a + b)
+                        _put_chosen(dy[n, i, j], choice[n, i, j], number, dx[n, 2 * i + a, 2 * j + b])
+        dx[n, 2 * dy.shape[1] :] = 0
+        dx[n, :, 2 * dy.shape[2] :] = 0
+
+
+@kernel
+def _put_chosen(dy: Array, choice: Array, number: float, dx: Array) -> None:
+    zero = dy.dtype.type(0)
+    for c in range(dx.shape[0]):
+        d, chosen = dy[c], choice[c]
+        dx[c] = d if chosen == number else zero
+
+
+@kernel
+def average_pool(x: Array, w: Windows, y: Array) -> None:
+    """y = the mean of every window, padding counted as 0.  x: (N, H, W, C); y: (N, I, J, C)."""
+    y[:] = 0
+    factor = y.dtype.type(1 / (w.kernel_h * w.kernel_w))
+    for n in range(y.shape[0]):
+        for i in range(w.out_height):
+            for a in range(w.kernel_h):
+                h = i * w.stride_h + a * w.dilation_h - w.top
+                if h < 0 or h >= w.height:
+                    continue
+                for b in range(w.kernel_w):
+                    offset, begin, end = span(w, b)
+                    _add_row(x[n, h], offset, w.stride_w, begin, end, y[n, i])
+            y[n, i] *= factor
+
+
+@kernel
+def _add_row(x: Array, offset: int, stride: int, begin: int, end: int, y: Array) -> None:
+    for j in range(begin, end):
+        for c in range(y.shape[1]):
+            y[j, c] += x[j * stride + offset, c]
+
+
+@kernel
+def average_pool_backward(dy: Array, w: Windows, dx: Array) -> None:
+    """dx = dy shared out equally over its window, summed over overlapping windows.  Shapes as in `average_pool`."""
+    dx[:] = 0
+    factor = dx.dtype.type(1 / (w.kernel_h * w.kernel_w))
+    for n in range(dy.shape[0]):
+        for i in range(w.out_height):
+            for a in range(w.kernel_h):
+                h = i * w.stride_h + a * w.dilation_h - w.top
+                if h < 0 or h >= w.height:
+                    continue
+                for b in range(w.kernel_w):
+                    offset, begin, end = span(w, b)
+                    _add_scaled(dy[n, i], factor, begin, end, dx[n, h], offset, w.stride_w)
+
+
+@kernel
+def _add_scaled(dy: Array, factor: float, begin: int, end: int, dx: Array, offset: int, stride: int) -> None:
+    for j in range(begin, end):
+        for c in range(dy.shape[1]):
+            dx[j * stride + offset, c] += factor * dy[j, c]

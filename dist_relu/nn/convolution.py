@@ -1,0 +1,155 @@
+"""Convolution of images.  N batch, H W height and width, C channels, K filters, I J height and width of the output."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import final
+
+import numpy as np
+
+from dist_relu.arrays import Array
+from dist_relu.kernels import convolution as kernels
+from dist_relu.kernels.layers import add_bias, sum_rows
+from dist_relu.kernels.windows import Windows
+from dist_relu.nn.initializers import Constant, HeNormal, Initializer
+from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
+from dist_relu.nn.unfolding import Unfolding, unfolding
+from dist_relu.nn.windows import Padding, Size, image_shape, windows
+
+_PIECE_SIZE = 224 * 1024
+"""Elements of unfolded input and output that stay in the second-level cache, 1 MiB, beside the weights."""
+
+
+@final
+@dataclass(eq=False)
+class Conv2d(Layer):
+    """Cross-correlation with K filters, and a bias.  x: (N, H, W, C), W: (kh, kw, C / groups, K), y: (N, I, J, K).
+
+    channels: K.  kernel_size, stride, dilation: a number, or (height, width).
+    padding: "same" (outputs of ⌈H / stride⌉ x ⌈W / stride⌉; what is odd goes to the bottom and to the right), "valid"
+    (none), a number, or (height, width).
+    groups: filters are cut into as many groups, each of which sees its part of the channels; `groups=C` is depthwise.
+
+    Images are unfolded a few at a time into a buffer that stays in the cache, so that each few are one matrix
+    product. How many depends on the layer's shapes alone, and with them the bits.
+    """
+
+    channels: int
+    kernel_size: Size
+    stride: Size = 1
+    padding: Padding = "same"
+    dilation: Size = 1
+    groups: int = 1
+    bias: bool = True
+    init: Initializer = field(default_factory=HeNormal)
+    weight: Param = field(init=False, repr=False)
+    offset: Param | None = field(init=False, repr=False, default=None)
+    output_shape: Shape = field(init=False, repr=False)
+    _windows: Windows = field(init=False, repr=False)
+    _unfolding: Unfolding = field(init=False, repr=False)
+    _is_depthwise: bool = field(init=False, repr=False)
+    _images_per_piece: int = field(init=False, repr=False)
+    _x: Array = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for name, number in (("channels", self.channels), ("groups", self.groups)):
+            if not isinstance(number, int) or number < 1:
+                raise ValueError(f"Conv2d({name}={number!r}): must be a whole number of at least 1.")
+
+    def build(self, input_shape: Shape) -> Shape:
+        channels = image_shape("Conv2d", input_shape)[2]
+        if channels % self.groups or self.channels % self.groups:
+            raise ValueError(
+                f"Conv2d(groups={self.groups}) can't cut {channels} channels and {self.channels} filters into equal "
+                "groups; both must be multiples."
+            )
+        self._windows = w = windows("Conv2d", input_shape, self.kernel_size, self.stride, self.padding, self.dilation)
+        shape = (w.kernel_h, w.kernel_w, channels // self.groups, self.channels)
+        fan_in, fan_out = prod(shape[:3]), w.kernel_h * w.kernel_w * self.channels // self.groups
+        self.weight = Param("weight", shape, self.init, fan_in, fan_out)
+        if self.bias:
+            self.offset = Param("bias", (self.channels,), Constant(0.0), fan_in, fan_out)
+        self._unfolding = unfolding(w, channels, channels // self.groups)
+        self._is_depthwise = self.groups == self.channels == channels > 1
+        self.output_shape = (w.out_height, w.out_width, self.channels)
+        image_size = w.out_height * w.out_width * (fan_in + self.channels)
+        self._images_per_piece = max(_PIECE_SIZE // image_size, 1)
+        return self.output_shape
+
+    def params(self) -> Sequence[Param]:
+        return [self.weight] if self.offset is None else [self.weight, self.offset]
+
+    def forward(self, x: Array, run: Run = PLAIN) -> Array:
+        y = run.empty((len(x), *self.output_shape), x.dtype)
+        for piece in self.pieces(x):
+            self.multiply(piece, y[piece], run)
+            if self.offset is not None:
+                add_bias(y[piece].reshape(-1, self.channels), self.offset.value)
+        return y
+
+    def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
+        dx = self.begin_backward(run, wants_dx=wants_dx)
+        for piece in self.pieces_of_last():
+            self.multiply_backward(piece, np.ascontiguousarray(dy[piece]), dx, run)
+        return dy if dx is None else dx
+
+    def pieces(self, x: Array) -> Iterator[slice]:
+        """Cut a batch into the few images that are done at a time; remembers x."""
+        self._x = x
+        return self.pieces_of_last()
+
+    def pieces_of_last(self) -> Iterator[slice]:
+        """The pieces of the last batch once more."""
+        x = self._x
+        for start in range(0, len(x), self._images_per_piece):
+            yield slice(start, min(start + self._images_per_piece, len(x)))
+
+    def multiply(self, piece: slice, z: Array, run: Run) -> None:
+        """z = the images of a piece times the filters, without the bias.  z: (n, I, J, K)."""
+        x, weight = self._x[piece], self.weight.value
+        if self._is_depthwise:
+            kernels.depthwise(np.ascontiguousarray(x), weight[:, :, 0], self._windows, z)
+            return
+        for group in range(self.groups):
+            cols = self._unfolding.unfold(x, group * self.weight.shape[2], run)
+            np.matmul(cols, self._columns(weight, group), out=self._columns(z, group))
+
+    def begin_backward(self, run: Run, *, wants_dx: bool) -> Array | None:
+        """Begin gradients that `multiply_backward` adds to; returns room for that of x, if it is wanted."""
+        for param in self.params():
+            param.grad[...] = 0
+        return run.empty(self._x.shape, self._x.dtype) if wants_dx else None
+
+    def multiply_backward(self, piece: slice, dz: Array, dx: Array | None, run: Run) -> None:
+        """Add the gradients of bias and filters from a piece; write those of its images into their rows of dx.
+
+        dz: (n, I, J, K), the gradient of the piece's `multiply`.  dx: (N, H, W, C), or None where it is not wanted.
+        """
+        x, weight, grad = self._x[piece], self.weight.value, self.weight.grad
+        if self.offset is not None:
+            total = run.scratch("convolution bias", (self.channels,), dz.dtype)
+            sum_rows(dz.reshape(-1, self.channels), total)
+            self.offset.grad += total
+        d_weight = run.scratch("convolution weight", grad.shape, grad.dtype)
+        if self._is_depthwise:
+            kernels.depthwise_backward_weight(np.ascontiguousarray(x), dz, self._windows, d_weight[:, :, 0])
+            if dx is not None:
+                kernels.depthwise_backward_x(dz, weight[:, :, 0], self._windows, dx[piece])
+        else:
+            if dx is not None:
+                dx[piece] = 0
+            for group in range(self.groups):
+                first = group * self.weight.shape[2]
+                cols, d_filters = self._unfolding.unfold(x, first, run), self._columns(dz, group)
+                np.matmul(cols.T, d_filters, out=self._columns(d_weight, group))
+                if dx is not None:
+                    np.matmul(d_filters, self._columns(weight, group).T, out=cols)
+                    self._unfolding.fold(cols, first, dx[piece], run)
+        grad += d_weight
+
+    def _columns(self, array: Array, group: int) -> Array:
+        """The part of the filters of a group, with all else as rows: (..., K) to (rows, K / groups), a view."""
+        width = self.channels // self.groups
+        return array.reshape(-1, self.channels)[:, group * width : (group + 1) * width]
