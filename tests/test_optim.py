@@ -44,7 +44,7 @@ def _adam(p: Array, g: Array, state: State, t: int) -> Array:
     return updated
 
 
-RULES: list[tuple[optim.Optimizer, Callable[[Array, Array, State, int], Array]]] = [
+RULES: list[tuple[optim.ElementwiseOptimizer, Callable[[Array, Array, State, int], Array]]] = [
     (optim.SGD(0.1, weight_decay=0.01), sgd),
     (optim.SGD(0.1, momentum=0.9, weight_decay=0.01), momentum),
     (optim.SGD(0.1, momentum=0.9, nesterov=True, weight_decay=0.01), nesterov),
@@ -57,7 +57,7 @@ RULES: list[tuple[optim.Optimizer, Callable[[Array, Array, State, int], Array]]]
 @pytest.mark.parametrize("size", [0, 1, 1024, 5000])
 @pytest.mark.parametrize("shards", [1, 2, 5, 8])
 def test_steps_are_those_of_the_paper(
-    rule: optim.Optimizer, reference: Callable[..., Array], size: int, shards: int, rng: np.random.Generator
+    rule: optim.ElementwiseOptimizer, reference: Callable[..., Array], size: int, shards: int, rng: np.random.Generator
 ) -> None:
     tree = SummationTree(shards)
     carries = np.array(tree.fold(tree.leaves(0, shards))[0])
