@@ -76,8 +76,9 @@ class Augment:
         else:
             shifts = rng.integers(-self.crop, self.crop, (len(rows), 2), endpoint=True)
             flips = rng.random(len(rows)) < (0.5 if self.flip else 0.0)
-            images, targets = samples.reshape(-1, *image_shape), gathered.reshape(-1, *image_shape)
-            kernels.shift_and_flip(images, rows, shifts, flips, targets)
+            height, _, channels = image_shape
+            lines = samples.reshape(len(samples), height, -1)
+            kernels.shift_and_flip(lines, channels, rows, shifts, flips, gathered.reshape(len(rows), height, -1))
         if not self.mixup:
             return None
         mixture = Mixture(rng.permutation(len(rows)), float(rng.beta(self.mixup, self.mixup)))

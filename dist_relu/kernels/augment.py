@@ -5,28 +5,37 @@ N samples of the data set, n of the batch, H W height and width, C channels.
 
 from __future__ import annotations
 
+import numpy as np
+
 from dist_relu.arrays import Array
 from dist_relu.kernels.compile import kernel
 
 
 @kernel
-def shift_and_flip(images: Array, rows: Array, shifts: Array, flips: Array, out: Array) -> None:
-    """Gather images, each moved by its shift, with zeros behind it, and then mirrored or not.
+def shift_and_flip(images: Array, channels: int, rows: Array, shifts: Array, flips: Array, out: Array) -> None:
+    """Gather images through windows of their own size, with zeros around them, and mirror some left to right.
 
-    images: (N, H, W, C).  rows: (n,) of them.  shifts: (n, 2), how far down and right the window moves over the image.
-    flips: (n,) bool.  out: (n, H, W, C).
+    images: (N, H, W·C).  rows: (n,) of them.  shifts: (n, 2), how far down and right the window lies.
+    flips: (n,) bool.  out: (n, H, W·C).
     """
-    _, height, width, channels = images.shape
+    _, height, length = images.shape
+    width, zero = length // channels, images.dtype.type(0)
+    sources, inside = np.empty(length, np.int64), np.empty(length, np.bool_)
     for n in range(rows.shape[0]):
-        image, target, flip = images[rows[n]], out[n], flips[n]
-        down, right = shifts[n, 0], shifts[n, 1]
+        image, target = images[rows[n]], out[n]
+        for i in range(length):
+            w, c = i // channels, i % channels
+            column = (width - 1 - w if flips[n] else w) + shifts[n, 1]
+            inside[i] = 0 <= column < width
+            sources[i] = min(max(column, 0), width - 1) * channels + c
         for h in range(height):
-            for w in range(width):
-                source_h = h + down
-                source_w = (width - 1 - w if flip else w) + right
-                inside = 0 <= source_h < height and 0 <= source_w < width
-                for c in range(channels):
-                    target[h, w, c] = image[source_h, source_w, c] if inside else 0
+            line = h + shifts[n, 0]
+            if 0 <= line < height:
+                for i in range(length):
+                    value = image[line, sources[i]]  # read in any case: a conditional load is not vectorised
+                    target[h, i] = value if inside[i] else zero
+            else:
+                target[h] = 0
 
 
 @kernel
