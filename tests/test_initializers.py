@@ -93,11 +93,13 @@ def deep_model(init: nn.Initializer) -> nn.Sequential:
 def test_thirty_relu_layers_train_from_he_where_glorot_stalls(digits: Split) -> None:
     with dr.start(backend="serial") as coordinator:
         he, glorot = (
-            coordinator.fit(deep_model(init), digits.train, optim.SGD(0.01, momentum=0.9), epochs=10, batch_size=50)
+            coordinator.fit(
+                deep_model(init), digits.train, optim.SGD(0.005, momentum=0.9), epochs=20, batch_size=50, seed=1
+            )
             for init in (nn.HeNormal(), nn.GlorotNormal())
         )
-    assert he.epochs[-1].loss < 0.5
-    assert glorot.epochs[-1].loss > 2.2
+    assert he.epochs[-1].loss < 1
+    assert glorot.epochs[-1].loss > 2.29
 
 
 @pytest.mark.parametrize("init", [nn.Orthogonal(), nn.GlorotUniform(0.1), nn.HeNormal(3.0)], ids=repr)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from dist_relu.arrays import Array
 from dist_relu.kernels.compile import kernel
 
@@ -17,7 +19,8 @@ def sum_of_squares(x: Array, lanes: Array) -> float:
     for start in range(0, x.shape[0], width):
         part = x[start : start + width]
         for i in range(part.shape[0]):
-            lanes[i] += float(part[i]) * float(part[i])
+            value = np.float64(part[i])  # float() would leave it in float32
+            lanes[i] += value * value
     total = 0.0
     for lane in lanes:
         total += lane

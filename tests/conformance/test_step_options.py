@@ -101,7 +101,7 @@ def train_plainly(model: nn.Sequential, data: dr.Dataset, rule: Rule) -> list[Ar
 
 def gentle(params: list[Array], gradients: list[Array], lr: float = 0.1) -> None:
     for p, g in zip(params, gradients, strict=True):
-        p -= lr * g
+        p[...] = p - lr * g
 
 
 def norm(arrays: Sequence[Array]) -> float:
@@ -128,7 +128,7 @@ def lars(params: list[Array], gradients: list[Array], states: list[list[Array]])
             decay = 0.01
             rate *= 0.01 * norm([p]) / (norm([g]) + decay * norm([p]))
         v[...] = 0.9 * v + rate * (g + decay * p)
-        p -= v
+        p[...] = p - v
 
 
 def lamb(params: list[Array], gradients: list[Array], states: list[list[Array]]) -> None:
@@ -141,7 +141,7 @@ def lamb(params: list[Array], gradients: list[Array], states: list[list[Array]])
         if p.ndim > 1:
             direction += 0.1 * p
             direction *= norm([p]) / norm([direction])
-        p -= 0.01 * direction
+        p[...] = p - 0.01 * direction
 
 
 @pytest.mark.parametrize(
