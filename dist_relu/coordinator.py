@@ -26,6 +26,7 @@ from dist_relu.kernels.update import ordered_sum
 from dist_relu.nn import CrossEntropy, Loss, MeanSquaredError, Sequential
 from dist_relu.optim import ElementwiseOptimizer, Optimizer
 from dist_relu.partition import PartialSums, check_fit
+from dist_relu.results import Evaluation, FitResult, fit_result
 from dist_relu.slots import slots_shape
 from dist_relu.training import Progress
 from dist_relu.updates import NUM_SQUARES, StepOptions, cut_for
@@ -33,40 +34,6 @@ from dist_relu.worker import Call, World
 
 Data = Dataset | tuple[npt.ArrayLike, npt.ArrayLike]
 ProgressHandler = Callable[[Progress], None]
-
-
-@dataclass(frozen=True)
-class EpochSummary:
-    """Means over the samples of an epoch, as they were when they were trained on; accuracy is 0 without classes."""
-
-    loss: float
-    accuracy: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """What a training run did.
-
-    losses and step_seconds: (steps,), the mean loss of each step's samples and its duration.
-    average: with `ema_decay`, the model with its averaged parameters, to evaluate or save like any other.
-    """
-
-    epochs: list[EpochSummary]
-    losses: Array
-    step_seconds: Array
-    seconds: float
-    samples_per_second: float
-    average: Sequential | None = None
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Means over all samples; accuracy is None without classes."""
-
-    loss: float
-    accuracy: float | None
-    num_samples: int
 
 
 def start(workers: int | None = None, *, backend: str = "auto", threads_per_worker: int = 1) -> Coordinator:
@@ -190,7 +157,7 @@ class Coordinator:
                 f"The loss became {trace.loss[-1]} in step {step} (epoch {step // per_epoch}). "
                 "Lower the learning rate, or warm it up."
             )
-        return _fit_result(trace, per_epoch, None if average is None else _with_values(model, average))
+        return fit_result(trace, per_epoch, None if average is None else _with_values(model, average))
 
     def gradients(
         self, model: Sequential, data: Data, *, loss: Loss | None = None, shards: int | None = None
@@ -441,18 +408,6 @@ def _numbers(name: str, value: npt.ArrayLike) -> Array:
 def _check_has_parameters(model: Sequential) -> None:
     if model.values is None:
         raise ValueError("The model has no parameters yet: fit it first, or build and initialize it.")
-
-
-def _fit_result(trace: training.Trace, per_epoch: int, average: Sequential | None) -> FitResult:
-    epochs = []
-    for first in range(0, len(trace.loss), per_epoch):
-        part = slice(first, first + per_epoch)
-        num_samples = trace.num_samples[part]
-        loss = float(np.average(trace.loss[part], weights=num_samples))
-        accuracy = float(trace.hits[part].sum() / num_samples.sum())
-        epochs.append(EpochSummary(loss, accuracy, float(trace.seconds[part].sum())))
-    seconds = float(trace.seconds.sum())
-    return FitResult(epochs, trace.loss, trace.seconds, seconds, float(trace.num_samples.sum() / seconds), average)
 
 
 def _with_values(model: Sequential, values: Array) -> Sequential:
