@@ -89,7 +89,7 @@ def update_of(
     if isinstance(optimizer, ElementwiseOptimizer) and not options.need_whole_gradient:
         return _FusedUpdate(chunks, optimizer, options.ema_decay)
     measures = _Squares(pieces, squares)
-    gradient = _Gradient(chunks, options, measures, barrier)
+    gradient = _SummedGradient(chunks, options, measures, barrier)
     if isinstance(optimizer, ElementwiseOptimizer):
         return _SummedUpdate(chunks, optimizer, options.ema_decay, gradient)
     assert isinstance(optimizer, LayerwiseOptimizer)
@@ -130,7 +130,7 @@ class _SummedUpdate(Update):
         chunks: Sequence[Chunk],
         optimizer: ElementwiseOptimizer,
         ema_decay: float | None,
-        gradient: _Gradient,
+        gradient: _SummedGradient,
     ) -> None:
         self._chunks = chunks
         self._optimizer = optimizer
@@ -157,7 +157,7 @@ class _LayerwiseUpdate(Update):
         chunks: Sequence[Chunk],
         optimizer: LayerwiseOptimizer,
         ema_decay: float | None,
-        gradient: _Gradient,
+        gradient: _SummedGradient,
         squares: _Squares,
         barrier: Barrier,
     ) -> None:
@@ -193,7 +193,7 @@ class _LayerwiseUpdate(Update):
 
 
 @final
-class _Gradient:
+class _SummedGradient:
     """This worker's chunks of the gradient, summed over the shards and then over the batches of a step."""
 
     def __init__(self, chunks: Sequence[Chunk], options: StepOptions, squares: _Squares, barrier: Barrier) -> None:

@@ -82,6 +82,23 @@ def test_every_option_gives_the_same_bits_on_any_number_of_workers(
         assert digests(coordinator, digits.train, *CASES[case]) == digests(serial, digits.train, *CASES[case])
 
 
+@pytest.mark.parametrize(("num_samples", "batch_size"), [(4, 4), (66, 8), (101, 7)])
+def test_batches_that_do_not_come_out_even_are_accumulated_alike(
+    coordinator: dr.Coordinator, digits: dr.data.Split, num_samples: int, batch_size: int
+) -> None:
+    data = dr.Dataset(digits.train.x[:num_samples], digits.train.y[:num_samples])
+    results = []
+    with dr.start(backend="serial") as serial:
+        for place in (coordinator, serial):
+            model = small_model()
+            fitted = place.fit(
+                model, data, optim.SGD(0.1), epochs=2, batch_size=batch_size, shards=SHARDS, seed=1, accumulate=3
+            )
+            results.append((model.sha256(), list(fitted.losses)))
+    assert results[0] == results[1]
+    assert len(results[0][1]) == 2 * -(-num_samples // (3 * batch_size))
+
+
 Rule = Callable[[list[Array], list[Array], list[list[Array]]], None]
 """Take a step in place, given parameters, gradients and two lists of states."""
 
