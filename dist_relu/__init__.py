@@ -2,7 +2,7 @@
 
 from dist_relu import data, nn, optim
 from dist_relu.checkpoint import load_model, save_model
-from dist_relu.coordinator import Coordinator, DistributedReLU, Evaluation, FitResult, start
+from dist_relu.coordinator import Coordinator, DistributedReLU, start
 from dist_relu.data import Dataset
 from dist_relu.errors import (
     BackendError,
@@ -13,6 +13,7 @@ from dist_relu.errors import (
     TrainingDiverged,
     WorkerLost,
 )
+from dist_relu.results import Evaluation, FitResult
 
 __version__ = "0.1.0"
 

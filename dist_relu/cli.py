@@ -23,15 +23,19 @@ from dist_relu.arrays import Array
 from dist_relu.backends import BACKENDS, serve_if_rank
 from dist_relu.bench.commands import bench
 from dist_relu.checkpoint import load_model, save_model
-from dist_relu.coordinator import Coordinator, FitResult, default_loss, start
+from dist_relu.coordinator import Coordinator, default_loss, start
 from dist_relu.data import Dataset, load, read_numpy
 from dist_relu.errors import DataError, DistReluError, TrainingDiverged, WorkerLost
-from dist_relu.nn import Sequential
-from dist_relu.options import DEFAULT_LR, OPTIMIZERS, parse_model, parse_schedule
+from dist_relu.nn import CrossEntropy, Sequential
+from dist_relu.options import DEFAULT_LR, OPTIMIZERS, parse_augment, parse_model, parse_schedule
 from dist_relu.partition import check_fit
 from dist_relu.progress import ProgressDisplay
+from dist_relu.results import FitResult
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+POSITIVE = click.FloatRange(0, min_open=True)
+SHARE = click.FloatRange(0, 1, max_open=True)
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -102,9 +106,16 @@ def worker_options(command: Command) -> Command:
 @click.option("--epochs", type=click.IntRange(1), default=20, show_default=True)
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Over all workers.")
 @click.option("--optimizer", type=click.Choice(list(OPTIMIZERS)), default="sgd", show_default=True)
-@click.option("--lr", type=float, help="Learning rate. Default: 0.1, or 0.001 for adam and adamw.")
-@click.option("--momentum", type=float, default=0.9, show_default=True, help="For sgd and nesterov.")
+@click.option("--lr", type=float, help="Learning rate. Default: one that suits the optimizer.")
+@click.option("--momentum", type=float, default=0.9, show_default=True, help="For sgd, nesterov, rmsprop, lars.")
 @click.option("--weight-decay", type=float, default=0.0, show_default=True)
+@click.option("--clip-norm", type=POSITIVE, help="Scale gradients down to this Euclidean norm.")
+@click.option("--clip-value", type=POSITIVE, help="Cut elements of gradients to this magnitude.")
+@click.option("--accumulate", type=click.IntRange(1), default=1, show_default=True, help="Batches per step.")
+@click.option("--ema-decay", type=SHARE, help="Test and save an exponential average of the weights.")
+@click.option("--label-smoothing", type=SHARE, default=0.0, show_default=True, help="For class numbers.")
+@click.option("--mixup", type=click.FloatRange(0), default=0.0, show_default=True, help="Alpha; 0 mixes nothing.")
+@click.option("--augment", help="crop:PIXELS, flip, or crop:PIXELS,flip; for images.")
 @click.option(
     "--schedule",
     default="cosine",
@@ -127,6 +138,13 @@ def train(
     lr: float | None,
     momentum: float,
     weight_decay: float,
+    clip_norm: float | None,
+    clip_value: float | None,
+    accumulate: int,
+    ema_decay: float | None,
+    label_smoothing: float,
+    mixup: float,
+    augment: str | None,
     schedule: str,
     workers: int | None,
     backend: str,
@@ -148,6 +166,9 @@ def train(
         rate = parse_schedule(schedule, DEFAULT_LR[optimizer] if lr is None else lr, epochs)
         rule = OPTIMIZERS[optimizer](rate, momentum, weight_decay)
         data = load(source)
+        changes = parse_augment(augment, mixup)
+        if label_smoothing and not data.train.has_classes:
+            raise ValueError("--label-smoothing is for class numbers, but these targets are real numbers.")
         model = parse_model(model_text, data.num_outputs(), dtype).build(data.train.x.shape[1:])
         for part in data:
             default_loss(part).check(part.y, model.output_shape)
@@ -164,8 +185,15 @@ def train(
                 batch_size=batch_size,
                 shards=shards,
                 seed=seed,
+                loss=CrossEntropy(label_smoothing) if label_smoothing else None,
+                clip_norm=clip_norm,
+                clip_value=clip_value,
+                accumulate=accumulate,
+                ema_decay=ema_decay,
+                augment=changes,
                 on_progress=display.show,
             )
+        model = result.average or model
         if save:
             save_model(model, save)
         test = coordinator.evaluate(model, data.test)

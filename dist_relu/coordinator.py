@@ -21,46 +21,20 @@ from dist_relu.arena import measure
 from dist_relu.arrays import Array, whole
 from dist_relu.backends import Backend, connect
 from dist_relu.collectives.memory import SharedArray
-from dist_relu.data import Dataset, Split
+from dist_relu.data import Augment, Dataset, Split
 from dist_relu.errors import DataError, TrainingDiverged
 from dist_relu.kernels.update import ordered_sum
 from dist_relu.nn import CrossEntropy, Loss, MeanSquaredError, Sequential
-from dist_relu.optim import Optimizer
+from dist_relu.optim import ElementwiseOptimizer, Optimizer
 from dist_relu.partition import PartialSums, check_fit
+from dist_relu.results import Evaluation, FitResult, fit_result
+from dist_relu.slots import slots_shape
 from dist_relu.training import Progress
+from dist_relu.updates import NUM_SQUARES, StepOptions, cut_for
 from dist_relu.worker import Call, World
 
 Data = Dataset | tuple[npt.ArrayLike, npt.ArrayLike]
 ProgressHandler = Callable[[Progress], object]
-
-
-@dataclass(frozen=True)
-class EpochSummary:
-    """Means over the samples of an epoch, as they were when they were trained on; accuracy is None without classes."""
-
-    loss: float
-    accuracy: float | None
-    seconds: float
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """What a training run did.  losses and step_seconds: (steps,), the mean loss of each batch and its duration."""
-
-    epochs: list[EpochSummary]
-    losses: Array
-    step_seconds: Array
-    seconds: float
-    samples_per_second: float
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Means over all samples; accuracy is None without classes."""
-
-    loss: float
-    accuracy: float | None
-    num_samples: int
 
 
 def start(workers: int | None = None, *, backend: str = "auto", threads_per_worker: int = 1) -> Coordinator:
@@ -133,6 +107,11 @@ class Coordinator:
         shards: int | None = None,
         seed: int = 0,
         shuffle: bool = True,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        accumulate: int = 1,
+        ema_decay: float | None = None,
+        augment: Augment | None = None,
         on_progress: ProgressHandler | None = None,
     ) -> FitResult:
         """Train `model` in place.  A model without parameters is initialised from `seed` first.
@@ -141,11 +120,19 @@ class Coordinator:
         loss: by default cross-entropy for class numbers, otherwise the mean squared error.
         shards: into how many parts every batch is cut, by default the number of workers; with the same shards and
         seed, any number of workers ends with the same bits.
+        clip_norm: scale the whole gradient down to at most this Euclidean norm, as torch.nn.utils.clip_grad_norm_ does.
+        clip_value: cut every element of the gradient to at most this magnitude; comes before `clip_norm`.
+        accumulate: batches per step. The gradient is the mean over the samples of all of them; memory is needed for
+        one.
+        ema_decay: also keep an exponential average of the parameters, average = decay·average + (1 - decay)·parameters
+        after every step, from the initial ones on; `FitResult.average` has it, and `model` the parameters themselves.
+        augment: random changes of the samples, fixed by seed, step and shard.
         on_progress: called several times a second and after every epoch.
 
         Raises DataError, PartitionError and ValueError for what does not fit, before anything is done, and
         TrainingDiverged when the loss becomes NaN or infinite; the model then has the parameters before that step.
         """
+        options = StepOptions(clip_norm, clip_value, ema_decay, accumulate)
         data = _dataset(data)
         loss = default_loss(data) if loss is None else loss
         _check_is("loss", loss, Loss)
@@ -157,13 +144,15 @@ class Coordinator:
         check_fit(len(data), batch_size, shards, self.workers)
         batch_size = min(batch_size, len(data))
         _check_model(model, data, loss)
+        if augment:
+            augment.image_shape(data)
         model.build(data.x.shape[1:])
         if model.values is None:
             model.initialize(seed)
-        trace, final = self._train(
-            model, data, optimizer, loss, epochs, batch_size, shards, seed, shuffle, on_progress or _ignore
+        trace, final, average = self._train(
+            model, data, optimizer, loss, epochs, batch_size, shards, seed, shuffle, options, augment, on_progress
         )
-        per_epoch = training.num_steps_per_epoch(len(data), batch_size)
+        per_epoch = training.num_steps_per_epoch(len(data), batch_size, accumulate)
         step = len(trace.loss) - 1
         if not trace.diverged and not np.isfinite(final).all():
             raise TrainingDiverged(
@@ -177,7 +166,8 @@ class Coordinator:
                 f"The loss became {trace.loss[-1]} in step {step} (epoch {step // per_epoch}). "
                 "Lower the learning rate, or warm it up."
             )
-        return _fit_result(trace, per_epoch, has_classes=data.has_classes)
+        average_model = None if average is None else _with_values(model, average)
+        return fit_result(trace, per_epoch, average_model, has_classes=data.has_classes)
 
     def gradients(
         self, model: Sequential, data: Data, *, loss: Loss | None = None, shards: int | None = None
@@ -193,7 +183,9 @@ class Coordinator:
         check_fit(len(data), len(data), shards, self.workers)
         _check_has_parameters(model)
         _check_model(model, data, loss)
-        trace, gradient = self._train(model, data, _Gradient(), loss, 1, len(data), shards, 0, False, _ignore)
+        trace, gradient, _ = self._train(
+            model, data, _Gradient(), loss, 1, len(data), shards, 0, False, StepOptions(), None, None
+        )
         if trace.diverged:
             raise FloatingPointError(f"The loss of these samples is {trace.loss[0]}; it has no gradient.")
         views = zip(model.names, model.params, model.views(np.array(gradient)), strict=True)
@@ -271,22 +263,33 @@ class Coordinator:
         shards: int,
         seed: int,
         shuffle: bool,
-        on_progress: ProgressHandler,
-    ) -> tuple[training.Trace, Array]:
-        """Run `training.fit` on all workers; returns what happened and the final parameters (P,)."""
+        options: StepOptions,
+        augment: Augment | None,
+        on_progress: ProgressHandler | None,
+    ) -> tuple[training.Trace, Array, Array | None]:
+        """Run `training.fit` on all workers; returns what happened, the final parameters (P,), and their average."""
         assert model.values is not None
         placed = self._place(data, model.dtype)
         layout = measure(model, loss, placed.y.array[:1])
-        generations = SharedArray((2, 1 + optimizer.num_states, model.num_params), model.dtype)
+        num_vectors = 1 + optimizer.num_states + options.num_averages
+        generations = SharedArray((2, num_vectors, model.num_params), model.dtype)
         generations.array[0, 0] = model.values
-        slots = SharedArray(training.slots_shape(model, layout, shards, self.workers), model.dtype)
+        if options.num_averages:
+            generations.array[0, -1] = model.values
+        slots = SharedArray(slots_shape(model, layout, shards, self.workers), model.dtype)
+        squares = SharedArray((len(cut_for(optimizer, model, layout)), NUM_SQUARES), np.float64)
         arena = SharedArray((layout.size_bytes(batch_size),), np.uint8)
-        memory = training.Memory(placed.x.handle, placed.y.handle, generations.handle, slots.handle, arena.handle)
+        memory = training.Memory(
+            placed.x.handle, placed.y.handle, generations.handle, slots.handle, squares.handle, arena.handle
+        )
         request = training.FitRequest(
             model.blueprint(),
             data.x.shape[1:],
             loss,
             optimizer,
+            options,
+            augment,
+            augment.image_shape(data) if augment else None,
             layout,
             memory,
             epochs,
@@ -296,7 +299,8 @@ class Coordinator:
             shuffle,
         )
         trace: training.Trace = self.run(training.fit, request, on_progress)[0]
-        return trace, generations.array[trace.generation, 0]
+        vectors = generations.array[trace.generation]
+        return trace, vectors[0], vectors[-1] if options.num_averages else None
 
     def _model_input(self, model: Sequential, x: SharedArray) -> tuple[inference.ModelInput, SharedArray]:
         """A request's model and samples; the returned array must live until the call is over."""
@@ -391,7 +395,7 @@ class _PlacedDataset:
 
 
 @final
-class _Gradient(Optimizer):
+class _Gradient(ElementwiseOptimizer):
     """Writes the gradient where the new parameters would go."""
 
     @property
@@ -459,16 +463,12 @@ def _check_has_parameters(model: Sequential) -> None:
         raise ValueError("The model has no parameters yet: fit it first, or build and initialize it.")
 
 
-def _fit_result(trace: training.Trace, per_epoch: int, *, has_classes: bool) -> FitResult:
-    epochs = []
-    for first in range(0, len(trace.loss), per_epoch):
-        part = slice(first, first + per_epoch)
-        num_samples = trace.num_samples[part]
-        loss = float(np.average(trace.loss[part], weights=num_samples))
-        accuracy = float(trace.hits[part].sum() / num_samples.sum()) if has_classes else None
-        epochs.append(EpochSummary(loss, accuracy, float(trace.seconds[part].sum())))
-    seconds = float(trace.seconds.sum())
-    return FitResult(epochs, trace.loss, trace.seconds, seconds, float(trace.num_samples.sum() / seconds))
+def _with_values(model: Sequential, values: Array) -> Sequential:
+    """The same model with parameters of its own."""
+    assert model.input_shape is not None
+    copy = model.blueprint().build(model.input_shape)
+    copy.bind(values.copy())
+    return copy
 
 
 def _ignore(event: object) -> None:

@@ -11,17 +11,42 @@ from pathlib import Path
 import cloudpickle
 import numpy as np
 
+from dist_relu.data import Augment
 from dist_relu.nn import Sequential, mlp
-from dist_relu.optim import SGD, Adam, AdamW, Constant, Cosine, Optimizer, Schedule, Step, WarmUp
+from dist_relu.optim import (
+    LAMB,
+    LARS,
+    SGD,
+    Adam,
+    AdamW,
+    Constant,
+    Cosine,
+    Optimizer,
+    RMSprop,
+    Schedule,
+    Step,
+    WarmUp,
+)
 
 OPTIMIZERS: dict[str, Callable[[Schedule, float, float], Optimizer]] = {
     "sgd": lambda lr, momentum, decay: SGD(lr, momentum=momentum, weight_decay=decay),
     "nesterov": lambda lr, momentum, decay: SGD(lr, momentum=momentum, nesterov=True, weight_decay=decay),
     "adam": lambda lr, _, decay: Adam(lr, weight_decay=decay),
     "adamw": lambda lr, _, decay: AdamW(lr, weight_decay=decay),
+    "rmsprop": lambda lr, momentum, decay: RMSprop(lr, momentum=momentum, weight_decay=decay),
+    "lars": lambda lr, momentum, decay: LARS(lr, momentum=momentum, weight_decay=decay),
+    "lamb": lambda lr, _, decay: LAMB(lr, weight_decay=decay),
 }
 
-DEFAULT_LR = {"sgd": 0.1, "nesterov": 0.1, "adam": 0.001, "adamw": 0.001}
+DEFAULT_LR = {
+    "sgd": 0.1,
+    "nesterov": 0.1,
+    "adam": 0.001,
+    "adamw": 0.001,
+    "rmsprop": 0.001,
+    "lars": 5.0,
+    "lamb": 0.01,
+}
 
 
 def parse_model(text: str, num_outputs: int, dtype: str) -> Sequential:
@@ -57,6 +82,23 @@ def parse_schedule(text: str, lr: float, epochs: int) -> Schedule:
     except ValueError as error:
         raise ValueError(f"--schedule {text}: {error}") from None
     raise ValueError(f"--schedule {text}: expected constant, step:EVERY,FACTOR, cosine, or warmup:EPOCHS+one of them.")
+
+
+def parse_augment(text: str | None, mixup: float) -> Augment | None:
+    """From "crop:PIXELS", "flip", or both with a comma between them; None for nothing, and no mixup either.
+
+    Raises ValueError for any other text.
+    """
+    crop, flip = 0, False
+    for change in text.split(",") if text else []:
+        name, _, rest = change.strip().partition(":")
+        if name == "crop":
+            crop = _whole(rest, f"--augment {text}")
+        elif change.strip() == "flip":
+            flip = True
+        else:
+            raise ValueError(f"--augment {text}: expected crop:PIXELS, flip, or both with a comma between them.")
+    return Augment(crop, flip, mixup) if crop or flip or mixup else None
 
 
 def _whole(text: str, where: str) -> int:

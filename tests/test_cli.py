@@ -101,12 +101,55 @@ def test_a_model_may_come_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize("schedule", ["constant", "step:1,0.5", "cosine", "warmup:1", "warmup:1+cosine"])
-@pytest.mark.parametrize("optimizer", ["sgd", "nesterov", "adam", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", "nesterov", "adam", "adamw", "rmsprop", "lars", "lamb"])
 def test_every_optimizer_takes_every_schedule(
     capsys: pytest.CaptureFixture[str], npz: Path, optimizer: str, schedule: str
 ) -> None:
     options = "--epochs", "2", "--optimizer", optimizer, "--schedule", schedule, "--data", str(npz), "--quiet"
     assert train(capsys, *options) == (0, "", "")
+
+
+def test_training_options_reach_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    digests = set()
+    for number, options in enumerate(
+        [
+            [],
+            ["--clip-norm", "0.1"],
+            ["--clip-value", "0.001"],
+            ["--accumulate", "2"],
+            ["--ema-decay", "0.5"],
+            ["--label-smoothing", "0.1"],
+            ["--mixup", "0.2"],
+            ["--augment", "crop:1"],
+            ["--augment", "flip"],
+            ["--augment", "crop:1,flip"],
+        ]
+    ):
+        path = tmp_path / f"{number}.json"
+        assert train(capsys, "--epochs", "1", "--quiet", "--report", str(path), *options) == (0, "", "")
+        digests.add(json.loads(path.read_text())["params_sha256"])
+    assert len(digests) == number + 1
+
+
+def test_the_average_is_what_is_saved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report, model = tmp_path / "report.json", tmp_path / "model"
+    assert train(capsys, "--epochs", "2", "--ema-decay", "0.9", "--report", str(report), "--save", str(model))[0] == 0
+    assert dr.load_model(model).sha256() == json.loads(report.read_text())["params_sha256"]
+
+
+def test_real_targets_can_not_be_smoothed(
+    tmp_path: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.savez(tmp_path / "real.npz", x=rng.standard_normal((50, 4)), y=rng.standard_normal((50, 2)))
+    code, _, errors = train(capsys, "--data", str(tmp_path / "real.npz"), "--label-smoothing", "0.1")
+    assert code == 2
+    assert "--label-smoothing is for class numbers" in errors
+
+
+def test_samples_that_are_no_images_are_not_cropped(npz: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, errors = train(capsys, "--data", str(npz), "--augment", "flip")
+    assert code == 2
+    assert "they are no images" in errors
 
 
 @pytest.mark.parametrize(
@@ -125,6 +168,14 @@ def test_every_optimizer_takes_every_schedule(
         (["--optimizer", "sdg"], "'sdg' is not one of"),
         (["--backend", "tpu"], "'tpu' is not one of"),
         (["--dtype", "float16"], "'float16' is not one of"),
+        (["--clip-norm", "0"], "0.0 is not in the range x>0"),
+        (["--clip-value", "-1"], "-1.0 is not in the range x>0"),
+        (["--ema-decay", "1"], "1.0 is not in the range 0<=x<1"),
+        (["--accumulate", "0"], "0 is not in the range x>=1"),
+        (["--label-smoothing", "1"], "1.0 is not in the range 0<=x<1"),
+        (["--mixup", "-1"], "-1.0 is not in the range x>=0"),
+        (["--augment", "rotate"], "--augment rotate: expected crop:PIXELS, flip"),
+        (["--augment", "crop:x"], "'x' is no whole number of at least 1"),
         (["--schedule", "square"], "--schedule square: expected constant"),
         (["--schedule", "step:x"], "could not convert"),
         (["--lr", "0"], "lr=0.0): must be a finite number above 0"),
@@ -211,6 +262,7 @@ def test_help_names_every_option() -> None:
     assert done.returncode == 0
     for line in (
         "--data --model --epochs --batch-size --optimizer --lr --momentum --weight-decay --schedule",
+        "--clip-norm --clip-value --accumulate --ema-decay --label-smoothing --mixup --augment",
         "--workers --backend --shards --threads-per-worker --seed --dtype --report --save --quiet",
     ):
         for option in line.split():

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
 from dist_relu import optim
+from dist_relu.kernels import norms
 from dist_relu.partition import PartialSums, SummationTree
 from tests.twin import Array
 
@@ -44,12 +46,28 @@ def _adam(p: Array, g: Array, state: State, t: int) -> Array:
     return updated
 
 
-RULES: list[tuple[optim.Optimizer, Callable[[Array, Array, State, int], Array]]] = [
+def rmsprop(p: Array, g: Array, state: State, t: int) -> Array:
+    d = g + 0.01 * p
+    state[0] = 0.9 * state[0] + 0.1 * d**2
+    updated: Array = p - 0.1 * d / (np.sqrt(state[0]) + 1e-8)
+    return updated
+
+
+def momentum_rmsprop(p: Array, g: Array, state: State, t: int) -> Array:
+    d = g + 0.01 * p
+    state[0] = 0.9 * state[0] + 0.1 * d**2
+    state[1] = 0.5 * state[1] + d / (np.sqrt(state[0]) + 1e-8)
+    return p - 0.1 * state[1]
+
+
+RULES: list[tuple[optim.ElementwiseOptimizer, Callable[[Array, Array, State, int], Array]]] = [
     (optim.SGD(0.1, weight_decay=0.01), sgd),
     (optim.SGD(0.1, momentum=0.9, weight_decay=0.01), momentum),
     (optim.SGD(0.1, momentum=0.9, nesterov=True, weight_decay=0.01), nesterov),
     (optim.Adam(0.1, weight_decay=0.01), adam),
     (optim.AdamW(0.1, weight_decay=0.01), adamw),
+    (optim.RMSprop(0.1, alpha=0.9, weight_decay=0.01), rmsprop),
+    (optim.RMSprop(0.1, alpha=0.9, momentum=0.5, weight_decay=0.01), momentum_rmsprop),
 ]
 
 
@@ -57,7 +75,7 @@ RULES: list[tuple[optim.Optimizer, Callable[[Array, Array, State, int], Array]]]
 @pytest.mark.parametrize("size", [0, 1, 1024, 5000])
 @pytest.mark.parametrize("shards", [1, 2, 5, 8])
 def test_steps_are_those_of_the_paper(
-    rule: optim.Optimizer, reference: Callable[..., Array], size: int, shards: int, rng: np.random.Generator
+    rule: optim.ElementwiseOptimizer, reference: Callable[..., Array], size: int, shards: int, rng: np.random.Generator
 ) -> None:
     tree = SummationTree(shards)
     carries = np.array(tree.fold(tree.leaves(0, shards))[0])
@@ -73,6 +91,54 @@ def test_steps_are_those_of_the_paper(
         old = new
     for ours, expected in zip(old, [p, *state], strict=True):
         np.testing.assert_allclose(ours, expected, rtol=1e-10, atol=1e-12)
+
+
+TORCH_RULES: list[tuple[optim.ElementwiseOptimizer, str, dict[str, Any]]] = [
+    (optim.SGD(0.1, weight_decay=0.01), "SGD", {"lr": 0.1, "weight_decay": 0.01}),
+    (optim.SGD(0.1, momentum=0.9), "SGD", {"lr": 0.1, "momentum": 0.9}),
+    (optim.SGD(0.1, momentum=0.9, nesterov=True), "SGD", {"lr": 0.1, "momentum": 0.9, "nesterov": True}),
+    (optim.Adam(weight_decay=0.1), "Adam", {"weight_decay": 0.1}),
+    (optim.AdamW(), "AdamW", {}),
+    (optim.RMSprop(weight_decay=0.1), "RMSprop", {"weight_decay": 0.1}),
+    (optim.RMSprop(momentum=0.9), "RMSprop", {"momentum": 0.9}),
+]
+
+
+@pytest.mark.parametrize(("rule", "name", "options"), TORCH_RULES, ids=lambda item: str(item).partition("(")[0])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_steps_are_those_of_pytorch(
+    rule: optim.ElementwiseOptimizer, name: str, options: dict[str, Any], dtype: str, rng: np.random.Generator
+) -> None:
+    torch = pytest.importorskip("torch")
+    theirs = torch.nn.Parameter(torch.tensor(rng.standard_normal(3000).astype(dtype)))
+    optimizer = getattr(torch.optim, name)([theirs], **options)
+    old = [theirs.detach().numpy().copy()] + [np.zeros(3000, dtype) for _ in range(rule.num_states)]
+    for step in range(5):
+        g = rng.standard_normal((1, 3000)).astype(dtype)
+        theirs.grad = torch.tensor(g[0])
+        optimizer.step()
+        new = [np.empty_like(row) for row in old]
+        gradient = PartialSums(g, 0, np.zeros(1, np.int64), np.empty((1, 1024), dtype))
+        rule.update(gradient, old, new, np.array(rule.hyper(step, 0.0), dtype))
+        old = new
+    tolerance = 1e-5 if dtype == "float32" else 1e-12
+    np.testing.assert_allclose(old[0], theirs.detach().numpy(), rtol=tolerance, atol=tolerance / 10)
+
+
+@pytest.mark.parametrize("size", [0, 1, 63, 64, 1000, 5000])
+def test_norms_and_clipping_are_those_of_numpy(size: int, rng: np.random.Generator) -> None:
+    x = rng.standard_normal(size).astype(np.float32)
+    lanes = np.empty(64)
+    assert norms.sum_of_squares(x, lanes) == pytest.approx((x.astype(np.float64) ** 2).sum(), rel=1e-13)
+    clipped = x.copy()
+    norms.clip(clipped, 0.5)
+    np.testing.assert_array_equal(clipped, np.clip(x, np.float32(-0.5), np.float32(0.5)))
+
+
+def test_clipping_lets_through_what_is_no_number() -> None:
+    x = np.array([np.nan, np.inf, -np.inf, -0.0])
+    norms.clip(x, 1.0)
+    np.testing.assert_array_equal(x, [np.nan, 1, -1, 0])
 
 
 @pytest.mark.parametrize(
@@ -100,6 +166,12 @@ def test_schedules(schedule: optim.Schedule, expected: list[float]) -> None:
         lambda: optim.SGD(weight_decay=-1),
         lambda: optim.Adam(beta1=1.0),
         lambda: optim.AdamW(epsilon=0),
+        lambda: optim.RMSprop(alpha=1.0),
+        lambda: optim.RMSprop(epsilon=0),
+        lambda: optim.LARS(trust=0),
+        lambda: optim.LARS(momentum=1),
+        lambda: optim.LAMB(weight_decay=-1),
+        lambda: optim.LAMB(beta2=1),
         lambda: optim.Step(0.1, every=0),
         lambda: optim.Cosine(0.1, epochs=0),
         lambda: optim.WarmUp(optim.Constant(0.1), epochs=0),

@@ -1,6 +1,7 @@
-"""Reading data sets."""
+"""Reading data sets, and changing their samples at random."""
 
+from dist_relu.data.augment import Augment
 from dist_relu.data.dataset import Dataset, Split
 from dist_relu.data.sources import load, read_numpy
 
-__all__ = ["Dataset", "Split", "load", "read_numpy"]
+__all__ = ["Augment", "Dataset", "Split", "load", "read_numpy"]

@@ -34,7 +34,7 @@ def _copy(source: Array, target: Array) -> None:
 
 
 @kernel
-def _sum_block(rows: Array, start: int, carries: Array, stack: Array, n: int) -> Array:
+def sum_block(rows: Array, start: int, carries: Array, stack: Array, n: int) -> Array:
     """The ordered sum of rows[:, start:start + n]; stands in stack[0]."""
     top = 0
     for r in range(carries.shape[0]):
@@ -55,7 +55,15 @@ def ordered_sum(rows: Array, first: int, carries: Array, stack: Array, total: Ar
     """total = the sum of `rows` from column `first` on, along the tree; total: (n,)."""
     for start in range(0, total.shape[0], BLOCK):
         stop = min(start + BLOCK, total.shape[0])
-        _copy(_sum_block(rows, first + start, carries, stack, stop - start), total[start:stop])
+        _copy(sum_block(rows, first + start, carries, stack, stop - start), total[start:stop])
+
+
+@kernel
+def add_ordered_sum(rows: Array, first: int, carries: Array, stack: Array, total: Array) -> None:
+    """total += the sum of `rows` from column `first` on, along the tree; total: (n,)."""
+    for start in range(0, total.shape[0], BLOCK):
+        stop = min(start + BLOCK, total.shape[0])
+        add(total[start:stop], sum_block(rows, first + start, carries, stack, stop - start))
 
 
 @kernel
@@ -66,7 +74,7 @@ def running_mean(
     weight = old.dtype.type(momentum)
     for start in range(0, old.shape[0], BLOCK):
         stop = min(start + BLOCK, old.shape[0])
-        s = _sum_block(rows, first + start, carries, stack, stop - start)
+        s = sum_block(rows, first + start, carries, stack, stop - start)
         p, q = old[start:stop], new[start:stop]
         for i in range(stop - start):
             q[i] = p[i] + weight * (s[i] - p[i])
@@ -78,7 +86,7 @@ def sgd(rows: Array, first: int, carries: Array, stack: Array, old: Array, new: 
     lr, decay = hyper[0], hyper[1]
     for start in range(0, old.shape[0], BLOCK):
         stop = min(start + BLOCK, old.shape[0])
-        g = _sum_block(rows, first + start, carries, stack, stop - start)
+        g = sum_block(rows, first + start, carries, stack, stop - start)
         p, q = old[start:stop], new[start:stop]
         for i in range(stop - start):
             q[i] = p[i] - lr * (g[i] + decay * p[i])
@@ -103,7 +111,7 @@ def momentum_sgd(
     lr, decay, momentum, nesterov = hyper[0], hyper[1], hyper[2], hyper[3]
     for start in range(0, old.shape[0], BLOCK):
         stop = min(start + BLOCK, old.shape[0])
-        g = _sum_block(rows, first + start, carries, stack, stop - start)
+        g = sum_block(rows, first + start, carries, stack, stop - start)
         p, q = old[start:stop], new[start:stop]
         v, w = old_velocity[start:stop], new_velocity[start:stop]
         for i in range(stop - start):
@@ -137,7 +145,7 @@ def adam(
     scale, epsilon, coupled, keep = hyper[5], hyper[6], hyper[7], hyper[8]
     for start in range(0, old.shape[0], BLOCK):
         stop = min(start + BLOCK, old.shape[0])
-        g = _sum_block(rows, first + start, carries, stack, stop - start)
+        g = sum_block(rows, first + start, carries, stack, stop - start)
         p, q = old[start:stop], new[start:stop]
         m, s = old_mean[start:stop], old_square[start:stop]
         new_m, new_s = new_mean[start:stop], new_square[start:stop]
@@ -148,3 +156,63 @@ def adam(
             new_m[i] = mean
             new_s[i] = square
             q[i] = keep * p[i] - step * mean / (scale * sqrt(square) + epsilon)
+
+
+@kernel
+def rmsprop(
+    rows: Array,
+    first: int,
+    carries: Array,
+    stack: Array,
+    old: Array,
+    new: Array,
+    old_square: Array,
+    new_square: Array,
+    hyper: Array,
+) -> None:
+    """RMSprop as PyTorch writes it; the state is the running mean of g².
+
+    hyper: (lr, decay, alpha, 1 - alpha, epsilon).  Tieleman and Hinton (2012), lecture 6e.
+    """
+    lr, decay, alpha, rest, epsilon = hyper[0], hyper[1], hyper[2], hyper[3], hyper[4]
+    for start in range(0, old.shape[0], BLOCK):
+        stop = min(start + BLOCK, old.shape[0])
+        g = sum_block(rows, first + start, carries, stack, stop - start)
+        p, q = old[start:stop], new[start:stop]
+        s, new_s = old_square[start:stop], new_square[start:stop]
+        for i in range(stop - start):
+            d = g[i] + decay * p[i]
+            square = alpha * s[i] + rest * d * d
+            new_s[i] = square
+            q[i] = p[i] - lr * d / (sqrt(square) + epsilon)
+
+
+@kernel
+def momentum_rmsprop(
+    rows: Array,
+    first: int,
+    carries: Array,
+    stack: Array,
+    old: Array,
+    new: Array,
+    old_square: Array,
+    new_square: Array,
+    old_velocity: Array,
+    new_velocity: Array,
+    hyper: Array,
+) -> None:
+    """RMSprop with momentum on its steps; hyper: as for `rmsprop`, then the momentum."""
+    lr, decay, alpha, rest, epsilon, momentum = hyper[0], hyper[1], hyper[2], hyper[3], hyper[4], hyper[5]
+    for start in range(0, old.shape[0], BLOCK):
+        stop = min(start + BLOCK, old.shape[0])
+        g = sum_block(rows, first + start, carries, stack, stop - start)
+        p, q = old[start:stop], new[start:stop]
+        s, new_s = old_square[start:stop], new_square[start:stop]
+        v, new_v = old_velocity[start:stop], new_velocity[start:stop]
+        for i in range(stop - start):
+            d = g[i] + decay * p[i]
+            square = alpha * s[i] + rest * d * d
+            u = momentum * v[i] + d / (sqrt(square) + epsilon)
+            new_s[i] = square
+            new_v[i] = u
+            q[i] = p[i] - lr * u

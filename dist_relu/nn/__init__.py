@@ -22,9 +22,21 @@ from dist_relu.nn.activations import (
 from dist_relu.nn.convolution import Conv2d
 from dist_relu.nn.dense import Dense
 from dist_relu.nn.embedding import Embedding
-from dist_relu.nn.initializers import Constant, GlorotNormal, GlorotUniform, HeNormal, HeUniform, Initializer, Normal
+from dist_relu.nn.initializers import (
+    Constant,
+    GlorotNormal,
+    GlorotUniform,
+    HeNormal,
+    HeUniform,
+    Identity,
+    Initializer,
+    Normal,
+    Orthogonal,
+    gain,
+)
 from dist_relu.nn.layer import PLAIN, Layer, Param, PlainRun, Run
-from dist_relu.nn.losses import CrossEntropy, Loss, MeanSquaredError
+from dist_relu.nn.losses import CrossEntropy, Loss, MeanSquaredError, MixedTargets
+from dist_relu.nn.lsuv import lsuv
 from dist_relu.nn.models import cnn, mlp
 from dist_relu.nn.normalization import BatchNorm, Dropout, LayerNorm
 from dist_relu.nn.pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d
@@ -61,6 +73,7 @@ __all__ = [
     "Hardtanh",
     "HeNormal",
     "HeUniform",
+    "Identity",
     "Initializer",
     "Layer",
     "LayerNorm",
@@ -70,7 +83,9 @@ __all__ = [
     "MaxPool2d",
     "MeanSquaredError",
     "Mish",
+    "MixedTargets",
     "Normal",
+    "Orthogonal",
     "PReLU",
     "Param",
     "PlainRun",
@@ -91,5 +106,7 @@ __all__ = [
     "Tanh",
     "Threshold",
     "cnn",
+    "gain",
+    "lsuv",
     "mlp",
 ]

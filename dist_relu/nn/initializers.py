@@ -4,12 +4,30 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from math import sqrt
-from typing import final
+from math import prod, sqrt
+from typing import Literal, final
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from dist_relu.arrays import Array
+
+Fan = Literal["fan_in", "fan_out"]
+
+_GAINS = {"linear": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": sqrt(2), "selu": 3 / 4}
+
+
+def gain(activation: str, slope: float = 0.01) -> float:
+    """By how much initial weights must be larger before `activation` than before none.
+
+    activation: "linear", "sigmoid", "tanh", "relu", "leaky_relu" (of `slope`) or "selu".  The values are those of
+    torch.nn.init.calculate_gain; He et al. (2015), equations 10 and 15.
+    """
+    if activation == "leaky_relu":
+        return sqrt(2 / (1 + slope**2))
+    if activation not in _GAINS:
+        raise ValueError(f"gain({activation!r}): expected one of {', '.join([*_GAINS, 'leaky_relu'])}.")
+    return _GAINS[activation]
 
 
 class Initializer(ABC):
@@ -23,38 +41,57 @@ class Initializer(ABC):
 @final
 @dataclass(frozen=True)
 class HeNormal(Initializer):
-    """N(0, 2 / fan_in): keeps the variance of activations through ReLU.  He et al. (2015), equation 10."""
+    """N(0, gain² / fan): with the gain of ReLU it keeps the variance of activations.  He et al. (2015), equation 10.
+
+    mode: "fan_in" for the variance of activations, "fan_out" for that of gradients (equation 14).
+    """
+
+    gain: float = gain("relu")
+    mode: Fan = "fan_in"
+
+    def __post_init__(self) -> None:
+        _check_he(self)
 
     def draw(self, shape: tuple[int, ...], fan_in: int, fan_out: int, rng: np.random.Generator) -> Array:
-        return rng.normal(0.0, sqrt(2 / fan_in), shape)
+        return rng.normal(0.0, self.gain / sqrt(fan_in if self.mode == "fan_in" else fan_out), shape)
 
 
 @final
 @dataclass(frozen=True)
 class HeUniform(Initializer):
-    """U(-a, a) with a² = 6 / fan_in, of the same variance as `HeNormal`."""
+    """U(-a, a) with a² = 3 gain² / fan, of the same variance as `HeNormal`."""
+
+    gain: float = gain("relu")
+    mode: Fan = "fan_in"
+
+    def __post_init__(self) -> None:
+        _check_he(self)
 
     def draw(self, shape: tuple[int, ...], fan_in: int, fan_out: int, rng: np.random.Generator) -> Array:
-        limit = sqrt(6 / fan_in)
+        limit = self.gain * sqrt(3 / (fan_in if self.mode == "fan_in" else fan_out))
         return rng.uniform(-limit, limit, shape)
 
 
 @final
 @dataclass(frozen=True)
 class GlorotNormal(Initializer):
-    """N(0, 2 / (fan_in + fan_out)).  Glorot and Bengio (2010), equation 12."""
+    """N(0, 2 gain² / (fan_in + fan_out)).  Glorot and Bengio (2010), equation 12."""
+
+    gain: float = 1.0
 
     def draw(self, shape: tuple[int, ...], fan_in: int, fan_out: int, rng: np.random.Generator) -> Array:
-        return rng.normal(0.0, sqrt(2 / (fan_in + fan_out)), shape)
+        return rng.normal(0.0, self.gain * sqrt(2 / (fan_in + fan_out)), shape)
 
 
 @final
 @dataclass(frozen=True)
 class GlorotUniform(Initializer):
-    """U(-a, a) with a² = 6 / (fan_in + fan_out).  Glorot and Bengio (2010), equation 16."""
+    """U(-a, a) with a² = 6 gain² / (fan_in + fan_out).  Glorot and Bengio (2010), equation 16."""
+
+    gain: float = 1.0
 
     def draw(self, shape: tuple[int, ...], fan_in: int, fan_out: int, rng: np.random.Generator) -> Array:
-        limit = sqrt(6 / (fan_in + fan_out))
+        limit = self.gain * sqrt(6 / (fan_in + fan_out))
         return rng.uniform(-limit, limit, shape)
 
 
@@ -71,22 +108,50 @@ class Normal(Initializer):
 
 @final
 @dataclass(frozen=True)
-class Constant(Initializer):
-    """All `value`."""
+class Orthogonal(Initializer):
+    """A random matrix with orthonormal rows or columns, whichever are fewer, times `gain`.  Saxe et al. (2014).
 
-    value: float = 0.0
+    A parameter of more than two dimensions counts as the matrix (all but the last, last). Raises ValueError for one
+    of fewer.
+    """
+
+    gain: float = 1.0
 
     def draw(self, shape: tuple[int, ...], fan_in: int, fan_out: int, rng: np.random.Generator) -> Array:
-        return np.full(shape, self.value)
+        if len(shape) < 2:
+            raise ValueError(f"Orthogonal() fills matrices, not a parameter of shape {shape}.")
+        num_rows, num_cols = prod(shape[:-1]), shape[-1]
+        normal = rng.standard_normal((max(num_rows, num_cols), min(num_rows, num_cols)))
+        with threadpool_limits(1, "blas"):  # the last bits depend on the number of threads
+            q, r = np.linalg.qr(normal)
+        q *= np.copysign(self.gain, np.diag(r))  # uniform over orthogonal matrices; Mezzadri (2007)
+        return (q if num_rows >= num_cols else q.T).reshape(shape)
 
 
 @final
 @dataclass(frozen=True)
 class Identity(Initializer):
-    """`scale` times the identity, for recurrent weights (units, units).  Le, Jaitly and Hinton (2015)."""
+    """`scale` on the diagonal of a matrix, as recurrent weights before ReLU begin.  Le et al. (2015)."""
 
     scale: float = 1.0
 
     def draw(self, shape: tuple[int, ...], fan_in: int, fan_out: int, rng: np.random.Generator) -> Array:
-        rows, columns = shape
-        return self.scale * np.eye(rows, columns)
+        if len(shape) != 2:
+            raise ValueError(f"Identity() fills matrices, not a parameter of shape {shape}.")
+        return self.scale * np.eye(*shape)
+
+
+@final
+@dataclass(frozen=True)
+class Constant(Initializer):
+    """The same value everywhere."""
+
+    value: float = 0.0
+
+    def draw(self, shape: tuple[int, ...], fan_in: int, fan_out: int, rng: np.random.Generator) -> Array:
+        return np.full(shape, float(self.value))
+
+
+def _check_he(rule: HeNormal | HeUniform) -> None:
+    if rule.mode not in ("fan_in", "fan_out"):
+        raise ValueError(f'{type(rule).__name__}(mode={rule.mode!r}): must be "fan_in" or "fan_out".')

@@ -12,6 +12,7 @@ import numpy as np
 from dist_relu.arrays import Array
 from dist_relu.errors import DataError
 from dist_relu.kernels import layers as kernels
+from dist_relu.kernels.targets import smooth_labels
 from dist_relu.nn.layer import Shape
 
 
@@ -34,7 +35,17 @@ class Loss(ABC):
 @final
 @dataclass(frozen=True)
 class CrossEntropy(Loss):
-    """-log softmax(outputs)[target], from logits (N, K) and class numbers (N,)."""
+    """-log softmax(outputs)[target], from logits (N, K) and class numbers (N,).
+
+    label_smoothing: the share of the target's probability that is spread over all classes alike.
+    Szegedy et al. (2016), section 7.
+    """
+
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"CrossEntropy(label_smoothing={self.label_smoothing}): must be at least 0 and below 1.")
 
     def check(self, targets: Array, output_shape: Shape) -> None:
         if targets.ndim != 1 or targets.dtype.kind not in "iub":
@@ -52,7 +63,10 @@ class CrossEntropy(Loss):
             )
 
     def backward(self, outputs: Array, targets: Array, weight: float, d_outputs: Array) -> tuple[float, int]:
-        return kernels.cross_entropy(outputs, targets, weight, d_outputs)
+        loss, hits = kernels.cross_entropy(outputs, targets, weight, d_outputs)
+        if self.label_smoothing:
+            loss += smooth_labels(outputs, targets, self.label_smoothing, weight, d_outputs)
+        return loss, hits
 
 
 @final
@@ -71,3 +85,32 @@ class MeanSquaredError(Loss):
         size = prod(outputs.shape[1:])
         loss = kernels.squared_error(outputs.reshape(-1), targets.reshape(-1), weight / size, d_outputs.reshape(-1))
         return loss / size, 0
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class MixedTargets(Loss):
+    """`share` of a loss with the targets, and the rest with `others`, the targets of the samples mixed in.
+
+    others: as many as there are targets.  A hit is one with those of the larger share.  Zhang et al. (2018),
+    "mixup: beyond empirical risk minimization": for losses that are linear in the target the same as the loss with
+    mixed targets, and with the same gradient for the squared error.
+    """
+
+    loss: Loss
+    others: Array
+    share: float
+
+    def check(self, targets: Array, output_shape: Shape) -> None:
+        self.loss.check(targets, output_shape)
+        self.loss.check(self.others, output_shape)
+
+    def backward(self, outputs: Array, targets: Array, weight: float, d_outputs: Array) -> tuple[float, int]:
+        d_others = np.empty_like(d_outputs)
+        loss, hits = self.loss.backward(outputs, targets, weight * self.share, d_outputs)
+        others_loss, others_hits = self.loss.backward(outputs, self.others, weight * (1 - self.share), d_others)
+        d_outputs += d_others
+        return (
+            self.share * loss + (1 - self.share) * others_loss,
+            hits if self.share >= 0.5 else others_hits,
+        )

@@ -24,7 +24,11 @@ class Optimizer(ABC):
 
     @abstractmethod
     def hyper(self, step: int, epoch: float) -> Sequence[float]:
-        """The numbers that `update` needs in step `step` (counted from 0), `epoch` epochs after the start."""
+        """The numbers that the rule needs in step `step` (counted from 0), `epoch` epochs after the start."""
+
+
+class ElementwiseOptimizer(Optimizer):
+    """A rule in which every element of the flat vector goes its own way."""
 
     @abstractmethod
     def update(self, gradient: PartialSums, old: Sequence[Array], new: Sequence[Array], hyper: Array) -> None:
@@ -35,6 +39,38 @@ class Optimizer(ABC):
         """
 
 
+class LayerwiseOptimizer(Optimizer):
+    """A rule that scales the step of each parameter by norms of the whole parameter.
+
+    That is for weights. Parameters of one dimension (biases, scales of a normalisation) take plain steps and don't
+    decay, as in the implementations that people compare with (timm, MLPerf). (n,): a piece of a parameter.
+    """
+
+    @abstractmethod
+    def direct(
+        self, gradient: Array, old: Sequence[Array], new: Sequence[Array], hyper: Array, *, is_weight: bool
+    ) -> None:
+        """Turn the gradient, in place, into the vector whose norm counts; leave new states that need no norm.
+
+        gradient: (n,).  old, new, hyper: as for `ElementwiseOptimizer.update`.
+        """
+
+    @abstractmethod
+    def take(
+        self,
+        direction: Array,
+        old: Sequence[Array],
+        new: Sequence[Array],
+        hyper: Array,
+        norms: tuple[float, float] | None,
+    ) -> None:
+        """Take the step, and leave the other new states.
+
+        direction: (n,), what `direct` made.  norms: of the whole parameter and of its direction; None where the step
+        is a plain one.
+        """
+
+
 def schedule_of(lr: float | Schedule) -> Schedule:
     """A number as a constant schedule.  Raises ValueError for a learning rate that is not positive."""
     if isinstance(lr, Schedule):
@@ -42,9 +78,30 @@ def schedule_of(lr: float | Schedule) -> Schedule:
     return Constant(float(lr))
 
 
+def check_fractions(rule: Optimizer, *names: str) -> None:
+    """Raise ValueError unless the arguments of these names are at least 0 and below 1."""
+    for name in names:
+        if not 0 <= getattr(rule, name) < 1:
+            raise ValueError(f"{type(rule).__name__}({name}={getattr(rule, name)}): must be at least 0 and below 1.")
+
+
+def check_not_negative(rule: Optimizer, *names: str) -> None:
+    """Raise ValueError unless the arguments of these names are at least 0."""
+    for name in names:
+        if not getattr(rule, name) >= 0:
+            raise ValueError(f"{type(rule).__name__}({name}={getattr(rule, name)}): must be at least 0.")
+
+
+def check_positive(rule: Optimizer, *names: str) -> None:
+    """Raise ValueError unless the arguments of these names are above 0."""
+    for name in names:
+        if not getattr(rule, name) > 0:
+            raise ValueError(f"{type(rule).__name__}({name}={getattr(rule, name)}): must be above 0.")
+
+
 @final
 @dataclass(frozen=True)
-class SGD(Optimizer):
+class SGD(ElementwiseOptimizer):
     """Stochastic gradient descent, with momentum as in PyTorch: v = momentum v + g; p = p - lr v.
 
     nesterov: look ahead along v, p = p - lr (g + momentum v).  weight_decay: adds weight_decay·p to g.
@@ -57,12 +114,10 @@ class SGD(Optimizer):
 
     def __post_init__(self) -> None:
         schedule_of(self.lr)
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"SGD(momentum={self.momentum}): must be at least 0 and below 1.")
+        check_fractions(self, "momentum")
+        check_not_negative(self, "weight_decay")
         if self.nesterov and not self.momentum:
             raise ValueError("SGD(nesterov=True) needs a momentum above 0.")
-        if not self.weight_decay >= 0:
-            raise ValueError(f"SGD(weight_decay={self.weight_decay}): must be at least 0.")
 
     @property
     def num_states(self) -> int:
@@ -80,7 +135,42 @@ class SGD(Optimizer):
 
 @final
 @dataclass(frozen=True)
-class Adam(Optimizer):
+class RMSprop(ElementwiseOptimizer):
+    """g over the root of its running mean square, as in PyTorch.  Tieleman and Hinton (2012), lecture 6e.
+
+    momentum: of the steps, v = momentum v + g / √square; p = p - lr v.  weight_decay: adds weight_decay·p to g.
+    """
+
+    lr: float | Schedule = 0.01
+    alpha: float = 0.99
+    epsilon: float = 1e-8
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        schedule_of(self.lr)
+        check_fractions(self, "alpha", "momentum")
+        check_not_negative(self, "weight_decay")
+        check_positive(self, "epsilon")
+
+    @property
+    def num_states(self) -> int:
+        return 2 if self.momentum else 1
+
+    def hyper(self, step: int, epoch: float) -> Sequence[float]:
+        lr = schedule_of(self.lr).at(epoch)
+        return lr, self.weight_decay, self.alpha, 1 - self.alpha, self.epsilon, self.momentum
+
+    def update(self, gradient: PartialSums, old: Sequence[Array], new: Sequence[Array], hyper: Array) -> None:
+        if self.momentum:
+            kernels.momentum_rmsprop(*gradient, old[0], new[0], old[1], new[1], old[2], new[2], hyper)
+        else:
+            kernels.rmsprop(*gradient, old[0], new[0], old[1], new[1], hyper)
+
+
+@final
+@dataclass(frozen=True)
+class Adam(ElementwiseOptimizer):
     """Adam; `weight_decay` adds weight_decay·p to the gradient, as in PyTorch.  Kingma and Ba (2015)."""
 
     lr: float | Schedule = 0.001
@@ -105,7 +195,7 @@ class Adam(Optimizer):
 
 @final
 @dataclass(frozen=True)
-class AdamW(Optimizer):
+class AdamW(ElementwiseOptimizer):
     """Adam with decoupled weight decay: p shrinks by lr·weight_decay.  Loshchilov and Hutter (2019)."""
 
     lr: float | Schedule = 0.001
@@ -130,15 +220,10 @@ class AdamW(Optimizer):
 
 
 def _check_adam(rule: Adam | AdamW) -> None:
-    name = type(rule).__name__
     schedule_of(rule.lr)
-    for beta in ("beta1", "beta2"):
-        if not 0 <= getattr(rule, beta) < 1:
-            raise ValueError(f"{name}({beta}={getattr(rule, beta)}): must be at least 0 and below 1.")
-    if not rule.epsilon > 0:
-        raise ValueError(f"{name}(epsilon={rule.epsilon}): must be above 0.")
-    if not rule.weight_decay >= 0:
-        raise ValueError(f"{name}(weight_decay={rule.weight_decay}): must be at least 0.")
+    check_fractions(rule, "beta1", "beta2")
+    check_not_negative(rule, "weight_decay")
+    check_positive(rule, "epsilon")
 
 
 def _adam_hyper(rule: Adam | AdamW, step: int, lr: float, *, coupled: float, keep: float) -> Sequence[float]:

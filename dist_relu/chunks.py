@@ -1,0 +1,164 @@
+"""How the flat vector of parameters is cut into pieces, and which of them a worker sums and updates.
+
+The pieces depend on the model alone, so that whatever is computed by pieces does not depend on the workers.
+P parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from math import ceil, prod
+from typing import Any
+
+import numpy as np
+
+from dist_relu.arena import Layout
+from dist_relu.arrays import Array
+from dist_relu.collectives.gradients import ProductSource, SlotSource, Source
+from dist_relu.kernels.update import BLOCK
+from dist_relu.nn import Constant, Param, Sequential
+from dist_relu.partition import SummationTree, balance, bounds, stack_depth
+from dist_relu.slots import Slots
+
+_SLOT_CHUNK = 16 * BLOCK
+_TILE_SIZE = 128 * 1024
+_MIN_TILE_ROWS = 128
+_MIN_TILES = 4
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The elements from `start` to `stop` of the flat vector; they belong to parameter `param`, or begin there.
+
+    rows: of the weight, if its gradient is a product.  column: in the slots, otherwise.
+    """
+
+    param: int
+    start: int
+    stop: int
+    rows: tuple[int, int] | None = None
+    column: int = 0
+
+
+def cut(model: Sequential, layout: Layout, *, by_param: bool) -> list[Piece]:
+    """The pieces of the flat vector, in their order.  by_param: no piece holds elements of two parameters."""
+    pieces: list[Piece] = []
+    start = column = 0
+
+    def kind(item: tuple[int, Param]) -> tuple[bool, float | None, int]:
+        number, param = item
+        return number in layout.products, param.momentum, number if by_param else 0
+
+    for (is_product, _, _), run in groupby(enumerate(model.params), kind):
+        params = list(run)
+        if is_product:
+            for number, param in params:
+                num_inputs, num_units = param.shape
+                for first, stop in _tiles(num_inputs, num_units):
+                    pieces.append(Piece(number, start + first * num_units, start + stop * num_units, (first, stop)))
+                start += prod(param.shape)
+        else:  # neighbours in the vector are neighbours in the slots
+            size = sum(prod(param.shape) for _, param in params)
+            for first, stop in bounds(size, ceil(size / _SLOT_CHUNK)):
+                pieces.append(Piece(params[0][0], start + first, start + stop, column=column + first))
+            start += size
+            column += size
+    return pieces
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A piece that one worker sums and updates.
+
+    number: among the pieces.  param: the one that it belongs to, or begins in.  generations: for both of them, the
+    pieces of the parameters, of each optimiser state, and of the average.
+    """
+
+    number: int
+    param_number: int
+    param: Param
+    source: Source
+    generations: Sequence[Sequence[Array]]
+
+    @property
+    def size(self) -> int:
+        return len(self.generations[0][0])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.generations[0][0].dtype
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether it belongs to the optimiser; otherwise it holds running means."""
+        return self.param.momentum is None
+
+    @property
+    def is_weight(self) -> bool:
+        """Whether it is of a parameter of two dimensions or more: no bias, no scale."""
+        return len(self.param.shape) > 1
+
+
+def my_chunks(
+    model: Sequential,
+    layout: Layout,
+    pieces: Sequence[Piece],
+    arrays: Sequence[Array],
+    generations: Array,
+    slots: Slots,
+    shards: int,
+    rank: int,
+    workers: int,
+) -> list[Chunk]:
+    """The chunks of worker `rank`.  arrays: those of the arena.  generations: (2, 1 + states, P)."""
+    tree = SummationTree(shards)
+    carries, _ = tree.fold(tree.leaves(0, shards))
+    scratch = np.empty((stack_depth(carries), _largest_tile(pieces)), generations.dtype)
+
+    def source(piece: Piece) -> Source:
+        if piece.rows is None:
+            return SlotSource(slots.rows, piece.column, slots.carries)
+        num_inputs, num_units = model.params[piece.param].shape
+        x_buffer, dz_buffer = layout.products[piece.param]
+        x, dz = arrays[x_buffer].reshape(-1, num_inputs), arrays[dz_buffer].reshape(-1, num_units)
+        return ProductSource(x, dz, len(x) // len(arrays[0]), *piece.rows, carries, scratch)
+
+    def chunk(number: int) -> Chunk:
+        piece = pieces[number]
+        views = [[row[piece.start : piece.stop] for row in generation] for generation in generations]
+        return Chunk(number, piece.param, model.params[piece.param], source(piece), views)
+
+    traffic_bytes = generations.itemsize * (len(slots.rows) + 2 * generations.shape[1])
+    costs = [_cost_s(piece, traffic_bytes, len(arrays[0])) for piece in pieces]
+    return [chunk(number) for number in balance(costs, workers)[rank]]
+
+
+def empty_chunks(num_vectors: int, dtype: np.dtype[Any]) -> tuple[list[Piece], list[Chunk]]:
+    """Chunks without elements, one trained and one of running means, with their pieces: to load kernels with."""
+    params = [Param("", (0, 0), Constant(), 1, 1), Param("", (0,), Constant(), 1, 1, momentum=0.5)]
+    nothing = [[np.empty(0, dtype)] * num_vectors] * 2
+    source = SlotSource(np.empty((1, 0), dtype), 0, [0])
+    chunks = [Chunk(number, number, param, source, nothing) for number, param in enumerate(params)]
+    return [Piece(number, 0, 0) for number in range(len(params))], chunks
+
+
+def _cost_s(piece: Piece, traffic_bytes: int, batch_size: int) -> float:
+    """The time that a piece takes, roughly; only proportions matter.  traffic_bytes: for each element."""
+    size = piece.stop - piece.start
+    num_flops = 2.0 * batch_size * size if piece.rows else 0.0
+    return 3e-6 + num_flops / 100e9 + size * traffic_bytes / 20e9
+
+
+def _tiles(num_rows: int, num_cols: int) -> list[tuple[int, int]]:
+    """Cut the rows of a weight into pieces.
+
+    Small enough for the cache, large enough for a fast product, and several for the workers to share.
+    """
+    rows = max(_TILE_SIZE // num_cols, _MIN_TILE_ROWS)
+    return bounds(num_rows, max(ceil(num_rows / rows), min(_MIN_TILES, num_rows)))
+
+
+def _largest_tile(pieces: Sequence[Piece]) -> int:
+    return max((piece.stop - piece.start for piece in pieces if piece.rows), default=0)

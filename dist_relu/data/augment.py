@@ -1,0 +1,86 @@
+"""Random changes of training samples: crops, flips, mixtures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import NamedTuple, final
+
+import numpy as np
+
+from dist_relu.arrays import Array
+from dist_relu.data.dataset import Dataset
+from dist_relu.errors import DataError
+from dist_relu.kernels import augment as kernels
+
+
+class Mixture(NamedTuple):
+    """Sample i became share·(sample i) + (1 - share)·(sample partners[i]).  partners: (n,)."""
+
+    partners: Array
+    share: float
+
+
+@final
+@dataclass(frozen=True)
+class Augment:
+    """What happens to samples each time they are trained on; nothing by default.
+
+    crop: pad images with so many zeros on each side, and cut a random window of their own size out of that.
+    flip: mirror half of the images, left to right.
+    mixup: alpha of the beta distribution that a share is drawn from; samples are mixed in that share with others of
+    their shard, and so are their losses. Zhang et al. (2018), "mixup: beyond empirical risk minimization".
+    """
+
+    crop: int = 0
+    flip: bool = False
+    mixup: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.crop < 0:
+            raise ValueError(f"Augment(crop={self.crop}): must be at least 0.")
+        if not self.mixup >= 0:
+            raise ValueError(f"Augment(mixup={self.mixup}): must be at least 0.")
+
+    def image_shape(self, data: Dataset) -> tuple[int, int, int] | None:
+        """The shape of the images that are to be cropped or flipped; None without either.
+
+        Raises `DataError` when the samples are no images.
+        """
+        if not (self.crop or self.flip):
+            return None
+        shape = data.image_shape or data.x.shape[1:]
+        if len(shape) != 3 or prod(shape) != prod(data.x.shape[1:]):
+            raise DataError(
+                f"Samples of shape {data.x.shape[1:]} can't be cropped or flipped: they are no images. "
+                "Make them (height, width, channels), or say so: Dataset(x, y, image_shape=...)."
+            )
+        return shape
+
+    def gather(
+        self,
+        samples: Array,
+        rows: Array,
+        image_shape: tuple[int, int, int] | None,
+        rng: np.random.Generator,
+        out: Array,
+        scratch: Array,
+    ) -> Mixture | None:
+        """out = samples[rows], changed at random; returns how they were mixed, or None.
+
+        samples: (N, ...).  rows: (n,).  out, scratch: (n, ...).
+        """
+        gathered = scratch if self.mixup else out
+        if image_shape is None:
+            np.take(samples, rows, axis=0, out=gathered, mode="clip")
+        else:
+            shifts = rng.integers(-self.crop, self.crop, (len(rows), 2), endpoint=True)
+            flips = rng.random(len(rows)) < (0.5 if self.flip else 0.0)
+            height, _, channels = image_shape
+            lines = samples.reshape(len(samples), height, -1)
+            kernels.shift_and_flip(lines, channels, rows, shifts, flips, gathered.reshape(len(rows), height, -1))
+        if not self.mixup:
+            return None
+        mixture = Mixture(rng.permutation(len(rows)), float(rng.beta(self.mixup, self.mixup)))
+        kernels.mix(gathered.reshape(len(rows), -1), *mixture, out.reshape(len(rows), -1))
+        return mixture

@@ -1,0 +1,282 @@
+"""From gradients to the next generation: what a worker does to its chunks once a batch has passed through the model.
+
+In one pass where it can be: sum and update together. Whatever must be known of the whole gradient first (its norm,
+that of each weight, its sum over several batches) takes the longer way: sum, measure, meet, update. What is measured
+is measured piece by piece of the flat vector, in float64, and every worker adds those numbers in the order of the
+pieces; so the bits do not depend on who measured what.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import sqrt
+from typing import final
+
+import numpy as np
+
+from dist_relu.arena import Layout
+from dist_relu.arrays import Array, aligned_empty
+from dist_relu.chunks import Chunk, Piece, cut
+from dist_relu.collectives.barrier import Barrier
+from dist_relu.kernels import norms as kernels
+from dist_relu.kernels.update import BLOCK, add_ordered_sum, ordered_sum, running_mean
+from dist_relu.nn import Sequential
+from dist_relu.optim import ElementwiseOptimizer, LayerwiseOptimizer, Optimizer
+from dist_relu.partition import PartialSums
+
+_GRADIENT, _PARAM, _DIRECTION = 0, 1, 2
+NUM_SQUARES = 3
+"""Sums of squares that are measured of a piece: of its gradient, its parameters, and the direction of the step."""
+
+
+@dataclass(frozen=True)
+class StepOptions:
+    """What may happen in a step beside the optimiser's rule; see `Coordinator.fit`."""
+
+    clip_norm: float | None = None
+    clip_value: float | None = None
+    ema_decay: float | None = None
+    accumulate: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("clip_norm", "clip_value"):
+            limit = getattr(self, name)
+            if limit is not None and not limit > 0:
+                raise ValueError(f"{name}={limit}: must be above 0.")
+        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay={self.ema_decay}: must be at least 0 and below 1.")
+        if self.accumulate < 1:
+            raise ValueError(f"accumulate={self.accumulate}: must be at least 1.")
+
+    @property
+    def need_whole_gradient(self) -> bool:
+        """Whether chunks can't be updated before all of them are summed."""
+        return self.clip_norm is not None or self.clip_value is not None or self.accumulate > 1
+
+    @property
+    def num_averages(self) -> int:
+        """How many vectors (P,) lie behind the optimiser's states."""
+        return int(self.ema_decay is not None)
+
+
+class Update(ABC):
+    """The second half of a step, for one worker's chunks."""
+
+    @abstractmethod
+    def gather(self, shard_bounds: Sequence[tuple[int, int]]) -> None:
+        """Take in the gradient of a batch, which lies complete in slots and arena; once or several times a step.
+
+        Before another batch may overwrite it, all workers must have gathered.  shard_bounds: the rows of the batch
+        in each shard.
+        """
+
+    @abstractmethod
+    def step(self, hyper: Array, generation: int) -> None:
+        """Go from `generation` to the other one with what was gathered.  May be collective."""
+
+
+def update_of(
+    optimizer: Optimizer,
+    options: StepOptions,
+    chunks: Sequence[Chunk],
+    pieces: Sequence[Piece],
+    squares: Array,
+    barrier: Barrier,
+) -> Update:
+    """The shortest way to do what is asked for.  squares: (pieces, NUM_SQUARES) float64, shared."""
+    if isinstance(optimizer, ElementwiseOptimizer) and not options.need_whole_gradient:
+        return _FusedUpdate(chunks, optimizer, options.ema_decay)
+    measures = _Squares(pieces, squares)
+    gradient = _SummedGradient(chunks, options, measures, barrier)
+    if isinstance(optimizer, ElementwiseOptimizer):
+        return _SummedUpdate(chunks, optimizer, options.ema_decay, gradient)
+    assert isinstance(optimizer, LayerwiseOptimizer)
+    return _LayerwiseUpdate(chunks, optimizer, options.ema_decay, gradient, measures, barrier)
+
+
+def cut_for(optimizer: Optimizer, model: Sequential, layout: Layout) -> list[Piece]:
+    """The pieces that an update works on."""
+    return cut(model, layout, by_param=isinstance(optimizer, LayerwiseOptimizer))
+
+
+@final
+class _FusedUpdate(Update):
+    """Sum and update each chunk in one pass."""
+
+    def __init__(self, chunks: Sequence[Chunk], optimizer: ElementwiseOptimizer, ema_decay: float | None) -> None:
+        self._chunks = chunks
+        self._optimizer = optimizer
+        self._ema_decay = ema_decay
+        self._shard_bounds: Sequence[tuple[int, int]] = []
+
+    def gather(self, shard_bounds: Sequence[tuple[int, int]]) -> None:
+        self._shard_bounds = shard_bounds
+
+    def step(self, hyper: Array, generation: int) -> None:
+        for chunk in self._chunks:
+            gradient = chunk.source.partial_sums(self._shard_bounds)
+            _update_elements(chunk, gradient, self._optimizer, hyper, generation)
+            _average(chunk, self._ema_decay, generation)
+
+
+@final
+class _SummedUpdate(Update):
+    """Sum all chunks, then update all chunks."""
+
+    def __init__(
+        self,
+        chunks: Sequence[Chunk],
+        optimizer: ElementwiseOptimizer,
+        ema_decay: float | None,
+        gradient: _SummedGradient,
+    ) -> None:
+        self._chunks = chunks
+        self._optimizer = optimizer
+        self._ema_decay = ema_decay
+        self._gradient = gradient
+        self._sums = [_as_partial_sums(total) for total in gradient.totals]
+
+    def gather(self, shard_bounds: Sequence[tuple[int, int]]) -> None:
+        self._gradient.gather(shard_bounds)
+
+    def step(self, hyper: Array, generation: int) -> None:
+        self._gradient.finish()
+        for chunk, sums in zip(self._chunks, self._sums, strict=True):
+            _update_elements(chunk, sums, self._optimizer, hyper, generation)
+            _average(chunk, self._ema_decay, generation)
+
+
+@final
+class _LayerwiseUpdate(Update):
+    """Sum all chunks, find the direction of each, meet, and go as far as the norms of whole parameters say."""
+
+    def __init__(
+        self,
+        chunks: Sequence[Chunk],
+        optimizer: LayerwiseOptimizer,
+        ema_decay: float | None,
+        gradient: _SummedGradient,
+        squares: _Squares,
+        barrier: Barrier,
+    ) -> None:
+        self._chunks = chunks
+        self._optimizer = optimizer
+        self._ema_decay = ema_decay
+        self._gradient = gradient
+        self._squares = squares
+        self._barrier = barrier
+
+    def gather(self, shard_bounds: Sequence[tuple[int, int]]) -> None:
+        self._gradient.gather(shard_bounds)
+
+    def step(self, hyper: Array, generation: int) -> None:
+        self._gradient.finish()
+        for chunk, total in zip(self._chunks, self._gradient.totals, strict=True):
+            if chunk.is_trained:
+                old, new = chunk.generations[generation], chunk.generations[1 - generation]
+                self._optimizer.direct(total, old, new, hyper, is_weight=chunk.is_weight)
+                self._squares.measure(_PARAM, chunk, old[0])
+                self._squares.measure(_DIRECTION, chunk, total)
+        self._barrier.wait()
+        param_norms, direction_norms = self._squares.norms(_PARAM), self._squares.norms(_DIRECTION)
+        for chunk, total in zip(self._chunks, self._gradient.totals, strict=True):
+            old, new = chunk.generations[generation], chunk.generations[1 - generation]
+            if chunk.is_trained:
+                param_and_direction = param_norms[chunk.param_number], direction_norms[chunk.param_number]
+                norms_of_weight = param_and_direction if chunk.is_weight else None
+                self._optimizer.take(total, old, new, hyper, norms_of_weight)
+            else:
+                _update_running_mean(chunk, _as_partial_sums(total), generation)
+            _average(chunk, self._ema_decay, generation)
+
+
+@final
+class _SummedGradient:
+    """This worker's chunks of the gradient, summed over the shards and then over the batches of a step."""
+
+    def __init__(self, chunks: Sequence[Chunk], options: StepOptions, squares: _Squares, barrier: Barrier) -> None:
+        self.totals = [aligned_empty((chunk.size,), chunk.dtype) for chunk in chunks]
+        self._chunks = chunks
+        self._trained = [(chunk, total) for chunk, total in zip(chunks, self.totals, strict=True) if chunk.is_trained]
+        self._options = options
+        self._squares = squares
+        self._barrier = barrier
+        self._is_empty = True
+
+    def gather(self, shard_bounds: Sequence[tuple[int, int]]) -> None:
+        """Add the gradient of a batch."""
+        take_in = ordered_sum if self._is_empty else add_ordered_sum
+        for chunk, total in zip(self._chunks, self.totals, strict=True):
+            take_in(*chunk.source.partial_sums(shard_bounds), total)
+        self._is_empty = False
+
+    def finish(self) -> None:
+        """Clip what was gathered, by value and then by norm; the next batch starts from zero.  May be collective."""
+        self._is_empty = True
+        if self._options.clip_value is not None:
+            for _, total in self._trained:
+                kernels.clip(total, self._options.clip_value)
+        if self._options.clip_norm is not None:
+            for chunk, total in self._trained:
+                self._squares.measure(_GRADIENT, chunk, total)
+            self._barrier.wait()
+            # The small number is PyTorch's. A norm that is no number makes the loss of the next step none.
+            factor = self._options.clip_norm / (self._squares.norm(_GRADIENT) + 1e-6)
+            if not factor >= 1:
+                for _, total in self._trained:
+                    kernels.scale(total, factor)
+
+
+@final
+class _Squares:
+    """Sums of squares of the pieces of the flat vector, where all workers see them; running means count as zero."""
+
+    def __init__(self, pieces: Sequence[Piece], squares: Array) -> None:
+        self._squares = squares
+        self._params = np.array([piece.param for piece in pieces])
+        self._lanes = np.empty(BLOCK)
+
+    def measure(self, what: int, chunk: Chunk, x: Array) -> None:
+        self._squares[chunk.number, what] = kernels.sum_of_squares(x, self._lanes)
+
+    def norm(self, what: int) -> float:
+        """Of the whole vector.  All pieces must have been measured, and all workers met."""
+        return sqrt(np.add.reduce(self._squares[:, what]))
+
+    def norms(self, what: int) -> list[float]:
+        """Of each parameter, by its number."""
+        norms: list[float] = np.sqrt(np.bincount(self._params, self._squares[:, what])).tolist()
+        return norms
+
+
+def _as_partial_sums(total: Array) -> PartialSums:
+    """A gradient of which nothing is left to sum."""
+    return PartialSums(total.reshape(1, -1), 0, np.zeros(1, np.int64), aligned_empty((1, BLOCK), total.dtype))
+
+
+def _update_elements(
+    chunk: Chunk, gradient: PartialSums, optimizer: ElementwiseOptimizer, hyper: Array, generation: int
+) -> None:
+    if chunk.is_trained:
+        optimizer.update(gradient, chunk.generations[generation], chunk.generations[1 - generation], hyper)
+    else:
+        _update_running_mean(chunk, gradient, generation)
+
+
+def _update_running_mean(chunk: Chunk, value: PartialSums, generation: int) -> None:
+    assert chunk.param.momentum is not None
+    old, new = chunk.generations[generation], chunk.generations[1 - generation]
+    running_mean(*value, old[0], new[0], chunk.param.momentum)
+
+
+def _average(chunk: Chunk, decay: float | None, generation: int) -> None:
+    """The average of the parameters, which lies behind all states; running means are averages already."""
+    if decay is None:
+        return
+    old, new = chunk.generations[generation], chunk.generations[1 - generation]
+    if chunk.is_trained:
+        kernels.average(old[-1], new[0], new[-1], decay)
+    else:
+        new[-1][:] = new[0]
