@@ -27,7 +27,7 @@ from dist_relu.coordinator import Coordinator, default_loss, start
 from dist_relu.data import Dataset, load, read_numpy
 from dist_relu.errors import DataError, DistReluError, TrainingDiverged, WorkerLost
 from dist_relu.nn import CrossEntropy, Sequential
-from dist_relu.options import DEFAULT_LR, OPTIMIZERS, parse_augment, parse_model, parse_schedule
+from dist_relu.options import DEFAULT_LR, MODEL_FORMS, OPTIMIZERS, parse_augment, parse_model, parse_schedule
 from dist_relu.partition import check_fit
 from dist_relu.progress import ProgressDisplay
 from dist_relu.results import FitResult
@@ -101,7 +101,7 @@ def worker_options(command: Command) -> Command:
     "model_text",
     default="mlp:256,128",
     show_default=True,
-    help="mlp:UNITS,... or file.py:function.",
+    help=f"{MODEL_FORMS}, or file.py:function.",
 )
 @click.option("--epochs", type=click.IntRange(1), default=20, show_default=True)
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Over all workers.")
@@ -169,7 +169,7 @@ def train(
         changes = parse_augment(augment, mixup)
         if label_smoothing and not data.train.has_classes:
             raise ValueError("--label-smoothing is for class numbers, but these targets are real numbers.")
-        model = parse_model(model_text, data.num_outputs(), dtype).build(data.train.x.shape[1:])
+        model = parse_model(model_text, data, dtype).build(data.train.x.shape[1:])
         for part in data:
             default_loss(part).check(part.y, model.output_shape)
     if workers or shards:

@@ -11,8 +11,8 @@ from pathlib import Path
 import cloudpickle
 import numpy as np
 
-from dist_relu.data import Augment
-from dist_relu.nn import Sequential, mlp
+from dist_relu.data import Augment, Split
+from dist_relu.nn import Flatten, Sequential, cnn, mlp, policy, resnet, rnn
 from dist_relu.optim import (
     LAMB,
     LARS,
@@ -49,17 +49,73 @@ DEFAULT_LR = {
 }
 
 
-def parse_model(text: str, num_outputs: int, dtype: str) -> Sequential:
-    """From "mlp:256,128", hidden layers before `num_outputs` outputs, or "file.py:function", which returns a model.
+def parse_model(text: str, data: Split, dtype: str) -> Sequential:
+    """A model for `data`, from one of `MODELS`, or from "file.py:function", which returns a model.
 
     Raises ValueError for any other text.
     """
     kind, _, rest = text.rpartition(":")
-    if kind == "mlp":
-        return mlp([_whole(size, f"--model {text}") for size in rest.split(",")], num_outputs, dtype)
     if kind.endswith(".py"):
         return _model_from_file(Path(kind), rest, np.dtype(dtype))
-    raise ValueError(f"--model {text}: expected mlp:UNITS,UNITS,... or path/to/file.py:function.")
+    name, _, arguments = text.partition(":")
+    if name not in MODELS:
+        raise ValueError(f"--model {text}: expected {MODEL_FORMS} or path/to/file.py:function.")
+    return MODELS[name](arguments, data, dtype)
+
+
+def _mlp(text: str, data: Split, dtype: str) -> Sequential:
+    model = mlp(_sizes("mlp", text), data.num_outputs(), dtype)
+    return model if data.train.x.ndim == 2 else Sequential(Flatten(), *model.layers, dtype=dtype)
+
+
+def _policy(text: str, data: Split, dtype: str) -> Sequential:
+    return policy(_sizes("policy", text), data.num_outputs(), dtype)
+
+
+def _cnn(text: str, data: Split, dtype: str) -> Sequential:
+    if text:
+        raise ValueError(f"--model cnn:{text}: cnn takes no numbers.")
+    return cnn(_image_shape("cnn", data), data.num_outputs(), dtype)
+
+
+def _resnet(text: str, data: Split, dtype: str) -> Sequential:
+    depth = _whole(text, f"--model resnet:{text}")
+    return resnet(depth, _image_shape("resnet", data), data.num_outputs(), dtype)
+
+
+def _rnn(text: str, data: Split, dtype: str) -> Sequential:
+    """Sequences as they are; images row by row."""
+    units = _whole(text, f"--model rnn:{text}")
+    if data.train.x.ndim == 3:
+        return rnn(units, data.num_outputs(), dtype=dtype)
+    height, width, channels = _image_shape("rnn", data)
+    return rnn(units, data.num_outputs(), (height, width * channels), dtype)
+
+
+MODELS: dict[str, Callable[[str, Split, str], Sequential]] = {
+    "mlp": _mlp,
+    "cnn": _cnn,
+    "resnet": _resnet,
+    "rnn": _rnn,
+    "policy": _policy,
+}
+MODEL_FORMS = "mlp:UNITS,UNITS,..., cnn, resnet:8|20, rnn:UNITS, policy:UNITS,..."
+
+
+def _sizes(name: str, text: str) -> list[int]:
+    return [_whole(size, f"--model {name}:{text}") for size in text.split(",")]
+
+
+def _image_shape(name: str, data: Split) -> tuple[int, int, int]:
+    if data.train.image_shape:
+        return data.train.image_shape
+    if data.train.x.ndim == 4:
+        height, width, channels = data.train.x.shape[1:]
+        return height, width, channels
+    raise ValueError(
+        f"--model {name}: the samples are no images; expected x of shape (N, height, width, channels), "
+        f"not {data.train.x.shape}."
+    )
 
 
 def parse_schedule(text: str, lr: float, epochs: int) -> Schedule:

@@ -100,6 +100,11 @@ def test_a_model_may_come_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixt
     assert train(capsys, "--model", f"{path}:net", "--epochs", "1", "--dtype", "float64")[0] == 0
 
 
+@pytest.mark.parametrize("model", ["cnn", "resnet:8", "rnn:30", "policy:20,20"])
+def test_models_come_by_name(capsys: pytest.CaptureFixture[str], model: str) -> None:
+    assert train(capsys, "--model", model, "--epochs", "1", "--quiet", "--lr", "0.01") == (0, "", "")
+
+
 @pytest.mark.parametrize("schedule", ["constant", "step:1,0.5", "cosine", "warmup:1", "warmup:1+cosine"])
 @pytest.mark.parametrize("optimizer", ["sgd", "nesterov", "adam", "adamw", "rmsprop", "lars", "lamb"])
 def test_every_optimizer_takes_every_schedule(
@@ -156,7 +161,10 @@ def test_samples_that_are_no_images_are_not_cropped(npz: Path, capsys: pytest.Ca
     ("options", "message"),
     [
         (["--data", "nowhere"], "There is no data set 'nowhere'. Expected one of digits, mnist"),
-        (["--model", "cnn:3"], "--model cnn:3: expected mlp:UNITS"),
+        (["--model", "gru:3"], "--model gru:3: expected mlp:UNITS"),
+        (["--model", "cnn:3"], "cnn takes no numbers"),
+        (["--model", "resnet:9"], "8, 14, 20, ..., not 9"),
+        (["--model", "rnn:many"], "'many' is no whole number"),
         (["--model", "mlp:"], "'' is no whole number"),
         (["--model", "mlp:0"], "'0' is no whole number of at least 1"),
         (["--model", "mlp:-5"], "'-5' is no whole number of at least 1"),

@@ -37,7 +37,7 @@ from dist_relu.nn.initializers import (
 from dist_relu.nn.layer import PLAIN, Layer, Param, PlainRun, Run
 from dist_relu.nn.losses import CrossEntropy, Loss, MeanSquaredError, MixedTargets
 from dist_relu.nn.lsuv import lsuv
-from dist_relu.nn.models import cnn, mlp
+from dist_relu.nn.models import cnn, mlp, policy, resnet, rnn
 from dist_relu.nn.normalization import BatchNorm, Dropout, LayerNorm
 from dist_relu.nn.pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from dist_relu.nn.recurrent import RNN
@@ -109,4 +109,7 @@ __all__ = [
     "gain",
     "lsuv",
     "mlp",
+    "policy",
+    "resnet",
+    "rnn",
 ]

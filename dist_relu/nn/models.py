@@ -1,4 +1,4 @@
-"""Models by name."""
+"""Models by name.  They take samples as data sets hold them: images as flat rows."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ import numpy.typing as npt
 from dist_relu.nn.activations import ReLU
 from dist_relu.nn.convolution import Conv2d
 from dist_relu.nn.dense import Dense
+from dist_relu.nn.initializers import HeNormal, Orthogonal
 from dist_relu.nn.layer import Layer, Shape
-from dist_relu.nn.pooling import MaxPool2d
+from dist_relu.nn.normalization import BatchNorm
+from dist_relu.nn.pooling import GlobalAvgPool2d, MaxPool2d
+from dist_relu.nn.recurrent import RNN
 from dist_relu.nn.reshaping import Flatten, Reshape
+from dist_relu.nn.residual import Residual
 from dist_relu.nn.sequential import Sequential
 
 
@@ -22,6 +26,17 @@ def mlp(hidden: Sequence[int], outputs: int, dtype: npt.DTypeLike = np.float32) 
     for units in hidden:
         layers += [Dense(units), ReLU()]
     return Sequential(*layers, Dense(outputs), dtype=dtype)
+
+
+def policy(hidden: Sequence[int], outputs: int, dtype: npt.DTypeLike = np.float32) -> Sequential:
+    """An `mlp` that begins nearly indifferent between its outputs: orthogonal weights, the last ones a hundredth.
+
+    Andrychowicz et al. (2021), section 3.2.
+    """
+    layers: list[Layer] = []
+    for units in hidden:
+        layers += [Dense(units, init=Orthogonal(2**0.5)), ReLU()]
+    return Sequential(*layers, Dense(outputs, init=Orthogonal(0.01)), dtype=dtype)
 
 
 def cnn(image_shape: Shape, outputs: int, dtype: npt.DTypeLike = np.float32) -> Sequential:
@@ -40,3 +55,34 @@ def cnn(image_shape: Shape, outputs: int, dtype: npt.DTypeLike = np.float32) -> 
         Dense(outputs),
         dtype=dtype,
     )
+
+
+def resnet(depth: int, image_shape: Shape, outputs: int, dtype: npt.DTypeLike = np.float32) -> Sequential:
+    """The residual network for small images, of `depth` 6n + 2 layers; image_shape: (H, W, C), in flat rows.
+
+    He et al. (2016), section 4.2, with projections where a shortcut changes shape.
+    """
+    if depth < 8 or depth % 6 != 2:
+        raise ValueError(f"A residual network has 6n + 2 layers: 8, 14, 20, ..., not {depth}.")
+    layers: list[Layer] = [Reshape(image_shape), *_normalised(16, 3), ReLU()]
+    channels = 16
+    for stage_channels in (16, 32, 64):
+        for _ in range((depth - 2) // 6):
+            stride = 1 if stage_channels == channels else 2
+            body = [*_normalised(stage_channels, 3, stride), ReLU(), *_normalised(stage_channels, 3)]
+            layers += [Residual(body, [] if stride == 1 else _normalised(stage_channels, 1, stride)), ReLU()]
+            channels = stage_channels
+    return Sequential(*layers, GlobalAvgPool2d(), Dense(outputs, init=HeNormal(gain=1.0)), dtype=dtype)
+
+
+def rnn(units: int, outputs: int, rows: Shape | None = None, dtype: npt.DTypeLike = np.float32) -> Sequential:
+    """A ReLU recurrence that begins as the identity, and a dense layer on its last state.
+
+    rows: (steps, inputs) of a sequence, when samples are flat rows.  Le, Jaitly and Hinton (2015).
+    """
+    shape: list[Layer] = [] if rows is None else [Reshape(rows)]
+    return Sequential(*shape, RNN(units), Dense(outputs), dtype=dtype)
+
+
+def _normalised(channels: int, kernel_size: int, stride: int = 1) -> list[Layer]:
+    return [Conv2d(channels, kernel_size, stride, bias=False), BatchNorm()]
