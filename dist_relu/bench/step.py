@@ -37,11 +37,20 @@ def _mlp(name: str, batch_size: int, inputs: int, *hidden: int, outputs: int = 1
     return Case(name, "mlp", hidden, batch_size, (inputs,), outputs, lambda: nn.mlp(hidden, outputs))
 
 
+def _image_case(name: str, kind: str, sizes: tuple[int, ...], image_shape: tuple[int, int, int]) -> Case:
+    models = {"cnn": lambda: nn.cnn(image_shape, 10), "resnet": lambda: nn.resnet(sizes[0], image_shape, 10)}
+    return Case(name, kind, sizes, 64, image_shape, 10, models[kind])
+
+
 CASES = [
     _mlp("mlp-tiny", 64, 784, 64, 32, 16),
     _mlp("mlp-small", 128, 784, 256, 128),
     _mlp("mlp-medium", 256, 784, 1024, 1024),
     _mlp("mlp-large", 512, 1024, 4096, 4096, 1024),
+    _image_case("cnn-mnist", "cnn", (32, 64, 128), (28, 28, 1)),
+    _image_case("cnn-cifar", "cnn", (32, 64, 128), (32, 32, 3)),
+    _image_case("resnet-8", "resnet", (8,), (32, 32, 3)),
+    Case("rnn", "rnn", (128,), 64, (64, 32), 10, lambda: nn.rnn(128, 10)),
     _mlp("policy-1", 1, 4, 64, 64, outputs=2),
     _mlp("policy-64", 64, 4, 64, 64, outputs=2),
 ]
@@ -91,7 +100,7 @@ class _Ours:
         self._coordinator = coordinator
         self._batch_size = case.batch_size
         self._model = case.model()
-        self._data = Dataset(x, y)
+        self._data = Dataset(x.reshape(len(x), -1) if x.ndim == 4 else x, y)
         self._num_steps = 3
         step_s = float(np.median(self._steps()))
         self._num_steps = int(np.clip(ROUND_S / step_s, 3, 2000))
