@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dist_relu import nn
+from dist_relu.checkpoint import load_model, save_model
 from dist_relu.nn.windows import Padding
 from tests.twin import Array, assert_close, assert_gradients_are_those_of_finite_differences
 
@@ -217,10 +219,14 @@ def test_weights_and_sizes_are_those_of_the_docstring() -> None:
     assert built(nn.Conv2d(6, 3, stride=2), input_shape=(9, 8, 4)).output_shape == (5, 4, 6)
 
 
-def test_the_small_network_by_name_survives_pickling(rng: np.random.Generator) -> None:
-    model = nn.cnn((8, 8, 3), 5).build((192,)).initialize()
-    x = rng.standard_normal((2, 192)).astype(np.float32)
-    assert (pickle.loads(pickle.dumps(model)).forward(x) == model.forward(x)).all()
+def test_models_of_images_survive_pickling_and_saving(rng: np.random.Generator, tmp_path: Path) -> None:
+    layers = nn.Reshape((3, 8, 8)), nn.FromNCHW(), nn.Conv2d(4, (3, 1), (1, 2), (1, 0)), nn.MaxPool2d((2, 1))
+    for model in (nn.cnn((8, 8, 3), 5), nn.Sequential(*layers, nn.AvgPool2d(2), nn.GlobalAvgPool2d())):
+        model.build((192,)).initialize()
+        x = rng.standard_normal((2, 192)).astype(np.float32)
+        save_model(model, tmp_path / "model.safetensors")
+        for copy in (pickle.loads(pickle.dumps(model)), load_model(tmp_path / "model.safetensors")):
+            assert (copy.forward(x) == model.forward(x)).all()
 
 
 @pytest.mark.parametrize(

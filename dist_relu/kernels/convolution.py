@@ -127,8 +127,11 @@ def fold_planes(cols: Array, w: Windows, first: int, padded: Array, x: Array) ->
 
 
 @kernel
-def depthwise(x: Array, weight: Array, w: Windows, z: Array) -> None:
-    """z = every channel's windows times its weights.  x: (N, H, W, C), weight: (A, B, C), z: (N, I, J, C)."""
+def depthwise(x: Array, weight: Array, w: Windows, channels: int, z: Array) -> None:
+    """z = every channel's windows times its weights.
+
+    x: (N, H, W C).  weight: (A, B, J C), repeated for each pixel of a row, so that a row is one loop.  z: (N, I, J C).
+    """
     z[:] = 0
     for n in range(z.shape[0]):
         for i in range(w.out_height):
@@ -138,19 +141,17 @@ def depthwise(x: Array, weight: Array, w: Windows, z: Array) -> None:
                     continue
                 for b in range(w.kernel_w):
                     offset, begin, end = span(w, b)
-                    _add_products(x[n, h], offset, w.stride_w, weight[a, b], begin, end, z[n, i])
+                    pixels = max(end - begin, 1) if w.stride_w == 1 else 1
+                    size = pixels * channels
+                    for j in range(begin, end, pixels):
+                        at, x_at = j * channels, (j * w.stride_w + offset) * channels
+                        x_run, weight_run = x[n, h, x_at : x_at + size], weight[a, b, at : at + size]
+                        _add_product(z[n, i, at : at + size], x_run, weight_run)
 
 
 @kernel
-def _add_products(x: Array, offset: int, stride: int, weight: Array, begin: int, end: int, z: Array) -> None:
-    for j in range(begin, end):
-        for c in range(weight.shape[0]):
-            z[j, c] += x[j * stride + offset, c] * weight[c]
-
-
-@kernel
-def depthwise_backward_x(dz: Array, weight: Array, w: Windows, dx: Array) -> None:
-    """dx = the gradient of the input of `depthwise`."""
+def depthwise_backward_x(dz: Array, weight: Array, w: Windows, channels: int, dx: Array) -> None:
+    """dx = the gradient of the input of `depthwise`, with the same shapes."""
     dx[:] = 0
     for n in range(dz.shape[0]):
         for i in range(w.out_height):
@@ -160,19 +161,17 @@ def depthwise_backward_x(dz: Array, weight: Array, w: Windows, dx: Array) -> Non
                     continue
                 for b in range(w.kernel_w):
                     offset, begin, end = span(w, b)
-                    _add_products_back(dz[n, i], weight[a, b], begin, end, dx[n, h], offset, w.stride_w)
+                    pixels = max(end - begin, 1) if w.stride_w == 1 else 1
+                    size = pixels * channels
+                    for j in range(begin, end, pixels):
+                        at, x_at = j * channels, (j * w.stride_w + offset) * channels
+                        dz_run, weight_run = dz[n, i, at : at + size], weight[a, b, at : at + size]
+                        _add_product(dx[n, h, x_at : x_at + size], dz_run, weight_run)
 
 
 @kernel
-def _add_products_back(dz: Array, weight: Array, begin: int, end: int, dx: Array, offset: int, stride: int) -> None:
-    for j in range(begin, end):
-        for c in range(weight.shape[0]):
-            dx[j * stride + offset, c] += dz[j, c] * weight[c]
-
-
-@kernel
-def depthwise_backward_weight(x: Array, dz: Array, w: Windows, d_weight: Array) -> None:
-    """d_weight = the gradient of the weights of `depthwise`."""
+def depthwise_backward_weight(x: Array, dz: Array, w: Windows, channels: int, d_weight: Array) -> None:
+    """d_weight = the gradients of the repeated weights of `depthwise`, with the same shapes."""
     d_weight[:] = 0
     for n in range(dz.shape[0]):
         for i in range(w.out_height):
@@ -182,11 +181,15 @@ def depthwise_backward_weight(x: Array, dz: Array, w: Windows, d_weight: Array) 
                     continue
                 for b in range(w.kernel_w):
                     offset, begin, end = span(w, b)
-                    _sum_products(x[n, h], offset, w.stride_w, dz[n, i], begin, end, d_weight[a, b])
+                    pixels = max(end - begin, 1) if w.stride_w == 1 else 1
+                    size = pixels * channels
+                    for j in range(begin, end, pixels):
+                        at, x_at = j * channels, (j * w.stride_w + offset) * channels
+                        x_run, dz_run = x[n, h, x_at : x_at + size], dz[n, i, at : at + size]
+                        _add_product(d_weight[a, b, at : at + size], x_run, dz_run)
 
 
 @kernel
-def _sum_products(x: Array, offset: int, stride: int, dz: Array, begin: int, end: int, total: Array) -> None:
-    for j in range(begin, end):
-        for c in range(total.shape[0]):
-            total[c] += x[j * stride + offset, c] * dz[j, c]
+def _add_product(total: Array, x: Array, y: Array) -> None:
+    for c in range(total.shape[0]):
+        total[c] += x[c] * y[c]

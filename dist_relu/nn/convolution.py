@@ -110,7 +110,7 @@ class Conv2d(Layer):
         """z = the images of a piece times the filters, without the bias.  z: (n, I, J, K)."""
         x, weight = self._x[piece], self.weight.value
         if self._is_depthwise:
-            kernels.depthwise(np.ascontiguousarray(x), weight[:, :, 0], self._windows, z)
+            kernels.depthwise(_image_rows(x), self._repeated(weight), self._windows, self.channels, _image_rows(z))
             return
         for group in range(self.groups):
             cols = self._unfolding.unfold(x, group * self.weight.shape[2], run)
@@ -134,9 +134,11 @@ class Conv2d(Layer):
             self.offset.grad += total
         d_weight = run.scratch("convolution weight", grad.shape, grad.dtype)
         if self._is_depthwise:
-            kernels.depthwise_backward_weight(np.ascontiguousarray(x), dz, self._windows, d_weight[:, :, 0])
+            rows, dz_rows, repeated = _image_rows(x), _image_rows(dz), self._repeated(weight)
             if dx is not None:
-                kernels.depthwise_backward_x(dz, weight[:, :, 0], self._windows, dx[piece])
+                kernels.depthwise_backward_x(dz_rows, repeated, self._windows, self.channels, _image_rows(dx[piece]))
+            kernels.depthwise_backward_weight(rows, dz_rows, self._windows, self.channels, repeated)
+            np.sum(repeated.reshape(*grad.shape[:2], -1, self.channels), axis=2, out=d_weight[:, :, 0])
         else:
             if dx is not None:
                 dx[piece] = 0
@@ -153,3 +155,12 @@ class Conv2d(Layer):
         """The part of the filters of a group, with all else as rows: (..., K) to (rows, K / groups), a view."""
         width = self.channels // self.groups
         return array.reshape(-1, self.channels)[:, group * width : (group + 1) * width]
+
+    def _repeated(self, weight: Array) -> Array:
+        """Depthwise filters side by side for every pixel of a row of the output: (kh, kw, J K)."""
+        return np.tile(weight[:, :, 0], (1, 1, self._windows.out_width))
+
+
+def _image_rows(x: Array) -> Array:
+    """Images by rows, (n, H, W C)."""
+    return x.reshape(*x.shape[:2], -1)
