@@ -113,7 +113,6 @@ def gate_backward(dy: Array, x: Array, dx: Array) -> None:
         d, a, b, da, db = dy[n], x[n, :width], x[n, width:], dx[n, :width], dx[n, width:]
         for k in range(width):
             da[k] = d[k] * value(b[k])
-        for k in range(width):
             db[k] = _times(d[k] * a[k], slope(kept_of(b[k])))
 
 
