@@ -296,3 +296,15 @@ def test_versions_agree() -> None:
     from importlib import metadata
 
     assert metadata.version("dist_relu") == dr.__version__
+
+
+def test_bench_kernels_times_every_activation_in_both_directions(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    code, out, _ = call(capsys, "bench", "kernels", "--rounds", "1", "--json", str(tmp_path / "kernels.json"))
+    rows = json.loads((tmp_path / "kernels.json").read_text())["rows"]
+    assert code == 0
+    assert "leaky_relu" in out
+    assert {row["direction"] for row in rows} == {"forward", "backward"}
+    assert {"relu", "prelu", "gelu_tanh", "softmax", "swiglu"} <= {row["activation"] for row in rows}
+    assert all(row["torch_ms"] is None for row in rows)

@@ -142,11 +142,12 @@ def _prelu() -> _Case:
 
 
 def _rrelu() -> _Case:
+    lower, width = np.array([1 / 8, 1 / 3 - 1 / 8], np.float32)
     rng, factors = np.random.default_rng(0), np.empty((ROWS, COLUMNS), np.float32)
 
     def forward(a: _Arrays) -> None:
         rng.random(dtype=np.float32, out=factors)
-        rows.rrelu(_flat(a.x), _flat(factors), _flat(a.y), np.float32(1 / 8), np.float32(1 / 3 - 1 / 8))
+        rows.rrelu(_flat(a.x), _flat(factors), _flat(a.y), lower, width)
 
     return _Case(forward, lambda a: np.multiply(a.dy, factors, out=a.dy))
 

@@ -5,7 +5,7 @@ All pairs let NaN through and take the limits at ±inf, and at a kink the slope 
 
 from __future__ import annotations
 
-from dist_relu.kernels.elementary import clamp, decay, exp, expm1, log1p, normal_cdf, normal_density
+from dist_relu.kernels.elementary import clamp, exp, expm1, log1p, normal_cdf, normal_density
 from dist_relu.kernels.elementary import sigmoid as logistic
 from dist_relu.kernels.elementary import tanh as hyperbolic_tangent
 from dist_relu.kernels.elementwise import Activation
@@ -138,7 +138,7 @@ def _(x: float) -> float:
 @scalar
 def _slope_of_gated(factor: float, z: float) -> float:
     """σ(z) (1 + factor σ(-z)): the derivative of x σ(z) for factor = x dz/dx."""
-    e = decay(abs(z))
+    e = exp(-abs(z))
     r = 1.0 / (1.0 + e)
     rest = e * r
     return (rest if z < 0.0 else r) * (1.0 + factor * (r if z < 0.0 else rest))
@@ -163,7 +163,7 @@ def _(x: float) -> float:
 @Activation
 def mish(x: float) -> float:
     """x tanh(ln(1 + eˣ)).  Misra (2019)."""
-    e = decay(abs(x))
+    e = exp(-abs(x))
     p = e * (e + 2.0) if x < 0.0 else 1.0 + 2.0 * e
     q = 2.0 if x < 0.0 else 2.0 * e * e
     return _bounded_below(x) * (p / (p + q))
@@ -171,7 +171,7 @@ def mish(x: float) -> float:
 
 @mish.slope
 def _(x: float) -> float:
-    e = decay(abs(x))
+    e = exp(-abs(x))
     p = e * (e + 2.0) if x < 0.0 else 1.0 + 2.0 * e
     q = 2.0 if x < 0.0 else 2.0 * e * e
     r = 4.0 * e * (1.0 + e) if x < 0.0 else 4.0 * e * e * (1.0 + e)
@@ -183,7 +183,7 @@ def _(x: float) -> float:
 def softplus(x: float, beta: float, threshold: float) -> float:
     """ln(1 + exp(beta x)) / beta, and x where beta x > threshold.  Dugas et al. (2001)."""
     z = beta * x
-    return x if z > threshold else ((z if z > 0.0 else 0.0) + log1p(decay(abs(z)))) / beta
+    return x if z > threshold else ((z if z > 0.0 else 0.0) + log1p(exp(-abs(z)))) / beta
 
 
 @softplus.slope

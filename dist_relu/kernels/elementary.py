@@ -10,7 +10,7 @@ comment beside each is the function that it stands for, the interval, and its la
 
 from __future__ import annotations
 
-from dist_relu.kernels.scalars import copysign, fma, nearest, polynomial, power_of_two, scalar
+from dist_relu.kernels.scalars import copysign, fma, polynomial, power_of_two, scalar
 
 # (eʳ - 1 - r) / r², |r| <= 0.3469 (a little over ln 2 / 2); absolute errors 6e-8 and 1.4e-18.
 _exp_tail = polynomial(
@@ -90,21 +90,19 @@ _normal_tail = polynomial(
     ],
 )
 
-# Below the first eˣ is 0, above the second infinite; the third times the least eˣ is a normal number.
+# 1.5·2^m with m bits of mantissa: adding it to a number rounds to whole, and leaves that in the low bits of the word.
+_shift = polynomial(single=[1.5 * 2**23], double=[1.5 * 2**52])
+
+# Where eˣ is 0, and what 2ⁿ is lifted by, so that it is not: the power of two, and as a part of the shift.
 _lowest = polynomial(single=[-104.0], double=[-746.0])
-_highest = polynomial(single=[89.0], double=[710.0])
-_lift = polynomial(single=[64.0], double=[512.0])
+_lifted_shift = polynomial(single=[1.5 * 2**23 + 64], double=[1.5 * 2**52 + 512])
+_unlift = polynomial(single=[2.0**-64], double=[2.0**-512])
 
 
 @scalar
 def clamp(x: float, lowest: float, highest: float) -> float:
     """x, at least `lowest` and at most `highest`."""
     return lowest if x < lowest else (highest if x > highest else x)
-
-
-@scalar
-def _multiples_of_ln2(x: float) -> float:
-    return nearest(x * 1.4426950408889634)  # type: ignore[no-any-return]
 
 
 @scalar
@@ -116,31 +114,20 @@ def _reduced_expm1(x: float, n: float) -> float:
 
 @scalar
 def exp(x: float) -> float:
-    """eˣ."""
-    x = clamp(x, _lowest(x), _highest(x))
-    n = _multiples_of_ln2(x)
-    half = nearest(n * 0.5)  # 2ⁿ itself may be out of range
-    return (1.0 + _reduced_expm1(x, n)) * power_of_two(half) * power_of_two(n - half)  # type: ignore[no-any-return]
-
-
-@scalar
-def decay(a: float) -> float:
-    """e⁻ᵃ for a >= 0, a little faster than `exp`."""
-    x = -a
+    """eˣ for x <= 0, which is all that activations need; garbage above 40."""
     x = _lowest(x) if x < _lowest(x) else x
-    n = _multiples_of_ln2(x)
-    lift = _lift(x)
-    lifted = (1.0 + _reduced_expm1(x, n)) * power_of_two(n + lift)
-    return lifted * power_of_two(-lift)  # type: ignore[no-any-return]
+    shifted = fma(x, 1.4426950408889634, _lifted_shift(x))
+    e = 1.0 + _reduced_expm1(x, shifted - _lifted_shift(x))
+    return e * power_of_two(shifted) * _unlift(x)  # type: ignore[no-any-return]
 
 
 @scalar
 def expm1(x: float) -> float:
     """eˣ - 1 for x <= 0."""
     x = -40.0 if x < -40.0 else x
-    n = _multiples_of_ln2(x)
-    scale = power_of_two(n)
-    return fma(_reduced_expm1(x, n), scale, scale - 1.0)  # type: ignore[no-any-return]
+    shifted = fma(x, 1.4426950408889634, _shift(x))
+    scale = power_of_two(shifted)
+    return fma(_reduced_expm1(x, shifted - _shift(x)), scale, scale - 1.0)  # type: ignore[no-any-return]
 
 
 @scalar
@@ -161,7 +148,7 @@ def tanh(x: float) -> float:
 @scalar
 def sigmoid(x: float) -> float:
     """1 / (1 + e⁻ˣ)."""
-    e = decay(abs(x))
+    e = exp(-abs(x))
     return (e if x < 0.0 else 1.0) / (1.0 + e)
 
 
@@ -173,7 +160,7 @@ def _gauss(x: float) -> float:
     half = 0.5 * a
     exponent = half * a
     lost = fma(half, a, -exponent)  # the rounding of a large exponent would cost several digits
-    e = decay(exponent)
+    e = exp(-exponent)
     return fma(-e, lost, e)  # type: ignore[no-any-return]
 
 

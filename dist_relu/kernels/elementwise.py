@@ -17,7 +17,6 @@ import numpy as np
 
 from dist_relu.arrays import Array
 from dist_relu.kernels.scalars import scalar, specialise
-from dist_relu.kernels.update import add
 
 Scalar = Callable[..., float]
 Kernel = Callable[..., None]
@@ -77,8 +76,9 @@ def backward_sum_rows(dy: Array, y: Array, total: Array, *arguments: float) -> N
     total[:] = 0
     for n in range(dy.shape[0]):
         for k in range(dy.shape[1]):
-            dy[n, k] = _times(dy[n, k], slope(y[n, k], *arguments))
-        add(total, dy[n])
+            dz = _times(dy[n, k], slope(y[n, k], *arguments))
+            dy[n, k] = dz
+            total[k] += dz
 
 
 def add_bias_into(z: Array, bias: Array, y: Array, *arguments: float) -> None:
@@ -93,8 +93,9 @@ def add_bias_backward_sum_rows(dy: Array, z: Array, bias: Array, total: Array, *
     total[:] = 0
     for n in range(dy.shape[0]):
         for k in range(dy.shape[1]):
-            dy[n, k] = _times(dy[n, k], slope(z[n, k] + bias[k], *arguments))
-        add(total, dy[n])
+            dz = _times(dy[n, k], slope(z[n, k] + bias[k], *arguments))
+            dy[n, k] = dz
+            total[k] += dz
 
 
 def gate(x: Array, y: Array) -> None:
@@ -113,7 +114,6 @@ def gate_backward(dy: Array, x: Array, dx: Array) -> None:
         d, a, b, da, db = dy[n], x[n, :width], x[n, width:], dx[n, :width], dx[n, width:]
         for k in range(width):
             da[k] = d[k] * value(b[k])
-        for k in range(width):
             db[k] = _times(d[k] * a[k], slope(kept_of(b[k])))
 
 

@@ -94,31 +94,16 @@ def fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
 
 
 @intrinsic
-def power_of_two(typing_context: Any, n: Any) -> Any:
-    """2ⁿ of a float that is a whole number in the range of normal exponents; any float for other numbers.
-
-    Adding 1.5·2^m, with m bits of mantissa, leaves n in the low bits; shifted by m they are the exponent.
-    """
-    word, mantissa_bits, bias = (32, 23, 127) if n == types.float32 else (64, 52, 1023)
+def power_of_two(typing_context: Any, shifted: Any) -> Any:
+    """2ⁿ for shifted = n + 1.5·2^m, with m bits of mantissa and n a whole number; normal numbers only."""
+    word, mantissa_bits, bias = (32, 23, 127) if shifted == types.float32 else (64, 52, 1023)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         whole = ir.IntType(word)
-        shifted = builder.fadd(args[0], ir.Constant(args[0].type, 1.5 * 2.0**mantissa_bits))
-        biased = builder.add(builder.bitcast(shifted, whole), ir.Constant(whole, bias))
+        biased = builder.add(builder.bitcast(args[0], whole), ir.Constant(whole, bias))
         return builder.bitcast(builder.shl(biased, ir.Constant(whole, mantissa_bits)), args[0].type)
 
-    return n(n), codegen
-
-
-@intrinsic
-def nearest(typing_context: Any, x: Any) -> Any:
-    """The whole number next to x, ties to even."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        rint = builder.module.declare_intrinsic("llvm.rint", [args[0].type])
-        return builder.call(rint, [args[0]])
-
-    return x(x), codegen
+    return shifted(shifted), codegen
 
 
 @intrinsic

@@ -10,6 +10,7 @@ import pytest
 
 import dist_relu as dr
 from dist_relu import nn, optim
+from dist_relu.nn.description import fresh
 from tests import twin
 from tests.conftest import small_model
 
@@ -110,6 +111,24 @@ def test_every_kind_of_layer_trains_with_the_same_bits(
 
     with dr.start(backend="serial") as serial:
         assert trained(coordinator) == trained(serial)
+
+
+@pytest.mark.parametrize(
+    "activations",
+    [(nn.PReLU(40), nn.GELU(), nn.SwiGLU()), (nn.RReLU(), nn.CReLU(), nn.PReLU()), (nn.Mish(), nn.Tanh(), nn.ELU())],
+    ids=repr,
+)
+def test_every_activation_gives_the_same_bits_on_any_number_of_workers(
+    coordinator: dr.Coordinator, digits: dr.data.Split, activations: tuple[nn.Layer, nn.Layer, nn.Layer]
+) -> None:
+    def digest_on(where: dr.Coordinator) -> str:
+        first, second, third = map(fresh, activations)
+        model = nn.Sequential(nn.Dense(40), first, nn.Dense(20), second, nn.Dense(20), third, nn.Dense(10))
+        where.fit(model, digits.train, optim.SGD(lr=0.02), epochs=1, batch_size=50, shards=SHARDS, seed=1)
+        return model.sha256()
+
+    with dr.start(backend="serial") as serial:
+        assert digest_on(coordinator) == digest_on(serial)
 
 
 def test_another_seed_gives_another_model(coordinator: dr.Coordinator, digits: dr.data.Split) -> None:
