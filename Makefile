@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup train test check format bench clean
+.PHONY: help setup train test check check-peers format bench clean
 
 help:
 	@echo "make train   set up, and train a network on handwritten digits on all cores"
@@ -13,6 +13,7 @@ help:
 	@echo "make check   format, lint, types and layers"
 	@echo "make format  format the code"
 	@echo "make bench   speed, side by side: the all-reduce beside MPI's, several workers beside one"
+	@echo "make check-peers   compare with PyTorch, which it installs"
 	@echo "make clean   remove the virtual environment and all caches"
 
 setup: $(STAMP)
@@ -41,6 +42,10 @@ format: setup
 bench: setup
 	$(BIN)/python scripts/bench.py allreduce
 	$(BIN)/python scripts/bench.py scaling
+
+check-peers: setup
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[peers]'
+	$(BIN)/python -m pytest -k "pytorch or torch" -rs
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

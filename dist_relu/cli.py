@@ -19,14 +19,15 @@ import numpy as np
 from rich.console import Console
 
 from dist_relu import machine
+from dist_relu.arguments import default_loss
 from dist_relu.arrays import Array
 from dist_relu.backends import BACKENDS, serve_if_rank
 from dist_relu.bench.commands import bench
 from dist_relu.checkpoint import load_model, save_model
-from dist_relu.coordinator import Coordinator, default_loss, start
+from dist_relu.coordinator import Coordinator, start
 from dist_relu.data import Dataset, load, read_numpy
 from dist_relu.errors import DataError, DistReluError, TrainingDiverged, WorkerLost
-from dist_relu.nn import CrossEntropy, Sequential
+from dist_relu.nn import CrossEntropy, Sequential, summary
 from dist_relu.options import DEFAULT_LR, MODEL_FORMS, OPTIMIZERS, parse_augment, parse_model, parse_schedule
 from dist_relu.partition import check_fit
 from dist_relu.progress import ProgressDisplay
@@ -211,6 +212,19 @@ def train(
             highlight=False,
             soft_wrap=True,
         )
+
+
+@program.command("summary")
+@click.option("--data", "source", default="digits", show_default=True, help="digits, mnist, a folder or .npz file.")
+@click.option(
+    "--model", "model_text", default="mlp:256,128", show_default=True, help=f"{MODEL_FORMS}, or file.py:function."
+)
+@click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
+def show_summary(source: str, model_text: str, dtype: str) -> None:
+    """Print the layers of a model for a data set: their output shapes, parameters and bytes."""
+    with _usage_errors():
+        data = load(source)
+        click.echo(summary(parse_model(model_text, data, dtype).build(data.train.x.shape[1:])))
 
 
 @program.command()

@@ -18,13 +18,14 @@ import numpy.typing as npt
 
 from dist_relu import inference, training
 from dist_relu.arena import measure
+from dist_relu.arguments import Data, check_has_parameters, check_is, check_model, dataset_of, default_loss, numbers
 from dist_relu.arrays import Array, whole
 from dist_relu.backends import Backend, connect
 from dist_relu.collectives.memory import SharedArray
-from dist_relu.data import Augment, Dataset, Split
+from dist_relu.data import Augment, Dataset
 from dist_relu.errors import DataError, TrainingDiverged
 from dist_relu.kernels.update import ordered_sum
-from dist_relu.nn import CrossEntropy, Loss, MeanSquaredError, Sequential
+from dist_relu.nn import Loss, Sequential
 from dist_relu.optim import ElementwiseOptimizer, Optimizer
 from dist_relu.partition import PartialSums, check_fit
 from dist_relu.results import Evaluation, FitResult, fit_result
@@ -33,7 +34,6 @@ from dist_relu.training import Progress
 from dist_relu.updates import NUM_SQUARES, StepOptions, cut_for
 from dist_relu.worker import Call, World
 
-Data = Dataset | tuple[npt.ArrayLike, npt.ArrayLike]
 ProgressHandler = Callable[[Progress], object]
 
 
@@ -133,17 +133,17 @@ class Coordinator:
         TrainingDiverged when the loss becomes NaN or infinite; the model then has the parameters before that step.
         """
         options = StepOptions(clip_norm, clip_value, ema_decay, accumulate)
-        data = _dataset(data)
+        data = dataset_of(data)
         loss = default_loss(data) if loss is None else loss
-        _check_is("loss", loss, Loss)
+        check_is("loss", loss, Loss)
         shards = self.workers if shards is None else whole("shards", shards)
         epochs, batch_size, seed = whole("epochs", epochs), whole("batch_size", batch_size), whole("seed", seed, 0)
         if seed >= 2**64:
             raise ValueError(f"seed={seed}: must be below 2^64.")
-        _check_is("optimizer", optimizer, Optimizer)
+        check_is("optimizer", optimizer, Optimizer)
         check_fit(len(data), batch_size, shards, self.workers)
         batch_size = min(batch_size, len(data))
-        _check_model(model, data, loss)
+        check_model(model, data, loss)
         if augment:
             augment.image_shape(data)
         model.build(data.x.shape[1:])
@@ -176,13 +176,13 @@ class Coordinator:
 
         Raises FloatingPointError when the loss is NaN or infinite.
         """
-        data = _dataset(data)
+        data = dataset_of(data)
         loss = default_loss(data) if loss is None else loss
-        _check_is("loss", loss, Loss)
+        check_is("loss", loss, Loss)
         shards = self.workers if shards is None else whole("shards", shards)
         check_fit(len(data), len(data), shards, self.workers)
-        _check_has_parameters(model)
-        _check_model(model, data, loss)
+        check_has_parameters(model)
+        check_model(model, data, loss)
         trace, gradient, _ = self._train(
             model, data, _Gradient(), loss, 1, len(data), shards, 0, False, StepOptions(), None, None
         )
@@ -193,11 +193,11 @@ class Coordinator:
 
     def evaluate(self, model: Sequential, data: Data, *, loss: Loss | None = None) -> Evaluation:
         """Mean loss and accuracy over all samples, each counted exactly once, with the same bits on any workers."""
-        data = _dataset(data)
+        data = dataset_of(data)
         loss = default_loss(data) if loss is None else loss
-        _check_is("loss", loss, Loss)
-        _check_has_parameters(model)
-        _check_model(model, data, loss)
+        check_is("loss", loss, Loss)
+        check_has_parameters(model)
+        check_model(model, data, loss)
         placed = self._place(data, model.dtype)
         shared, values = self._model_input(model, placed.x)
         sums = SharedArray((inference.num_blocks(len(data)), 2), np.float64)
@@ -216,20 +216,24 @@ class Coordinator:
         """The outputs of every layer, (N, ...) each, for samples x (N, *input_shape)."""
         return self._outputs(model, x, every_layer=True)
 
-    def relu(self, x: npt.ArrayLike) -> Array:
-        """max(x, 0) of an array of any shape, each worker on its part; NaN goes through."""
-        return self._relu(None, x, self.workers)
+    def relu(self, x: npt.ArrayLike, *, partitions: int | None = None) -> Array:
+        """max(x, 0) of an array of any shape; NaN goes through.
 
-    def relu_backward(self, dy: npt.ArrayLike, x: npt.ArrayLike) -> Array:
+        partitions: into how many parts the array is cut for the workers, by default as many as there are workers.
+        """
+        return self._relu(None, x, partitions)
+
+    def relu_backward(self, dy: npt.ArrayLike, x: npt.ArrayLike, *, partitions: int | None = None) -> Array:
         """dy where x > 0 or NaN, else 0: the gradient of ReLU's input x, from that of its output; same shapes."""
-        return self._relu(dy, x, self.workers)
+        return self._relu(dy, x, partitions)
 
-    def _relu(self, dy: npt.ArrayLike | None, x: npt.ArrayLike, partitions: int) -> Array:
-        x = _numbers("x", x)
+    def _relu(self, dy: npt.ArrayLike | None, x: npt.ArrayLike, partitions: int | None) -> Array:
+        partitions = self.workers if partitions is None else whole("partitions", partitions)
+        x = numbers("x", x)
         shared_x = SharedArray.copy_of(x.reshape(-1))
         shared_dy = None
         if dy is not None:
-            dy = _numbers("dy", dy)
+            dy = numbers("dy", dy)
             if dy.shape != x.shape:
                 raise ValueError(f"dy has shape {dy.shape}, but x has shape {x.shape}; expected the same.")
             shared_dy = SharedArray.copy_of(dy.reshape(-1))
@@ -240,8 +244,8 @@ class Coordinator:
         return result.array.reshape(x.shape)
 
     def _outputs(self, model: Sequential, x: npt.ArrayLike, *, every_layer: bool) -> list[Array]:
-        _check_has_parameters(model)
-        x = _numbers("x", x)
+        check_has_parameters(model)
+        x = numbers("x", x)
         model.build(x.shape[1:])
         shared_x = SharedArray.copy_of(x, model.dtype)
         shared, values = self._model_input(model, shared_x)
@@ -349,45 +353,6 @@ class Coordinator:
             raise RuntimeError("This coordinator is closed. Start another one with dist_relu.start().")
 
 
-@final
-class DistributedReLU:
-    """ReLU on arrays cut into `num_partitions` parts, each computed by a worker.
-
-    coordinator: whose workers compute; by default local ones are started, at most one for each physical core, and
-    closed with this object.
-    """
-
-    def __init__(self, num_partitions: int, coordinator: Coordinator | None = None) -> None:
-        if num_partitions < 1:
-            raise ValueError(f"num_partitions={num_partitions}: must be at least 1.")
-        self._num_partitions = num_partitions
-        self._own = start() if coordinator is None else None
-        self._coordinator = coordinator or self._own
-
-    def parallel_relu(self, x: npt.ArrayLike) -> Array:
-        """max(x, 0) of an array of any shape."""
-        assert self._coordinator is not None
-        return self._coordinator._relu(None, x, self._num_partitions)
-
-    def parallel_backward(self, dy: npt.ArrayLike, x: npt.ArrayLike) -> Array:
-        """dy where x > 0 or NaN, else 0; dy and x of the same shape."""
-        assert self._coordinator is not None
-        return self._coordinator._relu(dy, x, self._num_partitions)
-
-    def close(self) -> None:
-        """End the workers, if they were started for this object."""
-        if self._own:
-            self._own.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
 @dataclass(frozen=True)
 class _PlacedDataset:
     x: SharedArray
@@ -409,28 +374,6 @@ class _Gradient(ElementwiseOptimizer):
         ordered_sum(*gradient, new[0])
 
 
-def default_loss(data: Dataset) -> Loss:
-    """Cross-entropy for class numbers, the mean squared error for real targets."""
-    return CrossEntropy() if data.has_classes else MeanSquaredError()
-
-
-def _dataset(data: Data) -> Dataset:
-    if isinstance(data, Dataset):
-        return data
-    if isinstance(data, Split):
-        raise TypeError("Expected a Dataset as data, not both parts of one: pass data.train or data.test.")
-    if isinstance(data, tuple | list) and len(data) == 2:
-        return Dataset(np.asarray(data[0]), np.asarray(data[1]))
-    raise TypeError(f"Expected a Dataset or (x, y) as data, not {type(data).__name__}.")
-
-
-def _numbers(name: str, value: npt.ArrayLike) -> Array:
-    array = np.asarray(value)
-    if array.dtype.kind not in "fiu" or array.dtype == np.float16 or array.dtype.itemsize > 8:
-        raise DataError(f"{name} has dtype {array.dtype}; expected float32, float64 or integers.")
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
-
-
 def _shared(name: str, source: Array, dtype: npt.DTypeLike) -> SharedArray:
     """`source`, which is finite, in shared memory; in a narrower type it must be finite still."""
     with np.errstate(over="ignore"):
@@ -444,23 +387,6 @@ def _shared(name: str, source: Array, dtype: npt.DTypeLike) -> SharedArray:
                 "Scale the data, or build the model with dtype float64."
             )
     return shared
-
-
-def _check_model(model: Sequential, data: Dataset, loss: Loss) -> None:
-    """Raise an error unless the model takes such samples and gives such targets; leaves the model as it is."""
-    model = model if model.input_shape else model.blueprint()
-    model.build(data.x.shape[1:])
-    loss.check(data.y, model.output_shape)
-
-
-def _check_is(argument: str, value: object, kind: type) -> None:
-    if not isinstance(value, kind):
-        raise TypeError(f"{argument}={value!r}: expected an object of type {kind.__name__}.")
-
-
-def _check_has_parameters(model: Sequential) -> None:
-    if model.values is None:
-        raise ValueError("The model has no parameters yet: fit it first, or build and initialize it.")
 
 
 def _with_values(model: Sequential, values: Array) -> Sequential:

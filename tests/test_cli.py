@@ -265,6 +265,12 @@ def test_a_damaged_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert errors.count("\n") == 1
 
 
+def test_summary_shows_the_layers(capsys: pytest.CaptureFixture[str]) -> None:
+    code, output, _ = call(capsys, "summary", "--model", "mlp:256,128")
+    assert code == 0
+    assert output.splitlines()[1].split()[:4] == ["0", "Dense", "(256,)", "16,640"]
+
+
 def test_help_names_every_option() -> None:
     done = run([*TRAIN, "--help"])
     assert done.returncode == 0

@@ -132,6 +132,14 @@ def test_thirty_layers_of_relu_keep_their_scale_from_he() -> None:
     assert 0.05 < (last**2).mean() < 20
 
 
+def test_a_summary_counts_parameters_and_bytes() -> None:
+    lines = nn.summary(nn.cnn((28, 28, 1), 10).build((784,))).splitlines()
+    assert lines[2].split() == ["1", "Conv2d", "(28,", "28,", "32)", "320", "1,280", "100,352"]
+    assert lines[-1].split() == ["all", "(10,)", "421,642", "1,686,568"]
+    with pytest.raises(ValueError, match="is not built"):
+        nn.summary(nn.Sequential(nn.Dense(3)))
+
+
 def test_softmax_rows_are_probabilities(rng: np.random.Generator) -> None:
     z = 100 * rng.standard_normal((4, 6))
     np.testing.assert_allclose(built(nn.Softmax()).forward(z), twin.softmax(z), atol=1e-14)

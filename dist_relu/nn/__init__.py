@@ -45,6 +45,7 @@ from dist_relu.nn.reshaping import Flatten, FromNCHW, Reshape
 from dist_relu.nn.residual import Residual
 from dist_relu.nn.row_activations import GLU, CReLU, LogSoftmax, PReLU, ReGLU, RReLU, Softmax, SwiGLU
 from dist_relu.nn.sequential import Sequential
+from dist_relu.nn.summary import summary
 
 __all__ = [
     "CELU",
@@ -112,4 +113,5 @@ __all__ = [
     "policy",
     "resnet",
     "rnn",
+    "summary",
 ]
