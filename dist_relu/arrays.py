@@ -1,4 +1,4 @@
-"""The one array type of the package, and whole numbers."""
+"""The one array type of the package, its forms, and whole numbers."""
 
 from __future__ import annotations
 
@@ -18,6 +18,11 @@ def aligned_empty(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
     memory = np.empty(size_bytes + 64, np.uint8)
     start = -memory.ctypes.data % 64
     return memory[start : start + size_bytes].view(dtype).reshape(shape)
+
+
+def as_rows(x: Array) -> Array:
+    """(N, ..., C) as (N·..., C), the same memory.  A step of a small model does it twenty times."""
+    return x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
 
 
 def whole(name: str, value: Any, least: int = 1) -> int:

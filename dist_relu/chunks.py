@@ -151,7 +151,7 @@ def _cost_s(piece: Piece, traffic_bytes: int, batch_size: int) -> float:
     return 3e-6 + num_flops / 100e9 + size * traffic_bytes / 20e9
 
 
-def _tiles(num_rows: int, num_cols: int) -> list[tuple[int, int]]:
+def _tiles(num_rows: int, num_cols: int) -> Sequence[tuple[int, int]]:
     """Cut the rows of a weight into pieces.
 
     Small enough for the cache, large enough for a fast product, and several for the workers to share.

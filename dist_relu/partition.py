@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import IntEnum
+from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -18,11 +19,12 @@ from dist_relu.arrays import Array
 from dist_relu.errors import PartitionError
 
 
-def bounds(total: int, parts: int) -> list[tuple[int, int]]:
+@lru_cache(maxsize=4096)
+def bounds(total: int, parts: int) -> Sequence[tuple[int, int]]:
     """Cut range(total) into contiguous parts whose lengths differ by one at most, the longer ones first."""
     short, longer = divmod(total, parts)
     starts = [i * short + min(i, longer) for i in range(parts + 1)]
-    return list(pairwise(starts))
+    return tuple(pairwise(starts))
 
 
 def check_fit(num_samples: int, batch_size: int, shards: int, workers: int) -> None:

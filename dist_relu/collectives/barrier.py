@@ -55,6 +55,9 @@ class Barrier:
 
         Raises Aborted when the call was given up, WorkerLost when a peer died.
         """
+        if len(self._pids) == 1:
+            self.check()
+            return
         self._phase += 1
         while True:
             outcome = atomic.arrive_and_wait(

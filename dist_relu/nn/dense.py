@@ -8,7 +8,7 @@ from typing import final
 
 import numpy as np
 
-from dist_relu.arrays import Array, whole
+from dist_relu.arrays import Array, as_rows, whole
 from dist_relu.kernels import layers as kernels
 from dist_relu.nn.initializers import Constant, HeNormal, Initializer
 from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
@@ -48,27 +48,27 @@ class Dense(Layer):
     def forward(self, x: Array, run: Run = PLAIN) -> Array:
         y = self.multiply(x, run)
         if self.offset is not None:
-            kernels.add_bias(y.reshape(-1, self.units), self.offset.value)
+            kernels.add_bias(as_rows(y), self.offset.value)
         return y
 
     def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
         if self.offset is not None:
-            kernels.sum_rows(dy.reshape(-1, self.units), self.offset.grad)
+            kernels.sum_rows(as_rows(dy), self.offset.grad)
         return self.multiply_backward(dy, run, wants_dx=wants_dx)
 
     def multiply(self, x: Array, run: Run) -> Array:
         """x·W, without the bias; remembers x."""
         self._x = x
         y = run.empty((*x.shape[:-1], self.units), x.dtype)
-        np.matmul(x.reshape(-1, x.shape[-1]), self.weight.value, out=y.reshape(-1, self.units))
+        np.matmul(as_rows(x), self.weight.value, out=as_rows(y))
         return y
 
     def multiply_backward(self, dz: Array, run: Run, *, wants_dx: bool) -> Array:
         """The backward of `multiply`: leaves xᵀ·dz for W and returns dz·Wᵀ."""
-        x, dz = self._x.reshape(-1, self._x.shape[-1]), dz.reshape(-1, self.units)
+        x, dz = as_rows(self._x), as_rows(dz)
         run.product(self.weight, x, dz)
         if not wants_dx:
             return dz
         dx = run.empty(self._x.shape, dz.dtype)
-        np.matmul(dz, self.weight.value.T, out=dx.reshape(x.shape))
+        np.matmul(dz, self.weight.value.T, out=as_rows(dx))
         return dx

@@ -9,7 +9,7 @@ from typing import final
 import numpy as np
 import numpy.typing as npt
 
-from dist_relu.arrays import Array
+from dist_relu.arrays import Array, as_rows
 from dist_relu.kernels import activations, pooling
 from dist_relu.nn.activations import Elementwise, ReLU
 from dist_relu.nn.convolution import Conv2d
@@ -58,12 +58,12 @@ class DenseActivation(Layer):
         assert self.dense.offset is not None
         bias = self.dense.offset.value
         self._kept = z = self.dense.multiply(x, run)
-        rows = z.reshape(-1, self.dense.units)
+        rows = as_rows(z)
         if function.keeps_output:
             function.add_bias(rows, bias, *numbers)
             return z
         y = run.empty(z.shape, z.dtype)
-        function.add_bias_into(rows, bias, y.reshape(rows.shape), *numbers)
+        function.add_bias_into(rows, bias, as_rows(y), *numbers)
         return y
 
     def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
@@ -72,7 +72,7 @@ class DenseActivation(Layer):
         assert self.dense.offset is not None
         bias, d_bias = self.dense.offset.value, self.dense.offset.grad
         dz = run.own(dy)
-        rows, kept = dz.reshape(-1, self.dense.units), self._kept.reshape(-1, self.dense.units)
+        rows, kept = as_rows(dz), as_rows(self._kept)
         if function.keeps_output:
             function.backward_sum_rows(rows, kept, d_bias, *numbers)
         else:
