@@ -166,16 +166,17 @@ def train(
     with _usage_errors():
         rate = parse_schedule(schedule, DEFAULT_LR[optimizer] if lr is None else lr, epochs)
         rule = OPTIMIZERS[optimizer](rate, momentum, weight_decay)
-        data = load(source)
         changes = parse_augment(augment, mixup)
-        if label_smoothing and not data.train.has_classes:
-            raise ValueError("--label-smoothing is for class numbers, but these targets are real numbers.")
-        model = parse_model(model_text, data, dtype).build(data.train.x.shape[1:])
-        for part in data:
-            default_loss(part).check(part.y, model.output_shape)
     if workers or shards:
-        check_fit(len(data.train), batch_size, shards or workers or 1, workers or 1)
+        check_fit(batch_size, batch_size, shards or workers or 1, workers or 1)
     with start(workers, backend=backend, threads_per_worker=threads_per_worker) as coordinator:
+        with _usage_errors():  # the workers start while the data are read
+            data = load(source)
+            if label_smoothing and not data.train.has_classes:
+                raise ValueError("--label-smoothing is for class numbers, but these targets are real numbers.")
+            model = parse_model(model_text, data, dtype).build(data.train.x.shape[1:])
+            for part in data:
+                default_loss(part).check(part.y, model.output_shape)
         has_classes = data.train.has_classes
         with ProgressDisplay(console, epochs, has_classes=has_classes) as display:
             result = coordinator.fit(

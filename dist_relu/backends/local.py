@@ -45,12 +45,11 @@ class LocalBackend(Backend):
         self._connections: list[Connection[Any, Any]] = []
         self._processes: list[subprocess.Popen[bytes]] = []
         self._owing: set[int] = set()  # ranks that have not answered yet
+        self._threads_per_worker = threads_per_worker
+        self._hellos: list[Hello] = []
         try:
             for _ in range(num_workers):
                 self._start_process(threads_per_worker)
-            self._peers = [self._hello(rank) for rank in range(num_workers)]
-            for rank, connection in enumerate(self._connections):
-                connection.send(Setup(rank, self._peers, self._control.handle, threads_per_worker))
         except BaseException:
             self.close()
             raise
@@ -61,11 +60,22 @@ class LocalBackend(Backend):
 
     @property
     def peers(self) -> Sequence[Hello]:
-        return self._peers
+        """The workers, by rank.  Waits until they have started: they do so while the user's script goes on."""
+        if not self._hellos:
+            try:
+                hellos = [self._hello(rank) for rank in range(len(self._connections))]
+                for rank, connection in enumerate(self._connections):
+                    connection.send(Setup(rank, hellos, self._control.handle, self._threads_per_worker))
+            except BaseException:
+                self.close()
+                raise
+            self._hellos = hellos
+        return self._hellos
 
     def call(self, call: Call, on_event: EventHandler) -> list[Any]:
         if self._lost:
             raise self._lost
+        _ = self.peers  # all have started
         try:
             while self._owing:  # ranks that are still busy with a call that was given up
                 self._receive(_ignore, None)
@@ -86,6 +96,9 @@ class LocalBackend(Backend):
     def close(self) -> None:
         for connection in self._connections:
             connection.close()  # a worker whose connection closes, ends
+        if not self._hellos:
+            for process in self._processes:
+                process.kill()  # it still starts, and looks at nothing
         deadline = time.monotonic() + _CLOSE_TIMEOUT_S
         for process in self._processes:
             try:
@@ -156,7 +169,7 @@ class LocalBackend(Backend):
         return replies
 
     def _loss_of(self, rank: int) -> WorkerLost:
-        process, peer = self._processes[rank], self._peers[rank]
+        process, peer = self._processes[rank], self._hellos[rank]
         code = process.wait()
         how = f"exited with code {code}" if code >= 0 else f"was killed by signal {-code} ({signal.strsignal(-code)})"
         self._lost = WorkerLost(f"Worker {rank} (host {peer.host}, pid {peer.pid}) {how}.")

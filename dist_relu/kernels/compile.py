@@ -1,8 +1,9 @@
 """How kernels are compiled: the one place for compiler flags, and for who compiles.
 
-Numba's cache on disk is not safe when several processes fill it at once (numba/numba#4807), and on a new
-machine all ranks would. So a process that must compile takes a lock of the machine first: it either compiles
-while the others wait, or finds in the cache what another has compiled meanwhile.
+Numba's cache on disk is not safe when several processes fill it at once (numba/numba#4807), and on a new machine all
+ranks would. So processes load from the cache together, under a shared lock of its folder; a process that does not find
+its kernel takes the lock for itself, and either compiles while the others wait, or finds what another has compiled
+meanwhile.
 """
 
 from __future__ import annotations
@@ -25,8 +26,12 @@ _threads_lock = threading.RLock()
 _depth = 0
 
 
+class _NotCached(Exception):
+    """A kernel is not in the cache, and this process may not compile it now."""
+
+
 @contextmanager
-def _machine_lock(cache: Path) -> Iterator[None]:
+def _cache_lock(cache: Path, kind: int) -> Iterator[None]:
     """Hold the lock of a cache folder; nests, because compiling a kernel compiles the kernels it calls."""
     global _depth  # noqa: PLW0603
     with _threads_lock:
@@ -36,12 +41,12 @@ def _machine_lock(cache: Path) -> Iterator[None]:
         cache.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(cache / "dist_relu-compile.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            _depth += 1
+            fcntl.flock(descriptor, kind)
+            _depth += kind == fcntl.LOCK_EX
             try:
                 yield
             finally:
-                _depth -= 1
+                _depth -= kind == fcntl.LOCK_EX
         finally:
             os.close(descriptor)
 
@@ -53,12 +58,24 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
     The GIL is released, so that a process can be told to stop while it computes or waits.
     """
     dispatcher = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
-    compile_now = dispatcher.compile
+    load_or_compile, compile_now = dispatcher.compile, dispatcher._compiler.compile
 
     @functools.wraps(compile_now)
-    def compile_alone(signature: Any) -> Any:
-        with _machine_lock(Path(dispatcher.stats.cache_path)):
-            return compile_now(signature)
+    def compile_alone(*arguments: Any) -> Any:
+        if not _depth:
+            raise _NotCached
+        return compile_now(*arguments)
 
-    dispatcher.compile = compile_alone
+    @functools.wraps(load_or_compile)
+    def load_or_compile_alone(signature: Any) -> Any:
+        cache = Path(dispatcher.stats.cache_path)
+        try:
+            with _cache_lock(cache, fcntl.LOCK_SH):
+                return load_or_compile(signature)
+        except _NotCached:
+            with _cache_lock(cache, fcntl.LOCK_EX):
+                return load_or_compile(signature)
+
+    dispatcher._compiler.compile = compile_alone
+    dispatcher.compile = load_or_compile_alone
     return cast(Callable[P, R], dispatcher)
