@@ -6,9 +6,12 @@ from types import TracebackType
 from typing import Self, final
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
 from dist_relu.training import Progress as Step
+
+_WIDE = 80
+"""Columns of a terminal that has room for a bar."""
 
 
 @final
@@ -19,16 +22,16 @@ class ProgressDisplay:
         self._console = console
         self._epochs = epochs
         self._has_classes = has_classes
-        self._bar = Progress(
+        wide: list[ProgressColumn] = [
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TextColumn("{task.fields[state]}"),
             TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-            expand=True,
-        )
+        ]
+        narrow: list[ProgressColumn] = [TextColumn("{task.fields[epoch]}  {task.fields[state]}")]
+        columns = wide if console.width >= _WIDE else narrow
+        self._bar = Progress(*columns, console=console, disable=not console.is_terminal, expand=True)
         self._task = self._bar.add_task("", total=None, epoch=f"1/{epochs}", state="starting")
 
     def show(self, step: Step) -> None:
