@@ -1,0 +1,59 @@
+"""Training computes in shared memory, where layers may overwrite what they were given; the gradients are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+import dist_relu as dr
+from dist_relu import nn
+
+MODELS = [
+    pytest.param(lambda: nn.mlp((300, 20), 10), id="mlp"),
+    pytest.param(lambda: nn.cnn((8, 8, 1), 10), id="cnn"),
+    pytest.param(lambda: nn.resnet(8, (8, 8, 1), 10), id="resnet"),
+    pytest.param(lambda: nn.rnn(130, 10, (8, 8)), id="rnn"),
+    pytest.param(
+        lambda: (nn.Residual([nn.Dense(64), nn.GELU(), nn.Dense(64)]), nn.LayerNorm(), nn.PReLU(), nn.Dense(10)),
+        id="Residual",
+    ),
+    pytest.param(
+        lambda: (nn.Residual([nn.Dense(30), nn.ReLU()], [nn.Dense(30), nn.Tanh()]), nn.SwiGLU(), nn.Dense(10)),
+        id="branches",
+    ),
+    pytest.param(lambda: (nn.Embedding(2, 4), nn.Dense(6), nn.ELU(), nn.Flatten(), nn.Dense(10)), id="Embedding"),
+    pytest.param(
+        lambda: (
+            nn.Reshape((8, 8, 1)),
+            nn.Conv2d(4, 3),
+            nn.BatchNorm(),
+            nn.Mish(),
+            nn.AvgPool2d(2),
+            nn.Flatten(),
+            nn.Dense(10),
+        ),
+        id="BatchNorm",
+    ),
+]
+
+
+@pytest.mark.parametrize("make", MODELS)
+def test_gradients_are_those_of_a_plain_pass(
+    make: Callable[[], nn.Sequential | tuple[nn.Layer, ...]], digits: dr.data.Split
+) -> None:
+    made = make()
+    layers = made.layers if isinstance(made, nn.Sequential) else made
+    model = nn.Sequential(*layers, dtype="float64").build((64,)).initialize(seed=1)
+    x, y = digits.train.x[:40].astype(float), digits.train.y[:40]
+    with dr.start(backend="serial") as coordinator:
+        gradients = coordinator.gradients(model, (x, y), shards=1)
+    run = nn.PlainRun(training=True)
+    outputs = model.forward(x, run)
+    d_outputs = np.empty_like(outputs)
+    nn.CrossEntropy().backward(outputs, y, 1 / len(x), d_outputs)
+    model.backward(d_outputs, run)
+    for name, param in zip(model.names, model.params, strict=True):
+        if param.momentum is None:
+            np.testing.assert_allclose(gradients[name], param.grad, rtol=1e-9, atol=1e-13, err_msg=name)
