@@ -25,6 +25,48 @@ def test_a_model_comes_back_as_it_was(tmp_path: Path, rng: np.random.Generator) 
     assert (loaded.forward(x) == model.forward(x)).all()
 
 
+MODELS: list[tuple[tuple[nn.Layer, ...], tuple[int, ...]]] = [
+    ((nn.RNN(5, activation=nn.Tanh(), sequences=True), nn.Flatten(), nn.Dense(3)), (4, 3)),
+    (
+        (
+            nn.Reshape((4, 4, 2)),
+            nn.Conv2d(4, (3, 1), stride=(1, 2), padding=(1, 0), groups=2),
+            nn.BatchNorm(),
+            nn.PReLU(4),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Dense(2, init=nn.Orthogonal(0.5)),
+        ),
+        (32,),
+    ),
+    (
+        (
+            nn.Residual((nn.Dense(6), nn.GELU(approximate="tanh"), nn.Dense(6)), (nn.Dense(6),)),
+            nn.SwiGLU(),
+            nn.LayerNorm(),
+            nn.Dropout(0.1),
+            nn.RReLU(),
+            nn.CReLU(),
+            nn.Dense(2),
+        ),
+        (6,),
+    ),
+    ((nn.Embedding(5, 3), nn.Flatten(), nn.Dense(2)), (4,)),
+]
+
+
+@pytest.mark.parametrize(("layers", "shape"), MODELS, ids=lambda item: type(item[0]).__name__)
+def test_every_kind_of_layer_comes_back(
+    tmp_path: Path, rng: np.random.Generator, layers: tuple[nn.Layer, ...], shape: tuple[int, ...]
+) -> None:
+    model = nn.Sequential(*layers).build(shape).initialize(seed=4)
+    dr.save_model(model, tmp_path / "model.safetensors")
+    loaded = dr.load_model(tmp_path / "model.safetensors")
+    x = np.abs(rng.standard_normal((3, *shape), np.float32))
+    assert repr(loaded) == repr(model)
+    assert (loaded.forward(x) == model.forward(x)).all()
+
+
 def test_a_file_that_was_changed_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     dr.save_model(small_model().build((3,)).initialize(), path)

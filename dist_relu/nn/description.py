@@ -28,9 +28,9 @@ def describe(value: Any) -> Any:
 
 
 def construct(description: Any, classes: Mapping[str, type]) -> Any:
-    """The inverse of `describe`.  Raises KeyError for a name that is not in `classes`."""
+    """The inverse of `describe`; sequences come back as tuples.  Raises KeyError for a name that is not in `classes`."""
     if isinstance(description, list):
-        return [construct(item, classes) for item in description]
+        return tuple(construct(item, classes) for item in description)
     if isinstance(description, dict):
         ((name, arguments),) = description.items()
         return classes[name](**{key: construct(item, classes) for key, item in arguments.items()})
