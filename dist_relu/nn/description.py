@@ -28,7 +28,7 @@ def describe(value: Any) -> Any:
 
 
 def construct(description: Any, classes: Mapping[str, type]) -> Any:
-    """The inverse of `describe`; sequences come back as tuples.  Raises KeyError for a name that is not in `classes`."""
+    """The inverse of `describe`, with tuples for lists.  Raises KeyError for a name that is not in `classes`."""
     if isinstance(description, list):
         return tuple(construct(item, classes) for item in description)
     if isinstance(description, dict):
