@@ -107,7 +107,7 @@ class _MeasuringRun(Run):
         return generator(0, Purpose.LAYERS)
 
     def own(self, dy: Array) -> Array:
-        return dy
+        return _contiguous(dy)
 
     def statistic(self, running: Param, value: Array) -> None:
         pass
@@ -177,7 +177,7 @@ class ShardRun(Run):
         return generator(self._seed, Purpose.LAYERS, self._step, self._shard, self._drawn)
 
     def own(self, dy: Array) -> Array:
-        return dy
+        return _contiguous(dy)
 
     def statistic(self, running: Param, value: Array) -> None:
         np.multiply(value, self._share, out=running.grad)
@@ -185,3 +185,8 @@ class ShardRun(Run):
     def product(self, weight: Param, x: Array, dz: Array) -> None:
         if id(weight) not in self._products:
             np.matmul(x.T, dz, out=weight.grad)
+
+
+def _contiguous(dy: Array) -> Array:
+    """`dy` itself, or a copy if a layer handed on a view that kernels can't write to in one piece."""
+    return dy if dy.flags.c_contiguous and dy.flags.writeable else np.array(dy, order="C")

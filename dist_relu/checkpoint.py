@@ -79,7 +79,10 @@ def load_model(path: str | Path, layers: Sequential | None = None) -> Sequential
     model = layers or _construct(path, header)
     if model.dtype != header["dtype"]:
         raise CheckpointError(f"{path} holds a model of {header['dtype']}; the one to be filled is of {model.dtype}.")
-    model.build(tuple(json.loads(header["input_shape"])))
+    try:
+        model.build(tuple(json.loads(header["input_shape"])))
+    except ValueError as error:
+        raise CheckpointError(f"{path} does not fit the model: {error}") from None
     values = np.empty(model.num_params, model.dtype)
     for name, view in zip(model.names, model.views(values), strict=True):
         if name not in tensors or tensors[name].shape != view.shape:

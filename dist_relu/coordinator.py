@@ -149,25 +149,21 @@ class Coordinator:
         model.build(data.x.shape[1:])
         if model.values is None:
             model.initialize(seed)
-        trace, final, average = self._train(
+        trained = self._train(
             model, data, optimizer, loss, epochs, batch_size, shards, seed, shuffle, options, augment, on_progress
         )
+        trace = trained.trace
         per_epoch = training.num_steps_per_epoch(len(data), batch_size, accumulate)
-        step = len(trace.loss) - 1
-        if not trace.diverged and not np.isfinite(final).all():
-            raise TrainingDiverged(
-                f"Parameters became NaN or infinite in the last step, {step} (epoch {step // per_epoch}). "
-                "Lower the learning rate, or warm it up."
-            )
         assert model.values is not None
-        model.values[:] = final
-        if trace.diverged:
+        model.values[:] = trained.values
+        if trace.diverged or trained.overflowed:
+            what = f"The loss became {trace.loss[-1]}" if trace.diverged else "Parameters became NaN or infinite"
+            step = len(trace.loss) - 1
             raise TrainingDiverged(
-                f"The loss became {trace.loss[-1]} in step {step} (epoch {step // per_epoch}). "
-                "Lower the learning rate, or warm it up."
+                f"{what} in step {step} (epoch {step // per_epoch}). Lower the learning rate, or warm it up."
             )
-        average_model = None if average is None else _with_values(model, average)
-        return fit_result(trace, per_epoch, average_model, has_classes=data.has_classes)
+        average = None if trained.average is None else _with_values(model, trained.average)
+        return fit_result(trace, per_epoch, average, has_classes=data.has_classes)
 
     def gradients(
         self, model: Sequential, data: Data, *, loss: Loss | None = None, shards: int | None = None
@@ -183,12 +179,10 @@ class Coordinator:
         check_fit(len(data), len(data), shards, self.workers)
         check_has_parameters(model)
         check_model(model, data, loss)
-        trace, gradient, _ = self._train(
-            model, data, _Gradient(), loss, 1, len(data), shards, 0, False, StepOptions(), None, None
-        )
-        if trace.diverged:
-            raise FloatingPointError(f"The loss of these samples is {trace.loss[0]}; it has no gradient.")
-        views = zip(model.names, model.params, model.views(np.array(gradient)), strict=True)
+        trained = self._train(model, data, _Gradient(), loss, 1, len(data), shards, 0, False, StepOptions(), None, None)
+        if trained.trace.diverged or trained.overflowed:
+            raise FloatingPointError(f"The loss is {trained.trace.loss[0]}; it has no finite gradient.")
+        views = zip(model.names, model.params, model.views(np.array(trained.values)), strict=True)
         return {name: view for name, param, view in views if param.momentum is None}
 
     def evaluate(self, model: Sequential, data: Data, *, loss: Loss | None = None) -> Evaluation:
@@ -270,8 +264,8 @@ class Coordinator:
         options: StepOptions,
         augment: Augment | None,
         on_progress: ProgressHandler | None,
-    ) -> tuple[training.Trace, Array, Array | None]:
-        """Run `training.fit` on all workers; returns what happened, the final parameters (P,), and their average."""
+    ) -> _Trained:
+        """Run `training.fit` on all workers."""
         assert model.values is not None
         placed = self._place(data, model.dtype)
         layout = measure(model, loss, placed.y.array[:1])
@@ -303,8 +297,9 @@ class Coordinator:
             shuffle,
         )
         trace: training.Trace = self.run(training.fit, request, on_progress)[0]
-        vectors = generations.array[trace.generation]
-        return trace, vectors[0], vectors[-1] if options.num_averages else None
+        overflowed = not np.isfinite(generations.array[trace.generation, 0]).all()
+        vectors = generations.array[trace.generation ^ overflowed]
+        return _Trained(trace, vectors[0], vectors[-1] if options.num_averages else None, overflowed)
 
     def _model_input(self, model: Sequential, x: SharedArray) -> tuple[inference.ModelInput, SharedArray]:
         """A request's model and samples; the returned array must live until the call is over."""
@@ -351,6 +346,19 @@ class Coordinator:
     def _check_open(self) -> None:
         if not self._finalizer.alive:
             raise RuntimeError("This coordinator is closed. Start another one with dist_relu.start().")
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """What a run left.  values, average: (P,).
+
+    overflowed: the last step led to parameters that are no numbers; then those before it are given.
+    """
+
+    trace: training.Trace
+    values: Array
+    average: Array | None
+    overflowed: bool
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import final
 import numpy as np
 
 from dist_relu.arena import Layout
-from dist_relu.arrays import Array, aligned_empty
+from dist_relu.arrays import Array, aligned_empty, whole
 from dist_relu.chunks import Chunk, Piece, cut
 from dist_relu.collectives.barrier import Barrier
 from dist_relu.kernels import norms as kernels
@@ -47,8 +47,7 @@ class StepOptions:
                 raise ValueError(f"{name}={limit}: must be above 0.")
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay={self.ema_decay}: must be at least 0 and below 1.")
-        if self.accumulate < 1:
-            raise ValueError(f"accumulate={self.accumulate}: must be at least 1.")
+        whole("accumulate", self.accumulate)
 
     @property
     def need_whole_gradient(self) -> bool:
@@ -235,7 +234,7 @@ class _Squares:
 
     def __init__(self, pieces: Sequence[Piece], squares: Array) -> None:
         self._squares = squares
-        self._params = np.array([piece.param for piece in pieces])
+        self._params = np.array([piece.param for piece in pieces], np.int64)
         self._lanes = np.empty(BLOCK)
 
     def measure(self, what: int, chunk: Chunk, x: Array) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
 import dist_relu as dr
 from dist_relu import nn
+from tests.twin import Array
 
 MODELS = [
     pytest.param(lambda: nn.mlp((300, 20), 10), id="mlp"),
@@ -36,6 +38,33 @@ MODELS = [
         ),
         id="BatchNorm",
     ),
+]
+
+
+@dataclass(eq=False)
+class Swap(nn.Layer):
+    """A layer of the user's own whose results are views, forward and backward."""
+
+    def build(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return input_shape[1], input_shape[0]
+
+    def params(self) -> list[nn.Param]:
+        return []
+
+    def forward(self, x: Array, run: nn.Run = nn.PLAIN) -> Array:
+        return np.ascontiguousarray(x.transpose(0, 2, 1))
+
+    def backward(self, dy: Array, run: nn.Run = nn.PLAIN, *, wants_dx: bool = True) -> Array:
+        return dy.transpose(0, 2, 1)
+
+
+SWAPPED: list[nn.Layer] = [nn.ReLU(), nn.LeakyReLU(), nn.PReLU(), nn.BatchNorm(), nn.LayerNorm(), nn.Softmax()]
+MODELS += [
+    pytest.param(
+        lambda layer=layer: (nn.Reshape((8, 8)), nn.Dense(8), layer, Swap(), nn.Flatten(), nn.Dense(10)),
+        id=f"{type(layer).__name__}-Swap",
+    )
+    for layer in SWAPPED
 ]
 
 

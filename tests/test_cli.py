@@ -235,7 +235,7 @@ def test_parameters_that_are_no_numbers_are_no_result(npz: Path, capsys: pytest.
     options = "--data", str(npz), "--lr", "1e38", "--epochs", "1", "--batch-size", "80", "--schedule", "constant"
     code, _, errors = train(capsys, *options)
     assert code == 1
-    assert "Parameters became NaN or infinite in the last step" in errors or "The loss on unseen samples is" in errors
+    assert "Parameters became NaN or infinite in step 0" in errors or "The loss on unseen samples is" in errors
     assert errors.count("\n") == 1
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import dist_relu as dr
+from dist_relu.backends.local import LocalBackend
 from dist_relu.worker import World
 from tests.programs import TRAIN, marked_environment, mpirun, processes_with, run, wait_until
 
@@ -62,6 +63,16 @@ def test_a_worker_that_died_between_calls_is_named() -> None:
         os.kill(pids[0], signal.SIGKILL)
         with pytest.raises(dr.WorkerLost, match=r"Worker 0 .* was killed by signal 9"):
             coordinator.run(pid, None)
+
+
+def test_workers_that_died_while_they_started_are_no_workers() -> None:
+    with dr.start(2, backend="local") as coordinator:
+        backend = coordinator._backend
+        assert isinstance(backend, LocalBackend)
+        backend._processes[1].kill()
+        for _ in range(2):
+            with pytest.raises(dr.BackendError, match="Worker 1 ended with exit code -9 while it started"):
+                coordinator.relu([-1.0, 2.0])
 
 
 def test_closing_ends_the_workers() -> None:
@@ -131,6 +142,7 @@ def fail(world, request):
 
 SCRIPT = """
 import dist_relu as dr
+from dist_relu.backends.local import LocalBackend
 {before}
 coordinator = dr.start()
 {after}

@@ -41,7 +41,7 @@ class LocalBackend(Backend):
     def __init__(self, workers: int | None, threads_per_worker: int) -> None:
         num_workers = max(num_cores() // threads_per_worker, 1) if workers is None else workers
         self._control = SharedArray(barrier.control_shape(num_workers), "int64")
-        self._lost: WorkerLost | None = None
+        self._lost: BackendError | None = None
         self._connections: list[Connection[Any, Any]] = []
         self._processes: list[subprocess.Popen[bytes]] = []
         self._owing: set[int] = set()  # ranks that have not answered yet
@@ -61,21 +61,23 @@ class LocalBackend(Backend):
     @property
     def peers(self) -> Sequence[Hello]:
         """The workers, by rank.  Waits until they have started: they do so while the user's script goes on."""
+        if self._lost:
+            raise self._lost
         if not self._hellos:
             try:
                 hellos = [self._hello(rank) for rank in range(len(self._connections))]
                 for rank, connection in enumerate(self._connections):
                     connection.send(Setup(rank, hellos, self._control.handle, self._threads_per_worker))
-            except BaseException:
+            except BaseException as error:
+                interrupted = BackendError("The workers were stopped while they started. Start others.")
+                self._lost = error if isinstance(error, BackendError) else interrupted
                 self.close()
                 raise
             self._hellos = hellos
         return self._hellos
 
     def call(self, call: Call, on_event: EventHandler) -> list[Any]:
-        if self._lost:
-            raise self._lost
-        _ = self.peers  # all have started
+        _ = self.peers  # all have started, and none was lost
         try:
             while self._owing:  # ranks that are still busy with a call that was given up
                 self._receive(_ignore, None)
@@ -172,8 +174,9 @@ class LocalBackend(Backend):
         process, peer = self._processes[rank], self._hellos[rank]
         code = process.wait()
         how = f"exited with code {code}" if code >= 0 else f"was killed by signal {-code} ({signal.strsignal(-code)})"
-        self._lost = WorkerLost(f"Worker {rank} (host {peer.host}, pid {peer.pid}) {how}.")
-        return self._lost
+        loss = WorkerLost(f"Worker {rank} (host {peer.host}, pid {peer.pid}) {how}.")
+        self._lost = loss
+        return loss
 
 
 @contextmanager

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
+from math import inf, prod
 from typing import NamedTuple, final
 
 import numpy as np
 
-from dist_relu.arrays import Array
+from dist_relu.arrays import Array, whole
 from dist_relu.data.dataset import Dataset
 from dist_relu.errors import DataError
 from dist_relu.kernels import augment as kernels
@@ -37,10 +37,9 @@ class Augment:
     mixup: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.crop < 0:
-            raise ValueError(f"Augment(crop={self.crop}): must be at least 0.")
-        if not self.mixup >= 0:
-            raise ValueError(f"Augment(mixup={self.mixup}): must be at least 0.")
+        whole("Augment(crop)", self.crop, 0)
+        if not 0 <= self.mixup < inf:
+            raise ValueError(f"Augment(mixup={self.mixup}): must be at least 0 and finite.")
 
     def image_shape(self, data: Dataset) -> tuple[int, int, int] | None:
         """The shape of the images that are to be cropped or flipped; None without either.

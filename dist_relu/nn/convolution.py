@@ -9,7 +9,7 @@ from typing import final
 
 import numpy as np
 
-from dist_relu.arrays import Array
+from dist_relu.arrays import Array, whole
 from dist_relu.kernels import convolution as kernels
 from dist_relu.kernels.layers import add_bias, sum_rows
 from dist_relu.kernels.windows import Windows
@@ -54,9 +54,7 @@ class Conv2d(Layer):
     _x: Array = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        for name, number in (("channels", self.channels), ("groups", self.groups)):
-            if not isinstance(number, int) or number < 1:
-                raise ValueError(f"Conv2d({name}={number!r}): must be a whole number of at least 1.")
+        self.channels, self.groups = whole("Conv2d(channels)", self.channels), whole("Conv2d(groups)", self.groups)
 
     def build(self, input_shape: Shape) -> Shape:
         channels = image_shape("Conv2d", input_shape)[2]

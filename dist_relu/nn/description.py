@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
+import numpy as np
+
 T = TypeVar("T")
 
 
@@ -22,6 +24,8 @@ def describe(value: Any) -> Any:
     """A layer or argument of one as JSON: {"Dense": {"units": 10, ...}}."""
     if isinstance(value, list | tuple):
         return [describe(item) for item in value]
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {type(value).__name__: {name: describe(item) for name, item in _arguments(value).items()}}
     return value

@@ -50,7 +50,7 @@ class RNN(Layer):
             self.truncate = whole("RNN(truncate)", self.truncate)
 
     def build(self, input_shape: Shape) -> Shape:
-        if len(input_shape) != 2:
+        if len(input_shape) != 2 or 0 in input_shape:
             raise ValueError(f"RNN takes samples of shape (steps, inputs), not {input_shape}.")
         steps, inputs = input_shape
         self.weight = Param("weight", (inputs, self.units), self.init, inputs, self.units)

@@ -58,6 +58,8 @@ class Sequential:
                     f"The model was built for samples of shape {self.input_shape}, but these have shape {input_shape}."
                 )
             return self
+        if not input_shape:
+            raise ValueError("Samples must have at least one dimension; expected x of shape (N, ...).")
         shape = input_shape
         self.layer_shapes = []
         for i, layer in enumerate(self.layers):
@@ -67,6 +69,8 @@ class Sequential:
             except ValueError as error:
                 raise ValueError(f"Layer {i}: {error}") from None
         self.params = [param for layer in self.layers for param in layer.params()]
+        if len(set(map(id, self.params))) < len(self.params):
+            raise ValueError("A layer stands twice in the model; build a second one.")
         self.names = [f"{i}.{param.name}" for i, layer in enumerate(self.layers) for param in layer.params()]
         self._passes = fuse(self.layers)
         self.input_shape, self.output_shape = input_shape, shape

@@ -25,7 +25,7 @@ def pair(name: str, size: object, least: int) -> tuple[int, int]:
 
 def image_shape(layer: str, input_shape: Shape) -> tuple[int, int, int]:
     """(H, W, C) of a layer's input; raises ValueError when that is no image."""
-    if len(input_shape) != 3:
+    if len(input_shape) != 3 or 0 in input_shape:
         raise ValueError(
             f"{layer} takes images of shape (height, width, channels), not samples of shape {input_shape}. "
             "For flat rows begin with Reshape((height, width, channels))."

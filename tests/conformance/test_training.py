@@ -189,6 +189,8 @@ def test_a_loss_that_is_no_number_stops_training_and_names_the_step(
     model = small_model()
     with pytest.raises(dr.TrainingDiverged, match=r"became (nan|inf) in step \d+ \(epoch \d+\)"):
         coordinator.fit(model, digits.train, optim.SGD(lr=1e9), epochs=3, batch_size=100, shards=SHARDS)
+    assert model.values is not None
+    assert np.isfinite(model.values).all()
 
 
 def test_targets_can_be_real_numbers(coordinator: dr.Coordinator, rng: np.random.Generator) -> None:
