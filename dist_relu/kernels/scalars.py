@@ -3,19 +3,14 @@
 A `scalar` is written once, in plain Python, and compiled into whatever kernel calls it, in the precision of its first
 argument. A loop over arrays is written once too, around functions that it knows by name only, and made into a kernel
 for each of them by `specialise`.
-
-Numba looks for changes in a kernel's own file only. So the names of specialised kernels tell the state of all files
-beside this one; after an edit of a scalar that other kernels call, remove the caches (`make clean`).
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from types import FunctionType
 from typing import Any, TypeVar
-from zlib import crc32
 
 import numpy as np
 from llvmlite import ir
@@ -25,8 +20,6 @@ from numba.extending import intrinsic, overload
 from dist_relu.kernels.compile import kernel
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-_SOURCES = crc32(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))))
 
 _OPTIONS = {"error_model": "numpy", "forceinline": True}  # a call that stays a call is not vectorised
 
@@ -56,7 +49,6 @@ def specialise(loop: Callable[..., Any], name: str, **functions: Callable[..., A
     New globals rather than a closure, because Numba can't keep on disk what closes over compiled functions; a name of
     its own, because the cache tells the kernels of one file apart by name.
     """
-    name = f"{name}_{_SOURCES:08x}"
     code = loop.__code__.replace(co_name=name, co_qualname=name)
     return kernel(FunctionType(code, {**loop.__globals__, **functions}, name))
 

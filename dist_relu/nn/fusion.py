@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from dist_relu.arrays import Array, as_rows
 from dist_relu.kernels import activations, pooling
+from dist_relu.kernels.tiles import AS_IS, BIAS_RELU
 from dist_relu.nn.activations import Elementwise, ReLU
 from dist_relu.nn.convolution import Conv2d
 from dist_relu.nn.dense import Dense
@@ -54,11 +55,13 @@ class DenseActivation(Layer):
 
     def forward(self, x: Array, run: Run = PLAIN) -> Array:
         function, arguments = self.activation.function()
-        numbers = function.in_dtype(x.dtype, arguments)
+        if function is activations.relu:
+            self._kept = self.dense.multiply(x, run, BIAS_RELU)
+            return self._kept
         assert self.dense.offset is not None
         bias = self.dense.offset.value
-        self._kept = z = self.dense.multiply(x, run)
-        rows = as_rows(z)
+        self._kept = z = self.dense.multiply(x, run, AS_IS)
+        rows, numbers = as_rows(z), function.in_dtype(z.dtype, arguments)
         if function.keeps_output:
             function.add_bias(rows, bias, *numbers)
             return z
