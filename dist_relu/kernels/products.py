@@ -16,7 +16,7 @@ from dist_relu.kernels.compile import kernel
 from dist_relu.kernels.tiles import AS_IS, VECTOR_BYTES, copy_vector, multiply_panel, transpose_square
 
 DEPTH = 256
-_FEW_ROWS = 12
+FEW_ROWS = 12
 
 
 @kernel
@@ -92,10 +92,10 @@ def multiply_into(
     finish: int,
     edge: Array,
 ) -> None:
-    """`multiply_panel` for rows of z that may be shorter than those of the panel.  edge: (_FEW_ROWS x lanes x 2,)."""
+    """`multiply_panel` for rows of z that may be shorter than those of the panel.  edge: (FEW_ROWS x lanes x 2,)."""
     width = num_vectors * lanes_of(z)
     fits = num_columns >= width
-    step = num_rows if fits else _FEW_ROWS
+    step = max(num_rows, 1) if fits else FEW_ROWS
     for first in range(0, num_rows, step):
         rows, i, j = min(num_rows - first, step), x_at + first * x_row, z_at + first * z_row
         if fits:
@@ -151,7 +151,7 @@ def product(
     depth = x.shape[0] if transposes_x else x.shape[1]
     x_row, x_term = (1, x.shape[1]) if transposes_x else (x.shape[1], 1)
     x_flat, z_flat, runs, zero = x.reshape(-1), z.reshape(-1), np.zeros(1, np.int64), np.int64(0)
-    panel, edge = aligned(min(depth, DEPTH) * 2 * lanes, x), aligned(_FEW_ROWS * 2 * lanes, x)
+    panel, edge = aligned(min(depth, DEPTH) * 2 * lanes, x), aligned(FEW_ROWS * 2 * lanes, x)
     offset = aligned(2 * lanes, x)
     for first in range(0, depth, DEPTH):
         size = min(depth - first, DEPTH)

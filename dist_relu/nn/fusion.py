@@ -16,6 +16,7 @@ from dist_relu.nn.activations import Elementwise, ReLU
 from dist_relu.nn.convolution import Conv2d
 from dist_relu.nn.dense import Dense
 from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
+from dist_relu.nn.normalization import BatchNorm
 from dist_relu.nn.pooling import MaxPool2d
 
 
@@ -30,6 +31,8 @@ def fuse(layers: Sequence[Layer]) -> list[Layer]:
                 fused[-1] = ConvReLU(conv)
             case ConvReLU(conv=conv), MaxPool2d(halves=True):
                 fused[-1] = ConvReLUPool(conv)
+            case BatchNorm() as norm, ReLU():
+                fused[-1] = BatchNormReLU(norm)
             case _:
                 fused.append(layer)
     return fused
@@ -99,10 +102,8 @@ class ConvReLU(Layer):
 
     def forward(self, x: Array, run: Run = PLAIN) -> Array:
         self._y = run.empty((len(x), *self.conv.output_shape), x.dtype)
-        assert self.conv.offset is not None
         for piece in self.conv.pieces(x):
-            self.conv.multiply(piece, self._y[piece], run)
-            activations.relu.add_bias(self._y[piece].reshape(-1, self.conv.channels), self.conv.offset.value)
+            self.conv.multiply(piece, self._y[piece], BIAS_RELU)
         return self._y
 
     def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
@@ -139,7 +140,7 @@ class ConvReLUPool(Layer):
         assert self.conv.offset is not None
         for piece in self.conv.pieces(x):
             z = self._scratch(piece, x.dtype, run)
-            self.conv.multiply(piece, z, run)
+            self.conv.multiply(piece, z, AS_IS)
             pooling.add_bias_relu_max_pool_2x2(z, self.conv.offset.value, y[piece], self._choice[piece])
         return y
 
@@ -154,3 +155,23 @@ class ConvReLUPool(Layer):
 
     def _scratch(self, piece: slice, dtype: npt.DTypeLike, run: Run) -> Array:
         return run.scratch("convolution output", (piece.stop - piece.start, *self.conv.output_shape), dtype)
+
+
+@final
+@dataclass(eq=False)
+class BatchNormReLU(Layer):
+    """Normalisation and ReLU in one pass; x, y: (N, ..., C)."""
+
+    norm: BatchNorm
+
+    def build(self, input_shape: Shape) -> Shape:
+        return self.norm.build(input_shape)
+
+    def params(self) -> Sequence[Param]:
+        return self.norm.params()
+
+    def forward(self, x: Array, run: Run = PLAIN) -> Array:
+        return self.norm.normalise(x, run, cuts=True)
+
+    def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
+        return self.norm.normalise_backward(dy, run, cuts=True, wants_dx=wants_dx)
