@@ -49,12 +49,13 @@ def channel_statistics(x: Array, means: Array, variances: Array) -> None:
 @kernel
 def scale_and_shift(x: Array, scale: Array, shift: Array, cuts: bool, y: Array) -> None:
     """y = scale x + shift, or max(scale x + shift, 0) where it `cuts`.  x, y: (M, C).  scale, shift: (C,)."""
+    zero = x.dtype.type(0)
     for m in range(x.shape[0]):
         source, target = x[m], y[m]
         if cuts:
             for c in range(source.shape[0]):
                 v = scale[c] * source[c] + shift[c]
-                target[c] = 0 if v <= 0 else v
+                target[c] = zero if v <= zero else v
         else:
             for c in range(source.shape[0]):
                 target[c] = scale[c] * source[c] + shift[c]
@@ -68,7 +69,7 @@ def batch_norm_sums(
 
     dy, x: (M, C).  scale, shift, means: (C,).  d_scale, d_shift: (C,) float64.
     """
-    scaled, plain = np.empty(x.shape[1], x.dtype), np.empty(x.shape[1], x.dtype)
+    scaled, plain, zero = np.empty(x.shape[1], x.dtype), np.empty(x.shape[1], x.dtype), x.dtype.type(0)
     d_scale[:] = 0
     d_shift[:] = 0
     for start in range(0, x.shape[0], _ROWS_PER_SUM):
@@ -79,7 +80,7 @@ def batch_norm_sums(
             if cuts:
                 for c in range(x_row.shape[0]):
                     d = dy_row[c]
-                    d = 0 if scale[c] * x_row[c] + shift[c] <= 0 else d
+                    d = zero if scale[c] * x_row[c] + shift[c] <= zero else d
                     scaled[c] += d * (x_row[c] - means[c])
                     plain[c] += d
             else:
@@ -99,12 +100,13 @@ def batch_norm_backward(
 
     dy, x: (M, C).  scale, shift, b, c: (C,).
     """
+    zero = x.dtype.type(0)
     for m in range(x.shape[0]):
         x_row, dy_row = x[m], dy[m]
         if cuts:
             for k in range(x_row.shape[0]):
                 d = scale[k] * dy_row[k]
-                d = 0 if scale[k] * x_row[k] + shift[k] <= 0 else d
+                d = zero if scale[k] * x_row[k] + shift[k] <= zero else d
                 dy_row[k] = d + (b[k] * x_row[k] + c[k])
         else:
             for k in range(x_row.shape[0]):

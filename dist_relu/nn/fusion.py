@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from dist_relu.arrays import Array, as_rows
 from dist_relu.kernels import activations, pooling
+from dist_relu.kernels.residual import add_backward
 from dist_relu.kernels.tiles import AS_IS, BIAS_RELU
 from dist_relu.nn.activations import Elementwise, ReLU
 from dist_relu.nn.convolution import Conv2d
@@ -18,12 +19,15 @@ from dist_relu.nn.dense import Dense
 from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
 from dist_relu.nn.normalization import BatchNorm
 from dist_relu.nn.pooling import MaxPool2d
+from dist_relu.nn.residual import Residual
 
 
 def fuse(layers: Sequence[Layer]) -> list[Layer]:
     """The same computation, to the bit, in fewer passes; the layers must be built."""
     fused: list[Layer] = []
     for layer in layers:
+        if isinstance(layer, Residual):
+            layer.run_as(fuse(layer.body), fuse(layer.shortcut))
         match fused[-1] if fused else None, layer:
             case Dense(bias=True) as dense, Elementwise():
                 fused[-1] = DenseActivation(dense, layer)
@@ -33,6 +37,8 @@ def fuse(layers: Sequence[Layer]) -> list[Layer]:
                 fused[-1] = ConvReLUPool(conv)
             case BatchNorm() as norm, ReLU():
                 fused[-1] = BatchNormReLU(norm)
+            case Residual() as residual, ReLU():
+                fused[-1] = ResidualReLU(residual)
             case _:
                 fused.append(layer)
     return fused
@@ -175,3 +181,28 @@ class BatchNormReLU(Layer):
 
     def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
         return self.norm.normalise_backward(dy, run, cuts=True, wants_dx=wants_dx)
+
+
+@final
+@dataclass(eq=False)
+class ResidualReLU(Layer):
+    """The sum of two branches and ReLU in one pass."""
+
+    residual: Residual
+    _y: Array = field(init=False, repr=False)
+
+    def build(self, input_shape: Shape) -> Shape:
+        return self.residual.build(input_shape)
+
+    def params(self) -> Sequence[Param]:
+        return self.residual.params()
+
+    def forward(self, x: Array, run: Run = PLAIN) -> Array:
+        self._y = self.residual.add(x, run, cuts=True)
+        return self._y
+
+    def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
+        side = run.own(dy)
+        main = run.empty(side.shape, side.dtype)
+        add_backward(side.reshape(-1), self._y.reshape(-1), main.reshape(-1))
+        return self.residual.backward_of_branches(main, side, run)
