@@ -67,9 +67,8 @@ def pack_filters(weight: Array, groups: int) -> Array:
     size = panel_size(depth, columns, lanes)
     panels = aligned(groups * size, weight)
     for group in range(groups):
-        for k in range(0, columns, 2 * lanes):
-            panel_width = vectors_for(columns - k, lanes) * lanes
-            pack(weight, 0, depth, group * columns + k, panel_width, panels[group * size + k * depth :])
+        first = group * columns
+        pack(weight, False, 0, depth, first, first + columns, panels[group * size :])
     return panels.reshape(groups, size)
 
 
@@ -151,7 +150,7 @@ def add_correlated(x: Array, c: Correlation, runs: Array, length: int, dz: Array
             for k in range(0, columns, 2 * lanes):
                 here, column = min(columns - k, 2 * lanes), group * columns + k
                 vectors = vectors_for(here, lanes)
-                pack(dz[n], 0, num_pixels, column, vectors * lanes, panel)
+                pack(dz[n], False, 0, num_pixels, column, column + here, panel)
                 for run in range(runs.shape[0]):
                     multiply_into(
                         padded,

@@ -16,8 +16,9 @@ from dist_relu.kernels.compile import kernel
 from dist_relu.kernels.tiles import AS_IS, VECTOR_BYTES, copy_vector, multiply_panel, transpose_square
 
 DEPTH = 256
-FEW_ROWS = 12
+"""Terms of a block: x and panels of this depth stay in the second-level cache, one panel in the first."""
 
+FEW_ROWS = 12
 
 @kernel
 def lanes_of(array: Array) -> int:
@@ -34,26 +35,45 @@ def aligned(size: int, like: Array) -> Array:
 
 
 @kernel
-def pack(w: Array, first: int, size: int, column: int, width: int, panel: Array) -> None:
-    """panel = columns of w from `column` on, of the `size` rows from `first` on; anything beyond the last column.
+def vectors_for(num_columns: int, lanes: int) -> int:
+    """How wide a panel for so many columns should be."""
+    return 2 if num_columns > lanes else 1
 
-    w: (C, K).  panel: at least size * width numbers.
+
+@kernel
+def pack(w: Array, transposes: bool, first: int, size: int, start: int, stop: int, panels: Array) -> None:
+    """panels = the columns of w (or wᵀ) from `start` to `stop`, of the `size` rows from `first` on.
+
+    One panel after another; what its last columns are, beyond `stop`, is left open.
     """
-    flat, stride, lanes = w.reshape(-1), w.shape[1], lanes_of(w)
-    for k in range(0, width, lanes):
-        num_columns = min(max(stride - column - k, 0), lanes)
-        for c in range(size):
-            source, target = (first + c) * stride + column + k, c * width + k
-            if source + lanes <= flat.size:
-                copy_vector(flat, source, panel, target)
-            else:
-                for i in range(num_columns):
-                    panel[target + i] = flat[source + i]
+    lanes = lanes_of(w)
+    width = 2 * lanes
+    if transposes:
+        for k in range(start, stop, width):
+            narrow = vectors_for(stop - k, lanes) * lanes
+            pack_transposed(w, first, size, k, narrow, panels[(k - start) * size :])
+        return
+    flat, stride = w.reshape(-1), w.shape[1]
+    for k in range(start, stop, width):
+        narrow = vectors_for(stop - k, lanes) * lanes
+        panel = (k - start) * size
+        num_safe = min(max((flat.size - k - narrow) // stride + 1 - first, 0), size)  # rows that can be read as vectors
+        source = first * stride + k
+        if narrow == width:
+            for c in range(num_safe):
+                copy_vector(flat, source + c * stride, panels, panel + c * width)
+                copy_vector(flat, source + c * stride + lanes, panels, panel + c * width + lanes)
+        else:
+            for c in range(num_safe):
+                copy_vector(flat, source + c * stride, panels, panel + c * lanes)
+        for c in range(num_safe, size):
+            for i in range(min(narrow, flat.size - source - c * stride)):
+                panels[panel + c * narrow + i] = flat[source + c * stride + i]
 
 
 @kernel
 def pack_transposed(w: Array, first: int, size: int, row: int, width: int, panel: Array) -> None:
-    """panel = rows of w from `row` on as columns, of the `size` terms from `first` on; 0 beyond the last row."""
+    """panel = rows of w from `row` on as columns, of the `size` terms from `first` on."""
     lanes, flat, stride = lanes_of(w), w.reshape(-1), w.shape[1]
     for k in range(0, width, lanes):
         num_rows = min(max(w.shape[0] - row - k, 0), lanes)
@@ -61,14 +81,8 @@ def pack_transposed(w: Array, first: int, size: int, row: int, width: int, panel
         for c in range(0, whole, lanes):
             transpose_square(flat, (row + k) * stride + first + c, stride, panel, c * width + k, width)
         for c in range(whole, size):
-            for r in range(lanes):
-                panel[c * width + k + r] = w[row + k + r, first + c] if r < num_rows else 0
-
-
-@kernel
-def vectors_for(num_columns: int, lanes: int) -> int:
-    """How wide a panel for so many columns should be."""
-    return 2 if num_columns > lanes else 1
+            for r in range(num_rows):
+                panel[c * width + k + r] = w[row + k + r, first + c]
 
 
 @kernel
@@ -145,24 +159,21 @@ def product(
 ) -> None:
     """z = x·w, or the transpose of either instead, for the rows of x (or xᵀ) from `start` to `stop` only.
 
-    adds: z += x·w instead.  bias: (K,), or anything flat where none is added.  finish: AS_IS, BIAS or BIAS_RELU.  z: (stop - start, K).
+    adds: z += x·w instead.  bias: (K,), or anything flat where none is added.  finish: AS_IS, BIAS or BIAS_RELU.
+    z: (stop - start, K).
     """
-    lanes, columns, num_rows = lanes_of(x), z.shape[1], stop - start
-    depth = x.shape[0] if transposes_x else x.shape[1]
+    lanes, columns, depth = lanes_of(x), z.shape[1], x.shape[0] if transposes_x else x.shape[1]
     x_row, x_term = (1, x.shape[1]) if transposes_x else (x.shape[1], 1)
-    x_flat, z_flat, runs, zero = x.reshape(-1), z.reshape(-1), np.zeros(1, np.int64), np.int64(0)
-    panel, edge = aligned(min(depth, DEPTH) * 2 * lanes, x), aligned(FEW_ROWS * 2 * lanes, x)
-    offset = aligned(2 * lanes, x)
+    x_flat, z_flat, runs, zero, width = x.reshape(-1), z.reshape(-1), np.zeros(1, np.int64), np.int64(0), 2 * lanes
+    panel, edge, offset = aligned(min(depth, DEPTH) * width, x), aligned(FEW_ROWS * width, x), aligned(width, x)
+    if depth == 0 and not adds:
+        z[:] = 0
     for first in range(0, depth, DEPTH):
         size = min(depth - first, DEPTH)
         last = finish if first + size == depth else AS_IS
-        for k in range(0, columns, 2 * lanes):
-            here = min(columns - k, 2 * lanes)
-            vectors = vectors_for(here, lanes)
-            if transposes_w:
-                pack_transposed(w, first, size, k, vectors * lanes, panel)
-            else:
-                pack(w, first, size, k, vectors * lanes, panel)
+        for k in range(0, columns, width):
+            here = min(columns - k, width)
+            pack(w, transposes_w, first, size, k, k + here, panel)
             if last != AS_IS:
                 for i in range(here):
                     offset[i] = bias[k + i]
@@ -175,11 +186,11 @@ def product(
                 size,
                 panel,
                 zero,
-                vectors,
+                vectors_for(here, lanes),
                 z_flat,
                 k,
                 columns,
-                num_rows,
+                stop - start,
                 here,
                 adds or first > 0,
                 offset,
