@@ -5,8 +5,8 @@ ranks would. So processes load from the cache together, under a shared lock of i
 its kernel takes the lock for itself, and either compiles while the others wait, or finds what another has compiled
 meanwhile.
 
-Numba looks for changes in a kernel's own file only, but a kernel is also made of the kernels that it calls. So their names
-in the cache tell the state of all files beside this one.
+Numba looks for changes in a kernel's own file only, but a kernel is also made of the kernels that it calls. So their
+names in the cache tell the state of all files beside this one.
 """
 
 from __future__ import annotations

@@ -16,7 +16,16 @@ import numpy as np
 
 from dist_relu.arrays import Array
 from dist_relu.kernels.compile import kernel
-from dist_relu.kernels.products import FEW_ROWS, aligned, lanes_of, multiply_into, pack, pack_transposed, vectors_for
+from dist_relu.kernels.products import (
+    FEW_ROWS,
+    aligned,
+    lanes_of,
+    multiply_into,
+    pack,
+    pack_transposed,
+    variable,
+    vectors_for,
+)
 from dist_relu.kernels.tiles import AS_IS
 from dist_relu.kernels.windows import Windows, span
 
@@ -101,7 +110,7 @@ def correlate(
     """
     lanes, depth, groups = lanes_of(x), runs.shape[0] * length, panels.shape[0]
     padded, edge = np.zeros(c.height * c.width * c.channels, x.dtype), aligned(FEW_ROWS * 2 * lanes, x)
-    offset, one, flat, z_flat = aligned(2 * lanes, x), np.int64(1), panels.reshape(-1), z.reshape(-1)
+    offset, one, flat, z_flat = aligned(2 * lanes, x), variable(1), panels.reshape(-1), z.reshape(-1)
     for n in range(x.shape[0]):
         _place(x[n], c, padded)
         for group in range(groups):
@@ -142,7 +151,7 @@ def add_correlated(x: Array, c: Correlation, runs: Array, length: int, dz: Array
     lanes, filters = lanes_of(x), dz.shape[2]
     columns, num_pixels = filters // groups, c.rows * c.pixels
     padded, edge = np.zeros(c.height * c.width * c.channels, x.dtype), aligned(FEW_ROWS * 2 * lanes, x)
-    panel, rows, zero, one = aligned(num_pixels * 2 * lanes, x), np.arange(c.rows) * c.row, np.int64(0), np.int64(1)
+    panel, rows, zero, one = aligned(num_pixels * 2 * lanes, x), np.arange(c.rows) * c.row, variable(0), variable(1)
     flat = d_weight.reshape(-1)
     for n in range(x.shape[0]):
         _place(x[n], c, padded)

@@ -93,9 +93,7 @@ def batch_norm_sums(
 
 
 @kernel
-def batch_norm_backward(
-    dy: Array, x: Array, scale: Array, shift: Array, cuts: bool, b: Array, c: Array
-) -> None:
+def batch_norm_backward(dy: Array, x: Array, scale: Array, shift: Array, cuts: bool, b: Array, c: Array) -> None:
     """dy = scale dy + b x + c, in place; dy counts as 0 where ReLU has cut scale x + shift.
 
     dy, x: (M, C).  scale, shift, b, c: (C,).

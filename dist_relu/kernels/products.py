@@ -20,6 +20,13 @@ DEPTH = 256
 
 FEW_ROWS = 12
 
+
+@kernel
+def variable(number: int) -> int:
+    """`number`, of which Numba forgets that it is a constant: it would compile callees anew for each one."""
+    return number
+
+
 @kernel
 def lanes_of(array: Array) -> int:
     """How many of an array's numbers a vector holds."""
@@ -164,7 +171,7 @@ def product(
     """
     lanes, columns, depth = lanes_of(x), z.shape[1], x.shape[0] if transposes_x else x.shape[1]
     x_row, x_term = (1, x.shape[1]) if transposes_x else (x.shape[1], 1)
-    x_flat, z_flat, runs, zero, width = x.reshape(-1), z.reshape(-1), np.zeros(1, np.int64), np.int64(0), 2 * lanes
+    x_flat, z_flat, runs, zero, width = x.reshape(-1), z.reshape(-1), np.zeros(1, np.int64), variable(0), 2 * lanes
     panel, edge, offset = aligned(min(depth, DEPTH) * width, x), aligned(FEW_ROWS * width, x), aligned(width, x)
     if depth == 0 and not adds:
         z[:] = 0
@@ -200,7 +207,7 @@ def product(
 
 
 def multiply(x: Array, w: Array, bias: Array, finish: int, z: Array) -> None:
-    """z = x·w, then what `finish` says.  x: (N, C), w: (C, K), bias: (K,), or any where none is asked for; z: (N, K)."""
+    """z = x·w, then what `finish` says.  x: (N, C), w: (C, K), bias: (K,), or any where none is added, z: (N, K)."""
     product(x, False, 0, len(x), w, False, False, bias, finish, z)
 
 

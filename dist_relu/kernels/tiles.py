@@ -1,11 +1,11 @@
 """Tiles of a matrix product in the processor's vector registers, and squares transposed there.
 
-LLVM vectorises plain loops of this kind to a fraction of the processor's peak; written out in its own terms they reach
-it. The names follow the product z = x·w: a tile of z is some rows of x times a panel, which is some columns of w, packed
-so that each row of the panel is two whole vectors (or one, where w is narrow).
+LLVM vectorises plain loops of this kind to a fraction of the processor's peak; written out in its own terms they
+reach it. The names follow the product z = x·w: a tile of z is some rows of x times a panel, which is some columns of w,
+packed so that each row of the panel is two whole vectors (or one, where w is narrow).
 
-Every element of a tile is one chain of fused multiply-adds, in the order of the terms. So its bits depend neither on the
-size of tiles, nor on where in the matrix it stands, nor on the width of the processor's vectors.
+Every element of a tile is one chain of fused multiply-adds, in the order of the terms. So its bits depend neither on
+the size of tiles, nor on where in the matrix it stands, nor on the width of the processor's vectors.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ import numpy as np
 
 from dist_relu.arrays import Array, whole
 from dist_relu.kernels import convolution as kernels
-from dist_relu.kernels.layers import add_bias, sum_rows
 from dist_relu.kernels.activations import relu
+from dist_relu.kernels.layers import add_bias, sum_rows
 from dist_relu.kernels.tiles import AS_IS, BIAS, BIAS_RELU
 from dist_relu.kernels.windows import Windows
 from dist_relu.nn.correlation import Convolution
