@@ -128,8 +128,8 @@ CHAINS = 32
 def _in_chains(term: Callable[..., Any]) -> Callable[..., Any]:
     """The code of a sum over array elements: element i belongs to chain i mod CHAINS; chains are added in halves.
 
-    term: builds a vector's part of the sum from vectors of the arrays. LLVM cuts vectors of CHAINS numbers into those that
-    the processor has, and the order of additions stays.
+    term: builds a vector's part of the sum from vectors of the arrays. LLVM cuts vectors of CHAINS numbers into those
+    that the processor has, and the order of additions stays.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
