@@ -172,7 +172,8 @@ def product(
     lanes, columns, depth = lanes_of(x), z.shape[1], x.shape[0] if transposes_x else x.shape[1]
     x_row, x_term = (1, x.shape[1]) if transposes_x else (x.shape[1], 1)
     x_flat, z_flat, runs, zero, width = x.reshape(-1), z.reshape(-1), np.zeros(1, np.int64), variable(0), 2 * lanes
-    panel, edge, offset = aligned(min(depth, DEPTH) * width, x), aligned(FEW_ROWS * width, x), aligned(width, x)
+    scratch = aligned((min(depth, DEPTH) + FEW_ROWS + 1) * width, x)
+    offset, edge, panel = scratch[:width], scratch[width : (FEW_ROWS + 1) * width], scratch[(FEW_ROWS + 1) * width :]
     if depth == 0 and not adds:
         z[:] = 0
     for first in range(0, depth, DEPTH):
