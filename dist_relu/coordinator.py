@@ -77,7 +77,7 @@ class Coordinator:
     @property
     def nodes(self) -> int:
         """The number of machines that they run on."""
-        return self._replicas.num_nodes
+        return self.replicas.num_nodes
 
     @property
     def backend(self) -> str:
@@ -194,7 +194,7 @@ class Coordinator:
         check_is("loss", loss, Loss)
         check_has_parameters(model)
         check_model(model, data, loss)
-        with self._replicas.for_a_call() as replicas:
+        with self.replicas.for_a_call() as replicas:
             placed = self._place(data, model.dtype)
             values = replicas.copy_of(_values(model))
             sums = replicas.zeros((inference.num_blocks(len(data)), 2), np.float64)
@@ -237,7 +237,7 @@ class Coordinator:
             dtype = dy.dtype
             if dy.shape != x.shape:
                 raise ValueError(f"dy has shape {dy.shape}, but x has shape {x.shape}; expected the same.")
-        with self._replicas.for_a_call() as replicas:
+        with self.replicas.for_a_call() as replicas:
             elements = replicas.rows_by_node(inference.elements_of_partitions(x.size, partitions, self.workers))
             result = replicas.zeros((x.size,), dtype)
             sources = [replicas.copy_of(source.reshape(-1)) for source in (x, dy) if source is not None]
@@ -253,7 +253,7 @@ class Coordinator:
         x = numbers("x", x)
         model.build(x.shape[1:])
         shapes = model.layer_shapes if every_layer else [model.output_shape]
-        with self._replicas.for_a_call() as replicas:
+        with self.replicas.for_a_call() as replicas:
             rows = replicas.rows_by_node(inference.rows_of_blocks(len(x), self.workers))
             samples, values = replicas.copy_of(x, model.dtype), replicas.copy_of(_values(model))
             samples.spread(rows)
@@ -281,7 +281,7 @@ class Coordinator:
         on_progress: ProgressHandler | None,
     ) -> _Trained:
         """Run `training.fit` on all workers."""
-        with self._replicas.for_a_call() as replicas:
+        with self.replicas.for_a_call() as replicas:
             placed = self._place(data, model.dtype)
             placed.x.spread()
             placed.y.spread()
@@ -328,8 +328,8 @@ class Coordinator:
         return _Trained(trace, last[0], last[-1] if options.num_averages else None, overflowed)
 
     @property
-    def _replicas(self) -> Replicas:
-        """What is on the nodes; they are known when the workers have started."""
+    def replicas(self) -> Replicas:
+        """Makes arrays that every node has a copy of, for functions to `run`."""
         if self._known_replicas is None:
             self._known_replicas = Replicas(nodes_of(self._backend.peers), self._backend.home, self._ask)
         return self._known_replicas
@@ -343,7 +343,7 @@ class Coordinator:
         if placed is None or placed.x.array.dtype != dtype:
             y_dtype = np.dtype(np.int64) if data.has_classes else dtype
             with np.errstate(over="ignore"):
-                x, y = self._replicas.copy_of(data.x, dtype), self._replicas.copy_of(data.y, y_dtype)
+                x, y = self.replicas.copy_of(data.x, dtype), self.replicas.copy_of(data.y, y_dtype)
             placed = _PlacedDataset(_checked("x", data.x, x), _checked("y", data.y, y))
             self._placed[data] = placed
         return placed
