@@ -17,6 +17,7 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -114,10 +115,9 @@ class Job:
         """A communicator of these ranks.  Collective over them."""
         return self._groups.communicator(group)
 
-    def kill(self) -> None:
+    def kill(self) -> NoReturn:
         """End all ranks, at once."""
-        self._coroner.communicate(b".")
-        self.comm.Abort(1)
+        _abort(self.comm, self._coroner)
 
     def _receive_hello(self, rank: int) -> Hello:
         try:
@@ -163,6 +163,18 @@ def _start_coroner(roll_call: _RollCall) -> subprocess.Popen[bytes]:
     assert process.stdout is not None
     process.stdout.read(1)  # now it knows them all
     return process
+
+
+def _abort(comm: Any, coroner_of_node: subprocess.Popen[bytes] | None) -> NoReturn:
+    """End all ranks of the job; those of this node even if mpirun is out of reach."""
+    if coroner_of_node and coroner_of_node.stdin:
+        with suppress(OSError):
+            coroner_of_node.stdin.write(b"!")
+            coroner_of_node.stdin.flush()
+    try:
+        comm.Abort(1)
+    finally:
+        os._exit(1)
 
 
 @final
@@ -222,7 +234,6 @@ class _Rank:
         self._worker: Worker | None = None
         self._watch: Watch | None = None
         self._coroner: subprocess.Popen[bytes] | None = None
-        self._neighbours: Sequence[int] = []  # the processes of this node's workers
 
     def serve(self) -> NoReturn:
         """Answer rank 0 until its script has ended, and end this process: the rest of the script is not for it."""
@@ -255,11 +266,10 @@ class _Rank:
                 answer = None
             case Setup():
                 self._worker = Worker(message, lambda _: None, self._channel)
-                self._neighbours = [peer.pid for peer in message.peers if peer.node == _hello().node]
                 answer = self._worker.control
             case Ticket():
                 assert self._worker is not None
-                self._watch = Watch([visit(message, "Rank 0")], attach(self._worker.control), self._on_loss)
+                self._watch = Watch([visit(message)], attach(self._worker.control), self._on_loss)
                 answer = None
             case call:
                 assert self._worker is not None
@@ -276,13 +286,10 @@ class _Rank:
         self._watch = self._worker = None
 
     def _on_loss(self, what: str) -> None:
-        """Called by the watch: end the ranks of this node, unless mpirun does so; it may be out of reach."""
+        """Called by the watch: end the job, unless mpirun does so already."""
         time.sleep(_TIME_FOR_MPIRUN_S)
-        os.write(2, f"{what}: host {socket.gethostname()} ends its ranks.\n".encode())
-        for pid in self._neighbours:
-            if pid != os.getpid():
-                os.kill(pid, signal.SIGKILL)
-        os._exit(1)
+        os.write(2, f"WorkerLost: {what}, says host {socket.gethostname()}. The job ends.\n".encode())
+        _abort(self._comm, self._coroner)
 
 
 def _receive(comm: Any, source: int, tag: int, timeout_s: float = inf) -> bytes:

@@ -38,8 +38,12 @@ _SIOCGIFADDR = 0x8915
 
 @dataclass(frozen=True)
 class Ticket:
-    """Lets a worker connect to the coordinator.  addresses: of its host; one of them can be reached, we hope."""
+    """Lets a worker connect to the coordinator.  addresses: of its host; one of them can be reached, we hope.
 
+    name: of the coordinator's node, for people.  node: the number of the worker's.  secret: shared.
+    """
+
+    name: str
     addresses: Sequence[str]
     port: int
     node: int
@@ -140,7 +144,7 @@ class _LostError(Exception):
 
 @final
 class Reception:
-    """Where the other nodes' first workers connect to.  names: what to call each node; that of this one is unused."""
+    """Where the other nodes' first workers connect to.  names: what to call each node; ours is the first."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._names = names
@@ -149,7 +153,7 @@ class Reception:
         self._addresses = _own_addresses()
 
     def ticket(self, node: int) -> Ticket:
-        return Ticket(self._addresses, self._server.getsockname()[1], node, self._secret)
+        return Ticket(self._names[0], self._addresses, self._server.getsockname()[1], node, self._secret)
 
     def links(self, nodes: Sequence[int]) -> list[Link]:
         """Wait for these nodes to connect.  Raises `BackendError` with the names of those who don't."""
@@ -191,8 +195,8 @@ class Reception:
         return node
 
 
-def visit(ticket: Ticket, name: str) -> Link:
-    """Connect to the coordinator, called `name`.  Raises `BackendError` when none of its addresses can be reached."""
+def visit(ticket: Ticket) -> Link:
+    """Connect to the coordinator.  Raises `BackendError` when none of its addresses can be reached."""
     for address in ticket.addresses:
         try:
             connection = socket.create_connection((address, ticket.port), _CONNECT_TIMEOUT_S)
@@ -200,12 +204,12 @@ def visit(ticket: Ticket, name: str) -> Link:
             number, ours = _NUMBER.pack(ticket.node), secrets.token_bytes(_NONCE_BYTES)
             connection.sendall(number + ours + _sign(ticket.secret, b"worker", number + nonce))
             if hmac.compare_digest(_read(connection, 32), _sign(ticket.secret, b"coordinator", ours)):
-                return _ready(connection, name)
+                return _ready(connection, ticket.name)
             connection.close()
         except OSError:
             continue
     raise BackendError(
-        f"Host {socket.gethostname()} can't reach {name} at any of {', '.join(ticket.addresses)}, port {ticket.port}. "
+        f"Host {socket.gethostname()} can't reach {ticket.name} at any of {', '.join(ticket.addresses)}, port {ticket.port}. "
         "Nodes must be able to open TCP connections to one another."
     )
 
