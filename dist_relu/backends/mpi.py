@@ -19,10 +19,11 @@ import cloudpickle
 
 from dist_relu.backends.base import GRACE_AFTER_ERROR_S, Backend, EventHandler, EventsHere, values
 from dist_relu.backends.mpi_channel import MpiChannel
-from dist_relu.backends.mpi_job import Group, Patience, join
+from dist_relu.backends.mpi_job import LONGEST_PAUSE_S, Group, join
 from dist_relu.backends.watch import Reception, Watch
 from dist_relu.collectives.barrier import abort, control_shape
 from dist_relu.collectives.memory import SharedArray
+from dist_relu.collectives.patience import Patience
 from dist_relu.errors import BackendError, WorkerLost
 from dist_relu.worker import Call, Hello, Raised, Reply, Setup, Worker, by_node, nodes_of
 
@@ -87,7 +88,7 @@ class MpiBackend(Backend):
                 with self._events.to(on_event):
                     replies[0] = cloudpickle.loads(self._worker.run(call))
             deadline = None
-            patience = Patience()
+            patience = Patience(longest_s=LONGEST_PAUSE_S)
             while self._job.owing and (deadline is None or time.monotonic() < deadline):
                 self._check_lost()
                 arrived = self._job.replies()

@@ -29,6 +29,7 @@ from dist_relu.backends import coroner
 from dist_relu.backends.mpi_channel import MpiChannel
 from dist_relu.backends.watch import Ticket, Watch, visit
 from dist_relu.collectives.memory import attach
+from dist_relu.collectives.patience import Patience
 from dist_relu.errors import BackendError
 from dist_relu.worker import Hello, Setup, Worker, by_node, nodes_of
 
@@ -42,7 +43,7 @@ _NODE_VARIABLE = "DIST_RELU_NODE"
 _START_TIMEOUT_S = 60.0
 _CLOSE_TIMEOUT_S = 2.0
 _TIME_FOR_MPIRUN_S = 1.0
-_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.00002, 0.002
+LONGEST_PAUSE_S = 0.002
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class Job:
     def settle(self, timeout_s: float = inf) -> dict[int, Any]:
         """Wait until no rank owes an answer, or for `timeout_s`; returns what they answered, by rank."""
         deadline = time.monotonic() + timeout_s
-        patience = Patience()
+        patience = Patience(longest_s=LONGEST_PAUSE_S)
         replies: dict[int, Any] = {}
         while self.owing and time.monotonic() < deadline and not self.is_lost:
             arrived = self.replies()
@@ -295,23 +296,10 @@ class _Rank:
 def _receive(comm: Any, source: int, tag: int, timeout_s: float = inf) -> bytes:
     """A message from `source`, polled for with growing pauses.  Raises TimeoutError."""
     deadline = time.monotonic() + timeout_s
-    patience = Patience()
+    patience = Patience(longest_s=LONGEST_PAUSE_S)
     while (message := comm.improbe(source=source, tag=tag)) is None:
         if time.monotonic() > deadline:
             raise TimeoutError
         patience.pause(again=True)
     data: bytes = message.recv()
     return data
-
-
-@final
-class Patience:
-    """Pauses that grow from some microseconds to some milliseconds."""
-
-    def __init__(self) -> None:
-        self._pause_s = _SHORTEST_PAUSE_S
-
-    def pause(self, *, again: bool) -> None:
-        """Sleep; longer than before if it is for the same thing `again`."""
-        self._pause_s = min(self._pause_s * 1.5, _LONGEST_PAUSE_S) if again else _SHORTEST_PAUSE_S
-        time.sleep(self._pause_s)

@@ -208,8 +208,9 @@ def visit(ticket: Ticket) -> Link:
             connection.close()
         except OSError:
             continue
+    tried = ", ".join(ticket.addresses)
     raise BackendError(
-        f"Host {socket.gethostname()} can't reach {ticket.name} at any of {', '.join(ticket.addresses)}, port {ticket.port}. "
+        f"Host {socket.gethostname()} can't reach {ticket.name} at any of {tried}, port {ticket.port}. "
         "Nodes must be able to open TCP connections to one another."
     )
 

@@ -7,17 +7,18 @@ written once, for a `Courier`.
 from __future__ import annotations
 
 import threading
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import final
 
 from dist_relu.arrays import Array
 from dist_relu.collectives.barrier import Barrier
+from dist_relu.collectives.patience import Patience
 
 MAX_TAG = (1 << 16) - 1
 
-_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S, _IDLE_PAUSE_S = 0.00002, 0.0005, 0.02
+_NUM_OFFERS = 20
+_LONGEST_PAUSE_S, _IDLE_PAUSE_S = 0.0005, 0.02
 
 Then = Callable[[], object]
 
@@ -90,18 +91,14 @@ class Courier:
     def wait_until(self, condition: Callable[[], bool]) -> None:
         """Keep messages moving until `condition` holds.  Raises Aborted when the call was given up."""
         self._awake.clear()
-        pause_s = _SHORTEST_PAUSE_S
+        patience = Patience(longest_s=_LONGEST_PAUSE_S, num_offers=_NUM_OFFERS)
         while not condition():
             self._barrier.check()
             if self._error is not None:
                 raise self._error
             with self.lock:
                 moved = self._channel.progress()
-            if moved:
-                pause_s = _SHORTEST_PAUSE_S
-            else:
-                time.sleep(pause_s)
-                pause_s = min(pause_s * 1.5, _LONGEST_PAUSE_S)
+            patience.pause(again=not moved)
 
     def close(self) -> None:
         """Stop; nothing may be under way."""
@@ -110,16 +107,16 @@ class Courier:
         self._thread.join()
 
     def _work(self) -> None:
-        pause_s = _SHORTEST_PAUSE_S
+        patience = Patience(longest_s=_LONGEST_PAUSE_S)
+        moved = False
         while not self._closed:
             if self._awake.is_set():
-                time.sleep(pause_s)
+                patience.pause(again=not moved)
             else:
                 self._awake.wait(_IDLE_PAUSE_S)
             try:
                 with self.lock:
                     moved = self._channel.progress()
-            except BaseException as error:
+            except BaseException as error:  # for `wait_until` to raise
                 self._error = error
                 return
-            pause_s = _SHORTEST_PAUSE_S if moved else min(pause_s * 1.5, _LONGEST_PAUSE_S)
