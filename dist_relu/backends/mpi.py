@@ -18,7 +18,6 @@ from typing import Any, final
 import cloudpickle
 
 from dist_relu.backends.base import GRACE_AFTER_ERROR_S, Backend, EventHandler, EventsHere, values
-from dist_relu.backends.mpi_channel import MpiChannel
 from dist_relu.backends.mpi_job import LONGEST_PAUSE_S, Group, join
 from dist_relu.backends.watch import Reception, Watch
 from dist_relu.collectives.barrier import abort, control_shape
@@ -53,9 +52,9 @@ class MpiBackend(Backend):
         self._control = SharedArray(control_shape(len(nodes[0])), "int64")
         self._lost: WorkerLost | None = None
         job.settle()
-        group = Group(tuple(self._ranks), has_channel=len(nodes) > 1)
+        group = Group(tuple(self._ranks), len(nodes) > 1, job.num_calls)
         job.tell(self._ranks[1:], group)
-        channel = MpiChannel(job.group(group)) if group.has_channel else None
+        channel = job.channel(group)
         job.settle()
         firsts = [ranks.start for ranks in nodes[1:]]
         controls = [self._control.handle, *self._set_up(firsts, [None] * len(firsts), threads_per_worker)]
@@ -81,6 +80,7 @@ class MpiBackend(Backend):
     def call(self, call: Call, ranks: Sequence[int], on_event: EventHandler) -> list[Any]:
         self._check_lost()
         self._job.settle()
+        self._job.num_calls += 1
         try:
             self._job.tell([self._ranks[rank] for rank in ranks if rank], call)
             replies: dict[int, Reply] = {}

@@ -18,6 +18,9 @@ _NUM_CALLS = 1 << 12
 class MpiChannel(Channel):
     """comm: a communicator of nobody else's, whose ranks are those of the workers.
 
+    calls_before: how many calls others have made on it, see `begin`; a channel outlives those who use it, because
+    what is under way can't be called back.
+
     Messages are looked for rather than waited for. So one that comes early is left where it is until somebody wants
     it, and one that nobody wants any more can be taken in and thrown away, for else its sender would wait for ever.
     """
@@ -27,6 +30,7 @@ class MpiChannel(Channel):
 
         self._mpi = MPI
         self._comm = comm
+        self.calls_before = 0
         self._call = 0
         self._status = MPI.Status()
         self._requests: list[Any] = []
@@ -36,7 +40,7 @@ class MpiChannel(Channel):
         """By rank and tag, both."""
 
     def begin(self, call: int) -> None:
-        self._call = call % _NUM_CALLS
+        self._call = (self.calls_before + call) % _NUM_CALLS
         self._thens = [_nothing] * len(self._thens)
         self._wanted.clear()
         early, self._early = self._early, {}
@@ -54,6 +58,10 @@ class MpiChannel(Channel):
             self._take(early.pop(0), array, then)
         else:
             self._wanted.setdefault(key, []).append((array, then))
+
+    @property
+    def is_busy(self) -> bool:
+        return bool(self._requests)
 
     def progress(self) -> bool:
         moved = False

@@ -48,27 +48,32 @@ LONGEST_PAUSE_S = 0.002
 
 @dataclass(frozen=True)
 class Group:
-    """The ranks that become workers, in the order of these; whether they need a channel to one another."""
+    """The ranks that become workers, in the order of these; whether they need a channel to one another.
+
+    calls_before: how many calls there were in this job, by whomever.
+    """
 
     ranks: tuple[int, ...]
     has_channel: bool
+    calls_before: int
 
 
 @final
 class Job:
     """This MPI job, as rank 0 sees it.
 
-    owing: ranks that have not answered yet.  worker: the one of this process, if there is any.  is_lost: a node does
-    not answer any more.
+    owing: ranks that have not answered yet.  num_calls: how many calls there were.  worker: the one of this process, if
+    there is any.  is_lost: a node does not answer any more.
     """
 
     def __init__(self, comm: Any) -> None:
         self.comm = comm
         self.size: int = comm.Get_size()
         self.owing: set[int] = set()
+        self.num_calls = 0
         self.worker: Worker | None = None
         self.is_lost = False
-        self._groups = _Groups(comm)
+        self._channels = _Channels(comm)
         self.hellos = [_hello()] + [self._receive_hello(rank) for rank in range(1, self.size)]
         _unlink_mpich_files()  # all ranks have mapped them by now
         order = by_node(self.hellos)
@@ -112,9 +117,9 @@ class Job:
             patience.pause(again=not arrived)
         return replies
 
-    def group(self, group: Group) -> Any:
-        """A communicator of these ranks.  Collective over them."""
-        return self._groups.communicator(group)
+    def channel(self, group: Group) -> MpiChannel | None:
+        """Rank 0's channel to the others of a group.  Collective over them."""
+        return self._channels.channel(group)
 
     def kill(self) -> NoReturn:
         """End all ranks, at once."""
@@ -179,17 +184,23 @@ def _abort(comm: Any, coroner_of_node: subprocess.Popen[bytes] | None) -> NoRetu
 
 
 @final
-class _Groups:
-    """Communicators of some of the job's ranks, made once: there is a limit to their number."""
+class _Channels:
+    """Channels between some of the job's ranks, made once: there is a limit to the number of communicators."""
 
     def __init__(self, comm: Any) -> None:
         self._comm = comm
-        self._made: dict[Group, Any] = {}
+        self._made: dict[tuple[int, ...], MpiChannel] = {}
 
-    def communicator(self, group: Group) -> Any:
-        if group not in self._made:
-            self._made[group] = self._comm.Create_group(self._comm.Get_group().Incl(group.ranks), _GROUP_TAG)
-        return self._made[group]
+    def channel(self, group: Group) -> MpiChannel | None:
+        """For the workers of a group, if they need one.  Collective over them."""
+        if not group.has_channel:
+            return None
+        if group.ranks not in self._made:
+            ranks = self._comm.Get_group().Incl(group.ranks)
+            self._made[group.ranks] = MpiChannel(self._comm.Create_group(ranks, _GROUP_TAG))
+        channel = self._made[group.ranks]
+        channel.calls_before = group.calls_before
+        return channel
 
 
 _job: Job | None = None
@@ -230,7 +241,7 @@ class _Rank:
 
     def __init__(self, comm: Any) -> None:
         self._comm = comm
-        self._groups = _Groups(comm)
+        self._channels = _Channels(comm)
         self._channel: MpiChannel | None = None
         self._worker: Worker | None = None
         self._watch: Watch | None = None
@@ -263,7 +274,7 @@ class _Rank:
                 answer = None
             case Group():
                 self._let_go()
-                self._channel = MpiChannel(self._groups.communicator(message)) if message.has_channel else None
+                self._channel = self._channels.channel(message)
                 answer = None
             case Setup():
                 self._worker = Worker(message, lambda _: None, self._channel)

@@ -7,6 +7,7 @@ written once, for a `Courier`.
 from __future__ import annotations
 
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import final
@@ -19,6 +20,7 @@ MAX_TAG = (1 << 16) - 1
 
 _NUM_OFFERS = 20
 _LONGEST_PAUSE_S, _IDLE_PAUSE_S = 0.0005, 0.02
+_CLOSE_TIMEOUT_S = 2.0
 
 Then = Callable[[], object]
 
@@ -42,6 +44,11 @@ class Channel(ABC):
     def receive(self, array: Array, rank: int, tag: int, then: Then) -> None:
         """Let the next message of worker `rank` with this tag, of the same size, go into `array`; then call `then`."""
 
+    @property
+    @abstractmethod
+    def is_busy(self) -> bool:
+        """Whether anything that is being sent or received is not through yet."""
+
     @abstractmethod
     def progress(self) -> bool:
         """Let messages move, and call the `then` of those that are through; returns whether anything moved.
@@ -52,7 +59,7 @@ class Channel(ABC):
 
 @final
 class Courier:
-    """Keeps the messages of a worker moving: from its own thread while it waits, otherwise from another.
+    """Keeps the messages of a worker moving: from the worker's thread while that waits, otherwise from its own.
 
     Both pause between two looks, longer and longer, so that they leave the processor to those who compute. Between
     calls the courier goes on slowly: others may still wait to get rid of messages of a call that was given up.
@@ -65,12 +72,14 @@ class Courier:
         self.lock = threading.RLock()
         self._awake = threading.Event()
         self._closed = False
+        self._call = 0
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="dist_relu-courier", daemon=True)
         self._thread.start()
 
     def begin(self, call: int) -> None:
         """Start call number `call`."""
+        self._call = call
         with self.lock:
             self._channel.begin(call)
 
@@ -101,7 +110,12 @@ class Courier:
             patience.pause(again=not moved)
 
     def close(self) -> None:
-        """Stop; nothing may be under way."""
+        """Stop, when what is left of a call that was given up is out of the way.  May be called twice."""
+        if not self._closed:
+            self.begin(self._call + 1)
+        deadline = time.monotonic() + _CLOSE_TIMEOUT_S
+        while self._channel.is_busy and time.monotonic() < deadline:
+            time.sleep(_LONGEST_PAUSE_S)
         self._closed = True
         self._awake.set()
         self._thread.join()
