@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dist_relu.arrays import Array, aligned_empty
+from dist_relu.kernels.products import multiply_transposed
 from dist_relu.nn import Loss, Param, Run, Sequential
 from dist_relu.partition import Purpose, generator
 
@@ -127,7 +128,7 @@ class _MeasuringRun(Run):
         if weight.value.size >= _MIN_PRODUCT_SIZE and None not in factors:
             self.products[self._numbers[id(weight)]] = factors  # type: ignore[assignment]
         else:
-            np.matmul(x.T, dz, out=weight.grad)
+            multiply_transposed(x, 0, x.shape[1], dz, weight.grad)
 
     def _buffer_of(self, rows: Array) -> int | None:
         """The buffer whose memory `rows` is, whatever its shape; None if it is another array's."""
@@ -193,7 +194,7 @@ class ShardRun(Run):
 
     def product(self, weight: Param, x: Array, dz: Array) -> None:
         if id(weight) not in self._products:
-            np.matmul(x.T, dz, out=weight.grad)
+            multiply_transposed(x, 0, x.shape[1], dz, weight.grad)
 
 
 def _contiguous(dy: Array) -> Array:

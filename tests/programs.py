@@ -27,8 +27,10 @@ def mpirun_on_nodes(nodes: str, *program: str) -> list[str]:
     return [mpirun_path(), *list(itertools.chain(*ranks))[1:]]
 
 
-def run(command: list[str], cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, cwd=cwd, check=False)
+def run(
+    command: list[str], cwd: Path | None = None, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, cwd=cwd, env=env, check=False)
 
 
 def processes_with(mark: str) -> list[int]:

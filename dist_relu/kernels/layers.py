@@ -21,14 +21,6 @@ def add_bias(z: Array, bias: Array) -> None:
 
 
 @kernel
-def add_rows(z: Array, other: Array, bias: Array) -> None:
-    """z += other + bias in place; z, other: (N, K), bias: (K,)."""
-    for n in range(z.shape[0]):
-        for k in range(z.shape[1]):
-            z[n, k] += other[n, k] + bias[k]
-
-
-@kernel
 def sum_rows(dz: Array, total: Array) -> None:
     """total = the sum of the rows of dz, in their order; dz: (N, K), total: (K,)."""
     total[:] = 0
