@@ -34,6 +34,7 @@ _NUMBER = struct.Struct("!q")
 _GOODBYE = -1
 _NONCE_BYTES = 32
 _SIOCGIFADDR = 0x8915
+_WHAT_TO_DO = "Nodes must be able to open TCP connections to one another: look for firewalls between them."
 
 
 @dataclass(frozen=True)
@@ -150,10 +151,11 @@ class Reception:
         self._names = names
         self._secret = secrets.token_bytes(32)
         self._server = socket.create_server(("", 0), backlog=len(names) + 8)
+        self._port: int = self._server.getsockname()[1]
         self._addresses = _own_addresses()
 
     def ticket(self, node: int) -> Ticket:
-        return Ticket(self._names[0], self._addresses, self._server.getsockname()[1], node, self._secret)
+        return Ticket(self._names[0], self._addresses, self._port, node, self._secret)
 
     def links(self, nodes: Sequence[int]) -> list[Link]:
         """Wait for these nodes to connect.  Raises `BackendError` with the names of those who don't."""
@@ -164,10 +166,9 @@ class Reception:
             self._server.settimeout(max(deadline - time.monotonic(), 0.01))
             try:
                 connection, _ = self._server.accept()
-                connection.settimeout(_CONNECT_TIMEOUT_S)
-                node = self._admit(connection)
             except OSError:
                 continue
+            node = self._admit(connection)
             if node in missing:
                 missing.remove(node)
                 links.append(_ready(connection, self._names[node]))
@@ -177,22 +178,23 @@ class Reception:
         if missing:
             raise BackendError(
                 f"No connection from {', '.join(self._names[node] for node in sorted(missing))} within "
-                f"{_START_TIMEOUT_S:.0f} s; tried {', '.join(self._addresses)} port {self.ticket(0).port}. "
-                "Nodes must be able to open TCP connections to one another."
+                f"{_START_TIMEOUT_S:.0f} s to any of {', '.join(self._addresses)}, port {self._port}. {_WHAT_TO_DO}"
             )
         return links
 
     def _admit(self, connection: socket.socket) -> int | None:
         """Who is there, if it is one of us."""
         nonce = secrets.token_bytes(_NONCE_BYTES)
-        connection.sendall(nonce)
-        answer = _read(connection, _NUMBER.size + _NONCE_BYTES + 32)
-        number, theirs = answer[: _NUMBER.size], answer[_NUMBER.size : -32]
-        if not hmac.compare_digest(answer[-32:], _sign(self._secret, b"worker", number + nonce)):
-            return None
-        connection.sendall(_sign(self._secret, b"coordinator", theirs))
-        node: int = _NUMBER.unpack(number)[0]
-        return node
+        connection.settimeout(_CONNECT_TIMEOUT_S)
+        with suppress(OSError):
+            connection.sendall(nonce)
+            answer = _read(connection, _NUMBER.size + _NONCE_BYTES + 32)
+            number, theirs = answer[: _NUMBER.size], answer[_NUMBER.size : -32]
+            if hmac.compare_digest(answer[-32:], _sign(self._secret, b"worker", number + nonce)):
+                connection.sendall(_sign(self._secret, b"coordinator", theirs))
+                node: int = _NUMBER.unpack(number)[0]
+                return node
+        return None
 
 
 def visit(ticket: Ticket) -> Link:
@@ -200,19 +202,25 @@ def visit(ticket: Ticket) -> Link:
     for address in ticket.addresses:
         try:
             connection = socket.create_connection((address, ticket.port), _CONNECT_TIMEOUT_S)
-            nonce = _read(connection, _NONCE_BYTES)
-            number, ours = _NUMBER.pack(ticket.node), secrets.token_bytes(_NONCE_BYTES)
-            connection.sendall(number + ours + _sign(ticket.secret, b"worker", number + nonce))
-            if hmac.compare_digest(_read(connection, 32), _sign(ticket.secret, b"coordinator", ours)):
-                return _ready(connection, ticket.name)
-            connection.close()
         except OSError:
             continue
-    tried = ", ".join(ticket.addresses)
+        if _introduce(connection, ticket):
+            return _ready(connection, ticket.name)
+        connection.close()
     raise BackendError(
-        f"Host {socket.gethostname()} can't reach {ticket.name} at any of {tried}, port {ticket.port}. "
-        "Nodes must be able to open TCP connections to one another."
+        f"Host {socket.gethostname()} can't reach {ticket.name} at any of {', '.join(ticket.addresses)}, "
+        f"port {ticket.port}. {_WHAT_TO_DO}"
     )
+
+
+def _introduce(connection: socket.socket, ticket: Ticket) -> bool:
+    """Say who we are; whether the coordinator is at the other end."""
+    with suppress(OSError):
+        nonce = _read(connection, _NONCE_BYTES)
+        number, ours = _NUMBER.pack(ticket.node), secrets.token_bytes(_NONCE_BYTES)
+        connection.sendall(number + ours + _sign(ticket.secret, b"worker", number + nonce))
+        return hmac.compare_digest(_read(connection, 32), _sign(ticket.secret, b"coordinator", ours))
+    return False
 
 
 def _ready(connection: socket.socket, name: str) -> Link:
