@@ -7,7 +7,7 @@ every pass; so a pass of one sample tells the layout, and no array is ever alloc
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, final
@@ -62,13 +62,22 @@ class Layout:
 
 
 def forward_backward(
-    model: Sequential, loss: Loss, x: Array, targets: Array, weight: float, run: Run
+    model: Sequential,
+    loss: Loss,
+    x: Array,
+    targets: Array,
+    weight: float,
+    run: Run,
+    left: Callable[[int], object] | None = None,
 ) -> tuple[float, int]:
-    """One pass forward and backward: leaves the gradients, returns the summed loss and the number of hits."""
+    """One pass forward and backward: leaves the gradients, returns the summed loss and the number of hits.
+
+    left: see `Sequential.backward`.
+    """
     outputs = model.forward(x, run)
     d_outputs = run.empty(outputs.shape, outputs.dtype)
     sums = loss.backward(outputs, targets, weight, d_outputs)
-    model.backward(d_outputs, run, wants_dx=False)
+    model.backward(d_outputs, run, wants_dx=False, left=left)
     return sums
 
 

@@ -1,4 +1,4 @@
-"""How the flat vector of parameters is cut into pieces, and which of them a worker sums and updates.
+"""How the flat vector of parameters is cut into pieces, and where their gradients come from.
 
 The pieces depend on the model alone, so that whatever is computed by pieces does not depend on the workers.
 P parameters.
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from math import ceil, prod
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from dist_relu.arrays import Array
 from dist_relu.collectives.gradients import ProductSource, SlotSource, Source
 from dist_relu.kernels.update import BLOCK
 from dist_relu.nn import Constant, Param, Sequential
-from dist_relu.partition import SummationTree, balance, bounds, stack_depth
+from dist_relu.partition import SummationTree, bounds, stack_depth
 from dist_relu.slots import Slots
 
 _SLOT_CHUNK = 16 * BLOCK
@@ -101,38 +101,55 @@ class Chunk:
         return len(self.param.shape) > 1
 
 
-def my_chunks(
-    model: Sequential,
-    layout: Layout,
-    pieces: Sequence[Piece],
-    arrays: Sequence[Array],
-    generations: Array,
-    slots: Slots,
-    shards: int,
-    rank: int,
-    workers: int,
-) -> list[Chunk]:
-    """The chunks of worker `rank`.  arrays: those of the arena.  generations: (2, 1 + states, P)."""
-    tree = SummationTree(shards)
-    carries, _ = tree.fold(tree.leaves(0, shards))
-    scratch = np.empty((stack_depth(carries), _largest_tile(pieces)), generations.dtype)
+@final
+class Sources:
+    """Where the gradient of a piece comes from, summed over some of the shards.
 
-    def source(piece: Piece) -> Source:
+    arrays: those of the arena.
+    """
+
+    def __init__(
+        self,
+        model: Sequential,
+        layout: Layout,
+        pieces: Sequence[Piece],
+        arrays: Sequence[Array],
+        slots: Slots,
+        shards: int,
+    ) -> None:
+        self._params = model.params
+        self._layout = layout
+        self._arrays = arrays
+        self._slots = slots
+        self._tree = tree = SummationTree(shards)
+        carries, _ = tree.fold(tree.leaves(0, shards))
+        self._scratch = np.empty((stack_depth(carries), _largest_tile(pieces)), model.dtype)
+
+    def source(self, piece: Piece, shards: range) -> Source:
+        """shards: one subtree of the summation tree, or all."""
         if piece.rows is None:
-            return SlotSource(slots.rows, piece.column, slots.carries)
-        num_inputs, num_units = model.params[piece.param].shape
-        x_buffer, dz_buffer = layout.products[piece.param]
-        x, dz = arrays[x_buffer].reshape(-1, num_inputs), arrays[dz_buffer].reshape(-1, num_units)
-        return ProductSource(x, dz, len(x) // len(arrays[0]), *piece.rows, carries, scratch)
+            return self._slots.source(piece.column, shards)
+        num_inputs, num_units = self._params[piece.param].shape
+        x_buffer, dz_buffer = self._layout.products[piece.param]
+        x = self._arrays[x_buffer].reshape(-1, num_inputs)
+        dz = self._arrays[dz_buffer].reshape(-1, num_units)
+        carries, _ = self._tree.fold(self._tree.leaves(shards.start, shards.stop))
+        return ProductSource(x, dz, len(x) // len(self._arrays[0]), *piece.rows, carries, self._scratch)
 
-    def chunk(number: int) -> Chunk:
-        piece = pieces[number]
-        views = [[row[piece.start : piece.stop] for row in generation] for generation in generations]
-        return Chunk(number, piece.param, model.params[piece.param], source(piece), views)
 
-    traffic_bytes = generations.itemsize * (len(slots.rows) + 2 * generations.shape[1])
-    costs = [_cost_s(piece, traffic_bytes, len(arrays[0])) for piece in pieces]
-    return [chunk(number) for number in balance(costs, workers)[rank]]
+def chunk_of(number: int, piece: Piece, model: Sequential, source: Source, generations: Array) -> Chunk:
+    """Piece `number` as a chunk.  generations: (2, 1 + states, P)."""
+    views = [[row[piece.start : piece.stop] for row in generation] for generation in generations]
+    return Chunk(number, piece.param, model.params[piece.param], source, views)
+
+
+def costs_of(pieces: Sequence[Piece], num_rows: int, num_vectors: int, batch_size: int, itemsize: int) -> list[float]:
+    """The seconds that each piece takes, roughly; only proportions matter.
+
+    num_rows: of slots.  num_vectors: of a generation.
+    """
+    traffic_bytes = itemsize * (num_rows + 2 * num_vectors)
+    return [_cost_s(piece, traffic_bytes, batch_size) for piece in pieces]
 
 
 def empty_chunks(num_vectors: int, dtype: np.dtype[Any]) -> tuple[list[Piece], list[Chunk]]:

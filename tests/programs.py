@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -18,6 +19,12 @@ TIMEOUT_S = 120.0
 
 def mpirun(ranks: int, *program: str) -> list[str]:
     return [mpirun_path(), "-n", str(ranks), *program]
+
+
+def mpirun_on_nodes(nodes: str, *program: str) -> list[str]:
+    """mpirun with ranks that count as those of several nodes: one letter for each rank, the name of its node."""
+    ranks = [[":", "-n", "1", "-env", "DIST_RELU_NODE", node, *program] for node in nodes]
+    return [mpirun_path(), *list(itertools.chain(*ranks))[1:]]
 
 
 def run(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.programs import ROOT, TRAIN, mpirun, run
+from tests.programs import ROOT, TRAIN, mpirun, mpirun_on_nodes, run
 
 PLACES = [("local", 1), ("local", 2), ("local", 3), ("local", 4), ("mpi", 1), ("mpi", 2), ("mpi", 3), ("mpi", 4)]
 
@@ -61,6 +61,25 @@ def test_another_seed_ends_with_other_bits(tmp_path: Path, serial_digest: str) -
 def test_the_conformance_suite_passes_under_mpirun(ranks: int) -> None:
     done = run(mpirun(ranks, sys.executable, str(ROOT / "tests" / "under_mpi.py")))
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("nodes", ["aabc", "abc", "abb"])
+def test_the_conformance_suite_passes_on_several_nodes(nodes: str) -> None:
+    done = run(mpirun_on_nodes(nodes, sys.executable, str(ROOT / "tests" / "under_mpi.py")))
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+
+
+@pytest.mark.parametrize(("model", "shards"), [("mlp:300,40", 7), ("mlp:1024,256", 4), ("cnn", 7), ("resnet:8", 8)])
+def test_several_nodes_end_with_the_bits_of_one_process(tmp_path: Path, model: str, shards: int) -> None:
+    options = ["--model", model, "--shards", str(shards), "--epochs", "1", "--clip-norm", "1", "--quiet"]
+    digests = []
+    for backend in ("serial", "mpi"):
+        path = tmp_path / f"{backend}.json"
+        train = [*TRAIN, *options, "--backend", backend, "--report", str(path)]
+        done = run(mpirun_on_nodes("abac", *train) if backend == "mpi" else train)
+        assert done.returncode == 0, done.stderr
+        digests.append(json.loads(path.read_text())["params_sha256"])
+    assert digests[0] == digests[1]
 
 
 @pytest.mark.parametrize("workers", [1, 4])
