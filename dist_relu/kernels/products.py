@@ -217,11 +217,14 @@ def add_multiplied(x: Array, w: Array, bias: Array, finish: int, z: Array) -> No
     product(x, False, 0, len(x), w, False, True, bias, finish, z)
 
 
+_NO_BIAS = {np.dtype(name): np.empty(0, name) for name in ("float32", "float64")}
+
+
 def multiply_by_transpose(x: Array, w: Array, z: Array) -> None:
     """z = x·wᵀ.  x: (N, K), w: (C, K), z: (N, C)."""
-    product(x, False, 0, len(x), w, True, False, x.reshape(-1), AS_IS, z)
+    product(x, False, 0, len(x), w, True, False, _NO_BIAS[x.dtype], AS_IS, z)
 
 
 def multiply_transposed(x: Array, start: int, stop: int, w: Array, z: Array) -> None:
     """z = x[:, start:stop]ᵀ·w.  x: (N, C), w: (N, K), z: (stop - start, K)."""
-    product(x, True, start, stop, w, False, False, w.reshape(-1), AS_IS, z)
+    product(x, True, start, stop, w, False, False, _NO_BIAS[x.dtype], AS_IS, z)
