@@ -11,6 +11,7 @@ from dist_relu.backends.local import LocalBackend
 from dist_relu.backends.mpi import MpiBackend, join
 from dist_relu.backends.ray import RayBackend
 from dist_relu.backends.serial import SerialBackend
+from dist_relu.errors import BackendError
 
 __all__ = ["BACKENDS", "Backend", "connect", "serve_if_rank"]
 
@@ -39,7 +40,7 @@ def connect(name: str, workers: int | None, threads_per_worker: int, address: st
     if address is None:
         return BACKENDS[name](num_workers, threads)
     if name != "ray":
-        raise ValueError(f'address={address!r} is that of a Ray cluster; with backend="{name}" there is none.')
+        raise BackendError(f'address={address!r} is that of a Ray cluster; with backend="{name}" there is none.')
     return RayBackend(num_workers, threads, address)
 
 

@@ -26,7 +26,7 @@ from dist_relu.backends.ray_cluster import Cluster, import_ray
 from dist_relu.collectives import barrier
 from dist_relu.collectives.memory import SharedArray
 from dist_relu.errors import BackendError, WorkerLost
-from dist_relu.machine import num_cores
+from dist_relu.machine import exit_code, how_it_ended, num_cores
 from dist_relu.worker import Call, Hello, Raised, Reply, Setup
 
 _log = logging.getLogger(__name__)
@@ -59,6 +59,7 @@ class RayBackend(Backend):
         self._group: Any = None
         self._actors: list[Any] = []
         self._hellos: list[Hello] = []
+        self._processes: dict[int, int] = {}  # descriptors of those workers that run on this node, by rank
         self._owing: dict[int, Any] = {}  # the streams of messages of the ranks that have not answered yet
         self._lost: BackendError | None = None
         self._closed = False
@@ -123,7 +124,12 @@ class RayBackend(Backend):
                 self._ray.kill(actor)
             if self._group is not None:
                 self._ray.util.remove_placement_group(self._group)
-            _wait_for_end(self._hellos)
+            deadline = time.monotonic() + _CLOSE_TIMEOUT_S
+            for process in self._processes.values():
+                select.select([process], [], [], max(deadline - time.monotonic(), 0))
+        for process in self._processes.values():
+            os.close(process)
+        self._processes.clear()
         self._actors.clear()
         self._owing.clear()
         self._cluster.leave()
@@ -172,13 +178,16 @@ class RayBackend(Backend):
             try:
                 theirs, host, hello = self._ray.get(introduction)
             except self._ray.exceptions.RayError as error:
-                raise BackendError(f"Worker {rank} did not start: {_one_line(error)}") from None
+                raise BackendError(f"Worker {rank} did not start: {_cause(error)}") from None
             if theirs != ours:
                 raise BackendError(_difference(host, ours, theirs))
             hellos.append(cloudpickle.loads(hello))
         if {hello.node for hello in hellos} != {Hello.here().node}:
             hosts = ", ".join(sorted({hello.host for hello in hellos}))
             raise BackendError(f"The workers run on {hosts}; this version needs them all on the coordinator's machine.")
+        for rank, hello in enumerate(hellos):
+            with suppress(ProcessLookupError):
+                self._processes[rank] = os.pidfd_open(hello.pid)
         setups = [Setup(rank, hellos, self._control.handle, self._threads_per_worker) for rank in range(len(hellos))]
         self._ray.get([actor.join.remote(setup) for actor, setup in zip(self._actors, setups, strict=True)])
         return hellos
@@ -226,7 +235,12 @@ class RayBackend(Backend):
 
     def _loss_of(self, rank: int, error: Exception) -> WorkerLost:
         peer = self._hellos[rank]
-        self._lost = WorkerLost(f"Worker {rank} (host {peer.host}, pid {peer.pid}) died. Ray says: {_one_line(error)}")
+        code = None
+        if process := self._processes.get(rank):
+            select.select([process], [], [], GRACE_AFTER_ERROR_S)
+            code = exit_code(process)
+        how = f"died. Ray says: {_cause(error)}" if code is None else how_it_ended(code) + "."
+        self._lost = WorkerLost(f"Worker {rank} (host {peer.host}, pid {peer.pid}) {how}")
         return self._lost
 
     def _check_connected(self) -> None:
@@ -243,21 +257,13 @@ def _difference(host: str, ours: Mapping[str, str], theirs: Mapping[str, str]) -
     )
 
 
-def _wait_for_end(hellos: Sequence[Hello]) -> None:
-    """Wait until those processes have ended that are on this node."""
-    here = Hello.here().node
-    deadline = time.monotonic() + _CLOSE_TIMEOUT_S
-    for pid in [hello.pid for hello in hellos if hello.node == here]:
-        with suppress(ProcessLookupError):
-            descriptor = os.pidfd_open(pid)
-            try:
-                select.select([descriptor], [], [], max(deadline - time.monotonic(), 0))
-            finally:
-                os.close(descriptor)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def _cause(error: Exception) -> str:
+    """What Ray knows, without what it tells of every death, on one line."""
+    text = str(error)
+    if isinstance(error, import_ray().exceptions.RayTaskError):
+        text = text.strip().splitlines()[-1]
+    _, _, detail = text.rpartition("Worker exit detail: ")
+    return " ".join(detail.partition("Some common causes include")[0].split())
 
 
 def _ignore(event: object) -> None:

@@ -10,9 +10,10 @@ import importlib
 import logging
 import os
 import secrets
-import shutil
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
 import warnings
@@ -20,23 +21,28 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, final
 
+from dist_relu.backends import undertaker
 from dist_relu.errors import BackendError
 
 _CONNECT_TIMEOUT_S = 5.0
 _LOOPBACK = "127.0.0.1"
+_FOLDER = "DIST_RELU_RAY_FOLDER"
+"""The variable by which the processes of a private cluster are known."""
 
 
 @final
 class Cluster:
     """A connection to a Ray cluster.
 
-    is_ours: we made the connection.  address: what the user called it by.  folder: of the files of a private cluster,
-    which was started here for this process alone.
+    is_ours: we made the connection.  address: what the user called it by.  undertaker: of a private cluster, which was
+    started here for this process alone.
     """
 
-    def __init__(self, is_ours: bool, address: str | None = None, folder: str | None = None) -> None:
+    def __init__(
+        self, is_ours: bool, address: str | None = None, undertaker: subprocess.Popen[bytes] | None = None
+    ) -> None:
         self._is_ours = is_ours
-        self._folder = folder
+        self._undertaker = undertaker
         self._session = _session()
         self._addresses = {address, self._session[0]}
         self._num_users = 0
@@ -65,7 +71,7 @@ class Cluster:
 
     @property
     def is_private(self) -> bool:
-        return self._folder is not None
+        return self._undertaker is not None
 
     @property
     def is_connected(self) -> bool:
@@ -78,10 +84,9 @@ class Cluster:
         if self._num_users:
             return
         if self._is_ours and self.is_connected:
-            import_ray().shutdown()
-            _forget_token()
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            _disconnect()
+        if self._undertaker is not None:
+            self._undertaker.communicate()
 
 
 _cluster: Cluster | None = None
@@ -116,13 +121,7 @@ def _connect(address: str | None, num_cpus: int) -> Cluster:
         if address == "auto":
             raise BackendError("There is no Ray cluster on this machine. Start one: ray start --head.")
     if address in (None, "local"):
-        folder = tempfile.mkdtemp(prefix="dist_relu_ray_", dir="/tmp")  # sockets need a short path
-        try:
-            _start(num_cpus, folder)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-        return Cluster(is_ours=True, address="local", folder=folder)
+        return Cluster(is_ours=True, address="local", undertaker=_start(num_cpus))
     assert address is not None
     if not _answers(address):
         raise BackendError(f"No Ray cluster answers at {address}. Start one there: ray start --head.")
@@ -157,7 +156,7 @@ def _init(where: str, **options: Any) -> Any:
             warnings.simplefilter("ignore", FutureWarning)  # Ray announces its plans to its users; ours can't act
             return ray.init(logging_level=logging.ERROR, **options)
     except Exception as error:
-        ray.shutdown()
+        _disconnect()
         raise BackendError(_explain(where, error)) from error
 
 
@@ -173,25 +172,37 @@ def _explain(where: str, error: Exception) -> str:
     return f"Can't join the Ray cluster at {where}. Ray says: {text}"
 
 
-def _start(num_cpus: int, folder: str) -> None:
+def _start(num_cpus: int) -> subprocess.Popen[bytes]:
     """Start a cluster that ends with this process, listens on the loopback address, and leaves nothing behind.
 
     Ray would take the address of a network interface instead, and write a token into ~/.ray that switches the
-    authentication of later clusters on.
+    authentication of later clusters on. Returns the process that clears up when its standard input closes.
     """
     from ray._private import ray_constants
 
-    variables = {} if _has_token() else {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    folder = tempfile.mkdtemp(prefix="dist_relu_ray_", dir="/tmp")  # sockets need a short path
+    cleaner = subprocess.Popen(
+        [sys.executable, "-I", "-S", undertaker.__file__, _FOLDER, folder],
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+    )
+    variables = {"RAY_USAGE_STATS_ENABLED": "0", _FOLDER: folder}
+    if not _has_token():
+        variables["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     may_leave_loopback = ray_constants.ENABLE_RAY_CLUSTER
-    ray_constants.ENABLE_RAY_CLUSTER = False
     try:
-        with _environment({"RAY_USAGE_STATS_ENABLED": "0", **variables}):
+        ray_constants.ENABLE_RAY_CLUSTER = False
+        with _environment(variables):
             context = _init("this machine", address="local", num_cpus=num_cpus, _temp_dir=folder)
+        if context.address_info["node_ip_address"] != _LOOPBACK:
+            _disconnect()
+            raise BackendError("This Ray can't be kept to the loopback address. Start a cluster: ray start --head.")
+    except BaseException:
+        cleaner.communicate()
+        raise
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = may_leave_loopback
-    if context.address_info["node_ip_address"] != _LOOPBACK:
-        import_ray().shutdown()
-        raise BackendError("This version of Ray can't be kept to the loopback address. Start Ray: ray start --head.")
+    return cleaner
 
 
 def _has_token() -> bool:
@@ -200,8 +211,9 @@ def _has_token() -> bool:
     return any(name in os.environ for name in names) or os.path.exists(os.path.expanduser("~/.ray/auth_token"))
 
 
-def _forget_token() -> None:
-    """Let Ray look again at the environment and the home folder when it next connects."""
+def _disconnect() -> None:
+    """End the connection, and let Ray look again at the environment and the home folder when it next connects."""
+    import_ray().shutdown()
     core: Any = importlib.import_module("ray._raylet")
     if hasattr(core, "AuthenticationTokenLoader"):  # since 2.52
         core.Config.initialize("")
