@@ -12,6 +12,7 @@ import platform
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, final
@@ -72,6 +73,10 @@ class DistReluWorker:
 
     def run(self, call: Any) -> Iterator[bytes]:
         """Run this worker's part of a call, in a thread, so that events can leave meanwhile; the reply comes last."""
+        import cloudpickle
+
+        with suppress(Exception):  # which the thread will meet again
+            cloudpickle.loads(call.work)  # imports the user's modules in the main thread, as some of them expect
         self._outbox: SimpleQueue[bytes | BaseException] = SimpleQueue()
         threading.Thread(target=self._work, args=[call], daemon=True).start()
         message = b""

@@ -26,8 +26,6 @@ from dist_relu.errors import BackendError
 
 _CONNECT_TIMEOUT_S = 5.0
 _LOOPBACK = "127.0.0.1"
-_FOLDER = "DIST_RELU_RAY_FOLDER"
-"""The variable by which the processes of a private cluster are known."""
 
 
 @final
@@ -182,11 +180,11 @@ def _start(num_cpus: int) -> subprocess.Popen[bytes]:
 
     folder = tempfile.mkdtemp(prefix="dist_relu_ray_", dir="/tmp")  # sockets need a short path
     cleaner = subprocess.Popen(
-        [sys.executable, "-I", "-S", undertaker.__file__, _FOLDER, folder],
+        [sys.executable, "-I", "-S", undertaker.__file__, folder],
         stdin=subprocess.PIPE,
         start_new_session=True,
     )
-    variables = {"RAY_USAGE_STATS_ENABLED": "0", _FOLDER: folder}
+    variables = {"RAY_USAGE_STATS_ENABLED": "0"}
     if not _has_token():
         variables["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     may_leave_loopback = ray_constants.ENABLE_RAY_CLUSTER
