@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.programs import ROOT, TRAIN, mpirun, run
+from tests.ray_clusters import environment, temporary_folder
 
 PLACES = [("local", 1), ("local", 2), ("local", 3), ("local", 4), ("mpi", 1), ("mpi", 2), ("mpi", 3), ("mpi", 4)]
 
@@ -36,6 +38,23 @@ def test_every_backend_ends_with_the_bits_of_one_process(
     tmp_path: Path, serial_digest: str, backend: str, workers: int
 ) -> None:
     assert report_of(tmp_path, backend, workers, "--seed", "1")["params_sha256"] == serial_digest
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_running_ray_cluster_ends_with_them_too(tmp_path: Path, serial_digest: str, workers: int) -> None:
+    assert report_of(tmp_path, "ray", workers, "--seed", "1")["params_sha256"] == serial_digest
+
+
+def test_a_ray_cluster_of_its_own_ends_with_them_too(
+    tmp_path: Path, serial_digest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with temporary_folder() as folder:
+        for name in [name for name in os.environ if name.startswith("RAY_")]:
+            monkeypatch.delenv(name)
+        for name, value in environment(folder).items():
+            monkeypatch.setenv(name, value)
+        assert report_of(tmp_path, "ray", 2, "--seed", "1")["params_sha256"] == serial_digest
 
 
 def test_another_seed_ends_with_other_bits(tmp_path: Path, serial_digest: str) -> None:

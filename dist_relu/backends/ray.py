@@ -21,7 +21,7 @@ import cloudpickle
 
 from dist_relu.backends import ray_actor
 from dist_relu.backends.base import GRACE_AFTER_ERROR_S, Backend, EventHandler, values
-from dist_relu.backends.ray_actor import REPLY, DistReluWorker, versions_here
+from dist_relu.backends.ray_actor import EVENT, REPLY, DistReluWorker, versions_here
 from dist_relu.backends.ray_cluster import Cluster, import_ray
 from dist_relu.collectives import barrier
 from dist_relu.collectives.memory import SharedArray
@@ -37,6 +37,9 @@ _QUIET_WAIT_S = 3.0
 _POLL_S = 0.5
 _START_TIMEOUT_S = 60.0
 _CLOSE_TIMEOUT_S = 5.0
+_OUTPUT_DELAY_S = 0.5
+"""How long the last lines that a worker has printed may be on their way to this process."""
+
 _TIME_TO_BE_MISSED_S = 5.0
 """How long Ray may take to notice the death of a worker whose peers have noticed it already."""
 
@@ -63,6 +66,7 @@ class RayBackend(Backend):
         self._owing: dict[int, Any] = {}  # the streams of messages of the ranks that have not answered yet
         self._lost: BackendError | None = None
         self._closed = False
+        self._output_until = 0.0
         self._asked = 0.0
         self._introductions: list[Any] = []
         try:
@@ -119,20 +123,27 @@ class RayBackend(Backend):
         if self._closed:
             return
         self._closed = True
-        if self._cluster.is_connected:  # otherwise they are gone already
-            for actor in self._actors:
-                self._ray.kill(actor)
-            if self._group is not None:
-                self._ray.util.remove_placement_group(self._group)
-            deadline = time.monotonic() + _CLOSE_TIMEOUT_S
+        try:
+            if self._cluster.is_connected:  # otherwise they are gone already
+                self._end_actors()
+        finally:
             for process in self._processes.values():
-                select.select([process], [], [], max(deadline - time.monotonic(), 0))
+                os.close(process)
+            self._processes.clear()
+            self._actors.clear()
+            self._owing.clear()
+            self._cluster.leave()
+
+    def _end_actors(self) -> None:
+        """End them, whatever they do, and give back what they had; those of this node are gone on return."""
+        time.sleep(max(self._output_until - time.monotonic(), 0))
+        for actor in self._actors:
+            self._ray.kill(actor)
+        if self._group is not None:
+            self._ray.util.remove_placement_group(self._group)
+        deadline = time.monotonic() + _CLOSE_TIMEOUT_S
         for process in self._processes.values():
-            os.close(process)
-        self._processes.clear()
-        self._actors.clear()
-        self._owing.clear()
-        self._cluster.leave()
+            _wait_for_end(process, deadline - time.monotonic())
 
     def _cpus(self) -> tuple[float, float]:
         """How many CPUs the cluster has, and how many of them are free."""
@@ -189,7 +200,10 @@ class RayBackend(Backend):
             with suppress(ProcessLookupError):
                 self._processes[rank] = os.pidfd_open(hello.pid)
         setups = [Setup(rank, hellos, self._control.handle, self._threads_per_worker) for rank in range(len(hellos))]
-        self._ray.get([actor.join.remote(setup) for actor, setup in zip(self._actors, setups, strict=True)])
+        try:
+            self._ray.get([actor.join.remote(setup) for actor, setup in zip(self._actors, setups, strict=True)])
+        except self._ray.exceptions.RayError as error:
+            raise BackendError(f"The workers can't share memory with this process: {_cause(error)}") from None
         return hellos
 
     def _wait_for_start(self) -> None:
@@ -207,7 +221,7 @@ class RayBackend(Backend):
                 is_told = True
                 total, free = self._cpus()
                 _log.warning(
-                    f"Waiting for {self._asked:g} CPUs: this Ray cluster has {total:g}, and {free:g} of them are free."
+                    f"Waiting for {self._asked:g} CPUs. This Ray cluster has {total:g}, of which free: {free:g}."
                 )
 
     def _not_started(self) -> list[int]:
@@ -226,18 +240,21 @@ class RayBackend(Backend):
                     message = self._ray.get(next(stream))
                 except self._ray.exceptions.RayError as error:
                     raise self._loss_of(rank, error) from None
-                content = memoryview(message)[1:]
-                if message[:1] == REPLY:
+                kind, content = message[:1], memoryview(message)[1:]
+                if kind == REPLY:
                     del self._owing[rank]
                     return {rank: cloudpickle.loads(content)}
-                on_event(cloudpickle.loads(content))
+                if kind == EVENT:
+                    on_event(cloudpickle.loads(content))
+                else:
+                    self._output_until = time.monotonic() + _OUTPUT_DELAY_S
         return {}
 
     def _loss_of(self, rank: int, error: Exception) -> WorkerLost:
         peer = self._hellos[rank]
         code = None
         if process := self._processes.get(rank):
-            select.select([process], [], [], GRACE_AFTER_ERROR_S)
+            _wait_for_end(process, GRACE_AFTER_ERROR_S)
             code = exit_code(process)
         how = f"died. Ray says: {_cause(error)}" if code is None else how_it_ended(code) + "."
         self._lost = WorkerLost(f"Worker {rank} (host {peer.host}, pid {peer.pid}) {how}")
@@ -255,6 +272,13 @@ def _difference(host: str, ours: Mapping[str, str], theirs: Mapping[str, str]) -
         f"The Ray node {host} has other versions than this program: {'; '.join(differences)}. "
         "Equal bits need equal versions: start Ray in the environment that this program runs in."
     )
+
+
+def _wait_for_end(process: int, timeout_s: float) -> None:
+    """Wait until the process behind a pidfd has ended, but not for longer than that."""
+    end = select.poll()
+    end.register(process, select.POLLIN)
+    end.poll(max(timeout_s, 0) * 1e3)
 
 
 def _cause(error: Exception) -> str:

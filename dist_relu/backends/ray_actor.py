@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import os
 import platform
 import sys
 import threading
@@ -17,8 +18,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, final
 
-EVENT, REPLY = b"E", b"R"
-"""The first byte of a worker's message; a pickle follows."""
+EVENT, REPLY, PRINTED = b"E", b"R", b"P"
+"""The first byte of a worker's message; a pickle follows, but for the news that the worker has printed something."""
 
 
 def versions_here() -> dict[str, str]:
@@ -88,7 +89,18 @@ class DistReluWorker:
             yield message
 
     def _work(self, call: Any) -> None:
+        before = _output_size()
         try:
-            self._outbox.put(REPLY + self._worker.run(call))
+            reply = REPLY + self._worker.run(call)
+            if _output_size() > before:
+                self._outbox.put(PRINTED)
+            self._outbox.put(reply)
         except BaseException as error:
             self._outbox.put(error)
+
+
+def _output_size() -> int:
+    """How much this process has printed; Ray sends it to files."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return os.fstat(1).st_size + os.fstat(2).st_size

@@ -26,6 +26,10 @@ from dist_relu.errors import BackendError
 
 _CONNECT_TIMEOUT_S = 5.0
 _LOOPBACK = "127.0.0.1"
+_NO_CLIENT = (
+    "Ray's client (ray://...) shares no memory with the workers. "
+    "Run this program on a node of the cluster, with address='HOST:PORT' or none."
+)
 
 
 @final
@@ -55,6 +59,8 @@ class Cluster:
         """
         global _cluster  # noqa: PLW0603 - Ray has one connection for each process
         ray = import_ray()
+        if ray.util.client.ray.is_connected():
+            raise BackendError(_NO_CLIENT)
         if not ray.is_initialized():
             _cluster = _connect(address or os.environ.get("RAY_ADDRESS") or None, num_cpus)
         elif _cluster is None or not _cluster.is_connected:
@@ -107,10 +113,7 @@ def _session() -> tuple[str, str]:
 
 def _connect(address: str | None, num_cpus: int) -> Cluster:
     if address is not None and "://" in address:
-        raise BackendError(
-            f"address={address!r} is for Ray's client, which shares no memory with the cluster. "
-            "Run this program on a node of the cluster, with address='HOST:PORT' or none."
-        )
+        raise BackendError(_NO_CLIENT)
     if address in (None, "auto"):
         found = _left_by_ray_start()
         if found is not None:
@@ -153,8 +156,10 @@ def _init(where: str, **options: Any) -> Any:
         with _terminate_as_before(), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # Ray announces its plans to its users; ours can't act
             return ray.init(logging_level=logging.ERROR, **options)
-    except Exception as error:
+    except BaseException as error:
         _disconnect()
+        if not isinstance(error, Exception):
+            raise
         raise BackendError(_explain(where, error)) from error
 
 
