@@ -300,13 +300,17 @@ def test_other_versions_on_a_node_are_named_before_any_work(ray_cluster: RayClus
     assert f"has other versions than this program: numpy 0.1 here, {np.__version__} there" in done.stderr
 
 
-def test_other_code_on_a_node_is_noticed(ray_cluster: RayCluster, tmp_path: Path) -> None:
+def test_other_code_counts_as_another_version(tmp_path: Path) -> None:
     shutil.copytree(PACKAGE, tmp_path / "dist_relu", ignore=shutil.ignore_patterns("__pycache__"))
     with (tmp_path / "dist_relu" / "errors.py").open("a") as file:
         file.write("# changed\n")
-    code = "import dist_relu as dr; dr.start(1, backend='ray').relu([1.0])"
-    done = python(code, {**ray_cluster.environment, "PYTHONPATH": str(tmp_path)})
-    assert re.search(rf"dist_relu {dr.__version__} \(code \w+\) here, {dr.__version__} \(code \w+\) there", done.stderr)
+    code = "from dist_relu.backends.ray_actor import versions_here; print(versions_here()['dist_relu'])"
+    here, there = (
+        subprocess.run(script(code), cwd=folder, capture_output=True, text=True, check=True).stdout
+        for folder in (PACKAGE.parent, tmp_path)
+    )
+    assert here != there
+    assert here.partition("(")[0] == there.partition("(")[0] == f"{dr.__version__} "
 
 
 def test_a_wrong_token_is_explained(ray_cluster: RayCluster) -> None:

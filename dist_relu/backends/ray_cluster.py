@@ -189,7 +189,7 @@ def _start(num_cpus: int) -> subprocess.Popen[bytes]:
         stdin=subprocess.PIPE,
         start_new_session=True,
     )
-    variables = {"RAY_USAGE_STATS_ENABLED": "0"}
+    variables = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}  # it need not yield to anybody
     if not _has_token():
         variables["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     may_leave_loopback = ray_constants.ENABLE_RAY_CLUSTER
