@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import final
 
+import numpy as np
+
 from dist_relu.arrays import Array
 from dist_relu.buckets import HEAD, Load, stages_of
 from dist_relu.chunks import Chunk, Piece, Sources, chunk_of
@@ -146,6 +148,7 @@ class _SumsOverNodes(Sums):
         ]
         self._shard_bounds: ShardBounds = ()
         self._next = 0  # stage
+        ordered_sum(sums[:1].reshape(1, 1), 0, np.zeros(1, np.int64), np.empty((1, 1), sums.dtype), sums[:0])  # load it
 
     @property
     def chunks(self) -> Sequence[Chunk]:
