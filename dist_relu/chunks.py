@@ -70,13 +70,13 @@ def cut(model: Sequential, layout: Layout, *, by_param: bool) -> list[Piece]:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A piece that one worker sums and updates.
+    """A piece, or several neighbours, that one worker sums and updates at a time.
 
-    number: among the pieces.  param: the one that it belongs to, or begins in.  generations: for both of them, the
-    pieces of the parameters, of each optimiser state, and of the average.
+    parts: the number of each piece, with its elements.  param: the one that the chunk belongs to, or begins in.
+    generations: for both of them, the chunk of the parameters, of each optimiser state, and of the average.
     """
 
-    number: int
+    parts: Sequence[tuple[int, slice]]
     param_number: int
     param: Param
     source: Source
@@ -137,10 +137,33 @@ class Sources:
         return ProductSource(x, dz, len(x) // len(self._arrays[0]), *piece.rows, carries, self._scratch)
 
 
-def chunk_of(number: int, piece: Piece, model: Sequential, source: Source, generations: Array) -> Chunk:
-    """Piece `number` as a chunk.  generations: (2, 1 + states, P)."""
+def joined(numbers: range, pieces: Sequence[Piece]) -> list[range]:
+    """Cut a worker's pieces into chunks: pieces of one weight are worth a single product, if they fit in the cache."""
+    chunks: list[range] = []
+    for number in numbers:
+        if chunks:
+            first, last, this = pieces[chunks[-1].start], pieces[chunks[-1].stop - 1], pieces[number]
+            same_weight = first.rows and this.rows and last.param == this.param
+            if same_weight and this.stop - first.start <= _TILE_SIZE:
+                chunks[-1] = range(chunks[-1].start, number + 1)
+                continue
+        chunks.append(range(number, number + 1))
+    return chunks
+
+
+def piece_of(numbers: range, pieces: Sequence[Piece]) -> Piece:
+    """Neighbours as one piece."""
+    first, last = pieces[numbers.start], pieces[numbers.stop - 1]
+    rows = (first.rows[0], last.rows[1]) if first.rows and last.rows else None
+    return Piece(first.param, first.start, last.stop, rows, first.column)
+
+
+def chunk_of(numbers: range, pieces: Sequence[Piece], model: Sequential, source: Source, generations: Array) -> Chunk:
+    """The pieces of these numbers as a chunk.  generations: (2, 1 + states, P)."""
+    piece = piece_of(numbers, pieces)
     views = [[row[piece.start : piece.stop] for row in generation] for generation in generations]
-    return Chunk(number, piece.param, model.params[piece.param], source, views)
+    parts = [(i, slice(pieces[i].start - piece.start, pieces[i].stop - piece.start)) for i in numbers]
+    return Chunk(parts, piece.param, model.params[piece.param], source, views)
 
 
 def costs_of(pieces: Sequence[Piece], num_rows: int, num_vectors: int, batch_size: int, itemsize: int) -> list[float]:
@@ -157,7 +180,7 @@ def empty_chunks(num_vectors: int, dtype: np.dtype[Any]) -> tuple[list[Piece], l
     params = [Param("", (0, 0), Constant(), 1, 1), Param("", (0,), Constant(), 1, 1, momentum=0.5)]
     nothing = [[np.empty(0, dtype)] * num_vectors] * 2
     source = SlotSource(np.empty((1, 0), dtype), 0, [0])
-    chunks = [Chunk(number, number, param, source, nothing) for number, param in enumerate(params)]
+    chunks = [Chunk([(i, slice(0))], i, param, source, nothing) for i, param in enumerate(params)]
     return [Piece(number, 0, 0) for number in range(len(params))], chunks
 
 
@@ -178,4 +201,6 @@ def _tiles(num_rows: int, num_cols: int) -> Sequence[tuple[int, int]]:
 
 
 def _largest_tile(pieces: Sequence[Piece]) -> int:
-    return max((piece.stop - piece.start for piece in pieces if piece.rows), default=0)
+    """Elements of the largest product that a chunk can be."""
+    products = [piece.stop - piece.start for piece in pieces if piece.rows]
+    return max([min(sum(products), _TILE_SIZE), *products])

@@ -46,7 +46,7 @@ def start(workers: int | None = None, *, backend: str = "auto", threads_per_work
     backend: "serial" (this process), "local" (processes of this machine), "mpi" (the ranks of this MPI job), or "auto":
     "mpi" under mpirun, otherwise "local". Under mpirun this returns on rank 0 only; the other ranks work until rank
     0's script ends, and end with it.
-    threads_per_worker: for BLAS.
+    threads_per_worker: for BLAS in functions of your own (`Coordinator.run`); layers compute on one thread.
 
     Raises ValueError for arguments that make no sense, `BackendError` when the workers can't be started.
     """

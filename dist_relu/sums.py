@@ -16,7 +16,7 @@ import numpy as np
 
 from dist_relu.arrays import Array
 from dist_relu.buckets import HEAD, Load, stages_of
-from dist_relu.chunks import Chunk, Piece, Sources, chunk_of
+from dist_relu.chunks import Chunk, Piece, Sources, chunk_of, joined, piece_of
 from dist_relu.collectives.barrier import Barrier
 from dist_relu.collectives.exchange import Exchange
 from dist_relu.collectives.gradients import SlotSource, Source
@@ -88,9 +88,13 @@ class _SumsOfNode(Sums):
         everything = range(parts.shards)
         self._chunks = [
             chunk_of(
-                i, parts.pieces[i], parts.model, parts.sources.source(parts.pieces[i], everything), parts.generations
+                numbers,
+                parts.pieces,
+                parts.model,
+                parts.sources.source(piece_of(numbers, parts.pieces), everything),
+                parts.generations,
             )
-            for i in balance(parts.costs, world.size)[world.rank]
+            for numbers in joined(balance(parts.costs, world.size)[world.rank], parts.pieces)
         ]
         self._slots = parts.slots
         self._barrier = world.node.barrier
@@ -142,9 +146,11 @@ class _SumsOverNodes(Sums):
         self._terms = {load.bucket.number: _terms(load, parts, own_shards) for load in mine}
         self._mine = [[load.bucket for load in stage.loads if load in mine] for stage in self._stages]
         self._chunks = [
-            chunk_of(i, parts.pieces[i], parts.model, _finished(sums, parts.pieces[i]), parts.generations)
+            chunk_of(
+                numbers, parts.pieces, parts.model, _finished(sums, parts.pieces[numbers.start]), parts.generations
+            )
             for load in mine
-            for i in load.pieces
+            for numbers in joined(load.pieces, parts.pieces)
         ]
         self._shard_bounds: ShardBounds = ()
         self._next = 0  # stage
@@ -209,7 +215,8 @@ def _terms(load: Load, parts: Parts, shards_of_row: Sequence[range]) -> list[_Te
 
         if load.bucket.start < HEAD:
             add(parts.slots.source(parts.slots.rows.shape[1] - TAIL, shards), HEAD - TAIL, HEAD)
-        for piece in parts.pieces[load.pieces.start : load.pieces.stop]:
+        for numbers in joined(load.pieces, parts.pieces):
+            piece = piece_of(numbers, parts.pieces)
             add(parts.sources.source(piece, shards), HEAD + piece.start, HEAD + piece.stop)
     return terms
 

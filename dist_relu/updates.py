@@ -238,7 +238,8 @@ class _Squares:
         self._lanes = np.empty(BLOCK)
 
     def measure(self, what: int, chunk: Chunk, x: Array) -> None:
-        self._squares[chunk.number, what] = kernels.sum_of_squares(x, self._lanes)
+        for number, elements in chunk.parts:
+            self._squares[number, what] = kernels.sum_of_squares(x[elements], self._lanes)
 
     def norm(self, what: int) -> float:
         """Of the whole vector.  All pieces must have been measured, and all workers met."""

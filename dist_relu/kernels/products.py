@@ -172,7 +172,8 @@ def product(
     lanes, columns, depth = lanes_of(x), z.shape[1], x.shape[0] if transposes_x else x.shape[1]
     x_row, x_term = (1, x.shape[1]) if transposes_x else (x.shape[1], 1)
     x_flat, z_flat, runs, zero, width = x.reshape(-1), z.reshape(-1), np.zeros(1, np.int64), variable(0), 2 * lanes
-    panel, edge, offset = aligned(min(depth, DEPTH) * width, x), aligned(FEW_ROWS * width, x), aligned(width, x)
+    scratch = aligned((min(depth, DEPTH) + FEW_ROWS + 1) * width, x)
+    offset, edge, panel = scratch[:width], scratch[width : (FEW_ROWS + 1) * width], scratch[(FEW_ROWS + 1) * width :]
     if depth == 0 and not adds:
         z[:] = 0
     for first in range(0, depth, DEPTH):
@@ -216,11 +217,14 @@ def add_multiplied(x: Array, w: Array, bias: Array, finish: int, z: Array) -> No
     product(x, False, 0, len(x), w, False, True, bias, finish, z)
 
 
+_NO_BIAS = {np.dtype(name): np.empty(0, name) for name in ("float32", "float64")}
+
+
 def multiply_by_transpose(x: Array, w: Array, z: Array) -> None:
     """z = x·wᵀ.  x: (N, K), w: (C, K), z: (N, C)."""
-    product(x, False, 0, len(x), w, True, False, x.reshape(-1), AS_IS, z)
+    product(x, False, 0, len(x), w, True, False, _NO_BIAS[x.dtype], AS_IS, z)
 
 
 def multiply_transposed(x: Array, start: int, stop: int, w: Array, z: Array) -> None:
     """z = x[:, start:stop]ᵀ·w.  x: (N, C), w: (N, K), z: (stop - start, K)."""
-    product(x, True, start, stop, w, False, False, w.reshape(-1), AS_IS, z)
+    product(x, True, start, stop, w, False, False, _NO_BIAS[x.dtype], AS_IS, z)
