@@ -39,6 +39,8 @@ class MpiBackend(Backend):
 
     def __init__(self, workers: int | None, threads_per_worker: int) -> None:
         self._job = job = join()
+        if job.is_lost:
+            raise WorkerLost("A node of this MPI job was lost, and with it the job. Start it again.")
         num_workers = job.size if workers is None else workers
         if num_workers > job.size:
             raise BackendError(

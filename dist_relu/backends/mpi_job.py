@@ -195,6 +195,13 @@ class _Channels:
         """For the workers of a group, if they need one.  Collective over them."""
         if not group.has_channel:
             return None
+        from mpi4py import MPI
+
+        if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
+            raise BackendError(
+                "Several nodes need an MPI library that several threads may call at once (MPI_THREAD_MULTIPLE), "
+                f"which this one does not allow: {MPI.Get_library_version().splitlines()[0]}."
+            )
         if group.ranks not in self._made:
             ranks = self._comm.Get_group().Incl(group.ranks)
             self._made[group.ranks] = MpiChannel(self._comm.Create_group(ranks, _GROUP_TAG))
