@@ -45,32 +45,37 @@ def temporary_folder() -> Iterator[str]:
 
 
 @contextmanager
-def ray_start(num_cpus: int, **variables: str) -> Iterator[RayCluster]:
-    """A cluster as `ray start --head` leaves it, until the end of the block."""
+def ray_start(*num_cpus: int, **variables: str) -> Iterator[RayCluster]:
+    """A cluster as `ray start --head` leaves it, until the end of the block.
+
+    num_cpus: of each node. The second and further ones are on this machine too, but count as machines of their own.
+    """
     with temporary_folder() as folder:
         own = (
             environment(
                 folder,
                 RAY_AUTH_MODE="token",
                 RAY_AUTH_TOKEN=secrets.token_hex(32),
-                RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0",  # by this Ray stays on the loopback address
+                RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="01"[len(num_cpus) > 1],  # by 0 Ray stays on the loopback address
             )
             | variables
         )
-        start = [RAY, "start", "--head", "--node-ip-address=127.0.0.1", "--port=0", f"--num-cpus={num_cpus}"]
         try:
-            done = subprocess.run(
-                [*start, "--include-dashboard=false"],
-                env=own,
-                capture_output=True,
-                text=True,
-                timeout=TIMEOUT_S,
-                check=False,
-            )
-            assert done.returncode == 0, done.stdout + done.stderr
-            yield RayCluster((Path(folder) / "ray" / "ray_current_cluster").read_text(), own)
+            head = ["--head", "--port=0", "--include-dashboard=false", "--node-ip-address=127.0.0.1"]
+            _start([*head, f"--num-cpus={num_cpus[0]}"], own)
+            address = (Path(folder) / "ray" / "ray_current_cluster").read_text()
+            for number, cpus in enumerate(num_cpus[1:], start=2):
+                node = [f"--address={address}", f"--node-ip-address=127.0.0.{number}", f"--num-cpus={cpus}"]
+                _start(node, own | {"DIST_RELU_NODE": f"node {number}"})
+            yield RayCluster(address, own)
         finally:
             while pids := processes_of(folder):
                 for pid in pids:
                     with suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
+
+
+def _start(options: list[str], variables: dict[str, str]) -> None:
+    command = [RAY, "start", *options]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

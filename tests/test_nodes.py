@@ -19,6 +19,7 @@ from dist_relu.backends.watch import Reception, Ticket, Watch, visit
 from dist_relu.buckets import HEAD, stages_of
 from dist_relu.chunks import costs_of
 from dist_relu.collectives.barrier import abort, control_shape
+from dist_relu.collectives.doors import Place
 from dist_relu.collectives.memory import SharedArray
 from dist_relu.replicas import Replicas
 from dist_relu.slots import TAIL
@@ -174,7 +175,7 @@ def test_who_does_not_know_the_secret_is_nobody(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(watch, "_START_TIMEOUT_S", 1.0)
     reception = Reception(["Host a (rank 0)", "Host b (rank 1)"])
     ticket = reception.ticket(1)
-    wrong = Ticket(ticket.name, ["127.0.0.1"], ticket.port, 1, b"guessed")
+    wrong = Ticket(ticket.name, Place(["127.0.0.1"], ticket.place.port), 1, b"guessed")
 
     def come() -> None:
         with pytest.raises(dr.BackendError, match=r"can't reach Host a \(rank 0\) at any of 127\.0\.0\.1, port"):

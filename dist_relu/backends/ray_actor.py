@@ -10,6 +10,7 @@ import hashlib
 import importlib
 import os
 import platform
+import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -47,6 +48,8 @@ class DistReluWorker:
     def __init__(self, rank: int) -> None:
         self._rank = rank
         self._worker: Any = None
+        self._channel: Any = None
+        self._node_pids: Sequence[int] = ()
 
     def __repr__(self) -> str:
         """Ray puts it in front of every line that this process prints."""
@@ -57,20 +60,51 @@ class DistReluWorker:
         sys.path += [path for path in paths if path not in sys.path]
         versions = versions_here()
         try:
-            from dist_relu.worker import Hello
+            from dist_relu.backends.base import hello_here
         except ImportError:
             return versions, platform.node(), b""
         import cloudpickle
 
-        return versions, platform.node(), cloudpickle.dumps(Hello.here())
+        return versions, platform.node(), cloudpickle.dumps(hello_here())
 
-    def join(self, setup: Any) -> None:
-        """Become the worker that `setup` says."""
+    def open_door(self, secret: bytes) -> Any:
+        """Listen for workers of other nodes, on Ray's own address only; returns the place."""
+        import ray
+
+        from dist_relu.collectives.doors import Door
+
+        address = ray.util.get_node_ip_address()
+        self._door = Door(secret, [address], on=address)
+        return self._door.place
+
+    def connect(self, wish: tuple[Sequence[range], Sequence[Any], bytes]) -> None:
+        """Get connections to the workers of other nodes: (ranks of each node, places by rank, secret).  Collective."""
+        from dist_relu.collectives.tcp_channel import connect
+
+        nodes, places, secret = wish
+        self._channel = connect(self._rank, nodes, self._door, places, secret)
+
+    def join(self, setup: Any) -> Any:
+        """Become the worker that `setup` says; returns the control memory that it uses."""
         import cloudpickle
 
-        from dist_relu.worker import Worker
+        from dist_relu.worker import Worker, nodes_of
 
-        self._worker = Worker(setup, lambda event: self._outbox.put(EVENT + cloudpickle.dumps(event)))
+        def report(event: Any) -> None:
+            self._outbox.put(EVENT + cloudpickle.dumps(event))
+
+        self._worker = Worker(setup, report, self._channel)
+        (self._node_pids,) = (
+            [setup.peers[rank].pid for rank in ranks] for ranks in nodes_of(setup.peers) if setup.rank in ranks
+        )
+        return self._worker.control
+
+    def watch(self, ticket: Any) -> None:
+        """Keep in touch with the coordinator, who is on another node, for all workers of this one."""
+        from dist_relu.backends.watch import Watch, visit
+        from dist_relu.collectives.memory import attach
+
+        self._watch = Watch([visit(ticket)], attach(self._worker.control), self._on_loss)
 
     def run(self, call: Any) -> Iterator[bytes]:
         """Run this worker's part of a call, in a thread, so that events can leave meanwhile; the reply comes last."""
@@ -87,6 +121,14 @@ class DistReluWorker:
                 raise content  # it was meant for the process
             message = content
             yield message
+
+    def _on_loss(self, what: str) -> None:
+        """Called by the watch: end all workers of this node, for Ray may take a minute to miss them."""
+        for pid in self._node_pids:
+            if pid != os.getpid():
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        os._exit(1)
 
     def _work(self, call: Any) -> None:
         before = _output_size()
