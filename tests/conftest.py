@@ -26,25 +26,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--under-mpi", action="store_true", help="Run on the ranks of this MPI job, and only there.")
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "coordinator" in metafunc.fixturenames:
-        places = [("serial", 1), ("local", 1), ("local", 2), ("local", 3), ("local", 4)]
-        places += [("ray", 1), ("ray", 2), ("ray", 4)]
-        if metafunc.config.getoption("--under-mpi"):
-            places = [("mpi", 0)]
-        ids = [f"{backend}-{workers or 'all'}" for backend, workers in places]
-        metafunc.parametrize("coordinator", places, ids=ids, indirect=True, scope="session")
-
-
-@pytest.fixture(scope="session")
-def coordinator(request: pytest.FixtureRequest) -> Iterator[dr.Coordinator]:
-    """Workers of every kind: a test that takes it runs on each backend with one worker and with several."""
-    backend, workers = request.param
-    address = request.getfixturevalue("ray_cluster").address if backend == "ray" else None
-    with dr.start(workers or None, backend=backend, address=address) as started:
-        yield started
-
-
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[RayCluster]:
     """A cluster with 4 CPUs, which this process finds as any other program of the tests does."""
