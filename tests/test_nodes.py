@@ -160,6 +160,22 @@ def test_a_node_that_says_nothing_any_more_is_named(monkeypatch: pytest.MonkeyPa
     theirs.close()
 
 
+def test_who_hears_of_nobody_may_be_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "_SILENCE_S", 0.3)
+    losses = Losses()
+    pairs = [socket.socketpair() for _ in range(2)]
+    links = [watch.Link(ours, name) for (ours, _), name in zip(pairs, ["Host b", "Host c"], strict=True)]
+    for link in links:
+        link.socket.setblocking(False)
+    one = Watch(links, SharedArray(control_shape(1), np.int64).array, losses)
+    wait_until(lambda: bool(losses.seen))
+    here = socket.gethostname()
+    assert losses.seen == [f"Host b and Host c have not been heard of for 0 s; host {here} may be cut off"]
+    one.close()
+    for _, theirs in pairs:
+        theirs.close()
+
+
 def test_a_node_whose_connection_ends_is_named() -> None:
     losses = Losses()
     ours, theirs = socket.socketpair()

@@ -100,9 +100,8 @@ class Watch:
                 if given_up > self._told or now - spoken_s > _PERIOD_S:
                     self._told, spoken_s = given_up, now
                     self._tell(links.values(), given_up)
-                for link in links.values():
-                    if now - link.heard_s > _SILENCE_S:
-                        raise _LostError(f"{link.name} has not been heard of for {_SILENCE_S:.0f} s")
+                if any(now - link.heard_s > _SILENCE_S for link in links.values()):
+                    raise _LostError(_silence(list(links.values()), now))
         except _LostError as loss:
             self._on_loss(str(loss))
         finally:
@@ -135,6 +134,15 @@ class Watch:
         for link in links:
             with suppress(OSError):  # it will show as silence
                 link.socket.send(_NUMBER.pack(number))
+
+
+def _silence(links: Sequence[Link], now: float) -> str:
+    """Who is not heard of.  If nobody is, of several, they are hardly all to blame."""
+    silent = [link.name for link in links if now - link.heard_s > _SILENCE_S - 2 * _PERIOD_S]
+    if len(silent) == len(links) > 1:
+        names = f"{', '.join(silent[:-1])} and {silent[-1]}"
+        return f"{names} have not been heard of for {_SILENCE_S:.0f} s; host {socket.gethostname()} may be cut off"
+    return f"{silent[0]} has not been heard of for {_SILENCE_S:.0f} s"
 
 
 class _LostError(Exception):
