@@ -15,6 +15,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         places += [("ray", 1), ("ray", 2), ("ray", 4)]
         if metafunc.config.getoption("--under-mpi"):
             places = [("mpi", 0)]
+        if metafunc.config.getoption("--on-ray"):
+            places = [("ray", 0)]
         ids = [f"{backend}-{workers or 'all'}" for backend, workers in places]
         metafunc.parametrize("coordinator", places, ids=ids, indirect=True, scope="package")
 
@@ -23,6 +25,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def coordinator(request: pytest.FixtureRequest) -> Iterator[dr.Coordinator]:
     """Workers of every kind, which are there for all these tests, and gone before others run."""
     backend, workers = request.param
-    address = request.getfixturevalue("ray_cluster").address if backend == "ray" else None
+    address = request.getfixturevalue("ray_cluster").address if backend == "ray" and workers else None
     with dr.start(workers or None, backend=backend, address=address) as started:
         yield started
