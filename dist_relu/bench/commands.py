@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -38,20 +39,26 @@ def allreduce(path: Path | None) -> None:
 
 
 @bench.command()
+@click.option("--backend", type=click.Choice(["mpi", "ray"]), default="mpi", show_default=True)
 @json_option
-def exchange(path: Path | None) -> None:
-    """The sum over several nodes beside MPI_Allreduce, 4 kB to 40 MB: mpirun ... dist-relu bench exchange."""
+def exchange(backend: str, path: Path | None) -> None:
+    """The sum over several nodes, 4 kB to 40 MB, beside what MPI or Ray have: mpirun ... dist-relu bench exchange."""
     from dist_relu.bench import exchange as benchmark
+    from dist_relu.bench.exchange_ray import ray_peers
 
-    with start(backend="mpi") as coordinator:
+    with ExitStack() as stack:
+        coordinator = stack.enter_context(start(backend=backend))
         if coordinator.nodes < 2:
-            raise click.UsageError("bench exchange is for an MPI job on several nodes; this one runs on one.")
-        timings = benchmark.run(coordinator)
-    table = Table("nodes", "ranks", "size", "dist_relu ms", "MPI_Allreduce ms", "MPI/ours")
-    table.title = f"Sum over nodes; MPI_Allreduce by algorithm {benchmark.mpi_algorithm()}"
+            raise click.UsageError("bench exchange is for workers on several nodes; these run on one.")
+        peers = stack.enter_context(ray_peers(coordinator)) if backend == "ray" else benchmark.mpi_peers(coordinator)
+        timings = benchmark.run(coordinator, peers)
+    table = Table("nodes", "workers", "size", "dist_relu ms", title="Sum over nodes, median")
+    for name in timings[0].peers_ms:
+        table.add_column(f"{name} ms")
+        table.add_column("/ours")
     for t in timings:
-        size, ratio = f"{t.size_bytes / 1e3:,.0f} kB", f"{t.mpi_ms / t.ours_ms:.1f}"
-        table.add_row(str(t.nodes), str(t.ranks), size, f"{t.ours_ms:.2f}", f"{t.mpi_ms:.2f}", ratio)
+        columns = [text for ms in t.peers_ms.values() for text in (f"{ms:.2f}", f"{ms / t.ours_ms:.1f}")]
+        table.add_row(str(t.nodes), str(t.workers), f"{t.size_bytes / 1e3:,.0f} kB", f"{t.ours_ms:.2f}", *columns)
     _show(table, [asdict(timing) for timing in timings], path)
 
 

@@ -1,8 +1,9 @@
-"""The sum over the workers of several nodes beside MPI_Allreduce, in the same processes and by turns."""
+"""The sum over the workers of several nodes beside what else there is to do it with, by turns."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import perf_counter
 from typing import final
@@ -22,16 +23,19 @@ ROUNDS = 3
 SIZES_BYTES = [4_000, 40_000, 400_000, 4_000_000, 40_000_000]
 _BUCKET_BYTES = 256 * 1024
 
+Peer = Callable[[int, int], list[float]]
+"""(size_bytes, repeats): the seconds of so many sums of float32 over all workers, which it checks."""
+
 
 @dataclass(frozen=True)
 class Timing:
-    """Median times of a sum of `size_bytes` of float32 over all ranks."""
+    """Median times of a sum of `size_bytes` of float32 over all workers; those of others by name."""
 
     nodes: int
-    ranks: int
+    workers: int
     size_bytes: int
     ours_ms: float
-    mpi_ms: float
+    peers_ms: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -40,51 +44,75 @@ class Request:
 
     slots: Handles
     sums: Handles
-    repeats: int  # in each round
+    repeats: int
 
 
-def mpi_algorithm() -> str:
-    """What MPICH was told to do in its MPI_Allreduce."""
-    return os.environ.get("MPIR_CVAR_ALLREDUCE_INTRA_ALGORITHM", "auto")
+def mpi_peers(coordinator: Coordinator) -> dict[str, Peer]:
+    """MPI_Allreduce, for the ranks of this MPI job."""
+    algorithm = os.environ.get("MPIR_CVAR_ALLREDUCE_INTRA_ALGORITHM", "auto")  # as MPICH was told
+
+    def all_reduce(size_bytes: int, repeats: int) -> list[float]:
+        return _slowest(coordinator.run(time_mpi, (size_bytes, repeats)))
+
+    return {f"MPI_Allreduce ({algorithm})": all_reduce}
 
 
-def run(coordinator: Coordinator) -> list[Timing]:
-    """Time all sizes on the ranks of this MPI job, which must run on several nodes."""
+def run(coordinator: Coordinator, peers: Mapping[str, Peer]) -> list[Timing]:
+    """Time all sizes; the workers must run on several nodes."""
     timings = []
     for size_bytes in SIZES_BYTES:
         slots = coordinator.replicas.zeros((coordinator.workers, size_bytes // 4), np.float32)
         sums = coordinator.replicas.zeros((size_bytes // 4,), np.float32)
         repeats = int(np.clip(2e7 / size_bytes, 3, 100))
-        replies = coordinator.run(time_sums, Request(slots.handles, sums.handles, repeats))
-        # A repetition takes as long as its slowest rank.
-        ours_ms, mpi_ms = np.median(np.max(replies, axis=0), axis=1) * 1e3
-        timings.append(Timing(coordinator.nodes, coordinator.workers, size_bytes, float(ours_ms), float(mpi_ms)))
+        request = Request(slots.handles, sums.handles, repeats)
+        ours_s: list[float] = []
+        peers_s: dict[str, list[float]] = {name: [] for name in peers}
+        for _ in range(ROUNDS):
+            ours_s += _slowest(coordinator.run(time_ours, request))
+            for name, peer in peers.items():
+                peers_s[name] += peer(size_bytes, repeats)
+        peers_ms = {name: float(np.median(seconds)) * 1e3 for name, seconds in peers_s.items()}
+        ours_ms = float(np.median(ours_s)) * 1e3
+        timings.append(Timing(coordinator.nodes, coordinator.workers, size_bytes, ours_ms, peers_ms))
     return timings
 
 
-def time_sums(world: World, request: Request) -> tuple[list[float], list[float]]:
-    """Seconds of each repetition, ours and MPI's.  Collective; both sums are checked."""
-    from mpi4py import MPI
-
+def time_ours(world: World, request: Request) -> list[float]:
+    """Seconds of each repetition.  Collective."""
     slots, sums = world.node.attach(request.slots), world.node.attach(request.sums)
     slots[world.rank] = world.rank + 1
-    mine, theirs = slots[world.rank].copy(), np.empty_like(sums)
+    add = _Sum(world, slots, sums)
+    seconds = time_sums(add, world.barrier.wait, request.repeats)
+    assert (sums == world.size * (world.size + 1) / 2).all()
+    return seconds
+
+
+def time_mpi(world: World, request: tuple[int, int]) -> list[float]:
+    """Seconds of each repetition.  request: bytes, repetitions.  Collective."""
+    from mpi4py import MPI
+
+    size_bytes, repeats = request
     comm = MPI.COMM_WORLD
-    ours = _Sum(world, slots, sums)
-    ours_s, mpi_s = [], []
-    for _ in range(ROUNDS):
-        for _ in range(request.repeats):
-            comm.Barrier()
-            begin = perf_counter()
-            ours()
-            ours_s.append(perf_counter() - begin)
-        for _ in range(request.repeats):
-            comm.Barrier()
-            begin = perf_counter()
-            comm.Allreduce(mine, theirs)
-            mpi_s.append(perf_counter() - begin)
-    assert (sums == theirs).all()
-    return ours_s, mpi_s
+    mine, total = np.full(size_bytes // 4, world.rank + 1, np.float32), np.empty(size_bytes // 4, np.float32)
+    seconds = time_sums(lambda: comm.Allreduce(mine, total), comm.Barrier, repeats)
+    assert (total == world.size * (world.size + 1) / 2).all()
+    return seconds
+
+
+def time_sums(add: Callable[[], object], meet: Callable[[], object], repeats: int) -> list[float]:
+    """Seconds of each repetition after a first one, with a meeting before each."""
+    seconds = []
+    for _ in range(1 + repeats):
+        meet()
+        begin = perf_counter()
+        add()
+        seconds.append(perf_counter() - begin)
+    return seconds[1:]
+
+
+def _slowest(replies: list[list[float]]) -> list[float]:
+    """A repetition takes as long as its slowest worker."""
+    return [max(seconds) for seconds in zip(*replies, strict=True)]
 
 
 @final
