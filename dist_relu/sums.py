@@ -18,7 +18,7 @@ from dist_relu.arrays import Array
 from dist_relu.buckets import HEAD, Load, stages_of
 from dist_relu.chunks import Chunk, Piece, Sources, chunk_of, joined, piece_of
 from dist_relu.collectives.barrier import Barrier
-from dist_relu.collectives.exchange import Exchange
+from dist_relu.collectives.exchange import Exchange, OrderedSum
 from dist_relu.collectives.gradients import SlotSource, Source
 from dist_relu.kernels.update import ordered_sum
 from dist_relu.nn import Sequential
@@ -139,8 +139,9 @@ class _SumsOverNodes(Sums):
         ]
         carries, _ = tree.fold([node for nodes in subtrees for node in nodes])
         buckets = [load.bucket for load in mine]
+        add = OrderedSum(carries, sums.dtype)
         self._exchange = Exchange(
-            world.courier, world.node.number, buckets, [len(nodes) for nodes in subtrees], carries, sums
+            world.courier, world.node.number, buckets, [len(nodes) for nodes in subtrees], add, sums
         )
         own_shards = [tree.shards_of(node) for node in subtrees[world.node.number]]
         self._terms = {load.bucket.number: _terms(load, parts, own_shards) for load in mine}

@@ -11,7 +11,7 @@ from typing import final
 import numpy as np
 
 from dist_relu.arrays import Array
-from dist_relu.collectives.exchange import Bucket, Exchange
+from dist_relu.collectives.exchange import Bucket, Exchange, OrderedSum
 from dist_relu.collectives.gradients import SlotSource
 from dist_relu.collectives.memory import Handles
 from dist_relu.coordinator import Coordinator
@@ -131,7 +131,9 @@ class _Sum:
         carries, _ = tree.fold([node for _, nodes in folds for node in nodes])
         self._mine = [bucket for bucket in buckets if world.rank in bucket.ranks]
         num_rows = [len(nodes) for _, nodes in folds]
-        self._exchange = Exchange(world.courier, world.node.number, self._mine, num_rows, carries, sums)
+        self._exchange = Exchange(
+            world.courier, world.node.number, self._mine, num_rows, OrderedSum(carries, sums.dtype), sums
+        )
         self._sources = []
         for bucket in self._mine:
             for node in folds[world.node.number][1]:

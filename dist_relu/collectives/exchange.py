@@ -10,13 +10,14 @@ summed alone; normally it is one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, pairwise
 from typing import final
 
 import numpy as np
+import numpy.typing as npt
 
 from dist_relu.arrays import Array, aligned_empty
 from dist_relu.collectives.channel import MAX_TAG, Courier
@@ -38,12 +39,28 @@ class Bucket:
     ranks: Sequence[int]
 
 
+Add = Callable[[Array, Array], object]
+"""(rows, total): total = all `rows` together, in an order that they alone decide."""
+
+
+@final
+class OrderedSum:
+    """Adds rows along the summation tree.  carries: one number for each row."""
+
+    def __init__(self, carries: Sequence[int], dtype: npt.DTypeLike) -> None:
+        self._carries = np.array(carries, np.int64)
+        self._stack = aligned_empty((stack_depth(carries), BLOCK), np.dtype(dtype))
+
+    def __call__(self, rows: Array, total: Array) -> None:
+        ordered_sum(rows, 0, self._carries, self._stack, total)
+
+
 @final
 class Exchange:
     """One worker's part in adding over nodes, bucket by bucket.
 
-    mine: the buckets that this worker looks after.  num_rows: R_n of each node.  carries: (R,), how the rows of all
-    nodes are added.  sums: the memory of this node where finished sums go.
+    mine: the buckets that this worker looks after.  num_rows: R_n of each node.  add: for the (R, ...) rows of
+    all nodes.  sums: the memory of this node where finished sums go.
     """
 
     def __init__(
@@ -52,7 +69,7 @@ class Exchange:
         node: int,
         mine: Sequence[Bucket],
         num_rows: Sequence[int],
-        carries: Sequence[int],
+        add: Add,
         sums: Array,
     ) -> None:
         assert all(2 * bucket.number + 1 < MAX_TAG for bucket in mine)
@@ -72,8 +89,7 @@ class Exchange:
         self._courier = courier
         self._node = node
         self._rows_of = rows_of
-        self._carries = np.array(carries, np.int64)
-        self._stack = aligned_empty((stack_depth(carries), BLOCK), sums.dtype)
+        self._add_rows = add
         self._unfinished = 0
 
     def begin(self) -> None:
@@ -118,7 +134,7 @@ class Exchange:
         """Add what the nodes have sent, when all have, and the sum before is on its way to everybody."""
         if state.missing or state.unsent:
             return
-        ordered_sum(state.rows, 0, self._carries, self._stack, state.total)
+        self._add_rows(state.rows, state.total)
         state.missing = len(self._rows_of)
         for node, rank in enumerate(state.bucket.ranks):
             if node != self._node:

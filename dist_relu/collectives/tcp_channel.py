@@ -136,6 +136,7 @@ class TcpChannel(Channel):
     def close(self) -> None:
         """End all connections.  May be called twice."""
         for peer in self._peers.values():
+            peer.is_gone = True
             peer.socket.close()
         self._poll.close()
 
