@@ -98,6 +98,7 @@ def worker_options(command: Command) -> Command:
             click.option(
                 "--address", metavar="HOST:PORT", help="Of a Ray cluster. Default: $RAY_ADDRESS, or this machine's."
             ),
+            click.option("--spread", is_flag=True, help="On Ray: workers on as many nodes as there are, not on few."),
         )
     ):
         command = option(command)
@@ -160,6 +161,7 @@ def train(
     backend: str,
     threads_per_worker: int,
     address: str | None,
+    spread: bool,
     shards: int | None,
     seed: int,
     dtype: str,
@@ -179,7 +181,9 @@ def train(
         changes = parse_augment(augment, mixup)
     if workers or shards:
         check_fit(batch_size, batch_size, shards or workers or 1, workers or 1)
-    with start(workers, backend=backend, threads_per_worker=threads_per_worker, address=address) as coordinator:
+    with start(
+        workers, backend=backend, threads_per_worker=threads_per_worker, address=address, spread=spread
+    ) as coordinator:
         with _usage_errors():  # the workers start while the data are read
             data = load(source)
             if label_smoothing and not data.train.has_classes:
@@ -243,14 +247,22 @@ def show_summary(source: str, model_text: str, dtype: str) -> None:
 @click.option("--data", "source", default="digits", show_default=True, help="digits, mnist, a folder or .npz file.")
 @worker_options
 def evaluate(
-    model_path: Path, source: str, workers: int | None, backend: str, threads_per_worker: int, address: str | None
+    model_path: Path,
+    source: str,
+    workers: int | None,
+    backend: str,
+    threads_per_worker: int,
+    address: str | None,
+    spread: bool,
 ) -> None:
     """Test a saved MODEL on the unseen samples of a data set."""
     model = load_model(model_path)
     with _usage_errors():
         data = load(source)
         model.build(data.test.x.shape[1:])
-    with start(workers, backend=backend, threads_per_worker=threads_per_worker, address=address) as coordinator:
+    with start(
+        workers, backend=backend, threads_per_worker=threads_per_worker, address=address, spread=spread
+    ) as coordinator:
         test = coordinator.evaluate(model, data.test)
     click.echo(_summary(test.accuracy, test.loss, len(data.test)))
 
@@ -270,6 +282,7 @@ def predict(
     backend: str,
     threads_per_worker: int,
     address: str | None,
+    spread: bool,
 ) -> None:
     """Print what a saved MODEL says of each of the SAMPLES (.npy, or .npz with x): its class, a line each."""
     _check_writable("--output", output)
@@ -279,7 +292,9 @@ def predict(
     x = _samples(samples_path)
     with _usage_errors():
         model.build(x.shape[1:])
-    with start(workers, backend=backend, threads_per_worker=threads_per_worker, address=address) as coordinator:
+    with start(
+        workers, backend=backend, threads_per_worker=threads_per_worker, address=address, spread=spread
+    ) as coordinator:
         outputs = coordinator.forward(model, x)
     if output:
         np.save(output, outputs)

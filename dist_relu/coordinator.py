@@ -40,7 +40,12 @@ ProgressHandler = Callable[[Progress], object]
 
 
 def start(
-    workers: int | None = None, *, backend: str = "auto", threads_per_worker: int = 1, address: str | None = None
+    workers: int | None = None,
+    *,
+    backend: str = "auto",
+    threads_per_worker: int = 1,
+    address: str | None = None,
+    spread: bool = False,
 ) -> Coordinator:
     """Start workers, or join those that there are.
 
@@ -52,10 +57,11 @@ def start(
     the CPUs that each worker asks for.
     address: HOST:PORT of a Ray cluster. By default the one in RAY_ADDRESS, or the one that `ray start` left on this
     machine, or else one that is started for these workers and ends with them.
+    spread: on Ray, place workers on as many nodes as there are, rather than on as few as have room.
 
     Raises ValueError for arguments that make no sense, `BackendError` when the workers can't be started.
     """
-    return Coordinator(connect(backend, workers, threads_per_worker, address))
+    return Coordinator(connect(backend, workers, threads_per_worker, address=address, spread=spread))
 
 
 @final

@@ -336,3 +336,8 @@ def test_addresses_that_lead_nowhere_are_refused(address: str, message: str) -> 
 def test_an_address_is_for_ray_only() -> None:
     with pytest.raises(dr.BackendError, match=r"address='h:1' is that of a Ray cluster; with backend=\"local\""):
         dr.start(1, backend="local", address="h:1")
+
+
+def test_spreading_is_for_ray_only() -> None:
+    with pytest.raises(dr.BackendError, match=r"spread=True is for the nodes of a Ray cluster; with backend=\"local\""):
+        dr.start(1, backend="local", spread=True)

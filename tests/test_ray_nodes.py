@@ -35,6 +35,17 @@ def test_the_conformance_suite_passes_on_several_nodes(cluster: RayCluster, plac
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_workers_go_on_few_nodes_or_are_spread(cluster: RayCluster) -> None:
+    code = """
+import dist_relu as dr
+for spread in (False, True):
+    with dr.start(2, backend="ray", spread=spread) as coordinator:
+        print("nodes", coordinator.nodes)
+"""
+    done = run([sys.executable, "-c", code], env=cluster.environment)
+    assert [line for line in done.stdout.splitlines() if "nodes" in line] == ["nodes 1", "nodes 2"], done.stderr
+
+
 LOSS = """
 import os, signal, time, dist_relu as dr
 

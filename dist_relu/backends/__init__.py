@@ -27,10 +27,12 @@ _SET_BY_MPIRUN = ("PMI_SIZE", "PMIX_RANK", "OMPI_COMM_WORLD_SIZE")
 """Variables by which the launchers of MPICH, Intel MPI, Slurm and Open MPI tell a process that it is a rank."""
 
 
-def connect(name: str, workers: int | None, threads_per_worker: int, address: str | None = None) -> Backend:
+def connect(
+    name: str, workers: int | None, threads_per_worker: int, *, address: str | None = None, spread: bool = False
+) -> Backend:
     """Start the backend called `name`, or the one that fits this process: `mpi` under mpirun, otherwise `local`.
 
-    address: of a Ray cluster, for the backend that has one.
+    address, spread: see `RayBackend`; for that backend alone.
     """
     if name == "auto":
         name = "mpi" if _under_mpirun() else "local"
@@ -38,11 +40,13 @@ def connect(name: str, workers: int | None, threads_per_worker: int, address: st
         raise ValueError(f"backend={name!r} is unknown. Choose one of: auto, {', '.join(BACKENDS)}.")
     num_workers = None if workers is None else whole("workers", workers)
     threads = whole("threads_per_worker", threads_per_worker)
-    if address is None:
-        return BACKENDS[name](num_workers, threads)
-    if name != "ray":
+    if name == "ray":
+        return RayBackend(num_workers, threads, address, spread=spread)
+    if address is not None:
         raise BackendError(f'address={address!r} is that of a Ray cluster; with backend="{name}" there is none.')
-    return RayBackend(num_workers, threads, address)
+    if spread:
+        raise BackendError(f'spread=True is for the nodes of a Ray cluster; with backend="{name}" there is none.')
+    return BACKENDS[name](num_workers, threads)
 
 
 def serve_if_rank() -> None:

@@ -43,10 +43,12 @@ _LARGE_BYTES = 100_000
 class RayBackend(Backend):
     """`workers` actors with `threads_per_worker` CPUs each, by default as many as the cluster has CPUs for.
 
-    address: see `Cluster.join`.
+    address: see `Cluster.join`.  spread: over as many nodes as there are, rather than on as few as have room.
     """
 
-    def __init__(self, workers: int | None, threads_per_worker: int, address: str | None = None) -> None:
+    def __init__(
+        self, workers: int | None, threads_per_worker: int, address: str | None = None, *, spread: bool = False
+    ) -> None:
         on_this_machine = max(num_cores() // threads_per_worker, 1)
         self._cluster = Cluster.join(address, (workers or on_this_machine) * threads_per_worker)
         self._ray = import_ray()
@@ -65,7 +67,7 @@ class RayBackend(Backend):
                 total, _ = cpus_of_cluster()
                 workers = on_this_machine if self._cluster.is_private else max(int(total // threads_per_worker), 1)
             self._control = SharedArray(control_shape(workers), "int64")
-            self._gang = Gang(self._cluster, workers, threads_per_worker)
+            self._gang = Gang(self._cluster, workers, threads_per_worker, spread=spread)
         except BaseException:
             self.close()
             raise

@@ -41,11 +41,12 @@ _TOKEN_CPU = 0.001
 class Gang:
     """`num_workers` actors with `threads_per_worker` CPUs each, in a placement group of their own.
 
+    spread: over as many nodes as there are, rather than on as few as have room.
     They start while the user's script goes on; `meet` waits for them.  actors, hellos: by rank, which follows the
     nodes: that of this process comes first.
     """
 
-    def __init__(self, cluster: Cluster, num_workers: int, threads_per_worker: int) -> None:
+    def __init__(self, cluster: Cluster, num_workers: int, threads_per_worker: int, *, spread: bool) -> None:
         self._ray = ray = import_ray()
         self._num_workers = num_workers
         self._cpus = _cpus_per_worker(cluster, num_workers, threads_per_worker)
@@ -54,7 +55,8 @@ class Gang:
         self._introductions: list[Any] = []
         self.actors: list[Any] = []
         self.hellos: list[Hello] = []
-        self._group = ray.util.placement_group([{"CPU": self._cpus}] * num_workers, "PACK", f"dist_relu {self._run}")
+        strategy = "SPREAD" if spread else "PACK"
+        self._group = ray.util.placement_group([{"CPU": self._cpus}] * num_workers, strategy, f"dist_relu {self._run}")
         try:
             self._placed = self._group.ready()
             if self._is_placed(_TIME_TO_PLACE_S):

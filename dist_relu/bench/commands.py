@@ -44,13 +44,17 @@ def allreduce(path: Path | None) -> None:
 def exchange(backend: str, path: Path | None) -> None:
     """The sum over several nodes, 4 kB to 40 MB, beside what MPI or Ray have: mpirun ... dist-relu bench exchange."""
     from dist_relu.bench import exchange as benchmark
-    from dist_relu.bench.exchange_ray import ray_peers
 
     with ExitStack() as stack:
         coordinator = stack.enter_context(start(backend=backend))
         if coordinator.nodes < 2:
             raise click.UsageError("bench exchange is for workers on several nodes; these run on one.")
-        peers = stack.enter_context(ray_peers(coordinator)) if backend == "ray" else benchmark.mpi_peers(coordinator)
+        if backend == "ray":
+            from dist_relu.bench.exchange_ray import ray_peers
+
+            peers = stack.enter_context(ray_peers(coordinator))
+        else:
+            peers = benchmark.mpi_peers(coordinator)
         timings = benchmark.run(coordinator, peers)
     table = Table("nodes", "workers", "size", "dist_relu ms", title="Sum over nodes, median")
     for name in timings[0].peers_ms:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from time import perf_counter
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
+from dist_relu import ray_collective
 from dist_relu.arrays import Array
 from dist_relu.bench.exchange import Peer, time_sums
 from dist_relu.coordinator import Coordinator
@@ -20,8 +21,8 @@ from dist_relu.worker import World
 def ray_peers(coordinator: Coordinator) -> Iterator[dict[str, Peer]]:
     """Sums by actors that run where the workers of `coordinator` do, one beside each.
 
-    Through the object store: every actor returns its array, and gets those of all others. ray.util.collective is there
-    if its backend is: it needs PyTorch.
+    Through the object store: every actor returns its array, and gets those of all others. By ray.util.collective: with
+    our backend, and with Gloo if PyTorch is installed.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -47,15 +48,15 @@ def ray_peers(coordinator: Coordinator) -> Iterator[dict[str, Peer]]:
             seconds.append(perf_counter() - begin)
         return seconds[1:]
 
-    def collective(size_bytes: int, repeats: int) -> list[float]:
-        replies = ray.get([actor.time_collective.remote(size_bytes, repeats) for actor in actors])
+    def collective(backend: str, size_bytes: int, repeats: int) -> list[float]:
+        replies = ray.get([actor.time_collective.remote(backend, size_bytes, repeats) for actor in actors])
         return [max(seconds) for seconds in zip(*replies, strict=True)]
 
     peers: dict[str, Peer] = {"object store": object_store}
     try:
-        name = secrets.token_hex(4)
-        if all(ray.get([actor.join.remote(len(actors), name) for actor in actors])):
-            peers["ray.util.collective (gloo)"] = collective
+        for backend in (ray_collective.NAME, "gloo"):
+            if all(ray.get([actor.join.remote(backend, len(actors)) for actor in actors])):
+                peers[f"collective {backend}"] = partial(collective, backend)
         yield peers
     finally:
         for one in actors:
@@ -75,7 +76,6 @@ class _Actor:
     def __init__(self, rank: int) -> None:
         self._rank = rank
         self._array: Array = np.empty(0, np.float32)
-        self._group = ""
         self._size = 0
 
     def prepare(self, size_bytes: int) -> None:
@@ -90,29 +90,28 @@ class _Actor:
             np.add(total, array, out=total)
         assert (total[:1] == len(arrays) * (len(arrays) + 1) / 2).all()
 
-    def join(self, size: int, group: str) -> bool:
-        """Join a group of ray.util.collective; whether there is a backend for it."""
+    def join(self, backend: str, size: int) -> bool:
+        """Join a group of ray.util.collective; whether there is such a backend."""
         from ray.util import collective
 
-        self._size, self._group = size, group
-        if not collective.is_backend_available("gloo"):
+        self._size = size
+        ray_collective.register()
+        if not collective.is_backend_available(backend):
             return False
-        collective.init_collective_group(size, self._rank, "gloo", group)
+        collective.init_collective_group(size, self._rank, backend, backend)
         return True
 
-    def time_collective(self, size_bytes: int, repeats: int) -> list[float]:
+    def time_collective(self, backend: str, size_bytes: int, repeats: int) -> list[float]:
         """Seconds of each repetition.  Collective."""
         from ray.util import collective
         from ray.util.collective.types import ReduceOp
 
-        array = np.full(size_bytes // 4, self._rank + 1, np.float32)
+        array = np.empty(size_bytes // 4, np.float32)
 
-        def add() -> None:
-            collective.allreduce(array, self._group, ReduceOp.SUM)
+        def meet() -> None:
+            array[:] = self._rank + 1
+            collective.barrier(backend)
 
-        def meet() -> Any:
-            collective.barrier(self._group)
-
-        seconds = time_sums(add, meet, repeats)
-        assert array[0] >= self._size * (self._size + 1) / 2  # it goes on from sum to sum
+        seconds = time_sums(lambda: collective.allreduce(array, backend, ReduceOp.SUM), meet, repeats)
+        assert (array == self._size * (self._size + 1) / 2).all()
         return seconds
