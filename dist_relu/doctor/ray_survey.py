@@ -61,7 +61,8 @@ class Node:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
             def exchange(buffer: Array) -> None:
-                connection.sendall(buffer.size.to_bytes(8, "little") + buffer.tobytes())
+                connection.sendall(buffer.size.to_bytes(8, "little"), socket.MSG_MORE)
+                connection.sendall(buffer.data)
                 _read_into(connection, buffer)
 
             return measure(source, target, exchange, clock)
@@ -76,12 +77,12 @@ def _send_back(server: socket.socket) -> None:
         while _read_into(connection, head):
             buffer = np.empty(int.from_bytes(head.tobytes(), "little"), np.uint8)
             _read_into(connection, buffer)
-            connection.sendall(memoryview(buffer))
+            connection.sendall(buffer.data)
 
 
 def _read_into(connection: socket.socket, buffer: Array) -> bool:
     """Fill the buffer; False when the other end has hung up."""
-    view = memoryview(buffer)
+    view = buffer.data
     while view:
         count = connection.recv_into(view)
         if not count:
