@@ -95,5 +95,5 @@ def as_json(findings: Sequence[Finding]) -> dict[str, Any]:
 
 
 def size(size_bytes: float) -> str:
-    """Bytes in the unit that suits them: "512 MB", "23.1 GB"."""
-    return f"{size_bytes / 1e9:,.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:,.0f} MB"
+    """Bytes in the unit that suits them: "512 MiB", "23.1 GiB"."""
+    return f"{size_bytes / 2**30:,.1f} GiB" if size_bytes >= 2**30 else f"{size_bytes / 2**20:,.0f} MiB"

@@ -51,7 +51,7 @@ def check_dev_shm(shm_bytes: float | None) -> Finding:
         found = f"There is no /dev/shm. {ours} MPI libraries and Ray need it."
         return Finding("/dev/shm", State.WARNING, found, "mount -t tmpfs tmpfs /dev/shm")
     numbers = {"size_bytes": shm_bytes}
-    if shm_bytes < 1e9:
+    if shm_bytes < 1 << 30:
         found = f"/dev/shm has {size(shm_bytes)}. {ours} Ray's object store wants more than that."
         return Finding("/dev/shm", State.NOTE, found, "For Ray: docker run --shm-size=2g, or shm_size: 2g.", numbers)
     return Finding("/dev/shm", State.OK, f"{size(shm_bytes)}. {ours}", "", numbers)

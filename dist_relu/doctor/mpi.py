@@ -22,12 +22,15 @@ import json
 from mpi4py import MPI
 comm = MPI.COMM_WORLD
 total = comm.allreduce(comm.rank + 1)
+large = bytearray(1 << 22)  # goes another way than a small one
+comm.Sendrecv(large, dest=1 - comm.rank, recvbuf=bytearray(1 << 22), source=1 - comm.rank) if comm.size == 2 else None
 threads = MPI.Query_thread() == MPI.THREAD_MULTIPLE
 library = MPI.Get_library_version().replace(chr(0), "")
 print(json.dumps({"size": comm.size, "total": total, "library": library, "threads": threads}), flush=True)
 """
 
 _ADVICE = (
+    ("process_vm_readv", "This container forbids ranks to read each other's memory: MPIR_CVAR_CH4_CMA_ENABLE=0"),
     ("root", "As root, Open MPI needs OMPI_ALLOW_RUN_AS_ROOT=1 and OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1."),
     ("slots", "Open MPI takes no more ranks than cores, unless it gets --oversubscribe."),
     ("libmpi", "mpi4py found no MPI library. Install one: pip install 'dist_relu[mpi]'."),

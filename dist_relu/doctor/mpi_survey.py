@@ -6,6 +6,9 @@ Rank 0 waits for nothing without a limit: a network that swallows messages is wh
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +19,7 @@ import numpy as np
 
 from dist_relu.arrays import Array
 from dist_relu.backends.mpi import Patience
+from dist_relu.doctor import watchdog
 from dist_relu.doctor.finding import Finding, State
 from dist_relu.doctor.mpi import short_name
 from dist_relu.doctor.survey import LARGEST_BYTES, Exchange, Process, Survey, measure
@@ -24,6 +28,7 @@ from dist_relu.errors import BackendError
 _SIZE_VARIABLES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE")
 _RANK_VARIABLES = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")
 _COMMAND, _ANSWER, _DATA = 28411, 28412, 28413
+_INIT_TIMEOUT_S = 60.0
 _ANSWER_TIMEOUT_S = 60.0
 _LOOK_TIMEOUT_S = 400.0
 """For all checks of another machine, which may have to compile all kernels."""
@@ -54,11 +59,18 @@ def launched_rank() -> int:
     return next((int(os.environ[name]) for name in _RANK_VARIABLES if name in os.environ), 0)
 
 
+def _world() -> Any:
+    """COMM_WORLD of the job.  Ends this process when MPI can't start, as the other ranks do then."""
+    name = f"Rank {launched_rank()} (on {socket.gethostname()})"
+    command = [sys.executable, "-I", "-S", watchdog.__file__, str(os.getpid()), f"{_INIT_TIMEOUT_S:.0f}", name]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True):  # it ends with its standard input
+        from mpi4py import MPI
+    return MPI.COMM_WORLD
+
+
 def serve(look: Callable[[], Sequence[Finding]]) -> None:
     """Answer rank 0 until it has no more questions.  look: carries out the checks of a single machine."""
-    from mpi4py import MPI
-
-    comm = MPI.COMM_WORLD
+    comm = _world()
     if comm.Get_size() == 1:
         return  # mpi4py found another MPI; rank 0 says so
     comm.send(cloudpickle.dumps(Process.here(comm.Get_rank())), dest=0, tag=_ANSWER)
@@ -86,9 +98,9 @@ def _send_back(comm: Any) -> None:
 
 def survey(look: Callable[[], Sequence[Finding]]) -> tuple[list[Finding], Survey]:
     """On rank 0: what `look` finds here, and the survey of the job.  Raises BackendError."""
+    comm = _world()
     from mpi4py import MPI
 
-    comm = MPI.COMM_WORLD
     expected = next((int(os.environ[name]) for name in _SIZE_VARIABLES if name in os.environ), comm.Get_size())
     library = short_name(MPI.Get_library_version())
     if comm.Get_size() != expected:
