@@ -108,7 +108,9 @@ def survey(look: Callable[[], Sequence[Finding]]) -> tuple[list[Finding], Survey
             f"The launcher started {expected} ranks, but each believes to be alone: mpi4py found another MPI "
             f"({library}). Use the mpirun of that library."
         )
-    processes = [Process.here(0)] + [_ask(comm, rank, "no rank", None) for rank in range(1, comm.Get_size())]
+    processes = [Process.here(0)] + [
+        _answer(comm, rank, "a node that did not say its name", _ANSWER_TIMEOUT_S) for rank in range(1, comm.Get_size())
+    ]
     firsts = {process.node: process for process in reversed(processes)}
     others = sorted(
         (process for process in firsts.values() if process.node != processes[0].node),
@@ -160,9 +162,8 @@ def _exchange_with(comm: Any, rank: int, host: str) -> Exchange:
     return exchange
 
 
-def _ask(comm: Any, rank: int, host: str, command: Any) -> Any:
-    if command is not None:
-        comm.send(cloudpickle.dumps(command), dest=rank, tag=_COMMAND)
+def _ask(comm: Any, rank: int, host: str, command: _Clock) -> Any:
+    comm.send(cloudpickle.dumps(command), dest=rank, tag=_COMMAND)
     return _answer(comm, rank, host, _ANSWER_TIMEOUT_S)
 
 
