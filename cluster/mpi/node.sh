@@ -6,16 +6,18 @@
 set -eu
 umask 077
 secrets=$HOME/secrets
-if [ ! -e "$secrets/id_rsa" ]; then # otherwise Kubernetes' MPI operator has made them
+key=$secrets/id_rsa # that of Kubernetes' MPI operator
+if [ ! -e "$key" ]; then
+    key=$secrets/key
     exec 9> "$secrets/lock"
     flock 9
     if [ ! -e "$secrets/authorized_keys" ]; then
-        rm -f "$secrets/key"
-        ssh-keygen -q -t ed25519 -N '' -C 'dist_relu cluster' -f "$secrets/key"
-        cp "$secrets/key.pub" "$secrets/authorized_keys"
+        rm -f "$key"
+        ssh-keygen -q -t ed25519 -N '' -C 'dist_relu cluster' -f "$key"
+        cp "$key.pub" "$secrets/authorized_keys"
     fi
     exec 9>&-
 fi
 if [ "${1:-}" != keys ]; then
-    exec /usr/sbin/sshd -D -e -f /opt/cluster/sshd_config
+    exec /usr/sbin/sshd -D -e -f /opt/cluster/sshd_config -h "$key"
 fi
