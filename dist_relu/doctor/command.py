@@ -54,7 +54,10 @@ def _all_findings() -> Iterator[Finding]:
     if is_under_mpirun():
         yield from _of_mpi_job()
         return
-    yield from look_at_machine()
+    here = []
+    for finding in look_at_machine():
+        here.append(finding)
+        yield finding
     yield carry_out(Check("MPI", lambda: look_at_mpi(os.environ)))
     try:
         finding, survey = look_at_ray(os.environ)
@@ -63,7 +66,7 @@ def _all_findings() -> Iterator[Finding]:
         return
     yield finding
     if survey and len(survey.processes) > 1:
-        yield from map(carry_out, judge(survey))
+        yield from map(carry_out, judge(survey, here))
 
 
 def _of_mpi_job() -> Iterator[Finding]:
@@ -74,7 +77,7 @@ def _of_mpi_job() -> Iterator[Finding]:
         yield Finding("ranks", State.FAILURE, str(error), "Compare: dist-relu doctor, without mpirun.")
         return
     yield from here
-    yield from map(carry_out, judge(survey))
+    yield from map(carry_out, judge(survey, here))
 
 
 def _coloured(text: str, state: State) -> str:

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import cloudpickle
@@ -64,6 +65,11 @@ def _world() -> Any:
     command = [sys.executable, "-I", "-S", watchdog.__file__, str(os.getpid()), f"{_INIT_TIMEOUT_S:.0f}", name]
     with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True):  # it ends with its standard input
         from mpi4py import MPI
+    # MPI_Init returns when all ranks of the node have mapped MPICH's files: without names, they can't be left behind.
+    for mapping in Path("/proc/self/maps").read_text().splitlines():
+        path = mapping.split(maxsplit=5)[-1]
+        if path.startswith("/dev/shm/mpich_shm_") and not path.endswith(" (deleted)"):
+            Path(path).unlink(missing_ok=True)
     return MPI.COMM_WORLD
 
 

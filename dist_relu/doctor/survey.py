@@ -28,7 +28,6 @@ LARGEST_BYTES = 1 << 22
 _LARGE_BYTES = (1 << 16, 1 << 18, 1 << 20, LARGEST_BYTES)
 _NUM_LARGE = 4
 _LONG_ENOUGH_S = 0.1
-_BADNESS = [State.OK, State.NOTE, State.WARNING, State.FAILURE]
 
 
 @dataclass(frozen=True)
@@ -222,27 +221,33 @@ def check_clocks(links: Sequence[Link]) -> Finding:
     return Finding("clocks", State.OK, f"All within {worst * 1e3:.2f} ms of {links[0].source}.", "", numbers)
 
 
-def check_elsewhere(survey: Survey) -> Finding:
-    """What the checks of single machines found on the other nodes."""
-    worst = max((finding for _, finding in survey.elsewhere), key=lambda finding: _BADNESS.index(finding.state))
-    bad = [(host, finding) for host, finding in survey.elsewhere if finding.state is worst.state]
+def check_elsewhere(survey: Survey, here: Sequence[Finding]) -> Finding:
+    """What the checks of single machines found on other nodes.  here: what they found on this one."""
     hosts = ", ".join(dict.fromkeys(host for host, _ in survey.elsewhere))
-    if worst.state in (State.OK, State.NOTE):
-        return Finding("other nodes", State.OK, f"The checks of this node are fine on {hosts}, too.")
-    told = " ".join(f"On {host}, {finding.subject}: {finding.found}" for host, finding in bad)
-    advice = " ".join(dict.fromkeys(finding.advice for _, finding in bad if finding.advice))
-    return Finding("other nodes", worst.state, told, advice)
+    known = {(finding.subject, finding.state, finding.advice) for finding in here}
+    new = [
+        (host, finding)
+        for host, finding in survey.elsewhere
+        if finding.state in (State.WARNING, State.FAILURE)
+        and (finding.subject, finding.state, finding.advice) not in known
+    ]
+    if not new:
+        return Finding("other nodes", State.OK, f"The checks find nothing on {hosts} that they do not find here.")
+    failed = any(finding.state is State.FAILURE for _, finding in new)
+    told = " ".join(f"On {host}, {finding.subject}: {finding.found}" for host, finding in new)
+    advice = " ".join(dict.fromkeys(finding.advice for _, finding in new if finding.advice))
+    return Finding("other nodes", State.FAILURE if failed else State.WARNING, told, advice)
 
 
-def judge(survey: Survey) -> list[Check]:
-    """The checks that a survey allows, in the order in which they are told."""
+def judge(survey: Survey, here: Sequence[Finding]) -> list[Check]:
+    """The checks that a survey allows, in the order in which they are told.  here: findings about this node."""
     checks = [
         Check("nodes", lambda: check_nodes(survey)),
         Check("placement", lambda: check_placement(survey.processes)),
         Check("alike", lambda: check_alike(survey.processes)),
     ]
     if survey.elsewhere:
-        checks.append(Check("other nodes", lambda: check_elsewhere(survey)))
+        checks.append(Check("other nodes", lambda: check_elsewhere(survey, here)))
     if survey.links:
         checks += [
             Check("network", lambda: check_network(survey.links)),
