@@ -163,6 +163,12 @@ def test_the_command_proves_that_training_works(tmp_path: Path) -> None:
     assert {"cores", "threads", "BLAS", "memory", "/dev/shm", "procfs", "clock", "disk", "data", "Ray"} <= states.keys()
 
 
+def test_a_file_that_can_not_be_written_is_refused_before_the_work() -> None:
+    done = run([*DOCTOR, "--json", "/nowhere/findings.json"])
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--json /nowhere/findings.json: the folder /nowhere does not exist" in done.stderr
+
+
 def test_the_command_fails_when_an_installed_backend_is_broken(tmp_path: Path) -> None:
     (tmp_path / "mpi4py").mkdir()
     (tmp_path / "mpi4py" / "__init__.py").write_text("raise ImportError('cannot load MPI library')")

@@ -22,6 +22,8 @@ from dist_relu.errors import BackendError
 
 _COLOURS = {State.OK: "green", State.NOTE: "blue", State.WARNING: "yellow", State.FAILURE: "red"}
 _MOST_COLUMNS = 110
+_RANKS = "ranks"
+"""The subject of the finding that some ranks of this MPI job can't be asked."""
 
 
 @click.command()
@@ -33,6 +35,8 @@ def doctor(path: Path | None) -> None:
     ranks, their nodes and the network between them; where a Ray cluster runs, at the nodes of that one. Exit code 0
     means that training will work; what is not installed is no failure.
     """
+    if path and not os.access(path if path.exists() else path.parent, os.W_OK):  # before the work rather than after it
+        raise click.UsageError(f"--json {path}: the folder {path.parent} does not exist or can't be written to.")
     if is_under_mpirun() and mpi_survey.launched_rank() > 0:
         mpi_survey.serve(lambda: list(look_at_machine()))
         return
@@ -44,7 +48,7 @@ def doctor(path: Path | None) -> None:
     click.echo(f"\n{verdict(findings)}")
     if path:
         path.write_text(json.dumps(as_json(findings), indent=2) + "\n")
-    if is_under_mpirun() and any(finding.subject == "ranks" for finding in findings):
+    if is_under_mpirun() and any(finding.subject == _RANKS for finding in findings):
         mpi_survey.abort()  # some ranks still wait for questions
     if not works(findings):
         sys.exit(1)
@@ -59,22 +63,26 @@ def _all_findings() -> Iterator[Finding]:
         here.append(finding)
         yield finding
     yield carry_out(Check("MPI", lambda: look_at_mpi(os.environ)))
-    try:
+    surveys = []
+
+    def look() -> Finding:
         finding, survey = look_at_ray(os.environ)
-    except Exception as error:
-        yield Finding("Ray", State.FAILURE, f"This check crashed: {type(error).__name__}: {error}.")
-        return
-    yield finding
-    if survey and len(survey.processes) > 1:
-        yield from map(carry_out, judge(survey, here))
+        surveys.append(survey)
+        return finding
+
+    yield carry_out(Check("Ray", look))
+    for survey in surveys:
+        if survey and len(survey.processes) > 1:
+            yield from map(carry_out, judge(survey, here))
 
 
 def _of_mpi_job() -> Iterator[Finding]:
     try:
         here, survey = mpi_survey.survey(lambda: list(look_at_machine()))
-    except (BackendError, ImportError) as error:
+    except Exception as error:  # uncaught, it would leave the other ranks waiting
+        told = str(error) if isinstance(error, BackendError) else f"{type(error).__name__}: {error}."
         yield from look_at_machine()
-        yield Finding("ranks", State.FAILURE, str(error), "Compare: dist-relu doctor, without mpirun.")
+        yield Finding(_RANKS, State.FAILURE, told, "Compare: dist-relu doctor, without mpirun.")
         return
     yield from here
     yield from map(carry_out, judge(survey, here))

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,15 @@ def _world() -> Any:
 def serve(look: Callable[[], Sequence[Finding]]) -> None:
     """Answer rank 0 until it has no more questions.  look: carries out the checks of a single machine."""
     comm = _world()
+    try:
+        _answer_questions(comm, look)
+    except BaseException:  # nobody would ever hear of it otherwise
+        traceback.print_exc()
+        sys.stderr.flush()
+        comm.Abort(1)
+
+
+def _answer_questions(comm: Any, look: Callable[[], Sequence[Finding]]) -> None:
     if comm.Get_size() == 1:
         return  # mpi4py found another MPI; rank 0 says so
     comm.send(cloudpickle.dumps(Process.here(comm.Get_rank())), dest=0, tag=_ANSWER)
