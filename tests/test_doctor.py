@@ -79,6 +79,7 @@ def test_a_program_that_takes_too_long_is_ended_with_its_children() -> None:
 def test_the_complaint_of_a_program_is_its_last_line_or_its_signal() -> None:
     assert run_program(["sh", "-c", "echo first >&2; echo last >&2; exit 3"], 60).complaint == "last"
     assert "killed by signal 4" in run_program(["sh", "-c", "kill -ILL $$"], 60).complaint
+    assert run_program(["sh", "-c", "echo Refused. >&2; echo ----- >&2; exit 3"], 60).complaint == "Refused"
     assert run_program(["sh", "-c", "exit 3"], 60).complaint == "it ended with exit code 3"
 
 

@@ -40,11 +40,12 @@ def doctor(path: Path | None) -> None:
     if is_under_mpirun() and mpi_survey.launched_rank() > 0:
         mpi_survey.serve(lambda: list(look_at_machine()))
         return
-    width = min(shutil.get_terminal_size().columns, _MOST_COLUMNS) if sys.stdout.isatty() else 80
+    on_terminal = sys.stdout.isatty() and not is_under_mpirun()  # Open MPI gives its ranks terminals of their own
+    width = min(shutil.get_terminal_size().columns, _MOST_COLUMNS) if on_terminal else 80
     findings = []
     for finding in _all_findings():
         findings.append(finding)
-        click.echo(_coloured(as_text(finding, width), finding.state))
+        click.echo(_coloured(as_text(finding, width), finding.state), color=on_terminal)
     click.echo(f"\n{verdict(findings)}")
     if path:
         path.write_text(json.dumps(as_json(findings), indent=2) + "\n")
@@ -89,5 +90,5 @@ def _of_mpi_job() -> Iterator[Finding]:
 
 
 def _coloured(text: str, state: State) -> str:
-    """Colour the first word; click takes colours out again where the output is no terminal."""
+    """Colour the first word; click takes colours out again where they are not wanted."""
     return click.style(state.value, fg=_COLOURS[state], bold=state is State.FAILURE) + text[len(state.value) :]

@@ -24,7 +24,7 @@ class Outcome:
     @property
     def complaint(self) -> str:
         """What it complained about at last, or how it ended."""
-        lines = [line.strip() for line in self.errors.splitlines() if line.strip()]
+        lines = [line.strip().rstrip(".") for line in self.errors.splitlines() if any(map(str.isalnum, line))]
         if self.code is None:
             return "it did not end in time"
         if self.code < 0:
