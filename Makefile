@@ -5,11 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup train test check check-peers check-cluster format bench clean
+.PHONY: help setup train test test-nodes check check-peers check-cluster format bench clean
 
 help:
 	@echo "make train   set up, and train a network on handwritten digits on all cores"
 	@echo "make test    set up, and run all tests"
+	@echo "make test-nodes   test on several hosts, which it makes out of network namespaces (as root)"
 	@echo "make check   format, lint, types and layers"
 	@echo "make format  format the code"
 	@echo "make bench   speed, side by side: the all-reduce beside MPI's, several workers beside one"
@@ -29,6 +30,10 @@ train: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+test-nodes: setup
+	@test "$$(id -u)" = 0 || { echo "make test-nodes needs root, to make network namespaces."; exit 1; }
+	$(BIN)/python -m pytest tests/nodes
 
 check: setup
 	$(BIN)/ruff format --check .

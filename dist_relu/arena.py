@@ -7,7 +7,7 @@ every pass; so a pass of one sample tells the layout, and no array is ever alloc
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, final
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dist_relu.arrays import Array, aligned_empty
+from dist_relu.kernels.products import multiply_transposed
 from dist_relu.nn import Loss, Param, Run, Sequential
 from dist_relu.partition import Purpose, generator
 
@@ -61,13 +62,22 @@ class Layout:
 
 
 def forward_backward(
-    model: Sequential, loss: Loss, x: Array, targets: Array, weight: float, run: Run
+    model: Sequential,
+    loss: Loss,
+    x: Array,
+    targets: Array,
+    weight: float,
+    run: Run,
+    left: Callable[[int], object] | None = None,
 ) -> tuple[float, int]:
-    """One pass forward and backward: leaves the gradients, returns the summed loss and the number of hits."""
+    """One pass forward and backward: leaves the gradients, returns the summed loss and the number of hits.
+
+    left: see `Sequential.backward`.
+    """
     outputs = model.forward(x, run)
     d_outputs = run.empty(outputs.shape, outputs.dtype)
     sums = loss.backward(outputs, targets, weight, d_outputs)
-    model.backward(d_outputs, run, wants_dx=False)
+    model.backward(d_outputs, run, wants_dx=False, left=left)
     return sums
 
 
@@ -118,7 +128,7 @@ class _MeasuringRun(Run):
         if weight.value.size >= _MIN_PRODUCT_SIZE and None not in factors:
             self.products[self._numbers[id(weight)]] = factors  # type: ignore[assignment]
         else:
-            np.matmul(x.T, dz, out=weight.grad)
+            multiply_transposed(x, 0, x.shape[1], dz, weight.grad)
 
     def _buffer_of(self, rows: Array) -> int | None:
         """The buffer whose memory `rows` is, whatever its shape; None if it is another array's."""
@@ -184,7 +194,7 @@ class ShardRun(Run):
 
     def product(self, weight: Param, x: Array, dz: Array) -> None:
         if id(weight) not in self._products:
-            np.matmul(x.T, dz, out=weight.grad)
+            multiply_transposed(x, 0, x.shape[1], dz, weight.grad)
 
 
 def _contiguous(dy: Array) -> Array:

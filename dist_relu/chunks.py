@@ -1,4 +1,4 @@
-"""How the flat vector of parameters is cut into pieces, and which of them a worker sums and updates.
+"""How the flat vector of parameters is cut into pieces, and where their gradients come from.
 
 The pieces depend on the model alone, so that whatever is computed by pieces does not depend on the workers.
 P parameters.
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from math import ceil, prod
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from dist_relu.arrays import Array
 from dist_relu.collectives.gradients import ProductSource, SlotSource, Source
 from dist_relu.kernels.update import BLOCK
 from dist_relu.nn import Constant, Param, Sequential
-from dist_relu.partition import SummationTree, balance, bounds, stack_depth
+from dist_relu.partition import SummationTree, bounds, stack_depth
 from dist_relu.slots import Slots
 
 _SLOT_CHUNK = 16 * BLOCK
@@ -70,13 +70,13 @@ def cut(model: Sequential, layout: Layout, *, by_param: bool) -> list[Piece]:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A piece that one worker sums and updates.
+    """A piece, or several neighbours, that one worker sums and updates at a time.
 
-    number: among the pieces.  param: the one that it belongs to, or begins in.  generations: for both of them, the
-    pieces of the parameters, of each optimiser state, and of the average.
+    parts: the number of each piece, with its elements.  param: the one that the chunk belongs to, or begins in.
+    generations: for both of them, the chunk of the parameters, of each optimiser state, and of the average.
     """
 
-    number: int
+    parts: Sequence[tuple[int, slice]]
     param_number: int
     param: Param
     source: Source
@@ -101,38 +101,78 @@ class Chunk:
         return len(self.param.shape) > 1
 
 
-def my_chunks(
-    model: Sequential,
-    layout: Layout,
-    pieces: Sequence[Piece],
-    arrays: Sequence[Array],
-    generations: Array,
-    slots: Slots,
-    shards: int,
-    rank: int,
-    workers: int,
-) -> list[Chunk]:
-    """The chunks of worker `rank`.  arrays: those of the arena.  generations: (2, 1 + states, P)."""
-    tree = SummationTree(shards)
-    carries, _ = tree.fold(tree.leaves(0, shards))
-    scratch = np.empty((stack_depth(carries), _largest_tile(pieces)), generations.dtype)
+@final
+class Sources:
+    """Where the gradient of a piece comes from, summed over some of the shards.
 
-    def source(piece: Piece) -> Source:
+    arrays: those of the arena.
+    """
+
+    def __init__(
+        self,
+        model: Sequential,
+        layout: Layout,
+        pieces: Sequence[Piece],
+        arrays: Sequence[Array],
+        slots: Slots,
+        shards: int,
+    ) -> None:
+        self._params = model.params
+        self._layout = layout
+        self._arrays = arrays
+        self._slots = slots
+        self._tree = tree = SummationTree(shards)
+        carries, _ = tree.fold(tree.leaves(0, shards))
+        self._scratch = np.empty((stack_depth(carries), _largest_tile(pieces)), model.dtype)
+
+    def source(self, piece: Piece, shards: range) -> Source:
+        """shards: one subtree of the summation tree, or all."""
         if piece.rows is None:
-            return SlotSource(slots.rows, piece.column, slots.carries)
-        num_inputs, num_units = model.params[piece.param].shape
-        x_buffer, dz_buffer = layout.products[piece.param]
-        x, dz = arrays[x_buffer].reshape(-1, num_inputs), arrays[dz_buffer].reshape(-1, num_units)
-        return ProductSource(x, dz, len(x) // len(arrays[0]), *piece.rows, carries, scratch)
+            return self._slots.source(piece.column, shards)
+        num_inputs, num_units = self._params[piece.param].shape
+        x_buffer, dz_buffer = self._layout.products[piece.param]
+        x = self._arrays[x_buffer].reshape(-1, num_inputs)
+        dz = self._arrays[dz_buffer].reshape(-1, num_units)
+        carries, _ = self._tree.fold(self._tree.leaves(shards.start, shards.stop))
+        return ProductSource(x, dz, len(x) // len(self._arrays[0]), *piece.rows, carries, self._scratch)
 
-    def chunk(number: int) -> Chunk:
-        piece = pieces[number]
-        views = [[row[piece.start : piece.stop] for row in generation] for generation in generations]
-        return Chunk(number, piece.param, model.params[piece.param], source(piece), views)
 
-    traffic_bytes = generations.itemsize * (len(slots.rows) + 2 * generations.shape[1])
-    costs = [_cost_s(piece, traffic_bytes, len(arrays[0])) for piece in pieces]
-    return [chunk(number) for number in balance(costs, workers)[rank]]
+def joined(numbers: range, pieces: Sequence[Piece]) -> list[range]:
+    """Cut a worker's pieces into chunks: pieces of one weight are worth a single product, if they fit in the cache."""
+    chunks: list[range] = []
+    for number in numbers:
+        if chunks:
+            first, last, this = pieces[chunks[-1].start], pieces[chunks[-1].stop - 1], pieces[number]
+            same_weight = first.rows and this.rows and last.param == this.param
+            if same_weight and this.stop - first.start <= _TILE_SIZE:
+                chunks[-1] = range(chunks[-1].start, number + 1)
+                continue
+        chunks.append(range(number, number + 1))
+    return chunks
+
+
+def piece_of(numbers: range, pieces: Sequence[Piece]) -> Piece:
+    """Neighbours as one piece."""
+    first, last = pieces[numbers.start], pieces[numbers.stop - 1]
+    rows = (first.rows[0], last.rows[1]) if first.rows and last.rows else None
+    return Piece(first.param, first.start, last.stop, rows, first.column)
+
+
+def chunk_of(numbers: range, pieces: Sequence[Piece], model: Sequential, source: Source, generations: Array) -> Chunk:
+    """The pieces of these numbers as a chunk.  generations: (2, 1 + states, P)."""
+    piece = piece_of(numbers, pieces)
+    views = [[row[piece.start : piece.stop] for row in generation] for generation in generations]
+    parts = [(i, slice(pieces[i].start - piece.start, pieces[i].stop - piece.start)) for i in numbers]
+    return Chunk(parts, piece.param, model.params[piece.param], source, views)
+
+
+def costs_of(pieces: Sequence[Piece], num_rows: int, num_vectors: int, batch_size: int, itemsize: int) -> list[float]:
+    """The seconds that each piece takes, roughly; only proportions matter.
+
+    num_rows: of slots.  num_vectors: of a generation.
+    """
+    traffic_bytes = itemsize * (num_rows + 2 * num_vectors)
+    return [_cost_s(piece, traffic_bytes, batch_size) for piece in pieces]
 
 
 def empty_chunks(num_vectors: int, dtype: np.dtype[Any]) -> tuple[list[Piece], list[Chunk]]:
@@ -140,7 +180,7 @@ def empty_chunks(num_vectors: int, dtype: np.dtype[Any]) -> tuple[list[Piece], l
     params = [Param("", (0, 0), Constant(), 1, 1), Param("", (0,), Constant(), 1, 1, momentum=0.5)]
     nothing = [[np.empty(0, dtype)] * num_vectors] * 2
     source = SlotSource(np.empty((1, 0), dtype), 0, [0])
-    chunks = [Chunk(number, number, param, source, nothing) for number, param in enumerate(params)]
+    chunks = [Chunk([(i, slice(0))], i, param, source, nothing) for i, param in enumerate(params)]
     return [Piece(number, 0, 0) for number in range(len(params))], chunks
 
 
@@ -161,4 +201,6 @@ def _tiles(num_rows: int, num_cols: int) -> Sequence[tuple[int, int]]:
 
 
 def _largest_tile(pieces: Sequence[Piece]) -> int:
-    return max((piece.stop - piece.start for piece in pieces if piece.rows), default=0)
+    """Elements of the largest product that a chunk can be."""
+    products = [piece.stop - piece.start for piece in pieces if piece.rows]
+    return max([min(sum(products), _TILE_SIZE), *products])

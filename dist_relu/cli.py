@@ -90,7 +90,11 @@ def worker_options(command: Command) -> Command:
                 help="auto: mpi under mpirun, otherwise local.",
             ),
             click.option(
-                "--threads-per-worker", type=click.IntRange(1), default=1, show_default=True, help="For BLAS."
+                "--threads-per-worker",
+                type=click.IntRange(1),
+                default=1,
+                show_default=True,
+                help="For BLAS, which only models of your own call.",
             ),
         )
     ):

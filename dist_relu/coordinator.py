@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, final
@@ -21,18 +21,19 @@ from dist_relu.arena import measure
 from dist_relu.arguments import Data, check_has_parameters, check_is, check_model, dataset_of, default_loss, numbers
 from dist_relu.arrays import Array, whole
 from dist_relu.backends import Backend, connect
-from dist_relu.collectives.memory import SharedArray
 from dist_relu.data import Augment, Dataset
 from dist_relu.errors import DataError, TrainingDiverged
 from dist_relu.kernels.update import ordered_sum
 from dist_relu.nn import Loss, Sequential
 from dist_relu.optim import ElementwiseOptimizer, Optimizer
-from dist_relu.partition import PartialSums, check_fit
+from dist_relu.partition import PartialSums, bounds, check_fit
+from dist_relu.replicas import Replica, Replicas
 from dist_relu.results import Evaluation, FitResult, fit_result
 from dist_relu.slots import slots_shape
+from dist_relu.sums import sums_size
 from dist_relu.training import Progress
 from dist_relu.updates import NUM_SQUARES, StepOptions, cut_for
-from dist_relu.worker import Call, World
+from dist_relu.worker import Call, World, nodes_of
 
 ProgressHandler = Callable[[Progress], object]
 
@@ -44,7 +45,7 @@ def start(workers: int | None = None, *, backend: str = "auto", threads_per_work
     backend: "serial" (this process), "local" (processes of this machine), "mpi" (the ranks of this MPI job), or "auto":
     "mpi" under mpirun, otherwise "local". Under mpirun this returns on rank 0 only; the other ranks work until rank
     0's script ends, and end with it.
-    threads_per_worker: for BLAS.
+    threads_per_worker: for BLAS in functions of your own (`Coordinator.run`); layers compute on one thread.
 
     Raises ValueError for arguments that make no sense, `BackendError` when the workers can't be started.
     """
@@ -65,6 +66,7 @@ class Coordinator:
         self._one_at_a_time = threading.Lock()
         self._caller: int | None = None  # the thread whose call the workers are busy with
         self._placed: weakref.WeakKeyDictionary[Dataset, _PlacedDataset] = weakref.WeakKeyDictionary()
+        self._known_replicas: Replicas | None = None
         self._finalizer = weakref.finalize(self, backend.close)
 
     @property
@@ -75,7 +77,7 @@ class Coordinator:
     @property
     def nodes(self) -> int:
         """The number of machines that they run on."""
-        return len({peer.node for peer in self._backend.peers})
+        return self.replicas.num_nodes
 
     @property
     def backend(self) -> str:
@@ -192,13 +194,18 @@ class Coordinator:
         check_is("loss", loss, Loss)
         check_has_parameters(model)
         check_model(model, data, loss)
-        placed = self._place(data, model.dtype)
-        shared, values = self._model_input(model, placed.x)
-        sums = SharedArray((inference.num_blocks(len(data)), 2), np.float64)
-        request = inference.EvaluateRequest(shared, placed.y.handle, loss, sums.handle)
-        self.run(inference.evaluate, request)
-        del values
-        loss_sum, hits = np.add.reduce(sums.array, axis=0)
+        with self.replicas.for_a_call() as replicas:
+            placed = self._place(data, model.dtype)
+            values = replicas.copy_of(_values(model))
+            sums = replicas.zeros((inference.num_blocks(len(data)), 2), np.float64)
+            rows = replicas.rows_by_node(inference.rows_of_blocks(len(data), self.workers))
+            values.spread()
+            placed.x.spread(rows)
+            placed.y.spread(rows)
+            model_input = _model_input(model, values, placed.x)
+            self.run(inference.evaluate, inference.EvaluateRequest(model_input, placed.y.handles, loss, sums.handles))
+            blocks = replicas.rows_by_node([range(*b) for b in bounds(len(sums.array), self.workers)])
+            loss_sum, hits = np.add.reduce(sums.collect(blocks), axis=0)
         accuracy = float(hits / len(data)) if data.has_classes else None
         return Evaluation(float(loss_sum / len(data)), accuracy, len(data))
 
@@ -224,31 +231,39 @@ class Coordinator:
     def _relu(self, dy: npt.ArrayLike | None, x: npt.ArrayLike, partitions: int | None) -> Array:
         partitions = self.workers if partitions is None else whole("partitions", partitions)
         x = numbers("x", x)
-        shared_x = SharedArray.copy_of(x.reshape(-1))
-        shared_dy = None
+        dtype = x.dtype
         if dy is not None:
             dy = numbers("dy", dy)
+            dtype = dy.dtype
             if dy.shape != x.shape:
                 raise ValueError(f"dy has shape {dy.shape}, but x has shape {x.shape}; expected the same.")
-            shared_dy = SharedArray.copy_of(dy.reshape(-1))
-        dtype = x.dtype if dy is None else dy.dtype
-        result = SharedArray((x.size,), dtype)
-        handle = shared_dy.handle if shared_dy else None
-        self.run(inference.relu, inference.ReluRequest(shared_x.handle, handle, result.handle, partitions))
-        return result.array.reshape(x.shape)
+        with self.replicas.for_a_call() as replicas:
+            elements = replicas.rows_by_node(inference.elements_of_partitions(x.size, partitions, self.workers))
+            result = replicas.zeros((x.size,), dtype)
+            sources = [replicas.copy_of(source.reshape(-1)) for source in (x, dy) if source is not None]
+            for source in sources:
+                source.spread(elements)
+            x_handles, dy_handles = [*(source.handles for source in sources), None][:2]
+            assert x_handles is not None
+            self.run(inference.relu, inference.ReluRequest(x_handles, dy_handles, result.handles, partitions))
+            return result.collect(elements).reshape(x.shape)
 
     def _outputs(self, model: Sequential, x: npt.ArrayLike, *, every_layer: bool) -> list[Array]:
         check_has_parameters(model)
         x = numbers("x", x)
         model.build(x.shape[1:])
-        shared_x = SharedArray.copy_of(x, model.dtype)
-        shared, values = self._model_input(model, shared_x)
         shapes = model.layer_shapes if every_layer else [model.output_shape]
-        outputs = [SharedArray((len(x), *shape), model.dtype) for shape in shapes]
-        request = inference.ActivationsRequest(shared, [output.handle for output in outputs], every_layer)
-        self.run(inference.activations, request)
-        del values
-        return [output.array for output in outputs]
+        with self.replicas.for_a_call() as replicas:
+            rows = replicas.rows_by_node(inference.rows_of_blocks(len(x), self.workers))
+            samples, values = replicas.copy_of(x, model.dtype), replicas.copy_of(_values(model))
+            samples.spread(rows)
+            values.spread()
+            outputs = [replicas.zeros((len(x), *shape), model.dtype) for shape in shapes]
+            request = inference.ActivationsRequest(
+                _model_input(model, values, samples), [output.handles for output in outputs], every_layer
+            )
+            self.run(inference.activations, request)
+            return [output.collect(rows) for output in outputs]
 
     def _train(
         self,
@@ -266,54 +281,70 @@ class Coordinator:
         on_progress: ProgressHandler | None,
     ) -> _Trained:
         """Run `training.fit` on all workers."""
-        assert model.values is not None
-        placed = self._place(data, model.dtype)
-        layout = measure(model, loss, placed.y.array[:1])
-        num_vectors = 1 + optimizer.num_states + options.num_averages
-        generations = SharedArray((2, num_vectors, model.num_params), model.dtype)
-        generations.array[0, 0] = model.values
-        if options.num_averages:
-            generations.array[0, -1] = model.values
-        slots = SharedArray(slots_shape(model, layout, shards, self.workers), model.dtype)
-        squares = SharedArray((len(cut_for(optimizer, model, layout)), NUM_SQUARES), np.float64)
-        arena = SharedArray((layout.size_bytes(batch_size),), np.uint8)
-        memory = training.Memory(
-            placed.x.handle, placed.y.handle, generations.handle, slots.handle, squares.handle, arena.handle
-        )
-        request = training.FitRequest(
-            model.blueprint(),
-            data.x.shape[1:],
-            loss,
-            optimizer,
-            options,
-            augment,
-            augment.image_shape(data) if augment else None,
-            layout,
-            memory,
-            epochs,
-            batch_size,
-            shards,
-            seed,
-            shuffle,
-        )
-        trace: training.Trace = self.run(training.fit, request, on_progress)[0]
-        overflowed = not np.isfinite(generations.array[trace.generation, 0]).all()
-        vectors = generations.array[trace.generation ^ overflowed]
-        return _Trained(trace, vectors[0], vectors[-1] if options.num_averages else None, overflowed)
+        with self.replicas.for_a_call() as replicas:
+            placed = self._place(data, model.dtype)
+            placed.x.spread()
+            placed.y.spread()
+            layout = measure(model, loss, placed.y.array[:1])
+            num_vectors = 1 + optimizer.num_states + options.num_averages
+            generations = replicas.zeros((2, num_vectors, model.num_params), model.dtype)
+            generations.array[0, 0] = _values(model)
+            if options.num_averages:
+                generations.array[0, -1] = _values(model)
+            generations.spread(dict.fromkeys(range(replicas.num_nodes), range(1)))
+            slots = replicas.zeros(slots_shape(model, layout, shards, self.workers), model.dtype)
+            sums = replicas.zeros((sums_size(model.num_params, replicas.num_nodes),), model.dtype)
+            squares = replicas.zeros((len(cut_for(optimizer, model, layout)), NUM_SQUARES), np.float64)
+            arena = replicas.zeros((layout.size_bytes(batch_size),), np.uint8)
+            memory = training.Memory(
+                placed.x.handles,
+                placed.y.handles,
+                generations.handles,
+                slots.handles,
+                sums.handles,
+                squares.handles,
+                arena.handles,
+            )
+            request = training.FitRequest(
+                model.blueprint(),
+                data.x.shape[1:],
+                loss,
+                optimizer,
+                options,
+                augment,
+                augment.image_shape(data) if augment else None,
+                layout,
+                memory,
+                epochs,
+                batch_size,
+                shards,
+                seed,
+                shuffle,
+            )
+            trace: training.Trace = self.run(training.fit, request, on_progress)[0]
+            vectors = generations.collect({0: range(2)})  # they are the same on all nodes
+        overflowed = not np.isfinite(vectors[trace.generation, 0]).all()
+        last = vectors[trace.generation ^ overflowed]
+        return _Trained(trace, last[0], last[-1] if options.num_averages else None, overflowed)
 
-    def _model_input(self, model: Sequential, x: SharedArray) -> tuple[inference.ModelInput, SharedArray]:
-        """A request's model and samples; the returned array must live until the call is over."""
-        assert model.values is not None
-        values = SharedArray.copy_of(model.values)
-        assert model.input_shape is not None
-        return inference.ModelInput(model.blueprint(), model.input_shape, values.handle, x.handle), values
+    @property
+    def replicas(self) -> Replicas:
+        """Makes arrays that every node has a copy of, for functions to `run`."""
+        if self._known_replicas is None:
+            self._known_replicas = Replicas(nodes_of(self._backend.peers), self._backend.home, self._ask)
+        return self._known_replicas
+
+    def _ask(self, ranks: Sequence[int], function: Callable[[World, Any], Any], request: Any) -> list[Any]:
+        return self._call(ranks, function, request, _ignore)
 
     def _place(self, data: Dataset, dtype: np.dtype[Any]) -> _PlacedDataset:
         """`data` in shared memory, in the dtypes of a model; it stays there for the next call."""
         placed = self._placed.get(data)
-        if placed is None or placed.x.handle.dtype != dtype:
+        if placed is None or placed.x.array.dtype != dtype:
             y_dtype = np.dtype(np.int64) if data.has_classes else dtype
-            placed = _PlacedDataset(_shared("x", data.x, dtype), _shared("y", data.y, y_dtype))
+            with np.errstate(over="ignore"):
+                x, y = self.replicas.copy_of(data.x, dtype), self.replicas.copy_of(data.y, y_dtype)
+            placed = _PlacedDataset(_checked("x", data.x, x), _checked("y", data.y, y))
             self._placed[data] = placed
         return placed
 
@@ -329,6 +360,16 @@ class Coordinator:
         by `world.rank`; in the function `world.barrier.wait()` waits for the others. on_event: called here with what
         workers pass to `world.report`.
         """
+        return self._call(range(self.workers), function, request, on_event or _ignore)
+
+    def _call(
+        self,
+        ranks: Sequence[int],
+        function: Callable[[World, Any], Any],
+        request: Any,
+        on_event: Callable[[Any], object],
+    ) -> list[Any]:
+        """Run a function on these workers."""
         self._check_open()
         if self._caller == threading.get_ident():
             raise RuntimeError(
@@ -339,7 +380,7 @@ class Coordinator:
             self._caller = threading.get_ident()
             try:
                 self._calls += 1
-                return self._backend.call(Call.of(self._calls, function, request), on_event or _ignore)
+                return self._backend.call(Call.of(self._calls, function, request), ranks, on_event)
             finally:
                 self._caller = None
 
@@ -363,8 +404,8 @@ class _Trained:
 
 @dataclass(frozen=True)
 class _PlacedDataset:
-    x: SharedArray
-    y: SharedArray
+    x: Replica
+    y: Replica
 
 
 @final
@@ -382,19 +423,27 @@ class _Gradient(ElementwiseOptimizer):
         ordered_sum(*gradient, new[0])
 
 
-def _shared(name: str, source: Array, dtype: npt.DTypeLike) -> SharedArray:
-    """`source`, which is finite, in shared memory; in a narrower type it must be finite still."""
-    with np.errstate(over="ignore"):
-        shared = SharedArray.copy_of(source, dtype)
-    if source.dtype.kind == "f" and source.dtype.itemsize > shared.array.itemsize:
-        finite = np.isfinite(shared.array)
+def _checked(name: str, source: Array, placed: Replica) -> Replica:
+    """A copy of `source`, which is finite; in a narrower type it must be finite still."""
+    if source.dtype.kind == "f" and source.dtype.itemsize > placed.array.itemsize:
+        finite = np.isfinite(placed.array)
         if not finite.all():
             where = tuple(map(int, np.unravel_index(int(np.argmin(finite)), source.shape)))
             raise DataError(
-                f"{name}[{', '.join(map(str, where))}] is {source[where]}, too large for {shared.array.dtype}. "
+                f"{name}[{', '.join(map(str, where))}] is {source[where]}, too large for {placed.array.dtype}. "
                 "Scale the data, or build the model with dtype float64."
             )
-    return shared
+    return placed
+
+
+def _values(model: Sequential) -> Array:
+    assert model.values is not None
+    return model.values
+
+
+def _model_input(model: Sequential, values: Replica, x: Replica) -> inference.ModelInput:
+    assert model.input_shape is not None
+    return inference.ModelInput(model.blueprint(), model.input_shape, values.handles, x.handles)
 
 
 def _with_values(model: Sequential, values: Array) -> Sequential:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dist_relu.arrays import Array
-from dist_relu.collectives.memory import Handle, attach
+from dist_relu.collectives.memory import Handles
 from dist_relu.kernels.activations import relu as pair
 from dist_relu.nn import Loss, PlainRun, Sequential
 from dist_relu.partition import bounds
@@ -27,13 +27,13 @@ class ModelInput:
 
     model: Sequential
     input_shape: tuple[int, ...]
-    values: Handle
-    x: Handle
+    values: Handles
+    x: Handles
 
-    def attach(self) -> tuple[Sequential, Array]:
+    def attach(self, world: World) -> tuple[Sequential, Array]:
         self.model.build(self.input_shape)
-        self.model.bind(attach(self.values))
-        return self.model, attach(self.x)
+        self.model.bind(world.node.attach(self.values))
+        return self.model, world.node.attach(self.x)
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class EvaluateRequest:
     """sums: (blocks, 2) float64, gets loss and hits of each block."""
 
     input: ModelInput
-    y: Handle
+    y: Handles
     loss: Loss
-    sums: Handle
+    sums: Handles
 
 
 def num_blocks(num_rows: int) -> int:
@@ -52,8 +52,8 @@ def num_blocks(num_rows: int) -> int:
 
 def evaluate(world: World, request: EvaluateRequest) -> None:
     """Sum loss and hits over the samples of every block; collective."""
-    model, x = request.input.attach()
-    y, sums = attach(request.y), attach(request.sums)
+    model, x = request.input.attach(world)
+    y, sums = world.node.attach(request.y), world.node.attach(request.sums)
     run = PlainRun(training=False)
     for block, rows in _my_blocks(world, len(x)):
         outputs = model.forward(x[rows], run)
@@ -65,14 +65,14 @@ class ActivationsRequest:
     """outputs: (N, ...) for each layer, or for the last one alone."""
 
     input: ModelInput
-    outputs: Sequence[Handle]
+    outputs: Sequence[Handles]
     every_layer: bool
 
 
 def activations(world: World, request: ActivationsRequest) -> None:
     """Write the output of every layer, or of the model; collective."""
-    model, x = request.input.attach()
-    targets = [attach(handle) for handle in request.outputs]
+    model, x = request.input.attach(world)
+    targets = [world.node.attach(handles) for handles in request.outputs]
     run = PlainRun(training=False)
     for _, rows in _my_blocks(world, len(x)):
         outputs = model.activations(x[rows], run) if request.every_layer else [model.forward(x[rows], run)]
@@ -84,16 +84,16 @@ def activations(world: World, request: ActivationsRequest) -> None:
 class ReluRequest:
     """x and result: (n,), any array flattened; dy: the gradient of ReLU's output, or None for the forward direction."""
 
-    x: Handle
-    dy: Handle | None
-    result: Handle
+    x: Handles
+    dy: Handles | None
+    result: Handles
     partitions: int
 
 
 def relu(world: World, request: ReluRequest) -> None:
     """ReLU or its backward on this worker's partitions; collective."""
-    x, result = attach(request.x), attach(request.result)
-    dy = None if request.dy is None else attach(request.dy)
+    x, result = world.node.attach(request.x), world.node.attach(request.result)
+    dy = None if request.dy is None else world.node.attach(request.dy)
     first, stop = bounds(request.partitions, world.size)[world.rank]
     for start, end in bounds(len(x), request.partitions)[first:stop]:
         if dy is None:
@@ -101,6 +101,20 @@ def relu(world: World, request: ReluRequest) -> None:
         else:
             result[start:end] = dy[start:end]
             pair.backward(result[start:end], x[start:end])
+
+
+def rows_of_blocks(num_rows: int, workers: int) -> list[range]:
+    """The rows whose blocks each worker does, by rank."""
+    return [
+        range(min(first * BLOCK_ROWS, num_rows), min(stop * BLOCK_ROWS, num_rows))
+        for first, stop in bounds(num_blocks(num_rows), workers)
+    ]
+
+
+def elements_of_partitions(num_elements: int, partitions: int, workers: int) -> list[range]:
+    """The elements whose partitions each worker does, by rank."""
+    starts = [*(start for start, _ in bounds(num_elements, partitions)), num_elements]
+    return [range(starts[first], starts[stop]) for first, stop in bounds(partitions, workers)]
 
 
 def _my_blocks(world: World, num_rows: int) -> Iterator[tuple[int, slice]]:

@@ -81,6 +81,11 @@ class SummationTree:
                 carries[-1] += 1
         return carries, stack
 
+    def shards_of(self, node: TreeNode) -> range:
+        """The shards whose sum `node` is."""
+        level, number = node
+        return range(number << level, min((number + 1) << level, self._shards))
+
     def _are_siblings(self, left: TreeNode, right: TreeNode) -> bool:
         return left.level == right.level and left.number % 2 == 0 and right.number == left.number + 1
 

@@ -47,9 +47,10 @@ class Slots:
         self._views = [_views(row, [param.shape for param in summed]) for row in self._stack]
         self._top = self._pushed = 0
         self.rows = slots
-        self.carries, _ = tree.fold([node for nodes in subtrees for node in nodes])
+        self._tree = tree
+        self._subtrees = [node for nodes in subtrees for node in nodes]  # of each row
         self._total_tail = np.empty(TAIL, slots.dtype)
-        self._tail = SlotSource(slots, slots.shape[1] - TAIL, self.carries)
+        self._tail = self.source(slots.shape[1] - TAIL, range(shards))
 
     def begin(self) -> None:
         """Begin with an empty stack."""
@@ -65,10 +66,20 @@ class Slots:
 
     def carry(self) -> None:
         """Add the topmost rows as the summation tree asks after this shard."""
-        for _ in range(self._carries[self._pushed]):
-            self._top -= 1
-            self._stack[self._top - 1] += self._stack[self._top]
+        self.carry_columns(0, None)
+        self._top -= self._carries[self._pushed]
         self._pushed += 1
+
+    def carry_columns(self, first: int, stop: int | None) -> None:
+        """The additions of `carry`, for columns `first` to `stop` alone; they must not be carried again."""
+        for top in range(self._top - 1, self._top - 1 - self._carries[self._pushed], -1):
+            self._stack[top - 1][first:stop] += self._stack[top][first:stop]
+
+    def source(self, column: int, shards: range) -> SlotSource:
+        """What stands from `column` on, summed over some shards: one subtree of the summation tree, or all."""
+        within = [row for row, node in enumerate(self._subtrees) if self._tree.shards_of(node).start in shards]
+        carries, _ = self._tree.fold([self._subtrees[row] for row in within])
+        return SlotSource(self.rows[within[0] : within[-1] + 1], column, carries)
 
     def total_tail(self) -> tuple[float, int]:
         """Loss and hits of the whole batch; every worker sums these few numbers for itself."""

@@ -6,6 +6,7 @@ switch. P parameters, N samples in a batch, S shards.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil, isfinite
 from time import perf_counter
@@ -14,13 +15,14 @@ import numpy as np
 
 from dist_relu.arena import Layout, ShardRun, forward_backward
 from dist_relu.arrays import Array
-from dist_relu.chunks import empty_chunks, my_chunks
-from dist_relu.collectives.memory import Handle, attach
+from dist_relu.chunks import Sources, costs_of, empty_chunks
+from dist_relu.collectives.memory import Handles
 from dist_relu.data import Augment
 from dist_relu.nn import Loss, MixedTargets, Sequential
 from dist_relu.optim import Optimizer
 from dist_relu.partition import Purpose, bounds, epoch_order, generator
 from dist_relu.slots import TAIL, Slots
+from dist_relu.sums import Parts, sums_of
 from dist_relu.updates import NUM_SQUARES, StepOptions, cut_for, update_of
 from dist_relu.worker import World
 
@@ -32,15 +34,16 @@ class Memory:
     """What the workers of a node share while they train.
 
     x, y: the data set, (samples, ...).  generations: (2, 1 + optimiser states + averages, P).
-    slots: (rows, slot length).  squares: (pieces, NUM_SQUARES).  arena: bytes.
+    slots: (rows, slot length).  sums: (`sums_size`,).  squares: (pieces, NUM_SQUARES).  arena: bytes.
     """
 
-    x: Handle
-    y: Handle
-    generations: Handle
-    slots: Handle
-    squares: Handle
-    arena: Handle
+    x: Handles
+    y: Handles
+    generations: Handles
+    slots: Handles
+    sums: Handles
+    squares: Handles
+    arena: Handles
 
 
 @dataclass(frozen=True)
@@ -148,55 +151,64 @@ class _Step:
         self._model = model = request.model
         self._dtype = model.dtype
         model.build(request.input_shape)
-        self.x, self._y = attach(request.memory.x), attach(request.memory.y)
+        memory, attach = request.memory, world.node.attach
+        self.x, self._y = attach(memory.x), attach(memory.y)
         self.generation = 0
-        generations = attach(request.memory.generations)
+        generations = attach(memory.generations)
         model.bind(generations[0, 0])
         self._values = [model.views(generation[0]) for generation in generations]
-        arrays = request.layout.arrays(attach(request.memory.arena), request.batch_size)
+        arrays = request.layout.arrays(attach(memory.arena), request.batch_size)
         self._run = ShardRun(request.layout, arrays, model.params, request.seed)
-        self._slots = Slots(model, request.layout, attach(request.memory.slots), request.shards, world.rank, world.size)
+        self._slots = slots = Slots(model, request.layout, attach(memory.slots), request.shards, world.rank, world.size)
         pieces = cut_for(request.optimizer, model, request.layout)
-        chunks = my_chunks(
-            model, request.layout, pieces, arrays, generations, self._slots, request.shards, world.rank, world.size
-        )
+        sources = Sources(model, request.layout, pieces, arrays, slots, request.shards)
+        costs = costs_of(pieces, len(slots.rows), generations.shape[1], request.batch_size, self._dtype.itemsize)
+        parts = Parts(model, pieces, costs, sources, slots, request.shards, generations)
+        self._sums = sums_of(world, parts, attach(memory.sums))
         self._update = update_of(
-            request.optimizer, request.options, chunks, pieces, attach(request.memory.squares), world.barrier
+            request.optimizer, request.options, self._sums.chunks, pieces, attach(memory.squares), world.node.barrier
         )
 
     def load_kernels(self) -> None:
         """Compile or load whatever a step needs, so that no step has to; collective."""
         self._slots.begin()
         self._pass_over(np.zeros(1, np.int64), 0, 0, 0, 1, group_size=1)
+        self._slots.carry()
         request = self._request
         num_vectors = 1 + request.optimizer.num_states + request.options.num_averages
         trial_pieces, trial_chunks = empty_chunks(num_vectors, self._dtype)
         squares = np.zeros((len(trial_pieces), NUM_SQUARES))
-        trial = update_of(request.optimizer, request.options, trial_chunks, trial_pieces, squares, self._world.barrier)
+        trial = update_of(
+            request.optimizer, request.options, trial_chunks, trial_pieces, squares, self._world.node.barrier
+        )
         hyper = np.array(request.optimizer.hyper(0, 0.0), self._dtype)
         for _ in range(min(request.options.accumulate, 2)):
             trial.gather([])
         trial.step(hyper, 0)
-        self._world.barrier.wait()
+        self._world.node.barrier.wait()
 
     def take(self, samples: Array, step: int, epoch: float) -> tuple[float, int, bool]:
         """Take the step from one generation to the other; returns loss, hits and whether the loss is no number.
 
         samples: the numbers of all samples of the step, those of several batches when gradients are accumulated.
         """
-        request, barrier = self._request, self._world.barrier
+        request, barrier = self._request, self._world.node.barrier
         loss, hits = 0.0, 0
         for number, first in enumerate(range(0, len(samples), request.batch_size)):
             if number:
                 barrier.wait()  # slots and arena may be written again when everybody has gathered from them
             batch = samples[first : first + request.batch_size]
             shard_bounds = bounds(len(batch), request.shards)
+            pass_number = step * request.options.accumulate + number
             self._slots.begin()
-            for shard in self._slots.shards:
-                pass_number = step * request.options.accumulate + number
+            self._sums.begin(shard_bounds)
+            *others, last = self._slots.shards
+            for shard in others:
                 self._pass_over(batch, pass_number, shard, *shard_bounds[shard], group_size=len(samples))
-            barrier.wait()
-            batch_loss, batch_hits = self._slots.total_tail()
+                self._slots.carry()
+            left = self._sums.left
+            self._pass_over(batch, pass_number, last, *shard_bounds[last], group_size=len(samples), left=left)
+            batch_loss, batch_hits = self._sums.finish()
             loss, hits = loss + batch_loss / len(samples), hits + batch_hits
             if not isfinite(loss):
                 return loss, hits, True
@@ -208,10 +220,21 @@ class _Step:
             param.value = value
         return loss, hits, False
 
-    def _pass_over(self, batch: Array, pass_number: int, shard: int, first: int, stop: int, *, group_size: int) -> None:
+    def _pass_over(
+        self,
+        batch: Array,
+        pass_number: int,
+        shard: int,
+        first: int,
+        stop: int,
+        *,
+        group_size: int,
+        left: Callable[[int], object] | None = None,
+    ) -> None:
         """Leave the gradient of one shard's rows in the arena and on the stack of slots.
 
-        group_size: the number of samples in the whole step, over which losses and statistics are means.
+        group_size: the number of samples in the whole step, over which losses and statistics are means.  left: see
+        `Sequential.backward`.
         """
         row = self._slots.push()
         if first == stop:  # the last batch of an epoch may be smaller than the number of shards
@@ -220,8 +243,7 @@ class _Step:
             self._run.enter(first, stop, batch_size=group_size, step=pass_number, shard=shard)
             x = self._run.empty((stop - first, *self.x.shape[1:]), self._dtype)
             loss, targets = self._gather(batch[first:stop], pass_number, shard, x)
-            row[-TAIL:] = forward_backward(self._model, loss, x, targets, 1 / group_size, self._run)
-        self._slots.carry()
+            row[-TAIL:] = forward_backward(self._model, loss, x, targets, 1 / group_size, self._run, left)
 
     def _gather(self, rows: Array, pass_number: int, shard: int, x: Array) -> tuple[Loss, Array]:
         """x = these rows of the data set, augmented; returns the loss for them, and their targets."""

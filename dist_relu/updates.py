@@ -19,7 +19,7 @@ import numpy as np
 from dist_relu.arena import Layout
 from dist_relu.arrays import Array, aligned_empty, whole
 from dist_relu.chunks import Chunk, Piece, cut
-from dist_relu.collectives.barrier import Barrier
+from dist_relu.collectives.barrier import Meeting
 from dist_relu.kernels import norms as kernels
 from dist_relu.kernels.update import BLOCK, add_ordered_sum, ordered_sum, running_mean
 from dist_relu.nn import Sequential
@@ -82,7 +82,7 @@ def update_of(
     chunks: Sequence[Chunk],
     pieces: Sequence[Piece],
     squares: Array,
-    barrier: Barrier,
+    barrier: Meeting,
 ) -> Update:
     """The shortest way to do what is asked for.  squares: (pieces, NUM_SQUARES) float64, shared."""
     if isinstance(optimizer, ElementwiseOptimizer) and not options.need_whole_gradient:
@@ -158,7 +158,7 @@ class _LayerwiseUpdate(Update):
         ema_decay: float | None,
         gradient: _SummedGradient,
         squares: _Squares,
-        barrier: Barrier,
+        barrier: Meeting,
     ) -> None:
         self._chunks = chunks
         self._optimizer = optimizer
@@ -195,7 +195,7 @@ class _LayerwiseUpdate(Update):
 class _SummedGradient:
     """This worker's chunks of the gradient, summed over the shards and then over the batches of a step."""
 
-    def __init__(self, chunks: Sequence[Chunk], options: StepOptions, squares: _Squares, barrier: Barrier) -> None:
+    def __init__(self, chunks: Sequence[Chunk], options: StepOptions, squares: _Squares, barrier: Meeting) -> None:
         self.totals = [aligned_empty((chunk.size,), chunk.dtype) for chunk in chunks]
         self._chunks = chunks
         self._trained = [(chunk, total) for chunk, total in zip(chunks, self.totals, strict=True) if chunk.is_trained]
@@ -238,7 +238,8 @@ class _Squares:
         self._lanes = np.empty(BLOCK)
 
     def measure(self, what: int, chunk: Chunk, x: Array) -> None:
-        self._squares[chunk.number, what] = kernels.sum_of_squares(x, self._lanes)
+        for number, elements in chunk.parts:
+            self._squares[number, what] = kernels.sum_of_squares(x[elements], self._lanes)
 
     def norm(self, what: int) -> float:
         """Of the whole vector.  All pieces must have been measured, and all workers met."""

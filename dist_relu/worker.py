@@ -17,43 +17,98 @@ import cloudpickle
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from dist_relu.collectives.barrier import Aborted, Barrier
-from dist_relu.collectives.memory import Handle, attach
+from dist_relu.arrays import Array
+from dist_relu.collectives.barrier import Aborted, Barrier, Meeting, control_shape
+from dist_relu.collectives.channel import Channel, Courier
+from dist_relu.collectives.meeting import WorldBarrier
+from dist_relu.collectives.memory import Handle, Handles, SharedArray, attach
 
 
 @dataclass(frozen=True)
 class Hello:
-    """How a process presents itself.  node: equal for processes that can share memory."""
+    """How a process presents itself.
+
+    node: equal for processes that share memory: those of one user that see the same processes through the same network.
+    Containers that share both count as one; hosts of a test network on one machine do not.
+    """
 
     pid: int
     host: str
     node: str
 
     @classmethod
-    def here(cls) -> Hello:
+    def here(cls, node: str = "") -> Hello:
+        """This process.  node: a name that sets it apart from other processes of its machine."""
         boot = _read("/proc/sys/kernel/random/boot_id")
-        processes = os.readlink("/proc/self/ns/pid")
-        return cls(os.getpid(), socket.gethostname(), f"{boot} {processes} {os.getuid()}")
+        spaces = " ".join(os.readlink(f"/proc/self/ns/{kind}") for kind in ("pid", "net"))
+        return cls(os.getpid(), socket.gethostname(), f"{boot} {spaces} {os.getuid()} {node}".rstrip())
+
+
+def by_node(peers: Sequence[Hello]) -> list[int]:
+    """The numbers of `peers` in an order where those of a node stand together, the first peer's node first."""
+    nodes = list(dict.fromkeys(peer.node for peer in peers))
+    return sorted(range(len(peers)), key=lambda i: nodes.index(peers[i].node))
+
+
+def nodes_of(peers: Sequence[Hello]) -> list[range]:
+    """The ranks of each node.  peers: by rank, those of a node together."""
+    nodes: list[range] = []
+    for rank, peer in enumerate(peers):
+        if rank and peer.node == peers[rank - 1].node:
+            nodes[-1] = range(nodes[-1].start, rank + 1)
+        else:
+            nodes.append(range(rank, rank + 1))
+    return nodes
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What a process must know to be worker `rank`; control: shared, see `Barrier`."""
+    """What a process must know to be worker `rank`.
+
+    peers: by rank, those of a node together.  control: memory of this worker's node, see `Barrier`; None for the first
+    worker of a node who is to make it.  threads: for BLAS.
+    """
 
     rank: int
     peers: Sequence[Hello]
-    control: Handle
+    control: Handle | None
     threads: int
 
 
 @dataclass(frozen=True)
+class Node:
+    """A worker's view of its own node, the `number`-th.
+
+    ranks: of its workers.  rank: of this worker among them.  barrier: of them alone.  held: the memory that this worker
+    keeps for its node, see `dist_relu.replicas`.
+    """
+
+    number: int
+    ranks: range
+    rank: int
+    barrier: Barrier
+    held: dict[int, SharedArray]
+
+    def attach(self, handles: Handles) -> Array:
+        """This node's copy of an array that every node has."""
+        return attach(handles[self.number])
+
+
+@dataclass(frozen=True)
 class World:
-    """A worker's view of all workers.  report: sends an event to the coordinator."""
+    """A worker's view of all workers.
+
+    report: sends an event to the coordinator.  nodes: the ranks of each.  courier: to workers of other nodes; None when
+    there are none.
+    """
 
     rank: int
     size: int
-    barrier: Barrier
+    barrier: Meeting
     report: Callable[[Any], None]
+    node: Node
+    nodes: Sequence[range]
+    courier: Courier | None
 
 
 @dataclass(frozen=True)
@@ -94,10 +149,22 @@ Reply = Returned | Raised | Stopped
 class Worker:
     """A process that takes part in calls."""
 
-    def __init__(self, setup: Setup, report: Callable[[Any], None]) -> None:
+    def __init__(self, setup: Setup, report: Callable[[Any], None], channel: Channel | None = None) -> None:
+        """channel: to the workers of other nodes, where there are any."""
         self._setup = setup
-        self._barrier = Barrier(attach(setup.control), setup.rank, [peer.pid for peer in setup.peers])
-        self._world = World(setup.rank, len(setup.peers), self._barrier, report)
+        nodes = nodes_of(setup.peers)
+        number, ranks = next((i, ranks) for i, ranks in enumerate(nodes) if setup.rank in ranks)
+        self._own_control = SharedArray(control_shape(len(ranks)), "int64") if setup.control is None else None
+        self.control = setup.control or self._own_control.handle  # type: ignore[union-attr]
+        pids = [setup.peers[rank].pid for rank in ranks]
+        self._barrier = barrier = Barrier(attach(self.control), setup.rank - ranks.start, pids)
+        node = Node(number, ranks, setup.rank - ranks.start, barrier, {})
+        self._courier = courier = Courier(channel, barrier) if channel else None
+        meeting: Meeting = barrier
+        if courier:
+            others = [others.start for others in nodes if others != ranks]
+            meeting = WorldBarrier(barrier, courier, leader=node.rank == 0, others=others)
+        self._world = World(setup.rank, len(setup.peers), meeting, report, node, nodes, courier)
         self._blas = ThreadpoolController().select(user_api="blas")
 
     def run(self, call: Call) -> bytes:
@@ -106,6 +173,8 @@ class Worker:
         KeyboardInterrupt and SystemExit, which are meant for the process, stop the others and go on.
         """
         self._barrier.begin(call.number)
+        if self._courier:
+            self._courier.begin(call.number)
         try:
             # What overflows shows in the results; a warning in a worker reaches nobody.
             with self._blas.limit(limits=self._setup.threads), np.errstate(all="ignore"):
@@ -124,6 +193,9 @@ class Worker:
             raise
 
     def close(self) -> None:
+        """Let go of the other workers.  May be called twice."""
+        if self._courier:
+            self._courier.close()
         self._barrier.close()
 
     def _signed(self, error: Exception) -> Exception:

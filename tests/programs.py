@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -20,8 +21,16 @@ def mpirun(ranks: int, *program: str) -> list[str]:
     return [mpirun_path(), "-n", str(ranks), *program]
 
 
-def run(command: list[str], cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, cwd=cwd, check=False)
+def mpirun_on_nodes(nodes: str, *program: str) -> list[str]:
+    """mpirun with ranks that count as those of several nodes: one letter for each rank, the name of its node."""
+    ranks = [[":", "-n", "1", "-env", "DIST_RELU_NODE", node, *program] for node in nodes]
+    return [mpirun_path(), *list(itertools.chain(*ranks))[1:]]
+
+
+def run(
+    command: list[str], cwd: Path | None = None, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, cwd=cwd, env=env, check=False)
 
 
 def processes_with(mark: str) -> list[int]:

@@ -15,7 +15,7 @@ import pytest
 import dist_relu as dr
 from dist_relu.backends.local import LocalBackend
 from dist_relu.worker import World
-from tests.programs import TRAIN, marked_environment, mpirun, processes_with, run, wait_until
+from tests.programs import TRAIN, marked_environment, mpirun, mpirun_on_nodes, processes_with, run, wait_until
 
 ENDLESS = [*TRAIN, "--epochs", "1000000", "--shards", "4"]
 
@@ -204,6 +204,45 @@ def test_a_script_may_start_workers_twice_under_mpirun(tmp_path: Path) -> None:
     done = run(mpirun(3, sys.executable, str(script)))
     assert done.stdout.splitlines() == ["2 [0.0, 2.0]", "1 [0.0, 2.0]", "3 [0.0, 2.0]"], done.stderr
     assert done.returncode == 0
+
+
+def test_a_call_that_is_given_up_on_several_nodes_leaves_the_job_in_order(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import dist_relu as dr\n"
+        "from dist_relu import nn, optim\n"
+        "def stop(_): raise InterruptedError\n"
+        "data = dr.data.load('digits').train\n"
+        "for workers in (3, None, 3):\n"
+        "    with dr.start(workers) as coordinator:\n"
+        "        for on_progress in (stop, None, stop):\n"
+        "            model = nn.mlp((1024, 1024), 10)\n"
+        "            try:\n"
+        "                coordinator.fit(model, data, optim.SGD(), epochs=1, batch_size=100, shards=4,\n"
+        "                                on_progress=on_progress)\n"
+        "                print(coordinator.nodes, model.sha256())\n"
+        "            except InterruptedError:\n"
+        "                print('stopped')\n"
+    )
+    done = run(mpirun_on_nodes("abac", sys.executable, str(script)))
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[::3] == lines[2::3] == ["stopped"] * 3
+    digests = [line.split() for line in lines[1::3]]
+    assert [nodes for nodes, _ in digests] == ["2", "3", "2"]
+    assert len({digest for _, digest in digests}) == 1
+
+
+def test_a_killed_rank_ends_a_job_on_several_nodes() -> None:
+    before = shared_memory()
+    process, mark = start_marked(mpirun_on_nodes("abb", *ENDLESS))
+    (victim,) = set(processes_with(mark)) & set(processes_with("PMI_RANK=2\0"))
+    os.kill(victim, signal.SIGKILL)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert f"Worker 2 (host {socket.gethostname()}, pid {victim}) died" in errors
+    wait_until(lambda: not processes_with(mark))
+    assert shared_memory() <= before
 
 
 def test_more_workers_than_ranks_are_refused(tmp_path: Path) -> None:

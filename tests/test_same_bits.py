@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.programs import ROOT, TRAIN, mpirun, run
+from tests.programs import ROOT, TRAIN, mpirun, mpirun_on_nodes, run
 
 PLACES = [("local", 1), ("local", 2), ("local", 3), ("local", 4), ("mpi", 1), ("mpi", 2), ("mpi", 3), ("mpi", 4)]
 
 
-def report_of(tmp_path: Path, backend: str, workers: int, *options: str) -> dict[str, Any]:
+AVX2 = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx,+avx2,+fma,+bmi,+bmi2,+sse4.2,+popcnt,+lzcnt"}
+"""What makes Numba compile for processors with vectors half as wide as those of AVX-512."""
+
+
+def report_of(
+    tmp_path: Path, backend: str, workers: int, *options: str, env: dict[str, str] | None = None
+) -> dict[str, Any]:
     path = tmp_path / f"{backend}-{workers}.json"
     train = [*TRAIN, "--shards", "4", "--epochs", "3", "--quiet", "--report", str(path), *options]
     local = [*train, "--backend", backend, "--workers", str(workers)]
-    done = run(mpirun(workers, *train) if backend == "mpi" else local)
+    done = run(mpirun(workers, *train) if backend == "mpi" else local, env=env)
     assert done.returncode == 0, done.stderr
     report: dict[str, Any] = json.loads(path.read_text())
     assert (report["backend"], report["workers"]) == (backend, workers)
@@ -38,6 +45,14 @@ def test_every_backend_ends_with_the_bits_of_one_process(
     assert report_of(tmp_path, backend, workers, "--seed", "1")["params_sha256"] == serial_digest
 
 
+@pytest.mark.skipif("avx2" not in Path("/proc/cpuinfo").read_text(), reason="this processor has no AVX2")
+@pytest.mark.parametrize("model", ["mlp:64", "cnn"])
+def test_processors_with_narrow_vectors_end_with_the_same_bits(tmp_path: Path, model: str) -> None:
+    narrow = {**os.environ, **AVX2, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    expected = report_of(tmp_path, "local", 2, "--model", model)["params_sha256"]
+    assert report_of(tmp_path, "local", 2, "--model", model, env=narrow)["params_sha256"] == expected
+
+
 def test_another_seed_ends_with_other_bits(tmp_path: Path, serial_digest: str) -> None:
     assert report_of(tmp_path, "serial", 1, "--seed", "2")["params_sha256"] != serial_digest
 
@@ -46,6 +61,25 @@ def test_another_seed_ends_with_other_bits(tmp_path: Path, serial_digest: str) -
 def test_the_conformance_suite_passes_under_mpirun(ranks: int) -> None:
     done = run(mpirun(ranks, sys.executable, str(ROOT / "tests" / "under_mpi.py")))
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("nodes", ["aabc", "abc", "abb"])
+def test_the_conformance_suite_passes_on_several_nodes(nodes: str) -> None:
+    done = run(mpirun_on_nodes(nodes, sys.executable, str(ROOT / "tests" / "under_mpi.py")))
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+
+
+@pytest.mark.parametrize(("model", "shards"), [("mlp:300,40", 7), ("mlp:1024,256", 4), ("cnn", 7), ("resnet:8", 8)])
+def test_several_nodes_end_with_the_bits_of_one_process(tmp_path: Path, model: str, shards: int) -> None:
+    options = ["--model", model, "--shards", str(shards), "--epochs", "1", "--clip-norm", "1", "--quiet"]
+    digests = []
+    for backend in ("serial", "mpi"):
+        path = tmp_path / f"{backend}.json"
+        train = [*TRAIN, *options, "--backend", backend, "--report", str(path)]
+        done = run(mpirun_on_nodes("abac", *train) if backend == "mpi" else train)
+        assert done.returncode == 0, done.stderr
+        digests.append(json.loads(path.read_text())["params_sha256"])
+    assert digests[0] == digests[1]
 
 
 @pytest.mark.parametrize("workers", [1, 4])

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dist_relu.arrays import whole
 from dist_relu.backends.base import Backend
 from dist_relu.backends.local import LocalBackend
-from dist_relu.backends.mpi import MpiBackend, join
+from dist_relu.backends.mpi import MpiBackend
+from dist_relu.backends.mpi_job import join
 from dist_relu.backends.serial import SerialBackend
 
 __all__ = ["BACKENDS", "Backend", "connect", "is_under_mpirun", "serve_if_rank"]

@@ -27,11 +27,16 @@ class Backend(ABC):
     @property
     @abstractmethod
     def peers(self) -> Sequence[Hello]:
-        """The workers, by rank."""
+        """The workers, by rank; those of a node have ranks one after the other."""
+
+    @property
+    @abstractmethod
+    def home(self) -> int | None:
+        """The number of the node whose memory the coordinator shares; None if there are no workers on its node."""
 
     @abstractmethod
-    def call(self, call: Call, on_event: EventHandler) -> list[Any]:
-        """Run the call on all workers; returns what they returned, by rank.
+    def call(self, call: Call, ranks: Sequence[int], on_event: EventHandler) -> list[Any]:
+        """Run the call on these workers; returns what they returned, in the order of `ranks`, which ascends.
 
         Events that workers report meanwhile go to `on_event`, in this thread. Raises what the failing worker raised,
         with a note that names it, or WorkerLost. After an exception the backend takes the next call, which begins when

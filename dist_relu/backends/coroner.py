@@ -1,28 +1,56 @@
-"""A program that says which rank of an MPI job died first: python coroner.py PID NAME PID NAME ...
+"""A program that says which rank of a node died first: python coroner.py PID NAME PID NAME ...
 
-When a rank is killed, mpirun kills the others within microseconds, and names any of them. So rank 0 starts this
-program, which mpirun does not know. It waits for the first death, in a session of its own, and says whose it was.
-A byte on its standard input sends it away. It imports nothing of the package: it must start at once and stay small.
+When a rank is killed, mpirun kills the others within microseconds, and names any of them. So one rank of each node
+starts this program, which mpirun does not know. It waits for the first death, in a session of its own, and says whose
+it was. Where mpirun is out of reach, the other ranks of the node would go on for ever: it ends them. A dot on its
+standard input sends it away; an exclamation mark says that the job ends, and why is known. It imports nothing of the
+package: it must start at once and stay small.
 """
 
+import contextlib
 import os
 import select
+import signal
 import sys
+import time
+
+TIME_FOR_MPIRUN_S = 2.0
 
 
 def main(pids: list[int], names: list[str]) -> None:
     events = select.epoll()  # unlike poll, it tells events in the order in which they came
     events.register(0, select.EPOLLIN)
     name_of = {0: names[0]}
+    parents = set()
     for pid, name in zip(pids, names, strict=True):
         descriptor = os.pidfd_open(pid)
         name_of[descriptor] = name
         events.register(descriptor, select.EPOLLIN)
+        parents.add(parent_of(pid))
+    proxies = [os.pidfd_open(pid) for pid in parents if command_of(pid).startswith("hydra_pmi_proxy")]
     os.write(1, b".")
     first, _ = events.poll()[0]
-    if first == 0 and os.read(0, 1):
+    word = os.read(0, 1) if first == 0 else b""
+    if word == b".":
         return
-    os.write(2, f"{name_of[first]} died; the job ends.\n".encode())
+    if word != b"!":
+        os.write(2, f"{name_of[first]} died; the job ends.\n".encode())
+    time.sleep(TIME_FOR_MPIRUN_S)
+    for descriptor in [*name_of, *proxies]:
+        if descriptor:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+
+
+def parent_of(pid: int) -> int:
+    with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
+        return int(file.read().rpartition(")")[2].split()[1])
+
+
+def command_of(pid: int) -> str:
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/comm", encoding="utf-8") as file:
+        return file.read()
+    return ""
 
 
 if __name__ == "__main__":

@@ -76,13 +76,17 @@ class LocalBackend(Backend):
             self._hellos = hellos
         return self._hellos
 
-    def call(self, call: Call, on_event: EventHandler) -> list[Any]:
+    @property
+    def home(self) -> int:
+        return 0
+
+    def call(self, call: Call, ranks: Sequence[int], on_event: EventHandler) -> list[Any]:
         _ = self.peers  # all have started, and none was lost
         try:
             while self._owing:  # ranks that are still busy with a call that was given up
                 self._receive(_ignore, None)
             message = cloudpickle.dumps(call)
-            for rank in range(len(self._connections)):
+            for rank in ranks:
                 self._send(rank, message)
             replies: dict[int, Reply] = {}
             deadline = None

@@ -1,40 +1,33 @@
-"""Workers as the ranks of an MPI job.
+"""Workers as the ranks of an MPI job, on one node or several.
 
-All ranks run the user's script. Rank 0 goes on with it and is worker 0 besides; the other ranks stay where they
-first ask for a backend and serve until the script on rank 0 has ended. Messages are polled for, with pauses,
-because a rank that waits inside MPI burns a core that another rank may need.
+Rank 0 goes on with the user's script and is worker 0 besides; see `mpi_job` for the others. Workers are numbered node
+by node, whatever the order of the ranks, so that a node has shards that follow one another.
 """
 
 from __future__ import annotations
 
-import atexit
-import ctypes
+import os
 import shutil
-import signal
-import subprocess
 import sys
+import threading
 import time
-import traceback
 from collections.abc import Sequence
-from math import inf
 from pathlib import Path
-from typing import Any, NoReturn, final
+from typing import Any, final
 
 import cloudpickle
 
-from dist_relu.backends import coroner
 from dist_relu.backends.base import GRACE_AFTER_ERROR_S, Backend, EventHandler, EventsHere, values
+from dist_relu.backends.mpi_job import LONGEST_PAUSE_S, Group, join
+from dist_relu.backends.watch import Reception, Watch
 from dist_relu.collectives.barrier import abort, control_shape
 from dist_relu.collectives.memory import SharedArray
-from dist_relu.errors import BackendError
-from dist_relu.worker import Call, Hello, Raised, Reply, Setup, Worker
+from dist_relu.collectives.patience import Patience
+from dist_relu.errors import BackendError, WorkerLost
+from dist_relu.worker import Call, Hello, Raised, Reply, Setup, Worker, by_node, nodes_of
 
-_TO_WORKER, _TO_COORDINATOR = 28401, 28402
-"""Tags of our messages in COMM_WORLD, which the user's own functions may use as well."""
-
-_START_TIMEOUT_S = 60.0
-_CLOSE_TIMEOUT_S = 2.0
-_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.00002, 0.002
+_ALL_CALLS = 1 << 62
+_TIME_TO_SAY_SO_S = 5.0
 
 
 @final
@@ -45,26 +38,32 @@ class MpiBackend(Backend):
     """
 
     def __init__(self, workers: int | None, threads_per_worker: int) -> None:
-        job = join()
+        self._job = job = join()
         num_workers = job.size if workers is None else workers
         if num_workers > job.size:
             raise BackendError(
                 f"workers={num_workers}, but MPI started {job.size} ranks. "
                 f"Start the job with mpirun -n {num_workers}, or pass workers <= {job.size}."
             )
-        self._job = job
-        self._peers = job.hellos[:num_workers]
-        if len({peer.node for peer in self._peers}) > 1:
-            hosts = ", ".join(sorted({peer.host for peer in self._peers}))
-            raise BackendError(f"The ranks run on several nodes ({hosts}); this version needs them all on one.")
+        self._ranks = by_node(job.hellos[:num_workers])  # of the workers, in the job
+        self._peers = peers = [job.hellos[rank] for rank in self._ranks]
+        self._nodes = nodes = nodes_of(peers)
         self._events = EventsHere()
-        self._control = SharedArray(control_shape(num_workers), "int64")
-        setups = [Setup(rank, self._peers, self._control.handle, threads_per_worker) for rank in range(num_workers)]
+        self._control = SharedArray(control_shape(len(nodes[0])), "int64")
+        self._lost: WorkerLost | None = None
         job.settle()
-        for setup in setups[1:]:
-            job.send(setup, setup.rank)
-        self._worker = Worker(setups[0], self._events.report)
-        job.settle()  # all have mapped the control memory
+        group = Group(tuple(self._ranks), len(nodes) > 1, job.num_calls)
+        job.tell(self._ranks[1:], group)
+        channel = job.channel(group)
+        job.settle()
+        firsts = [ranks.start for ranks in nodes[1:]]
+        controls = [self._control.handle, *self._set_up(firsts, [None] * len(firsts), threads_per_worker)]
+        others = [(rank, controls[i]) for i, ranks in enumerate(nodes) for rank in ranks[1:]]
+        self._set_up([rank for rank, _ in others], [control for _, control in others], threads_per_worker)
+        self._watch = self._watch_over(firsts) if firsts else None
+        self._worker = job.worker = Worker(
+            Setup(0, peers, self._control.handle, threads_per_worker), self._events.report, channel
+        )
 
     @property
     def name(self) -> str:
@@ -74,16 +73,24 @@ class MpiBackend(Backend):
     def peers(self) -> Sequence[Hello]:
         return self._peers
 
-    def call(self, call: Call, on_event: EventHandler) -> list[Any]:
+    @property
+    def home(self) -> int:
+        return 0
+
+    def call(self, call: Call, ranks: Sequence[int], on_event: EventHandler) -> list[Any]:
+        self._check_lost()
         self._job.settle()
+        self._job.num_calls += 1
         try:
-            for rank in range(1, len(self._peers)):
-                self._job.send(call, rank)
-            with self._events.to(on_event):
-                replies: dict[int, Reply] = {0: cloudpickle.loads(self._worker.run(call))}
+            self._job.tell([self._ranks[rank] for rank in ranks if rank], call)
+            replies: dict[int, Reply] = {}
+            if 0 in ranks:
+                with self._events.to(on_event):
+                    replies[0] = cloudpickle.loads(self._worker.run(call))
             deadline = None
-            patience = Patience()
+            patience = Patience(longest_s=LONGEST_PAUSE_S)
             while self._job.owing and (deadline is None or time.monotonic() < deadline):
+                self._check_lost()
                 arrived = self._job.replies()
                 replies |= arrived
                 if deadline is None and any(isinstance(reply, Raised) for reply in replies.values()):
@@ -92,68 +99,52 @@ class MpiBackend(Backend):
         except BaseException:
             abort(self._control.array, call.number)
             raise
-        return values([replies[rank] for rank in sorted(replies)])
+        self._check_lost()
+        return values([replies[rank] for rank in self._ranks if rank in replies])
 
     def close(self) -> None:
         self._worker.close()
+        if self._watch:
+            self._watch.close()
+
+    def _set_up(self, workers: Sequence[int], controls: Sequence[Any], threads: int) -> list[Any]:
+        """Make workers of ranks; returns the control memory that each of them uses."""
+        for worker, control in zip(workers, controls, strict=True):
+            self._job.tell([self._ranks[worker]], Setup(worker, self._peers, control, threads))
+        replies = self._job.settle()
+        return [replies[self._ranks[worker]] for worker in workers]
+
+    def _watch_over(self, firsts: Sequence[int]) -> Watch:
+        """Keep in touch with the other nodes through their first workers."""
+        reception = Reception([_called(self._peers, ranks) for ranks in self._nodes])
+        for node, worker in enumerate(firsts, start=1):
+            self._job.tell([self._ranks[worker]], reception.ticket(node))
+        links = reception.links(range(1, len(self._nodes)))
+        self._job.settle()
+        return Watch(links, self._control.array, self._on_loss)
+
+    def _on_loss(self, what: str) -> None:
+        """Called by the watch: let the user's thread raise an error, or end the job if it does not come to that."""
+        self._lost = WorkerLost(f"{what}. The job ends.")
+        self._job.is_lost = True
+        abort(self._control.array, _ALL_CALLS)
+
+        def end() -> None:
+            time.sleep(_TIME_TO_SAY_SO_S)
+            os.write(2, f"WorkerLost: {self._lost}\n".encode())
+            self._job.kill()
+
+        threading.Thread(target=end, daemon=True).start()
+
+    def _check_lost(self) -> None:
+        if self._lost is not None:
+            raise self._lost
 
 
-@final
-class Job:
-    """This MPI job, as rank 0 sees it."""
-
-    def __init__(self, comm: Any) -> None:
-        self.comm = comm
-        self.size: int = comm.Get_size()
-        self.owing: set[int] = set()  # ranks that have not answered yet
-        self.hellos = [Hello.here()] + [self._hello(rank) for rank in range(1, self.size)]
-        _unlink_mpich_files()  # all ranks have mapped them by now
-        self._coroner = _start_coroner(self.hellos)
-        atexit.register(self._release)
-
-    def send(self, message: Any, rank: int) -> None:
-        """Send a rank something to answer; it must not owe an answer already."""
-        assert rank not in self.owing
-        self.comm.send(cloudpickle.dumps(message), dest=rank, tag=_TO_WORKER)
-        self.owing.add(rank)
-
-    def replies(self) -> dict[int, Any]:
-        """The answers that have arrived, by rank; does not wait."""
-        arrived = {}
-        for rank in sorted(self.owing):
-            message = self.comm.improbe(source=rank, tag=_TO_COORDINATOR)
-            if message is not None:
-                arrived[rank] = cloudpickle.loads(message.recv())
-                self.owing.remove(rank)
-        return arrived
-
-    def settle(self, timeout_s: float = inf) -> None:
-        """Wait until no rank owes an answer, or for `timeout_s`; the answers are of no interest any more."""
-        deadline = time.monotonic() + timeout_s
-        patience = Patience()
-        while self.owing and time.monotonic() < deadline:
-            patience.pause(again=not self.replies())
-
-    def _hello(self, rank: int) -> Hello:
-        try:
-            hello = cloudpickle.loads(_receive(self.comm, rank, _TO_COORDINATOR, _START_TIMEOUT_S))
-        except TimeoutError:
-            raise BackendError(
-                f"Rank {rank} of {self.size} did not call dist_relu.start() within {_START_TIMEOUT_S:.0f} seconds."
-            ) from None
-        assert isinstance(hello, Hello)
-        return hello
-
-    def _release(self) -> None:
-        """Let the other ranks end, and with them the job, when the script has ended."""
-        self.settle(_CLOSE_TIMEOUT_S)
-        self._coroner.communicate(b".")
-        if self.owing:  # they would hold up the end of the job for as long as they compute
-            sys.stdout.flush()
-            sys.stderr.flush()
-            self.comm.Abort(1)
-        for rank in range(1, self.size):
-            self.comm.send(cloudpickle.dumps(None), dest=rank, tag=_TO_WORKER)
+def _called(peers: Sequence[Hello], ranks: range) -> str:
+    """A node, for people."""
+    numbers = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]}-{ranks[-1]}"
+    return f"Host {peers[ranks[0]].host} ({numbers})"
 
 
 def mpirun_path() -> str:
@@ -163,101 +154,3 @@ def mpirun_path() -> str:
     if found is None:
         raise BackendError("There is no mpirun. Install one: pip install 'dist_relu[mpi]'.")
     return found
-
-
-def _start_coroner(hellos: Sequence[Hello]) -> subprocess.Popen[bytes]:
-    """Watch over the ranks of this node; see `dist_relu.backends.coroner`."""
-    names = [
-        text
-        for rank, hello in enumerate(hellos)
-        if hello.node == hellos[0].node
-        for text in (str(hello.pid), f"Worker {rank} (host {hello.host}, pid {hello.pid})")
-    ]
-    process = subprocess.Popen(
-        [sys.executable, "-I", "-S", coroner.__file__, *names],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    process.stdout.read(1)  # now it knows them all
-    return process
-
-
-_job: Job | None = None
-
-
-def join() -> Job:
-    """Take part in this MPI job: returns on rank 0 only; the other ranks serve it, and end with it."""
-    global _job  # noqa: PLW0603 - a process is in one MPI job
-    if _job is None:
-        try:
-            from mpi4py import MPI
-        except ImportError as error:
-            raise BackendError(
-                f"The MPI backend needs mpi4py and an MPI library ({error}). "
-                "Install them: pip install 'dist_relu[mpi]'."
-            ) from None
-        if MPI.COMM_WORLD.Get_rank():
-            _serve(MPI.COMM_WORLD)
-        _job = Job(MPI.COMM_WORLD)
-    return _job
-
-
-def _unlink_mpich_files() -> None:
-    """Take the names from MPICH's files in /dev/shm: they live on while mapped, and a killed job leaves none behind."""
-    for mapping in Path("/proc/self/maps").read_text().splitlines():
-        path = mapping.split(maxsplit=5)[-1]
-        if path.startswith("/dev/shm/mpich_shm_") and not path.endswith(" (deleted)"):
-            Path(path).unlink(missing_ok=True)
-
-
-def _serve(comm: Any) -> NoReturn:
-    """Answer rank 0 until its script has ended, and end this process: the rest of the script is not for it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for rank 0
-    try:
-        comm.send(cloudpickle.dumps(Hello.here()), dest=0, tag=_TO_COORDINATOR)
-        worker: Worker | None = None
-        while (message := cloudpickle.loads(_receive(comm, 0, _TO_WORKER))) is not None:
-            if isinstance(message, Setup):
-                if worker:
-                    worker.close()
-                worker = Worker(message, lambda _: None)
-                reply = cloudpickle.dumps(None)
-            else:
-                assert worker is not None
-                reply = worker.run(message)
-            comm.send(reply, dest=0, tag=_TO_COORDINATOR)
-    except BaseException:
-        # Nobody would ever hear of it otherwise: the other ranks would wait for this one.
-        traceback.print_exc()
-        sys.stderr.flush()
-        comm.Abort(1)
-    # SystemExit could be caught by the script, and os._exit makes mpirun lose the exit code of rank 0.
-    ctypes.pythonapi.Py_Exit(0)
-    raise AssertionError("unreachable")
-
-
-def _receive(comm: Any, source: int, tag: int, timeout_s: float = inf) -> bytes:
-    """A message from `source`, polled for with growing pauses.  Raises TimeoutError."""
-    deadline = time.monotonic() + timeout_s
-    patience = Patience()
-    while (message := comm.improbe(source=source, tag=tag)) is None:
-        if time.monotonic() > deadline:
-            raise TimeoutError
-        patience.pause(again=True)
-    data: bytes = message.recv()
-    return data
-
-
-@final
-class Patience:
-    """Pauses that grow from some microseconds to some milliseconds."""
-
-    def __init__(self) -> None:
-        self._pause_s = _SHORTEST_PAUSE_S
-
-    def pause(self, *, again: bool) -> None:
-        """Sleep; longer than before if it is for the same thing `again`."""
-        self._pause_s = min(self._pause_s * 1.5, _LONGEST_PAUSE_S) if again else _SHORTEST_PAUSE_S
-        time.sleep(self._pause_s)

@@ -35,7 +35,11 @@ class SerialBackend(Backend):
     def peers(self) -> Sequence[Hello]:
         return self._peers
 
-    def call(self, call: Call, on_event: EventHandler) -> list[Any]:
+    @property
+    def home(self) -> int:
+        return 0
+
+    def call(self, call: Call, ranks: Sequence[int], on_event: EventHandler) -> list[Any]:
         with self._events.to(on_event):
             reply = self._worker.run(call)
         return values([cloudpickle.loads(reply)])

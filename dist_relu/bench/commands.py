@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dist_relu import machine
+from dist_relu.coordinator import start
 
 json_option = click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write JSON.")
 
@@ -33,6 +34,24 @@ def allreduce(path: Path | None) -> None:
     for t in timings:
         ratio = f"{t.mpi_ms / t.ours_ms:.1f}"
         table.add_row(str(t.processes), f"{t.size_bytes / 1e3:,.0f} kB", f"{t.ours_ms:.4f}", f"{t.mpi_ms:.4f}", ratio)
+    _show(table, [asdict(timing) for timing in timings], path)
+
+
+@bench.command()
+@json_option
+def exchange(path: Path | None) -> None:
+    """The sum over several nodes beside MPI_Allreduce, 4 kB to 40 MB: mpirun ... dist-relu bench exchange."""
+    from dist_relu.bench import exchange as benchmark
+
+    with start(backend="mpi") as coordinator:
+        if coordinator.nodes < 2:
+            raise click.UsageError("bench exchange is for an MPI job on several nodes; this one runs on one.")
+        timings = benchmark.run(coordinator)
+    table = Table("nodes", "ranks", "size", "dist_relu ms", "MPI_Allreduce ms", "MPI/ours")
+    table.title = f"Sum over nodes; MPI_Allreduce by algorithm {benchmark.mpi_algorithm()}"
+    for t in timings:
+        size, ratio = f"{t.size_bytes / 1e3:,.0f} kB", f"{t.mpi_ms / t.ours_ms:.1f}"
+        table.add_row(str(t.nodes), str(t.ranks), size, f"{t.ours_ms:.2f}", f"{t.mpi_ms:.2f}", ratio)
     _show(table, [asdict(timing) for timing in timings], path)
 
 

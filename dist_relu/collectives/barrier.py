@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import final
 
@@ -18,13 +19,28 @@ class Aborted(Exception):
     """Another process gave up this call; the cause is reported from there."""
 
 
+class Meeting(ABC):
+    """Where workers wait for one another."""
+
+    @abstractmethod
+    def wait(self) -> None:
+        """Wait until every worker has come as far.  Collective.
+
+        Raises Aborted when the call was given up, WorkerLost when a worker died.
+        """
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raise Aborted when the call was given up: for long work between meetings."""
+
+
 def control_shape(num_ranks: int) -> tuple[int, ...]:
     """The shape of the shared int64 array that a barrier works on: a line to abort, then a line for each rank."""
     return ((num_ranks + 1) * atomic.WORDS_PER_LINE,)
 
 
 @final
-class Barrier:
+class Barrier(Meeting):
     """A barrier for the processes of a node, which notices that a peer died or gave up.
 
     Work comes in calls, numbered from 1 upwards. Within a call every rank must wait equally often; a call may be
@@ -51,10 +67,6 @@ class Barrier:
         self._phase = call * _PHASES_PER_CALL
 
     def wait(self) -> None:
-        """Wait until every rank has come as far.  Collective.
-
-        Raises Aborted when the call was given up, WorkerLost when a peer died.
-        """
         if len(self._pids) == 1:
             self.check()
             return
@@ -70,7 +82,6 @@ class Barrier:
             self._look_for_deaths()
 
     def check(self) -> None:
-        """Raise Aborted when the call was given up: for long work between barriers."""
         if self._abort[0] >= self._call:
             raise Aborted
 

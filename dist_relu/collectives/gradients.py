@@ -17,6 +17,7 @@ import numpy as np
 
 from dist_relu.arrays import Array, aligned_empty
 from dist_relu.kernels import update as kernels
+from dist_relu.kernels.products import multiply_transposed
 from dist_relu.partition import PartialSums, stack_depth
 
 
@@ -57,7 +58,8 @@ class ProductSource(Source):
         self, x: Array, dz: Array, rows_per_sample: int, start: int, stop: int, carries: Sequence[int], scratch: Array
     ) -> None:
         size = (stop - start) * dz.shape[1]
-        self._x = x[:, start:stop]
+        self._x = x
+        self._columns = start, stop
         self._dz = dz
         self._rows_per_sample = rows_per_sample
         # The update adds what the last shard leaves on the stack, on its way through the tile.
@@ -76,7 +78,7 @@ class ProductSource(Source):
         top = 0
         for (first, last), carry in zip(shard_bounds, self._carries, strict=True):
             rows = slice(first * self._rows_per_sample, last * self._rows_per_sample)
-            np.matmul(self._x[rows].T, self._dz[rows], out=self._tiles[top])
+            multiply_transposed(self._x[rows], *self._columns, self._dz[rows], self._tiles[top])
             top += 1
             for _ in range(carry):
                 top -= 1

@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 import os
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import final
@@ -30,6 +31,10 @@ class Handle:
     inode: int
     shape: tuple[int, ...]
     dtype: np.dtype[np.generic]
+
+
+Handles = Sequence[Handle]
+"""Where an array that every node has a copy of is to be found, by node."""
 
 
 @final

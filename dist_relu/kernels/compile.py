@@ -4,6 +4,9 @@ Numba's cache on disk is not safe when several processes fill it at once (numba/
 ranks would. So processes load from the cache together, under a shared lock of its folder; a process that does not find
 its kernel takes the lock for itself, and either compiles while the others wait, or finds what another has compiled
 meanwhile.
+
+Numba looks for changes in a kernel's own file only, but a kernel is also made of the kernels that it calls. So their
+names in the cache tell the state of all files beside this one.
 """
 
 from __future__ import annotations
@@ -15,12 +18,16 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FunctionType
 from typing import Any, ParamSpec, TypeVar, cast
+from zlib import crc32
 
 import numba
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_SOURCES = crc32(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))))
 
 _threads_lock = threading.RLock()
 _depth = 0
@@ -57,7 +64,12 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
     No fast-math: reassociated sums would depend on where an array is cut, and with them the bits.
     The GIL is released, so that a process can be told to stop while it computes or waits.
     """
-    dispatcher = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+    code = function.__code__
+    name = f"{code.co_name}_{_SOURCES:08x}"
+    code = code.replace(co_name=name, co_qualname=name)
+    named = FunctionType(code, function.__globals__, name, function.__defaults__, function.__closure__)
+    named.__doc__ = function.__doc__
+    dispatcher = numba.njit(cache=True, nogil=True, error_model="numpy")(named)
     load_or_compile, compile_now = dispatcher.compile, dispatcher._compiler.compile
 
     @functools.wraps(compile_now)

@@ -1,129 +1,186 @@
-"""Unfolding of images into the rows of a matrix product, its inverse, and depthwise convolution.
+"""Convolution of images, without unfolding them, and depthwise convolution.
 
-N batch, H W height and width, C channels, I J height and width of the output, A B those of the kernel.
+A row of outputs is a tile of a matrix product (`dist_relu.kernels.tiles`), whose row r is the window of output r: it
+lies in the padded image as a few runs of numbers, and the filters are packed as panels in the order of those runs. The
+gradients of images and filters are products of the same kind.
+
+N batch, H W height and width, C channels, I J height and width of the output, A B those of the kernel, D channels that
+a filter sees, K filters, G groups of them.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import numpy as np
+
 from dist_relu.arrays import Array
 from dist_relu.kernels.compile import kernel
-from dist_relu.kernels.update import add
+from dist_relu.kernels.products import (
+    FEW_ROWS,
+    aligned,
+    lanes_of,
+    multiply_into,
+    pack,
+    pack_transposed,
+    variable,
+    vectors_for,
+)
+from dist_relu.kernels.tiles import AS_IS
 from dist_relu.kernels.windows import Windows, span
 
 
-@kernel
-def _runs(w: Windows, channels: int, depth: int) -> tuple[int, int]:
-    """How a row of a window lies in memory: the number of runs, and the length of each."""
-    if depth == channels and w.dilation_w == 1:
-        return 1, w.kernel_w * depth
-    return w.kernel_w, depth
+class Correlation(NamedTuple):
+    """Where windows lie in padded images, and where their outputs go; all but the first five in numbers, not pixels.
 
-
-@kernel
-def unfold(x: Array, w: Windows, channels: int, first: int, cols: Array) -> None:
-    """cols = the windows on x, one in each row; of all channels or only of some from `first` on.
-
-    x: (N, H, W C).  cols: (N, I, J, A, B D), with D the number of channels taken; padding becomes 0.
+    top, left: padding before the image.  height, width: of the padded image.  channels: numbers in a pixel.
+    row, pixel: from a window to the one below it, and beside it.  z_first, z_row, z_pixel: the first output of an
+    image, and the steps to the others; there are `rows` times `pixels` of them.
     """
-    depth = cols.shape[4] // w.kernel_w
-    num_runs, length = _runs(w, channels, depth)
-    for n in range(cols.shape[0]):
-        for i in range(w.out_height):
-            for a in range(w.kernel_h):
-                h = i * w.stride_h + a * w.dilation_h - w.top
-                if h < 0 or h >= w.height:
-                    for j in range(w.out_width):
-                        cols[n, i, j, a, :] = 0
-                    continue
-                row = x[n, h]
-                for j in range(w.out_width):
-                    run = cols[n, i, j, a]
-                    for b in range(num_runs):
-                        start = (j * w.stride_w + b * w.dilation_w - w.left) * channels + first
-                        begin, end = max(start, 0), min(start + length, row.shape[0])
-                        if begin > start or end < start + length:
-                            run[b * length : (b + 1) * length] = 0
-                        if begin < end:
-                            _copy(row[begin:end], run[b * length + begin - start : b * length + end - start])
+
+    top: int
+    left: int
+    height: int
+    width: int
+    channels: int
+    row: int
+    pixel: int
+    z_first: int
+    z_row: int
+    z_pixel: int
+    rows: int
+    pixels: int
 
 
 @kernel
-def _copy(source: Array, target: Array) -> None:
-    for i in range(target.shape[0]):
-        target[i] = source[i]
+def _place(image: Array, c: Correlation, padded: Array) -> None:
+    """Copy an image (H, W C) into the padded one, whose padding stays as it is; what reaches beyond is cut off."""
+    length = min(image.shape[1], (c.width - c.left) * c.channels)
+    for h in range(min(image.shape[0], c.height - c.top)):
+        row, start = image[h], ((h + c.top) * c.width + c.left) * c.channels
+        target = padded[start : start + length]
+        for i in range(length):
+            target[i] = row[i]
 
 
 @kernel
-def fold(cols: Array, w: Windows, channels: int, first: int, x: Array) -> None:
-    """x += the rows of `cols`, each where its window lies: the transpose of `unfold`, with the same shapes."""
-    depth = cols.shape[4] // w.kernel_w
-    num_runs, length = _runs(w, channels, depth)
-    for n in range(cols.shape[0]):
-        for i in range(w.out_height):
-            for a in range(w.kernel_h):
-                h = i * w.stride_h + a * w.dilation_h - w.top
-                if h < 0 or h >= w.height:
-                    continue
-                row = x[n, h]
-                for j in range(w.out_width):
-                    run = cols[n, i, j, a]
-                    for b in range(num_runs):
-                        start = (j * w.stride_w + b * w.dilation_w - w.left) * channels + first
-                        begin, end = max(start, 0), min(start + length, row.shape[0])
-                        if begin < end:
-                            add(row[begin:end], run[b * length + begin - start : b * length + end - start])
+def panel_size(depth: int, columns: int, lanes: int) -> int:
+    """Numbers in the panels of so many columns, of `depth` terms each."""
+    return depth * ((columns + lanes - 1) // lanes) * lanes
 
 
 @kernel
-def unfold_planes(x: Array, w: Windows, first: int, padded: Array, cols: Array) -> None:
-    """cols = the windows on x, one in each column: fast where channels are too few for runs of several pixels.
+def pack_filters(weight: Array, groups: int) -> Array:
+    """The panels of each group's filters, (G, panel size).  weight: (A B D, K)."""
+    lanes, depth, columns = lanes_of(weight), weight.shape[0], weight.shape[1] // groups
+    size = panel_size(depth, columns, lanes)
+    panels = aligned(groups * size, weight)
+    for group in range(groups):
+        first = group * columns
+        pack(weight, False, 0, depth, first, first + columns, panels[group * size :])
+    return panels.reshape(groups, size)
 
-    x: (N, H, W, C).  padded: scratch for the channels from `first` on, each an image with its padding; (D, N, rows,
-    columns that windows touch).  cols: (A, B, D, N, I, J).
+
+@kernel
+def pack_filters_transposed(weight: Array, depth: int, taps: Array, groups: int) -> Array:
+    """The panels of some elements (`taps`) of each group's filters, as products with outputs need them.
+
+    weight: (A B D, K).  Returns (G, panel size): a row for each filter of each tap, a column for each of D channels.
     """
-    padded[:] = 0
-    bottom, right = min(padded.shape[2] - w.top, w.height), min(padded.shape[3] - w.left, w.width)
-    for d in range(padded.shape[0]):
-        for n in range(padded.shape[1]):
-            for h in range(bottom):
-                for v in range(right):
-                    padded[d, n, h + w.top, v + w.left] = x[n, h, v, first + d]
-    for a in range(w.kernel_h):
-        for b in range(w.kernel_w):
-            for d in range(padded.shape[0]):
-                for n in range(padded.shape[1]):
-                    for i in range(w.out_height):
-                        row = padded[d, n, i * w.stride_h + a * w.dilation_h, b * w.dilation_w :]
-                        target = cols[a, b, d, n, i]
-                        if w.stride_w == 1:
-                            _copy(row, target)
-                        else:
-                            for j in range(w.out_width):
-                                target[j] = row[j * w.stride_w]
+    lanes, filters = lanes_of(weight), weight.shape[1] // groups
+    size = panel_size(len(taps) * filters, depth, lanes)
+    panels = aligned(groups * size, weight)
+    for group in range(groups):
+        for k in range(0, depth, 2 * lanes):
+            panel_width = vectors_for(depth - k, lanes) * lanes
+            for t in range(len(taps)):
+                panel = panels[group * size + k * len(taps) * filters + t * filters * panel_width :]
+                pack_transposed(weight, group * filters, filters, taps[t] * depth + k, panel_width, panel)
+    return panels.reshape(groups, size)
 
 
 @kernel
-def fold_planes(cols: Array, w: Windows, first: int, padded: Array, x: Array) -> None:
-    """x += the columns of `cols` in the channels from `first` on, each added where its window lies.
+def correlate(
+    x: Array, c: Correlation, runs: Array, length: int, panels: Array, columns: int, bias: Array, finish: int, z: Array
+) -> None:
+    """z = the windows on x times packed filters, then what `finish` says.
 
-    The transpose of `unfold_planes`, with the same shapes.
+    x: (N, H, W C).  runs, length: those of a window, as in `multiply_panel`, from its first channel on.
+    panels: (G, panel size), of `columns` columns.  bias: (G columns,).  z: (N, outputs).
     """
-    padded[:] = 0
-    for a in range(w.kernel_h):
-        for b in range(w.kernel_w):
-            for d in range(padded.shape[0]):
-                for n in range(padded.shape[1]):
-                    for i in range(w.out_height):
-                        row = padded[d, n, i * w.stride_h + a * w.dilation_h, b * w.dilation_w :]
-                        source = cols[a, b, d, n, i]
-                        for j in range(w.out_width):
-                            row[j * w.stride_w] += source[j]
-    bottom, right = min(padded.shape[2] - w.top, w.height), min(padded.shape[3] - w.left, w.width)
-    for d in range(padded.shape[0]):
-        for n in range(padded.shape[1]):
-            for h in range(bottom):
-                for v in range(right):
-                    x[n, h, v, first + d] += padded[d, n, h + w.top, v + w.left]
+    lanes, depth, groups = lanes_of(x), runs.shape[0] * length, panels.shape[0]
+    padded, edge = np.zeros(c.height * c.width * c.channels, x.dtype), aligned(FEW_ROWS * 2 * lanes, x)
+    offset, one, flat, z_flat = aligned(2 * lanes, x), variable(1), panels.reshape(-1), z.reshape(-1)
+    for n in range(x.shape[0]):
+        _place(x[n], c, padded)
+        for group in range(groups):
+            for k in range(0, columns, 2 * lanes):
+                here = min(columns - k, 2 * lanes)
+                if finish != AS_IS:
+                    for i in range(here):
+                        offset[i] = bias[group * columns + k + i]
+                for i in range(c.rows):
+                    multiply_into(
+                        padded,
+                        i * c.row + group * (c.channels // groups),
+                        c.pixel,
+                        one,
+                        runs,
+                        length,
+                        flat,
+                        group * panels.shape[1] + k * depth,
+                        vectors_for(here, lanes),
+                        z_flat,
+                        n * z.shape[1] + c.z_first + i * c.z_row + group * columns + k,
+                        c.z_pixel,
+                        c.pixels,
+                        here,
+                        False,
+                        offset,
+                        finish,
+                        edge,
+                    )
+
+
+@kernel
+def add_correlated(x: Array, c: Correlation, runs: Array, length: int, dz: Array, groups: int, d_weight: Array) -> None:
+    """d_weight += the gradient of the filters from that of the outputs of `correlate`, image after image.
+
+    dz: (N, I J, K).  d_weight: (A B D, K).  All else as in `correlate`.
+    """
+    lanes, filters = lanes_of(x), dz.shape[2]
+    columns, num_pixels = filters // groups, c.rows * c.pixels
+    padded, edge = np.zeros(c.height * c.width * c.channels, x.dtype), aligned(FEW_ROWS * 2 * lanes, x)
+    panel, rows, zero, one = aligned(num_pixels * 2 * lanes, x), np.arange(c.rows) * c.row, variable(0), variable(1)
+    flat = d_weight.reshape(-1)
+    for n in range(x.shape[0]):
+        _place(x[n], c, padded)
+        for group in range(groups):
+            for k in range(0, columns, 2 * lanes):
+                here, column = min(columns - k, 2 * lanes), group * columns + k
+                vectors = vectors_for(here, lanes)
+                pack(dz[n], False, 0, num_pixels, column, column + here, panel)
+                for run in range(runs.shape[0]):
+                    multiply_into(
+                        padded,
+                        runs[run] + group * (c.channels // groups),
+                        one,
+                        c.pixel,
+                        rows,
+                        c.pixels,
+                        panel,
+                        zero,
+                        vectors,
+                        flat,
+                        run * length * filters + column,
+                        filters,
+                        length,
+                        here,
+                        True,
+                        edge,
+                        zero,
+                        edge,
+                    )
 
 
 @kernel

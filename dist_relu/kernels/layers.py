@@ -5,10 +5,11 @@ N batch, K units.
 
 from __future__ import annotations
 
-from math import exp, log
+from math import log
 
 from dist_relu.arrays import Array
 from dist_relu.kernels.compile import kernel
+from dist_relu.kernels.elementary import exp
 from dist_relu.kernels.update import add
 
 
@@ -18,14 +19,6 @@ def add_bias(z: Array, bias: Array) -> None:
     for n in range(z.shape[0]):
         for k in range(z.shape[1]):
             z[n, k] += bias[k]
-
-
-@kernel
-def add_rows(z: Array, other: Array, bias: Array) -> None:
-    """z += other + bias in place; z, other: (N, K), bias: (K,)."""
-    for n in range(z.shape[0]):
-        for k in range(z.shape[1]):
-            z[n, k] += other[n, k] + bias[k]
 
 
 @kernel
@@ -51,11 +44,11 @@ def cross_entropy(z: Array, labels: Array, weight: float, dz: Array) -> tuple[fl
                 best = k
         largest = z[n, best]
         at_label = z[n, label] - largest
+        for k in range(z.shape[1]):
+            dz[n, k] = exp(z[n, k] - largest)
         total = z.dtype.type(0)
         for k in range(z.shape[1]):
-            e = exp(z[n, k] - largest)
-            dz[n, k] = e
-            total += e
+            total += dz[n, k]
         loss += log(total) - at_label
         hits += best == label
         factor = z.dtype.type(weight) / total

@@ -15,55 +15,61 @@ _ROWS_PER_SUM = 64
 
 
 @kernel
-def channel_means(x: Array, means: Array) -> None:
-    """The mean of every column.  x: (M, C).  means: (C,) float64."""
-    part = np.empty(x.shape[1], x.dtype)
+def channel_statistics(x: Array, means: Array, variances: Array) -> None:
+    """The mean of every column, and the mean squared distance from it.  x: (M, C).  means, variances: (C,) float64.
+
+    Those of a few rows are formed while these are in the cache, and put together as Chan et al. (1979) do.
+    """
+    part, squares, centre = np.empty(x.shape[1], x.dtype), np.empty(x.shape[1], x.dtype), np.empty(x.shape[1], x.dtype)
     means[:] = 0
-    for start in range(0, x.shape[0], _ROWS_PER_SUM):
-        part[:] = 0
-        for m in range(start, min(start + _ROWS_PER_SUM, x.shape[0])):
-            add(part, x[m])
-        for c in range(means.shape[0]):
-            means[c] += part[c]
-    for c in range(means.shape[0]):
-        means[c] /= x.shape[0]
-
-
-@kernel
-def channel_variances(x: Array, means: Array, variances: Array) -> None:
-    """The mean squared distance of every column from its mean.  x: (M, C).  means, variances: (C,) float64."""
-    part = np.empty(x.shape[1], x.dtype)
-    centre = means.astype(x.dtype)
     variances[:] = 0
     for start in range(0, x.shape[0], _ROWS_PER_SUM):
+        stop = min(start + _ROWS_PER_SUM, x.shape[0])
+        count = x.dtype.type(stop - start)
         part[:] = 0
-        for m in range(start, min(start + _ROWS_PER_SUM, x.shape[0])):
+        squares[:] = 0
+        for m in range(start, stop):
+            add(part, x[m])
+        for c in range(part.shape[0]):
+            centre[c] = part[c] / count
+        for m in range(start, stop):
             row = x[m]
             for c in range(row.shape[0]):
                 d = row[c] - centre[c]
-                part[c] += d * d
-        for c in range(variances.shape[0]):
-            variances[c] += part[c]
+                squares[c] += d * d
+        share = (stop - start) / stop
+        for c in range(means.shape[0]):
+            d = centre[c] - means[c]
+            means[c] += d * share
+            variances[c] += squares[c] + d * d * (share * start)
     for c in range(variances.shape[0]):
         variances[c] /= x.shape[0]
 
 
 @kernel
-def scale_and_shift(x: Array, scale: Array, shift: Array, y: Array) -> None:
-    """y = scale x + shift.  x, y: (M, C).  scale, shift: (C,)."""
+def scale_and_shift(x: Array, scale: Array, shift: Array, cuts: bool, y: Array) -> None:
+    """y = scale x + shift, or max(scale x + shift, 0) where it `cuts`.  x, y: (M, C).  scale, shift: (C,)."""
+    zero = x.dtype.type(0)
     for m in range(x.shape[0]):
-        for c in range(x.shape[1]):
-            y[m, c] = scale[c] * x[m, c] + shift[c]
+        source, target = x[m], y[m]
+        if cuts:
+            for c in range(source.shape[0]):
+                v = scale[c] * source[c] + shift[c]
+                target[c] = zero if v <= zero else v
+        else:
+            for c in range(source.shape[0]):
+                target[c] = scale[c] * source[c] + shift[c]
 
 
 @kernel
-def batch_norm_sums(dy: Array, x: Array, means: Array, inverse: Array, d_scale: Array, d_shift: Array) -> None:
-    """d_scale = Σ dy x̂ and d_shift = Σ dy over the rows, x̂ = (x - mean) inverse.
+def batch_norm_sums(
+    dy: Array, x: Array, scale: Array, shift: Array, cuts: bool, means: Array, d_scale: Array, d_shift: Array
+) -> None:
+    """d_scale = Σ dy (x - mean) and d_shift = Σ dy over the rows; dy counts as 0 where ReLU has cut scale x + shift.
 
-    dy, x: (M, C).  means, inverse: (C,).  d_scale, d_shift: (C,) float64.
+    dy, x: (M, C).  scale, shift, means: (C,).  d_scale, d_shift: (C,) float64.
     """
-    scaled = np.empty(x.shape[1], x.dtype)
-    plain = np.empty(x.shape[1], x.dtype)
+    scaled, plain, zero = np.empty(x.shape[1], x.dtype), np.empty(x.shape[1], x.dtype), x.dtype.type(0)
     d_scale[:] = 0
     d_shift[:] = 0
     for start in range(0, x.shape[0], _ROWS_PER_SUM):
@@ -71,20 +77,38 @@ def batch_norm_sums(dy: Array, x: Array, means: Array, inverse: Array, d_scale: 
         plain[:] = 0
         for m in range(start, min(start + _ROWS_PER_SUM, x.shape[0])):
             x_row, dy_row = x[m], dy[m]
-            for c in range(x_row.shape[0]):
-                scaled[c] += dy_row[c] * ((x_row[c] - means[c]) * inverse[c])
-            add(plain, dy_row)
+            if cuts:
+                for c in range(x_row.shape[0]):
+                    d = dy_row[c]
+                    d = zero if scale[c] * x_row[c] + shift[c] <= zero else d
+                    scaled[c] += d * (x_row[c] - means[c])
+                    plain[c] += d
+            else:
+                for c in range(x_row.shape[0]):
+                    scaled[c] += dy_row[c] * (x_row[c] - means[c])
+                    plain[c] += dy_row[c]
         for c in range(d_scale.shape[0]):
             d_scale[c] += scaled[c]
             d_shift[c] += plain[c]
 
 
 @kernel
-def batch_norm_backward(dy: Array, x: Array, a: Array, b: Array, c: Array) -> None:
-    """dy = a dy + b x + c, in place.  dy, x: (M, C).  a, b, c: (C,)."""
+def batch_norm_backward(dy: Array, x: Array, scale: Array, shift: Array, cuts: bool, b: Array, c: Array) -> None:
+    """dy = scale dy + b x + c, in place; dy counts as 0 where ReLU has cut scale x + shift.
+
+    dy, x: (M, C).  scale, shift, b, c: (C,).
+    """
+    zero = x.dtype.type(0)
     for m in range(x.shape[0]):
-        for k in range(x.shape[1]):
-            dy[m, k] = a[k] * dy[m, k] + (b[k] * x[m, k] + c[k])
+        x_row, dy_row = x[m], dy[m]
+        if cuts:
+            for k in range(x_row.shape[0]):
+                d = scale[k] * dy_row[k]
+                d = zero if scale[k] * x_row[k] + shift[k] <= zero else d
+                dy_row[k] = d + (b[k] * x_row[k] + c[k])
+        else:
+            for k in range(x_row.shape[0]):
+                dy_row[k] = scale[k] * dy_row[k] + (b[k] * x_row[k] + c[k])
 
 
 @kernel

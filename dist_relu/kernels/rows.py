@@ -12,9 +12,19 @@ import numpy as np
 from dist_relu.arrays import Array
 from dist_relu.kernels.compile import kernel
 from dist_relu.kernels.elementary import exp
-from dist_relu.kernels.scalars import add_in_lanes, maximum
+from dist_relu.kernels.scalars import CHAINS, dot_in_chains, maximum, sum_in_chains
 
 _REPEATED_SIZE = 1024
+
+
+@kernel
+def _sum(x: Array) -> float:
+    """The sum of x (K,), in a fixed number of chains: so the bits don't depend on the processor's vectors."""
+    whole = x.shape[0] // CHAINS * CHAINS
+    total = sum_in_chains(x, whole)
+    for k in range(whole, x.shape[0]):
+        total += x[k]
+    return total  # type: ignore[no-any-return]
 
 
 @kernel
@@ -23,12 +33,9 @@ def _exp_of_row(x: Array, y: Array) -> tuple[float, float]:
     largest = x[0]
     for k in range(x.shape[0]):
         largest = maximum(largest, x[k])
-    total = x.dtype.type(0)
     for k in range(x.shape[0]):
-        e = exp(x[k] - largest)
-        y[k] = e
-        total = add_in_lanes(total, e)
-    return largest, total
+        y[k] = exp(x[k] - largest)
+    return largest, _sum(y)
 
 
 @kernel
@@ -47,9 +54,10 @@ def softmax_backward(dy: Array, y: Array) -> None:
     """dy = y (dy - Σ dy y) over every row, in place; both (N, K)."""
     for n in range(y.shape[0]):
         d, row = dy[n], y[n]
-        inner = dy.dtype.type(0)
-        for k in range(d.shape[0]):
-            inner = add_in_lanes(inner, d[k] * row[k])
+        whole = d.shape[0] // CHAINS * CHAINS
+        inner = dot_in_chains(d, row, whole)
+        for k in range(whole, d.shape[0]):
+            inner += d[k] * row[k]
         for k in range(d.shape[0]):
             d[k] = row[k] * (d[k] - inner)
 
@@ -70,9 +78,7 @@ def log_softmax_backward(dy: Array, y: Array) -> None:
     """dy = dy - exp(y) Σ dy over every row, in place; both (N, K)."""
     for n in range(y.shape[0]):
         d, row = dy[n], y[n]
-        total = dy.dtype.type(0)
-        for k in range(d.shape[0]):
-            total = add_in_lanes(total, d[k])
+        total = _sum(d)
         for k in range(d.shape[0]):
             d[k] -= exp(row[k]) * total
 

@@ -3,30 +3,23 @@
 A `scalar` is written once, in plain Python, and compiled into whatever kernel calls it, in the precision of its first
 argument. A loop over arrays is written once too, around functions that it knows by name only, and made into a kernel
 for each of them by `specialise`.
-
-Numba looks for changes in a kernel's own file only. So the names of specialised kernels tell the state of all files
-beside this one; after an edit of a scalar that other kernels call, remove the caches (`make clean`).
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from types import FunctionType
 from typing import Any, TypeVar
-from zlib import crc32
 
 import numpy as np
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import intrinsic, overload
 
 from dist_relu.kernels.compile import kernel
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-_SOURCES = crc32(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))))
 
 _OPTIONS = {"error_model": "numpy", "forceinline": True}  # a call that stays a call is not vectorised
 
@@ -56,7 +49,6 @@ def specialise(loop: Callable[..., Any], name: str, **functions: Callable[..., A
     New globals rather than a closure, because Numba can't keep on disk what closes over compiled functions; a name of
     its own, because the cache tells the kernels of one file apart by name.
     """
-    name = f"{name}_{_SOURCES:08x}"
     code = loop.__code__.replace(co_name=name, co_qualname=name)
     return kernel(FunctionType(code, {**loop.__globals__, **functions}, name))
 
@@ -130,15 +122,46 @@ def maximum(typing_context: Any, a: Any, b: Any) -> Any:
     return a(a, b), codegen
 
 
-@intrinsic
-def add_in_lanes(typing_context: Any, a: Any, b: Any) -> Any:
-    """a + b, of which the compiler may form several chains in a loop.
+CHAINS = 32
 
-    Which ones is a property of the compiled loop and its number of turns, not of where the numbers lie. For sums along
-    the rows of an array, that is, which no partition cuts; never for sums over samples.
+
+def _in_chains(term: Callable[..., Any]) -> Callable[..., Any]:
+    """The code of a sum over array elements: element i belongs to chain i mod CHAINS; chains are added in halves.
+
+    term: builds a vector's part of the sum from vectors of the arrays. LLVM cuts vectors of CHAINS numbers into those
+    that the processor has, and the order of additions stays.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.fadd(*args, flags=["reassoc", "nsz"])
+        *arrays, size = args
+        bits = signature.return_type.bitwidth
+        chains = ir.VectorType(ir.FloatType() if bits == 32 else ir.DoubleType(), CHAINS)
+        total = cgutils.alloca_once_value(builder, ir.Constant(chains, None))
+        data = [
+            context.make_array(kind)(context, builder, array).data
+            for kind, array in zip(signature.args, arrays, strict=False)
+        ]
+        with cgutils.for_range_slice(builder, size.type(0), size, size.type(CHAINS)) as (at, _):
+            pointers = [builder.bitcast(builder.gep(start, [at]), chains.as_pointer()) for start in data]
+            parts = [builder.load(pointer, align=bits // 8) for pointer in pointers]
+            builder.store(builder.fadd(builder.load(total), term(builder, *parts)), total)
+        sums, width, lane = builder.load(total), CHAINS, ir.IntType(32)
+        while width > 1:
+            width //= 2
+            low, high = (ir.Constant(ir.VectorType(lane, width), list(range(i, i + width))) for i in (0, width))
+            sums = builder.fadd(builder.shuffle_vector(sums, sums, low), builder.shuffle_vector(sums, sums, high))
+        return builder.extract_element(sums, lane(0))
 
-    return a(a, b), codegen
+    return codegen
+
+
+@intrinsic
+def sum_in_chains(typing_context: Any, x: Any, size: Any) -> Any:
+    """The sum of the first `size` elements of x, a multiple of CHAINS."""
+    return x.dtype(x, types.intp), _in_chains(lambda builder, a: a)
+
+
+@intrinsic
+def dot_in_chains(typing_context: Any, x: Any, y: Any, size: Any) -> Any:
+    """The sum of the products of the first `size` elements of x and y, a multiple of CHAINS."""
+    return x.dtype(x, y, types.intp), _in_chains(lambda builder, a, b: builder.fmul(a, b))

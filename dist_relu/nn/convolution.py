@@ -11,15 +11,17 @@ import numpy as np
 
 from dist_relu.arrays import Array, whole
 from dist_relu.kernels import convolution as kernels
+from dist_relu.kernels.activations import relu
 from dist_relu.kernels.layers import add_bias, sum_rows
+from dist_relu.kernels.tiles import AS_IS, BIAS, BIAS_RELU
 from dist_relu.kernels.windows import Windows
+from dist_relu.nn.correlation import Convolution
 from dist_relu.nn.initializers import Constant, HeNormal, Initializer
 from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
-from dist_relu.nn.unfolding import Unfolding, unfolding
 from dist_relu.nn.windows import Padding, Size, image_shape, windows
 
-_PIECE_SIZE = 224 * 1024
-"""Elements of unfolded input and output that stay in the second-level cache, 1 MiB, beside the weights."""
+_PIECE_SIZE = 192 * 1024
+"""Elements of input and output that stay in the second-level cache, 1 MiB, beside the filters."""
 
 
 @final
@@ -32,8 +34,7 @@ class Conv2d(Layer):
     (none), a number, or (height, width).
     groups: filters are cut into as many groups, each of which sees its part of the channels; `groups=C` is depthwise.
 
-    Images are unfolded a few at a time into a buffer that stays in the cache, so that each few are one matrix
-    product. How many depends on the layer's shapes alone, and with them the bits.
+    A few images are done at a time, so that layers fused with this one find them in the cache.
     """
 
     channels: int
@@ -48,7 +49,7 @@ class Conv2d(Layer):
     offset: Param | None = field(init=False, repr=False, default=None)
     output_shape: Shape = field(init=False, repr=False)
     _windows: Windows = field(init=False, repr=False)
-    _unfolding: Unfolding = field(init=False, repr=False)
+    _convolution: Convolution = field(init=False, repr=False)
     _is_depthwise: bool = field(init=False, repr=False)
     _images_per_piece: int = field(init=False, repr=False)
     _x: Array = field(init=False, repr=False)
@@ -69,10 +70,10 @@ class Conv2d(Layer):
         self.weight = Param("weight", shape, self.init, fan_in, fan_out)
         if self.bias:
             self.offset = Param("bias", (self.channels,), Constant(0.0), fan_in, fan_out)
-        self._unfolding = unfolding(w, channels, channels // self.groups)
+        self._convolution = Convolution(w, channels, self.channels, self.groups)
         self._is_depthwise = self.groups == self.channels == channels > 1
         self.output_shape = (w.out_height, w.out_width, self.channels)
-        image_size = w.out_height * w.out_width * (fan_in + self.channels)
+        image_size = w.height * w.width * channels + w.out_height * w.out_width * self.channels
         self._images_per_piece = max(_PIECE_SIZE // image_size, 1)
         return self.output_shape
 
@@ -80,11 +81,9 @@ class Conv2d(Layer):
         return [self.weight] if self.offset is None else [self.weight, self.offset]
 
     def forward(self, x: Array, run: Run = PLAIN) -> Array:
-        y = run.empty((len(x), *self.output_shape), x.dtype)
-        for piece in self.pieces(x):
-            self.multiply(piece, y[piece], run)
-            if self.offset is not None:
-                add_bias(y[piece].reshape(-1, self.channels), self.offset.value)
+        self._x = np.ascontiguousarray(x, self.weight.value.dtype)
+        y = run.empty((len(x), *self.output_shape), self._x.dtype)
+        self.multiply(slice(len(x)), y, AS_IS if self.offset is None else BIAS)
         return y
 
     def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
@@ -95,7 +94,7 @@ class Conv2d(Layer):
 
     def pieces(self, x: Array) -> Iterator[slice]:
         """Cut a batch into the few images that are done at a time; remembers x."""
-        self._x = x
+        self._x = np.ascontiguousarray(x, self.weight.value.dtype)
         return self.pieces_of_last()
 
     def pieces_of_last(self) -> Iterator[slice]:
@@ -104,15 +103,19 @@ class Conv2d(Layer):
         for start in range(0, len(x), self._images_per_piece):
             yield slice(start, min(start + self._images_per_piece, len(x)))
 
-    def multiply(self, piece: slice, z: Array, run: Run) -> None:
-        """z = the images of a piece times the filters, without the bias.  z: (n, I, J, K)."""
+    def multiply(self, piece: slice, z: Array, finish: int) -> None:
+        """z = the images of a piece convolved, then the bias and ReLU if `finish` says so.  z: (n, I, J, K)."""
         x, weight = self._x[piece], self.weight.value
+        bias = weight.reshape(-1) if self.offset is None else self.offset.value
         if self._is_depthwise:
             kernels.depthwise(_image_rows(x), self._repeated(weight), self._windows, self.channels, _image_rows(z))
-            return
-        for group in range(self.groups):
-            cols = self._unfolding.unfold(x, group * self.weight.shape[2], run)
-            np.matmul(cols, self._columns(weight, group), out=self._columns(z, group))
+            rows = z.reshape(-1, self.channels)
+            if finish == BIAS:
+                add_bias(rows, bias)
+            elif finish == BIAS_RELU:
+                relu.add_bias(rows, bias)
+        else:
+            self._convolution.forward(x, weight, bias, finish, z)
 
     def begin_backward(self, run: Run, *, wants_dx: bool) -> Array | None:
         """Begin gradients that `multiply_backward` adds to; returns room for that of x, if it is wanted."""
@@ -130,29 +133,16 @@ class Conv2d(Layer):
             total = run.scratch("convolution bias", (self.channels,), dz.dtype)
             sum_rows(dz.reshape(-1, self.channels), total)
             self.offset.grad += total
-        d_weight = run.scratch("convolution weight", grad.shape, grad.dtype)
         if self._is_depthwise:
             rows, dz_rows, repeated = _image_rows(x), _image_rows(dz), self._repeated(weight)
             if dx is not None:
                 kernels.depthwise_backward_x(dz_rows, repeated, self._windows, self.channels, _image_rows(dx[piece]))
             kernels.depthwise_backward_weight(rows, dz_rows, self._windows, self.channels, repeated)
-            np.sum(repeated.reshape(*grad.shape[:2], -1, self.channels), axis=2, out=d_weight[:, :, 0])
+            grad[:, :, 0] += repeated.reshape(*grad.shape[:2], -1, self.channels).sum(axis=2)
         else:
             if dx is not None:
-                dx[piece] = 0
-            for group in range(self.groups):
-                first = group * self.weight.shape[2]
-                cols, d_filters = self._unfolding.unfold(x, first, run), self._columns(dz, group)
-                np.matmul(cols.T, d_filters, out=self._columns(d_weight, group))
-                if dx is not None:
-                    np.matmul(d_filters, self._columns(weight, group).T, out=cols)
-                    self._unfolding.fold(cols, first, dx[piece], run)
-        grad += d_weight
-
-    def _columns(self, array: Array, group: int) -> Array:
-        """The part of the filters of a group, with all else as rows: (..., K) to (rows, K / groups), a view."""
-        width = self.channels // self.groups
-        return array.reshape(-1, self.channels)[:, group * width : (group + 1) * width]
+                self._convolution.backward_x(dz, weight, dx[piece])
+            self._convolution.add_backward_weight(x, dz, grad)
 
     def _repeated(self, weight: Array) -> Array:
         """Depthwise filters side by side for every pixel of a row of the output: (kh, kw, J K)."""

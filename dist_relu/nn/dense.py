@@ -9,7 +9,9 @@ from typing import final
 import numpy as np
 
 from dist_relu.arrays import Array, as_rows, whole
-from dist_relu.kernels import layers as kernels
+from dist_relu.kernels.layers import sum_rows
+from dist_relu.kernels.products import multiply, multiply_by_transpose
+from dist_relu.kernels.tiles import AS_IS, BIAS
 from dist_relu.nn.initializers import Constant, HeNormal, Initializer
 from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
 
@@ -46,29 +48,28 @@ class Dense(Layer):
         return [self.weight] if self.offset is None else [self.weight, self.offset]
 
     def forward(self, x: Array, run: Run = PLAIN) -> Array:
-        y = self.multiply(x, run)
-        if self.offset is not None:
-            kernels.add_bias(as_rows(y), self.offset.value)
-        return y
+        return self.multiply(x, run, AS_IS if self.offset is None else BIAS)
 
     def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
         if self.offset is not None:
-            kernels.sum_rows(as_rows(dy), self.offset.grad)
+            sum_rows(as_rows(dy), self.offset.grad)
         return self.multiply_backward(dy, run, wants_dx=wants_dx)
 
-    def multiply(self, x: Array, run: Run) -> Array:
-        """x·W, without the bias; remembers x."""
-        self._x = x
+    def multiply(self, x: Array, run: Run, finish: int) -> Array:
+        """x·W, then the bias and ReLU if `finish` says so; remembers x."""
+        weight = self.weight.value
+        self._x = x = np.ascontiguousarray(x, weight.dtype)
         y = run.empty((*x.shape[:-1], self.units), x.dtype)
-        np.matmul(as_rows(x), self.weight.value, out=as_rows(y))
+        bias = weight.reshape(-1) if self.offset is None else self.offset.value
+        multiply(as_rows(x), weight, bias, finish, as_rows(y))
         return y
 
     def multiply_backward(self, dz: Array, run: Run, *, wants_dx: bool) -> Array:
-        """The backward of `multiply`: leaves xᵀ·dz for W and returns dz·Wᵀ."""
-        x, dz = as_rows(self._x), as_rows(dz)
-        run.product(self.weight, x, dz)
+        """The backward of x·W: leaves xᵀ·dz for W and returns dz·Wᵀ."""
+        x, rows = as_rows(self._x), as_rows(np.ascontiguousarray(dz))
+        run.product(self.weight, x, rows)
         if not wants_dx:
             return dz
-        dx = run.empty(self._x.shape, dz.dtype)
-        np.matmul(dz, self.weight.value.T, out=as_rows(dx))
+        dx = run.empty(self._x.shape, rows.dtype)
+        multiply_by_transpose(rows, self.weight.value, as_rows(dx))
         return dx

@@ -11,17 +11,23 @@ import numpy.typing as npt
 
 from dist_relu.arrays import Array, as_rows
 from dist_relu.kernels import activations, pooling
+from dist_relu.kernels.residual import add_backward
+from dist_relu.kernels.tiles import AS_IS, BIAS_RELU
 from dist_relu.nn.activations import Elementwise, ReLU
 from dist_relu.nn.convolution import Conv2d
 from dist_relu.nn.dense import Dense
 from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
+from dist_relu.nn.normalization import BatchNorm
 from dist_relu.nn.pooling import MaxPool2d
+from dist_relu.nn.residual import Residual
 
 
 def fuse(layers: Sequence[Layer]) -> list[Layer]:
     """The same computation, to the bit, in fewer passes; the layers must be built."""
     fused: list[Layer] = []
     for layer in layers:
+        if isinstance(layer, Residual):
+            layer.run_as(fuse(layer.body), fuse(layer.shortcut))
         match fused[-1] if fused else None, layer:
             case Dense(bias=True) as dense, Elementwise():
                 fused[-1] = DenseActivation(dense, layer)
@@ -29,6 +35,10 @@ def fuse(layers: Sequence[Layer]) -> list[Layer]:
                 fused[-1] = ConvReLU(conv)
             case ConvReLU(conv=conv), MaxPool2d(halves=True):
                 fused[-1] = ConvReLUPool(conv)
+            case BatchNorm() as norm, ReLU():
+                fused[-1] = BatchNormReLU(norm)
+            case Residual() as residual, ReLU():
+                fused[-1] = ResidualReLU(residual)
             case _:
                 fused.append(layer)
     return fused
@@ -54,11 +64,13 @@ class DenseActivation(Layer):
 
     def forward(self, x: Array, run: Run = PLAIN) -> Array:
         function, arguments = self.activation.function()
-        numbers = function.in_dtype(x.dtype, arguments)
+        if function is activations.relu:
+            self._kept = self.dense.multiply(x, run, BIAS_RELU)
+            return self._kept
         assert self.dense.offset is not None
         bias = self.dense.offset.value
-        self._kept = z = self.dense.multiply(x, run)
-        rows = as_rows(z)
+        self._kept = z = self.dense.multiply(x, run, AS_IS)
+        rows, numbers = as_rows(z), function.in_dtype(z.dtype, arguments)
         if function.keeps_output:
             function.add_bias(rows, bias, *numbers)
             return z
@@ -96,10 +108,8 @@ class ConvReLU(Layer):
 
     def forward(self, x: Array, run: Run = PLAIN) -> Array:
         self._y = run.empty((len(x), *self.conv.output_shape), x.dtype)
-        assert self.conv.offset is not None
         for piece in self.conv.pieces(x):
-            self.conv.multiply(piece, self._y[piece], run)
-            activations.relu.add_bias(self._y[piece].reshape(-1, self.conv.channels), self.conv.offset.value)
+            self.conv.multiply(piece, self._y[piece], BIAS_RELU)
         return self._y
 
     def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
@@ -136,7 +146,7 @@ class ConvReLUPool(Layer):
         assert self.conv.offset is not None
         for piece in self.conv.pieces(x):
             z = self._scratch(piece, x.dtype, run)
-            self.conv.multiply(piece, z, run)
+            self.conv.multiply(piece, z, AS_IS)
             pooling.add_bias_relu_max_pool_2x2(z, self.conv.offset.value, y[piece], self._choice[piece])
         return y
 
@@ -151,3 +161,48 @@ class ConvReLUPool(Layer):
 
     def _scratch(self, piece: slice, dtype: npt.DTypeLike, run: Run) -> Array:
         return run.scratch("convolution output", (piece.stop - piece.start, *self.conv.output_shape), dtype)
+
+
+@final
+@dataclass(eq=False)
+class BatchNormReLU(Layer):
+    """Normalisation and ReLU in one pass; x, y: (N, ..., C)."""
+
+    norm: BatchNorm
+
+    def build(self, input_shape: Shape) -> Shape:
+        return self.norm.build(input_shape)
+
+    def params(self) -> Sequence[Param]:
+        return self.norm.params()
+
+    def forward(self, x: Array, run: Run = PLAIN) -> Array:
+        return self.norm.normalise(x, run, cuts=True)
+
+    def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
+        return self.norm.normalise_backward(dy, run, cuts=True, wants_dx=wants_dx)
+
+
+@final
+@dataclass(eq=False)
+class ResidualReLU(Layer):
+    """The sum of two branches and ReLU in one pass."""
+
+    residual: Residual
+    _y: Array = field(init=False, repr=False)
+
+    def build(self, input_shape: Shape) -> Shape:
+        return self.residual.build(input_shape)
+
+    def params(self) -> Sequence[Param]:
+        return self.residual.params()
+
+    def forward(self, x: Array, run: Run = PLAIN) -> Array:
+        self._y = self.residual.add(x, run, cuts=True)
+        return self._y
+
+    def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
+        side = run.own(dy)
+        main = run.empty(side.shape, side.dtype)
+        add_backward(side.reshape(-1), self._y.reshape(-1), main.reshape(-1))
+        return self.residual.backward_of_branches(main, side, run)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dist_relu.arrays import Array
+from dist_relu.kernels.products import multiply_transposed
 from dist_relu.nn.initializers import Initializer
 from dist_relu.partition import Purpose, generator
 
@@ -106,7 +107,7 @@ class PlainRun(Run):
         return np.array(dy, order="C")
 
     def product(self, weight: Param, x: Array, dz: Array) -> None:
-        np.matmul(x.T, dz, out=weight.grad)
+        multiply_transposed(x, 0, x.shape[1], dz, weight.grad)
 
     def statistic(self, running: Param, value: Array) -> None:
         assert running.momentum is not None

@@ -33,7 +33,9 @@ class BatchNorm(Layer):
     running_variance: Param = field(init=False, repr=False)
     _x: Array = field(init=False, repr=False)
     _mean: Array = field(init=False, repr=False)
-    _inverse: Array = field(init=False, repr=False)
+    _inverse: Array = field(init=False, repr=False)  # 1 / √(variance + epsilon), float64
+    _scale: Array = field(init=False, repr=False)
+    _shift: Array = field(init=False, repr=False)
     _in_training: bool = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -52,37 +54,46 @@ class BatchNorm(Layer):
         return [self.weight, self.bias, self.running_mean, self.running_variance]
 
     def forward(self, x: Array, run: Run = PLAIN) -> Array:
+        return self.normalise(x, run, cuts=False)
+
+    def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
+        return self.normalise_backward(dy, run, cuts=False, wants_dx=wants_dx)
+
+    def normalise(self, x: Array, run: Run, *, cuts: bool) -> Array:
+        """The forward pass, with ReLU behind it if it `cuts`."""
         self._x, self._in_training = x, run.training
         rows = x.reshape(-1, x.shape[-1])
         if run.training:
             mean, variance = np.empty((2, x.shape[-1]))
-            kernels.channel_means(rows, mean)
-            kernels.channel_variances(rows, mean, variance)
+            kernels.channel_statistics(rows, mean, variance)
             run.statistic(self.running_mean, mean)
             run.statistic(self.running_variance, variance * (len(rows) / max(len(rows) - 1, 1)))
         else:
             mean, variance = self.running_mean.value.astype(float), self.running_variance.value.astype(float)
-        inverse = 1 / np.sqrt(variance + self.epsilon)
-        self._mean, self._inverse = mean.astype(x.dtype), inverse.astype(x.dtype)
-        scale = self.weight.value * inverse
-        shift = self.bias.value - mean * scale
+        self._mean, self._inverse = mean.astype(x.dtype), 1 / np.sqrt(variance + self.epsilon)
+        scale = self.weight.value * self._inverse
+        self._scale, self._shift = scale.astype(x.dtype), (self.bias.value - mean * scale).astype(x.dtype)
         y = run.empty(x.shape, x.dtype)
-        kernels.scale_and_shift(rows, scale.astype(x.dtype), shift.astype(x.dtype), y.reshape(rows.shape))
+        kernels.scale_and_shift(rows, self._scale, self._shift, cuts, y.reshape(rows.shape))
         return y
 
-    def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
+    def normalise_backward(self, dy: Array, run: Run, *, cuts: bool, wants_dx: bool) -> Array:
+        """The backward pass of `normalise`."""
         rows = self._x.reshape(-1, self._x.shape[-1])
+        dx = run.own(dy)
+        d_rows, scale, shift = dx.reshape(rows.shape), self._scale, self._shift
         d_scale, d_shift = np.empty((2, rows.shape[1]))
-        kernels.batch_norm_sums(dy.reshape(rows.shape), rows, self._mean, self._inverse, d_scale, d_shift)
+        kernels.batch_norm_sums(d_rows, rows, scale, shift, cuts, self._mean, d_scale, d_shift)
+        d_scale *= self._inverse
         self.weight.grad[...], self.bias.grad[...] = d_scale, d_shift
         if not wants_dx:
             return dy
-        dx = run.own(dy)
-        a = self.weight.value.astype(float) * self._inverse
-        # dx = a (dy - d_shift / M - x̂ d_scale / M), written as a function of dy and x.
-        b = -a * self._inverse * d_scale / len(rows) if self._in_training else np.zeros_like(a)
-        c = -a * d_shift / len(rows) - b * self._mean if self._in_training else np.zeros_like(a)
-        kernels.batch_norm_backward(dx.reshape(rows.shape), rows, *(v.astype(dy.dtype) for v in (a, b, c)))
+        # dx = scale (dy - d_shift / M - x̂ d_scale / M), written as a function of dy and x.
+        b = c = np.zeros_like(d_scale)
+        if self._in_training:
+            b = -scale * self._inverse * d_scale / len(rows)
+            c = -scale * d_shift / len(rows) - b * self._mean
+        kernels.batch_norm_backward(d_rows, rows, scale, shift, cuts, b.astype(dy.dtype), c.astype(dy.dtype))
         return dx
 
 

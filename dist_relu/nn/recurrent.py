@@ -13,7 +13,10 @@ from typing import final
 import numpy as np
 
 from dist_relu.arrays import Array, whole
-from dist_relu.kernels import layers as kernels
+from dist_relu.kernels import activations
+from dist_relu.kernels.layers import add_bias, sum_rows
+from dist_relu.kernels.products import add_multiplied, multiply, multiply_by_transpose
+from dist_relu.kernels.tiles import AS_IS, BIAS_RELU
 from dist_relu.nn.activations import Elementwise, ReLU
 from dist_relu.nn.initializers import Constant, HeNormal, Identity, Initializer
 from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
@@ -42,7 +45,8 @@ class RNN(Layer):
     bias: Param = field(init=False, repr=False)
     _x: Array = field(init=False, repr=False)
     _before: Array = field(init=False, repr=False)
-    _kept: Array = field(init=False, repr=False)
+    _last: Array = field(init=False, repr=False)
+    _kept: list[Array] = field(init=False, repr=False)  # of each step, what the slope is a function of
 
     def __post_init__(self) -> None:
         self.units = whole("RNN(units)", self.units)
@@ -63,32 +67,37 @@ class RNN(Layer):
 
     def forward(self, x: Array, run: Run = PLAIN) -> Array:
         num, steps, inputs = x.shape
-        self._x = run.empty(x.shape, x.dtype).reshape(steps, num, inputs)
-        np.copyto(self._x, x.transpose(1, 0, 2))
-        z = run.empty((num, steps, self.units), x.dtype).reshape(steps, num, self.units)
-        np.matmul(self._x.reshape(-1, inputs), self.weight.value, out=z.reshape(-1, self.units))
-        self._before = run.empty((num, steps, self.units), x.dtype).reshape(z.shape)  # the states before each step
-        last = run.empty((num, self.units), x.dtype)
         function, arguments = self.activation.function()
-        self._kept = run.empty((num, steps, self.units), x.dtype).reshape(z.shape) if function.keeps_output else z
-        numbers = function.in_dtype(x.dtype, arguments)
-        from_state = run.scratch("RNN", (num, self.units), x.dtype)
+        bias = self.bias.value
+        self._x = run.empty(x.shape, bias.dtype).reshape(steps, num, inputs)
+        np.copyto(self._x, x.transpose(1, 0, 2))
+        self._before = run.empty((num, steps, self.units), bias.dtype).reshape(steps, num, self.units)
+        self._last = run.empty((num, self.units), bias.dtype)
+        states = [*self._before[1:], self._last]
+        self._kept = states
+        if not function.keeps_output:
+            kept = run.empty((num, steps, self.units), bias.dtype).reshape(steps, num, self.units)
+            multiply(self._x.reshape(-1, inputs), self.weight.value, bias, AS_IS, kept.reshape(-1, self.units))
+            self._kept = list(kept)
+        else:
+            rows = self._before[1:].reshape(-1, self.units)
+            multiply(self._x[:-1].reshape(-1, inputs), self.weight.value, bias, AS_IS, rows)
+            multiply(self._x[-1], self.weight.value, bias, AS_IS, self._last)
+        finish = BIAS_RELU if function is activations.relu else AS_IS
+        numbers = function.in_dtype(bias.dtype, arguments)
         self._before[:1] = 0
-        for t in range(steps):
-            if t:
-                np.matmul(self._before[t], self.recurrent.value, out=from_state)
-                kernels.add_rows(z[t], from_state, self.bias.value)
-            else:
-                kernels.add_bias(z[0], self.bias.value)
-            state = self._before[t + 1] if t + 1 < steps else last
-            function.forward(z[t].reshape(-1), state.reshape(-1), *numbers)
-            if function.keeps_output:
-                self._kept[t] = state
+        for t, (z, state) in enumerate(zip(self._kept, states, strict=True)):
+            add_multiplied(self._before[t], self.recurrent.value, bias, finish, z)
+            if not function.keeps_output:
+                add_bias(z, bias)
+                function.forward(z.reshape(-1), state.reshape(-1), *numbers)
+            elif finish == AS_IS:
+                function.add_bias(z, bias, *numbers)
         if not self.sequences:
-            return last
-        y = run.empty((num, steps, self.units), x.dtype)
+            return self._last
+        y = run.empty((num, steps, self.units), bias.dtype)
         np.copyto(y[:, :-1], self._before[1:].transpose(1, 0, 2))
-        y[:, -1] = last
+        y[:, -1] = self._last
         return y
 
     def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
@@ -97,24 +106,26 @@ class RNN(Layer):
         numbers = function.in_dtype(dy.dtype, arguments)
         dz = run.empty((num, steps, self.units), dy.dtype).reshape(steps, num, self.units)
         np.copyto(dz[-1], dy[:, -1] if self.sequences else dy)
+        transposed = run.scratch("RNN recurrent", self.recurrent.shape, dy.dtype)
+        np.copyto(transposed, self.recurrent.value.T)
         for t in reversed(range(steps)):
             function.backward(dz[t].reshape(-1), self._kept[t].reshape(-1), *numbers)
             if t == 0:
                 break
             if self.truncate is None or t % self.truncate:
-                np.matmul(dz[t], self.recurrent.value.T, out=dz[t - 1])
+                multiply(dz[t], transposed, self.bias.value, AS_IS, dz[t - 1])
             else:
                 dz[t - 1] = 0
             if self.sequences:
                 dz[t - 1] += dy[:, t - 1]
         rows = dz.reshape(-1, self.units)
-        kernels.sum_rows(rows, self.bias.grad)
+        sum_rows(rows, self.bias.grad)
         run.product(self.weight, self._x.reshape(-1, inputs), rows)
         run.product(self.recurrent, self._before.reshape(-1, self.units), rows)
         if not wants_dx:
             return dy
         d_inputs = run.scratch("RNN inputs", (steps, num, inputs), dy.dtype)
-        np.matmul(rows, self.weight.value.T, out=d_inputs.reshape(-1, inputs))
+        multiply_by_transpose(rows, self.weight.value, d_inputs.reshape(-1, inputs))
         dx = run.empty((num, steps, inputs), dy.dtype)
         np.copyto(dx, d_inputs.transpose(1, 0, 2))
         return dx

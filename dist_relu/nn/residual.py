@@ -9,7 +9,7 @@ from typing import final
 import numpy as np
 
 from dist_relu.arrays import Array
-from dist_relu.nn.fusion import fuse
+from dist_relu.kernels import residual as kernels
 from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
 
 
@@ -37,26 +37,41 @@ class Residual(Layer):
             shapes.append(shape)
         if shapes[0] != shapes[1]:
             raise ValueError(f"Residual: the body gives shape {shapes[0]}, but the shortcut gives {shapes[1]}.")
-        self._body, self._shortcut = fuse(self.body), fuse(self.shortcut)
+        self.run_as(self.body, self.shortcut)
         return shapes[0]
+
+    def run_as(self, body: Sequence[Layer], shortcut: Sequence[Layer]) -> None:
+        """Compute with other layers that do the same."""
+        self._body, self._shortcut = list(body), list(shortcut)
 
     def params(self) -> Sequence[Param]:
         return [param for branch in (self.body, self.shortcut) for layer in branch for param in layer.params()]
 
     def forward(self, x: Array, run: Run = PLAIN) -> Array:
+        return self.add(x, run, cuts=False)
+
+    def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
+        side = run.own(dy)
+        main = run.empty(side.shape, side.dtype)
+        np.copyto(main, side)
+        return self.backward_of_branches(main, side, run)
+
+    def add(self, x: Array, run: Run, *, cuts: bool) -> Array:
+        """The forward pass, with ReLU behind the sum if it `cuts`."""
         main = side = x
         for layer in self._body:
             main = layer.forward(main, run)
         for layer in self._shortcut:
             side = layer.forward(side, run)
-        return np.add(main, side, out=run.empty(main.shape, main.dtype))
+        y = run.empty(main.shape, main.dtype)
+        kernels.add(main.reshape(-1), side.reshape(-1), cuts, y.reshape(-1))
+        return y
 
-    def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
-        main = run.empty(dy.shape, dy.dtype)
-        np.copyto(main, dy)  # each branch may overwrite what it gets
-        side = dy
+    def backward_of_branches(self, main: Array, side: Array, run: Run) -> Array:
+        """The gradient of x, from that of the sum, of which each branch may overwrite its own copy."""
         for layer in reversed(self._body):
             main = layer.backward(main, run)
         for layer in reversed(self._shortcut):
             side = layer.backward(side, run)
-        return np.add(main, side, out=run.empty(side.shape, dy.dtype))
+        main += side
+        return main

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from math import prod
 from typing import final
 
@@ -107,17 +108,25 @@ class Sequential:
             x = layer.forward(x, run)
         return x
 
-    def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
+    def backward(
+        self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True, left: Callable[[int], object] | None = None
+    ) -> Array:
         """Leave the gradients of all parameters; return that of the input of the last `forward`.
 
-        Without `wants_dx` the layers before the first one with parameters have nothing to do.
+        Without `wants_dx` the layers before the first one with parameters have nothing to do.  left: called after
+        every layer with the number of the parameter from which on all gradients are left.
         """
         first = 0
         if not wants_dx:
             first = next((i for i, layer in enumerate(self._passes) if layer.params()), 0)
-        for layer in reversed(self._passes[first + 1 :]):
-            dy = layer.backward(dy, run)
-        return self._passes[first].backward(dy, run, wants_dx=wants_dx)
+        number = len(self.params)
+        for i in range(len(self._passes) - 1, first - 1, -1):
+            layer = self._passes[i]
+            dy = layer.backward(dy, run, wants_dx=wants_dx or i > first)
+            if left:
+                number -= len(layer.params())
+                left(number)
+        return dy
 
     def activations(self, x: Array, run: Run = PLAIN) -> list[Array]:
         """The output of every layer as the user wrote them, unfused; each (N, ...)."""

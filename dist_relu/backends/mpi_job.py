@@ -1,0 +1,316 @@
+"""An MPI job: its ranks, and how rank 0 and the others talk.
+
+All ranks run the user's script. Rank 0 goes on with it; the other ranks stay where they first ask for a backend and
+serve until the script on rank 0 has ended. Messages are polled for, with pauses, because a rank that waits inside MPI
+burns a core that another rank may need.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+from typing import Any, NoReturn, final
+
+import cloudpickle
+
+from dist_relu.backends import coroner
+from dist_relu.backends.mpi_channel import MpiChannel
+from dist_relu.backends.watch import Ticket, Watch, visit
+from dist_relu.collectives.memory import attach
+from dist_relu.collectives.patience import Patience
+from dist_relu.errors import BackendError
+from dist_relu.worker import Hello, Setup, Worker, by_node, nodes_of
+
+_TO_WORKER, _TO_COORDINATOR = 28401, 28402
+"""Tags of our messages in COMM_WORLD, which the user's own functions may use as well."""
+
+_GROUP_TAG = 28403
+_NODE_VARIABLE = "DIST_RELU_NODE"
+"""Ranks that set it to different names count as different nodes, even where they could share memory."""
+
+_START_TIMEOUT_S = 60.0
+_CLOSE_TIMEOUT_S = 2.0
+_TIME_FOR_MPIRUN_S = 1.0
+LONGEST_PAUSE_S = 0.002
+
+
+@dataclass(frozen=True)
+class Group:
+    """The ranks that become workers, in the order of these; whether they need a channel to one another.
+
+    calls_before: how many calls there were in this job, by whomever.
+    """
+
+    ranks: tuple[int, ...]
+    has_channel: bool
+    calls_before: int
+
+
+@final
+class Job:
+    """This MPI job, as rank 0 sees it.
+
+    owing: ranks that have not answered yet.  num_calls: how many calls there were.  worker: the one of this process, if
+    there is any.  is_lost: a node does not answer any more.
+    """
+
+    def __init__(self, comm: Any) -> None:
+        self.comm = comm
+        self.size: int = comm.Get_size()
+        self.owing: set[int] = set()
+        self.num_calls = 0
+        self.worker: Worker | None = None
+        self.is_lost = False
+        self._channels = _Channels(comm)
+        self.hellos = [_hello()] + [self._receive_hello(rank) for rank in range(1, self.size)]
+        _unlink_mpich_files()  # all ranks have mapped them by now
+        order = by_node(self.hellos)
+        names = [f"Worker {i} (host {self.hellos[r].host}, pid {self.hellos[r].pid})" for i, r in enumerate(order)]
+        roll_calls = [
+            _RollCall([self.hellos[order[i]].pid for i in node], [names[i] for i in node])
+            for node in nodes_of([self.hellos[rank] for rank in order])
+        ]
+        for node, roll_call in zip(nodes_of([self.hellos[rank] for rank in order])[1:], roll_calls[1:], strict=True):
+            self.tell([order[node.start]], roll_call)
+        self._coroner = _start_coroner(roll_calls[0])
+        self.settle()
+        atexit.register(self._release)
+
+    def tell(self, ranks: Sequence[int], message: Any) -> None:
+        """Send ranks something to answer; they must not owe an answer already."""
+        data = cloudpickle.dumps(message)
+        for rank in ranks:
+            assert rank not in self.owing
+            self.comm.send(data, dest=rank, tag=_TO_WORKER)
+            self.owing.add(rank)
+
+    def replies(self) -> dict[int, Any]:
+        """The answers that have arrived, by rank; does not wait."""
+        arrived = {}
+        for rank in sorted(self.owing):
+            message = self.comm.improbe(source=rank, tag=_TO_COORDINATOR)
+            if message is not None:
+                arrived[rank] = cloudpickle.loads(message.recv())
+                self.owing.remove(rank)
+        return arrived
+
+    def settle(self, timeout_s: float = inf) -> dict[int, Any]:
+        """Wait until no rank owes an answer, or for `timeout_s`; returns what they answered, by rank."""
+        deadline = time.monotonic() + timeout_s
+        patience = Patience(longest_s=LONGEST_PAUSE_S)
+        replies: dict[int, Any] = {}
+        while self.owing and time.monotonic() < deadline and not self.is_lost:
+            arrived = self.replies()
+            replies |= arrived
+            patience.pause(again=not arrived)
+        return replies
+
+    def channel(self, group: Group) -> MpiChannel | None:
+        """Rank 0's channel to the others of a group.  Collective over them."""
+        return self._channels.channel(group)
+
+    def kill(self) -> NoReturn:
+        """End all ranks, at once."""
+        _abort(self.comm, self._coroner)
+
+    def _receive_hello(self, rank: int) -> Hello:
+        try:
+            hello = cloudpickle.loads(_receive(self.comm, rank, _TO_COORDINATOR, _START_TIMEOUT_S))
+        except TimeoutError:
+            raise BackendError(
+                f"Rank {rank} of {self.size} did not call dist_relu.start() within {_START_TIMEOUT_S:.0f} seconds."
+            ) from None
+        assert isinstance(hello, Hello)
+        return hello
+
+    def _release(self) -> None:
+        """Let the other ranks end, and with them the job, when the script has ended."""
+        self.settle(_CLOSE_TIMEOUT_S)
+        if self.owing or self.is_lost:  # they would hold up the end of the job for as long as they compute
+            sys.stdout.flush()
+            sys.stderr.flush()
+            self.kill()
+        self._coroner.communicate(b".")
+        if self.worker:
+            self.worker.close()
+        for rank in range(1, self.size):
+            self.comm.send(cloudpickle.dumps(None), dest=rank, tag=_TO_WORKER)
+
+
+@dataclass(frozen=True)
+class _RollCall:
+    """The processes of a node, and their names."""
+
+    pids: Sequence[int]
+    names: Sequence[str]
+
+
+def _start_coroner(roll_call: _RollCall) -> subprocess.Popen[bytes]:
+    """Watch over the ranks of this node; see `dist_relu.backends.coroner`."""
+    texts = [text for pid, name in zip(roll_call.pids, roll_call.names, strict=True) for text in (str(pid), name)]
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-S", coroner.__file__, *texts],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    process.stdout.read(1)  # now it knows them all
+    return process
+
+
+def _abort(comm: Any, coroner_of_node: subprocess.Popen[bytes] | None) -> NoReturn:
+    """End all ranks of the job; those of this node even if mpirun is out of reach."""
+    if coroner_of_node and coroner_of_node.stdin:
+        with suppress(OSError):
+            coroner_of_node.stdin.write(b"!")
+            coroner_of_node.stdin.flush()
+    try:
+        comm.Abort(1)
+    finally:
+        os._exit(1)
+
+
+@final
+class _Channels:
+    """Channels between some of the job's ranks, made once: there is a limit to the number of communicators."""
+
+    def __init__(self, comm: Any) -> None:
+        self._comm = comm
+        self._made: dict[tuple[int, ...], MpiChannel] = {}
+
+    def channel(self, group: Group) -> MpiChannel | None:
+        """For the workers of a group, if they need one.  Collective over them."""
+        if not group.has_channel:
+            return None
+        if group.ranks not in self._made:
+            ranks = self._comm.Get_group().Incl(group.ranks)
+            self._made[group.ranks] = MpiChannel(self._comm.Create_group(ranks, _GROUP_TAG))
+        channel = self._made[group.ranks]
+        channel.calls_before = group.calls_before
+        return channel
+
+
+_job: Job | None = None
+
+
+def join() -> Job:
+    """Take part in this MPI job: returns on rank 0 only; the other ranks serve it, and end with it."""
+    global _job  # noqa: PLW0603 - a process is in one MPI job
+    if _job is None:
+        try:
+            from mpi4py import MPI
+        except ImportError as error:
+            raise BackendError(
+                f"The MPI backend needs mpi4py and an MPI library ({error}). "
+                "Install them: pip install 'dist_relu[mpi]'."
+            ) from None
+        if MPI.COMM_WORLD.Get_rank():
+            _Rank(MPI.COMM_WORLD).serve()
+        _job = Job(MPI.COMM_WORLD)
+    return _job
+
+
+def _hello() -> Hello:
+    return Hello.here(os.environ.get(_NODE_VARIABLE, ""))
+
+
+def _unlink_mpich_files() -> None:
+    """Take the names from MPICH's files in /dev/shm: they live on while mapped, and a killed job leaves none behind."""
+    for mapping in Path("/proc/self/maps").read_text().splitlines():
+        path = mapping.split(maxsplit=5)[-1]
+        if path.startswith("/dev/shm/mpich_shm_") and not path.endswith(" (deleted)"):
+            Path(path).unlink(missing_ok=True)
+
+
+@final
+class _Rank:
+    """A rank other than 0."""
+
+    def __init__(self, comm: Any) -> None:
+        self._comm = comm
+        self._channels = _Channels(comm)
+        self._channel: MpiChannel | None = None
+        self._worker: Worker | None = None
+        self._watch: Watch | None = None
+        self._coroner: subprocess.Popen[bytes] | None = None
+
+    def serve(self) -> NoReturn:
+        """Answer rank 0 until its script has ended, and end this process: the rest of the script is not for it."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for rank 0
+        try:
+            self._comm.send(cloudpickle.dumps(_hello()), dest=0, tag=_TO_COORDINATOR)
+            while (message := cloudpickle.loads(_receive(self._comm, 0, _TO_WORKER))) is not None:
+                self._comm.send(self._answer(message), dest=0, tag=_TO_COORDINATOR)
+            self._let_go()
+            if self._coroner:
+                self._coroner.communicate(b".")
+        except BaseException:
+            # Nobody would ever hear of it otherwise: the other ranks would wait for this one.
+            traceback.print_exc()
+            sys.stderr.flush()
+            self._comm.Abort(1)
+        # SystemExit could be caught by the script, and os._exit makes mpirun lose the exit code of rank 0.
+        ctypes.pythonapi.Py_Exit(0)
+        raise AssertionError("unreachable")
+
+    def _answer(self, message: Any) -> bytes:
+        match message:
+            case _RollCall():
+                self._coroner = _start_coroner(message)
+                _unlink_mpich_files()
+                answer = None
+            case Group():
+                self._let_go()
+                self._channel = self._channels.channel(message)
+                answer = None
+            case Setup():
+                self._worker = Worker(message, lambda _: None, self._channel)
+                answer = self._worker.control
+            case Ticket():
+                assert self._worker is not None
+                self._watch = Watch([visit(message)], attach(self._worker.control), self._on_loss)
+                answer = None
+            case call:
+                assert self._worker is not None
+                return self._worker.run(call)
+        data: bytes = cloudpickle.dumps(answer)
+        return data
+
+    def _let_go(self) -> None:
+        """End being a worker."""
+        if self._watch:
+            self._watch.close()
+        if self._worker:
+            self._worker.close()
+        self._watch = self._worker = None
+
+    def _on_loss(self, what: str) -> None:
+        """Called by the watch: end the job, unless mpirun does so already."""
+        time.sleep(_TIME_FOR_MPIRUN_S)
+        os.write(2, f"WorkerLost: {what}, says host {socket.gethostname()}. The job ends.\n".encode())
+        _abort(self._comm, self._coroner)
+
+
+def _receive(comm: Any, source: int, tag: int, timeout_s: float = inf) -> bytes:
+    """A message from `source`, polled for with growing pauses.  Raises TimeoutError."""
+    deadline = time.monotonic() + timeout_s
+    patience = Patience(longest_s=LONGEST_PAUSE_S)
+    while (message := comm.improbe(source=source, tag=tag)) is None:
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        patience.pause(again=True)
+    data: bytes = message.recv()
+    return data

@@ -1,0 +1,230 @@
+"""Matrix products: w is packed a panel at a time, and multiplied while it stays in the cache.
+
+Each element of a product is a sum over blocks of DEPTH terms, each a chain of fused multiply-adds in their order. So
+it has the same bits wherever it stands, with any number of rows beside it, and on every processor that has fused
+multiply-add.
+
+N rows, C terms, K columns. All arrays are contiguous, and of one dtype in each call.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dist_relu.arrays import Array
+from dist_relu.kernels.compile import kernel
+from dist_relu.kernels.tiles import AS_IS, VECTOR_BYTES, copy_vector, multiply_panel, transpose_square
+
+DEPTH = 256
+"""Terms of a block: x and panels of this depth stay in the second-level cache, one panel in the first."""
+
+FEW_ROWS = 12
+
+
+@kernel
+def variable(number: int) -> int:
+    """`number`, of which Numba forgets that it is a constant: it would compile callees anew for each one."""
+    return number
+
+
+@kernel
+def lanes_of(array: Array) -> int:
+    """How many of an array's numbers a vector holds."""
+    return VECTOR_BYTES // array.itemsize
+
+
+@kernel
+def aligned(size: int, like: Array) -> Array:
+    """Scratch memory of so many numbers that starts on a cache line."""
+    memory = np.empty(size + 64 // like.itemsize, like.dtype)
+    start = -memory.ctypes.data % 64 // like.itemsize
+    return memory[start : start + size]
+
+
+@kernel
+def vectors_for(num_columns: int, lanes: int) -> int:
+    """How wide a panel for so many columns should be."""
+    return 2 if num_columns > lanes else 1
+
+
+@kernel
+def pack(w: Array, transposes: bool, first: int, size: int, start: int, stop: int, panels: Array) -> None:
+    """panels = the columns of w (or wᵀ) from `start` to `stop`, of the `size` rows from `first` on.
+
+    One panel after another; what its last columns are, beyond `stop`, is left open.
+    """
+    lanes = lanes_of(w)
+    width = 2 * lanes
+    if transposes:
+        for k in range(start, stop, width):
+            narrow = vectors_for(stop - k, lanes) * lanes
+            pack_transposed(w, first, size, k, narrow, panels[(k - start) * size :])
+        return
+    flat, stride = w.reshape(-1), w.shape[1]
+    for k in range(start, stop, width):
+        narrow = vectors_for(stop - k, lanes) * lanes
+        panel = (k - start) * size
+        num_safe = min(max((flat.size - k - narrow) // stride + 1 - first, 0), size)  # rows that can be read as vectors
+        source = first * stride + k
+        if narrow == width:
+            for c in range(num_safe):
+                copy_vector(flat, source + c * stride, panels, panel + c * width)
+                copy_vector(flat, source + c * stride + lanes, panels, panel + c * width + lanes)
+        else:
+            for c in range(num_safe):
+                copy_vector(flat, source + c * stride, panels, panel + c * lanes)
+        for c in range(num_safe, size):
+            for i in range(min(narrow, flat.size - source - c * stride)):
+                panels[panel + c * narrow + i] = flat[source + c * stride + i]
+
+
+@kernel
+def pack_transposed(w: Array, first: int, size: int, row: int, width: int, panel: Array) -> None:
+    """panel = rows of w from `row` on as columns, of the `size` terms from `first` on."""
+    lanes, flat, stride = lanes_of(w), w.reshape(-1), w.shape[1]
+    for k in range(0, width, lanes):
+        num_rows = min(max(w.shape[0] - row - k, 0), lanes)
+        whole = size // lanes * lanes if num_rows == lanes else 0
+        for c in range(0, whole, lanes):
+            transpose_square(flat, (row + k) * stride + first + c, stride, panel, c * width + k, width)
+        for c in range(whole, size):
+            for r in range(num_rows):
+                panel[c * width + k + r] = w[row + k + r, first + c]
+
+
+@kernel
+def multiply_into(
+    x: Array,
+    x_at: int,
+    x_row: int,
+    x_term: int,
+    x_runs: Array,
+    length: int,
+    panel: Array,
+    panel_at: int,
+    num_vectors: int,
+    z: Array,
+    z_at: int,
+    z_row: int,
+    num_rows: int,
+    num_columns: int,
+    adds: bool,
+    bias: Array,
+    finish: int,
+    edge: Array,
+) -> None:
+    """`multiply_panel` for rows of z that may be shorter than those of the panel.  edge: (FEW_ROWS x lanes x 2,)."""
+    width = num_vectors * lanes_of(z)
+    fits = num_columns >= width
+    step = max(num_rows, 1) if fits else FEW_ROWS
+    for first in range(0, num_rows, step):
+        rows, i, j = min(num_rows - first, step), x_at + first * x_row, z_at + first * z_row
+        if fits:
+            target, target_at, target_row = z, j, z_row
+        else:
+            target, target_at, target_row = edge, first * 0, width
+            if adds:
+                for r in range(rows):
+                    for k in range(num_columns):
+                        edge[r * width + k] = z[j + r * z_row + k]
+        multiply_panel(
+            x,
+            i,
+            x_row,
+            x_term,
+            x_runs,
+            length,
+            panel,
+            panel_at,
+            num_vectors,
+            target,
+            target_at,
+            target_row,
+            rows,
+            adds,
+            bias,
+            finish,
+        )
+        if not fits:
+            for r in range(rows):
+                for k in range(num_columns):
+                    z[j + r * z_row + k] = edge[r * width + k]
+
+
+@kernel
+def product(
+    x: Array,
+    transposes_x: bool,
+    start: int,
+    stop: int,
+    w: Array,
+    transposes_w: bool,
+    adds: bool,
+    bias: Array,
+    finish: int,
+    z: Array,
+) -> None:
+    """z = x·w, or the transpose of either instead, for the rows of x (or xᵀ) from `start` to `stop` only.
+
+    adds: z += x·w instead.  bias: (K,), or anything flat where none is added.  finish: AS_IS, BIAS or BIAS_RELU.
+    z: (stop - start, K).
+    """
+    lanes, columns, depth = lanes_of(x), z.shape[1], x.shape[0] if transposes_x else x.shape[1]
+    x_row, x_term = (1, x.shape[1]) if transposes_x else (x.shape[1], 1)
+    x_flat, z_flat, runs, zero, width = x.reshape(-1), z.reshape(-1), np.zeros(1, np.int64), variable(0), 2 * lanes
+    scratch = aligned((min(depth, DEPTH) + FEW_ROWS + 1) * width, x)
+    offset, edge, panel = scratch[:width], scratch[width : (FEW_ROWS + 1) * width], scratch[(FEW_ROWS + 1) * width :]
+    if depth == 0 and not adds:
+        z[:] = 0
+    for first in range(0, depth, DEPTH):
+        size = min(depth - first, DEPTH)
+        last = finish if first + size == depth else AS_IS
+        for k in range(0, columns, width):
+            here = min(columns - k, width)
+            pack(w, transposes_w, first, size, k, k + here, panel)
+            if last != AS_IS:
+                for i in range(here):
+                    offset[i] = bias[k + i]
+            multiply_into(
+                x_flat,
+                start * x_row + first * x_term,
+                x_row,
+                x_term,
+                runs,
+                size,
+                panel,
+                zero,
+                vectors_for(here, lanes),
+                z_flat,
+                k,
+                columns,
+                stop - start,
+                here,
+                adds or first > 0,
+                offset,
+                last,
+                edge,
+            )
+
+
+def multiply(x: Array, w: Array, bias: Array, finish: int, z: Array) -> None:
+    """z = x·w, then what `finish` says.  x: (N, C), w: (C, K), bias: (K,), or any where none is added, z: (N, K)."""
+    product(x, False, 0, len(x), w, False, False, bias, finish, z)
+
+
+def add_multiplied(x: Array, w: Array, bias: Array, finish: int, z: Array) -> None:
+    """z = z + x·w, then what `finish` says; shapes as in `multiply`."""
+    product(x, False, 0, len(x), w, False, True, bias, finish, z)
+
+
+_NO_BIAS = {np.dtype(name): np.empty(0, name) for name in ("float32", "float64")}
+
+
+def multiply_by_transpose(x: Array, w: Array, z: Array) -> None:
+    """z = x·wᵀ.  x: (N, K), w: (C, K), z: (N, C)."""
+    product(x, False, 0, len(x), w, True, False, _NO_BIAS[x.dtype], AS_IS, z)
+
+
+def multiply_transposed(x: Array, start: int, stop: int, w: Array, z: Array) -> None:
+    """z = x[:, start:stop]ᵀ·w.  x: (N, C), w: (N, K), z: (stop - start, K)."""
+    product(x, True, start, stop, w, False, False, _NO_BIAS[x.dtype], AS_IS, z)

@@ -1,0 +1,277 @@
+"""Tiles of a matrix product in the processor's vector registers, and squares transposed there.
+
+LLVM vectorises plain loops of this kind to a fraction of the processor's peak; written out in its own terms they
+reach it. The names follow the product z = x·w: a tile of z is some rows of x times a panel, which is some columns of w,
+packed so that each row of the panel is two whole vectors (or one, where w is narrow).
+
+Every element of a tile is one chain of fused multiply-adds, in the order of the terms. So its bits depend neither on
+the size of tiles, nor on where in the matrix it stands, nor on the width of the processor's vectors.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import binding, ir
+from numba.core import cgutils, config, types
+from numba.extending import intrinsic
+
+from dist_relu.arrays import Array
+from dist_relu.kernels.compile import kernel
+
+
+def _vector_bytes() -> int:
+    """The width that the compiler really uses: for Intel's processors it cuts wider vectors into halves."""
+    name = config.CPU_NAME or binding.get_host_cpu_name()
+    return 64 if name.startswith("znver") and binding.get_host_cpu_features().get("avx512f") else 32
+
+
+VECTOR_BYTES = _vector_bytes()
+AS_IS, BIAS, BIAS_RELU = 0, 1, 2
+"""How a tile is finished: as it is, with a bias, or with a bias and ReLU."""
+
+_INT32 = ir.IntType(32)
+_ROWS_PER_POINTER = 3
+"""Rows of x that one pointer serves: processors add a distance to it, or twice that."""
+
+
+class _Vectors:
+    """Operations on vectors of an array's numbers, while LLVM code is being built."""
+
+    def __init__(self, builder: Any, array: Any) -> None:
+        bits = array.dtype.bitwidth
+        self._builder = builder
+        self.lanes = VECTOR_BYTES * 8 // bits
+        self.type = ir.VectorType(ir.FloatType() if bits == 32 else ir.DoubleType(), self.lanes)
+        fma_type = ir.FunctionType(self.type, [self.type] * 3)
+        self._fma = cgutils.get_or_insert_function(builder.module, fma_type, f"llvm.fma.v{self.lanes}f{bits}")
+        self.number_bytes = bits // 8
+        self.zero = ir.Constant(self.type, None)
+        self.undefined = ir.Constant(self.type, ir.Undefined)
+
+    def load(self, base: Any, index: Any) -> Any:
+        return self._builder.load(self._at(base, index), align=self.number_bytes)
+
+    def store(self, vector: Any, base: Any, index: Any) -> None:
+        self._builder.store(vector, self._at(base, index), align=self.number_bytes)
+
+    def broadcast(self, base: Any, distance_bytes: Any) -> Any:
+        """A vector of the number so many bytes behind `base` in every lane."""
+        byte = self._builder.gep(self._builder.bitcast(base, ir.IntType(8).as_pointer()), [distance_bytes])
+        number = self._builder.load(self._builder.bitcast(byte, base.type))
+        first = self._builder.insert_element(self.undefined, number, _INT32(0))
+        return self._shuffle(first, self.undefined, [0] * self.lanes)
+
+    def opaque(self, pointer: Any) -> Any:
+        """`pointer`, of which LLVM forgets how it came about: else it keeps one for each row, and not in registers."""
+        return self._builder.asm(ir.FunctionType(pointer.type, [pointer.type]), "", "=r,0", [pointer], False)
+
+    def fma(self, a: Any, b: Any, c: Any) -> Any:
+        return self._builder.call(self._fma, [a, b, c])
+
+    def interleave(self, a: Any, b: Any) -> tuple[Any, Any]:
+        """(a0, b0, a1, b1, ...), in two vectors."""
+        order = [lane for i in range(self.lanes) for lane in (i, i + self.lanes)]
+        return self._shuffle(a, b, order[: self.lanes]), self._shuffle(a, b, order[self.lanes :])
+
+    def _shuffle(self, a: Any, b: Any, order: list[int]) -> Any:
+        return self._builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_INT32, self.lanes), order))
+
+    def _at(self, base: Any, index: Any) -> Any:
+        return self._builder.bitcast(self._builder.gep(base, [index]), self.type.as_pointer())
+
+
+def _data(context: Any, builder: Any, signature: Any, args: Any, number: int) -> Any:
+    """The pointer of an array among the arguments."""
+    return context.make_array(signature.args[number])(context, builder, args[number]).data
+
+
+def _tile(num_rows: int, num_vectors: int) -> Any:
+    """The intrinsic for tiles of so many rows and vectors; its arguments are those of `multiply_panel`."""
+
+    @intrinsic
+    def tile(
+        typing_context: Any,
+        x: Any,
+        x_at: Any,
+        x_row: Any,
+        x_term: Any,
+        x_runs: Any,
+        num_runs: Any,
+        length: Any,
+        panel: Any,
+        panel_at: Any,
+        z: Any,
+        z_at: Any,
+        z_row: Any,
+        adds: Any,
+        bias: Any,
+        finish: Any,
+    ) -> Any:
+        if not x.dtype == panel.dtype == z.dtype == bias.dtype:
+            return None
+        i, flag = types.int64, types.boolean
+        signature = types.none(x, i, i, i, x_runs, i, i, panel, i, z, i, i, flag, bias, i)
+
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            x, x_runs, panel, z, bias = (_data(context, builder, signature, args, n) for n in (0, 4, 7, 9, 13))
+            _, x_at, x_row, x_term, _, num_runs, length, _, panel_at, _, z_at, z_row, adds, _, finish = args
+            vectors = _Vectors(builder, signature.args[0])
+            index = x_at.type
+            places = [(r, v) for r in range(num_rows) for v in range(num_vectors)]
+            columns = [index(v * vectors.lanes) for v in range(num_vectors)]
+            width = index(num_vectors * vectors.lanes)
+            sums = {place: cgutils.alloca_once_value(builder, vectors.zero) for place in places}
+            heads = [cgutils.alloca_once(builder, x.type) for _ in range(0, num_rows, _ROWS_PER_POINTER)]
+            row_bytes = builder.mul(x_row, index(vectors.number_bytes))
+            with cgutils.for_range(builder, num_runs, intp=index) as run:
+                x_run = builder.add(x_at, builder.load(builder.gep(x_runs, [run.index])))
+                first_term = builder.add(panel_at, builder.mul(builder.mul(run.index, length), width))
+                panel_run = builder.gep(panel, [first_term])
+                for i, head in enumerate(heads):
+                    first = builder.add(x_run, builder.mul(x_row, index(i * _ROWS_PER_POINTER)))
+                    builder.store(builder.gep(x, [first]), head)
+                with cgutils.for_range(builder, length, intp=index) as term:
+                    panel_now = builder.gep(panel_run, [builder.mul(term.index, width)])
+                    w = [vectors.load(panel_now, column) for column in columns]
+                    for i, head in enumerate(heads):
+                        pointer = vectors.opaque(builder.load(head))
+                        for below in range(min(_ROWS_PER_POINTER, num_rows - i * _ROWS_PER_POINTER)):
+                            r = i * _ROWS_PER_POINTER + below
+                            factor = vectors.broadcast(pointer, builder.mul(row_bytes, index(below)))
+                            for v in range(num_vectors):
+                                builder.store(vectors.fma(factor, w[v], builder.load(sums[r, v])), sums[r, v])
+                        builder.store(builder.gep(pointer, [x_term]), head)
+            at = {(r, v): builder.add(builder.add(z_at, builder.mul(z_row, index(r))), columns[v]) for r, v in places}
+            with builder.if_then(adds):
+                for place in places:
+                    before = vectors.load(z, at[place])
+                    builder.store(builder.fadd(before, builder.load(sums[place])), sums[place])
+            with builder.if_then(builder.icmp_signed(">=", finish, index(BIAS))):
+                for r, v in places:
+                    builder.store(builder.fadd(builder.load(sums[r, v]), vectors.load(bias, columns[v])), sums[r, v])
+            with builder.if_then(builder.icmp_signed("==", finish, index(BIAS_RELU))):
+                for place in places:
+                    total = builder.load(sums[place])
+                    is_cut = builder.fcmp_ordered("<=", total, vectors.zero)
+                    builder.store(builder.select(is_cut, vectors.zero, total), sums[place])
+            for place in places:
+                vectors.store(builder.load(sums[place]), z, at[place])
+            return context.get_dummy_value()
+
+        return signature, codegen
+
+    return tile
+
+
+_tile_12x2, _tile_8x2, _tile_4x2, _tile_2x2, _tile_1x2 = (_tile(rows, 2) for rows in (12, 8, 4, 2, 1))
+_tile_12x1, _tile_8x1, _tile_4x1, _tile_2x1, _tile_1x1 = (_tile(rows, 1) for rows in (12, 8, 4, 2, 1))
+
+
+@intrinsic
+def never_inline(typing_context: Any) -> Any:
+    """Keep the kernel that says so a function of its own, which is compiled once and not at each of its calls."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return types.none(), codegen
+
+
+@kernel
+def multiply_panel(
+    x: Array,
+    x_at: int,
+    x_row: int,
+    x_term: int,
+    x_runs: Array,
+    length: int,
+    panel: Array,
+    panel_at: int,
+    num_vectors: int,
+    z: Array,
+    z_at: int,
+    z_row: int,
+    num_rows: int,
+    adds: bool,
+    bias: Array,
+    finish: int,
+) -> None:
+    """z = x·panel, or z += x·panel where it `adds`, for rows of `num_vectors` whole vectors, 1 or 2.
+
+    All arrays are flat. Row r of x has its term t of run s at x_at + r x_row + x_runs[s] + t x_term, with t < length;
+    row r of z begins at z_at + r z_row. panel, from panel_at on: (runs, length, num_vectors lanes).  bias: a row of the
+    panel.  finish: see `BIAS_RELU`.
+    """
+    never_inline()
+    n, i, j, left = x_runs.shape[0], x_at, z_at, num_rows
+    if num_vectors == 2:
+        while left >= 12:
+            _tile_12x2(x, i, x_row, x_term, x_runs, n, length, panel, panel_at, z, j, z_row, adds, bias, finish)
+            i, j, left = i + 12 * x_row, j + 12 * z_row, left - 12
+        if left >= 8:
+            _tile_8x2(x, i, x_row, x_term, x_runs, n, length, panel, panel_at, z, j, z_row, adds, bias, finish)
+            i, j, left = i + 8 * x_row, j + 8 * z_row, left - 8
+        if left >= 4:
+            _tile_4x2(x, i, x_row, x_term, x_runs, n, length, panel, panel_at, z, j, z_row, adds, bias, finish)
+            i, j, left = i + 4 * x_row, j + 4 * z_row, left - 4
+        if left >= 2:
+            _tile_2x2(x, i, x_row, x_term, x_runs, n, length, panel, panel_at, z, j, z_row, adds, bias, finish)
+            i, j, left = i + 2 * x_row, j + 2 * z_row, left - 2
+        if left:
+            _tile_1x2(x, i, x_row, x_term, x_runs, n, length, panel, panel_at, z, j, z_row, adds, bias, finish)
+    else:
+        while left >= 12:
+            _tile_12x1(x, i, x_row, x_term, x_runs, n, length, panel, panel_at, z, j, z_row, adds, bias, finish)
+            i, j, left = i + 12 * x_row, j + 12 * z_row, left - 12
+        if left >= 8:
+            _tile_8x1(x, i, x_row, x_term, x_runs, n, length, panel, panel_at, z, j, z_row, adds, bias, finish)
+            i, j, left = i + 8 * x_row, j + 8 * z_row, left - 8
+        if left >= 4:
+            _tile_4x1(x, i, x_row, x_term, x_runs, n, length, panel, panel_at, z, j, z_row, adds, bias, finish)
+            i, j, left = i + 4 * x_row, j + 4 * z_row, left - 4
+        if left >= 2:
+            _tile_2x1(x, i, x_row, x_term, x_runs, n, length, panel, panel_at, z, j, z_row, adds, bias, finish)
+            i, j, left = i + 2 * x_row, j + 2 * z_row, left - 2
+        if left:
+            _tile_1x1(x, i, x_row, x_term, x_runs, n, length, panel, panel_at, z, j, z_row, adds, bias, finish)
+
+
+@intrinsic
+def copy_vector(typing_context: Any, source: Any, source_at: Any, target: Any, target_at: Any) -> Any:
+    """Copy one vector of numbers; source and target: flat."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        source, target = (_data(context, builder, signature, args, number) for number in (0, 2))
+        vectors = _Vectors(builder, signature.args[0])
+        vectors.store(vectors.load(source, args[1]), target, args[3])
+        return context.get_dummy_value()
+
+    return types.none(source, types.int64, target, types.int64), codegen
+
+
+@intrinsic
+def transpose_square(
+    typing_context: Any, source: Any, source_at: Any, source_row: Any, target: Any, target_at: Any, target_row: Any
+) -> Any:
+    """Write the transpose of a square of as many rows as a vector has lanes; source and target: flat."""
+    i = types.int64
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        source, target = (_data(context, builder, signature, args, number) for number in (0, 3))
+        _, source_at, source_row, _, target_at, target_row = args
+        vectors = _Vectors(builder, signature.args[0])
+
+        def at(start: Any, row: Any, r: int) -> Any:
+            return builder.add(start, builder.mul(row, row.type(r)))
+
+        half = vectors.lanes // 2
+        rows = [vectors.load(source, at(source_at, source_row, r)) for r in range(vectors.lanes)]
+        for _ in range(vectors.lanes.bit_length() - 1):  # a perfect shuffle rotates the bits of (row, lane) by one
+            rows = [row for r in range(half) for row in vectors.interleave(rows[r], rows[r + half])]
+        for r, row in enumerate(rows):
+            vectors.store(row, target, at(target_at, target_row, r))
+        return context.get_dummy_value()
+
+    return types.none(source, i, i, target, i, i), codegen
