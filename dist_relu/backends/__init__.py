@@ -12,7 +12,7 @@ from dist_relu.backends.mpi import MpiBackend
 from dist_relu.backends.mpi_job import join
 from dist_relu.backends.serial import SerialBackend
 
-__all__ = ["BACKENDS", "Backend", "connect", "serve_if_rank"]
+__all__ = ["BACKENDS", "Backend", "connect", "is_under_mpirun", "serve_if_rank"]
 
 BACKENDS: dict[str, Callable[[int | None, int], Backend]] = {
     "serial": SerialBackend,
@@ -27,7 +27,7 @@ _SET_BY_MPIRUN = ("PMI_SIZE", "PMIX_RANK", "OMPI_COMM_WORLD_SIZE")
 def connect(name: str, workers: int | None, threads_per_worker: int) -> Backend:
     """Start the backend called `name`, or the one that fits this process: `mpi` under mpirun, otherwise `local`."""
     if name == "auto":
-        name = "mpi" if _under_mpirun() else "local"
+        name = "mpi" if is_under_mpirun() else "local"
     if name not in BACKENDS:
         raise ValueError(f"backend={name!r} is unknown. Choose one of: auto, {', '.join(BACKENDS)}.")
     num_workers = None if workers is None else whole("workers", workers)
@@ -39,9 +39,10 @@ def serve_if_rank() -> None:
 
     For programs that speak to the user before they start workers.
     """
-    if _under_mpirun():
+    if is_under_mpirun():
         join()
 
 
-def _under_mpirun() -> bool:
+def is_under_mpirun() -> bool:
+    """Whether this process is a rank of an MPI job, by what launchers leave in its environment."""
     return any(variable in os.environ for variable in _SET_BY_MPIRUN)
