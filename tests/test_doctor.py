@@ -279,6 +279,7 @@ def test_kernels_are_kept_where_one_may_write(tmp_path: Path) -> None:
     finding = storage.check_kernel_cache(tmp_path / "a.nbc" / "below-a-file")
     assert finding.state is State.FAILURE
     assert "NUMBA_CACHE_DIR" in finding.advice
+    assert storage.check_kernel_cache(None).state is State.WARNING
 
 
 def test_full_disks_are_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

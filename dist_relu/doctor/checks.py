@@ -56,9 +56,9 @@ def machine_checks() -> list[Check]:
     ]
 
 
-def _kernel_cache() -> Path:
+def _kernel_cache() -> Path | None:
     kernel: Any = atomic.arrive_and_wait
-    return Path(kernel.stats.cache_path)
+    return Path(kernel.stats.cache_path) if kernel.stats.cache_path else None
 
 
 def _blas() -> dict[str, Any] | None:

@@ -11,9 +11,12 @@ from pathlib import Path
 from dist_relu.doctor.finding import Finding, State, size
 
 
-def check_kernel_cache(folder: Path) -> Finding:
-    """Whether compiled kernels can be kept.  folder: where Numba keeps those of a module."""
+def check_kernel_cache(folder: Path | None) -> Finding:
+    """Whether compiled kernels can be kept.  folder: where Numba keeps those of a module; None if it finds no place."""
     advice = "Set NUMBA_CACHE_DIR to a folder of a local disk that you may write to, on all nodes alike."
+    if folder is None:
+        found = "Compiled kernels can't be kept anywhere: every process compiles for itself, which takes seconds."
+        return Finding("kernels", State.WARNING, found, advice)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
