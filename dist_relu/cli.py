@@ -81,7 +81,9 @@ def worker_options(command: Command) -> Command:
     """The options of every command that starts workers."""
     for option in reversed(
         (
-            click.option("--workers", type=click.IntRange(1), help="Default: one for each core, or all ranks."),
+            click.option(
+                "--workers", type=click.IntRange(1), help="Default: one for each core, all ranks, or Ray's CPUs."
+            ),
             click.option(
                 "--backend",
                 type=click.Choice(["auto", *BACKENDS]),
@@ -95,6 +97,9 @@ def worker_options(command: Command) -> Command:
                 default=1,
                 show_default=True,
                 help="For BLAS, which only models of your own call.",
+            ),
+            click.option(
+                "--address", metavar="HOST:PORT", help="Of a Ray cluster. Default: $RAY_ADDRESS, or this machine's."
             ),
         )
     ):
@@ -157,6 +162,7 @@ def train(
     workers: int | None,
     backend: str,
     threads_per_worker: int,
+    address: str | None,
     shards: int | None,
     seed: int,
     dtype: str,
@@ -176,7 +182,7 @@ def train(
         changes = parse_augment(augment, mixup)
     if workers or shards:
         check_fit(batch_size, batch_size, shards or workers or 1, workers or 1)
-    with start(workers, backend=backend, threads_per_worker=threads_per_worker) as coordinator:
+    with start(workers, backend=backend, threads_per_worker=threads_per_worker, address=address) as coordinator:
         with _usage_errors():  # the workers start while the data are read
             data = load(source)
             if label_smoothing and not data.train.has_classes:
@@ -239,13 +245,15 @@ def show_summary(source: str, model_text: str, dtype: str) -> None:
 @click.argument("model_path", metavar="MODEL", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--data", "source", default="digits", show_default=True, help="digits, mnist, a folder or .npz file.")
 @worker_options
-def evaluate(model_path: Path, source: str, workers: int | None, backend: str, threads_per_worker: int) -> None:
+def evaluate(
+    model_path: Path, source: str, workers: int | None, backend: str, threads_per_worker: int, address: str | None
+) -> None:
     """Test a saved MODEL on the unseen samples of a data set."""
     model = load_model(model_path)
     with _usage_errors():
         data = load(source)
         model.build(data.test.x.shape[1:])
-    with start(workers, backend=backend, threads_per_worker=threads_per_worker) as coordinator:
+    with start(workers, backend=backend, threads_per_worker=threads_per_worker, address=address) as coordinator:
         test = coordinator.evaluate(model, data.test)
     click.echo(_summary(test.accuracy, test.loss, len(data.test)))
 
@@ -264,6 +272,7 @@ def predict(
     workers: int | None,
     backend: str,
     threads_per_worker: int,
+    address: str | None,
 ) -> None:
     """Print what a saved MODEL says of each of the SAMPLES (.npy, or .npz with x): its class, a line each."""
     _check_writable("--output", output)
@@ -273,7 +282,7 @@ def predict(
     x = _samples(samples_path)
     with _usage_errors():
         model.build(x.shape[1:])
-    with start(workers, backend=backend, threads_per_worker=threads_per_worker) as coordinator:
+    with start(workers, backend=backend, threads_per_worker=threads_per_worker, address=address) as coordinator:
         outputs = coordinator.forward(model, x)
     if output:
         np.save(output, outputs)

@@ -22,11 +22,12 @@ from dist_relu.arguments import Data, check_has_parameters, check_is, check_mode
 from dist_relu.arrays import Array, whole
 from dist_relu.backends import Backend, connect
 from dist_relu.data import Augment, Dataset
-from dist_relu.errors import DataError, TrainingDiverged
+from dist_relu.errors import TrainingDiverged
 from dist_relu.kernels.update import ordered_sum
 from dist_relu.nn import Loss, Sequential
 from dist_relu.optim import ElementwiseOptimizer, Optimizer
 from dist_relu.partition import PartialSums, bounds, check_fit
+from dist_relu.placed import PlacedDatasets
 from dist_relu.replicas import Replica, Replicas
 from dist_relu.results import Evaluation, FitResult, fit_result
 from dist_relu.slots import slots_shape
@@ -38,18 +39,23 @@ from dist_relu.worker import Call, World, nodes_of
 ProgressHandler = Callable[[Progress], object]
 
 
-def start(workers: int | None = None, *, backend: str = "auto", threads_per_worker: int = 1) -> Coordinator:
+def start(
+    workers: int | None = None, *, backend: str = "auto", threads_per_worker: int = 1, address: str | None = None
+) -> Coordinator:
     """Start workers, or join those that there are.
 
-    workers: by default all ranks under mpirun, otherwise one for each physical core.
-    backend: "serial" (this process), "local" (processes of this machine), "mpi" (the ranks of this MPI job), or "auto":
-    "mpi" under mpirun, otherwise "local". Under mpirun this returns on rank 0 only; the other ranks work until rank
-    0's script ends, and end with it.
-    threads_per_worker: for BLAS in functions of your own (`Coordinator.run`); layers compute on one thread.
+    workers: by default all ranks under mpirun, one for each CPU of a Ray cluster, otherwise one for each physical core.
+    backend: "serial" (this process), "local" (processes of this machine), "mpi" (the ranks of this MPI job), "ray"
+    (actors of a Ray cluster), or "auto": "mpi" under mpirun, otherwise "local". Under mpirun this returns on rank 0
+    only; the other ranks work until rank 0's script ends, and end with it.
+    threads_per_worker: for BLAS in functions of your own (`Coordinator.run`), layers compute on one thread; on Ray also
+    the CPUs that each worker asks for.
+    address: HOST:PORT of a Ray cluster. By default the one in RAY_ADDRESS, or the one that `ray start` left on this
+    machine, or else one that is started for these workers and ends with them.
 
     Raises ValueError for arguments that make no sense, `BackendError` when the workers can't be started.
     """
-    return Coordinator(connect(backend, workers, threads_per_worker))
+    return Coordinator(connect(backend, workers, threads_per_worker, address))
 
 
 @final
@@ -65,7 +71,7 @@ class Coordinator:
         self._calls = 0
         self._one_at_a_time = threading.Lock()
         self._caller: int | None = None  # the thread whose call the workers are busy with
-        self._placed: weakref.WeakKeyDictionary[Dataset, _PlacedDataset] = weakref.WeakKeyDictionary()
+        self._placed = PlacedDatasets()
         self._known_replicas: Replicas | None = None
         self._finalizer = weakref.finalize(self, backend.close)
 
@@ -195,7 +201,7 @@ class Coordinator:
         check_has_parameters(model)
         check_model(model, data, loss)
         with self.replicas.for_a_call() as replicas:
-            placed = self._place(data, model.dtype)
+            placed = self._placed.place(data, model.dtype, self.replicas)
             values = replicas.copy_of(_values(model))
             sums = replicas.zeros((inference.num_blocks(len(data)), 2), np.float64)
             rows = replicas.rows_by_node(inference.rows_of_blocks(len(data), self.workers))
@@ -282,7 +288,7 @@ class Coordinator:
     ) -> _Trained:
         """Run `training.fit` on all workers."""
         with self.replicas.for_a_call() as replicas:
-            placed = self._place(data, model.dtype)
+            placed = self._placed.place(data, model.dtype, self.replicas)
             placed.x.spread()
             placed.y.spread()
             layout = measure(model, loss, placed.y.array[:1])
@@ -336,17 +342,6 @@ class Coordinator:
 
     def _ask(self, ranks: Sequence[int], function: Callable[[World, Any], Any], request: Any) -> list[Any]:
         return self._call(ranks, function, request, _ignore)
-
-    def _place(self, data: Dataset, dtype: np.dtype[Any]) -> _PlacedDataset:
-        """`data` in shared memory, in the dtypes of a model; it stays there for the next call."""
-        placed = self._placed.get(data)
-        if placed is None or placed.x.array.dtype != dtype:
-            y_dtype = np.dtype(np.int64) if data.has_classes else dtype
-            with np.errstate(over="ignore"):
-                x, y = self.replicas.copy_of(data.x, dtype), self.replicas.copy_of(data.y, y_dtype)
-            placed = _PlacedDataset(_checked("x", data.x, x), _checked("y", data.y, y))
-            self._placed[data] = placed
-        return placed
 
     def run(
         self,
@@ -402,12 +397,6 @@ class _Trained:
     overflowed: bool
 
 
-@dataclass(frozen=True)
-class _PlacedDataset:
-    x: Replica
-    y: Replica
-
-
 @final
 class _Gradient(ElementwiseOptimizer):
     """Writes the gradient where the new parameters would go."""
@@ -421,19 +410,6 @@ class _Gradient(ElementwiseOptimizer):
 
     def update(self, gradient: PartialSums, old: Any, new: Any, hyper: Array) -> None:
         ordered_sum(*gradient, new[0])
-
-
-def _checked(name: str, source: Array, placed: Replica) -> Replica:
-    """A copy of `source`, which is finite; in a narrower type it must be finite still."""
-    if source.dtype.kind == "f" and source.dtype.itemsize > placed.array.itemsize:
-        finite = np.isfinite(placed.array)
-        if not finite.all():
-            where = tuple(map(int, np.unravel_index(int(np.argmin(finite)), source.shape)))
-            raise DataError(
-                f"{name}[{', '.join(map(str, where))}] is {source[where]}, too large for {placed.array.dtype}. "
-                "Scale the data, or build the model with dtype float64."
-            )
-    return placed
 
 
 def _values(model: Sequential) -> Array:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import platform
+import signal
+import struct
 from importlib import metadata
 from pathlib import Path
 
 from threadpoolctl import threadpool_info
 
 from dist_relu import control_groups
+
+_PIDFD_GET_INFO = 0xC040FF0B
+"""_IOWR(0xFF, 11, struct pidfd_info), of the 64 bytes that the struct had at first; its last field is the status."""
+
+_PIDFD_INFO_EXIT = 1 << 3
 
 
 def num_cores() -> int:
@@ -29,6 +37,25 @@ def available_memory_bytes() -> int:
     fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     available = int(fields["MemAvailable"].split()[0]) * 1024
     return int(min(available, control_groups.available_memory_bytes()))
+
+
+def how_it_ended(code: int) -> str:
+    """What is to be told of a process that ended with `code`, which is negative for a signal, as in `subprocess`."""
+    return f"exited with code {code}" if code >= 0 else f"was killed by signal {-code} ({signal.strsignal(-code)})"
+
+
+def exit_code(process: int) -> int | None:
+    """With what code a process that has ended did end, by its pidfd; it need not be a child.
+
+    Negative for a signal. None when the kernel does not tell; it does since Linux 6.15.
+    """
+    information = bytearray(struct.pack("Q56x", _PIDFD_INFO_EXIT))
+    try:
+        fcntl.ioctl(process, _PIDFD_GET_INFO, information)
+    except OSError:
+        return None
+    mask, status = struct.unpack("Q52xi", information)
+    return os.waitstatus_to_exitcode(status) if mask & _PIDFD_INFO_EXIT else None
 
 
 def cpu_name() -> str:

@@ -63,7 +63,8 @@ class Replicas:
         for replica in list(call._made):
             replica.release()
         if self._useless:
-            self.ask(self.others, _let_go, self._take_useless())
+            with self._useless_ones() as useless:
+                self.ask(self.others, _let_go, useless)
 
     def rows_by_node(self, rows: Sequence[range]) -> dict[int, range]:
         """From rows by rank, in their order, to rows by node."""
@@ -80,16 +81,21 @@ class Replicas:
 
     def _everywhere(self, shared: SharedArray) -> Replica:
         key = next(self._keys)
-        wish = _Hold(key, shared.handle.shape, shared.handle.dtype, self._take_useless())
-        handles = dict(zip(self.others, self.ask(self.others, _hold, wish), strict=True))
+        with self._useless_ones() as useless:
+            wish = _Hold(key, shared.handle.shape, shared.handle.dtype, useless)
+            handles = dict(zip(self.others, self.ask(self.others, _hold, wish), strict=True))
         replica = Replica(self, key, shared, [handles.get(i, shared.handle) for i in range(self.num_nodes)])
         if handles:
             replica.release = weakref.finalize(replica, self._useless.append, key)
             self._made.add(replica)
         return replica
 
-    def _take_useless(self) -> list[int]:
-        return [self._useless.pop() for _ in range(len(self._useless))]
+    @contextmanager
+    def _useless_ones(self) -> Iterator[list[int]]:
+        """What the other nodes are to let go; they are told again when it fails."""
+        useless = self._useless[:]
+        yield useless
+        del self._useless[: len(useless)]
 
 
 @final
@@ -113,20 +119,18 @@ class Replica:
         """Bring rows to the nodes that want them, by default all to all; what a node has already does not travel."""
         wanted = dict.fromkeys(self._there, range(len(self.array))) if rows is None else rows
         nodes_of: dict[range, list[int]] = {}
-        for node in self._there:
-            there, want = self._there[node], wanted[node]
-            if not there:
-                there = range(want.start, want.start)
-            for missing in (
-                range(want.start, min(there.start, want.stop)),
-                range(max(there.stop, want.start), want.stop),
-            ):
+        for node, there in self._there.items():
+            want = wanted[node]
+            have = there or range(want.start, want.start)
+            for missing in (range(want.start, have.start), range(have.stop, want.stop)):
                 if missing:
                     nodes_of.setdefault(missing, []).append(node)
-            self._there[node] = range(min(there.start, want.start), max(there.stop, want.stop))
         for missing, nodes in nodes_of.items():
             for part in self._messages(missing):
                 self._replicas.ask(nodes, _write, _Rows(self._key, part, self.array[part.start : part.stop]))
+        for node, there in self._there.items():
+            have = there or wanted[node]
+            self._there[node] = range(min(have.start, wanted[node].start), max(have.stop, wanted[node].stop))
 
     def collect(self, rows: Mapping[int, range]) -> Array:
         """Fetch the rows that the workers of each node have written; returns the whole array."""
@@ -162,7 +166,7 @@ def _hold(world: World, request: _Hold) -> Handle:
 
 def _let_go(world: World, useless: Sequence[int]) -> None:
     for key in useless:
-        del world.node.held[key]
+        world.node.held.pop(key, None)
 
 
 @dataclass(frozen=True)

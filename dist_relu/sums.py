@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import final
 
+import numpy as np
+
 from dist_relu.arrays import Array
 from dist_relu.buckets import HEAD, Load, stages_of
 from dist_relu.chunks import Chunk, Piece, Sources, chunk_of, joined, piece_of
@@ -144,12 +146,15 @@ class _SumsOverNodes(Sums):
         self._terms = {load.bucket.number: _terms(load, parts, own_shards) for load in mine}
         self._mine = [[load.bucket for load in stage.loads if load in mine] for stage in self._stages]
         self._chunks = [
-            chunk_of(range(i, i + 1), parts.pieces, parts.model, _finished(sums, parts.pieces[i]), parts.generations)
+            chunk_of(
+                numbers, parts.pieces, parts.model, _finished(sums, parts.pieces[numbers.start]), parts.generations
+            )
             for load in mine
-            for i in load.pieces
+            for numbers in joined(load.pieces, parts.pieces)
         ]
         self._shard_bounds: ShardBounds = ()
         self._next = 0  # stage
+        ordered_sum(sums[:1].reshape(1, 1), 0, np.zeros(1, np.int64), np.empty((1, 1), sums.dtype), sums[:0])  # load it
 
     @property
     def chunks(self) -> Sequence[Chunk]:
@@ -210,7 +215,8 @@ def _terms(load: Load, parts: Parts, shards_of_row: Sequence[range]) -> list[_Te
 
         if load.bucket.start < HEAD:
             add(parts.slots.source(parts.slots.rows.shape[1] - TAIL, shards), HEAD - TAIL, HEAD)
-        for piece in parts.pieces[load.pieces.start : load.pieces.stop]:
+        for numbers in joined(load.pieces, parts.pieces):
+            piece = piece_of(numbers, parts.pieces)
             add(parts.sources.source(piece, shards), HEAD + piece.start, HEAD + piece.stop)
     return terms
 
