@@ -1,4 +1,4 @@
-"""The command line: `dist-relu train | evaluate | predict | bench`.
+"""The command line: `dist-relu train | evaluate | predict | bench | doctor`.
 
 Options become objects here and in `options`; everything below takes objects. What the user did wrong is told in one
 line, with exit code 2; a run that failed, in one line with exit code 1.
@@ -26,6 +26,7 @@ from dist_relu.bench.commands import bench
 from dist_relu.checkpoint import load_model, save_model
 from dist_relu.coordinator import Coordinator, start
 from dist_relu.data import Dataset, load, read_numpy
+from dist_relu.doctor.command import doctor
 from dist_relu.errors import DataError, DistReluError, TrainingDiverged, WorkerLost
 from dist_relu.nn import CrossEntropy, Sequential, summary
 from dist_relu.options import DEFAULT_LR, MODEL_FORMS, OPTIMIZERS, parse_augment, parse_model, parse_schedule
@@ -43,8 +44,10 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit.  Under mpirun only rank 0 does; the others serve it."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        serve_if_rank()
+        if list(arguments[:1]) != ["doctor"]:  # which speaks with the ranks in its own way
+            serve_if_rank()
         program.main(args=arguments, prog_name="dist-relu", standalone_mode=False)
     except click.exceptions.Exit as end:
         sys.exit(end.exit_code)
@@ -78,7 +81,9 @@ def worker_options(command: Command) -> Command:
     """The options of every command that starts workers."""
     for option in reversed(
         (
-            click.option("--workers", type=click.IntRange(1), help="Default: one for each core, or all ranks."),
+            click.option(
+                "--workers", type=click.IntRange(1), help="Default: one for each core, all ranks, or Ray's CPUs."
+            ),
             click.option(
                 "--backend",
                 type=click.Choice(["auto", *BACKENDS]),
@@ -92,6 +97,9 @@ def worker_options(command: Command) -> Command:
                 default=1,
                 show_default=True,
                 help="For BLAS, which only models of your own call.",
+            ),
+            click.option(
+                "--address", metavar="HOST:PORT", help="Of a Ray cluster. Default: $RAY_ADDRESS, or this machine's."
             ),
         )
     ):
@@ -154,6 +162,7 @@ def train(
     workers: int | None,
     backend: str,
     threads_per_worker: int,
+    address: str | None,
     shards: int | None,
     seed: int,
     dtype: str,
@@ -173,7 +182,7 @@ def train(
         changes = parse_augment(augment, mixup)
     if workers or shards:
         check_fit(batch_size, batch_size, shards or workers or 1, workers or 1)
-    with start(workers, backend=backend, threads_per_worker=threads_per_worker) as coordinator:
+    with start(workers, backend=backend, threads_per_worker=threads_per_worker, address=address) as coordinator:
         with _usage_errors():  # the workers start while the data are read
             data = load(source)
             if label_smoothing and not data.train.has_classes:
@@ -236,13 +245,15 @@ def show_summary(source: str, model_text: str, dtype: str) -> None:
 @click.argument("model_path", metavar="MODEL", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--data", "source", default="digits", show_default=True, help="digits, mnist, a folder or .npz file.")
 @worker_options
-def evaluate(model_path: Path, source: str, workers: int | None, backend: str, threads_per_worker: int) -> None:
+def evaluate(
+    model_path: Path, source: str, workers: int | None, backend: str, threads_per_worker: int, address: str | None
+) -> None:
     """Test a saved MODEL on the unseen samples of a data set."""
     model = load_model(model_path)
     with _usage_errors():
         data = load(source)
         model.build(data.test.x.shape[1:])
-    with start(workers, backend=backend, threads_per_worker=threads_per_worker) as coordinator:
+    with start(workers, backend=backend, threads_per_worker=threads_per_worker, address=address) as coordinator:
         test = coordinator.evaluate(model, data.test)
     click.echo(_summary(test.accuracy, test.loss, len(data.test)))
 
@@ -261,6 +272,7 @@ def predict(
     workers: int | None,
     backend: str,
     threads_per_worker: int,
+    address: str | None,
 ) -> None:
     """Print what a saved MODEL says of each of the SAMPLES (.npy, or .npz with x): its class, a line each."""
     _check_writable("--output", output)
@@ -270,7 +282,7 @@ def predict(
     x = _samples(samples_path)
     with _usage_errors():
         model.build(x.shape[1:])
-    with start(workers, backend=backend, threads_per_worker=threads_per_worker) as coordinator:
+    with start(workers, backend=backend, threads_per_worker=threads_per_worker, address=address) as coordinator:
         outputs = coordinator.forward(model, x)
     if output:
         np.save(output, outputs)
@@ -280,6 +292,7 @@ def predict(
 
 
 program.add_command(bench)
+program.add_command(doctor)
 
 
 def _report(coordinator: Coordinator, model: Sequential, result: FitResult, shards: int, seed: int) -> dict[str, Any]:

@@ -39,18 +39,23 @@ from dist_relu.worker import Call, World, nodes_of
 ProgressHandler = Callable[[Progress], object]
 
 
-def start(workers: int | None = None, *, backend: str = "auto", threads_per_worker: int = 1) -> Coordinator:
+def start(
+    workers: int | None = None, *, backend: str = "auto", threads_per_worker: int = 1, address: str | None = None
+) -> Coordinator:
     """Start workers, or join those that there are.
 
-    workers: by default all ranks under mpirun, otherwise one for each physical core.
-    backend: "serial" (this process), "local" (processes of this machine), "mpi" (the ranks of this MPI job), or "auto":
-    "mpi" under mpirun, otherwise "local". Under mpirun this returns on rank 0 only; the other ranks work until rank
-    0's script ends, and end with it.
-    threads_per_worker: for BLAS in functions of your own (`Coordinator.run`); layers compute on one thread.
+    workers: by default all ranks under mpirun, one for each CPU of a Ray cluster, otherwise one for each physical core.
+    backend: "serial" (this process), "local" (processes of this machine), "mpi" (the ranks of this MPI job), "ray"
+    (actors of a Ray cluster), or "auto": "mpi" under mpirun, otherwise "local". Under mpirun this returns on rank 0
+    only; the other ranks work until rank 0's script ends, and end with it.
+    threads_per_worker: for BLAS in functions of your own (`Coordinator.run`), layers compute on one thread; on Ray also
+    the CPUs that each worker asks for.
+    address: HOST:PORT of a Ray cluster. By default the one in RAY_ADDRESS, or the one that `ray start` left on this
+    machine, or else one that is started for these workers and ends with them.
 
     Raises ValueError for arguments that make no sense, `BackendError` when the workers can't be started.
     """
-    return Coordinator(connect(backend, workers, threads_per_worker))
+    return Coordinator(connect(backend, workers, threads_per_worker, address))
 
 
 @final

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import platform
+import signal
+import struct
 from importlib import metadata
 from pathlib import Path
 
 from threadpoolctl import threadpool_info
+
+from dist_relu import control_groups
+
+_PIDFD_GET_INFO = 0xC040FF0B
+"""_IOWR(0xFF, 11, struct pidfd_info), of the 64 bytes that the struct had at first; its last field is the status."""
+
+_PIDFD_INFO_EXIT = 1 << 3
 
 
 def num_cores() -> int:
@@ -19,30 +29,33 @@ def num_cores() -> int:
             cores.add(tuple((topology / part).read_text() for part in ("physical_package_id", "core_id")))
         except OSError:
             cores.add((str(cpu),))
-    return max(min(len(cores), int(_cgroup_limit())), 1)
-
-
-def _cgroup_limit() -> float:
-    """How many CPUs this process's control group may use; infinite without a limit."""
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-    except (OSError, ValueError):
-        return 1e9
-    return 1e9 if quota == "max" else int(quota) / int(period)
+    return max(int(min(len(cores), control_groups.cpu_limit())), 1)
 
 
 def available_memory_bytes() -> int:
     """How much memory this process may still use: by the machine and by its container's limit."""
     fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     available = int(fields["MemAvailable"].split()[0]) * 1024
+    return int(min(available, control_groups.available_memory_bytes()))
+
+
+def how_it_ended(code: int) -> str:
+    """What is to be told of a process that ended with `code`, which is negative for a signal, as in `subprocess`."""
+    return f"exited with code {code}" if code >= 0 else f"was killed by signal {-code} ({signal.strsignal(-code)})"
+
+
+def exit_code(process: int) -> int | None:
+    """With what code a process that has ended did end, by its pidfd; it need not be a child.
+
+    Negative for a signal. None when the kernel does not tell; it does since Linux 6.15.
+    """
+    information = bytearray(struct.pack("Q56x", _PIDFD_INFO_EXIT))
     try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
-        statistics = dict(line.split() for line in Path("/sys/fs/cgroup/memory.stat").read_text().splitlines())
-        used -= int(statistics.get("inactive_file", 0))  # what files left in the cache goes when room is needed
-    except (OSError, ValueError):
-        return available
-    return available if limit == "max" else min(available, int(limit) - used)
+        fcntl.ioctl(process, _PIDFD_GET_INFO, information)
+    except OSError:
+        return None
+    mask, status = struct.unpack("Q52xi", information)
+    return os.waitstatus_to_exitcode(status) if mask & _PIDFD_INFO_EXIT else None
 
 
 def cpu_name() -> str:

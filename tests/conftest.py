@@ -13,6 +13,7 @@ import pytest
 
 import dist_relu as dr
 from dist_relu import nn
+from tests.ray_clusters import RayCluster, ray_start
 
 # Where tests run in the background, Ctrl-C is ignored, and so it would be in the programs that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -25,21 +26,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--under-mpi", action="store_true", help="Run on the ranks of this MPI job, and only there.")
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "coordinator" in metafunc.fixturenames:
-        places = [("serial", 1), ("local", 1), ("local", 2), ("local", 3), ("local", 4)]
-        if metafunc.config.getoption("--under-mpi"):
-            places = [("mpi", 0)]
-        ids = [f"{backend}-{workers or 'all'}" for backend, workers in places]
-        metafunc.parametrize("coordinator", places, ids=ids, indirect=True, scope="session")
-
-
 @pytest.fixture(scope="session")
-def coordinator(request: pytest.FixtureRequest) -> Iterator[dr.Coordinator]:
-    """Workers of every kind: a test that takes it runs on each backend with one worker and with several."""
-    backend, workers = request.param
-    with dr.start(workers or None, backend=backend) as started:
-        yield started
+def ray_cluster() -> Iterator[RayCluster]:
+    """A cluster with 4 CPUs, which this process finds as any other program of the tests does."""
+    with ray_start(4) as cluster, pytest.MonkeyPatch.context() as patch:
+        for name, value in cluster.environment.items():
+            if name.startswith("RAY_"):
+                patch.setenv(name, value)
+        yield cluster
 
 
 @pytest.fixture

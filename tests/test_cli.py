@@ -277,7 +277,7 @@ def test_help_names_every_option() -> None:
     for line in (
         "--data --model --epochs --batch-size --optimizer --lr --momentum --weight-decay --schedule",
         "--clip-norm --clip-value --accumulate --ema-decay --label-smoothing --mixup --augment",
-        "--workers --backend --shards --threads-per-worker --seed --dtype --report --save --quiet",
+        "--workers --backend --address --shards --threads-per-worker --seed --dtype --report --save --quiet",
     ):
         for option in line.split():
             assert option in done.stdout

@@ -19,6 +19,7 @@ from dist_relu.backends.watch import Reception, Ticket, Watch, visit
 from dist_relu.buckets import HEAD, stages_of
 from dist_relu.chunks import costs_of
 from dist_relu.collectives.barrier import abort, control_shape
+from dist_relu.collectives.doors import Place
 from dist_relu.collectives.memory import SharedArray
 from dist_relu.replicas import Replicas
 from dist_relu.slots import TAIL
@@ -159,6 +160,22 @@ def test_a_node_that_says_nothing_any_more_is_named(monkeypatch: pytest.MonkeyPa
     theirs.close()
 
 
+def test_who_hears_of_nobody_may_be_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch, "_SILENCE_S", 0.3)
+    losses = Losses()
+    pairs = [socket.socketpair() for _ in range(2)]
+    links = [watch.Link(ours, name) for (ours, _), name in zip(pairs, ["Host b", "Host c"], strict=True)]
+    for link in links:
+        link.socket.setblocking(False)
+    one = Watch(links, SharedArray(control_shape(1), np.int64).array, losses)
+    wait_until(lambda: bool(losses.seen))
+    here = socket.gethostname()
+    assert losses.seen == [f"Host b and Host c have not been heard of for 0 s; host {here} may be cut off"]
+    one.close()
+    for _, theirs in pairs:
+        theirs.close()
+
+
 def test_a_node_whose_connection_ends_is_named() -> None:
     losses = Losses()
     ours, theirs = socket.socketpair()
@@ -174,7 +191,7 @@ def test_who_does_not_know_the_secret_is_nobody(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(watch, "_START_TIMEOUT_S", 1.0)
     reception = Reception(["Host a (rank 0)", "Host b (rank 1)"])
     ticket = reception.ticket(1)
-    wrong = Ticket(ticket.name, ["127.0.0.1"], ticket.port, 1, b"guessed")
+    wrong = Ticket(ticket.name, Place(["127.0.0.1"], ticket.place.port), 1, b"guessed")
 
     def come() -> None:
         with pytest.raises(dr.BackendError, match=r"can't reach Host a \(rank 0\) at any of 127\.0\.0\.1, port"):

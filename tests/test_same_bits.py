@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.programs import ROOT, TRAIN, mpirun, mpirun_on_nodes, run
+from tests.ray_clusters import environment, temporary_folder
 
 PLACES = [("local", 1), ("local", 2), ("local", 3), ("local", 4), ("mpi", 1), ("mpi", 2), ("mpi", 3), ("mpi", 4)]
 
@@ -51,6 +52,35 @@ def test_processors_with_narrow_vectors_end_with_the_same_bits(tmp_path: Path, m
     narrow = {**os.environ, **AVX2, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
     expected = report_of(tmp_path, "local", 2, "--model", model)["params_sha256"]
     assert report_of(tmp_path, "local", 2, "--model", model, env=narrow)["params_sha256"] == expected
+
+
+def test_without_a_place_for_compiled_kernels_every_process_compiles_for_itself() -> None:
+    program = """
+import numba.core.caching as caching
+for kind in [caching.CacheImpl, *caching.CacheImpl.__subclasses__()]:
+    kind._locator_classes = []
+import dist_relu as dr
+print(dr.activations.relu([-1.0, 2.0]))
+"""
+    done = run([sys.executable, "-c", program])
+    assert done.stdout == "[0. 2.]\n", done.stderr
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_running_ray_cluster_ends_with_them_too(tmp_path: Path, serial_digest: str, workers: int) -> None:
+    assert report_of(tmp_path, "ray", workers, "--seed", "1")["params_sha256"] == serial_digest
+
+
+def test_a_ray_cluster_of_its_own_ends_with_them_too(
+    tmp_path: Path, serial_digest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with temporary_folder() as folder:
+        for name in [name for name in os.environ if name.startswith("RAY_")]:
+            monkeypatch.delenv(name)
+        for name, value in environment(folder).items():
+            monkeypatch.setenv(name, value)
+        assert report_of(tmp_path, "ray", 2, "--seed", "1")["params_sha256"] == serial_digest
 
 
 def test_another_seed_ends_with_other_bits(tmp_path: Path, serial_digest: str) -> None:

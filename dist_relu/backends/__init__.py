@@ -10,28 +10,39 @@ from dist_relu.backends.base import Backend
 from dist_relu.backends.local import LocalBackend
 from dist_relu.backends.mpi import MpiBackend
 from dist_relu.backends.mpi_job import join
+from dist_relu.backends.ray import RayBackend
 from dist_relu.backends.serial import SerialBackend
+from dist_relu.errors import BackendError
 
-__all__ = ["BACKENDS", "Backend", "connect", "serve_if_rank"]
+__all__ = ["BACKENDS", "Backend", "connect", "is_under_mpirun", "serve_if_rank"]
 
 BACKENDS: dict[str, Callable[[int | None, int], Backend]] = {
     "serial": SerialBackend,
     "local": LocalBackend,
     "mpi": MpiBackend,
+    "ray": RayBackend,
 }
 
 _SET_BY_MPIRUN = ("PMI_SIZE", "PMIX_RANK", "OMPI_COMM_WORLD_SIZE")
 """Variables by which the launchers of MPICH, Intel MPI, Slurm and Open MPI tell a process that it is a rank."""
 
 
-def connect(name: str, workers: int | None, threads_per_worker: int) -> Backend:
-    """Start the backend called `name`, or the one that fits this process: `mpi` under mpirun, otherwise `local`."""
+def connect(name: str, workers: int | None, threads_per_worker: int, address: str | None = None) -> Backend:
+    """Start the backend called `name`, or the one that fits this process: `mpi` under mpirun, otherwise `local`.
+
+    address: of a Ray cluster, for the backend that has one.
+    """
     if name == "auto":
-        name = "mpi" if _under_mpirun() else "local"
+        name = "mpi" if is_under_mpirun() else "local"
     if name not in BACKENDS:
         raise ValueError(f"backend={name!r} is unknown. Choose one of: auto, {', '.join(BACKENDS)}.")
     num_workers = None if workers is None else whole("workers", workers)
-    return BACKENDS[name](num_workers, whole("threads_per_worker", threads_per_worker))
+    threads = whole("threads_per_worker", threads_per_worker)
+    if address is None:
+        return BACKENDS[name](num_workers, threads)
+    if name != "ray":
+        raise BackendError(f'address={address!r} is that of a Ray cluster; with backend="{name}" there is none.')
+    return RayBackend(num_workers, threads, address)
 
 
 def serve_if_rank() -> None:
@@ -39,9 +50,10 @@ def serve_if_rank() -> None:
 
     For programs that speak to the user before they start workers.
     """
-    if _under_mpirun():
+    if is_under_mpirun():
         join()
 
 
-def _under_mpirun() -> bool:
+def is_under_mpirun() -> bool:
+    """Whether this process is a rank of an MPI job, by what launchers leave in its environment."""
     return any(variable in os.environ for variable in _SET_BY_MPIRUN)

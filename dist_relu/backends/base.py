@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,9 @@ from dist_relu.worker import Call, Hello, Raised, Reply, Returned
 
 GRACE_AFTER_ERROR_S = 0.5
 """How long the other workers may take to answer when one has failed; then the error is raised without them."""
+
+_NODE_VARIABLE = "DIST_RELU_NODE"
+"""Processes that set it to different names count as on different nodes, even where they could share memory."""
 
 EventHandler = Callable[[Any], object]
 
@@ -46,6 +50,11 @@ class Backend(ABC):
     @abstractmethod
     def close(self) -> None:
         """End or release all workers, whatever they do.  May be called twice."""
+
+
+def hello_here() -> Hello:
+    """How this process presents itself to the others of a cluster."""
+    return Hello.here(os.environ.get(_NODE_VARIABLE, ""))
 
 
 def values(replies: Sequence[Reply]) -> list[Any]:

@@ -25,7 +25,7 @@ from dist_relu.backends.base import GRACE_AFTER_ERROR_S, Backend, EventHandler, 
 from dist_relu.collectives import barrier
 from dist_relu.collectives.memory import SharedArray
 from dist_relu.errors import BackendError, WorkerLost
-from dist_relu.machine import num_cores
+from dist_relu.machine import how_it_ended, num_cores
 from dist_relu.worker import Call, Hello, Raised, Reply, Setup, Worker
 
 _START_TIMEOUT_S = 60.0
@@ -175,10 +175,8 @@ class LocalBackend(Backend):
         return replies
 
     def _loss_of(self, rank: int) -> WorkerLost:
-        process, peer = self._processes[rank], self._hellos[rank]
-        code = process.wait()
-        how = f"exited with code {code}" if code >= 0 else f"was killed by signal {-code} ({signal.strsignal(-code)})"
-        loss = WorkerLost(f"Worker {rank} (host {peer.host}, pid {peer.pid}) {how}.")
+        peer, code = self._hellos[rank], self._processes[rank].wait()
+        loss = WorkerLost(f"Worker {rank} (host {peer.host}, pid {peer.pid}) {how_it_ended(code)}.")
         self._lost = loss
         return loss
 

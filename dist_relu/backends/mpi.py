@@ -19,14 +19,13 @@ import cloudpickle
 
 from dist_relu.backends.base import GRACE_AFTER_ERROR_S, Backend, EventHandler, EventsHere, values
 from dist_relu.backends.mpi_job import LONGEST_PAUSE_S, Group, join
-from dist_relu.backends.watch import Reception, Watch
-from dist_relu.collectives.barrier import abort, control_shape
+from dist_relu.backends.watch import Reception, Watch, called
+from dist_relu.collectives.barrier import ALL_CALLS, abort, control_shape
 from dist_relu.collectives.memory import SharedArray
 from dist_relu.collectives.patience import Patience
 from dist_relu.errors import BackendError, WorkerLost
 from dist_relu.worker import Call, Hello, Raised, Reply, Setup, Worker, by_node, nodes_of
 
-_ALL_CALLS = 1 << 62
 _TIME_TO_TELL_S = 3.0
 
 
@@ -119,7 +118,7 @@ class MpiBackend(Backend):
 
     def _watch_over(self, firsts: Sequence[int]) -> Watch:
         """Keep in touch with the other nodes through their first workers."""
-        reception = Reception([_called(self._peers, ranks) for ranks in self._nodes])
+        reception = Reception([called(self._peers, ranks) for ranks in self._nodes])
         for node, worker in enumerate(firsts, start=1):
             self._job.tell([self._ranks[worker]], reception.ticket(node))
         links = reception.links(range(1, len(self._nodes)))
@@ -130,7 +129,7 @@ class MpiBackend(Backend):
         """Called by the watch: let the user's thread raise an error, or end the job if it does nothing of the kind."""
         self._lost = WorkerLost(f"{what}. The job ends.")
         self._job.is_lost = True
-        abort(self._control.array, _ALL_CALLS)
+        abort(self._control.array, ALL_CALLS)
 
         def end() -> None:
             if not self._has_told.wait(_TIME_TO_TELL_S):
@@ -143,12 +142,6 @@ class MpiBackend(Backend):
         if self._lost is not None:
             self._has_told.set()
             raise self._lost
-
-
-def _called(peers: Sequence[Hello], ranks: range) -> str:
-    """A node, for people."""
-    numbers = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]}-{ranks[-1]}"
-    return f"Host {peers[ranks[0]].host} ({numbers})"
 
 
 def mpirun_path() -> str:

@@ -26,6 +26,7 @@ from typing import Any, NoReturn, final
 import cloudpickle
 
 from dist_relu.backends import coroner
+from dist_relu.backends.base import hello_here
 from dist_relu.backends.mpi_channel import MpiChannel
 from dist_relu.backends.watch import Ticket, Watch, visit
 from dist_relu.collectives.memory import attach
@@ -37,9 +38,6 @@ _TO_WORKER, _TO_COORDINATOR = 28401, 28402
 """Tags of our messages in COMM_WORLD, which the user's own functions may use as well."""
 
 _GROUP_TAG = 28403
-_NODE_VARIABLE = "DIST_RELU_NODE"
-"""Ranks that set it to different names count as different nodes, even where they could share memory."""
-
 _START_TIMEOUT_S = 60.0
 _CLOSE_TIMEOUT_S = 2.0
 _TIME_FOR_MPIRUN_S = 1.0
@@ -74,7 +72,7 @@ class Job:
         self.worker: Worker | None = None
         self.is_lost = False
         self._channels = _Channels(comm)
-        self.hellos = [_hello()] + [self._receive_hello(rank) for rank in range(1, self.size)]
+        self.hellos = [hello_here()] + [self._receive_hello(rank) for rank in range(1, self.size)]
         _unlink_mpich_files()  # all ranks have mapped them by now
         order = by_node(self.hellos)
         names = [f"Worker {i} (host {self.hellos[r].host}, pid {self.hellos[r].pid})" for i, r in enumerate(order)]
@@ -230,10 +228,6 @@ def join() -> Job:
     return _job
 
 
-def _hello() -> Hello:
-    return Hello.here(os.environ.get(_NODE_VARIABLE, ""))
-
-
 def _unlink_mpich_files() -> None:
     """Take the names from MPICH's files in /dev/shm: they live on while mapped, and a killed job leaves none behind."""
     for mapping in Path("/proc/self/maps").read_text().splitlines():
@@ -258,7 +252,7 @@ class _Rank:
         """Answer rank 0 until its script has ended, and end this process: the rest of the script is not for it."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for rank 0
         try:
-            self._comm.send(cloudpickle.dumps(_hello()), dest=0, tag=_TO_COORDINATOR)
+            self._comm.send(cloudpickle.dumps(hello_here()), dest=0, tag=_TO_COORDINATOR)
             while (message := cloudpickle.loads(_receive(self._comm, 0, _TO_WORKER))) is not None:
                 self._comm.send(self._answer(message), dest=0, tag=_TO_COORDINATOR)
             self._let_go()

@@ -8,7 +8,6 @@ about at once: a node that gave up a call tells the coordinator, and the coordin
 from __future__ import annotations
 
 import fcntl
-import hmac
 import os
 import secrets
 import select
@@ -23,30 +22,29 @@ from typing import final
 
 from dist_relu.arrays import Array
 from dist_relu.collectives.barrier import abort
+from dist_relu.collectives.doors import Door, Place, knock
 from dist_relu.errors import BackendError
+from dist_relu.worker import Hello
 
 _PERIOD_S = 1.0
 _SILENCE_S = 10.0
 _POLL_S = 0.02
-_CONNECT_TIMEOUT_S = 3.0
 _START_TIMEOUT_S = 30.0
 _NUMBER = struct.Struct("!q")
 _GOODBYE = -1
-_NONCE_BYTES = 32
 _SIOCGIFADDR = 0x8915
 _WHAT_TO_DO = "Nodes must be able to open TCP connections to one another: look for firewalls between them."
 
 
 @dataclass(frozen=True)
 class Ticket:
-    """Lets a worker connect to the coordinator.  addresses: of its host; one of them can be reached, we hope.
+    """Lets a worker connect to the coordinator at `place`.
 
     name: of the coordinator's node, for people.  node: the number of the worker's.  secret: shared.
     """
 
     name: str
-    addresses: Sequence[str]
-    port: int
+    place: Place
     node: int
     secret: bytes
 
@@ -102,9 +100,8 @@ class Watch:
                 if given_up > self._told or now - spoken_s > _PERIOD_S:
                     self._told, spoken_s = given_up, now
                     self._tell(links.values(), given_up)
-                for link in links.values():
-                    if now - link.heard_s > _SILENCE_S:
-                        raise _LostError(f"{link.name} has not been heard of for {_SILENCE_S:.0f} s")
+                if any(now - link.heard_s > _SILENCE_S for link in links.values()):
+                    raise _LostError(_silence(list(links.values()), now))
         except _LostError as loss:
             self._on_loss(str(loss))
         finally:
@@ -139,108 +136,72 @@ class Watch:
                 link.socket.send(_NUMBER.pack(number))
 
 
+def _silence(links: Sequence[Link], now: float) -> str:
+    """Who is not heard of.  If nobody is, of several, they are hardly all to blame."""
+    silent = [link.name for link in links if now - link.heard_s > _SILENCE_S - 2 * _PERIOD_S]
+    if len(silent) == len(links) > 1:
+        names = f"{', '.join(silent[:-1])} and {silent[-1]}"
+        return f"{names} have not been heard of for {_SILENCE_S:.0f} s; host {socket.gethostname()} may be cut off"
+    return f"{silent[0]} has not been heard of for {_SILENCE_S:.0f} s"
+
+
 class _LostError(Exception):
     """Another node is gone."""
 
 
 @final
 class Reception:
-    """Where the other nodes' first workers connect to.  names: what to call each node; ours is the first."""
+    """Where the other nodes' first workers connect to.
 
-    def __init__(self, names: Sequence[str]) -> None:
+    names: what to call each node; ours is the first.  address: the only one to listen on; by default all of this host.
+    """
+
+    def __init__(self, names: Sequence[str], address: str = "") -> None:
         self._names = names
         self._secret = secrets.token_bytes(32)
-        self._server = socket.create_server(("", 0), backlog=len(names) + 8)
-        self._port: int = self._server.getsockname()[1]
-        self._addresses = _own_addresses()
+        self._door = Door(self._secret, [address] if address else _own_addresses(), on=address)
 
     def ticket(self, node: int) -> Ticket:
-        return Ticket(self._names[0], self._addresses, self._port, node, self._secret)
+        return Ticket(self._names[0], self._door.place, node, self._secret)
 
     def links(self, nodes: Sequence[int]) -> list[Link]:
         """Wait for these nodes to connect.  Raises `BackendError` with the names of those who don't."""
         missing = set(nodes)
         links = []
         deadline = time.monotonic() + _START_TIMEOUT_S
-        while missing and time.monotonic() < deadline:
-            self._server.settimeout(max(deadline - time.monotonic(), 0.01))
-            try:
-                connection, _ = self._server.accept()
-            except OSError:
+        while missing and (patience_s := deadline - time.monotonic()) > 0:
+            visitor = self._door.admit(patience_s)
+            if visitor is None:
                 continue
-            node = self._admit(connection)
+            node, connection = visitor
             if node in missing:
                 missing.remove(node)
-                links.append(_ready(connection, self._names[node]))
+                links.append(Link(connection, self._names[node]))
             else:
                 connection.close()
-        self._server.close()
+        self._door.close()
         if missing:
             raise BackendError(
                 f"No connection from {', '.join(self._names[node] for node in sorted(missing))} within "
-                f"{_START_TIMEOUT_S:.0f} s to any of {', '.join(self._addresses)}, port {self._port}. {_WHAT_TO_DO}"
+                f"{_START_TIMEOUT_S:.0f} s to any of {self._door.place}. {_WHAT_TO_DO}"
             )
         return links
-
-    def _admit(self, connection: socket.socket) -> int | None:
-        """Who is there, if it is one of us."""
-        nonce = secrets.token_bytes(_NONCE_BYTES)
-        connection.settimeout(_CONNECT_TIMEOUT_S)
-        with suppress(OSError):
-            connection.sendall(nonce)
-            answer = _read(connection, _NUMBER.size + _NONCE_BYTES + 32)
-            number, theirs = answer[: _NUMBER.size], answer[_NUMBER.size : -32]
-            if hmac.compare_digest(answer[-32:], _sign(self._secret, b"worker", number + nonce)):
-                connection.sendall(_sign(self._secret, b"coordinator", theirs))
-                node: int = _NUMBER.unpack(number)[0]
-                return node
-        return None
 
 
 def visit(ticket: Ticket) -> Link:
     """Connect to the coordinator.  Raises `BackendError` when none of its addresses can be reached."""
-    for address in ticket.addresses:
-        try:
-            connection = socket.create_connection((address, ticket.port), _CONNECT_TIMEOUT_S)
-        except OSError:
-            continue
-        if _introduce(connection, ticket):
-            return _ready(connection, ticket.name)
-        connection.close()
-    raise BackendError(
-        f"Host {socket.gethostname()} can't reach {ticket.name} at any of {', '.join(ticket.addresses)}, "
-        f"port {ticket.port}. {_WHAT_TO_DO}"
-    )
+    connection = knock(ticket.place, ticket.secret, ticket.node)
+    if connection is None:
+        raise BackendError(
+            f"Host {socket.gethostname()} can't reach {ticket.name} at any of {ticket.place}. {_WHAT_TO_DO}"
+        )
+    return Link(connection, ticket.name)
 
 
-def _introduce(connection: socket.socket, ticket: Ticket) -> bool:
-    """Say who we are; whether the coordinator is at the other end."""
-    with suppress(OSError):
-        nonce = _read(connection, _NONCE_BYTES)
-        number, ours = _NUMBER.pack(ticket.node), secrets.token_bytes(_NONCE_BYTES)
-        connection.sendall(number + ours + _sign(ticket.secret, b"worker", number + nonce))
-        return hmac.compare_digest(_read(connection, 32), _sign(ticket.secret, b"coordinator", ours))
-    return False
-
-
-def _ready(connection: socket.socket, name: str) -> Link:
-    connection.setblocking(False)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return Link(connection, name)
-
-
-def _sign(secret: bytes, role: bytes, message: bytes) -> bytes:
-    return hmac.digest(secret, role + message, "sha256")
-
-
-def _read(connection: socket.socket, size: int) -> bytes:
-    data = b""
-    while len(data) < size:
-        part = connection.recv(size - len(data))
-        if not part:
-            raise ConnectionResetError("The other side hung up.")
-        data += part
-    return data
+def called(peers: Sequence[Hello], ranks: range) -> str:
+    """A node, for people."""
+    numbers = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]}-{ranks[-1]}"
+    return f"Host {peers[ranks[0]].host} ({numbers})"
 
 
 def _own_addresses() -> list[str]:

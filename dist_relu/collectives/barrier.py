@@ -14,6 +14,9 @@ from dist_relu.kernels import atomic
 
 _PHASES_PER_CALL = 1 << 32
 
+ALL_CALLS = 1 << 62
+"""What to give up when there will be no call any more."""
+
 
 class Aborted(Exception):
     """Another process gave up this call; the cause is reported from there."""

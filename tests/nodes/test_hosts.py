@@ -9,48 +9,17 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.programs import ROOT, TIMEOUT_S, TRAIN, marked_environment, processes_with, wait_until
+from tests.nodes.network import HOSTS, hosts, sent_bytes
+from tests.programs import TRAIN, marked_environment, processes_with, wait_until
 
-HOSTS = str(ROOT / "cluster" / "hosts")
 PLACEMENTS = ["2+1+1", "1+1+1"]
 STEPS_PER_EPOCH = 23
 NUM_PARAMS = 64 * 256 + 256 + 256 * 128 + 128 + 128 * 10 + 10
-
-
-@pytest.fixture(scope="module", autouse=True)
-def network() -> Iterator[None]:
-    """Three hosts with links of 1 Gbit/s, apart from those that a user may have."""
-    if os.geteuid() != 0:
-        pytest.fail("These tests make network namespaces: run them as root.")
-    before = os.environ.get("HOSTS_NET")
-    os.environ["HOSTS_NET"] = "relutest"
-    try:
-        hosts("up", "3", "--rate", "1gbit")
-        yield
-        hosts("down")
-    finally:
-        os.environ.pop("HOSTS_NET")
-        if before is not None:
-            os.environ["HOSTS_NET"] = before
-
-
-def hosts(*arguments: str) -> str:
-    """What the command says."""
-    done = subprocess.run([HOSTS, *arguments], capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def sent_bytes() -> dict[str, int]:
-    """What each host has sent so far."""
-    lines = [line.split() for line in hosts("status").splitlines()]
-    return {name: int(sent.removeprefix("tx_bytes=")) for name, _, _, sent, _ in lines}
 
 
 def trained(tmp_path: Path, placement: str, *options: str) -> dict[str, Any]:
