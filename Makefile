@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup train test test-nodes check check-peers format bench clean
+.PHONY: help setup train test test-nodes check check-peers check-cluster format bench clean
 
 help:
 	@echo "make train   set up, and train a network on handwritten digits on all cores"
@@ -15,6 +15,7 @@ help:
 	@echo "make format  format the code"
 	@echo "make bench   speed, side by side: the all-reduce beside MPI's, several workers beside one"
 	@echo "make check-peers   compare with PyTorch, which it installs"
+	@echo "make check-cluster   check the scripts and manifests in cluster/, with tools that it installs"
 	@echo "make clean   remove the virtual environment and all caches"
 
 setup: $(STAMP)
@@ -51,6 +52,10 @@ bench: setup
 check-peers: setup
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[peers]'
 	$(BIN)/python -m pytest -k "pytorch or torch" -rs
+
+check-cluster: setup
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[cluster]'
+	$(BIN)/python cluster/check.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,4 +1,4 @@
-"""The command line: `dist-relu train | evaluate | predict | bench`.
+"""The command line: `dist-relu train | evaluate | predict | bench | doctor`.
 
 Options become objects here and in `options`; everything below takes objects. What the user did wrong is told in one
 line, with exit code 2; a run that failed, in one line with exit code 1.
@@ -26,6 +26,7 @@ from dist_relu.bench.commands import bench
 from dist_relu.checkpoint import load_model, save_model
 from dist_relu.coordinator import Coordinator, start
 from dist_relu.data import Dataset, load, read_numpy
+from dist_relu.doctor.command import doctor
 from dist_relu.errors import DataError, DistReluError, TrainingDiverged, WorkerLost
 from dist_relu.nn import CrossEntropy, Sequential, summary
 from dist_relu.options import DEFAULT_LR, MODEL_FORMS, OPTIMIZERS, parse_augment, parse_model, parse_schedule
@@ -43,8 +44,10 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit.  Under mpirun only rank 0 does; the others serve it."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        serve_if_rank()
+        if list(arguments[:1]) != ["doctor"]:  # which speaks with the ranks in its own way
+            serve_if_rank()
         program.main(args=arguments, prog_name="dist-relu", standalone_mode=False)
     except click.exceptions.Exit as end:
         sys.exit(end.exit_code)
@@ -304,6 +307,7 @@ def predict(
 
 
 program.add_command(bench)
+program.add_command(doctor)
 
 
 def _report(coordinator: Coordinator, model: Sequential, result: FitResult, shards: int, seed: int) -> dict[str, Any]:

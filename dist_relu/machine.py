@@ -12,6 +12,8 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_info
 
+from dist_relu import control_groups
+
 _PIDFD_GET_INFO = 0xC040FF0B
 """_IOWR(0xFF, 11, struct pidfd_info), of the 64 bytes that the struct had at first; its last field is the status."""
 
@@ -27,30 +29,14 @@ def num_cores() -> int:
             cores.add(tuple((topology / part).read_text() for part in ("physical_package_id", "core_id")))
         except OSError:
             cores.add((str(cpu),))
-    return max(min(len(cores), int(_cgroup_limit())), 1)
-
-
-def _cgroup_limit() -> float:
-    """How many CPUs this process's control group may use; infinite without a limit."""
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-    except (OSError, ValueError):
-        return 1e9
-    return 1e9 if quota == "max" else int(quota) / int(period)
+    return max(int(min(len(cores), control_groups.cpu_limit())), 1)
 
 
 def available_memory_bytes() -> int:
     """How much memory this process may still use: by the machine and by its container's limit."""
     fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     available = int(fields["MemAvailable"].split()[0]) * 1024
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
-        statistics = dict(line.split() for line in Path("/sys/fs/cgroup/memory.stat").read_text().splitlines())
-        used -= int(statistics.get("inactive_file", 0))  # what files left in the cache goes when room is needed
-    except (OSError, ValueError):
-        return available
-    return available if limit == "max" else min(available, int(limit) - used)
+    return int(min(available, control_groups.available_memory_bytes()))
 
 
 def how_it_ended(code: int) -> str:

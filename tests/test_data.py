@@ -184,7 +184,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as started:
         thread = threading.Thread(target=started.serve_forever)
         thread.start()
-        monkeypatch.setattr(sources, "_MNIST_URL", f"http://127.0.0.1:{started.server_port}/")
+        monkeypatch.setattr(sources, "MNIST_URL", f"http://127.0.0.1:{started.server_port}/")
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
         monkeypatch.delenv("DIST_RELU_DATA", raising=False)
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")

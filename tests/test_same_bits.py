@@ -54,6 +54,18 @@ def test_processors_with_narrow_vectors_end_with_the_same_bits(tmp_path: Path, m
     assert report_of(tmp_path, "local", 2, "--model", model, env=narrow)["params_sha256"] == expected
 
 
+def test_without_a_place_for_compiled_kernels_every_process_compiles_for_itself() -> None:
+    program = """
+import numba.core.caching as caching
+for kind in [caching.CacheImpl, *caching.CacheImpl.__subclasses__()]:
+    kind._locator_classes = []
+import dist_relu as dr
+print(dr.activations.relu([-1.0, 2.0]))
+"""
+    done = run([sys.executable, "-c", program])
+    assert done.stdout == "[0. 2.]\n", done.stderr
+
+
 @pytest.mark.parametrize("workers", [1, 2, 4])
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_running_ray_cluster_ends_with_them_too(tmp_path: Path, serial_digest: str, workers: int) -> None:

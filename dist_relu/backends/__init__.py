@@ -14,7 +14,7 @@ from dist_relu.backends.ray import RayBackend
 from dist_relu.backends.serial import SerialBackend
 from dist_relu.errors import BackendError
 
-__all__ = ["BACKENDS", "Backend", "connect", "serve_if_rank"]
+__all__ = ["BACKENDS", "Backend", "connect", "is_under_mpirun", "serve_if_rank"]
 
 BACKENDS: dict[str, Callable[[int | None, int], Backend]] = {
     "serial": SerialBackend,
@@ -35,7 +35,7 @@ def connect(
     address, spread: see `RayBackend`; for that backend alone.
     """
     if name == "auto":
-        name = "mpi" if _under_mpirun() else "local"
+        name = "mpi" if is_under_mpirun() else "local"
     if name not in BACKENDS:
         raise ValueError(f"backend={name!r} is unknown. Choose one of: auto, {', '.join(BACKENDS)}.")
     num_workers = None if workers is None else whole("workers", workers)
@@ -54,9 +54,10 @@ def serve_if_rank() -> None:
 
     For programs that speak to the user before they start workers.
     """
-    if _under_mpirun():
+    if is_under_mpirun():
         join()
 
 
-def _under_mpirun() -> bool:
+def is_under_mpirun() -> bool:
+    """Whether this process is a rank of an MPI job, by what launchers leave in its environment."""
     return any(variable in os.environ for variable in _SET_BY_MPIRUN)

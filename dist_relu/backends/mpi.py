@@ -26,7 +26,7 @@ from dist_relu.collectives.patience import Patience
 from dist_relu.errors import BackendError, WorkerLost
 from dist_relu.worker import Call, Hello, Raised, Reply, Setup, Worker, by_node, nodes_of
 
-_TIME_TO_SAY_SO_S = 5.0
+_TIME_TO_TELL_S = 3.0
 
 
 @final
@@ -52,6 +52,7 @@ class MpiBackend(Backend):
         self._events = EventsHere()
         self._control = SharedArray(control_shape(len(nodes[0])), "int64")
         self._lost: WorkerLost | None = None
+        self._has_told = threading.Event()
         job.settle()
         group = Group(tuple(self._ranks), len(nodes) > 1, job.num_calls)
         job.tell(self._ranks[1:], group)
@@ -125,20 +126,21 @@ class MpiBackend(Backend):
         return Watch(links, self._control.array, self._on_loss)
 
     def _on_loss(self, what: str) -> None:
-        """Called by the watch: let the user's thread raise an error, or end the job if it does not come to that."""
+        """Called by the watch: let the user's thread raise an error, or end the job if it does nothing of the kind."""
         self._lost = WorkerLost(f"{what}. The job ends.")
         self._job.is_lost = True
         abort(self._control.array, ALL_CALLS)
 
         def end() -> None:
-            time.sleep(_TIME_TO_SAY_SO_S)
-            os.write(2, f"WorkerLost: {self._lost}\n".encode())
-            self._job.kill()
+            if not self._has_told.wait(_TIME_TO_TELL_S):
+                os.write(2, f"WorkerLost: {self._lost}\n".encode())
+                self._job.kill()
 
         threading.Thread(target=end, daemon=True).start()
 
     def _check_lost(self) -> None:
         if self._lost is not None:
+            self._has_told.set()
             raise self._lost
 
 

@@ -41,6 +41,7 @@ _GROUP_TAG = 28403
 _START_TIMEOUT_S = 60.0
 _CLOSE_TIMEOUT_S = 2.0
 _TIME_FOR_MPIRUN_S = 1.0
+_TIME_FOR_OUTPUT_S = 0.5
 LONGEST_PAUSE_S = 0.002
 
 
@@ -175,6 +176,7 @@ def _abort(comm: Any, coroner_of_node: subprocess.Popen[bytes] | None) -> NoRetu
         with suppress(OSError):
             coroner_of_node.stdin.write(b"!")
             coroner_of_node.stdin.flush()
+    time.sleep(_TIME_FOR_OUTPUT_S)  # what was said on the way is on its way through mpirun, and Abort would overtake it
     try:
         comm.Abort(1)
     finally:

@@ -19,7 +19,7 @@ from dist_relu.partition import Purpose, generator
 
 _TEST_SHARE = 0.2
 
-_MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
+MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 _MNIST_SHA256 = {
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
@@ -62,20 +62,29 @@ def _load_digits() -> Split:
 
 
 def _load_mnist() -> Split:
-    return _load_idx_folder(_find_mnist())
+    folder = find_mnist()
+    if folder is None:
+        folder = _mnist_cache()
+        _download_mnist(folder)
+    return _load_idx_folder(folder)
 
 
-def _find_mnist() -> Path:
-    """The folder of the MNIST files: $DIST_RELU_DATA/mnist, the user's cache, or that cache after a download."""
+def find_mnist() -> Path | None:
+    """The folder of the MNIST files on this machine, $DIST_RELU_DATA/mnist or the user's cache; None without them."""
     folder = os.environ.get("DIST_RELU_DATA")
-    if folder:
-        path = Path(folder) / "mnist"
-        if path.is_dir():
-            return path
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "dist_relu" / "mnist"
-    if not all((cache / name).is_file() for name in _MNIST_SHA256):
-        _download_mnist(cache)
-    return cache
+    if folder and (Path(folder) / "mnist").is_dir():
+        return Path(folder) / "mnist"
+    cache = _mnist_cache()
+    return cache if all((cache / name).is_file() for name in _MNIST_SHA256) else None
+
+
+def _mnist_cache() -> Path:
+    return cache_folder() / "mnist"
+
+
+def cache_folder() -> Path:
+    """Where downloaded data sets are kept."""
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "dist_relu"
 
 
 def _download_mnist(cache: Path) -> None:
@@ -93,7 +102,7 @@ def _download_mnist(cache: Path) -> None:
         for name, digest in _MNIST_SHA256.items():
             try:
                 path = pooch.retrieve(
-                    f"{_MNIST_URL}{name}.gz",
+                    f"{MNIST_URL}{name}.gz",
                     None,
                     fname=f"{name}.gz",
                     path=folder,
@@ -102,12 +111,12 @@ def _download_mnist(cache: Path) -> None:
             except Exception as error:  # pooch passes on those of requests, urllib3 and gzip
                 reason = (str(error) or type(error).__name__).splitlines()[0]
                 raise DataError(
-                    f"MNIST could not be downloaded from {_MNIST_URL}: {reason}. Put its four files into a folder "
+                    f"MNIST could not be downloaded from {MNIST_URL}: {reason}. Put its four files into a folder "
                     "and pass that as the data set, or set DIST_RELU_DATA to the folder above `mnist`."
                 ) from None
             found = pooch.file_hash(path)
             if found != digest:
-                raise DataError(f"{_MNIST_URL}{name}.gz has SHA-256 {found} when unpacked; expected {digest}.")
+                raise DataError(f"{MNIST_URL}{name}.gz has SHA-256 {found} when unpacked; expected {digest}.")
             os.replace(path, cache / name)
 
 

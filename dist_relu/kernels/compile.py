@@ -69,7 +69,11 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
     code = code.replace(co_name=name, co_qualname=name)
     named = FunctionType(code, function.__globals__, name, function.__defaults__, function.__closure__)
     named.__doc__ = function.__doc__
-    dispatcher = numba.njit(cache=True, nogil=True, error_model="numpy")(named)
+    options = {"nogil": True, "error_model": "numpy"}
+    try:
+        dispatcher = numba.njit(cache=True, **options)(named)
+    except RuntimeError:  # there is no folder that Numba could write to, so that every process compiles for itself
+        return cast(Callable[P, R], numba.njit(**options)(named))
     load_or_compile, compile_now = dispatcher.compile, dispatcher._compiler.compile
 
     @functools.wraps(compile_now)

@@ -1,0 +1,158 @@
+"""Asking the nodes of a Ray cluster: one actor on each.  `python -m dist_relu.doctor.ray_survey` prints JSON.
+
+Links are measured over plain sockets between the nodes' addresses. That is what Ray's own messages pass through.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import threading
+import time
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+
+from dist_relu.arrays import Array
+from dist_relu.doctor.finding import Finding
+from dist_relu.doctor.survey import Link, Process, Survey, measure
+
+_TIMEOUT_S = 20.0
+_LOOK_TIMEOUT_S = 400.0
+
+
+class Node:
+    """What runs on each node, as an actor."""
+
+    def process(self, rank: int) -> Process:
+        """How this node presents itself."""
+        return Process.here(rank)
+
+    def look(self) -> list[Finding]:
+        """What the checks of a single machine find."""
+        from dist_relu.doctor.checks import look_at_machine
+
+        return list(look_at_machine())
+
+    def clock(self) -> float:
+        """This node's time, in seconds."""
+        return time.time()
+
+    def listen(self, address: str) -> int:
+        """Wait for one connection and send back what comes; returns the port."""
+        server = socket.create_server((address, 0))
+        server.settimeout(_TIMEOUT_S)
+        threading.Thread(target=_send_back, args=[server], daemon=True).start()
+        port: int = server.getsockname()[1]
+        return port
+
+    def measure(self, source: str, target: str, address: str, port: int, clock: Any) -> Link:
+        """The link to a listening node.  clock: asks it for its time."""
+        try:
+            connection = socket.create_connection((address, port), _TIMEOUT_S)
+        except OSError as error:
+            raise RuntimeError(
+                f"{target} can't be reached from {source} at {address}, port {port}: {error}. Nodes of a Ray cluster "
+                "must reach each other on all ports"
+            ) from None
+        with closing(connection):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+            def exchange(buffer: Array) -> None:
+                connection.sendall(buffer.size.to_bytes(8, "little"), socket.MSG_MORE)
+                connection.sendall(buffer.data)
+                _read_into(connection, buffer)
+
+            return measure(source, target, exchange, clock)
+
+
+def _send_back(server: socket.socket) -> None:
+    with closing(server):
+        connection, _ = server.accept()
+    with closing(connection):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        head = np.empty(8, np.uint8)
+        while _read_into(connection, head):
+            buffer = np.empty(int.from_bytes(head.tobytes(), "little"), np.uint8)
+            _read_into(connection, buffer)
+            connection.sendall(buffer.data)
+
+
+def _read_into(connection: socket.socket, buffer: Array) -> bool:
+    """Fill the buffer; False when the other end has hung up."""
+    view = buffer.data
+    while view:
+        count = connection.recv_into(view)
+        if not count:
+            return False
+        view = view[count:]
+    return True
+
+
+def main() -> None:
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    from dist_relu.doctor.ray import content_of
+
+    try:
+        ray.init(log_to_driver=False, logging_level="ERROR", configure_logging=True, include_dashboard=None)
+        nodes = sorted((node for node in ray.nodes() if node["Alive"]), key=lambda node: not _is_head(node))
+        actors = [
+            ray.remote(Node)
+            .options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
+            .remote()
+            for node in nodes
+        ]
+        asked = [actor.process.remote(rank) for rank, actor in enumerate(actors)]
+        processes = ray.get(asked, timeout=_TIMEOUT_S * 3)
+        looks = [actor.look.remote() for actor in actors[1:]]
+        found = ray.get(looks, timeout=_LOOK_TIMEOUT_S)
+        links = []
+        for process, node, actor in list(zip(processes, nodes, actors, strict=True))[1:]:
+            address = node["NodeManagerAddress"]
+            port = ray.get(actor.listen.remote(address), timeout=_TIMEOUT_S)
+            asks = _Clock(actor)
+            links.append(
+                ray.get(
+                    actors[0].measure.remote(processes[0].host, process.host, address, port, asks),
+                    timeout=_TIMEOUT_S * 3,
+                )
+            )
+        elsewhere = [
+            (process.host, finding)
+            for process, findings in zip(processes[1:], found, strict=True)
+            for finding in findings
+        ]
+        survey = Survey("Ray", processes, links, elsewhere)
+        cpus = ray.cluster_resources().get("CPU", 0)
+        content = content_of(survey, version=ray.__version__, nodes=len(nodes), cpus=cpus)
+        sys.stdout.write(json.dumps(content) + "\n")
+        sys.stdout.flush()
+    except Exception as error:
+        cause = getattr(error, "cause", None) or error
+        sys.exit(" ".join(str(cause).split()).rstrip("."))
+    finally:
+        ray.shutdown()
+
+
+def _is_head(node: dict[str, Any]) -> bool:
+    return "node:__internal_head__" in node["Resources"]
+
+
+class _Clock:
+    """Asks an actor for its time."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    def __call__(self) -> float:
+        import ray
+
+        return float(ray.get(self._actor.clock.remote()))
+
+
+if __name__ == "__main__":
+    main()
