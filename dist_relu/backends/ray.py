@@ -67,7 +67,7 @@ class RayBackend(Backend):
         self._lost: BackendError | None = None
         self._closed = False
         self._output_until = 0.0
-        self._asked = 0.0
+        self._cpus_each = 0.0
         self._introductions: list[Any] = []
         try:
             if workers is None:
@@ -164,7 +164,7 @@ class RayBackend(Backend):
     def _start_actors(self, num_workers: int) -> None:
         cpus = self._cpus_per_worker(num_workers)
         run = secrets.token_hex(3)
-        self._asked = cpus * num_workers
+        self._cpus_each = cpus
         self._group = self._ray.util.placement_group([{"CPU": cpus}] * num_workers, "PACK", f"dist_relu {run}")
         strategy = self._ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy
         self._ray.cloudpickle.register_pickle_by_value(ray_actor)
@@ -221,7 +221,8 @@ class RayBackend(Backend):
                 is_told = True
                 total, free = self._cpus()
                 _log.warning(
-                    f"Waiting for {self._asked:g} CPUs. This Ray cluster has {total:g}, of which free: {free:g}."
+                    f"Waiting for {self._cpus_each * len(self._actors):g} CPUs, {self._cpus_each:g} for each worker. "
+                    f"This Ray cluster has {total:g}, of which free: {free:g}."
                 )
 
     def _not_started(self) -> list[int]:
