@@ -210,7 +210,7 @@ def test_workers_wait_for_cpus_and_say_so(ray_cluster: RayCluster) -> None:
     finally:
         logging.getLogger("dist_relu").removeHandler(listener)
         first.close()
-    assert listener.messages == ["Waiting for 2 CPUs. This Ray cluster has 4, of which free: 1."]
+    assert listener.messages == ["Waiting for 2 CPUs, 1 for each worker. This Ray cluster has 4, of which free: 1."]
 
 
 def test_ctrl_c_ends_the_wait_for_cpus(ray_cluster: RayCluster) -> None:

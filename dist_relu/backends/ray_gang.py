@@ -152,8 +152,10 @@ class Gang:
             return
         if not self._is_placed(_QUIET_WAIT_S):
             total, free = cpus_of_cluster()
-            asked = self._cpus * self._num_workers
-            _log.warning(f"Waiting for {asked:g} CPUs. This Ray cluster has {total:g}, of which free: {free:g}.")
+            _log.warning(
+                f"Waiting for {self._cpus * self._num_workers:g} CPUs, {self._cpus:g} for each worker. "
+                f"This Ray cluster has {total:g}, of which free: {free:g}."
+            )
             while not self._is_placed(_POLL_S):
                 pass
         self._start_actors()
