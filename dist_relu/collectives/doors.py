@@ -18,6 +18,9 @@ _CONNECT_TIMEOUT_S = 3.0
 _ANSWER_TIMEOUT_S = 30.0
 """How long a visitor waits for a host who may be busy with others."""
 
+_SILENCE_S = 20
+"""After so long without a sign of life from the other host, its kernel's included, a connection is broken."""
+
 _NUMBER = struct.Struct("!q")
 _NONCE_BYTES = 32
 _PROOF_BYTES = 32
@@ -104,7 +107,16 @@ def _introduce(connection: socket.socket, secret: bytes, number: int) -> bool:
 
 def _ready(connection: socket.socket) -> socket.socket:
     connection.setblocking(False)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    options = {
+        socket.TCP_NODELAY: 1,
+        socket.TCP_KEEPIDLE: _SILENCE_S // 2,
+        socket.TCP_KEEPINTVL: _SILENCE_S // 4,
+        socket.TCP_KEEPCNT: 2,
+        socket.TCP_USER_TIMEOUT: _SILENCE_S * 1000,
+    }
+    for option, value in options.items():
+        connection.setsockopt(socket.IPPROTO_TCP, option, value)
     return connection
 
 

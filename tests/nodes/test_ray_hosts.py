@@ -143,3 +143,54 @@ def test_a_host_that_is_unplugged_is_named_within_15_seconds(victim: str, messag
     assert message in errors
     wait_until(lambda: not processes_with(mark))
     assert set(os.listdir("/dev/shm")) <= before
+
+
+COLLECTIVE = """
+import sys, time
+import numpy as np
+import ray
+from ray.util import collective
+from dist_relu import ray_collective
+
+@ray.remote(num_cpus=1)
+class Actor:
+    def join(self, rank):
+        ray_collective.register()
+        collective.init_collective_group(3, rank, "dist_relu", "g")
+
+    def add(self):
+        array = np.full(1000, 0.5)
+        collective.allreduce(array, "g")
+        return float(array[0])
+
+    def add_for_ever(self):
+        try:
+            while True:
+                self.add()
+        except Exception as error:
+            return type(error).__name__
+
+ray.init(logging_level="ERROR")
+group = ray.util.placement_group([{"CPU": 1}] * 3, "STRICT_SPREAD")
+actors = [Actor.options(placement_group=group).remote() for _ in range(3)]
+ray.get([actor.join.remote(rank) for rank, actor in enumerate(actors)])
+print("sums", *ray.get([actor.add.remote() for actor in actors]), flush=True)
+waiting = [actor.add_for_ever.remote() for actor in actors]
+print("said", ray.get(ray.wait(waiting)[0])[0], flush=True)
+"""
+
+
+def test_ray_util_collective_works_between_hosts_and_does_not_wait_for_one_that_is_unplugged() -> None:
+    process = subprocess.Popen(
+        [HOSTS, "ray", "1+1+1", sys.executable, "-c", COLLECTIVE], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "sums 1.5 1.5 1.5\n"
+        hosts("link", "b", "down")
+        output, _ = process.communicate(timeout=60)
+    finally:
+        hosts("link", "b", "up")
+        process.terminate()
+        process.wait()
+    assert "said WorkerLost\n" in output
