@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,14 +19,16 @@ from tests.twin import Array
 
 HERE = "127.0.0.1"
 SECRET = b"a secret"
+ADDRESSES = Path("/proc/net/if_inet6")
+HAS_IP_VERSION_6 = ADDRESSES.exists() and f"{1:032}" in ADDRESSES.read_text()
 
 
 def channels(nodes: Sequence[range]) -> list[TcpChannel]:
     """The channels of all workers, connected."""
-    doors = [Door(SECRET, [HERE], on=HERE) for ranks in nodes for _ in ranks]
-    places = [door.place for door in doors]
-    with ThreadPoolExecutor(len(doors)) as pool:
-        return list(pool.map(lambda rank: connect(rank, nodes, doors[rank], places, SECRET), range(len(doors))))
+    own = [Door(SECRET, [HERE], on=HERE) for ranks in nodes for _ in ranks]
+    places = [door.place for door in own]
+    with ThreadPoolExecutor(len(own)) as pool:
+        return list(pool.map(lambda rank: connect(rank, nodes, own[rank], places, SECRET), range(len(own))))
 
 
 @pytest.fixture
@@ -180,6 +183,21 @@ def test_who_does_not_come_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     nodes, places = [range(1), range(1, 2)], [ours.place, theirs.place]
     with pytest.raises(BackendError, match=rf"no connection with worker 1 at 127\.0\.0\.1, port {theirs.place.port}"):
         connect(0, nodes, ours, places, SECRET)
+
+
+@pytest.mark.skipif(not HAS_IP_VERSION_6, reason="this machine has no loopback of IP version 6")
+def test_a_door_may_be_at_an_address_of_ip_version_6() -> None:
+    door = Door(SECRET, ["::1"], on="::1")
+    with ThreadPoolExecutor(1) as pool:
+        visit = pool.submit(knock, door.place, SECRET, 3)
+        guest = door.admit(5)
+        connection = visit.result()
+    assert guest is not None
+    assert guest[0] == 3
+    assert connection is not None
+    guest[1].close()
+    connection.close()
+    door.close()
 
 
 def test_strangers_are_not_admitted(monkeypatch: pytest.MonkeyPatch) -> None:

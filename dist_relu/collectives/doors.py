@@ -46,7 +46,8 @@ class Door:
 
     def __init__(self, secret: bytes, addresses: Sequence[str], *, on: str = "", backlog: int = 128) -> None:
         self._secret = secret
-        self._server = socket.create_server((on, 0), backlog=backlog)
+        family = socket.AF_INET6 if ":" in on else socket.AF_INET
+        self._server = socket.create_server((on, 0), family=family, backlog=backlog)
         self.place = Place(addresses, self._server.getsockname()[1])
 
     def admit(self, timeout_s: float) -> tuple[int, socket.socket] | None:
