@@ -13,7 +13,7 @@ from dist_relu.chunks import Piece
 from dist_relu.collectives.exchange import Bucket
 from dist_relu.slots import TAIL
 
-_BUCKET_BYTES = 256 * 1024
+BUCKET_BYTES = 256 * 1024
 """Large enough for a link's full speed, small enough that it is soon on its way."""
 
 HEAD = 16
@@ -78,7 +78,7 @@ def stages_of(
 def _stretches(pieces: Sequence[Piece], num_nodes: int, itemsize: int) -> list[range]:
     """Stretches of about the same size, the last of the vector first; as many for each node."""
     size = pieces[-1].stop
-    num_rounds = max(round(size * itemsize / (_BUCKET_BYTES * num_nodes)), 1)
+    num_rounds = max(round(size * itemsize / (BUCKET_BYTES * num_nodes)), 1)
     num_stretches = num_rounds * num_nodes
     stretches: list[range] = []
     stop = len(pieces)

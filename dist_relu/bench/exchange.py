@@ -11,6 +11,7 @@ from typing import final
 import numpy as np
 
 from dist_relu.arrays import Array
+from dist_relu.buckets import BUCKET_BYTES
 from dist_relu.collectives.exchange import Bucket, Exchange, OrderedSum
 from dist_relu.collectives.gradients import SlotSource
 from dist_relu.collectives.memory import Handles
@@ -21,7 +22,6 @@ from dist_relu.worker import World
 
 ROUNDS = 3
 SIZES_BYTES = [4_000, 40_000, 400_000, 4_000_000, 40_000_000]
-_BUCKET_BYTES = 256 * 1024
 
 Peer = Callable[[int, int], list[float]]
 """(size_bytes, repeats): the seconds of so many sums of float32 over all workers, which it checks."""
@@ -121,7 +121,7 @@ class _Sum:
 
     def __init__(self, world: World, slots: Array, sums: Array) -> None:
         assert world.courier is not None
-        num_buckets = len(world.nodes) * max(round(sums.nbytes / len(world.nodes) / _BUCKET_BYTES), 1)
+        num_buckets = len(world.nodes) * max(round(sums.nbytes / len(world.nodes) / BUCKET_BYTES), 1)
         buckets = [
             Bucket(i, start, stop, i % len(world.nodes), [ranks[i % len(ranks)] for ranks in world.nodes])
             for i, (start, stop) in enumerate(bounds(len(sums), num_buckets))
