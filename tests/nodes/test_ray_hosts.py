@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -114,13 +115,13 @@ def test_the_coordinator_may_be_where_no_worker_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("victim", "message"),
-    [
-        ("b", "Host b (rank 2) has not been heard of for 10 s"),
-        ("a", "Host b (rank 2) and Host c (rank 3) have not been heard of for 10 s; host a may be cut off"),
+    ("victim", "messages"),
+    [  # which of b and c has rank 2 is up to Ray
+        ("b", [r"Host b \(rank [23]\) has not been heard of for 10 s"]),
+        ("a", [r"Host b \(rank [23]\)", r"Host c \(rank [23]\)", "heard of for 10 s; host a may be cut off"]),
     ],
 )
-def test_a_host_that_is_unplugged_is_named_within_15_seconds(victim: str, message: str) -> None:
+def test_a_host_that_is_unplugged_is_named_within_15_seconds(victim: str, messages: list[str]) -> None:
     mark = uuid.uuid4().hex
     command = [HOSTS, "ray", "2+1+1", *TRAIN, "--backend", "ray", "--shards", "4", "--epochs", "1000000"]
     process = subprocess.Popen(
@@ -138,7 +139,7 @@ def test_a_host_that_is_unplugged_is_named_within_15_seconds(victim: str, messag
         process.terminate()
         process.wait()
     assert process.returncode == 1
-    assert message in errors
+    assert all(re.search(message, errors) for message in messages), errors
     wait_until(lambda: not processes_with(mark))
 
 
