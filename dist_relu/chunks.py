@@ -188,7 +188,7 @@ def _cost_s(piece: Piece, traffic_bytes: int, batch_size: int) -> float:
     """The time that a piece takes, roughly; only proportions matter.  traffic_bytes: for each element."""
     size = piece.stop - piece.start
     num_flops = 2.0 * batch_size * size if piece.rows else 0.0
-    return 3e-6 + num_flops / 100e9 + size * traffic_bytes / 20e9
+    return 3e-6 + num_flops / 200e9 + size * traffic_bytes / 20e9
 
 
 def _tiles(num_rows: int, num_cols: int) -> Sequence[tuple[int, int]]:
