@@ -122,6 +122,9 @@ def _same(x: float) -> float:
     return x
 
 
+_NONE: Sequence[Any] = ()
+
+
 @final
 class Activation:
     """A pair of value and slope, and its kernels, each compiled when it is first used.
@@ -138,9 +141,9 @@ class Activation:
         self._slope = scalar(slope)
         self.keeps_output = next(iter(inspect.signature(slope).parameters)) == "y"
 
-    def in_dtype(self, dtype: np.dtype[Any], arguments: Sequence[float]) -> list[Any]:
+    def in_dtype(self, dtype: np.dtype[Any], arguments: Sequence[float]) -> Sequence[Any]:
         """The arguments as kernels take them."""
-        return [dtype.type(argument) for argument in arguments]
+        return [dtype.type(argument) for argument in arguments] if arguments else _NONE
 
     def _specialise(self, loop: Kernel) -> Kernel:
         kept_of = self._value if self.keeps_output else _same
