@@ -1,6 +1,6 @@
 """Data-parallel training of ReLU networks in NumPy, with the same bits on any number of workers."""
 
-from dist_relu import activations, data, nn, optim
+from dist_relu import activations, analysis, data, nn, optim
 from dist_relu.checkpoint import load_model, save_model
 from dist_relu.coordinator import Coordinator, start
 from dist_relu.data import Dataset
@@ -32,6 +32,7 @@ __all__ = [
     "TrainingDiverged",
     "WorkerLost",
     "activations",
+    "analysis",
     "data",
     "load_model",
     "nn",
