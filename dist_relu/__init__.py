@@ -15,6 +15,7 @@ from dist_relu.errors import (
     WorkerLost,
 )
 from dist_relu.results import Evaluation, FitResult
+from dist_relu.watching import Watch, WatchedLayer, WatchedParam, WatchedStep
 
 __version__ = "0.1.0"
 
@@ -30,6 +31,10 @@ __all__ = [
     "FitResult",
     "PartitionError",
     "TrainingDiverged",
+    "Watch",
+    "WatchedLayer",
+    "WatchedParam",
+    "WatchedStep",
     "WorkerLost",
     "activations",
     "analysis",

@@ -29,11 +29,13 @@ from dist_relu.coordinator import Coordinator, start
 from dist_relu.data import Dataset, load, read_numpy
 from dist_relu.doctor.command import doctor
 from dist_relu.errors import DataError, DistReluError, TrainingDiverged, WorkerLost
+from dist_relu.logs import write_logs
 from dist_relu.nn import CrossEntropy, Sequential, summary
 from dist_relu.options import DEFAULT_LR, MODEL_FORMS, OPTIMIZERS, parse_augment, parse_model, parse_schedule
 from dist_relu.partition import check_fit
 from dist_relu.progress import ProgressDisplay
 from dist_relu.results import FitResult
+from dist_relu.watching import Watch
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -108,6 +110,12 @@ def program() -> None:
 @click.option("--shards", type=click.IntRange(1), help="Parts of a batch; they fix the bits. Default: the workers.")
 @click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True)
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
+@click.option(
+    "--log-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write what is seen of steps: JSON lines, and for TensorBoard if it is installed.",
+)
+@click.option("--watch-every", type=click.IntRange(1), default=10, show_default=True, help="With --log-dir: steps.")
 @click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="Write the results as JSON.")
 @click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Write the model as safetensors.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
@@ -136,6 +144,8 @@ def train(
     shards: int | None,
     seed: int,
     dtype: str,
+    log_dir: Path | None,
+    watch_every: int,
     report: Path | None,
     save: Path | None,
     quiet: bool,
@@ -144,6 +154,8 @@ def train(
     console = Console(quiet=quiet)
     check_writable("--report", report)
     check_writable("--save", save)
+    if log_dir is not None:
+        log_dir.mkdir(parents=True, exist_ok=True)
     if save is not None and save == report:
         raise click.UsageError("--save and --report name the same file.")
     with usage_errors():
@@ -178,8 +190,11 @@ def train(
                 accumulate=accumulate,
                 ema_decay=ema_decay,
                 augment=changes,
+                watch=Watch(watch_every) if log_dir else None,
                 on_progress=display.show,
             )
+        if log_dir:
+            write_logs(log_dir, result.watched)
         model = result.average or model
         if save:
             save_model(model, save)

@@ -7,7 +7,7 @@ So no number depends on how many workers there are.
 from dist_relu.analysis.activation import LayerActivations, activation_statistics, dead_units
 from dist_relu.analysis.compaction import Compaction, compact
 from dist_relu.analysis.gradient import GradientFlow, gradient_flow
-from dist_relu.analysis.moments import Magnitude
+from dist_relu.moments import Magnitude
 
 __all__ = [
     "Compaction",

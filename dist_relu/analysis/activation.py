@@ -11,12 +11,12 @@ from math import prod
 import numpy as np
 import numpy.typing as npt
 
-from dist_relu.analysis.moments import NUM_MOMENTS, moments_of, put_together
 from dist_relu.analysis.placing import Placing, checked_samples, layer_names
 from dist_relu.arrays import as_rows
 from dist_relu.collectives.memory import Handles
 from dist_relu.coordinator import Coordinator
 from dist_relu.inference import ModelInput, my_blocks
+from dist_relu.moments import NUM_MOMENTS, moments_of, put_together
 from dist_relu.nn import PlainRun, Sequential
 from dist_relu.worker import World
 

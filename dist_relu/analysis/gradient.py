@@ -8,13 +8,13 @@ from math import prod, sqrt
 
 import numpy as np
 
-from dist_relu.analysis.moments import NUM_MOMENTS, Magnitude, moments_of, put_together
 from dist_relu.analysis.placing import Placing, checked_samples, layer_names
 from dist_relu.arguments import Data, check_has_parameters, check_is, check_model, dataset_of, default_loss
 from dist_relu.arrays import Array
 from dist_relu.collectives.memory import Handles
 from dist_relu.coordinator import Coordinator
 from dist_relu.inference import ModelInput, my_blocks, num_blocks
+from dist_relu.moments import NUM_MOMENTS, Magnitude, moments_of, put_together
 from dist_relu.nn import Loss, PlainRun, Sequential
 from dist_relu.partition import SummationTree, TreeNode, bounds
 from dist_relu.worker import World
