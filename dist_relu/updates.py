@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
-from typing import final
+from typing import Any, final
 
 import numpy as np
 
@@ -92,9 +92,11 @@ def update_of(
 
     is_watched: leaves what `watched_norms` reads, with the same bits otherwise.
     """
-    if isinstance(optimizer, ElementwiseOptimizer) and not options.need_whole_gradient and not is_watched:
-        return _FusedUpdate(chunks, optimizer, options.ema_decay)
     measures = _Squares(pieces, squares)
+    if isinstance(optimizer, ElementwiseOptimizer) and not options.need_whole_gradient:
+        if is_watched:
+            return _FusedWatchedUpdate(chunks, optimizer, options.ema_decay, measures)
+        return _FusedUpdate(chunks, optimizer, options.ema_decay)
     gradient = _SummedGradient(chunks, options, measures, barrier, is_watched=is_watched)
     update: Update
     if isinstance(optimizer, ElementwiseOptimizer):
@@ -137,6 +139,35 @@ class _FusedUpdate(Update):
             gradient = chunk.source.partial_sums(self._shard_bounds)
             _update_elements(chunk, gradient, self._optimizer, hyper, generation)
             _average(chunk, self._ema_decay, generation)
+
+
+@final
+class _FusedWatchedUpdate(Update):
+    """As `_FusedUpdate`, and measure each chunk while it is in the cache."""
+
+    def __init__(
+        self, chunks: Sequence[Chunk], optimizer: ElementwiseOptimizer, ema_decay: float | None, squares: _Squares
+    ) -> None:
+        self._chunks = chunks
+        self._optimizer = optimizer
+        self._ema_decay = ema_decay
+        self._squares = squares
+        self._scratch = aligned_empty((max([0, *(chunk.size for chunk in chunks)]),), _dtype_of(chunks))
+        self._sums = [_as_partial_sums(self._scratch[: chunk.size]) for chunk in chunks]
+        self._shard_bounds: Sequence[tuple[int, int]] = []
+
+    def gather(self, shard_bounds: Sequence[tuple[int, int]]) -> None:
+        self._shard_bounds = shard_bounds
+
+    def step(self, hyper: Array, generation: int) -> None:
+        for chunk, sums in zip(self._chunks, self._sums, strict=True):
+            total = self._scratch[: chunk.size]
+            ordered_sum(*chunk.source.partial_sums(self._shard_bounds), total)
+            if chunk.is_trained:
+                self._squares.measure(_GRADIENT_AS_IT_WAS, chunk, total)
+            _update_elements(chunk, sums, self._optimizer, hyper, generation)
+            _average(chunk, self._ema_decay, generation)
+            self._squares.measure_change(chunk, generation, total)
 
 
 @final
@@ -216,20 +247,17 @@ class _WatchedUpdate(Update):
 
     def __init__(self, update: Update, chunks: Sequence[Chunk], squares: _Squares) -> None:
         self._update = update
-        self._chunks = [chunk for chunk in chunks if chunk.is_trained]
+        self._chunks = chunks
         self._squares = squares
-        self._changes = [aligned_empty((chunk.size,), chunk.dtype) for chunk in self._chunks]
+        self._scratch = aligned_empty((max([0, *(chunk.size for chunk in chunks)]),), _dtype_of(chunks))
 
     def gather(self, shard_bounds: Sequence[tuple[int, int]]) -> None:
         self._update.gather(shard_bounds)
 
     def step(self, hyper: Array, generation: int) -> None:
         self._update.step(hyper, generation)
-        for chunk, change in zip(self._chunks, self._changes, strict=True):
-            old, new = chunk.generations[generation][0], chunk.generations[1 - generation][0]
-            np.subtract(new, old, out=change)
-            self._squares.measure(_PARAM_BEFORE, chunk, old)
-            self._squares.measure(_CHANGE, chunk, change)
+        for chunk in self._chunks:
+            self._squares.measure_change(chunk, generation, self._scratch[: chunk.size])
 
 
 @final
@@ -288,6 +316,14 @@ class _Squares:
         for number, elements in chunk.parts:
             self._squares[number, what] = kernels.sum_of_squares(x[elements], self._lanes)
 
+    def measure_change(self, chunk: Chunk, generation: int, scratch: Array) -> None:
+        """Of a trained chunk, behind the step from `generation` to the other one.  scratch: as long as the chunk."""
+        if chunk.is_trained:
+            old, new = chunk.generations[generation][0], chunk.generations[1 - generation][0]
+            np.subtract(new, old, out=scratch)
+            self.measure(_PARAM_BEFORE, chunk, old)
+            self.measure(_CHANGE, chunk, scratch)
+
     def norm(self, what: int) -> float:
         """Of the whole vector.  All pieces must have been measured, and all workers met."""
         return sqrt(np.add.reduce(self._squares[:, what]))
@@ -296,6 +332,11 @@ class _Squares:
         """Of each parameter, by its number."""
         norms: list[float] = np.sqrt(np.bincount(self._params, self._squares[:, what])).tolist()
         return norms
+
+
+def _dtype_of(chunks: Sequence[Chunk]) -> np.dtype[Any]:
+    """That of all chunks; a worker may have none."""
+    return chunks[0].dtype if chunks else np.dtype(np.float32)
 
 
 def _as_partial_sums(total: Array) -> PartialSums:
