@@ -1,4 +1,4 @@
-"""The command line: `dist-relu train | evaluate | predict | analyze | bench | doctor`.
+"""The command line: `dist-relu train | evaluate | predict | analyze | plot | bench | doctor`.
 
 Options become objects here and in `options`; everything below takes objects. What the user did wrong is told in one
 line, with exit code 2; a run that failed, in one line with exit code 1.
@@ -33,6 +33,7 @@ from dist_relu.logs import write_logs
 from dist_relu.nn import CrossEntropy, Sequential, summary
 from dist_relu.options import DEFAULT_LR, MODEL_FORMS, OPTIMIZERS, parse_augment, parse_model, parse_schedule
 from dist_relu.partition import check_fit
+from dist_relu.plot import plot
 from dist_relu.progress import ProgressDisplay
 from dist_relu.results import FitResult
 from dist_relu.watching import Watch
@@ -292,6 +293,7 @@ def predict(
 program.add_command(analyze)
 program.add_command(bench)
 program.add_command(doctor)
+program.add_command(plot)
 
 
 def _report(coordinator: Coordinator, model: Sequential, result: FitResult, shards: int, seed: int) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Everything here is measured by the workers, block by block of samples, and added
 So no number depends on how many workers there are.
 """
 
+from dist_relu.analysis import pictures
 from dist_relu.analysis.activation import LayerActivations, activation_statistics, dead_units
 from dist_relu.analysis.compaction import Compaction, compact
 from dist_relu.analysis.gradient import GradientFlow, gradient_flow
@@ -18,4 +19,5 @@ __all__ = [
     "compact",
     "dead_units",
     "gradient_flow",
+    "pictures",
 ]
