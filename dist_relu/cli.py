@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,7 @@ def train(
             for part in data:
                 default_loss(part).check(part.y, model.output_shape)
         has_classes = data.train.has_classes
-        with ProgressDisplay(console, epochs, has_classes=has_classes) as display:
+        with ProgressDisplay(console, epochs, has_classes=has_classes) as display, _logs_of_diverged(log_dir):
             result = coordinator.fit(
                 model,
                 data.train,
@@ -214,6 +215,17 @@ def train(
             highlight=False,
             soft_wrap=True,
         )
+
+
+@contextmanager
+def _logs_of_diverged(folder: Path | None) -> Iterator[None]:
+    """Of a run that went wrong, what was seen until then is what one wants to see."""
+    try:
+        yield
+    except TrainingDiverged as error:
+        if folder:
+            write_logs(folder, error.watched)
+        raise
 
 
 @program.command("summary")

@@ -190,9 +190,11 @@ class Coordinator:
         if trace.diverged or trained.overflowed:
             what = f"The loss became {trace.loss[-1]}" if trace.diverged else "Parameters became NaN or infinite"
             step = len(trace.loss) - 1
-            raise TrainingDiverged(
+            error = TrainingDiverged(
                 f"{what} in step {step} (epoch {step // per_epoch}). Lower the learning rate, or warm it up."
             )
+            error.watched = trained.watched
+            raise error
         average = None if trained.average is None else _with_values(model, trained.average)
         return fit_result(trace, per_epoch, average, trained.watched, has_classes=data.has_classes)
 
@@ -360,8 +362,8 @@ class Coordinator:
             trace: training.Trace = self.run(training.fit, request, on_progress)[0]
             vectors = generations.collect({0: range(2)})  # they are the same on all nodes
             watched: list[WatchedStep] = []
-            if watch and notes and not trace.diverged:
-                steps = range(0, len(trace.loss), watch.every)
+            if watch and notes:
+                steps = range(0, len(trace.loss), watch.every)[: len(trace.norms)]  # a last one may not have been taken
                 sizes = [min(batch_size, int(trace.num_samples[step])) for step in steps]
                 watched = watched_steps(
                     watch, trace, notes.layers(sizes), model.names, optimizer, per_epoch, has_classes=data.has_classes

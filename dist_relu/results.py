@@ -88,5 +88,5 @@ def watched_steps(
             seen,
             watched_params(names, norms),
         )
-        for step, seen, norms in zip(range(0, len(trace.loss), watch.every), layers, trace.norms, strict=True)
+        for step, seen, norms in zip(range(0, len(trace.loss), watch.every), layers, trace.norms, strict=False)
     ]

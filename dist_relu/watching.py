@@ -162,7 +162,8 @@ class WatchNotes:
             units, stop, layers = np.unpackbits(active[number]), 0, []
             for i, (name, shape) in enumerate(zip(self._names, self._shapes, strict=True)):
                 first, stop = stop, stop + shape[-1]
-                total = put_together(moments[:, number, i], samples * prod(shape))
+                with np.errstate(all="ignore"):  # a run may end with numbers that are none
+                    total = put_together(moments[:, number, i], samples * prod(shape))
                 silent = int(shape[-1] - units[first:stop].sum())
                 sparsity = int(zeros[number, i]) / total.size
                 layers.append(WatchedLayer(name, shape[-1], sparsity, silent, total.mean, total.variance))
@@ -177,8 +178,8 @@ class WatchNotes:
 def watched_params(names: Sequence[str], norms: Array) -> list[WatchedParam]:
     """norms: (3, params): of gradients, of parameters before the step, and of their changes; 0 for running means."""
     return [
-        WatchedParam(name, float(gradient), float(change / before) if before else None)
-        for name, gradient, before, change in zip(names, *norms, strict=True)
+        WatchedParam(name, gradient, change / before if before else None)
+        for name, gradient, before, change in zip(names, *norms.tolist(), strict=True)
     ]
 
 

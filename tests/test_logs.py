@@ -57,6 +57,15 @@ def test_train_writes_logs_of_the_same_run(tmp_path: Path, capsys: pytest.Captur
     assert [layer.name for layer in steps[0].layers] == ["1 ReLU", "3 ReLU", "4 Dense"]
 
 
+def test_a_run_that_diverges_leaves_what_was_seen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, errors = train(capsys, "--lr", "1e5", "--log-dir", str(tmp_path), "--watch-every", "1")
+    assert code == 1
+    assert "Lower the learning rate" in errors
+    steps = read_logs(tmp_path)
+    assert [step.step for step in steps] == list(range(len(steps)))
+    assert steps[-1].params[0].gradient_norm > 1e3 * steps[0].params[0].gradient_norm
+
+
 def test_real_targets_have_no_accuracy(tmp_path: Path, steps: list[dr.WatchedStep]) -> None:
     step = replace(steps[0], accuracy=None, lr=None)
     write_logs(tmp_path, [step])
