@@ -1,6 +1,6 @@
 """Data-parallel training of ReLU networks in NumPy, with the same bits on any number of workers."""
 
-from dist_relu import activations, data, nn, optim
+from dist_relu import activations, analysis, data, nn, optim
 from dist_relu.checkpoint import load_model, save_model
 from dist_relu.coordinator import Coordinator, start
 from dist_relu.data import Dataset
@@ -15,6 +15,7 @@ from dist_relu.errors import (
     WorkerLost,
 )
 from dist_relu.results import Evaluation, FitResult
+from dist_relu.watching import Watch, WatchedLayer, WatchedParam, WatchedStep
 
 __version__ = "0.1.0"
 
@@ -30,8 +31,13 @@ __all__ = [
     "FitResult",
     "PartitionError",
     "TrainingDiverged",
+    "Watch",
+    "WatchedLayer",
+    "WatchedParam",
+    "WatchedStep",
     "WorkerLost",
     "activations",
+    "analysis",
     "data",
     "load_model",
     "nn",

@@ -69,12 +69,17 @@ def forward_backward(
     weight: float,
     run: Run,
     left: Callable[[int], object] | None = None,
+    seen: Callable[[Sequence[Array]], object] | None = None,
 ) -> tuple[float, int]:
     """One pass forward and backward: leaves the gradients, returns the summed loss and the number of hits.
 
-    left: see `Sequential.backward`.
+    left: see `Sequential.backward`.  seen: called with the outputs of `Sequential.forward_seen`.
     """
-    outputs = model.forward(x, run)
+    if seen:
+        *_, outputs = of_passes = model.forward_seen(x, run)
+        seen(of_passes)
+    else:
+        outputs = model.forward(x, run)
     d_outputs = run.empty(outputs.shape, outputs.dtype)
     sums = loss.backward(outputs, targets, weight, d_outputs)
     model.backward(d_outputs, run, wants_dx=False, left=left)

@@ -1,4 +1,4 @@
-"""The command line: `dist-relu train | evaluate | predict | bench | doctor`.
+"""The command line: `dist-relu train | evaluate | predict | analyze | plot | bench | doctor`.
 
 Options become objects here and in `options`; everything below takes objects. What the user did wrong is told in one
 line, with exit code 2; a run that failed, in one line with exit code 1.
@@ -9,37 +9,40 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 import numpy as np
 from rich.console import Console
 
 from dist_relu import machine
+from dist_relu.analyze import analyze
 from dist_relu.arguments import default_loss
 from dist_relu.arrays import Array
-from dist_relu.backends import BACKENDS, serve_if_rank
+from dist_relu.backends import serve_if_rank
 from dist_relu.bench.commands import bench
 from dist_relu.checkpoint import load_model, save_model
+from dist_relu.command_parts import check_writable, usage_errors, worker_options
 from dist_relu.coordinator import Coordinator, start
 from dist_relu.data import Dataset, load, read_numpy
 from dist_relu.doctor.command import doctor
 from dist_relu.errors import DataError, DistReluError, TrainingDiverged, WorkerLost
+from dist_relu.logs import write_logs
 from dist_relu.nn import CrossEntropy, Sequential, summary
 from dist_relu.options import DEFAULT_LR, MODEL_FORMS, OPTIMIZERS, parse_augment, parse_model, parse_schedule
 from dist_relu.partition import check_fit
+from dist_relu.plot import plot
 from dist_relu.progress import ProgressDisplay
 from dist_relu.results import FitResult
+from dist_relu.watching import Watch
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 POSITIVE = click.FloatRange(0, min_open=True)
 SHARE = click.FloatRange(0, 1, max_open=True)
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -77,37 +80,6 @@ def program() -> None:
     """Train ReLU networks data-parallel, with the same bits on any number of workers."""
 
 
-def worker_options(command: Command) -> Command:
-    """The options of every command that starts workers."""
-    for option in reversed(
-        (
-            click.option(
-                "--workers", type=click.IntRange(1), help="Default: one for each core, all ranks, or Ray's CPUs."
-            ),
-            click.option(
-                "--backend",
-                type=click.Choice(["auto", *BACKENDS]),
-                default="auto",
-                show_default=True,
-                help="auto: mpi under mpirun, otherwise local.",
-            ),
-            click.option(
-                "--threads-per-worker",
-                type=click.IntRange(1),
-                default=1,
-                show_default=True,
-                help="For BLAS, which only models of your own call.",
-            ),
-            click.option(
-                "--address", metavar="HOST:PORT", help="Of a Ray cluster. Default: $RAY_ADDRESS, or this machine's."
-            ),
-            click.option("--spread", is_flag=True, help="On Ray: workers on as many nodes as there are, not on few."),
-        )
-    ):
-        command = option(command)
-    return command
-
-
 @program.command()
 @click.option("--data", "source", default="digits", show_default=True, help="digits, mnist, a folder or .npz file.")
 @click.option(
@@ -140,6 +112,12 @@ def worker_options(command: Command) -> Command:
 @click.option("--shards", type=click.IntRange(1), help="Parts of a batch; they fix the bits. Default: the workers.")
 @click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True)
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
+@click.option(
+    "--log-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write what is seen of steps: JSON lines, and for TensorBoard if it is installed.",
+)
+@click.option("--watch-every", type=click.IntRange(1), default=10, show_default=True, help="With --log-dir: steps.")
 @click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="Write the results as JSON.")
 @click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Write the model as safetensors.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
@@ -168,17 +146,21 @@ def train(
     shards: int | None,
     seed: int,
     dtype: str,
+    log_dir: Path | None,
+    watch_every: int,
     report: Path | None,
     save: Path | None,
     quiet: bool,
 ) -> None:
     """Train a network and test it on unseen samples."""
     console = Console(quiet=quiet)
-    _check_writable("--report", report)
-    _check_writable("--save", save)
+    check_writable("--report", report)
+    check_writable("--save", save)
+    if log_dir is not None:
+        log_dir.mkdir(parents=True, exist_ok=True)
     if save is not None and save == report:
         raise click.UsageError("--save and --report name the same file.")
-    with _usage_errors():
+    with usage_errors():
         rate = parse_schedule(schedule, DEFAULT_LR[optimizer] if lr is None else lr, epochs)
         rule = OPTIMIZERS[optimizer](rate, momentum, weight_decay)
         changes = parse_augment(augment, mixup)
@@ -187,7 +169,7 @@ def train(
     with start(
         workers, backend=backend, threads_per_worker=threads_per_worker, address=address, spread=spread
     ) as coordinator:
-        with _usage_errors():  # the workers start while the data are read
+        with usage_errors():  # the workers start while the data are read
             data = load(source)
             if label_smoothing and not data.train.has_classes:
                 raise ValueError("--label-smoothing is for class numbers, but these targets are real numbers.")
@@ -195,7 +177,7 @@ def train(
             for part in data:
                 default_loss(part).check(part.y, model.output_shape)
         has_classes = data.train.has_classes
-        with ProgressDisplay(console, epochs, has_classes=has_classes) as display:
+        with ProgressDisplay(console, epochs, has_classes=has_classes) as display, _logs_of_diverged(log_dir):
             result = coordinator.fit(
                 model,
                 data.train,
@@ -210,8 +192,11 @@ def train(
                 accumulate=accumulate,
                 ema_decay=ema_decay,
                 augment=changes,
+                watch=Watch(watch_every) if log_dir else None,
                 on_progress=display.show,
             )
+        if log_dir:
+            write_logs(log_dir, result.watched)
         model = result.average or model
         if save:
             save_model(model, save)
@@ -232,6 +217,17 @@ def train(
         )
 
 
+@contextmanager
+def _logs_of_diverged(folder: Path | None) -> Iterator[None]:
+    """Of a run that went wrong, what was seen until then is what one wants to see."""
+    try:
+        yield
+    except TrainingDiverged as error:
+        if folder:
+            write_logs(folder, error.watched)
+        raise
+
+
 @program.command("summary")
 @click.option("--data", "source", default="digits", show_default=True, help="digits, mnist, a folder or .npz file.")
 @click.option(
@@ -240,7 +236,7 @@ def train(
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
 def show_summary(source: str, model_text: str, dtype: str) -> None:
     """Print the layers of a model for a data set: their output shapes, parameters and bytes."""
-    with _usage_errors():
+    with usage_errors():
         data = load(source)
         click.echo(summary(parse_model(model_text, data, dtype).build(data.train.x.shape[1:])))
 
@@ -260,7 +256,7 @@ def evaluate(
 ) -> None:
     """Test a saved MODEL on the unseen samples of a data set."""
     model = load_model(model_path)
-    with _usage_errors():
+    with usage_errors():
         data = load(source)
         model.build(data.test.x.shape[1:])
     with start(
@@ -288,12 +284,12 @@ def predict(
     spread: bool,
 ) -> None:
     """Print what a saved MODEL says of each of the SAMPLES (.npy, or .npz with x): its class, a line each."""
-    _check_writable("--output", output)
+    check_writable("--output", output)
     if output and output.suffix != ".npy":
         raise click.UsageError(f"--output {output}: expected a name that ends in .npy.")
     model = load_model(model_path)
     x = _samples(samples_path)
-    with _usage_errors():
+    with usage_errors():
         model.build(x.shape[1:])
     with start(
         workers, backend=backend, threads_per_worker=threads_per_worker, address=address, spread=spread
@@ -306,8 +302,10 @@ def predict(
             click.echo(label)
 
 
+program.add_command(analyze)
 program.add_command(bench)
 program.add_command(doctor)
+program.add_command(plot)
 
 
 def _report(coordinator: Coordinator, model: Sequential, result: FitResult, shards: int, seed: int) -> dict[str, Any]:
@@ -346,23 +344,6 @@ def _summary(accuracy: float | None, loss: float, num_samples: int) -> str:
 
 def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _check_writable(option: str, path: Path | None) -> None:
-    """Fail before the work rather than after it."""
-    if path is None:
-        return
-    if not path.parent.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise click.UsageError(f"{option} {path}: the folder {path.parent} does not exist or can't be written to.")
-
-
-@contextmanager
-def _usage_errors() -> Iterator[None]:
-    """What is wrong with the user's options comes as ValueError from the objects that they become."""
-    try:
-        yield
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
 
 
 def _fail(message: str, code: int) -> None:

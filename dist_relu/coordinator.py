@@ -29,11 +29,12 @@ from dist_relu.optim import ElementwiseOptimizer, Optimizer
 from dist_relu.partition import PartialSums, bounds, check_fit
 from dist_relu.placed import PlacedDatasets
 from dist_relu.replicas import Replica, Replicas
-from dist_relu.results import Evaluation, FitResult, fit_result
+from dist_relu.results import Evaluation, FitResult, fit_result, watched_steps
 from dist_relu.slots import slots_shape
 from dist_relu.sums import sums_size
 from dist_relu.training import Progress
 from dist_relu.updates import NUM_SQUARES, StepOptions, cut_for
+from dist_relu.watching import Watch, WatchedStep, WatchNotes
 from dist_relu.worker import Call, World, nodes_of
 
 ProgressHandler = Callable[[Progress], object]
@@ -126,6 +127,7 @@ class Coordinator:
         accumulate: int = 1,
         ema_decay: float | None = None,
         augment: Augment | None = None,
+        watch: Watch | None = None,
         on_progress: ProgressHandler | None = None,
     ) -> FitResult:
         """Train `model` in place.  A model without parameters is initialised from `seed` first.
@@ -141,6 +143,7 @@ class Coordinator:
         ema_decay: also keep an exponential average of the parameters, average = decay·average + (1 - decay)·parameters
         after every step, from the initial ones on; `FitResult.average` has it, and `model` the parameters themselves.
         augment: random changes of the samples, fixed by seed, step and shard.
+        watch: look at some of the steps; `FitResult.watched` has what was seen. It changes no bits.
         on_progress: called several times a second and after every epoch.
 
         Raises DataError, PartitionError and ValueError for what does not fit, before anything is done, and
@@ -155,6 +158,8 @@ class Coordinator:
         if seed >= 2**64:
             raise ValueError(f"seed={seed}: must be below 2^64.")
         check_is("optimizer", optimizer, Optimizer)
+        if watch is not None:
+            check_is("watch", watch, Watch)
         check_fit(len(data), batch_size, shards, self.workers)
         batch_size = min(batch_size, len(data))
         check_model(model, data, loss)
@@ -164,7 +169,19 @@ class Coordinator:
         if model.values is None:
             model.initialize(seed)
         trained = self._train(
-            model, data, optimizer, loss, epochs, batch_size, shards, seed, shuffle, options, augment, on_progress
+            model,
+            data,
+            optimizer,
+            loss,
+            epochs,
+            batch_size,
+            shards,
+            seed,
+            shuffle,
+            options,
+            augment,
+            watch,
+            on_progress,
         )
         trace = trained.trace
         per_epoch = training.num_steps_per_epoch(len(data), batch_size, accumulate)
@@ -173,11 +190,13 @@ class Coordinator:
         if trace.diverged or trained.overflowed:
             what = f"The loss became {trace.loss[-1]}" if trace.diverged else "Parameters became NaN or infinite"
             step = len(trace.loss) - 1
-            raise TrainingDiverged(
+            error = TrainingDiverged(
                 f"{what} in step {step} (epoch {step // per_epoch}). Lower the learning rate, or warm it up."
             )
+            error.watched = trained.watched
+            raise error
         average = None if trained.average is None else _with_values(model, trained.average)
-        return fit_result(trace, per_epoch, average, has_classes=data.has_classes)
+        return fit_result(trace, per_epoch, average, trained.watched, has_classes=data.has_classes)
 
     def gradients(
         self, model: Sequential, data: Data, *, loss: Loss | None = None, shards: int | None = None
@@ -193,7 +212,9 @@ class Coordinator:
         check_fit(len(data), len(data), shards, self.workers)
         check_has_parameters(model)
         check_model(model, data, loss)
-        trained = self._train(model, data, _Gradient(), loss, 1, len(data), shards, 0, False, StepOptions(), None, None)
+        trained = self._train(
+            model, data, _Gradient(), loss, 1, len(data), shards, 0, False, StepOptions(), None, None, None
+        )
         if trained.trace.diverged or trained.overflowed:
             raise FloatingPointError(f"The loss is {trained.trace.loss[0]}; it has no finite gradient.")
         views = zip(model.names, model.params, model.views(np.array(trained.values)), strict=True)
@@ -290,6 +311,7 @@ class Coordinator:
         shuffle: bool,
         options: StepOptions,
         augment: Augment | None,
+        watch: Watch | None,
         on_progress: ProgressHandler | None,
     ) -> _Trained:
         """Run `training.fit` on all workers."""
@@ -306,7 +328,10 @@ class Coordinator:
             generations.spread(dict.fromkeys(range(replicas.num_nodes), range(1)))
             slots = replicas.zeros(slots_shape(model, layout, shards, self.workers), model.dtype)
             sums = replicas.zeros((sums_size(model.num_params, replicas.num_nodes),), model.dtype)
-            squares = replicas.zeros((len(cut_for(optimizer, model, layout)), NUM_SQUARES), np.float64)
+            pieces = cut_for(optimizer, model, layout, is_watched=watch is not None)
+            squares = replicas.zeros((len(pieces), NUM_SQUARES), np.float64)
+            per_epoch = training.num_steps_per_epoch(len(data), batch_size, options.accumulate)
+            notes = WatchNotes(watch, replicas, model, epochs * per_epoch, shards, self.workers) if watch else None
             arena = replicas.zeros((layout.size_bytes(batch_size),), np.uint8)
             memory = training.Memory(
                 placed.x.handles,
@@ -332,12 +357,20 @@ class Coordinator:
                 shards,
                 seed,
                 shuffle,
+                notes.request if notes else None,
             )
             trace: training.Trace = self.run(training.fit, request, on_progress)[0]
             vectors = generations.collect({0: range(2)})  # they are the same on all nodes
+            watched: list[WatchedStep] = []
+            if watch and notes:
+                steps = range(0, len(trace.loss), watch.every)[: len(trace.norms)]  # a last one may not have been taken
+                sizes = [min(batch_size, int(trace.num_samples[step])) for step in steps]
+                watched = watched_steps(
+                    watch, trace, notes.layers(sizes), model.names, optimizer, per_epoch, has_classes=data.has_classes
+                )
         overflowed = not np.isfinite(vectors[trace.generation, 0]).all()
         last = vectors[trace.generation ^ overflowed]
-        return _Trained(trace, last[0], last[-1] if options.num_averages else None, overflowed)
+        return _Trained(trace, last[0], last[-1] if options.num_averages else None, overflowed, watched)
 
     @property
     def replicas(self) -> Replicas:
@@ -401,6 +434,7 @@ class _Trained:
     values: Array
     average: Array | None
     overflowed: bool
+    watched: list[WatchedStep]
 
 
 @final

@@ -11,6 +11,9 @@
 Arguments that are wrong in themselves raise `ValueError` or `TypeError`. All of these survive pickling.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 
 class DistReluError(Exception):
     """The root of this package's own errors."""
@@ -29,7 +32,12 @@ class CheckpointError(DistReluError, ValueError):
 
 
 class TrainingDiverged(DistReluError, ArithmeticError):
-    """The loss became NaN or infinite; the message names the step."""
+    """The loss became NaN or infinite; the message names the step.
+
+    watched: what `Coordinator.fit(..., watch=...)` saw until then.
+    """
+
+    watched: Sequence[Any] = ()
 
 
 class BackendError(DistReluError, RuntimeError):

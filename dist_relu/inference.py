@@ -55,7 +55,7 @@ def evaluate(world: World, request: EvaluateRequest) -> None:
     model, x = request.input.attach(world)
     y, sums = world.node.attach(request.y), world.node.attach(request.sums)
     run = PlainRun(training=False)
-    for block, rows in _my_blocks(world, len(x)):
+    for block, rows in my_blocks(world, len(x)):
         outputs = model.forward(x[rows], run)
         sums[block] = request.loss.backward(outputs, y[rows], 1.0, np.empty_like(outputs))
 
@@ -74,7 +74,7 @@ def activations(world: World, request: ActivationsRequest) -> None:
     model, x = request.input.attach(world)
     targets = [world.node.attach(handles) for handles in request.outputs]
     run = PlainRun(training=False)
-    for _, rows in _my_blocks(world, len(x)):
+    for _, rows in my_blocks(world, len(x)):
         outputs = model.activations(x[rows], run) if request.every_layer else [model.forward(x[rows], run)]
         for target, output in zip(targets, outputs, strict=True):
             target[rows] = output
@@ -117,7 +117,7 @@ def elements_of_partitions(num_elements: int, partitions: int, workers: int) -> 
     return [range(starts[first], starts[stop]) for first, stop in bounds(partitions, workers)]
 
 
-def _my_blocks(world: World, num_rows: int) -> Iterator[tuple[int, slice]]:
+def my_blocks(world: World, num_rows: int) -> Iterator[tuple[int, slice]]:
     """This worker's blocks: their numbers and rows.  Ends early when the call is given up."""
     for block in range(*bounds(num_blocks(num_rows), world.size)[world.rank]):
         world.barrier.check()

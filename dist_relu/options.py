@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import cloudpickle
 import numpy as np
 
+from dist_relu import nn
 from dist_relu.data import Augment, Split
 from dist_relu.nn import Flatten, Sequential, cnn, mlp, policy, resnet, rnn
 from dist_relu.optim import (
@@ -49,6 +52,35 @@ DEFAULT_LR = {
 }
 
 
+ACTIVATIONS: dict[str, Callable[[], nn.Layer]] = {
+    "relu": nn.ReLU,
+    "leaky-relu": nn.LeakyReLU,
+    "prelu": nn.PReLU,
+    "rrelu": nn.RReLU,
+    "relu6": nn.ReLU6,
+    "squared-relu": nn.SquaredReLU,
+    "elu": nn.ELU,
+    "selu": nn.SELU,
+    "celu": nn.CELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "mish": nn.Mish,
+    "softplus": nn.Softplus,
+    "hardswish": nn.Hardswish,
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+}
+
+INITIALIZERS: dict[str, nn.Initializer] = {
+    "he-normal": nn.HeNormal(),
+    "he-uniform": nn.HeUniform(),
+    "glorot-normal": nn.GlorotNormal(),
+    "glorot-uniform": nn.GlorotUniform(),
+    "orthogonal": nn.Orthogonal(),
+    "normal": nn.Normal(0.01),
+}
+
+
 def parse_model(text: str, data: Split, dtype: str) -> Sequential:
     """A model for `data`, from one of `MODELS`, or from "file.py:function", which returns a model.
 
@@ -61,6 +93,33 @@ def parse_model(text: str, data: Split, dtype: str) -> Sequential:
     if name not in MODELS:
         raise ValueError(f"--model {text}: expected {MODEL_FORMS} or path/to/file.py:function.")
     return MODELS[name](arguments, data, dtype)
+
+
+def varied(model: Sequential, activation: str | None, init: str | None) -> Sequential:
+    """`model` with another activation for every ReLU, and other initial weights of dense layers and convolutions."""
+
+    def change(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return type(value)(map(change, value))
+        if activation and isinstance(value, nn.ReLU):
+            return ACTIVATIONS[activation]()
+        if init and isinstance(value, nn.Dense | nn.Conv2d):
+            return dataclasses.replace(value, init=INITIALIZERS[init])
+        if isinstance(value, nn.Residual):
+            return nn.Residual(change(value.body), change(value.shortcut))
+        return value
+
+    return Sequential(*change(model.blueprint().layers), dtype=model.dtype)
+
+
+def deep(text: str, depth: int | None) -> str:
+    """The name of an mlp of `depth` hidden layers, from that of one with a single one: "mlp:100"."""
+    if depth is None:
+        return text
+    name, _, sizes = text.partition(":")
+    if name != "mlp" or "," in sizes:
+        raise ValueError(f"--depth {depth} is for a model mlp:UNITS, of which it makes so many layers, not for {text}.")
+    return "mlp:" + ",".join([sizes] * depth)
 
 
 def _mlp(text: str, data: Split, dtype: str) -> Sequential:

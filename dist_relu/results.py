@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from dist_relu.arrays import Array
 from dist_relu.nn import Sequential
+from dist_relu.optim import Optimizer
 from dist_relu.training import Trace
+from dist_relu.watching import Watch, WatchedLayer, WatchedStep, learning_rate, watched_params
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class FitResult:
 
     losses and step_seconds: (steps,), the mean loss of each step's samples and its duration.
     average: with `ema_decay`, the model with its averaged parameters, to evaluate or save like any other.
+    watched: with `watch`, what was seen.
     """
 
     epochs: list[EpochSummary]
@@ -34,6 +38,7 @@ class FitResult:
     seconds: float
     samples_per_second: float
     average: Sequential | None = None
+    watched: list[WatchedStep] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,9 @@ class Evaluation:
     num_samples: int
 
 
-def fit_result(trace: Trace, per_epoch: int, average: Sequential | None, *, has_classes: bool) -> FitResult:
+def fit_result(
+    trace: Trace, per_epoch: int, average: Sequential | None, watched: list[WatchedStep], *, has_classes: bool
+) -> FitResult:
     """What the steps of a run come to.  per_epoch: the number of steps."""
     epochs = []
     for first in range(0, len(trace.loss), per_epoch):
@@ -55,4 +62,31 @@ def fit_result(trace: Trace, per_epoch: int, average: Sequential | None, *, has_
         accuracy = float(trace.hits[part].sum() / num_samples.sum()) if has_classes else None
         epochs.append(EpochSummary(loss, accuracy, float(trace.seconds[part].sum())))
     seconds = float(trace.seconds.sum())
-    return FitResult(epochs, trace.loss, trace.seconds, seconds, float(trace.num_samples.sum() / seconds), average)
+    per_second = float(trace.num_samples.sum() / seconds)
+    return FitResult(epochs, trace.loss, trace.seconds, seconds, per_second, average, watched)
+
+
+def watched_steps(
+    watch: Watch,
+    trace: Trace,
+    layers: Sequence[list[WatchedLayer]],
+    names: Sequence[str],
+    optimizer: Optimizer,
+    per_epoch: int,
+    *,
+    has_classes: bool,
+) -> list[WatchedStep]:
+    """What was seen of the steps that were taken.  layers: of each watched step.  names: of the parameters."""
+    return [
+        WatchedStep(
+            step,
+            step // per_epoch,
+            float(trace.loss[step]),
+            float(trace.hits[step] / trace.num_samples[step]) if has_classes else None,
+            learning_rate(optimizer, (step + 0.5) / per_epoch),
+            float(trace.num_samples[step] / trace.seconds[step]),
+            seen,
+            watched_params(names, norms),
+        )
+        for step, seen, norms in zip(range(0, len(trace.loss), watch.every), layers, trace.norms, strict=False)
+    ]

@@ -6,7 +6,7 @@ switch. P parameters, N samples in a batch, S shards.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil, isfinite
 from time import perf_counter
@@ -23,7 +23,8 @@ from dist_relu.optim import Optimizer
 from dist_relu.partition import Purpose, bounds, epoch_order, generator
 from dist_relu.slots import TAIL, Slots
 from dist_relu.sums import Parts, sums_of
-from dist_relu.updates import NUM_SQUARES, StepOptions, cut_for, update_of
+from dist_relu.updates import NUM_SQUARES, StepOptions, cut_for, update_of, watched_norms
+from dist_relu.watching import Watcher, WatchRequest
 from dist_relu.worker import World
 
 _REPORT_EVERY_S = 0.1
@@ -64,6 +65,7 @@ class FitRequest:
     shards: int
     seed: int
     shuffle: bool
+    watch: WatchRequest | None
 
 
 @dataclass(frozen=True)
@@ -82,14 +84,15 @@ class Progress:
 class Trace:
     """What happened, step by step.  loss: means over the samples.  hits: samples predicted right.
 
-    generation: the one that holds the final parameters.  diverged: the loss of the last step was no number, and
-    the step was not taken.
+    norms: (3, params) for each watched step, see `watched_norms`.  generation: the one that holds the final
+    parameters.  diverged: the loss of the last step was no number, and the step was not taken.
     """
 
     loss: Array
     hits: Array
     num_samples: Array
     seconds: Array
+    norms: list[Array]
     generation: int
     diverged: bool
 
@@ -139,7 +142,8 @@ def fit(world: World, request: FitRequest) -> Trace:
                 break
         if diverged:
             break
-    return Trace(np.array(losses), np.array(hits), np.array(sizes), np.array(seconds), step_of.generation, diverged)
+    numbers = np.array(losses), np.array(hits), np.array(sizes), np.array(seconds)
+    return Trace(*numbers, step_of.norms, step_of.generation, diverged)
 
 
 class _Step:
@@ -160,14 +164,27 @@ class _Step:
         arrays = request.layout.arrays(attach(memory.arena), request.batch_size)
         self._run = ShardRun(request.layout, arrays, model.params, request.seed)
         self._slots = slots = Slots(model, request.layout, attach(memory.slots), request.shards, world.rank, world.size)
-        pieces = cut_for(request.optimizer, model, request.layout)
+        is_watched = request.watch is not None
+        pieces = cut_for(request.optimizer, model, request.layout, is_watched=is_watched)
         sources = Sources(model, request.layout, pieces, arrays, slots, request.shards)
         costs = costs_of(pieces, len(slots.rows), generations.shape[1], request.batch_size, self._dtype.itemsize)
         parts = Parts(model, pieces, costs, sources, slots, request.shards, generations)
         self._sums = sums_of(world, parts, attach(memory.sums))
-        self._update = update_of(
-            request.optimizer, request.options, self._sums.chunks, pieces, attach(memory.squares), world.node.barrier
-        )
+        self._pieces, self._squares = pieces, attach(memory.squares)
+        self._updates = {
+            watched: update_of(
+                request.optimizer,
+                request.options,
+                self._sums.chunks,
+                pieces,
+                self._squares,
+                world.node.barrier,
+                is_watched=watched,
+            )
+            for watched in {False, is_watched}
+        }
+        self._watcher = Watcher(world, request.watch) if request.watch else None
+        self.norms: list[Array] = []  # of the watched steps
 
     def load_kernels(self) -> None:
         """Compile or load whatever a step needs, so that no step has to; collective."""
@@ -178,13 +195,20 @@ class _Step:
         num_vectors = 1 + request.optimizer.num_states + request.options.num_averages
         trial_pieces, trial_chunks = empty_chunks(num_vectors, self._dtype)
         squares = np.zeros((len(trial_pieces), NUM_SQUARES))
-        trial = update_of(
-            request.optimizer, request.options, trial_chunks, trial_pieces, squares, self._world.node.barrier
-        )
         hyper = np.array(request.optimizer.hyper(0, 0.0), self._dtype)
-        for _ in range(min(request.options.accumulate, 2)):
-            trial.gather([])
-        trial.step(hyper, 0)
+        for is_watched in sorted(self._updates):
+            trial = update_of(
+                request.optimizer,
+                request.options,
+                trial_chunks,
+                trial_pieces,
+                squares,
+                self._world.node.barrier,
+                is_watched=is_watched,
+            )
+            for _ in range(min(request.options.accumulate, 2)):
+                trial.gather([])
+            trial.step(hyper, 0)
         self._world.node.barrier.wait()
 
     def take(self, samples: Array, step: int, epoch: float) -> tuple[float, int, bool]:
@@ -194,6 +218,8 @@ class _Step:
         """
         request, barrier = self._request, self._world.node.barrier
         loss, hits = 0.0, 0
+        watcher = self._watcher if self._watcher and self._watcher.watches(step) else None
+        update = self._updates[watcher is not None]
         for number, first in enumerate(range(0, len(samples), request.batch_size)):
             if number:
                 barrier.wait()  # slots and arena may be written again when everybody has gathered from them
@@ -204,17 +230,23 @@ class _Step:
             self._sums.begin(shard_bounds)
             *others, last = self._slots.shards
             for shard in others:
-                self._pass_over(batch, pass_number, shard, *shard_bounds[shard], group_size=len(samples))
+                seen = watcher.seen_by(step, shard) if watcher and not number else None
+                self._pass_over(batch, pass_number, shard, *shard_bounds[shard], group_size=len(samples), seen=seen)
                 self._slots.carry()
             left = self._sums.left
-            self._pass_over(batch, pass_number, last, *shard_bounds[last], group_size=len(samples), left=left)
+            seen = watcher.seen_by(step, last) if watcher and not number else None
+            self._pass_over(
+                batch, pass_number, last, *shard_bounds[last], group_size=len(samples), left=left, seen=seen
+            )
             batch_loss, batch_hits = self._sums.finish()
             loss, hits = loss + batch_loss / len(samples), hits + batch_hits
             if not isfinite(loss):
                 return loss, hits, True
-            self._update.gather(shard_bounds)
-        self._update.step(np.array(request.optimizer.hyper(step, epoch), self._dtype), self.generation)
+            update.gather(shard_bounds)
+        update.step(np.array(request.optimizer.hyper(step, epoch), self._dtype), self.generation)
         barrier.wait()
+        if watcher:
+            self.norms.append(watched_norms(self._pieces, self._squares))
         self.generation = 1 - self.generation
         for param, value in zip(self._model.params, self._values[self.generation], strict=True):
             param.value = value
@@ -230,11 +262,12 @@ class _Step:
         *,
         group_size: int,
         left: Callable[[int], object] | None = None,
+        seen: Callable[[Sequence[Array]], object] | None = None,
     ) -> None:
         """Leave the gradient of one shard's rows in the arena and on the stack of slots.
 
         group_size: the number of samples in the whole step, over which losses and statistics are means.  left: see
-        `Sequential.backward`.
+        `Sequential.backward`.  seen: gets the outputs of every pass.
         """
         row = self._slots.push()
         if first == stop:  # the last batch of an epoch may be smaller than the number of shards
@@ -243,7 +276,7 @@ class _Step:
             self._run.enter(first, stop, batch_size=group_size, step=pass_number, shard=shard)
             x = self._run.empty((stop - first, *self.x.shape[1:]), self._dtype)
             loss, targets = self._gather(batch[first:stop], pass_number, shard, x)
-            row[-TAIL:] = forward_backward(self._model, loss, x, targets, 1 / group_size, self._run, left)
+            row[-TAIL:] = forward_backward(self._model, loss, x, targets, 1 / group_size, self._run, left, seen)
 
     def _gather(self, rows: Array, pass_number: int, shard: int, x: Array) -> tuple[Loss, Array]:
         """x = these rows of the data set, augmented; returns the loss for them, and their targets."""

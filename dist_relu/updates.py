@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
-from typing import final
+from typing import Any, final
 
 import numpy as np
 
@@ -27,8 +27,10 @@ from dist_relu.optim import ElementwiseOptimizer, LayerwiseOptimizer, Optimizer
 from dist_relu.partition import PartialSums
 
 _GRADIENT, _PARAM, _DIRECTION = 0, 1, 2
-NUM_SQUARES = 3
-"""Sums of squares that are measured of a piece: of its gradient, its parameters, and the direction of the step."""
+_WATCHED = _GRADIENT_AS_IT_WAS, _PARAM_BEFORE, _CHANGE = 3, 4, 5
+NUM_SQUARES = 6
+"""Sums of squares that are measured of a piece: of its gradient, its parameters, and the direction of the step; and
+when the step is watched, of its gradient before clipping, its parameters before the step, and their change."""
 
 
 @dataclass(frozen=True)
@@ -83,21 +85,40 @@ def update_of(
     pieces: Sequence[Piece],
     squares: Array,
     barrier: Meeting,
+    *,
+    is_watched: bool = False,
 ) -> Update:
-    """The shortest way to do what is asked for.  squares: (pieces, NUM_SQUARES) float64, shared."""
-    if isinstance(optimizer, ElementwiseOptimizer) and not options.need_whole_gradient:
-        return _FusedUpdate(chunks, optimizer, options.ema_decay)
+    """The shortest way to do what is asked for.  squares: (pieces, NUM_SQUARES) float64, shared.
+
+    is_watched: leaves what `watched_norms` reads, with the same bits otherwise.
+    """
     measures = _Squares(pieces, squares)
-    gradient = _SummedGradient(chunks, options, measures, barrier)
+    if isinstance(optimizer, ElementwiseOptimizer) and not options.need_whole_gradient:
+        if is_watched:
+            return _FusedWatchedUpdate(chunks, optimizer, options.ema_decay, measures)
+        return _FusedUpdate(chunks, optimizer, options.ema_decay)
+    gradient = _SummedGradient(chunks, options, measures, barrier, is_watched=is_watched)
+    update: Update
     if isinstance(optimizer, ElementwiseOptimizer):
-        return _SummedUpdate(chunks, optimizer, options.ema_decay, gradient)
-    assert isinstance(optimizer, LayerwiseOptimizer)
-    return _LayerwiseUpdate(chunks, optimizer, options.ema_decay, gradient, measures, barrier)
+        update = _SummedUpdate(chunks, optimizer, options.ema_decay, gradient)
+    else:
+        assert isinstance(optimizer, LayerwiseOptimizer)
+        update = _LayerwiseUpdate(chunks, optimizer, options.ema_decay, gradient, measures, barrier)
+    return _WatchedUpdate(update, chunks, measures) if is_watched else update
 
 
-def cut_for(optimizer: Optimizer, model: Sequential, layout: Layout) -> list[Piece]:
-    """The pieces that an update works on."""
-    return cut(model, layout, by_param=isinstance(optimizer, LayerwiseOptimizer))
+def cut_for(optimizer: Optimizer, model: Sequential, layout: Layout, *, is_watched: bool = False) -> list[Piece]:
+    """The pieces that an update works on.  is_watched: whether updates of some steps are."""
+    return cut(model, layout, by_param=isinstance(optimizer, LayerwiseOptimizer) or is_watched)
+
+
+def watched_norms(pieces: Sequence[Piece], squares: Array) -> Array:
+    """Of each parameter in a watched step, when all workers have met behind it: (3, params).
+
+    The norms of its gradient before clipping, of itself before the step, and of its change; 0 for running means.
+    """
+    measures = _Squares(pieces, squares)
+    return np.array([measures.norms(what) for what in _WATCHED])
 
 
 @final
@@ -118,6 +139,35 @@ class _FusedUpdate(Update):
             gradient = chunk.source.partial_sums(self._shard_bounds)
             _update_elements(chunk, gradient, self._optimizer, hyper, generation)
             _average(chunk, self._ema_decay, generation)
+
+
+@final
+class _FusedWatchedUpdate(Update):
+    """As `_FusedUpdate`, and measure each chunk while it is in the cache."""
+
+    def __init__(
+        self, chunks: Sequence[Chunk], optimizer: ElementwiseOptimizer, ema_decay: float | None, squares: _Squares
+    ) -> None:
+        self._chunks = chunks
+        self._optimizer = optimizer
+        self._ema_decay = ema_decay
+        self._squares = squares
+        self._scratch = aligned_empty((max([0, *(chunk.size for chunk in chunks)]),), _dtype_of(chunks))
+        self._sums = [_as_partial_sums(self._scratch[: chunk.size]) for chunk in chunks]
+        self._shard_bounds: Sequence[tuple[int, int]] = []
+
+    def gather(self, shard_bounds: Sequence[tuple[int, int]]) -> None:
+        self._shard_bounds = shard_bounds
+
+    def step(self, hyper: Array, generation: int) -> None:
+        for chunk, sums in zip(self._chunks, self._sums, strict=True):
+            total = self._scratch[: chunk.size]
+            ordered_sum(*chunk.source.partial_sums(self._shard_bounds), total)
+            if chunk.is_trained:
+                self._squares.measure(_GRADIENT_AS_IT_WAS, chunk, total)
+            _update_elements(chunk, sums, self._optimizer, hyper, generation)
+            _average(chunk, self._ema_decay, generation)
+            self._squares.measure_change(chunk, generation, total)
 
 
 @final
@@ -192,16 +242,38 @@ class _LayerwiseUpdate(Update):
 
 
 @final
+class _WatchedUpdate(Update):
+    """Another update, and by how much it changed the parameters."""
+
+    def __init__(self, update: Update, chunks: Sequence[Chunk], squares: _Squares) -> None:
+        self._update = update
+        self._chunks = chunks
+        self._squares = squares
+        self._scratch = aligned_empty((max([0, *(chunk.size for chunk in chunks)]),), _dtype_of(chunks))
+
+    def gather(self, shard_bounds: Sequence[tuple[int, int]]) -> None:
+        self._update.gather(shard_bounds)
+
+    def step(self, hyper: Array, generation: int) -> None:
+        self._update.step(hyper, generation)
+        for chunk in self._chunks:
+            self._squares.measure_change(chunk, generation, self._scratch[: chunk.size])
+
+
+@final
 class _SummedGradient:
     """This worker's chunks of the gradient, summed over the shards and then over the batches of a step."""
 
-    def __init__(self, chunks: Sequence[Chunk], options: StepOptions, squares: _Squares, barrier: Meeting) -> None:
+    def __init__(
+        self, chunks: Sequence[Chunk], options: StepOptions, squares: _Squares, barrier: Meeting, *, is_watched: bool
+    ) -> None:
         self.totals = [aligned_empty((chunk.size,), chunk.dtype) for chunk in chunks]
         self._chunks = chunks
         self._trained = [(chunk, total) for chunk, total in zip(chunks, self.totals, strict=True) if chunk.is_trained]
         self._options = options
         self._squares = squares
         self._barrier = barrier
+        self._is_watched = is_watched
         self._is_empty = True
 
     def gather(self, shard_bounds: Sequence[tuple[int, int]]) -> None:
@@ -214,6 +286,9 @@ class _SummedGradient:
     def finish(self) -> None:
         """Clip what was gathered, by value and then by norm; the next batch starts from zero.  May be collective."""
         self._is_empty = True
+        if self._is_watched:
+            for chunk, total in self._trained:
+                self._squares.measure(_GRADIENT_AS_IT_WAS, chunk, total)
         if self._options.clip_value is not None:
             for _, total in self._trained:
                 kernels.clip(total, self._options.clip_value)
@@ -241,6 +316,14 @@ class _Squares:
         for number, elements in chunk.parts:
             self._squares[number, what] = kernels.sum_of_squares(x[elements], self._lanes)
 
+    def measure_change(self, chunk: Chunk, generation: int, scratch: Array) -> None:
+        """Of a trained chunk, behind the step from `generation` to the other one.  scratch: as long as the chunk."""
+        if chunk.is_trained:
+            old, new = chunk.generations[generation][0], chunk.generations[1 - generation][0]
+            np.subtract(new, old, out=scratch)
+            self.measure(_PARAM_BEFORE, chunk, old)
+            self.measure(_CHANGE, chunk, scratch)
+
     def norm(self, what: int) -> float:
         """Of the whole vector.  All pieces must have been measured, and all workers met."""
         return sqrt(np.add.reduce(self._squares[:, what]))
@@ -249,6 +332,11 @@ class _Squares:
         """Of each parameter, by its number."""
         norms: list[float] = np.sqrt(np.bincount(self._params, self._squares[:, what])).tolist()
         return norms
+
+
+def _dtype_of(chunks: Sequence[Chunk]) -> np.dtype[Any]:
+    """That of all chunks; a worker may have none."""
+    return chunks[0].dtype if chunks else np.dtype(np.float32)
 
 
 def _as_partial_sums(total: Array) -> PartialSums:

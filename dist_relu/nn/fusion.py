@@ -44,6 +44,12 @@ def fuse(layers: Sequence[Layer]) -> list[Layer]:
     return fused
 
 
+def last_layers(layers: Sequence[Layer]) -> list[int]:
+    """The number of the last layer in each pass; the layers must be built, and not be computed with afterwards."""
+    num_passes = [len(fuse(layers[:stop])) for stop in range(1, len(layers) + 1)] + [-1]
+    return [i for i in range(len(layers)) if num_passes[i] != num_passes[i + 1]]
+
+
 @final
 @dataclass(eq=False)
 class DenseActivation(Layer):

@@ -108,6 +108,14 @@ class Sequential:
             x = layer.forward(x, run)
         return x
 
+    def forward_seen(self, x: Array, run: Run = PLAIN) -> list[Array]:
+        """As `forward`, with the output of every pass, of which neighbouring layers may share one."""
+        outputs = []
+        for layer in self._passes:
+            x = layer.forward(x, run)
+            outputs.append(x)
+        return outputs
+
     def backward(
         self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True, left: Callable[[int], object] | None = None
     ) -> Array:

@@ -1,0 +1,23 @@
+"""What ReLU does: sparsity, dead units, the flow of gradients.
+
+Everything here is measured by the workers, block by block of samples, and added up in an order that blocks alone fix.
+So no number depends on how many workers there are.
+"""
+
+from dist_relu.analysis import pictures
+from dist_relu.analysis.activation import LayerActivations, activation_statistics, dead_units
+from dist_relu.analysis.compaction import Compaction, compact
+from dist_relu.analysis.gradient import GradientFlow, gradient_flow
+from dist_relu.moments import Magnitude
+
+__all__ = [
+    "Compaction",
+    "GradientFlow",
+    "LayerActivations",
+    "Magnitude",
+    "activation_statistics",
+    "compact",
+    "dead_units",
+    "gradient_flow",
+    "pictures",
+]

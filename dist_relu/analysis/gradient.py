@@ -1,0 +1,144 @@
+"""How large gradients are on their way from the loss back to the input: true back-propagation, layer by layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from math import prod, sqrt
+
+import numpy as np
+
+from dist_relu.analysis.placing import Placing, checked_samples, layer_names
+from dist_relu.arguments import Data, check_has_parameters, check_is, check_model, dataset_of, default_loss
+from dist_relu.arrays import Array
+from dist_relu.collectives.memory import Handles
+from dist_relu.coordinator import Coordinator
+from dist_relu.inference import ModelInput, my_blocks, num_blocks
+from dist_relu.moments import NUM_MOMENTS, Magnitude, moments_of, put_together
+from dist_relu.nn import Loss, PlainRun, Sequential
+from dist_relu.partition import SummationTree, TreeNode, bounds
+from dist_relu.worker import World
+
+
+@dataclass(frozen=True)
+class GradientFlow:
+    """Gradients of the loss.
+
+    loss: the mean over samples.  outputs: of each sample's own loss, with respect to the input and to the output of
+    every layer, in the order of the layers.  weights: of the mean loss, with respect to every parameter, by its name.
+    """
+
+    loss: float
+    outputs: dict[str, Magnitude]
+    weights: dict[str, Magnitude]
+
+
+def gradient_flow(coordinator: Coordinator, model: Sequential, data: Data, *, loss: Loss | None = None) -> GradientFlow:
+    """The magnitude of the gradient at every layer of the model (as it was written), from the loss to the input.
+
+    The model computes as in evaluation: nothing is dropped, and normalisation uses its running statistics. So these are
+    the derivatives of what `Coordinator.evaluate` returns. The gradient of whole numbers (`Embedding`) counts as 0.
+    loss: by default cross-entropy for class numbers, otherwise the mean squared error.
+
+    Collective; the same bits on any number of workers. Memory for about log2(samples / 256) gradient vectors is
+    needed on every worker. Raises ValueError and DataError for what does not fit together.
+    """
+    data = dataset_of(data)
+    loss = default_loss(data) if loss is None else loss
+    check_is("loss", loss, Loss)
+    check_has_parameters(model)
+    x = checked_samples(model, data.x)
+    check_model(model, data, loss)
+    assert model.input_shape is not None
+    num_stages = 1 + len(model.layers)
+    tree = SummationTree(num_blocks(len(x)))
+    left = [tree.fold(tree.leaves(*part))[1] for part in bounds(num_blocks(len(x)), coordinator.workers)]
+    starts = np.cumsum([0, *map(len, left)]).tolist()
+    with coordinator.replicas.for_a_call() as replicas:
+        placing = Placing.of(coordinator, replicas, len(x))
+        samples = placing.samples(x, model.dtype)
+        targets = placing.samples(data.y, np.int64 if data.has_classes else model.dtype)
+        model_input, _values = placing.model(model, samples)
+        losses = replicas.zeros((len(placing.block_sizes),), np.float64)
+        moments = replicas.zeros((len(placing.block_sizes), num_stages, NUM_MOMENTS), np.float64)
+        sums = replicas.zeros((starts[-1], model.num_params), model.dtype)
+        request = _Request(model_input, targets.handles, loss, losses.handles, moments.handles, sums.handles, starts)
+        coordinator.run(_back_propagate, request)
+        loss_sum = float(np.add.reduce(losses.collect(placing.blocks)))
+        blocks = moments.collect(placing.blocks)
+        own = replicas.rows_by_node([range(*part) for part in pairwise(starts)])
+        gradient = _sum_along(tree, [node for nodes in left for node in nodes], list(sums.collect(own)))
+    outputs = {}
+    shapes = [model.input_shape, *model.layer_shapes]
+    for number, (name, shape) in enumerate(zip(["input", *layer_names(model)], shapes, strict=True)):
+        whole = put_together(blocks[:, number], placing.block_sizes * prod(shape))
+        outputs[name] = Magnitude(sqrt(whole.sum_of_squares / len(x)), whole.mean_absolute, whole.variance)
+    weights = {}
+    for name, param, view in zip(model.names, model.params, model.views(gradient), strict=True):
+        if param.momentum is None:
+            weights[name] = _magnitude(view.astype(np.float64).reshape(1, -1) / len(x))
+    return GradientFlow(loss_sum / len(x), outputs, weights)
+
+
+@dataclass(frozen=True)
+class _Request:
+    """losses: (blocks,).  moments: (blocks, 1 + layers, NUM_MOMENTS).
+
+    sums: (rows, P), gets what is left of each worker's gradients when they are added along the tree over blocks;
+    worker r has the rows from starts[r] to starts[r + 1].
+    """
+
+    input: ModelInput
+    y: Handles
+    loss: Loss
+    losses: Handles
+    moments: Handles
+    sums: Handles
+    starts: list[int]
+
+
+def _back_propagate(world: World, request: _Request) -> None:
+    """Measure the gradients of every block, and add up those of the parameters; collective."""
+    model, x = request.input.attach(world)
+    y, losses = world.node.attach(request.y), world.node.attach(request.losses)
+    moments, sums = world.node.attach(request.moments), world.node.attach(request.sums)
+    tree = SummationTree(len(losses))
+    carries, _ = tree.fold(tree.leaves(*bounds(len(losses), world.size)[world.rank]))
+    run = PlainRun(training=False)
+    stack: list[Array] = []
+    for (block, rows), num_carries in zip(my_blocks(world, len(x)), carries, strict=True):
+        outputs = model.activations(x[rows], run)[-1]
+        gradient = np.empty_like(outputs)
+        losses[block], _ = request.loss.backward(outputs, y[rows], 1.0, gradient)
+        moments[block, -1] = moments_of(gradient)
+        for number, layer in reversed(list(enumerate(model.layers))):
+            gradient = layer.backward(gradient, run)
+            moments[block, number] = moments_of(gradient)
+        stack.append(np.concatenate([param.grad.reshape(-1) for param in model.params] or [np.empty(0, model.dtype)]))
+        _carry(stack, num_carries)
+    start, stop = request.starts[world.rank : world.rank + 2]
+    for row, total in zip(range(start, stop), stack, strict=True):
+        sums[row] = total
+
+
+def _sum_along(tree: SummationTree, nodes: list[TreeNode], gradients: list[Array]) -> Array:
+    """The sum of all gradients, along the tree."""
+    stack: list[Array] = []
+    for gradient, num_carries in zip(gradients, tree.fold(nodes)[0], strict=True):
+        stack.append(gradient)
+        _carry(stack, num_carries)
+    (total,) = stack
+    return total
+
+
+def _carry(stack: list[Array], times: int) -> None:
+    """Add the two topmost arrays, so many times; the sum takes the place of the lower one."""
+    for _ in range(times):
+        top = stack.pop()
+        stack[-1] += top
+
+
+def _magnitude(rows: Array) -> Magnitude:
+    """Of one gradient, in one row."""
+    whole = put_together(moments_of(rows)[np.newaxis], np.array([rows.size]))
+    return Magnitude(sqrt(whole.sum_of_squares), whole.mean_absolute, whole.variance)

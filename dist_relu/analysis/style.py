@@ -1,0 +1,73 @@
+"""How all pictures look: one palette that colour-blind people can tell apart, one size, one way into files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+"""Okabe and Ito (2008), the darker ones first; yellow can't be seen on white."""
+
+MARKERS = "osD^vPX"
+
+SUFFIXES = (".png", ".svg")
+
+_SETTINGS: dict[str, Any] = {
+    "figure.dpi": 150,
+    "figure.constrained_layout.use": True,
+    "figure.constrained_layout.w_pad": 0.08,
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4.5,
+    "legend.frameon": False,
+    "svg.hashsalt": "dist_relu",  # the same picture is the same file
+}
+
+_PANEL_INCHES = 4.0, 3.2
+
+
+def draw(panels: int, paint: Callable[..., None], path: Path) -> None:
+    """Have paint(*axes) fill a row of panels, and write it; the suffix of `path` says in which form.
+
+    Raises ImportError without matplotlib, ValueError for another suffix, OSError.
+    """
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"{path}: expected a name that ends in {' or '.join(SUFFIXES)}.")
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    width, height = _PANEL_INCHES
+    with mpl.rc_context(_SETTINGS):
+        figure = Figure(figsize=(width * panels, height))
+        paint(*figure.subplots(1, panels, squeeze=False)[0])
+        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+
+
+def draw_course(axes: Any, number: int, steps: Sequence[int], values: Sequence[float], name: str) -> None:
+    """The number-th course of a noisy quantity: its values, faint, and over them the mean of a few around each."""
+    width = max(len(values) // 20, 1)
+    padded = np.pad(np.asarray(values, float), (width // 2, width - 1 - width // 2), mode="edge")
+    means = np.convolve(padded, np.full(width, 1 / width), mode="valid")
+    if width > 1:
+        axes.plot(steps, values, color=look(number)["color"], alpha=0.3, linewidth=0.8)
+    axes.plot(steps, means, label=name, markevery=max(len(values) // 8, 1), **look(number))
+
+
+def look(number: int) -> dict[str, Any]:
+    """Colour, marker and dashes of the number-th line: they differ in more than colour."""
+    round_ = number // len(COLOURS)
+    return {
+        "color": COLOURS[number % len(COLOURS)],
+        "marker": MARKERS[number % len(MARKERS)],
+        "linestyle": ("-", "--", ":", "-.")[round_ % 4],
+    }

@@ -1,0 +1,115 @@
+"""`dist-relu plot ...`: pictures of what `analyze` and `train --log-dir` have written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from dist_relu.analysis import GradientFlow, LayerActivations, Magnitude, pictures
+from dist_relu.analysis.style import SUFFIXES
+from dist_relu.command_parts import check_writable, usage_errors
+from dist_relu.logs import read_logs
+
+T = TypeVar("T")
+
+_Existing = click.Path(exists=True, path_type=Path)
+
+
+def _output(default: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    return click.option(
+        "--output",
+        "paths",
+        multiple=True,
+        type=click.Path(dir_okay=False, path_type=Path),
+        default=[default],
+        show_default=True,
+        help="A .png or .svg file; may be given several times.",
+    )
+
+
+@click.group()
+def plot() -> None:
+    """Draw pictures of what `analyze` and `train --log-dir` have written."""
+
+
+@plot.command()
+@click.argument("source", metavar="FILE", type=_Existing)
+@_output("gradients.png")
+def gradients(source: Path, paths: Sequence[Path]) -> None:
+    """Gradients by layer, from what `analyze gradients --json FILE` wrote."""
+    _check(paths)
+    with usage_errors():
+        flows = _read(source, "analyze gradients", _flows)
+        for path in paths:
+            pictures.draw_gradients(flows, path)
+
+
+@plot.command()
+@click.argument("source", metavar="FILE|LOGS", type=_Existing)
+@_output("activations.png")
+def activations(source: Path, paths: Sequence[Path]) -> None:
+    """Zeros and dead units: by layer, from what `analyze activations --json FILE` wrote, or over the steps of a run.
+
+    LOGS: the folder that `train --log-dir` wrote.
+    """
+    _check(paths)
+    with usage_errors():
+        if source.is_dir() or source.suffix == ".jsonl":
+            steps = read_logs(source)
+            for path in paths:
+                pictures.draw_activations_over_time(steps, path)
+        else:
+            layers = _read(source, "analyze activations", _layers)
+            for path in paths:
+                pictures.draw_activations(layers, path)
+
+
+@plot.command()
+@click.argument("sources", metavar="LOGS...", type=_Existing, nargs=-1, required=True)
+@_output("curves.png")
+def curves(sources: Sequence[Path], paths: Sequence[Path]) -> None:
+    """Loss and accuracy over the steps of one or several runs, from the folders that `train --log-dir` wrote."""
+    _check(paths)
+    with usage_errors():
+        names = [source.name if source.is_dir() else source.parent.name for source in sources]
+        if len(set(names)) < len(names):
+            names = list(map(str, sources))
+        runs = dict(zip(names, map(read_logs, sources), strict=True))
+        for path in paths:
+            pictures.draw_curves(runs, path)
+
+
+def _check(paths: Sequence[Path]) -> None:
+    """Fail before the work rather than after it."""
+    if find_spec("matplotlib") is None:
+        raise click.UsageError("Pictures need matplotlib. Install it: pip install 'dist_relu[plot]'.")
+    for path in paths:
+        check_writable("--output", path)
+        if path.suffix not in SUFFIXES:
+            raise click.UsageError(f"--output {path}: expected a name that ends in {' or '.join(SUFFIXES)}.")
+
+
+def _read(source: Path, command: str, parse: Callable[[Any], T]) -> T:
+    """What a command wrote.  Raises ValueError for any other file."""
+    try:
+        return parse(json.loads(source.read_text()))
+    except (json.JSONDecodeError, UnicodeDecodeError, IsADirectoryError, KeyError, TypeError, AttributeError):
+        raise ValueError(f"{source}: expected a file that `dist-relu {command} --json` wrote.") from None
+
+
+def _flows(content: Any) -> dict[str, GradientFlow]:
+    flows = {}
+    for run in content["runs"]:
+        outputs = {name: Magnitude(**magnitude) for name, magnitude in run["outputs"].items()}
+        weights = {name: Magnitude(**magnitude) for name, magnitude in run["weights"].items()}
+        flows[run["activation"] or run["model"]] = GradientFlow(run["loss"], outputs, weights)
+    return flows
+
+
+def _layers(content: Any) -> list[LayerActivations]:
+    return [LayerActivations(**layer) for layer in content["layers"]]

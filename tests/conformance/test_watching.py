@@ -1,0 +1,118 @@
+"""A run can be watched: it ends with the same bits, and what is seen does not depend on the workers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dist_relu as dr
+from dist_relu import nn, optim
+from tests import twin
+from tests.conftest import small_model
+
+
+def fit(
+    coordinator: dr.Coordinator, data: dr.Dataset, watch: dr.Watch | None, **options: Any
+) -> tuple[nn.Sequential, dr.FitResult]:
+    arguments: dict[str, Any] = {"optimizer": optim.SGD(0.1, momentum=0.9), "epochs": 2, "batch_size": 500} | options
+    model = arguments.pop("model", None) or small_model()
+    return model, coordinator.fit(model, data, watch=watch, shards=4, seed=7, **arguments)
+
+
+def without_speed(steps: list[dr.WatchedStep]) -> list[dr.WatchedStep]:
+    return [replace(step, samples_per_second=0) for step in steps]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"clip_norm": 0.5, "accumulate": 2},
+        {"optimizer": optim.LAMB(optim.Cosine(0.01, 2))},
+        {"optimizer": optim.Adam(), "ema_decay": 0.9, "epochs": 1},
+    ],
+    ids=["plain", "clipped", "layerwise", "averaged"],
+)
+def test_watching_changes_no_bits_and_sees_the_same_on_any_workers(
+    coordinator: dr.Coordinator, digits: dr.data.Split, options: dict[str, Any]
+) -> None:
+    with dr.start(backend="serial") as serial:
+        plain, _ = fit(serial, digits.train, None, **options)
+        _, expected = fit(serial, digits.train, dr.Watch(every=2), **options)
+    model, result = fit(coordinator, digits.train, dr.Watch(every=2), **options)
+    assert model.sha256() == plain.sha256()
+    assert without_speed(result.watched) == without_speed(expected.watched)
+    assert [step.step for step in result.watched] == list(range(0, len(result.losses), 2))
+    assert all(step.samples_per_second > 0 for step in result.watched)
+
+
+def test_what_is_seen_is_what_plain_numpy_sees(coordinator: dr.Coordinator, digits: dr.data.Split) -> None:
+    model = small_model("float64").build((64,)).initialize(seed=1)
+    assert model.values is not None
+    params = [view.copy() for view in model.views(model.values)]
+    params[1][[3, 77]] = -1000
+    for view, value in zip(model.views(model.values), params, strict=True):
+        view[...] = value
+    reference, data = twin.Mlp(params), dr.Dataset(digits.train.x[:500], digits.train.y[:500])
+    schedule = optim.Step(0.1, every=1, factor=0.5)
+    _, result = fit(
+        coordinator, data, dr.Watch(every=1), model=model, shuffle=False, optimizer=optim.SGD(schedule, momentum=0.9)
+    )
+    assert [(step.step, step.epoch, step.lr) for step in result.watched] == [(0, 0, 0.1), (1, 1, 0.05)]
+    for step in result.watched:
+        assert step.lr is not None
+        hidden = reference.forward(data.x)
+        assert step.accuracy == (hidden[-1].argmax(axis=1) == data.y).mean()
+        assert [layer.name for layer in step.layers] == ["1 ReLU", "3 ReLU", "4 Dense"]
+        for layer, output in zip(step.layers, hidden[1:], strict=True):
+            assert layer.sparsity == pytest.approx((output == 0).mean(), abs=1e-15)
+            assert layer.silent == (output == 0).all(axis=0).sum()
+            assert layer.mean == pytest.approx(output.mean(), rel=1e-10)
+            assert layer.variance == pytest.approx(output.var(), rel=1e-10)
+        assert step.layers[0].silent >= 2
+        before = reference.weights + reference.biases
+        before = [array.copy() for array in before]
+        gradients = reference.gradients(data.x, data.y)
+        assert step.loss == pytest.approx(reference.step(data.x, data.y, step.lr, 0.9), rel=1e-10)
+        changes = [new - old for new, old in zip(reference.weights + reference.biases, before, strict=True)]
+        for number, param in enumerate(step.params):
+            i = number // 2 + 3 * (number % 2)
+            assert param.name == model.names[number]
+            assert param.gradient_norm == pytest.approx(np.linalg.norm(gradients[i]), rel=1e-10)
+            if param.update_ratio is None:
+                assert not before[i].any()
+            else:
+                ratio = np.linalg.norm(changes[i]) / np.linalg.norm(before[i])
+                assert param.update_ratio == pytest.approx(ratio, rel=1e-8)
+
+
+@pytest.mark.parametrize("name", ["cnn", "resnet", "rnn"])
+def test_models_of_every_kind_can_be_watched(coordinator: dr.Coordinator, rng: np.random.Generator, name: str) -> None:
+    models = {"cnn": nn.cnn((8, 8, 1), 10), "resnet": nn.resnet(8, (8, 8, 1), 10), "rnn": nn.rnn(20, 10, (8, 8))}
+    data = dr.Dataset(rng.standard_normal((90, 64)).astype(np.float32), rng.integers(0, 10, 90))
+    _, result = fit(coordinator, data, dr.Watch(every=1), model=models[name], batch_size=29, epochs=1)
+    assert [step.step for step in result.watched] == [0, 1, 2, 3]
+    last = result.watched[-1]  # a batch of 3 samples for 4 shards
+    numbers = [value for layer in last.layers for value in (layer.sparsity, layer.mean, layer.variance)]
+    assert np.isfinite(numbers).all()
+    assert last.layers[-1].num_units == 10
+    assert any(param.gradient_norm > 0 for param in last.params)
+    expected = {
+        "cnn": ["0 Reshape", "3 MaxPool2d", "6 MaxPool2d", "7 Flatten", "9 ReLU", "10 Dense"],
+        "resnet": [
+            *("0 Reshape", "1 Conv2d", "3 ReLU", "5 ReLU", "7 ReLU", "9 ReLU"),
+            *("10 GlobalAvgPool2d", "11 Dense"),
+        ],
+        "rnn": ["0 Reshape", "1 RNN", "2 Dense"],
+    }
+    assert [layer.name for layer in last.layers] == expected[name]
+
+
+def test_a_watch_must_be_one(coordinator: dr.Coordinator, digits: dr.data.Split) -> None:
+    with pytest.raises(TypeError, match=r"watch=5: expected an object of type Watch"):
+        fit(coordinator, digits.train, 5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"Watch\(every\)=0: must be at least 1"):
+        dr.Watch(0)
