@@ -16,7 +16,7 @@ from typing import Any, final
 import numpy as np
 
 from dist_relu.arrays import Array
-from dist_relu.kernels.scalars import scalar, specialise
+from dist_relu.kernels.scalars import prefetch, scalar, specialise
 
 Scalar = Callable[..., float]
 Kernel = Callable[..., None]
@@ -103,6 +103,8 @@ def gate(x: Array, y: Array) -> None:
     width = y.shape[1]
     for n in range(y.shape[0]):
         a, b, out = x[n, :width], x[n, width:], y[n]
+        for k in range(0, 2 * width, _LINE):
+            prefetch(a, 2 * width + k)  # the next row
         for k in range(width):
             out[k] = a[k] * value(b[k])
 
@@ -121,6 +123,9 @@ def gate_backward(dy: Array, x: Array, dx: Array) -> None:
 def _same(x: float) -> float:
     return x
 
+
+_LINE = 16
+"""Numbers of a cache line, or of two."""
 
 _NONE: Sequence[Any] = ()
 

@@ -122,6 +122,25 @@ def maximum(typing_context: Any, a: Any, b: Any) -> Any:
     return a(a, b), codegen
 
 
+@intrinsic
+def prefetch(typing_context: Any, x: Any, at: Any) -> Any:
+    """Begin to fetch the cache line of x[at], which may lie beyond the end of x.
+
+    For rows that are read as several streams at once: processors fetch ahead on their own within a page only.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        line = builder.bitcast(builder.gep(data, [args[1]]), ir.IntType(8).as_pointer())
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [line.type, number, number, number])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [line, number(0), number(3), number(1)])
+        return context.get_dummy_value()
+
+    return types.none(x, types.intp), codegen
+
+
 CHAINS = 32
 
 
