@@ -69,9 +69,9 @@ print("left", *[pid for pid in pids if os.path.exists(f"/proc/{pid}")])
 import ray
 ray.init(logging_level="ERROR")
 deadline = time.monotonic() + 60
-while ray.available_resources()["CPU"] < 3 and time.monotonic() < deadline:
+while ray.available_resources().get("CPU", 0) < 3 and time.monotonic() < deadline:
     time.sleep(0.1)
-print("free", ray.available_resources()["CPU"])
+print("free", ray.available_resources().get("CPU", 0))
 """
 
 
