@@ -132,9 +132,11 @@ class RNN(Layer):
 
     def step(self, x: Array, state: Array | None = None) -> Array:
         """One step of a stream: the state (N, K) after the inputs x (N, C), from the one before, by default 0."""
-        z = x @ self.weight.value + self.bias.value
+        bias, z = self.bias.value, np.empty((len(x), self.units), self.bias.value.dtype)
+        multiply(np.ascontiguousarray(x, z.dtype), self.weight.value, bias, AS_IS, z)
         if state is not None:
-            z += state @ self.recurrent.value
+            add_multiplied(np.ascontiguousarray(state, z.dtype), self.recurrent.value, bias, AS_IS, z)
+        add_bias(z, bias)
         function, arguments = self.activation.function()
         after = np.empty_like(z)
         function.forward(z.reshape(-1), after.reshape(-1), *function.in_dtype(z.dtype, arguments))
