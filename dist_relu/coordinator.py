@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, final
 
@@ -17,24 +16,22 @@ import numpy as np
 import numpy.typing as npt
 
 from dist_relu import inference, training
-from dist_relu.arena import measure
 from dist_relu.arguments import Data, check_has_parameters, check_is, check_model, dataset_of, default_loss, numbers
 from dist_relu.arrays import Array, whole
 from dist_relu.backends import Backend, connect
 from dist_relu.data import Augment, Dataset
 from dist_relu.errors import TrainingDiverged
-from dist_relu.kernels.update import ordered_sum
+from dist_relu.fitting import LeaveGradient, StepMemory, Trained, trained
 from dist_relu.nn import Loss, Sequential
-from dist_relu.optim import ElementwiseOptimizer, Optimizer
-from dist_relu.partition import PartialSums, bounds, check_fit
+from dist_relu.optim import Optimizer
+from dist_relu.partition import bounds, check_fit
 from dist_relu.placed import PlacedDatasets
 from dist_relu.replicas import Replica, Replicas
-from dist_relu.results import Evaluation, FitResult, fit_result, watched_steps
-from dist_relu.slots import slots_shape
-from dist_relu.sums import sums_size
+from dist_relu.results import Evaluation, FitResult, fit_result
+from dist_relu.step import StepPlan
 from dist_relu.training import Progress
-from dist_relu.updates import NUM_SQUARES, StepOptions, cut_for
-from dist_relu.watching import Watch, WatchedStep, WatchNotes
+from dist_relu.updates import StepOptions
+from dist_relu.watching import Watch, WatchNotes
 from dist_relu.worker import Call, World, nodes_of
 
 ProgressHandler = Callable[[Progress], object]
@@ -168,35 +165,22 @@ class Coordinator:
         model.build(data.x.shape[1:])
         if model.values is None:
             model.initialize(seed)
-        trained = self._train(
-            model,
-            data,
-            optimizer,
-            loss,
-            epochs,
-            batch_size,
-            shards,
-            seed,
-            shuffle,
-            options,
-            augment,
-            watch,
-            on_progress,
-        )
-        trace = trained.trace
+        plan = StepPlan(loss, optimizer, options, batch_size, shards, seed, augment)
+        run = self._train(model, data, plan, epochs=epochs, shuffle=shuffle, watch=watch, on_progress=on_progress)
+        trace = run.trace
         per_epoch = training.num_steps_per_epoch(len(data), batch_size, accumulate)
         assert model.values is not None
-        model.values[:] = trained.values
-        if trace.diverged or trained.overflowed:
+        model.values[:] = run.values
+        if trace.diverged or run.overflowed:
             what = f"The loss became {trace.loss[-1]}" if trace.diverged else "Parameters became NaN or infinite"
             step = len(trace.loss) - 1
             error = TrainingDiverged(
                 f"{what} in step {step} (epoch {step // per_epoch}). Lower the learning rate, or warm it up."
             )
-            error.watched = trained.watched
+            error.watched = run.watched
             raise error
-        average = None if trained.average is None else _with_values(model, trained.average)
-        return fit_result(trace, per_epoch, average, trained.watched, has_classes=data.has_classes)
+        average = None if run.average is None else _with_values(model, run.average)
+        return fit_result(trace, per_epoch, average, run.watched, has_classes=data.has_classes)
 
     def gradients(
         self, model: Sequential, data: Data, *, loss: Loss | None = None, shards: int | None = None
@@ -212,12 +196,10 @@ class Coordinator:
         check_fit(len(data), len(data), shards, self.workers)
         check_has_parameters(model)
         check_model(model, data, loss)
-        trained = self._train(
-            model, data, _Gradient(), loss, 1, len(data), shards, 0, False, StepOptions(), None, None, None
-        )
-        if trained.trace.diverged or trained.overflowed:
-            raise FloatingPointError(f"The loss is {trained.trace.loss[0]}; it has no finite gradient.")
-        views = zip(model.names, model.params, model.views(np.array(trained.values)), strict=True)
+        run = self._train(model, data, StepPlan(loss, LeaveGradient(), StepOptions(), len(data), shards, seed=0))
+        if run.trace.diverged or run.overflowed:
+            raise FloatingPointError(f"The loss is {run.trace.loss[0]}; it has no finite gradient.")
+        views = zip(model.names, model.params, model.views(np.array(run.values)), strict=True)
         return {name: view for name, param, view in views if param.momentum is None}
 
     def evaluate(self, model: Sequential, data: Data, *, loss: Loss | None = None) -> Evaluation:
@@ -302,75 +284,25 @@ class Coordinator:
         self,
         model: Sequential,
         data: Dataset,
-        optimizer: Optimizer,
-        loss: Loss,
-        epochs: int,
-        batch_size: int,
-        shards: int,
-        seed: int,
-        shuffle: bool,
-        options: StepOptions,
-        augment: Augment | None,
-        watch: Watch | None,
-        on_progress: ProgressHandler | None,
-    ) -> _Trained:
+        plan: StepPlan,
+        *,
+        epochs: int = 1,
+        shuffle: bool = False,
+        watch: Watch | None = None,
+        on_progress: ProgressHandler | None = None,
+    ) -> Trained:
         """Run `training.fit` on all workers."""
         with self.replicas.for_a_call() as replicas:
             placed = self._placed.place(data, model.dtype, self.replicas)
             placed.x.spread()
             placed.y.spread()
-            layout = measure(model, loss, placed.y.array[:1])
-            num_vectors = 1 + optimizer.num_states + options.num_averages
-            generations = replicas.zeros((2, num_vectors, model.num_params), model.dtype)
-            generations.array[0, 0] = _values(model)
-            if options.num_averages:
-                generations.array[0, -1] = _values(model)
-            generations.spread(dict.fromkeys(range(replicas.num_nodes), range(1)))
-            slots = replicas.zeros(slots_shape(model, layout, shards, self.workers), model.dtype)
-            sums = replicas.zeros((sums_size(model.num_params, replicas.num_nodes),), model.dtype)
-            pieces = cut_for(optimizer, model, layout, is_watched=watch is not None)
-            squares = replicas.zeros((len(pieces), NUM_SQUARES), np.float64)
-            per_epoch = training.num_steps_per_epoch(len(data), batch_size, options.accumulate)
-            notes = WatchNotes(watch, replicas, model, epochs * per_epoch, shards, self.workers) if watch else None
-            arena = replicas.zeros((layout.size_bytes(batch_size),), np.uint8)
-            memory = training.Memory(
-                placed.x.handles,
-                placed.y.handles,
-                generations.handles,
-                slots.handles,
-                sums.handles,
-                squares.handles,
-                arena.handles,
-            )
-            request = training.FitRequest(
-                model.blueprint(),
-                data.x.shape[1:],
-                loss,
-                optimizer,
-                options,
-                augment,
-                augment.image_shape(data) if augment else None,
-                layout,
-                memory,
-                epochs,
-                batch_size,
-                shards,
-                seed,
-                shuffle,
-                notes.request if notes else None,
-            )
+            memory = StepMemory(replicas, model, placed, plan, self.workers, is_watched=watch is not None)
+            per_epoch = training.num_steps_per_epoch(len(data), plan.batch_size, plan.options.accumulate)
+            notes = WatchNotes(watch, replicas, model, epochs * per_epoch, plan.shards, self.workers) if watch else None
+            image_shape = plan.augment.image_shape(data) if plan.augment else None
+            request = training.FitRequest(memory.request(notes, image_shape), epochs, shuffle)
             trace: training.Trace = self.run(training.fit, request, on_progress)[0]
-            vectors = generations.collect({0: range(2)})  # they are the same on all nodes
-            watched: list[WatchedStep] = []
-            if watch and notes:
-                steps = range(0, len(trace.loss), watch.every)[: len(trace.norms)]  # a last one may not have been taken
-                sizes = [min(batch_size, int(trace.num_samples[step])) for step in steps]
-                watched = watched_steps(
-                    watch, trace, notes.layers(sizes), model.names, optimizer, per_epoch, has_classes=data.has_classes
-                )
-        overflowed = not np.isfinite(vectors[trace.generation, 0]).all()
-        last = vectors[trace.generation ^ overflowed]
-        return _Trained(trace, last[0], last[-1] if options.num_averages else None, overflowed, watched)
+            return trained(memory, trace, notes, per_epoch, has_classes=data.has_classes)
 
     @property
     def replicas(self) -> Replicas:
@@ -421,35 +353,6 @@ class Coordinator:
     def _check_open(self) -> None:
         if not self._finalizer.alive:
             raise RuntimeError("This coordinator is closed. Start another one with dist_relu.start().")
-
-
-@dataclass(frozen=True)
-class _Trained:
-    """What a run left.  values, average: (P,).
-
-    overflowed: the last step led to parameters that are no numbers; then those before it are given.
-    """
-
-    trace: training.Trace
-    values: Array
-    average: Array | None
-    overflowed: bool
-    watched: list[WatchedStep]
-
-
-@final
-class _Gradient(ElementwiseOptimizer):
-    """Writes the gradient where the new parameters would go."""
-
-    @property
-    def num_states(self) -> int:
-        return 0
-
-    def hyper(self, step: int, epoch: float) -> list[float]:
-        return []
-
-    def update(self, gradient: PartialSums, old: Any, new: Any, hyper: Array) -> None:
-        ordered_sum(*gradient, new[0])
 
 
 def _values(model: Sequential) -> Array:

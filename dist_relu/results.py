@@ -11,7 +11,7 @@ from dist_relu.arrays import Array
 from dist_relu.nn import Sequential
 from dist_relu.optim import Optimizer
 from dist_relu.training import Trace
-from dist_relu.watching import Watch, WatchedLayer, WatchedStep, learning_rate, watched_params
+from dist_relu.watching import WatchedLayer, WatchedStep, learning_rate, watched_params
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def fit_result(
 
 
 def watched_steps(
-    watch: Watch,
+    every: int,
     trace: Trace,
     layers: Sequence[list[WatchedLayer]],
     names: Sequence[str],
@@ -88,5 +88,5 @@ def watched_steps(
             seen,
             watched_params(names, norms),
         )
-        for step, seen, norms in zip(range(0, len(trace.loss), watch.every), layers, trace.norms, strict=False)
+        for step, seen, norms in zip(range(0, len(trace.loss), every), layers, trace.norms, strict=False)
     ]

@@ -138,7 +138,8 @@ class WatchNotes:
         self._ends = last_layers(copy.layers)
         self._names = [f"{end} {type(model.layers[end]).__name__}" for end in self._ends]
         self._shapes = [model.layer_shapes[end] for end in self._ends]
-        self._param_names = model.names
+        self.param_names = model.names
+        self.every = watch.every
         self._watch, self._shards, self._workers = watch, shards, workers
         num_watched = ceil(num_steps / watch.every)
         num_bytes = ceil(sum(shape[-1] for shape in self._shapes) / 8)

@@ -1,0 +1,120 @@
+"""The coordinator's side of training: the memory of a run, made before it on every node and read when it is over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+
+from dist_relu.arena import measure
+from dist_relu.arrays import Array
+from dist_relu.kernels.update import ordered_sum
+from dist_relu.nn import Sequential
+from dist_relu.optim import ElementwiseOptimizer
+from dist_relu.partition import PartialSums
+from dist_relu.placed import PlacedDataset
+from dist_relu.replicas import Replicas
+from dist_relu.results import watched_steps
+from dist_relu.slots import slots_shape
+from dist_relu.step import Memory, StepPlan, StepRequest
+from dist_relu.sums import sums_size
+from dist_relu.training import Trace
+from dist_relu.updates import NUM_SQUARES, cut_for
+from dist_relu.watching import WatchedStep, WatchNotes
+
+
+@final
+class StepMemory:
+    """What the steps of a run work in, on every node; begins with the parameters of `model`."""
+
+    def __init__(
+        self,
+        replicas: Replicas,
+        model: Sequential,
+        placed: PlacedDataset,
+        plan: StepPlan,
+        workers: int,
+        *,
+        is_watched: bool = False,
+    ) -> None:
+        assert model.values is not None
+        self._model, self._placed, self.plan = model, placed, plan
+        self._layout = layout = measure(model, plan.loss, placed.y.array[:1])
+        num_vectors = 1 + plan.optimizer.num_states + plan.options.num_averages
+        self._generations = generations = replicas.zeros((2, num_vectors, model.num_params), model.dtype)
+        generations.array[0, 0] = model.values
+        if plan.options.num_averages:
+            generations.array[0, -1] = model.values
+        generations.spread(dict.fromkeys(range(replicas.num_nodes), range(1)))
+        self._slots = replicas.zeros(slots_shape(model, layout, plan.shards, workers), model.dtype)
+        self._sums = replicas.zeros((sums_size(model.num_params, replicas.num_nodes),), model.dtype)
+        pieces = cut_for(plan.optimizer, model, layout, is_watched=is_watched)
+        self._squares = replicas.zeros((len(pieces), NUM_SQUARES), np.float64)
+        self._arena = replicas.zeros((layout.size_bytes(plan.batch_size),), np.uint8)
+
+    def request(self, notes: WatchNotes | None = None, image_shape: tuple[int, int, int] | None = None) -> StepRequest:
+        """What workers need to take steps in this memory, which must be kept as long as they do."""
+        assert self._model.input_shape is not None
+        memory = Memory(
+            self._placed.x.handles,
+            self._placed.y.handles,
+            self._generations.handles,
+            self._slots.handles,
+            self._sums.handles,
+            self._squares.handles,
+            self._arena.handles,
+        )
+        blueprint, watch = self._model.blueprint(), notes.request if notes else None
+        return StepRequest(blueprint, self._model.input_shape, image_shape, self.plan, self._layout, memory, watch)
+
+    def vectors(self) -> Array:
+        """Both generations, (2, 1 + optimiser states + averages, P)."""
+        return self._generations.collect({0: range(2)})  # they are the same on all nodes
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run left.  values, average: (P,).
+
+    overflowed: the last step led to parameters that are no numbers; then those before it are given.
+    """
+
+    trace: Trace
+    values: Array
+    average: Array | None
+    overflowed: bool
+    watched: list[WatchedStep]
+
+
+def trained(
+    memory: StepMemory, trace: Trace, notes: WatchNotes | None, per_epoch: int, *, has_classes: bool
+) -> Trained:
+    """Read what is left of a run.  per_epoch: the number of steps."""
+    watched: list[WatchedStep] = []
+    if notes:
+        every, batch_size = notes.every, memory.plan.batch_size
+        steps = range(0, len(trace.loss), every)[: len(trace.norms)]  # a last one may not have been taken
+        layers = notes.layers([min(batch_size, int(trace.num_samples[step])) for step in steps])
+        names, optimizer = notes.param_names, memory.plan.optimizer
+        watched = watched_steps(every, trace, layers, names, optimizer, per_epoch, has_classes=has_classes)
+    vectors = memory.vectors()
+    overflowed = not np.isfinite(vectors[trace.generation, 0]).all()
+    last = vectors[trace.generation ^ overflowed]
+    return Trained(trace, last[0], last[-1] if memory.plan.options.num_averages else None, overflowed, watched)
+
+
+@final
+class LeaveGradient(ElementwiseOptimizer):
+    """Writes the gradient where the new parameters would go."""
+
+    @property
+    def num_states(self) -> int:
+        return 0
+
+    def hyper(self, step: int, epoch: float) -> list[float]:
+        return []
+
+    def update(self, gradient: PartialSums, old: Sequence[Array], new: Sequence[Array], hyper: Array) -> None:
+        ordered_sum(*gradient, new[0])
