@@ -7,7 +7,6 @@ line, with exit code 2; a run that failed, in one line with exit code 1.
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,14 +21,13 @@ from dist_relu import machine
 from dist_relu.analyze import analyze
 from dist_relu.arguments import default_loss
 from dist_relu.arrays import Array
-from dist_relu.backends import serve_if_rank
 from dist_relu.bench.commands import bench
 from dist_relu.checkpoint import load_model, save_model
-from dist_relu.command_parts import check_writable, usage_errors, worker_options
+from dist_relu.command_parts import check_writable, run_program, usage_errors, worker_options
 from dist_relu.coordinator import Coordinator, start
 from dist_relu.data import Dataset, load, read_numpy
 from dist_relu.doctor.command import doctor
-from dist_relu.errors import DataError, DistReluError, TrainingDiverged, WorkerLost
+from dist_relu.errors import DataError, TrainingDiverged
 from dist_relu.logs import write_logs
 from dist_relu.nn import CrossEntropy, Sequential, summary
 from dist_relu.options import DEFAULT_LR, MODEL_FORMS, OPTIMIZERS, parse_augment, parse_model, parse_schedule
@@ -39,8 +37,6 @@ from dist_relu.progress import ProgressDisplay
 from dist_relu.results import FitResult
 from dist_relu.watching import Watch
 
-EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
-
 POSITIVE = click.FloatRange(0, min_open=True)
 SHARE = click.FloatRange(0, 1, max_open=True)
 
@@ -48,30 +44,8 @@ SHARE = click.FloatRange(0, 1, max_open=True)
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit.  Under mpirun only rank 0 does; the others serve it."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    try:
-        if list(arguments[:1]) != ["doctor"]:  # which speaks with the ranks in its own way
-            serve_if_rank()
-        program.main(args=arguments, prog_name="dist-relu", standalone_mode=False)
-    except click.exceptions.Exit as end:
-        sys.exit(end.exit_code)
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
-        sys.exit(EXIT_USAGE)
-    except click.ClickException as error:
-        _fail(error.format_message(), EXIT_USAGE)
-    except (TrainingDiverged, WorkerLost) as error:
-        _fail(str(error), EXIT_FAILED)
-    except DistReluError as error:
-        _fail(str(error), EXIT_USAGE)
-    except MemoryError as error:
-        _fail(str(error) or "out of memory.", EXIT_FAILED)
-    except (KeyboardInterrupt, click.Abort):
-        _fail("interrupted; nothing was saved.", EXIT_INTERRUPTED)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader of a pipe went away, which is its right
-        sys.exit(EXIT_FAILED)
-    except OSError as error:
-        _fail(str(error), EXIT_FAILED)
+    # doctor speaks with the ranks in its own way
+    run_program(program, arguments, name="dist-relu", serves=list(arguments[:1]) != ["doctor"])
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -344,8 +318,3 @@ def _summary(accuracy: float | None, loss: float, num_samples: int) -> str:
 
 def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _fail(message: str, code: int) -> None:
-    print(f"dist-relu: error: {message}", file=sys.stderr)  # noqa: T201
-    sys.exit(code)

@@ -1,18 +1,60 @@
-"""What commands share: the options of workers, and how they tell what is wrong with what the user gave."""
+"""What commands share: the options of workers, and how they end and tell what went wrong."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from dist_relu.backends import BACKENDS
+from dist_relu.backends import BACKENDS, serve_if_rank
+from dist_relu.errors import DistReluError, TrainingDiverged, WorkerLost
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+
+def run_program(
+    program: click.Command, arguments: Sequence[str] | None = None, *, name: str | None = None, serves: bool = True
+) -> None:
+    """Run a command line and exit; what goes wrong is told in one line.
+
+    name: of the program, by default that of the script.  serves: under mpirun only rank 0 runs it; the others serve it.
+    """
+    try:
+        if serves:
+            serve_if_rank()
+        program.main(args=arguments, prog_name=name, standalone_mode=False)
+    except click.exceptions.Exit as end:
+        sys.exit(end.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        sys.exit(EXIT_USAGE)
+    except click.ClickException as error:
+        _fail(name, error.format_message(), EXIT_USAGE)
+    except (TrainingDiverged, WorkerLost) as error:
+        _fail(name, str(error), EXIT_FAILED)
+    except DistReluError as error:
+        _fail(name, str(error), EXIT_USAGE)
+    except MemoryError as error:
+        _fail(name, str(error) or "out of memory.", EXIT_FAILED)
+    except (KeyboardInterrupt, click.Abort):
+        _fail(name, "interrupted; nothing was saved.", EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader of a pipe went away, which is its right
+        sys.exit(EXIT_FAILED)
+    except OSError as error:
+        _fail(name, str(error), EXIT_FAILED)
+
+
+def _fail(name: str | None, message: str, code: int) -> None:
+    print(f"{name or Path(sys.argv[0]).name}: error: {message}", file=sys.stderr)  # noqa: T201
+    sys.exit(code)
 
 
 def worker_options(command: Command) -> Command:

@@ -1,0 +1,93 @@
+"""What the scripts of the papers share: options, a table beside the paper's numbers, and the verdict on its claims."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from dist_relu import start
+from dist_relu.command_parts import run_program, worker_options
+from dist_relu.coordinator import Coordinator
+
+Rows = Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement of the paper, whether it showed itself here, and the figures that say so."""
+
+    statement: str
+    shown: bool
+    figures: str
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a script found.
+
+    rows: a table under `columns`, our numbers beside the paper's.  draw: writes the picture to a path.
+    numbers: whatever else is worth keeping, as JSON.
+    """
+
+    columns: Sequence[str]
+    rows: Rows
+    claims: Sequence[Claim]
+    draw: Callable[[Path], None]
+    numbers: dict[str, Any] = field(default_factory=dict)
+
+
+def paper(name: str, reproduce: Callable[[Coordinator, bool, int], Findings], about: str) -> None:
+    """The command line of a paper's script.
+
+    name: of the files that it writes.  reproduce(coordinator, quick, seed): runs the experiment; a quick one is there
+    to see that the script works, and shows nothing.  about: the docstring of the script.
+    """
+
+    @click.command(help="\b\n" + about, context_settings={"help_option_names": ["-h", "--help"]})
+    @click.option("--seed", type=click.IntRange(0, 2**32), default=0, show_default=True, help="The first one.")
+    @click.option("--quick", is_flag=True, help="See in seconds whether the script works; its figures show nothing.")
+    @click.option(
+        "--output",
+        type=click.Path(file_okay=False, path_type=Path),
+        default="papers",
+        show_default=True,
+        help=f"Folder for {name}.png, {name}.svg and {name}.json.",
+    )
+    @worker_options
+    def command(seed: int, quick: bool, output: Path, **workers: Any) -> None:
+        output.mkdir(parents=True, exist_ok=True)
+        began = perf_counter()
+        with start(**workers) as coordinator:
+            findings = reproduce(coordinator, quick, seed)
+            seconds = perf_counter() - began
+            _print(about.splitlines()[0], findings, seconds, coordinator)
+        content = {"seed": seed, "quick": quick, "seconds": seconds, **findings.numbers}
+        content |= {"columns": findings.columns, "rows": findings.rows, "claims": list(map(asdict, findings.claims))}
+        (output / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
+        for suffix in (".png", ".svg"):
+            findings.draw(output / f"{name}{suffix}")
+
+    run_program(command)
+
+
+def _print(title: str, findings: Findings, seconds: float, coordinator: Coordinator) -> None:
+    table = Table(*findings.columns, title=title, title_justify="left")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in findings.rows:
+        table.add_row(*row)
+    console = Console()
+    console.print(table)
+    for claim in findings.claims:
+        verdict = "SHOWN" if claim.shown else "NOT SHOWN"
+        console.print(f"{verdict}: {claim.statement} ({claim.figures})", highlight=False, soft_wrap=True)
+    workers = f"{coordinator.workers} worker{'s' * (coordinator.workers > 1)} ({coordinator.backend})"
+    console.print(f"{seconds:.0f} s with {workers}.", highlight=False)
