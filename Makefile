@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup train test test-nodes check check-peers check-cluster format bench clean
+.PHONY: help setup train test test-nodes papers check check-peers check-cluster format bench clean
 
 help:
 	@echo "make train   set up, and train a network on handwritten digits on all cores"
@@ -13,6 +13,7 @@ help:
 	@echo "make test-nodes   test on several hosts, which it makes out of network namespaces (as root)"
 	@echo "make check   format, lint, types and layers"
 	@echo "make format  format the code"
+	@echo "make papers  run the experiments of the papers on ReLU again: tables, verdicts on claims, pictures in papers/"
 	@echo "make bench   speed, side by side: the all-reduce beside MPI's, several workers beside one"
 	@echo "make check-peers   compare with PyTorch, which it installs"
 	@echo "make check-cluster   check the scripts and manifests in cluster/, with tools that it installs"
@@ -34,6 +35,9 @@ test: setup
 test-nodes: setup
 	@test "$$(id -u)" = 0 || { echo "make test-nodes needs root, to make network namespaces."; exit 1; }
 	$(BIN)/python -m pytest tests/nodes
+
+papers: setup
+	for script in $(filter-out %/common.py,$(wildcard scripts/papers/*.py)); do $(BIN)/python $$script || exit 1; done
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,8 +17,13 @@ from rich.table import Table
 from dist_relu import start
 from dist_relu.command_parts import run_program, worker_options
 from dist_relu.coordinator import Coordinator
+from dist_relu.data import Split, load
+from dist_relu.results import EpochSummary, Evaluation
 
 Rows = Sequence[Sequence[str]]
+
+_WIDTH = 120
+"""Of what goes into a file or a pipe, in characters."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,23 @@ class Findings:
     claims: Sequence[Claim]
     draw: Callable[[Path], None]
     numbers: dict[str, Any] = field(default_factory=dict)
+
+
+def images(quick: bool) -> Split:
+    """MNIST, or a few small digits where all that counts is whether a script works."""
+    return load("digits" if quick else "mnist")
+
+
+def error(seen: Evaluation | EpochSummary) -> float:
+    """The share in % that was not classified right."""
+    assert seen.accuracy is not None
+    return 100 * (1 - seen.accuracy)
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """The mean of what several seeds came to, the lowest and the highest."""
+    mean = sum(values) / len(values)
+    return f"{mean:.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
 def paper(name: str, reproduce: Callable[[Coordinator, bool, int], Findings], about: str) -> None:
@@ -84,7 +107,7 @@ def _print(title: str, findings: Findings, seconds: float, coordinator: Coordina
         column.justify = "right"
     for row in findings.rows:
         table.add_row(*row)
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
     console.print(table)
     for claim in findings.claims:
         verdict = "SHOWN" if claim.shown else "NOT SHOWN"

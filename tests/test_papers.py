@@ -1,0 +1,68 @@
+"""The scripts of the papers: each runs to its end, and leaves what it promises."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from tests.programs import ROOT, run
+
+SCRIPTS = sorted(path for path in (ROOT / "scripts" / "papers").glob("*.py") if path.stem != "common")
+
+
+@dataclass(frozen=True)
+class QuickRun:
+    """What a quick run of a script left."""
+
+    printed: str
+    picture: Path
+    found: dict[str, Any]
+
+
+def quick_run(script: Path, folder: Path, *options: str) -> QuickRun:
+    ended = run([sys.executable, str(script), "--quick", "--output", str(folder), *options])
+    assert (ended.returncode, ended.stderr) == (0, "")
+    found = json.loads((folder / f"{script.stem}.json").read_text())
+    return QuickRun(ended.stdout, folder / script.stem, found)
+
+
+@pytest.fixture(scope="module", params=SCRIPTS, ids=lambda script: script.stem)
+def script(request: pytest.FixtureRequest) -> Path:
+    return Path(request.param)
+
+
+@pytest.fixture(scope="module")
+def by_two(script: Path, tmp_path_factory: pytest.TempPathFactory) -> QuickRun:
+    return quick_run(script, tmp_path_factory.mktemp("papers"), "--workers", "2", "--backend", "local")
+
+
+def test_a_paper_has_a_table(by_two: QuickRun) -> None:
+    assert by_two.found["rows"]
+    assert all(len(row) == len(by_two.found["columns"]) for row in by_two.found["rows"])
+
+
+def test_a_paper_has_a_verdict_on_every_claim(by_two: QuickRun) -> None:
+    assert by_two.found["claims"]
+    for claim in by_two.found["claims"]:
+        verdict = "SHOWN" if claim["shown"] else "NOT SHOWN"
+        assert f"\n{verdict}: {claim['statement']} ({claim['figures']})\n" in by_two.printed
+
+
+def test_a_paper_has_a_picture(by_two: QuickRun) -> None:
+    assert by_two.picture.with_suffix(".png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    ElementTree.parse(by_two.picture.with_suffix(".svg"))
+
+
+def test_a_paper_comes_to_the_same_on_one_worker(script: Path, by_two: QuickRun, tmp_path: Path) -> None:
+    by_one = quick_run(script, tmp_path, "--backend", "serial")
+    assert {**by_one.found, "seconds": None} == {**by_two.found, "seconds": None}
+
+
+def test_a_paper_says_what_was_scaled_down(script: Path) -> None:
+    assert "Scaled down: " in run([sys.executable, str(script), "--help"]).stdout
