@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 import click
@@ -13,11 +14,24 @@ from rich.console import Console
 from rich.table import Table
 
 from dist_relu import analysis
+from dist_relu.arguments import default_loss
 from dist_relu.checkpoint import load_model
 from dist_relu.command_parts import check_writable, usage_errors, worker_options
 from dist_relu.coordinator import start
-from dist_relu.data import Dataset, load
-from dist_relu.options import ACTIVATIONS, INITIALIZERS, MODEL_FORMS, deep, parse_model, varied
+from dist_relu.data import Dataset, Split, load
+from dist_relu.nn import Sequential
+from dist_relu.options import (
+    ACTIVATIONS,
+    DEFAULT_LR,
+    INITIALIZERS,
+    MODEL_FORMS,
+    OPTIMIZERS,
+    deep,
+    parse_model,
+    parse_schedule,
+    varied,
+)
+from dist_relu.watching import Watch
 
 data_option = click.option(
     "--data", "source", default="digits", show_default=True, help="digits, mnist, a folder or .npz file."
@@ -26,6 +40,21 @@ json_option = click.option("--json", "path", type=click.Path(dir_okay=False, pat
 samples_option = click.option(
     "--samples", type=click.IntRange(1), default=2048, show_default=True, help="So many training samples at most."
 )
+model_option = click.option(
+    "--model", "model_text", default="mlp:256", show_default=True, help=f"{MODEL_FORMS}, or file.py:function."
+)
+depth_option = click.option(
+    "--depth", type=click.IntRange(1), help="So many hidden layers of the units of --model mlp:UNITS."
+)
+activation_option = click.option(
+    "--activation",
+    "activations",
+    type=click.Choice(list(ACTIVATIONS)),
+    multiple=True,
+    help="In place of every ReLU; may be given several times.",
+)
+init_option = click.option("--init", type=click.Choice(list(INITIALIZERS)), help="Of dense layers and convolutions.")
+dtype_option = click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
 
 
 @click.group()
@@ -35,21 +64,13 @@ def analyze() -> None:
 
 @analyze.command()
 @data_option
-@click.option(
-    "--model", "model_text", default="mlp:256", show_default=True, help=f"{MODEL_FORMS}, or file.py:function."
-)
-@click.option("--depth", type=click.IntRange(1), help="So many hidden layers of the units of --model mlp:UNITS.")
-@click.option(
-    "--activation",
-    "activations",
-    type=click.Choice(list(ACTIVATIONS)),
-    multiple=True,
-    help="In place of every ReLU; may be given several times.",
-)
-@click.option("--init", type=click.Choice(list(INITIALIZERS)), help="Of dense layers and convolutions.")
+@model_option
+@depth_option
+@activation_option
+@init_option
 @samples_option
 @click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True)
-@click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
+@dtype_option
 @json_option
 @worker_options
 def gradients(
@@ -72,8 +93,7 @@ def gradients(
     check_writable("--json", path)
     with usage_errors():
         data = load(source)
-        plain = parse_model(deep(model_text, depth), data, dtype)
-        models = {name: varied(plain, name, init) for name in activations or (None,)}
+        models = _models(data, model_text, depth, activations, init, dtype)
         for model in models.values():
             model.build(data.train.x.shape[1:]).initialize(seed)
     part = _first(data.train, samples)
@@ -112,6 +132,133 @@ def show_activations(model_path: Path, source: str, samples: int, path: Path | N
         table.add_row(layer.name, str(layer.num_units), *numbers)
     Console().print(_aligned(table))
     _write(path, {"samples": len(part), "layers": [asdict(layer) for layer in layers]})
+
+
+@analyze.command()
+@data_option
+@model_option
+@depth_option
+@activation_option
+@init_option
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="So many runs of each.")
+@click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True, help="The first one.")
+@click.option("--epochs", type=click.IntRange(1), default=10, show_default=True)
+@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Over all workers.")
+@click.option("--optimizer", type=click.Choice(list(OPTIMIZERS)), default="sgd", show_default=True)
+@click.option("--lr", type=float, help="Learning rate. Default: one that suits the optimizer.")
+@click.option("--momentum", type=float, default=0.9, show_default=True, help="For sgd, nesterov, rmsprop, lars.")
+@click.option(
+    "--schedule",
+    default="cosine",
+    show_default=True,
+    help="constant, step:EVERY,FACTOR, cosine, or warmup:EPOCHS+one of them; in epochs.",
+)
+@click.option("--watch-every", type=click.IntRange(1), default=10, show_default=True, help="Steps.")
+@click.option("--shards", type=click.IntRange(1), help="Parts of a batch; they fix the bits. Default: the workers.")
+@dtype_option
+@json_option
+@worker_options
+def training(
+    source: str,
+    model_text: str,
+    depth: int | None,
+    activations: Sequence[str],
+    init: str | None,
+    seeds: int,
+    seed: int,
+    epochs: int,
+    batch_size: int,
+    optimizer: str,
+    lr: float | None,
+    momentum: float,
+    schedule: str,
+    watch_every: int,
+    shards: int | None,
+    dtype: str,
+    path: Path | None,
+    **workers: Any,
+) -> None:
+    """How networks with different activations learn: loss, norm of the gradient and sparsity, over several seeds.
+
+    The table has means ± standard deviations over the seeds: of the loss, the norm of the gradient and the share of
+    zeros in hidden layers, over the last tenth of the watched steps, and of the accuracy on unseen samples.
+    """
+    check_writable("--json", path)
+    lr = DEFAULT_LR[optimizer] if lr is None else lr
+    if seed + seeds > 2**64:
+        raise click.UsageError(f"--seed {seed} --seeds {seeds}: seeds must stay below 2^64.")
+    with usage_errors():
+        rule = OPTIMIZERS[optimizer](parse_schedule(schedule, lr, epochs), momentum, 0.0)
+        data = load(source)
+        models = _models(data, model_text, depth, activations, init, dtype)
+        for model in models.values():
+            model.build(data.train.x.shape[1:])
+            for part in data:
+                default_loss(part).check(part.y, model.output_shape)
+    console, courses = Console(), dict[str, list[analysis.Course]]()
+    with start(**workers) as coordinator:
+        for name, model in models.items():
+            courses[name or model_text] = []
+            for number in range(seed, seed + seeds):
+                with console.status(f"{name or model_text}, seed {number}"):
+                    courses[name or model_text].append(
+                        analysis.watched_course(
+                            coordinator,
+                            model.blueprint(),
+                            data,
+                            rule,
+                            epochs=epochs,
+                            batch_size=batch_size,
+                            watch=Watch(watch_every),
+                            seed=number,
+                            shards=shards,
+                        )
+                    )
+        shards = shards or coordinator.workers
+    console.print(_course_table(courses, f"{deep(model_text, depth)} on {source}, {epochs} epochs"))
+    options = {"data": source, "model": deep(model_text, depth), "init": init, "optimizer": optimizer, "lr": lr}
+    options |= {"momentum": momentum, "schedule": schedule, "epochs": epochs, "batch_size": batch_size}
+    options |= {"shards": shards, "dtype": dtype}
+    runs = [
+        {"activation": name, "seed": number, **asdict(run)}
+        for name, runs in courses.items()
+        for number, run in enumerate(runs, seed)
+    ]
+    _write(path, {**options, "runs": runs})
+
+
+def _models(
+    data: Split, text: str, depth: int | None, activations: Sequence[str], init: str | None, dtype: str
+) -> dict[str | None, Sequential]:
+    """The model with each of the activations, by their names; without any, as it is."""
+    plain = parse_model(deep(text, depth), data, dtype)
+    return {name: varied(plain, name, init) for name in activations or (None,)}
+
+
+def _course_table(courses: Mapping[str, Sequence[analysis.Course]], title: str) -> Table:
+    table = Table("activation", "loss", "test accuracy", "gradient", "zeros", title=title)
+    for name, runs in courses.items():
+        kept = [run for run in runs if not run.diverged]
+        diverged = f" ({len(runs) - len(kept)} of {len(runs)} diverged)" if len(kept) < len(runs) else ""
+        table.add_row(
+            name + diverged,
+            _spread([_last_tenth(run.loss) for run in kept], ".3g", ".1g"),
+            _spread([run.test_accuracy for run in kept if run.test_accuracy is not None], ".2%", ".1%"),
+            _spread([_last_tenth(run.gradient_norm) for run in kept], ".3g", ".1g"),
+            _spread([_last_tenth(run.sparsity) for run in kept], ".1%", ".1%"),
+        )
+    return _aligned(table)
+
+
+def _last_tenth(values: Sequence[float]) -> float:
+    return mean(values[-max(len(values) // 10, 1) :])
+
+
+def _spread(values: Sequence[float], of_mean: str, of_deviation: str) -> str:
+    """Mean ± standard deviation, of a sample; "-" of nothing."""
+    if not values:
+        return "-"
+    return f"{mean(values):{of_mean}}" + (f" ± {stdev(values):{of_deviation}}" if len(values) > 1 else "")
 
 
 def _flow_table(flow: analysis.GradientFlow, name: str, num_samples: int) -> Table:

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from dist_relu.analysis import GradientFlow, LayerActivations, Magnitude, pictures
+from dist_relu.analysis import Course, GradientFlow, LayerActivations, Magnitude, pictures
+from dist_relu.analysis.examples import fit_curve
 from dist_relu.analysis.style import SUFFIXES
 from dist_relu.command_parts import check_writable, usage_errors
+from dist_relu.coordinator import start
 from dist_relu.logs import read_logs
 
 T = TypeVar("T")
 
 _Existing = click.Path(exists=True, path_type=Path)
+
+seed_option = click.option(
+    "--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True, help="Of samples and weights."
+)
 
 
 def _output(default: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -84,6 +91,39 @@ def curves(sources: Sequence[Path], paths: Sequence[Path]) -> None:
             pictures.draw_curves(runs, path)
 
 
+@plot.command()
+@click.argument("source", metavar="FILE", type=_Existing)
+@_output("training.png")
+def training(source: Path, paths: Sequence[Path]) -> None:
+    """Loss, norm of the gradient and sparsity over steps, from what `analyze training --json FILE` wrote."""
+    _check(paths)
+    with usage_errors():
+        courses = _read(source, "analyze training", _courses)
+        for path in paths:
+            pictures.draw_training(courses, path)
+
+
+@plot.command()
+@_output("relu.png")
+@seed_option
+def relu(paths: Sequence[Path], seed: int) -> None:
+    """ReLU beside a linear function: its derivative, and a curve that only a network with ReLU can learn."""
+    _check(paths)
+    with start(1, backend="serial") as coordinator:
+        fit = fit_curve(coordinator, seed)
+    for path in paths:
+        pictures.draw_relu(fit, path)
+
+
+@plot.command()
+@_output("family.png")
+def family(paths: Sequence[Path]) -> None:
+    """All activations of one number, with their derivatives."""
+    _check(paths)
+    for path in paths:
+        pictures.draw_family(path)
+
+
 def _check(paths: Sequence[Path]) -> None:
     """Fail before the work rather than after it."""
     if find_spec("matplotlib") is None:
@@ -97,9 +137,12 @@ def _check(paths: Sequence[Path]) -> None:
 def _read(source: Path, command: str, parse: Callable[[Any], T]) -> T:
     """What a command wrote.  Raises ValueError for any other file."""
     try:
-        return parse(json.loads(source.read_text()))
+        parsed = parse(json.loads(source.read_text()))
     except (json.JSONDecodeError, UnicodeDecodeError, IsADirectoryError, KeyError, TypeError, AttributeError):
-        raise ValueError(f"{source}: expected a file that `dist-relu {command} --json` wrote.") from None
+        parsed = None
+    if not parsed:
+        raise ValueError(f"{source}: expected a file that `dist-relu {command} --json` wrote.")
+    return parsed
 
 
 def _flows(content: Any) -> dict[str, GradientFlow]:
@@ -109,6 +152,14 @@ def _flows(content: Any) -> dict[str, GradientFlow]:
         weights = {name: Magnitude(**magnitude) for name, magnitude in run["weights"].items()}
         flows[run["activation"] or run["model"]] = GradientFlow(run["loss"], outputs, weights)
     return flows
+
+
+def _courses(content: Any) -> dict[str, list[Course]]:
+    courses: dict[str, list[Course]] = {}
+    for run in content["runs"]:
+        course = Course(**{field.name: run[field.name] for field in fields(Course)})
+        courses.setdefault(run["activation"], []).append(course)
+    return courses
 
 
 def _layers(content: Any) -> list[LayerActivations]:

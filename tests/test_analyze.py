@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import dist_relu as dr
-from dist_relu import analysis, nn
+from dist_relu import analysis, nn, optim
 from dist_relu.options import ACTIVATIONS, INITIALIZERS
 from tests.test_cli import call
 
@@ -91,3 +91,84 @@ def test_a_model_for_other_samples_is_refused(tmp_path: Path, capsys: pytest.Cap
     code, _, errors = call(capsys, "analyze", "activations", str(tmp_path / "model.safetensors"))
     assert code == 2
     assert "built for samples of shape (9,)" in errors
+
+
+def training(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, str, str]:
+    return call(capsys, "analyze", "training", "--model", "mlp:12", "--epochs", "2", *options)
+
+
+def test_training_is_compared_over_seeds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "training.json"
+    options = "--activation", "relu", "--activation", "tanh", "--seeds", "2", "--seed", "5", "--json", str(path)
+    code, output, errors = training(capsys, "--backend", "serial", *options)
+    assert (code, errors) == (0, "")
+    assert [line.split("│")[1].strip() for line in output.splitlines() if line.startswith("│")] == ["relu", "tanh"]
+    assert "±" in output
+    content = json.loads(path.read_text())
+    assert [(run["activation"], run["seed"]) for run in content["runs"]] == [
+        ("relu", 5),
+        ("relu", 6),
+        ("tanh", 5),
+        ("tanh", 6),
+    ]
+    relu, _, tanh, _ = content["runs"]
+    assert relu["steps"] == [0, 10, 20, 30, 40]
+    assert relu["loss"][-1] < relu["loss"][0]
+    assert min(relu["sparsity"]) > 0.2
+    assert max(tanh["sparsity"]) == 0
+
+
+def test_a_course_is_what_fit_has_watched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, data = tmp_path / "training.json", dr.data.load("digits")
+    assert training(capsys, "--backend", "serial", "--seeds", "1", "--lr", "0.05", "--json", str(path))[0] == 0
+    (run,) = json.loads(path.read_text())["runs"]
+    model, rule = nn.mlp([12], 10), optim.SGD(optim.Cosine(0.05, 2), momentum=0.9)
+    with dr.start(backend="serial") as coordinator:
+        result = coordinator.fit(model, data.train, rule, epochs=2, batch_size=64, watch=dr.Watch(10))
+        test = coordinator.evaluate(model, data.test)
+    assert (run["test_loss"], run["test_accuracy"]) == (test.loss, test.accuracy)
+    assert run["loss"] == [step.loss for step in result.watched]
+    assert run["sparsity"] == [step.layers[0].sparsity for step in result.watched]
+    squares = [sum(param.gradient_norm**2 for param in step.params) for step in result.watched]
+    assert np.square(run["gradient_norm"]) == pytest.approx(squares)
+
+
+def test_training_gives_the_same_file_on_any_number_of_workers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [tmp_path / "1.json", tmp_path / "3.json"]
+    for workers, path in zip("13", paths, strict=True):
+        options = "--backend", "local", "--workers", workers, "--shards", "4", "--seeds", "2"
+        assert training(capsys, *options, "--json", str(path))[0] == 0
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_convolutions_are_watched_after_their_pooling(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "training.json"
+    options = "--model", "cnn", "--epochs", "1", "--seeds", "1", "--json", str(path)
+    assert call(capsys, "analyze", "training", "--backend", "serial", *options)[0] == 0
+    (run,) = json.loads(path.read_text())["runs"]
+    assert 0.1 < run["sparsity"][0] < 0.5  # the largest of 4 is seldom 0
+
+
+def test_training_that_diverges_is_told_in_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "training.json"
+    options = "--activation", "leaky-relu", "--lr", "1e30", "--seeds", "2", "--json", str(path)
+    code, output, errors = training(capsys, "--backend", "serial", *options)
+    assert (code, errors) == (0, "")
+    assert "2 of 2" in output
+    assert {(run["test_loss"], run["test_accuracy"]) for run in json.loads(path.read_text())["runs"]} == {(None, None)}
+
+
+def test_training_tells_wrong_options_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for options, told in (
+        (("--schedule", "never"), "--schedule never: expected constant"),
+        (("--seed", str(2**64 - 1)), "seeds must stay below 2^64"),
+        (("--model", "cnn:3"), "cnn takes no numbers"),
+        (("--json", str(tmp_path / "no" / "file.json")), "does not exist or can't be written to"),
+        (("--batch-size", "2", "--shards", "4"), "4 shards"),
+    ):
+        code, _, errors = training(capsys, "--backend", "serial", *options)
+        assert code == 2
+        assert told in errors
+        assert errors.count("\n") == 1

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import builtins
+import inspect
+import json
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
 import dist_relu as dr
 from dist_relu import nn
+from dist_relu.analysis.examples import fit_curve
 from tests.test_cli import call, train
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -63,6 +67,62 @@ def test_curves_of_several_runs(tmp_path: Path, logs: Path, capsys: pytest.Captu
         assert f"<!-- {text} -->" in texts(tmp_path / "c.svg")
 
 
+def test_training_of_several_activations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, png, svg = (str(tmp_path / name) for name in ("training.json", "a.png", "a.svg"))
+    options = "--activation", "relu", "--activation", "gelu", "--epochs", "1", "--seeds", "2", "--model", "mlp:20"
+    assert call(capsys, "analyze", "training", *options, "--json", source, "--backend", "serial")[0] == 0
+    assert call(capsys, "plot", "training", source, "--output", png, "--output", svg) == (0, "", "")
+    assert Path(png).read_bytes().startswith(PNG)
+    for text in ("mean loss of a batch", "gradient of all parameters", "zeros in hidden layers", "relu", "gelu"):
+        assert f"<!-- {text} -->" in texts(Path(svg))
+
+
+def test_training_that_diverged_is_told_in_the_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    course = {"steps": [0, 10], "loss": [2.0, 1.0], "gradient_norm": [1.0, 0.5], "sparsity": [0.5, 0.6]}
+    fine, lost = {"test_loss": 1.0, "test_accuracy": 0.5}, {"test_loss": None, "test_accuracy": None}
+    runs = [
+        {"activation": "relu", "seed": 0, **course, **fine},
+        {"activation": "relu", "seed": 1, **course, **lost},
+        {"activation": "tanh", "seed": 0, **{key: [] for key in course}, **lost},
+    ]
+    source, svg = tmp_path / "training.json", tmp_path / "a.svg"
+    source.write_text(json.dumps({"runs": runs}))
+    assert call(capsys, "plot", "training", str(source), "--output", str(svg)) == (0, "", "")
+    assert "<!-- relu (1 of 2 diverged) -->" in texts(svg)
+    assert "<!-- tanh (1 of 1 diverged) -->" in texts(svg)
+
+
+def test_relu_beside_linear_layers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    svg = tmp_path / "relu.svg"
+    assert call(capsys, "plot", "relu", "--output", str(svg)) == (0, "", "")
+    for text in ("linear layers", "with ReLU between them", "mean squared error"):
+        assert f"<!-- {text} -->" in texts(svg)
+
+
+def test_linear_layers_fit_a_line_and_relu_fits_the_curve() -> None:
+    with dr.start(backend="serial") as coordinator:
+        fit = fit_curve(coordinator)
+    line, curve = fit.outputs.values()
+    assert np.abs(np.diff(line, 2)).max() < 1e-5
+    truth = np.sin(3 * fit.grid) + fit.grid / 3
+    assert np.square(line - truth).mean() > 0.3
+    assert np.square(curve - truth).mean() < 0.01
+
+
+def test_the_gallery_has_every_function_of_one_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    svg = tmp_path / "family.svg"
+    assert call(capsys, "plot", "family", "--output", str(svg)) == (0, "", "")
+    functions = {
+        name
+        for name, function in vars(dr.activations).items()
+        if inspect.isfunction(function) and "x" in inspect.signature(function).parameters and name[0] != "_"
+    }
+    of_rows = {"crelu", "softmax", "log_softmax", "glu", "reglu", "swiglu"}
+    assert of_rows < functions
+    for name in functions - of_rows - {"derivative", "value_and_derivative"}:
+        assert f"<!-- {name} -->" in texts(svg)
+
+
 def test_the_same_picture_is_the_same_file(tmp_path: Path, logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = [tmp_path / name for name in ("a.svg", "b.svg", "a.png", "b.png")]
     for path in paths:
@@ -76,9 +136,9 @@ def test_what_cannot_be_drawn_is_told_in_a_line(
     tmp_path: Path, logs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrong = tmp_path / "wrong.json"
-    for content in ("", "[]", '{"runs": 3}', '{"layers": [{"name": 1}]}'):
+    for content in ("", "[]", '{"runs": 3}', '{"runs": []}', '{"runs": [{"loss": 1}]}', '{"layers": [{"name": 1}]}'):
         wrong.write_text(content)
-        for command in ("gradients", "activations"):
+        for command in ("gradients", "activations", "training"):
             code, _, errors = call(capsys, "plot", command, str(wrong), "--output", str(tmp_path / "a.png"))
             assert code == 2
             assert f"expected a file that `dist-relu analyze {command} --json` wrote." in errors

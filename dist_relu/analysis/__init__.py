@@ -7,11 +7,13 @@ So no number depends on how many workers there are.
 from dist_relu.analysis import pictures
 from dist_relu.analysis.activation import LayerActivations, activation_statistics, dead_units
 from dist_relu.analysis.compaction import Compaction, compact
+from dist_relu.analysis.course import Course, watched_course
 from dist_relu.analysis.gradient import GradientFlow, gradient_flow
 from dist_relu.moments import Magnitude
 
 __all__ = [
     "Compaction",
+    "Course",
     "GradientFlow",
     "LayerActivations",
     "Magnitude",
@@ -20,4 +22,5 @@ __all__ = [
     "dead_units",
     "gradient_flow",
     "pictures",
+    "watched_course",
 ]

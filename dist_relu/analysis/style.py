@@ -8,8 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from dist_relu.arrays import Array
+
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 """Okabe and Ito (2008), the darker ones first; yellow can't be seen on white."""
+
+GREY = "#888888"
+"""What is not the point: samples, zero lines."""
 
 MARKERS = "osD^vPX"
 
@@ -36,9 +41,17 @@ _SETTINGS: dict[str, Any] = {
 _PANEL_INCHES = 4.0, 3.2
 
 
-def draw(panels: int, paint: Callable[..., None], path: Path) -> None:
-    """Have paint(*axes) fill a row of panels, and write it; the suffix of `path` says in which form.
+def draw(
+    panels: int,
+    paint: Callable[..., None],
+    path: Path,
+    *,
+    rows: int = 1,
+    panel_inches: tuple[float, float] = _PANEL_INCHES,
+) -> None:
+    """Have paint(*axes) fill rows of panels, and write them; the suffix of `path` says in which form.
 
+    panels: in each row.  panel_inches: width and height; a picture 10 inches wide reads well 1000 pixels wide.
     Raises ImportError without matplotlib, ValueError for another suffix, OSError.
     """
     if path.suffix not in SUFFIXES:
@@ -46,21 +59,29 @@ def draw(panels: int, paint: Callable[..., None], path: Path) -> None:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    width, height = _PANEL_INCHES
+    width, height = panel_inches
     with mpl.rc_context(_SETTINGS):
-        figure = Figure(figsize=(width * panels, height))
-        paint(*figure.subplots(1, panels, squeeze=False)[0])
+        figure = Figure(figsize=(width * panels, height * rows))
+        paint(*figure.subplots(rows, panels, squeeze=False).reshape(-1))
         figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
 def draw_course(axes: Any, number: int, steps: Sequence[int], values: Sequence[float], name: str) -> None:
     """The number-th course of a noisy quantity: its values, faint, and over them the mean of a few around each."""
-    width = max(len(values) // 20, 1)
-    padded = np.pad(np.asarray(values, float), (width // 2, width - 1 - width // 2), mode="edge")
-    means = np.convolve(padded, np.full(width, 1 / width), mode="valid")
-    if width > 1:
+    if _smoothing_width(values) > 1:
         axes.plot(steps, values, color=look(number)["color"], alpha=0.3, linewidth=0.8)
-    axes.plot(steps, means, label=name, markevery=max(len(values) // 8, 1), **look(number))
+    axes.plot(steps, smooth(values), label=name, markevery=max(len(values) // 8, 1), **look(number))
+
+
+def smooth(values: Sequence[float]) -> Array:
+    """The mean of a few values around each, a twentieth of all."""
+    width = _smoothing_width(values)
+    padded = np.pad(np.asarray(values, float), (width // 2, width - 1 - width // 2), mode="edge")
+    return np.convolve(padded, np.full(width, 1 / width), mode="valid")
+
+
+def _smoothing_width(values: Sequence[float]) -> int:
+    return max(len(values) // 20, 1)
 
 
 def look(number: int) -> dict[str, Any]:

@@ -1,0 +1,96 @@
+"""How the training of a network goes: loss, gradient and sparsity, from step to step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import hypot, isfinite, prod
+
+from dist_relu.coordinator import Coordinator
+from dist_relu.data import Split
+from dist_relu.errors import TrainingDiverged
+from dist_relu.nn import RNN, CReLU, PReLU, RReLU, Sequential
+from dist_relu.nn.activations import Elementwise
+from dist_relu.optim import Optimizer
+from dist_relu.watching import Watch, WatchedStep
+
+_ACTING = Elementwise, PReLU, RReLU, CReLU, RNN
+
+
+@dataclass(frozen=True)
+class Course:
+    """A training run, as it was seen in some of its steps.
+
+    steps: their numbers.  loss: the mean over a step's samples.  gradient_norm: Euclidean, of all parameters together.
+    sparsity: the share of zeros in what comes out of hidden layers with an activation; where pooling is done in the
+    same pass, after it.  test_loss, test_accuracy: on unseen samples, at the end.
+    A run that diverged has the steps until then, and no test; without classes there is no accuracy.
+    """
+
+    steps: list[int]
+    loss: list[float]
+    gradient_norm: list[float]
+    sparsity: list[float]
+    test_loss: float | None
+    test_accuracy: float | None
+
+    @property
+    def diverged(self) -> bool:
+        return self.test_loss is None
+
+
+def watched_course(
+    coordinator: Coordinator,
+    model: Sequential,
+    data: Split,
+    optimizer: Optimizer,
+    *,
+    epochs: int,
+    batch_size: int,
+    watch: Watch,
+    seed: int = 0,
+    shards: int | None = None,
+) -> Course:
+    """Train the model, in place, and test it.
+
+    Collective; the same bits on any number of workers, if `shards` is fixed. Raises what `Coordinator.fit` does, but
+    for TrainingDiverged.
+    """
+    try:
+        result = coordinator.fit(
+            model, data.train, optimizer, epochs=epochs, batch_size=batch_size, watch=watch, seed=seed, shards=shards
+        )
+        steps = result.watched
+        test = coordinator.evaluate(model, data.test)
+        tested = (test.loss, test.accuracy) if isfinite(test.loss) else (None, None)
+    except TrainingDiverged as error:
+        steps, tested = list(error.watched), (None, None)
+    norms = [hypot(*(param.gradient_norm for param in step.params)) for step in steps]
+    finite = [number for number, step in enumerate(steps) if isfinite(step.loss) and isfinite(norms[number])]
+    sizes = _sizes_of_acting(model, steps)
+    return Course(
+        [steps[number].step for number in finite],
+        [steps[number].loss for number in finite],
+        [norms[number] for number in finite],
+        [_sparsity(steps[number], sizes) for number in finite],
+        *tested,
+    )
+
+
+def _sparsity(step: WatchedStep, sizes: list[int]) -> float:
+    return sum(size * layer.sparsity for size, layer in zip(sizes, step.layers, strict=True)) / sum(sizes)
+
+
+def _sizes_of_acting(model: Sequential, steps: list[WatchedStep]) -> list[int]:
+    """How many numbers come out of each watched pass, or 0 for one without an activation.
+
+    In a network without any, all passes but the last one count.
+    """
+    first, sizes, acts = 0, [], []
+    for layer in steps[0].layers if steps else []:
+        last = int(layer.name.split()[0])
+        sizes.append(prod(model.layer_shapes[last]))
+        acts.append(any(isinstance(part, _ACTING) for part in model.layers[first : last + 1]))
+        first = last + 1
+    if not any(acts):
+        acts = [True] * (len(acts) - 1) + [len(acts) == 1]
+    return [size * act for size, act in zip(sizes, acts, strict=True)]

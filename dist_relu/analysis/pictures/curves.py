@@ -1,0 +1,67 @@
+"""How training goes, over its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dist_relu.analysis.course import Course
+from dist_relu.analysis.style import draw, draw_course, look, smooth
+from dist_relu.watching import WatchedStep
+
+
+def draw_curves(runs: Mapping[str, Sequence[WatchedStep]], path: Path) -> None:
+    """Loss and, where there are classes, accuracy on the samples of the watched steps; runs: by their names."""
+    has_classes = any(step.accuracy is not None for steps in runs.values() for step in steps)
+
+    def paint(loss: Any, accuracy: Any = None) -> None:
+        for number, (name, steps) in enumerate(runs.items()):
+            when = [step.step for step in steps]
+            draw_course(loss, number, when, [step.loss for step in steps], name)
+            if accuracy is not None and steps[0].accuracy is not None:
+                draw_course(accuracy, number, when, [100 * (step.accuracy or 0) for step in steps], name)
+        loss.set(title="loss", xlabel="step", ylabel="mean loss of a batch", yscale="log")
+        loss.legend()
+        if accuracy is not None:
+            accuracy.set(title="accuracy", xlabel="step", ylabel="share of a batch in %")
+
+    draw(2 if has_classes else 1, paint, path)
+
+
+def draw_training(courses: Mapping[str, Sequence[Course]], path: Path) -> None:
+    """Loss, norm of the gradient and sparsity over the steps of several networks; courses: of each one's seeds.
+
+    Lines are means over the seeds, in the shade around them lie all seeds. Of a network whose training diverged with
+    some of the seeds the others are drawn, and how many did is said.
+    """
+
+    def paint(*panels: Any) -> None:
+        for number, (name, runs) in enumerate(courses.items()):
+            diverged = sum(run.diverged for run in runs)
+            label = f"{name} ({diverged} of {len(runs)} diverged)" if diverged else name
+            kept = [run for run in runs if not run.diverged] or [run for run in runs if run.steps]
+            if not kept:
+                panels[0].plot([], [], label=label, **look(number))
+                continue
+            num_steps = min(len(run.steps) for run in kept)
+            when = kept[0].steps[:num_steps]
+            for axes, quantity in zip(panels, ("loss", "gradient_norm", "sparsity"), strict=True):
+                values = np.array([smooth(getattr(run, quantity)[:num_steps]) for run in kept])
+                values *= 100 if quantity == "sparsity" else 1
+                appearance = look(number)
+                axes.plot(when, values.mean(axis=0), label=label, markevery=max(num_steps // 8, 1), **appearance)
+                axes.fill_between(
+                    when, values.min(axis=0), values.max(axis=0), color=appearance["color"], alpha=0.2, linewidth=0
+                )
+        loss, norm, sparsity = panels
+        loss.set(title="loss", ylabel="mean loss of a batch", yscale="log")
+        norm.set(title="gradient of all parameters", ylabel="norm", yscale="log")
+        sparsity.set(title="zeros in hidden layers", ylabel="share in %", ylim=(-2, 100))
+        for axes in panels:
+            axes.set_xlabel("step")
+        loss.figure.legend(*loss.get_legend_handles_labels(), loc="outside lower center", ncols=min(len(courses), 6))
+
+    draw(3, paint, path, panel_inches=(3.4, 3.3))
