@@ -16,7 +16,7 @@ from rich.table import Table
 from dist_relu import analysis
 from dist_relu.arguments import default_loss
 from dist_relu.checkpoint import load_model
-from dist_relu.command_parts import check_writable, usage_errors, worker_options
+from dist_relu.command_parts import check_writable, data_option, usage_errors, worker_options
 from dist_relu.coordinator import start
 from dist_relu.data import Dataset, Split, load
 from dist_relu.nn import Sequential
@@ -33,9 +33,6 @@ from dist_relu.options import (
 )
 from dist_relu.watching import Watch
 
-data_option = click.option(
-    "--data", "source", default="digits", show_default=True, help="digits, mnist, a folder or .npz file."
-)
 json_option = click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write JSON.")
 samples_option = click.option(
     "--samples", type=click.IntRange(1), default=2048, show_default=True, help="So many training samples at most."

@@ -23,7 +23,7 @@ from dist_relu.arguments import default_loss
 from dist_relu.arrays import Array
 from dist_relu.bench.commands import bench
 from dist_relu.checkpoint import load_model, save_model
-from dist_relu.command_parts import check_writable, run_program, usage_errors, worker_options
+from dist_relu.command_parts import check_writable, data_option, run_program, usage_errors, worker_options
 from dist_relu.coordinator import Coordinator, start
 from dist_relu.data import Dataset, load, read_numpy
 from dist_relu.doctor.command import doctor
@@ -55,7 +55,7 @@ def program() -> None:
 
 
 @program.command()
-@click.option("--data", "source", default="digits", show_default=True, help="digits, mnist, a folder or .npz file.")
+@data_option
 @click.option(
     "--model",
     "model_text",
@@ -203,7 +203,7 @@ def _logs_of_diverged(folder: Path | None) -> Iterator[None]:
 
 
 @program.command("summary")
-@click.option("--data", "source", default="digits", show_default=True, help="digits, mnist, a folder or .npz file.")
+@data_option
 @click.option(
     "--model", "model_text", default="mlp:256,128", show_default=True, help=f"{MODEL_FORMS}, or file.py:function."
 )
@@ -217,7 +217,7 @@ def show_summary(source: str, model_text: str, dtype: str) -> None:
 
 @program.command()
 @click.argument("model_path", metavar="MODEL", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--data", "source", default="digits", show_default=True, help="digits, mnist, a folder or .npz file.")
+@data_option
 @worker_options
 def evaluate(
     model_path: Path,

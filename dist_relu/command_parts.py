@@ -57,6 +57,15 @@ def _fail(name: str | None, message: str, code: int) -> None:
     sys.exit(code)
 
 
+data_option = click.option(
+    "--data",
+    "source",
+    default="digits",
+    show_default=True,
+    help="digits, mnist, adding:STEPS, a folder or .npz file.",
+)
+
+
 def worker_options(command: Command) -> Command:
     """The options of every command that starts workers."""
     for option in reversed(

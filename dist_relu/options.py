@@ -143,12 +143,16 @@ def _resnet(text: str, data: Split, dtype: str) -> Sequential:
 
 
 def _rnn(text: str, data: Split, dtype: str) -> Sequential:
-    """Sequences as they are; images row by row."""
-    units = _whole(text, f"--model rnn:{text}")
-    if data.train.x.ndim == 3:
+    """Sequences as they are; images row by row, or pixel by pixel."""
+    size, comma, unit = text.partition(",")
+    units = _whole(size, f"--model rnn:{text}")
+    if comma and unit != "pixels":
+        raise ValueError(f"--model rnn:{text}: expected rnn:UNITS or rnn:UNITS,pixels.")
+    if data.train.x.ndim == 3 and not comma:
         return rnn(units, data.num_outputs(), dtype=dtype)
-    height, width, channels = _image_shape("rnn", data)
-    return rnn(units, data.num_outputs(), (height, width * channels), dtype)
+    height, width, channels = _image_shape(f"rnn:{text}", data)
+    rows = (height * width, channels) if comma else (height, width * channels)
+    return rnn(units, data.num_outputs(), rows, dtype)
 
 
 MODELS: dict[str, Callable[[str, Split, str], Sequential]] = {
@@ -158,7 +162,7 @@ MODELS: dict[str, Callable[[str, Split, str], Sequential]] = {
     "rnn": _rnn,
     "policy": _policy,
 }
-MODEL_FORMS = "mlp:UNITS,UNITS,..., cnn, resnet:8|20, rnn:UNITS, policy:UNITS,..."
+MODEL_FORMS = "mlp:UNITS,UNITS,..., cnn, resnet:8|20, rnn:UNITS[,pixels], policy:UNITS,..."
 
 
 def _sizes(name: str, text: str) -> list[int]:

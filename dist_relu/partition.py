@@ -135,6 +135,7 @@ class Purpose(IntEnum):
     DATA_SPLIT = 3
     LAYERS = 4
     AUGMENTATION = 5
+    SAMPLES = 6
 
 
 def generator(seed: int, purpose: Purpose, *coordinates: int) -> np.random.Generator:

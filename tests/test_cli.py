@@ -100,7 +100,7 @@ def test_a_model_may_come_from_a_file(tmp_path: Path, capsys: pytest.CaptureFixt
     assert train(capsys, "--model", f"{path}:net", "--epochs", "1", "--dtype", "float64")[0] == 0
 
 
-@pytest.mark.parametrize("model", ["cnn", "resnet:8", "rnn:30", "policy:20,20"])
+@pytest.mark.parametrize("model", ["cnn", "resnet:8", "rnn:30", "rnn:30,pixels", "policy:20,20"])
 def test_models_come_by_name(capsys: pytest.CaptureFixture[str], model: str) -> None:
     assert train(capsys, "--model", model, "--epochs", "1", "--quiet", "--lr", "0.01") == (0, "", "")
 
@@ -165,6 +165,9 @@ def test_samples_that_are_no_images_are_not_cropped(npz: Path, capsys: pytest.Ca
         (["--model", "cnn:3"], "cnn takes no numbers"),
         (["--model", "resnet:9"], "8, 14, 20, ..., not 9"),
         (["--model", "rnn:many"], "'many' is no whole number"),
+        (["--model", "rnn:30,columns"], "--model rnn:30,columns: expected rnn:UNITS or rnn:UNITS,pixels."),
+        (["--data", "adding:1"], "adding:1: expected a whole number of steps, at least 2"),
+        (["--data", "adding:9", "--model", "rnn:5,pixels"], "--model rnn:5,pixels: the samples are no images"),
         (["--model", "mlp:"], "'' is no whole number"),
         (["--model", "mlp:0"], "'0' is no whole number of at least 1"),
         (["--model", "mlp:-5"], "'-5' is no whole number of at least 1"),

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dist_relu.data import Dataset, load, sources
+from dist_relu.data import Dataset, adding, load, sources
 from dist_relu.errors import DataError
 from tests.twin import Array
 
@@ -82,6 +82,31 @@ def test_a_missing_file_is_named(folder: Path) -> None:
     (folder / "t10k-labels-idx1-ubyte").unlink()
     with pytest.raises(DataError, match="has no file t10k-labels-idx1-ubyte"):
         load(folder)
+
+
+@pytest.mark.parametrize("steps", [2, 7, 20])
+def test_the_adding_problem_marks_two_numbers_one_in_each_half_and_adds_them(steps: int) -> None:
+    numbers, marks = np.moveaxis(adding(500, steps, seed=3).x, 2, 0)
+    assert (marks.sum(axis=1) == 2).all()
+    assert (marks[:, : steps // 2].sum(axis=1) == 1).all()
+    assert ((marks == 0) | (marks == 1)).all()
+    assert marks.any(axis=0).all()
+    assert numbers.min() >= 0
+    assert numbers.max() < 1
+    y = adding(500, steps, seed=3).y
+    np.testing.assert_array_equal(y[:, 0], (numbers * marks).sum(axis=1))
+    assert y.shape == (500, 1)
+    assert y.var() == pytest.approx(1 / 6, rel=0.15)
+
+
+def test_the_adding_problem_comes_by_name_with_sequences_to_train_on_and_others_to_test_with() -> None:
+    train, test = load("adding:12")
+    assert (train.x.shape, test.x.shape) == ((100_000, 12, 2), (10_000, 12, 2))
+    assert (train.x == adding(100_000, 12).x).all()
+    assert not (train.x[:10_000] == test.x).all(axis=(1, 2)).any()
+    for wrong in ("adding:", "adding:1", "adding:x"):
+        with pytest.raises(DataError, match=f"{wrong}: expected a whole number of steps, at least 2"):
+            load(wrong)
 
 
 def test_npz_files_are_read(tmp_path: Path, rng: np.random.Generator) -> None:

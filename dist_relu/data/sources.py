@@ -1,4 +1,4 @@
-"""Where data sets come from: by name, from folders of IDX files, from .npz files."""
+"""Where data sets come from: by name, made up, from folders of IDX files, from .npz files."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from dist_relu.arrays import Array
+from dist_relu.data.adding import adding
 from dist_relu.data.dataset import Dataset, Split, split
 from dist_relu.data.idx import read_idx
 from dist_relu.errors import DataError
@@ -32,24 +33,33 @@ _MNIST_SHA256 = {
 def load(source: str | Path) -> Split:
     """A data set, in two parts: to train on, and to test with.
 
-    source: "digits" (1797 images of 8x8, from scikit-learn), "mnist" (70,000 of 28x28), a folder with the four IDX
-    files of MNIST or of a set of that form, or a .npz file with arrays `x` and `y`, and perhaps `x_test` and
-    `y_test`; without those a fifth of the samples is set apart, always the same. Images become rows of float32
-    in [0, 1].
+    source: "digits" (1797 images of 8x8, from scikit-learn), "mnist" (70,000 of 28x28), "adding:STEPS" (100,000 and
+    10,000 sequences of `adding`, as many as in its paper), a folder with the four IDX files of MNIST or of a set of
+    that form, or a .npz file with arrays `x` and `y`, and perhaps `x_test` and `y_test`; without those a fifth of the
+    samples is set apart, always the same. Images become rows of float32 in [0, 1].
 
     Raises `DataError` when there is no such data, or it can't be trained on.
     """
     if source in NAMED:
         return NAMED[str(source)]()
+    name, _, rest = str(source).partition(":")
+    if name == "adding":
+        return _load_adding(rest)
     path = Path(source)
     if path.is_dir():
         return _load_idx_folder(path)
     if path.suffix == ".npz":
         return _load_npz(path)
     raise DataError(
-        f"There is no data set {str(source)!r}. Expected one of {', '.join(NAMED)}, a folder of IDX files, "
-        "or a .npz file with x and y."
+        f"There is no data set {str(source)!r}. Expected one of {', '.join(NAMED)}, adding:STEPS, a folder of IDX "
+        "files, or a .npz file with x and y."
     )
+
+
+def _load_adding(steps: str) -> Split:
+    if not steps.isdecimal() or int(steps) < 2:
+        raise DataError(f"adding:{steps}: expected a whole number of steps, at least 2, such as adding:150.")
+    return split(adding(100_000, int(steps), seed=0), adding(10_000, int(steps), seed=1))
 
 
 def _load_digits() -> Split:
