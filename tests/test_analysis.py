@@ -10,6 +10,7 @@ import pytest
 
 import dist_relu as dr
 from dist_relu import analysis, nn
+from tests.twin import Array
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +89,67 @@ def test_models_of_every_kind_have_statistics_and_gradients(
     assert flow.loss == pytest.approx(serial.evaluate(model, (x, y)).loss)
     assert all(magnitude.norm > 0 for magnitude in flow.outputs.values())
     assert set(flow.weights) == {n for n in model.names if "running" not in n}
+
+
+def losses_when_moved(model: nn.Sequential, x: Array, y: Array, layer: int, t: int, unit: int, by: float) -> Array:
+    """Of each sample, in plain NumPy: of two recurrences and a dense layer, one unit's state moved after one step."""
+    *recurrences, (weight, bias) = (layer.params() for layer in model.layers)
+    for number, ((w, u, b), rnn) in enumerate(zip(recurrences, model.layers[:2], strict=True)):
+        assert isinstance(rnn, nn.RNN)
+        h, states = np.zeros((len(x), rnn.units)), []
+        for step in range(x.shape[1]):
+            z = x[:, step] @ w.value + h @ u.value + b.value
+            h = np.tanh(z) if isinstance(rnn.activation, nn.Tanh) else np.maximum(z, 0)
+            if (number, step) == (layer, t):
+                h[:, unit] += by
+            states.append(h)
+        x = np.stack(states, axis=1)
+    z = x[:, -1] @ weight.value + bias.value
+    losses: Array = np.log(np.exp(z).sum(axis=1)) - z[np.arange(len(z)), y]
+    return losses
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU(), nn.Tanh()], ids=["ReLU", "tanh"])
+def test_gradients_through_time_agree_with_finite_differences(
+    serial: dr.Coordinator, activation: nn.ReLU | nn.Tanh, rng: np.random.Generator
+) -> None:
+    """At every state of both recurrences: of one that passes all its states on, and of one that passes on the last."""
+    init = nn.HeNormal()
+    layers = nn.RNN(5, activation, sequences=True, recurrent_init=init), nn.RNN(4, activation, recurrent_init=init)
+    model = nn.Sequential(*layers, nn.Dense(3), dtype="float64").build((7, 3)).initialize(seed=3)
+    x, y = rng.standard_normal((300, 7, 3)), rng.integers(0, 3, 300)
+    flows = analysis.gradient_through_time(serial, model, (x, y))
+    assert [(flow.name, len(flow.norms)) for flow in flows] == [("0 RNN", 7), ("1 RNN", 7)]
+    for number, (flow, units) in enumerate(zip(flows, (5, 4), strict=True)):
+        for t, norm in enumerate(flow.norms):
+            squares = np.zeros(300)
+            for unit in range(units):
+                above, below = (losses_when_moved(model, x, y, number, t, unit, by) for by in (1e-6, -1e-6))
+                squares += ((above - below) / 2e-6) ** 2
+            assert norm == pytest.approx(np.sqrt(squares.mean()), rel=1e-6)
+
+
+@pytest.mark.parametrize("sequences", [False, True])
+def test_truncation_cuts_gradients_through_time(
+    serial: dr.Coordinator, sequences: bool, rng: np.random.Generator
+) -> None:
+    """Segments of three steps; where all states are seen, the end of a segment has a gradient from there alone."""
+    data = rng.standard_normal((20, 7, 3)), rng.standard_normal((20, 4))
+    norms = []
+    for truncate in (3, None):
+        layers = nn.RNN(5, sequences=sequences, truncate=truncate), nn.Flatten(), nn.Dense(4)
+        model = nn.Sequential(*layers).build((7, 3)).initialize()
+        (flow,) = analysis.gradient_through_time(serial, model, data)
+        norms.append(flow.norms)
+    cut, whole = norms
+    assert cut[6] == whole[6]
+    assert all((cut[t] > 0) == sequences and cut[t] < whole[t] for t in range(6))
+
+
+def test_only_recurrences_have_gradients_through_time(serial: dr.Coordinator) -> None:
+    model = nn.mlp([5], 3).build((8,)).initialize()
+    with pytest.raises(ValueError, match="Gradients go through time in RNN layers, and the model has none"):
+        analysis.gradient_through_time(serial, model, (np.zeros((4, 8)), np.zeros(4, int)))
 
 
 def test_layers_of_up_to_256_units_lose_all_dead_ones(serial: dr.Coordinator, rng: np.random.Generator) -> None:

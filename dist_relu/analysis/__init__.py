@@ -9,6 +9,7 @@ from dist_relu.analysis.activation import LayerActivations, activation_statistic
 from dist_relu.analysis.compaction import Compaction, compact
 from dist_relu.analysis.course import Course, watched_course
 from dist_relu.analysis.gradient import GradientFlow, gradient_flow
+from dist_relu.analysis.recurrence import TimeFlow, gradient_through_time
 from dist_relu.moments import Magnitude
 
 __all__ = [
@@ -17,10 +18,12 @@ __all__ = [
     "GradientFlow",
     "LayerActivations",
     "Magnitude",
+    "TimeFlow",
     "activation_statistics",
     "compact",
     "dead_units",
     "gradient_flow",
+    "gradient_through_time",
     "pictures",
     "watched_course",
 ]

@@ -12,7 +12,7 @@ from typing import final
 
 import numpy as np
 
-from dist_relu.arrays import Array, whole
+from dist_relu.arrays import Array, as_rows, whole
 from dist_relu.kernels import activations
 from dist_relu.kernels.layers import add_bias, sum_rows
 from dist_relu.kernels.products import add_multiplied, multiply, multiply_by_transpose
@@ -47,6 +47,7 @@ class RNN(Layer):
     _before: Array = field(init=False, repr=False)
     _last: Array = field(init=False, repr=False)
     _kept: list[Array] = field(init=False, repr=False)  # of each step, what the slope is a function of
+    _dz: Array = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.units = whole("RNN(units)", self.units)
@@ -104,7 +105,7 @@ class RNN(Layer):
         steps, num, inputs = self._x.shape
         function, arguments = self.activation.function()
         numbers = function.in_dtype(dy.dtype, arguments)
-        dz = run.empty((num, steps, self.units), dy.dtype).reshape(steps, num, self.units)
+        dz = self._dz = run.empty((num, steps, self.units), dy.dtype).reshape(steps, num, self.units)
         np.copyto(dz[-1], dy[:, -1] if self.sequences else dy)
         transposed = run.scratch("RNN recurrent", self.recurrent.shape, dy.dtype)
         np.copyto(transposed, self.recurrent.value.T)
@@ -129,6 +130,22 @@ class RNN(Layer):
         dx = run.empty((num, steps, inputs), dy.dtype)
         np.copyto(dx, d_inputs.transpose(1, 0, 2))
         return dx
+
+    def state_gradients(self, dy: Array) -> Array:
+        """The gradient of every state hₜ, (N, T, K), after `backward(dy)` and with the dy that was passed to it.
+
+        Of a state that stands at the end of a truncated segment, without the part that comes from later ones.
+        """
+        dh = np.zeros_like(self._dz)
+        multiply_by_transpose(as_rows(self._dz[1:]), self.recurrent.value, as_rows(dh[:-1]))
+        if self.truncate is not None:
+            dh[self.truncate - 1 : -1 : self.truncate] = 0
+        of_states = dh.transpose(1, 0, 2)
+        if self.sequences:
+            of_states += dy
+        else:
+            of_states[:, -1] = dy
+        return of_states
 
     def step(self, x: Array, state: Array | None = None) -> Array:
         """One step of a stream: the state (N, K) after the inputs x (N, C), from the one before, by default 0."""

@@ -56,6 +56,15 @@ def test_numbers_do_not_depend_on_the_workers(
     assert (ours.removed, ours.num_changed) == (smaller.removed, 0)
 
 
+@pytest.mark.parametrize("num_samples", [1, 1000])
+def test_gradients_through_time_do_not_depend_on_the_workers(coordinator: dr.Coordinator, num_samples: int) -> None:
+    data = dr.data.adding(num_samples, steps=12)
+    model = nn.Sequential(nn.RNN(20, sequences=True), nn.RNN(10), nn.Dense(1)).build((12, 2)).initialize()
+    with dr.start(backend="serial") as serial:
+        expected = analysis.gradient_through_time(serial, model, data)
+    assert analysis.gradient_through_time(coordinator, model, data) == expected
+
+
 def test_gradients_flow_as_in_plain_numpy(coordinator: dr.Coordinator, digits: dr.data.Split) -> None:
     model = built()
     assert model.values is not None

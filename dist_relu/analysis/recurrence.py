@@ -1,0 +1,96 @@
+"""How large gradients are on their way back through time: at the state of a recurrence after every step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dist_relu.analysis.placing import Placing, checked_samples, layer_names
+from dist_relu.arguments import Data, check_has_parameters, check_is, check_model, dataset_of, default_loss
+from dist_relu.collectives.memory import Handles
+from dist_relu.coordinator import Coordinator
+from dist_relu.inference import ModelInput, my_blocks
+from dist_relu.nn import RNN, Loss, PlainRun, Sequential
+from dist_relu.worker import World
+
+
+@dataclass(frozen=True)
+class TimeFlow:
+    """Gradients of each sample's own loss with respect to the states of the RNN layer called `name`.
+
+    norms: one for every step, the first one first: the Euclidean norm at the state after that step, of which the root
+    of the mean square over samples.
+    """
+
+    name: str
+    norms: list[float]
+
+
+def gradient_through_time(
+    coordinator: Coordinator, model: Sequential, data: Data, *, loss: Loss | None = None
+) -> list[TimeFlow]:
+    """The norm of the gradient at every step of every RNN layer of the model, by back-propagation through time.
+
+    A state acts on the loss through all that follows from it; where a layer is truncated, up to there only. The model
+    computes as in evaluation.  loss: by default cross-entropy for class numbers, otherwise the mean squared error.
+
+    Collective; the same bits on any number of workers. Raises ValueError and DataError for what does not fit together,
+    and for a model without RNN layers.
+    """
+    data = dataset_of(data)
+    loss = default_loss(data) if loss is None else loss
+    check_is("loss", loss, Loss)
+    check_has_parameters(model)
+    x = checked_samples(model, data.x)
+    check_model(model, data, loss)
+    steps = _steps(model)
+    if not steps:
+        raise ValueError(f"Gradients go through time in RNN layers, and the model has none: {model}.")
+    with coordinator.replicas.for_a_call() as replicas:
+        placing = Placing.of(coordinator, replicas, len(x))
+        samples = placing.samples(x, model.dtype)
+        targets = placing.samples(data.y, np.int64 if data.has_classes else model.dtype)
+        model_input, _values = placing.model(model, samples)
+        squares = replicas.zeros((len(placing.block_sizes), sum(steps.values())), np.float64)
+        coordinator.run(_back_propagate, _Request(model_input, targets.handles, loss, squares.handles))
+        mean = np.add.reduce(squares.collect(placing.blocks), axis=0) / len(x)
+    flows, stop = [], 0
+    for number, num_steps in steps.items():
+        start, stop = stop, stop + num_steps
+        flows.append(TimeFlow(layer_names(model)[number], np.sqrt(mean[start:stop]).tolist()))
+    return flows
+
+
+@dataclass(frozen=True)
+class _Request:
+    """squares: (blocks, steps of all RNN layers, one after the other), gets sums of squares over samples and units."""
+
+    input: ModelInput
+    y: Handles
+    loss: Loss
+    squares: Handles
+
+
+def _back_propagate(world: World, request: _Request) -> None:
+    """Measure the gradients of every block; collective."""
+    model, x = request.input.attach(world)
+    y, squares = world.node.attach(request.y), world.node.attach(request.squares)
+    steps, run = _steps(model), PlainRun(training=False)
+    for block, rows in my_blocks(world, len(x)):
+        outputs = model.activations(x[rows], run)[-1]
+        gradient, at = np.empty_like(outputs), squares.shape[1]
+        request.loss.backward(outputs, y[rows], 1.0, gradient)
+        for number in range(len(model.layers) - 1, min(steps) - 1, -1):
+            layer, d_output = model.layers[number], gradient
+            gradient = layer.backward(d_output, run)
+            if isinstance(layer, RNN):
+                of_states = layer.state_gradients(d_output).astype(np.float64)
+                at -= steps[number]
+                squares[block, at : at + steps[number]] = np.square(of_states, out=of_states).sum(axis=(0, 2))
+
+
+def _steps(model: Sequential) -> dict[int, int]:
+    """How many steps every RNN layer of a built model takes, by the number of the layer."""
+    shapes = [model.input_shape or (), *model.layer_shapes]
+    return {number: shapes[number][0] for number, layer in enumerate(model.layers) if isinstance(layer, RNN)}
