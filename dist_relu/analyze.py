@@ -10,6 +10,7 @@ from statistics import mean, stdev
 from typing import Any
 
 import click
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -28,8 +29,10 @@ from dist_relu.options import (
     OPTIMIZERS,
     deep,
     parse_model,
+    parse_recurrent_init,
     parse_schedule,
     varied,
+    with_recurrent_init,
 )
 from dist_relu.watching import Watch
 
@@ -53,10 +56,12 @@ activation_option = click.option(
 init_option = click.option("--init", type=click.Choice(list(INITIALIZERS)), help="Of dense layers and convolutions.")
 dtype_option = click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
 
+_SHOWN_STEPS = 10
+
 
 @click.group()
 def analyze() -> None:
-    """Measure what a network does: activations, dead units, the flow of gradients."""
+    """Measure what a network does: activations, dead units, the flow of gradients through layers and time."""
 
 
 @analyze.command()
@@ -101,6 +106,60 @@ def gradients(
             console.print(_flow_table(flow, name or model_text, len(part)))
             runs.append({"model": model_text, "depth": depth, "activation": name, "init": init, **asdict(flow)})
     _write(path, {"samples": len(part), "seed": seed, "runs": runs})
+
+
+@analyze.command()
+@data_option
+@click.option(
+    "--model",
+    "model_text",
+    default="rnn:100",
+    show_default=True,
+    help="rnn:UNITS, rnn:UNITS,pixels, or file.py:function.",
+)
+@click.option(
+    "--init",
+    "inits",
+    default=["identity"],
+    show_default=True,
+    multiple=True,
+    help=f"Of recurrent weights: identity, identity:SCALE, {', '.join(INITIALIZERS)}; may be given several times.",
+)
+@samples_option
+@click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True)
+@dtype_option
+@json_option
+@worker_options
+def recurrence(
+    source: str,
+    model_text: str,
+    inits: Sequence[str],
+    samples: int,
+    seed: int,
+    dtype: str,
+    path: Path | None,
+    **workers: Any,
+) -> None:
+    """How large gradients are at every step of a new recurrent network, from the last one back to the first.
+
+    At the states: the norm of the gradient of each sample's own loss, of which the root mean square over samples.
+    """
+    check_writable("--json", path)
+    with usage_errors():
+        data = load(source)
+        plain = parse_model(model_text, data, dtype)
+        models = {init: with_recurrent_init(plain, parse_recurrent_init(init)) for init in inits}
+        for model in models.values():
+            model.build(data.train.x.shape[1:]).initialize(seed)
+    part = _first(data.train, samples)
+    flows: dict[str, analysis.TimeFlow] = {}
+    with start(**workers) as coordinator, usage_errors():
+        for init, model in models.items():
+            layers = analysis.gradient_through_time(coordinator, model, part)
+            flows |= {f"{init}, {layer.name}" if len(layers) > 1 else init: layer for layer in layers}
+    Console().print(_steps_table(flows, model_text, len(part)))
+    runs = [{"init": name, **asdict(flow)} for name, flow in flows.items()]
+    _write(path, {"model": model_text, "samples": len(part), "seed": seed, "runs": runs})
 
 
 @analyze.command("activations")
@@ -266,6 +325,17 @@ def _flow_table(flow: analysis.GradientFlow, name: str, num_samples: int) -> Tab
         weights = [flow.weights[key].norm for key in flow.weights if key == f"{stage.split()[0]}.weight"]
         numbers = (magnitude.norm, magnitude.mean_absolute, magnitude.variance, *weights)
         table.add_row(stage, *(f"{number:.3e}" for number in numbers))
+    return _aligned(table)
+
+
+def _steps_table(flows: dict[str, analysis.TimeFlow], name: str, num_samples: int) -> Table:
+    """The last step first: the way that gradients go.  Of many steps, some, evenly."""
+    table = Table("after step", *flows)
+    table.title = f"Norm of the gradient at the states of {name}, {num_samples:,} samples"
+    num_steps = max(len(flow.norms) for flow in flows.values())
+    for step in sorted({round(step) for step in np.linspace(1, num_steps, min(num_steps, _SHOWN_STEPS))}, reverse=True):
+        norms = (f"{flow.norms[step - 1]:.3e}" if step <= len(flow.norms) else "" for flow in flows.values())
+        table.add_row(str(step), *norms)
     return _aligned(table)
 
 

@@ -81,6 +81,19 @@ INITIALIZERS: dict[str, nn.Initializer] = {
 }
 
 
+def parse_recurrent_init(text: str) -> nn.Initializer:
+    """From "identity", "identity:SCALE" or the name of an initialiser.  Raises ValueError for any other text."""
+    name, colon, scale = text.partition(":")
+    try:
+        if name == "identity":
+            return nn.Identity(float(scale) if colon else 1.0)
+        return INITIALIZERS[text]
+    except (ValueError, KeyError):
+        raise ValueError(
+            f"--init {text}: expected identity, identity:SCALE, or one of {', '.join(INITIALIZERS)}."
+        ) from None
+
+
 def parse_model(text: str, data: Split, dtype: str) -> Sequential:
     """A model for `data`, from one of `MODELS`, or from "file.py:function", which returns a model.
 
@@ -110,6 +123,13 @@ def varied(model: Sequential, activation: str | None, init: str | None) -> Seque
         return value
 
     return Sequential(*change(model.blueprint().layers), dtype=model.dtype)
+
+
+def with_recurrent_init(model: Sequential, init: nn.Initializer) -> Sequential:
+    """`model` with other initial recurrent weights."""
+    layers = model.blueprint().layers
+    changed = (dataclasses.replace(one, recurrent_init=init) if isinstance(one, nn.RNN) else one for one in layers)
+    return Sequential(*changed, dtype=model.dtype)
 
 
 def deep(text: str, depth: int | None) -> str:

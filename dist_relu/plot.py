@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from dist_relu.analysis import Course, GradientFlow, LayerActivations, Magnitude, pictures
+from dist_relu.analysis import Course, GradientFlow, LayerActivations, Magnitude, TimeFlow, pictures
 from dist_relu.analysis.examples import fit_curve
 from dist_relu.analysis.style import SUFFIXES
 from dist_relu.command_parts import check_writable, usage_errors
@@ -54,6 +54,18 @@ def gradients(source: Path, paths: Sequence[Path]) -> None:
         flows = _read(source, "analyze gradients", _flows)
         for path in paths:
             pictures.draw_gradients(flows, path)
+
+
+@plot.command()
+@click.argument("source", metavar="FILE", type=_Existing)
+@_output("recurrence.png")
+def recurrence(source: Path, paths: Sequence[Path]) -> None:
+    """Gradients by step, from what `analyze recurrence --json FILE` wrote."""
+    _check(paths)
+    with usage_errors():
+        flows = _read(source, "analyze recurrence", _time_flows)
+        for path in paths:
+            pictures.draw_recurrence(flows, path)
 
 
 @plot.command()
@@ -160,6 +172,10 @@ def _courses(content: Any) -> dict[str, list[Course]]:
         course = Course(**{field.name: run[field.name] for field in fields(Course)})
         courses.setdefault(run["activation"], []).append(course)
     return courses
+
+
+def _time_flows(content: Any) -> dict[str, TimeFlow]:
+    return {run["init"]: TimeFlow(run["name"], list(map(float, run["norms"]))) for run in content["runs"]}
 
 
 def _layers(content: Any) -> list[LayerActivations]:

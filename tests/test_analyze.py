@@ -70,6 +70,39 @@ def test_depth_is_for_models_of_one_width(capsys: pytest.CaptureFixture[str]) ->
         assert f"--depth 3 is for a model mlp:UNITS, of which it makes so many layers, not for {model}." in errors
 
 
+def test_recurrences_are_shown_from_the_last_step_back_to_the_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "recurrence.json"
+    inits = "identity", "identity:0.5", "he-normal"
+    options = [option for init in inits for option in ("--init", init)]
+    options += ["--data", "digits", "--model", "rnn:20,pixels", "--samples", "300", "--dtype", "float64", "--seed", "4"]
+    code, output, errors = call(capsys, "analyze", "recurrence", "--backend", "serial", *options, "--json", str(path))
+    assert (code, errors) == (0, "")
+    steps = [int(line.split("│")[1]) for line in output.splitlines() if line.startswith("│")]
+    assert steps == [64, 57, 50, 43, 36, 29, 22, 15, 8, 1]
+    runs = json.loads(path.read_text())["runs"]
+    assert [run["init"] for run in runs] == list(inits)
+    data = dr.data.load("digits").train
+    for run, init in zip(runs, (nn.Identity(), nn.Identity(0.5), nn.HeNormal()), strict=True):
+        layers = nn.Reshape((64, 1)), nn.RNN(20, recurrent_init=init), nn.Dense(10)
+        model = nn.Sequential(*layers, dtype="float64").build((64,)).initialize(seed=4)
+        with dr.start(backend="serial") as coordinator:
+            (flow,) = analysis.gradient_through_time(coordinator, model, (data.x[:300], data.y[:300]))
+        assert (run["name"], run["norms"]) == (flow.name, flow.norms)
+
+
+def test_what_is_no_recurrence_or_no_initialiser_is_told_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    for options, message in (
+        (("--model", "mlp:5"), "in RNN layers, and the model has none"),
+        (("--init", "zero"), "--init zero: expected identity, identity:SCALE, or one of he-normal"),
+        (("--init", "identity:x"), "--init identity:x: expected identity, identity:SCALE"),
+    ):
+        code, _, errors = call(capsys, "analyze", "recurrence", "--backend", "serial", *options)
+        assert code == 2
+        assert message in errors
+
+
 def test_activations_of_a_saved_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = nn.mlp([20, 10], 10).build((64,)).initialize()
     assert model.values is not None

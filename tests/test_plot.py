@@ -43,6 +43,16 @@ def test_gradients_of_several_activations(tmp_path: Path, capsys: pytest.Capture
         assert f"<!-- {text} -->" in texts(Path(svg))
 
 
+def test_gradients_through_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, png, svg = (str(tmp_path / name) for name in ("recurrence.json", "a.png", "a.svg"))
+    options = "--model", "rnn:8", "--init", "identity", "--init", "he-normal", "--json", source, "--backend", "serial"
+    assert call(capsys, "analyze", "recurrence", *options)[0] == 0
+    assert call(capsys, "plot", "recurrence", source, "--output", png, "--output", svg) == (0, "", "")
+    assert Path(png).read_bytes().startswith(PNG)
+    for text in ("norm of the gradient at the state", "identity", "he-normal"):
+        assert f"<!-- {text} -->" in texts(Path(svg))
+
+
 def test_activations_of_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model, source, svg = (str(tmp_path / name) for name in ("model.safetensors", "activations.json", "a.svg"))
     dr.save_model(nn.mlp([20, 10], 10).build((64,)).initialize(), model)
@@ -138,7 +148,7 @@ def test_what_cannot_be_drawn_is_told_in_a_line(
     wrong = tmp_path / "wrong.json"
     for content in ("", "[]", '{"runs": 3}', '{"runs": []}', '{"runs": [{"loss": 1}]}', '{"layers": [{"name": 1}]}'):
         wrong.write_text(content)
-        for command in ("gradients", "activations", "training"):
+        for command in ("gradients", "recurrence", "activations", "training"):
             code, _, errors = call(capsys, "plot", command, str(wrong), "--output", str(tmp_path / "a.png"))
             assert code == 2
             assert f"expected a file that `dist-relu analyze {command} --json` wrote." in errors

@@ -3,7 +3,7 @@
 from dist_relu.analysis.pictures.activity import draw_activations, draw_activations_over_time
 from dist_relu.analysis.pictures.curves import draw_curves, draw_training
 from dist_relu.analysis.pictures.family import draw_family, draw_relu
-from dist_relu.analysis.pictures.flow import draw_gradients
+from dist_relu.analysis.pictures.flow import draw_gradients, draw_recurrence
 
 __all__ = [
     "draw_activations",
@@ -11,6 +11,7 @@ __all__ = [
     "draw_curves",
     "draw_family",
     "draw_gradients",
+    "draw_recurrence",
     "draw_relu",
     "draw_training",
 ]

@@ -1,4 +1,4 @@
-"""How gradients flow through a network."""
+"""How gradients flow through the layers of a network, and through time."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dist_relu.analysis.gradient import GradientFlow
+from dist_relu.analysis.recurrence import TimeFlow
 from dist_relu.analysis.style import draw, look
 
 
@@ -31,3 +32,23 @@ def draw_gradients(flows: Mapping[str, GradientFlow], path: Path) -> None:
         at_outputs.legend()
 
     draw(2, paint, path)
+
+
+def draw_recurrence(flows: Mapping[str, TimeFlow], path: Path) -> None:
+    """The norm of the gradient at the state after every step, of several recurrences, by what they are called."""
+
+    def paint(axes: Any) -> None:
+        paint_recurrence(axes, flows)
+        axes.legend()
+
+    draw(1, paint, path)
+
+
+def paint_recurrence(axes: Any, flows: Mapping[str, TimeFlow]) -> None:
+    """The same as a panel of a picture, without a legend; gradients that are exactly 0 are left out."""
+    for number, (name, flow) in enumerate(flows.items()):
+        steps = range(1, 1 + len(flow.norms))
+        norms = [norm or None for norm in flow.norms]
+        axes.plot(steps, norms, label=name, markevery=max(len(norms) // 8, 1), **look(number))
+    axes.set(title="gradients through time", ylabel="norm of the gradient at the state", yscale="log")
+    axes.set_xlabel("step: the last is next to the loss")
