@@ -13,10 +13,15 @@ import click
 
 from dist_relu.analysis import Course, GradientFlow, LayerActivations, Magnitude, TimeFlow, pictures
 from dist_relu.analysis.examples import fit_curve
+from dist_relu.analysis.plane import SETS, check_plane, plane_of, train_on_plane
 from dist_relu.analysis.style import SUFFIXES
+from dist_relu.arguments import default_loss
+from dist_relu.checkpoint import load_model
 from dist_relu.command_parts import check_writable, usage_errors
 from dist_relu.coordinator import start
+from dist_relu.data import load
 from dist_relu.logs import read_logs
+from dist_relu.options import parse_model
 
 T = TypeVar("T")
 
@@ -134,6 +139,60 @@ def family(paths: Sequence[Path]) -> None:
     _check(paths)
     for path in paths:
         pictures.draw_family(path)
+
+
+@plot.command()
+@click.argument("model_path", metavar="MODEL", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--shape", metavar="HEIGHT,WIDTH[,CHANNELS]", help="Of the images. Default: the model's, or a square.")
+@_output("weights.png")
+def weights(model_path: Path, shape: str | None, paths: Sequence[Path]) -> None:
+    """The weights of the first layer of a saved MODEL, as images: of a dense layer, or the filters of a convolution."""
+    _check(paths)
+    model = load_model(model_path)
+    with usage_errors():
+        image_shape = _parse_shape(shape) if shape else None
+        for path in paths:
+            pictures.draw_weights(model, path, image_shape)
+
+
+@plot.command()
+@click.option("--data", "source", default="moons", show_default=True, help=f"{', '.join(SETS)}, or a .npz file.")
+@click.option(
+    "--model",
+    "model_text",
+    default="mlp:16,16",
+    show_default=True,
+    help="mlp:UNITS,UNITS,..., which is trained, or a saved model.",
+)
+@_output("boundary.png")
+@seed_option
+def boundary(source: str, model_text: str, paths: Sequence[Path], seed: int) -> None:
+    """The line that a network draws between classes in the plane, and the kinks of its ReLUs.
+
+    Samples are two numbers each. The network is trained with Adam on the data, if it is not a saved one.
+    """
+    _check(paths)
+    is_saved = Path(model_text).is_file() or Path(model_text).suffix == ".safetensors"
+    with usage_errors():
+        data = SETS[source](seed) if source in SETS else load(source)
+        check_plane(data)
+        model = load_model(model_text) if is_saved else parse_model(model_text, data, "float32")
+        model.build((2,))
+        for part in data:
+            default_loss(part).check(part.y, model.output_shape)
+    with start(1, backend="serial") as coordinator:
+        if not is_saved:
+            train_on_plane(coordinator, model, data, seed)
+        plane = plane_of(coordinator, model, data)
+    for path in paths:
+        pictures.draw_boundary(plane, path)
+
+
+def _parse_shape(text: str) -> tuple[int, ...]:
+    sizes = text.split(",")
+    if len(sizes) not in {2, 3} or not all(size.strip().isdecimal() and int(size) for size in sizes):
+        raise ValueError(f"--shape {text}: expected HEIGHT,WIDTH or HEIGHT,WIDTH,CHANNELS.")
+    return tuple(map(int, sizes))
 
 
 def _check(paths: Sequence[Path]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import inspect
 import json
+import re
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -15,6 +16,7 @@ import pytest
 import dist_relu as dr
 from dist_relu import nn
 from dist_relu.analysis.examples import fit_curve
+from dist_relu.analysis.pictures.weights import first_weights
 from tests.test_cli import call, train
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -131,6 +133,91 @@ def test_the_gallery_has_every_function_of_one_number(tmp_path: Path, capsys: py
     assert of_rows < functions
     for name in functions - of_rows - {"derivative", "value_and_derivative"}:
         assert f"<!-- {name} -->" in texts(svg)
+
+
+def test_first_weights_of_any_model_with_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    models = {
+        "weights of layer 0 Dense, 8×8: the strongest 64 of 70 units": (nn.mlp([70], 10), (64,), ()),
+        "weights of layer 0 Dense, 2×3: all units": (nn.mlp([5], 10), (18,), ("--shape", "2,3,3")),
+        "weights of layer 1 Dense, 4×3: all units": (nn.Sequential(nn.Flatten(), nn.Dense(5)), (4, 3, 2), ()),
+        "weights of layer 1 Conv2d, 3×3: all units": (nn.cnn((8, 8, 1), 10), (64,), ()),
+        "weights of layer 0 Conv2d, 5×4: all units": (nn.Sequential(nn.Conv2d(7, (5, 4))), (8, 8, 3), ()),
+    }
+    saved, svg = str(tmp_path / "model.safetensors"), tmp_path / "a.svg"
+    for title, (model, shape, options) in models.items():
+        dr.save_model(model.build(shape).initialize(), saved)
+        assert call(capsys, "plot", "weights", saved, *options, "--output", str(svg)) == (0, "", "")
+        assert f"<!-- {title} -->" in texts(svg)
+
+
+def test_images_of_weights_are_those_of_their_units() -> None:
+    dense = nn.Sequential(nn.Dense(5)).build((2 * 3 * 4,)).initialize()
+    name, images = first_weights(dense, (2, 3, 4))
+    assert name == "0 Dense"
+    assert images.shape == (5, 2, 3, 4)
+    np.testing.assert_array_equal(images[3].reshape(-1), dense.params[0].value[:, 3])
+    filters = nn.Sequential(nn.Conv2d(5, (2, 3))).build((8, 8, 4)).initialize()
+    np.testing.assert_array_equal(first_weights(filters)[1][3], filters.params[0].value[..., 3])
+
+
+@pytest.mark.parametrize("data", ["moons", "spirals"])
+def test_boundary_of_a_network_that_is_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str], data: str) -> None:
+    svg = tmp_path / "a.svg"
+    options = "--model", "mlp:16,16", "--output", str(svg)
+    assert call(capsys, "plot", "boundary", "--data", data, *options) == (0, "", "")
+    content = texts(svg)
+    for text in ("class 1", "kinks of 1 ReLU", "kinks of 3 ReLU"):
+        assert f"<!-- {text} -->" in content
+    (accuracy,) = re.findall(r"<!-- classes: (.*)% of unseen samples right -->", content)
+    assert float(accuracy) > 90
+
+
+def test_boundary_of_a_saved_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One that is linear on either side of a line: it sees class 2 where a sample's first number is below 0.5."""
+    model = nn.mlp([1], 3).build((2,)).initialize()
+    assert model.values is not None
+    model.values[:] = 0
+    weight, _, last, offset = model.views(model.values)
+    weight[0, 0], last[0, 0], offset[2] = 1, 2, 1
+    x = np.array([[-1, 0], [1, 0], [-1, 1], [1, 1], [0.2, 0.5]] * 4, np.float32)
+    saved, samples, svg = tmp_path / "model.safetensors", tmp_path / "data.npz", tmp_path / "a.svg"
+    dr.save_model(model, saved)
+    np.savez(samples, x=x, y=np.where(x[:, 0] < 0.5, 2, 0))
+    options = "--model", str(saved), "--data", str(samples), "--output", str(svg)
+    assert call(capsys, "plot", "boundary", *options) == (0, "", "")
+    for text in ("classes: 100.0% of unseen samples right", "2 linear pieces in view", "class 2"):
+        assert f"<!-- {text} -->" in texts(svg)
+
+
+def test_weights_and_boundaries_that_there_are_not_are_told_in_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = {
+        "wide": nn.mlp([5], 10).build((13,)),
+        "recurrent": nn.rnn(5, 10).build((4, 3)),
+        "plain": nn.Sequential(nn.LayerNorm()).build((4,)),
+    }
+    for name, model in models.items():
+        dr.save_model(model.initialize(), tmp_path / name)
+    (tmp_path / "text.safetensors").write_text("none")
+    np.savez(tmp_path / "three.npz", x=np.zeros((9, 3)), y=np.zeros(9, int))
+    for command, told in (
+        (("weights", "wide"), "The first layer has 13 inputs, which are no square image."),
+        (("weights", "wide", "--shape", "2,3"), "The first layer has 13 inputs, not 2·3."),
+        (("weights", "wide", "--shape", "2x3"), "--shape 2x3: expected HEIGHT,WIDTH"),
+        (("weights", "recurrent"), "The first layer with parameters is 0 RNN"),
+        (("weights", "plain"), "only those of Dense and Conv2d are images"),
+        (("weights", "text.safetensors"), "can't be read as a model"),
+        (("boundary", "--model", "text.safetensors"), "can't be read as a model"),
+        (("boundary", "--model", "mlp:no"), "--model mlp:no: 'no' is no whole number"),
+        (("boundary", "--data", "three.npz"), "Samples have shape (3,)"),
+        (("boundary", "--data", "suns"), "There is no data set 'suns'"),
+    ):
+        paths = [str(tmp_path / part) if (tmp_path / part).exists() else part for part in command]
+        code, _, errors = call(capsys, "plot", *paths, "--output", str(tmp_path / "a.png"))
+        assert code == 2
+        assert told in errors
+        assert errors.count("\n") == 1
 
 
 def test_the_same_picture_is_the_same_file(tmp_path: Path, logs: Path, capsys: pytest.CaptureFixture[str]) -> None:

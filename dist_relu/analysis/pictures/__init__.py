@@ -1,17 +1,21 @@
 """Pictures of what was measured; each is written to a .png or .svg file.  They need matplotlib."""
 
 from dist_relu.analysis.pictures.activity import draw_activations, draw_activations_over_time
+from dist_relu.analysis.pictures.boundary import draw_boundary
 from dist_relu.analysis.pictures.curves import draw_curves, draw_training
 from dist_relu.analysis.pictures.family import draw_family, draw_relu
 from dist_relu.analysis.pictures.flow import draw_gradients, draw_recurrence
+from dist_relu.analysis.pictures.weights import draw_weights
 
 __all__ = [
     "draw_activations",
     "draw_activations_over_time",
+    "draw_boundary",
     "draw_curves",
     "draw_family",
     "draw_gradients",
     "draw_recurrence",
     "draw_relu",
     "draw_training",
+    "draw_weights",
 ]
