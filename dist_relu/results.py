@@ -27,13 +27,15 @@ class EpochSummary:
 class FitResult:
     """What a training run did.
 
-    losses and step_seconds: (steps,), the mean loss of each step's samples and its duration.
+    losses, accuracies, step_seconds: (steps,), the mean loss of each step's samples, the share of them that was right
+    before the step, and its duration; accuracies is None without classes.
     average: with `ema_decay`, the model with its averaged parameters, to evaluate or save like any other.
     watched: with `watch`, what was seen.
     """
 
     epochs: list[EpochSummary]
     losses: Array
+    accuracies: Array | None
     step_seconds: Array
     seconds: float
     samples_per_second: float
@@ -63,7 +65,8 @@ def fit_result(
         epochs.append(EpochSummary(loss, accuracy, float(trace.seconds[part].sum())))
     seconds = float(trace.seconds.sum())
     per_second = float(trace.num_samples.sum() / seconds)
-    return FitResult(epochs, trace.loss, trace.seconds, seconds, per_second, average, watched)
+    accuracies = trace.hits / trace.num_samples if has_classes else None
+    return FitResult(epochs, trace.loss, accuracies, trace.seconds, seconds, per_second, average, watched)
 
 
 def watched_steps(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import pytest
@@ -149,6 +150,25 @@ def test_losses_are_those_of_plain_numpy(coordinator: dr.Coordinator, digits: dr
         for i in range(0, len(digits.train), 100)
     ]
     np.testing.assert_allclose(result.losses, expected, rtol=1e-9)
+
+
+def test_the_accuracy_of_a_step_is_that_of_the_model_before_it(
+    coordinator: dr.Coordinator, digits: dr.data.Split
+) -> None:
+    data, batch, model = (digits.train.x[:200], digits.train.y[:200]), digits.train.x[:100], small_model()
+    train = partial(coordinator.fit, model, data, optim.SGD(), epochs=1, batch_size=100, shuffle=False, shards=SHARDS)
+    train()
+    before = coordinator.evaluate(model, (batch, digits.train.y[:100])).accuracy
+    accuracies = train().accuracies
+    assert accuracies is not None
+    assert accuracies.shape == (2,)
+    assert accuracies[0] == before
+
+
+def test_there_is_no_accuracy_without_classes(coordinator: dr.Coordinator, rng: np.random.Generator) -> None:
+    data = rng.normal(size=(40, 3)), rng.normal(size=(40, 2))
+    result = coordinator.fit(nn.Sequential(nn.Dense(2)), data, optim.SGD(), epochs=1, batch_size=20, shards=SHARDS)
+    assert result.accuracies is None
 
 
 @pytest.mark.parametrize("loss", [nn.CrossEntropy(), nn.MeanSquaredError()])
