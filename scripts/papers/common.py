@@ -11,6 +11,7 @@ from time import perf_counter
 from typing import Any
 
 import click
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -65,6 +66,12 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
     """The mean of what several seeds came to, the lowest and the highest."""
     mean = sum(values) / len(values)
     return f"{mean:.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
+
+
+def clearly_lower(ours: Sequence[float], others: Sequence[float]) -> bool:
+    """Whether ours are lower than the others from the same seeds, by more than two standard errors of the mean."""
+    differences = np.subtract(others, ours)
+    return bool(differences.mean() > 2 * differences.std(ddof=1) / len(ours) ** 0.5)
 
 
 def paper(name: str, reproduce: Callable[[Coordinator, bool, int], Findings], about: str) -> None:
