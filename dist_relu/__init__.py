@@ -1,6 +1,6 @@
 """Data-parallel training of ReLU networks in NumPy, with the same bits on any number of workers."""
 
-from dist_relu import activations, analysis, data, nn, optim
+from dist_relu import activations, analysis, data, nn, optim, rl
 from dist_relu.checkpoint import load_model, save_model
 from dist_relu.coordinator import Coordinator, start
 from dist_relu.data import Dataset
@@ -42,6 +42,7 @@ __all__ = [
     "load_model",
     "nn",
     "optim",
+    "rl",
     "save_model",
     "start",
 ]

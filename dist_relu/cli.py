@@ -1,4 +1,4 @@
-"""The command line: `dist-relu train | evaluate | predict | analyze | plot | bench | doctor`.
+"""The command line: `dist-relu train | evaluate | predict | rl | analyze | plot | bench | doctor`.
 
 Options become objects here and in `options`; everything below takes objects. What the user did wrong is told in one
 line, with exit code 2; a run that failed, in one line with exit code 1.
@@ -28,6 +28,7 @@ from dist_relu.coordinator import Coordinator, start
 from dist_relu.data import Dataset, load, read_numpy
 from dist_relu.doctor.command import doctor
 from dist_relu.errors import DataError, TrainingDiverged
+from dist_relu.learn_command import learn
 from dist_relu.logs import write_logs
 from dist_relu.nn import CrossEntropy, Sequential, summary
 from dist_relu.options import DEFAULT_LR, MODEL_FORMS, OPTIMIZERS, parse_augment, parse_model, parse_schedule
@@ -279,6 +280,7 @@ def predict(
 program.add_command(analyze)
 program.add_command(bench)
 program.add_command(doctor)
+program.add_command(learn)
 program.add_command(plot)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from dist_relu import nn
 from dist_relu.data import Augment, Split
-from dist_relu.nn import Flatten, Sequential, cnn, mlp, policy, resnet, rnn
+from dist_relu.nn import Flatten, Sequential, actor, cnn, mlp, resnet, rnn
 from dist_relu.optim import (
     LAMB,
     LARS,
@@ -120,6 +120,8 @@ def varied(model: Sequential, activation: str | None, init: str | None) -> Seque
             return dataclasses.replace(value, init=INITIALIZERS[init])
         if isinstance(value, nn.Residual):
             return nn.Residual(change(value.body), change(value.shortcut))
+        if isinstance(value, nn.Parallel):
+            return nn.Parallel(change(value.branches))
         return value
 
     return Sequential(*change(model.blueprint().layers), dtype=model.dtype)
@@ -143,12 +145,12 @@ def deep(text: str, depth: int | None) -> str:
 
 
 def _mlp(text: str, data: Split, dtype: str) -> Sequential:
-    model = mlp(_sizes("mlp", text), data.num_outputs(), dtype)
+    model = mlp(parse_sizes("--model mlp:", text), data.num_outputs(), dtype)
     return model if data.train.x.ndim == 2 else Sequential(Flatten(), *model.layers, dtype=dtype)
 
 
 def _policy(text: str, data: Split, dtype: str) -> Sequential:
-    return policy(_sizes("policy", text), data.num_outputs(), dtype)
+    return actor(parse_sizes("--model policy:", text), data.num_outputs(), dtype=dtype)
 
 
 def _cnn(text: str, data: Split, dtype: str) -> Sequential:
@@ -185,8 +187,9 @@ MODELS: dict[str, Callable[[str, Split, str], Sequential]] = {
 MODEL_FORMS = "mlp:UNITS,UNITS,..., cnn, resnet:8|20, rnn:UNITS[,pixels], policy:UNITS,..."
 
 
-def _sizes(name: str, text: str) -> list[int]:
-    return [_whole(size, f"--model {name}:{text}") for size in text.split(",")]
+def parse_sizes(option: str, text: str) -> list[int]:
+    """From "UNITS,UNITS,..."; option: what the user wrote before that.  Raises ValueError for any other text."""
+    return [_whole(size, f"{option}{text}") for size in text.split(",")]
 
 
 def _image_shape(name: str, data: Split) -> tuple[int, int, int]:

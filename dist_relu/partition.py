@@ -136,6 +136,9 @@ class Purpose(IntEnum):
     LAYERS = 4
     AUGMENTATION = 5
     SAMPLES = 6
+    ENVIRONMENTS = 7
+    ACTIONS = 8
+    MINIBATCHES = 9
 
 
 def generator(seed: int, purpose: Purpose, *coordinates: int) -> np.random.Generator:

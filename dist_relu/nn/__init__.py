@@ -37,8 +37,10 @@ from dist_relu.nn.initializers import (
 from dist_relu.nn.layer import PLAIN, Layer, Param, PlainRun, Run
 from dist_relu.nn.losses import CrossEntropy, Loss, MeanSquaredError, MixedTargets
 from dist_relu.nn.lsuv import lsuv
-from dist_relu.nn.models import cnn, mlp, policy, resnet, rnn
+from dist_relu.nn.models import actor, cnn, mlp, policy, resnet, rnn
 from dist_relu.nn.normalization import BatchNorm, Dropout, LayerNorm
+from dist_relu.nn.parallel import Parallel
+from dist_relu.nn.policy_heads import Categorical, PolicyHead, TanhGaussian
 from dist_relu.nn.pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from dist_relu.nn.recurrent import RNN
 from dist_relu.nn.reshaping import Flatten, FromNCHW, Reshape
@@ -58,6 +60,7 @@ __all__ = [
     "AvgPool2d",
     "BatchNorm",
     "CReLU",
+    "Categorical",
     "Constant",
     "Conv2d",
     "CrossEntropy",
@@ -88,8 +91,10 @@ __all__ = [
     "Normal",
     "Orthogonal",
     "PReLU",
+    "Parallel",
     "Param",
     "PlainRun",
+    "PolicyHead",
     "RReLU",
     "ReGLU",
     "ReLU",
@@ -105,7 +110,9 @@ __all__ = [
     "SquaredReLU",
     "SwiGLU",
     "Tanh",
+    "TanhGaussian",
     "Threshold",
+    "actor",
     "cnn",
     "gain",
     "lsuv",

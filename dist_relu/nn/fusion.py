@@ -18,6 +18,7 @@ from dist_relu.nn.convolution import Conv2d
 from dist_relu.nn.dense import Dense
 from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
 from dist_relu.nn.normalization import BatchNorm
+from dist_relu.nn.parallel import Parallel
 from dist_relu.nn.pooling import MaxPool2d
 from dist_relu.nn.residual import Residual
 
@@ -28,6 +29,8 @@ def fuse(layers: Sequence[Layer]) -> list[Layer]:
     for layer in layers:
         if isinstance(layer, Residual):
             layer.run_as(fuse(layer.body), fuse(layer.shortcut))
+        if isinstance(layer, Parallel):
+            layer.run_as([fuse(branch) for branch in layer.branches])
         match fused[-1] if fused else None, layer:
             case Dense(bias=True) as dense, Elementwise():
                 fused[-1] = DenseActivation(dense, layer)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from dist_relu.arrays import whole
 from dist_relu.nn.activations import ReLU
 from dist_relu.nn.convolution import Conv2d
 from dist_relu.nn.dense import Dense
 from dist_relu.nn.initializers import HeNormal, Orthogonal
 from dist_relu.nn.layer import Layer, Shape
 from dist_relu.nn.normalization import BatchNorm
+from dist_relu.nn.parallel import Parallel
+from dist_relu.nn.policy_heads import Categorical, PolicyHead, TanhGaussian
 from dist_relu.nn.pooling import GlobalAvgPool2d, MaxPool2d
 from dist_relu.nn.recurrent import RNN
 from dist_relu.nn.reshaping import Flatten, Reshape
@@ -28,15 +32,46 @@ def mlp(hidden: Sequence[int], outputs: int, dtype: npt.DTypeLike = np.float32) 
     return Sequential(*layers, Dense(outputs), dtype=dtype)
 
 
-def policy(hidden: Sequence[int], outputs: int, dtype: npt.DTypeLike = np.float32) -> Sequential:
+def actor(hidden: Sequence[int], outputs: int, gain: float = 0.01, dtype: npt.DTypeLike = np.float32) -> Sequential:
     """An `mlp` that begins nearly indifferent between its outputs: orthogonal weights, the last ones a hundredth.
 
-    Andrychowicz et al. (2021), section 3.2.
+    gain: of the last weights.  Andrychowicz et al. (2021), section 3.2.
     """
     layers: list[Layer] = []
     for units in hidden:
         layers += [Dense(units, init=Orthogonal(2**0.5)), ReLU()]
-    return Sequential(*layers, Dense(outputs, init=Orthogonal(0.01)), dtype=dtype)
+    return Sequential(*layers, Dense(outputs, init=Orthogonal(gain)), dtype=dtype)
+
+
+def policy(
+    state_dim: int,
+    action_dim: int,
+    hidden: Sequence[int] = (64, 64),
+    head: Literal["softmax", "tanh-gaussian"] = "softmax",
+    *,
+    low: float | Sequence[float] = -1.0,
+    high: float | Sequence[float] = 1.0,
+    dtype: npt.DTypeLike = np.float32,
+) -> Sequential:
+    """A policy network and, beside it, a value network, each with layers of `hidden` units and ReLU.
+
+    From states (N, state_dim) to what fixes the distribution of actions, and last the value: with the head "softmax"
+    the logarithms of the probabilities of action_dim actions, (N, action_dim + 1); with "tanh-gaussian" means and
+    logarithms of standard deviations, (N, 2·action_dim + 1), of actions with action_dim numbers.
+
+    low, high: of those numbers, one for all or one for each.
+    """
+    state_dim, action_dim = whole("state_dim", state_dim), whole("action_dim", action_dim)
+    last: PolicyHead
+    if head == "softmax":
+        last = Categorical(action_dim)
+    elif head == "tanh-gaussian":
+        lows, highs = (np.broadcast_to(bound, (action_dim,)).tolist() for bound in (low, high))
+        last = TanhGaussian(lows, highs)
+    else:
+        raise ValueError(f'head={head!r}: expected "softmax" or "tanh-gaussian".')
+    branches = actor(hidden, last.inputs - 1).layers, actor(hidden, 1, gain=1.0).layers
+    return Sequential(Parallel(branches), last, dtype=dtype).build((state_dim,))
 
 
 def cnn(image_shape: Shape, outputs: int, dtype: npt.DTypeLike = np.float32) -> Sequential:

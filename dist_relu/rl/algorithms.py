@@ -1,0 +1,142 @@
+"""How a policy learns from what it did: PPO and REINFORCE.  N samples, W numbers of an action."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isfinite
+from typing import ClassVar, final
+
+import numpy as np
+
+from dist_relu.arrays import Array, whole
+from dist_relu.errors import DataError
+from dist_relu.kernels import returns as kernels
+from dist_relu.nn import Loss, PolicyHead
+
+
+@final
+@dataclass(frozen=True)
+class PPO:
+    """Proximal policy optimisation: several passes over what each environment did in `horizon` steps.
+
+    Schulman et al. (2017), algorithm 1.
+
+    minibatches: into so many parts each pass is cut, a step of Adam for each.  lr: falls to 0 along half a cosine.
+    gamma, lam: of rewards and advantages to come.  clip: how far the probability of an action may move, as a share.
+    value_weight, entropy_weight: beside the policy's own loss.
+    """
+
+    horizon: int = 128
+    epochs: int = 4
+    minibatches: int = 4
+    lr: float = 1e-3
+    gamma: float = 0.99
+    lam: float = 0.95
+    clip: float = 0.2
+    value_weight: float = 0.5
+    entropy_weight: float = 0.01
+    clip_norm: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in ("horizon", "epochs", "minibatches"):
+            whole(name, getattr(self, name))
+        _check_shared(self)
+        _check_share("PPO", "lam", self.lam)
+        if not 0 < self.clip < 1:
+            raise ValueError(f"PPO(clip={self.clip}): must be above 0 and below 1.")
+
+    def loss(self, head: PolicyHead) -> PolicyLoss:
+        return PolicyLoss(head, self.clip, self.value_weight, self.entropy_weight)
+
+
+@final
+@dataclass(frozen=True)
+class REINFORCE:
+    """A step along the score function times what came of the action, less the state's value.  Williams (1992).
+
+    Every environment does `horizon` steps between two steps of Adam; episodes that go on count what their last state is
+    worth.  The rest is as with `PPO`.
+    """
+
+    horizon: int = 128
+    lr: float = 3e-3
+    gamma: float = 0.99
+    value_weight: float = 0.5
+    entropy_weight: float = 0.01
+    clip_norm: float = 0.5
+
+    epochs: ClassVar[int] = 1
+    minibatches: ClassVar[int] = 1
+    lam: ClassVar[float] = 1.0
+
+    def __post_init__(self) -> None:
+        whole("horizon", self.horizon)
+        _check_shared(self)
+
+    def loss(self, head: PolicyHead) -> PolicyLoss:
+        return PolicyLoss(head, None, self.value_weight, self.entropy_weight)
+
+
+Algorithm = PPO | REINFORCE
+
+
+@final
+@dataclass(frozen=True)
+class PolicyLoss(Loss):
+    """The policy's loss, the value's and the bonus for entropy.  Schulman et al. (2017), equation 9.
+
+    targets: (N, W + 3): the action taken, the logarithm of its probability then, its advantage, the return.
+    clip: of the probability's change (equation 7); None for -advantage · log probability, which is REINFORCE.
+    """
+
+    head: PolicyHead
+    clip: float | None
+    value_weight: float
+    entropy_weight: float
+
+    def check(self, targets: Array, output_shape: tuple[int, ...]) -> None:
+        width = self.head.action_width + 3
+        if targets.shape[1:] != (width,) or output_shape != (self.head.inputs,):
+            raise DataError(
+                f"Expected targets of shape (N, {width}) and outputs of shape ({self.head.inputs},), "
+                f"not {targets.shape} and {output_shape}."
+            )
+
+    def backward(self, outputs: Array, targets: Array, weight: float, d_outputs: Array) -> tuple[float, int]:
+        actions, old, advantages, returns = columns_of(self.head, targets)
+        log_probs, entropies, d_log_probs = np.empty((3, len(outputs)))
+        self.head.log_probs(outputs, actions, log_probs, entropies)
+        if self.clip is None:
+            loss = kernels.score(log_probs, advantages, d_log_probs)
+        else:
+            loss = kernels.clipped_surrogate(log_probs, old, advantages, self.clip, d_log_probs)
+        loss -= self.entropy_weight * float(np.add.reduce(entropies))
+        d_log_probs *= weight
+        d_entropies = np.full(len(outputs), -self.entropy_weight * weight)
+        self.head.log_probs_backward(outputs, actions, d_log_probs, d_entropies, d_outputs)
+        value_loss = kernels.value_error(outputs, returns, self.value_weight * weight, d_outputs)
+        return loss + self.value_weight * value_loss, 0
+
+
+def columns_of(head: PolicyHead, targets: Array) -> tuple[Array, Array, Array, Array]:
+    """The parts of targets (N, W + 3): actions (N, W), old log probabilities, advantages, returns, (N,) each."""
+    width = head.action_width
+    return targets[:, :width], targets[:, width], targets[:, width + 1], targets[:, width + 2]
+
+
+def _check_shared(algorithm: Algorithm) -> None:
+    name = type(algorithm).__name__
+    _check_share(name, "gamma", algorithm.gamma)
+    for argument in ("lr", "clip_norm"):
+        value = getattr(algorithm, argument)
+        if not (isfinite(value) and value > 0):
+            raise ValueError(f"{name}({argument}={value}): must be a finite number above 0.")
+    for argument in ("value_weight", "entropy_weight"):
+        value = getattr(algorithm, argument)
+        if not (isfinite(value) and value >= 0):
+            raise ValueError(f"{name}({argument}={value}): must be a finite number of at least 0.")
+
+
+def _check_share(name: str, argument: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name}({argument}={value}): must be at least 0 and at most 1.")

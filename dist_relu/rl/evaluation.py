@@ -1,0 +1,74 @@
+"""What a policy comes to in fresh episodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dist_relu.arguments import check_has_parameters
+from dist_relu.arrays import Array, whole
+from dist_relu.coordinator import Coordinator
+from dist_relu.nn import PlainRun, Sequential
+from dist_relu.partition import bounds
+from dist_relu.rl.environments import Env, Environments, Spaces, fresh_seed, head_of
+from dist_relu.worker import World
+
+_AT_ONCE = 32
+"""Environments of a worker that are open at the same time."""
+
+
+def evaluate(coordinator: Coordinator, model: Sequential, env: Env, *, episodes: int = 100, seed: int = 0) -> Array:
+    """The returns of fresh episodes, (episodes,) float64, where the likeliest action is always taken; collective.
+
+    Each episode has an environment of its own, started from a seed that follows from `seed` and its number, and that
+    training never uses; so returns do not depend on the number of workers.
+    """
+    episodes, seed = whole("episodes", episodes), whole("seed", seed, 0)
+    check_has_parameters(model)
+    spaces = Spaces.of(env)
+    spaces.check(model, env)
+    assert model.values is not None
+    request = _Request(model.blueprint(), spaces.state_dim, model.values, env, episodes, seed)
+    return np.concatenate(coordinator.run(_play_mine, request))
+
+
+@dataclass(frozen=True)
+class _Request:
+    """values: (P,), the parameters of `model`."""
+
+    model: Sequential
+    state_dim: int
+    values: Array
+    env: Env
+    episodes: int
+    seed: int
+
+
+def _play_mine(world: World, request: _Request) -> Array:
+    """Play this worker's episodes, and return their returns."""
+    model = request.model.build((request.state_dim,))
+    model.bind(request.values)
+    first, stop = bounds(request.episodes, world.size)[world.rank]
+    returns = np.zeros(stop - first)
+    for start in range(first, stop, _AT_ONCE):
+        numbers = range(start, min(start + _AT_ONCE, stop))
+        seeds = [fresh_seed(request.seed, number) for number in numbers]
+        with Environments(request.env, seeds, model.dtype) as environments:
+            _play(world, model, environments, returns[start - first : numbers.stop - first])
+    return returns
+
+
+def _play(world: World, model: Sequential, environments: Environments, returns: Array) -> None:
+    """Play one episode in each environment; returns: (E,) of zeros, gets what they come to."""
+    head, run = head_of(model), PlainRun()
+    actions = np.empty((len(returns), head.action_width), model.dtype)
+    reward = np.empty(len(returns))
+    playing = np.ones(len(returns), bool)
+    while playing.any():
+        world.barrier.check()
+        head.best(model.forward(environments.states, run), actions)
+        ended = environments.step(head.chosen(actions), reward)
+        returns[playing] += reward[playing]
+        for number, _ in ended:
+            playing[number] = False

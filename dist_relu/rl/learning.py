@@ -1,0 +1,145 @@
+"""The coordinator's side of learning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+import numpy.typing as npt
+
+from dist_relu.arrays import Array, whole
+from dist_relu.coordinator import Coordinator
+from dist_relu.errors import PartitionError, TrainingDiverged
+from dist_relu.fitting import StepMemory
+from dist_relu.nn import Sequential, TanhGaussian, policy
+from dist_relu.optim import Adam, Cosine
+from dist_relu.partition import bounds, check_fit
+from dist_relu.placed import PlacedDataset
+from dist_relu.rl.algorithms import PPO, Algorithm
+from dist_relu.rl.environments import Env, Spaces
+from dist_relu.rl.worker import ENDED, RETURNS, LearningProgress, LearningRequest, Lesson, learn
+from dist_relu.step import StepPlan
+from dist_relu.updates import StepOptions
+
+_NUM_ENVS = 16
+
+
+@dataclass(frozen=True)
+class LearningResult:
+    """What learning came to.
+
+    mean_returns: (iterations,), of the episodes that ended in each, NaN where none did.  num_episodes, losses:
+    (iterations,).  num_steps: of all environments together.
+    """
+
+    model: Sequential
+    mean_returns: Array
+    num_episodes: Array
+    losses: Array
+    num_steps: int
+    seconds: float
+
+    @property
+    def digest(self) -> str:
+        """That of the parameters, see `Sequential.sha256`."""
+        return self.model.sha256()
+
+
+def policy_for(env: Env, hidden: Sequence[int] = (64, 64), dtype: npt.DTypeLike = np.float32) -> Sequential:
+    """`nn.policy` for the states and actions of an environment.  Raises `DataError` when there is no such policy."""
+    spaces = Spaces.of(env)
+    if isinstance(spaces.head, TanhGaussian):
+        low, high = spaces.head.low, spaces.head.high
+        return policy(spaces.state_dim, len(low), hidden, "tanh-gaussian", low=low, high=high, dtype=dtype)
+    return policy(spaces.state_dim, spaces.head.inputs - 1, hidden, dtype=dtype)
+
+
+def train(
+    coordinator: Coordinator,
+    env: Env,
+    algorithm: Algorithm | None = None,
+    *,
+    steps: int,
+    model: Sequential | None = None,
+    num_envs: int | None = None,
+    shards: int | None = None,
+    seed: int = 0,
+    on_progress: Callable[[LearningProgress], object] | None = None,
+) -> LearningResult:
+    """Let a policy learn in an environment; collective.
+
+    env: a name that gymnasium knows, or a function that makes an environment.  algorithm: by default `PPO()`.
+    steps: of all environments together; whole iterations of `horizon` steps of each are done, until there are as many.
+    model: trained in place, from the parameters that it has; by default `policy_for(env)`.
+    num_envs: environments that are stepped side by side, a multiple of the shards; by default 16, or the next multiple.
+    shards: parts of the environments and of every batch, by default the number of workers; with the same shards and
+    seed, any number of workers ends with the same bits, if environments are fixed by the seeds that they get.
+    on_progress: called after every iteration.
+
+    Raises DataError, PartitionError and ValueError for what does not fit, before anything is done, and
+    TrainingDiverged when the loss becomes NaN or infinite.
+    """
+    algorithm = PPO() if algorithm is None else algorithm
+    if not isinstance(algorithm, Algorithm):
+        raise TypeError(f"algorithm={algorithm!r}: expected PPO() or REINFORCE().")
+    shards = coordinator.workers if shards is None else whole("shards", shards)
+    num_envs = ceil(_NUM_ENVS / shards) * shards if num_envs is None else whole("num_envs", num_envs)
+    steps, seed = whole("steps", steps), whole("seed", seed, 0)
+    _check_division(num_envs, shards, coordinator.workers, algorithm)
+    spaces = Spaces.of(env)
+    if model is None:
+        model = policy_for(env)
+    spaces.check(model, env)
+    model.build((spaces.state_dim,))
+    if model.values is None:
+        model.initialize(seed)
+    per_iteration = num_envs * algorithm.horizon
+    iterations = ceil(steps / per_iteration)
+    with coordinator.replicas.for_a_call() as replicas:
+        targets = replicas.zeros((per_iteration, spaces.head.action_width + 3), model.dtype)
+        placed = PlacedDataset(replicas.zeros((per_iteration, spaces.state_dim), model.dtype), targets)
+        optimizer = Adam(Cosine(algorithm.lr, iterations), epsilon=1e-5)
+        options = StepOptions(clip_norm=algorithm.clip_norm)
+        batch_size = per_iteration // algorithm.minibatches
+        plan = StepPlan(algorithm.loss(spaces.head), optimizer, options, batch_size, shards, seed)
+        memory = StepMemory(replicas, model, placed, plan, coordinator.workers)
+        episodes = replicas.zeros((num_envs, iterations, 2), np.float64)
+        request = LearningRequest(
+            memory.request(), env, algorithm, num_envs, iterations, targets.handles, episodes.handles
+        )
+        lesson: Lesson = coordinator.run(learn, request, on_progress)[0]
+        assert model.values is not None
+        model.values[:] = memory.vectors()[lesson.generation, 0]
+        totals = episodes.collect(replicas.rows_by_node(_rows(num_envs, shards, coordinator.workers))).sum(axis=0)
+    if lesson.diverged or not np.isfinite(model.values).all():
+        iteration = len(lesson.losses) - 1
+        raise TrainingDiverged(
+            f"Loss or parameters became NaN or infinite in iteration {iteration}. Lower the learning rate."
+        )
+    with np.errstate(invalid="ignore"):
+        mean_returns = totals[:, RETURNS] / totals[:, ENDED]
+    num_episodes = totals[:, ENDED].astype(int)
+    return LearningResult(model, mean_returns, num_episodes, lesson.losses, iterations * per_iteration, lesson.seconds)
+
+
+def _check_division(num_envs: int, shards: int, workers: int, algorithm: Algorithm) -> None:
+    """Raise `PartitionError` unless environments go evenly into shards, and their samples into minibatches."""
+    check_fit(num_envs, num_envs, shards, workers)
+    if num_envs % shards:
+        raise PartitionError(
+            f"{num_envs} environments can't be shared evenly by {shards} shards. Pass a multiple of {shards}."
+        )
+    per_shard = num_envs // shards * algorithm.horizon
+    if per_shard % algorithm.minibatches:
+        raise PartitionError(
+            f"The {per_shard} samples of a shard can't be cut into {algorithm.minibatches} equal minibatches. "
+            "Pass another horizon or number of minibatches."
+        )
+
+
+def _rows(num_envs: int, shards: int, workers: int) -> list[range]:
+    """The environments of each worker, by rank."""
+    per_shard = num_envs // shards
+    return [range(first * per_shard, stop * per_shard) for first, stop in bounds(shards, workers)]

@@ -1,0 +1,196 @@
+"""Learning, as every worker runs it: act, judge what came of it, take steps; iteration after iteration.
+
+E environments of all workers, T steps of each in an iteration, D numbers of a state, W of an action.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from time import perf_counter
+from typing import final
+
+import numpy as np
+
+from dist_relu.arrays import Array
+from dist_relu.collectives.memory import Handles
+from dist_relu.kernels.returns import advantages
+from dist_relu.nn import PlainRun, Sequential
+from dist_relu.partition import Purpose, bounds, generator
+from dist_relu.rl.algorithms import Algorithm, columns_of
+from dist_relu.rl.environments import Env, Environments, head_of, training_seed
+from dist_relu.step import StepRequest, TrainingStep
+from dist_relu.worker import World
+
+RETURNS, ENDED = 0, 1
+"""What is kept of an environment's episodes in an iteration: the sum of their returns, and how many ended."""
+
+
+@dataclass(frozen=True)
+class LearningRequest:
+    """Everything a worker must know to learn.
+
+    targets: (E · T, W + 3), those of `step`.  episodes: (E, iterations, 2) float64, see `RETURNS` and `ENDED`.
+    """
+
+    step: StepRequest
+    env: Env
+    algorithm: Algorithm
+    num_envs: int
+    iterations: int
+    targets: Handles
+    episodes: Handles
+
+
+@dataclass(frozen=True)
+class LearningProgress:
+    """How far learning is.
+
+    iteration: the last one, from 0.  mean_return: of its episodes, NaN where none ended; on several machines those of
+    the first.
+    """
+
+    iteration: int
+    iterations: int
+    num_episodes: int
+    mean_return: float
+    steps_per_second: float
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What learning came to, beside episodes.  losses: (iterations,), means over the steps of each.
+
+    generation: the one that holds the final parameters.  diverged: the last step was not taken.
+    """
+
+    losses: Array
+    seconds: float
+    generation: int
+    diverged: bool
+
+
+def learn(world: World, request: LearningRequest) -> Lesson:
+    """Learn; collective.  All workers return the same, but for the seconds."""
+    algorithm, plan = request.algorithm, request.step.plan
+    step_of = TrainingStep(world, request.step)
+    shards = range(*bounds(plan.shards, world.size)[world.rank])
+    rollout = Rollout(world, request, step_of.x, shards)
+    episodes = world.node.attach(request.episodes)
+    steps_per_iteration = algorithm.epochs * algorithm.minibatches
+    losses: list[float] = []
+    step_of.load_kernels()
+    began = perf_counter()
+    step, diverged = 0, False
+    with rollout.environments:
+        for iteration in range(request.iterations):
+            iteration_began = perf_counter()
+            rollout.collect(step_of.model, iteration, episodes[:, iteration])
+            losses.append(0.0)
+            for epoch in range(algorithm.epochs):
+                for samples in _minibatches(request, shards, iteration, epoch):
+                    time = (step + 0.5) / steps_per_iteration
+                    loss, _, diverged = step_of.take(samples, step, time)
+                    losses[-1] += loss / steps_per_iteration
+                    step += 1
+                    if diverged:
+                        return Lesson(np.array(losses), perf_counter() - began, step_of.generation, diverged)
+            if world.rank == 0:
+                returns, ended = episodes[:, iteration].sum(axis=0)
+                rate = request.num_envs * algorithm.horizon / (perf_counter() - iteration_began)
+                mean = returns / ended if ended else np.nan
+                world.report(LearningProgress(iteration, request.iterations, int(ended), float(mean), rate))
+    return Lesson(np.array(losses), perf_counter() - began, step_of.generation, diverged)
+
+
+def _minibatches(request: LearningRequest, shards: range, iteration: int, epoch: int) -> Array:
+    """The samples of each minibatch of a pass, (minibatches, batch size), those of a shard side by side.
+
+    Each shard's part is drawn from its own samples. Those of other workers' shards are theirs to know: here they are 0.
+    """
+    plan, minibatches = request.step.plan, request.algorithm.minibatches
+    per_shard = plan.batch_size * minibatches // plan.shards
+    samples = np.zeros((minibatches, plan.shards, per_shard // minibatches), np.int64)
+    for shard in shards:
+        order = generator(plan.seed, Purpose.MINIBATCHES, iteration, epoch, shard).permutation(per_shard)
+        samples[:, shard] = shard * per_shard + order.reshape(minibatches, -1)
+    return samples.reshape(minibatches, -1)
+
+
+@final
+class Rollout:
+    """What the environments of a worker's shards did in an iteration; its e environments are rows here.
+
+    environments: to be closed by the caller.
+    """
+
+    def __init__(self, world: World, request: LearningRequest, x: Array, shards: range) -> None:
+        plan, horizon = request.step.plan, request.algorithm.horizon
+        self._world, self._shards, self._algorithm, self._seed = world, shards, request.algorithm, plan.seed
+        self._per_shard = request.num_envs // plan.shards
+        first, stop = shards.start * self._per_shard, shards.stop * self._per_shard
+        self._mine = slice(first, stop)
+        targets = world.node.attach(request.targets)
+        self._states = x.reshape(request.num_envs, horizon, -1)[first:stop]
+        self._targets = targets.reshape(request.num_envs, horizon, -1)[first:stop]
+        self._head = head = head_of(request.step.model)
+        shape = stop - first, horizon
+        self._outputs = np.empty((*shape, head.inputs), x.dtype)
+        self._actions = np.empty((horizon, stop - first, head.action_width), x.dtype)
+        self._rewards, self._next_values, self._advantages = np.empty((3, *shape))
+        self._ended = np.empty(shape, bool)
+        self._returns_so_far = np.zeros(stop - first)
+        seeds = [training_seed(plan.seed, number) for number in range(first, stop)]
+        self.environments = Environments(request.env, seeds, x.dtype)
+
+    def collect(self, model: Sequential, iteration: int, episodes: Array) -> None:
+        """Act `horizon` times in each environment, and leave states and targets.
+
+        episodes: (E, 2), see `RETURNS` and `ENDED`; gets this worker's rows.
+        """
+        run, horizon = PlainRun(), self._algorithm.horizon
+        states, noise = self.environments.states, self._noise(iteration)
+        cut_short: list[tuple[int, int, Array]] = []
+        self._ended[...] = False
+        reward = np.empty(len(states))
+        for t in range(horizon):
+            self._world.barrier.check()
+            self._states[:, t] = states
+            outputs = model.forward(self._states[:, t], run)
+            self._outputs[:, t] = outputs
+            self._head.draw(outputs, noise[t], self._actions[t])
+            ended = self.environments.step(self._head.chosen(self._actions[t]), reward)
+            self._rewards[:, t] = reward
+            self._returns_so_far += reward
+            for number, last_state in ended:
+                self._ended[number, t] = True
+                if last_state is not None:
+                    cut_short.append((number, t, last_state))
+                episodes[self._mine][number] += self._returns_so_far[number], 1
+                self._returns_so_far[number] = 0
+        self._next_values[:, :-1] = self._outputs[:, 1:, -1]
+        self._next_values[:, -1] = model.forward(states, run)[:, -1]
+        self._next_values[self._ended] = 0
+        if cut_short:
+            numbers, times, last_states = zip(*cut_short, strict=True)
+            self._next_values[numbers, times] = model.forward(np.array(last_states), run)[:, -1]
+        self._judge()
+
+    def _judge(self) -> None:
+        """Leave what there is to learn from these steps."""
+        values = self._outputs[:, :, -1].astype(float)
+        gamma, lam, out = self._algorithm.gamma, self._algorithm.lam, self._advantages
+        advantages(self._rewards, values, self._next_values, self._ended, gamma, lam, out)
+        rows = self._targets.reshape(-1, self._targets.shape[-1])
+        actions, log_probs, normed, returns = columns_of(self._head, rows)
+        actions[...] = self._actions.swapaxes(0, 1).reshape(len(rows), -1)
+        self._head.log_probs(self._outputs.reshape(len(rows), -1), actions, log_probs, np.empty(len(rows)))
+        returns[...] = (out + values).reshape(-1)
+        of_shards = out.reshape(len(self._shards), -1)
+        mean, std = (of_shards.mean(axis=1, keepdims=True), of_shards.std(axis=1, keepdims=True))
+        normed[...] = ((of_shards - mean) / (std + 1e-8)).reshape(-1)
+
+    def _noise(self, iteration: int) -> Array:
+        """What actions are drawn with, (T, e, W)."""
+        shape = self._algorithm.horizon, self._per_shard
+        streams = (generator(self._seed, Purpose.ACTIONS, iteration, shard) for shard in self._shards)
+        return np.concatenate([self._head.noise(shape, rng) for rng in streams], axis=1)
