@@ -199,9 +199,9 @@ def test_environments_that_policies_do_not_suit_are_refused(env: str, message: s
 
 def test_cartpole_is_learned() -> None:
     with dr.start(2, backend="local") as coordinator:
-        result = rl.train(coordinator, "CartPole-v1", steps=150_000, shards=2, seed=0)
+        result = rl.train(coordinator, "CartPole-v1", steps=80_000, shards=2, seed=0)
         assert rl.evaluate(coordinator, result.model, "CartPole-v1", seed=0).mean() >= 475
-    assert np.nanmean(result.mean_returns[:5]) < 50
+    assert result.mean_returns[0] < 30
 
 
 def test_learning_goes_on_from_the_parameters_that_a_policy_has() -> None:
