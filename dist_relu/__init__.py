@@ -15,11 +15,12 @@ from dist_relu.errors import (
     WorkerLost,
 )
 from dist_relu.results import Evaluation, FitResult
-from dist_relu.watching import Watch, WatchedLayer, WatchedParam, WatchedStep
+from dist_relu.watching import PREACTIVATION_EDGES, EpochSummary, Watch, WatchedLayer, WatchedParam, WatchedStep
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "PREACTIVATION_EDGES",
     "BackendError",
     "CheckpointError",
     "Coordinator",
@@ -27,6 +28,7 @@ __all__ = [
     "Dataset",
     "DistReluError",
     "DistributedReLU",
+    "EpochSummary",
     "Evaluation",
     "FitResult",
     "PartitionError",

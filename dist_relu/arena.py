@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from dist_relu.arrays import Array, aligned_empty
 from dist_relu.kernels.products import multiply_transposed
-from dist_relu.nn import Loss, Param, Run, Sequential
+from dist_relu.nn import Layer, Loss, Param, Run, Sequential
 from dist_relu.partition import Purpose, generator
 
 _ALIGNMENT_BYTES = 64
@@ -124,6 +124,9 @@ class _MeasuringRun(Run):
     def own(self, dy: Array) -> Array:
         return _contiguous(dy)
 
+    def table(self, layer: Layer) -> Array | None:
+        return None
+
     def statistic(self, running: Param, value: Array) -> None:
         pass
 
@@ -158,9 +161,23 @@ class ShardRun(Run):
         self._next = self._drawn = 0
         self._step = self._shard = 0
         self._share = 1.0
+        self._tables: Mapping[int, Array] = {}
 
-    def enter(self, first: int, stop: int, *, batch_size: int, step: int, shard: int) -> None:
-        """Begin the pass over a shard of the batch of a step: the rows from `first` to `stop`."""
+    def enter(
+        self,
+        first: int,
+        stop: int,
+        *,
+        batch_size: int,
+        step: int,
+        shard: int,
+        tables: Mapping[int, Array] | None = None,
+    ) -> None:
+        """Begin the pass over a shard of the batch of a step: the rows from `first` to `stop`.
+
+        tables: for `Run.table`, by the identity of layers; None when nothing is counted.
+        """
+        self._tables = tables or {}
         self._step, self._shard, self._drawn = step, shard, 0
         self._share = (stop - first) / batch_size
         if (first, stop) not in self._rows_of:
@@ -193,6 +210,9 @@ class ShardRun(Run):
 
     def own(self, dy: Array) -> Array:
         return _contiguous(dy)
+
+    def table(self, layer: Layer) -> Array | None:
+        return self._tables.get(id(layer))
 
     def statistic(self, running: Param, value: Array) -> None:
         np.multiply(value, self._share, out=running.grad)

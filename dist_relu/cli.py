@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import nullcontext
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,13 @@ from dist_relu.bench.commands import bench
 from dist_relu.checkpoint import load_model, save_model
 from dist_relu.command_parts import check_writable, data_option, run_program, usage_errors, worker_options
 from dist_relu.coordinator import Coordinator, start
-from dist_relu.data import Dataset, load, read_numpy
+from dist_relu.data import Dataset, Split, load, read_numpy
 from dist_relu.doctor.command import doctor
 from dist_relu.errors import DataError, TrainingDiverged
 from dist_relu.learn_command import learn
-from dist_relu.logs import write_logs
+from dist_relu.logs import LogWriter, RunInfo
 from dist_relu.nn import CrossEntropy, Sequential, summary
+from dist_relu.optim import Optimizer
 from dist_relu.options import DEFAULT_LR, MODEL_FORMS, OPTIMIZERS, parse_augment, parse_model, parse_schedule
 from dist_relu.partition import check_fit
 from dist_relu.plot import plot
@@ -90,7 +92,7 @@ def program() -> None:
 @click.option(
     "--log-dir",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Write what is seen of steps: JSON lines, and for TensorBoard if it is installed.",
+    help="Write what is run, what is seen of it meanwhile, and the model: JSON, and for TensorBoard if installed.",
 )
 @click.option("--watch-every", type=click.IntRange(1), default=10, show_default=True, help="With --log-dir: steps.")
 @click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="Write the results as JSON.")
@@ -152,7 +154,10 @@ def train(
             for part in data:
                 default_loss(part).check(part.y, model.output_shape)
         has_classes = data.train.has_classes
-        with ProgressDisplay(console, epochs, has_classes=has_classes) as display, _logs_of_diverged(log_dir):
+        logs = LogWriter(log_dir) if log_dir else None
+        if logs:
+            logs.run(_run_info(coordinator, model, rule, data, shards or coordinator.workers))
+        with ProgressDisplay(console, epochs, has_classes=has_classes) as display, logs or nullcontext():
             result = coordinator.fit(
                 model,
                 data.train,
@@ -167,20 +172,20 @@ def train(
                 accumulate=accumulate,
                 ema_decay=ema_decay,
                 augment=changes,
-                watch=Watch(watch_every) if log_dir else None,
+                watch=Watch(watch_every, logs.step, logs.epoch) if logs else None,
                 on_progress=display.show,
             )
-        if log_dir:
-            write_logs(log_dir, result.watched)
         model = result.average or model
         if save:
             save_model(model, save)
         test = coordinator.evaluate(model, data.test)
+        numbers = _report(coordinator, model, result, shards or coordinator.workers, seed)
+        numbers |= {"test_loss": test.loss, "test_accuracy": test.accuracy}
+        if logs:
+            logs.finish(model, numbers)
         if not np.isfinite(test.loss):
             raise TrainingDiverged(f"The loss on unseen samples is {test.loss}. Lower the learning rate.")
         if report:
-            numbers = _report(coordinator, model, result, shards or coordinator.workers, seed)
-            numbers |= {"test_loss": test.loss, "test_accuracy": test.accuracy}
             report.write_text(json.dumps(numbers, indent=2, allow_nan=False) + "\n")
         console.print(
             _summary(test.accuracy, test.loss, len(data.test))
@@ -190,17 +195,6 @@ def train(
             highlight=False,
             soft_wrap=True,
         )
-
-
-@contextmanager
-def _logs_of_diverged(folder: Path | None) -> Iterator[None]:
-    """Of a run that went wrong, what was seen until then is what one wants to see."""
-    try:
-        yield
-    except TrainingDiverged as error:
-        if folder:
-            write_logs(folder, error.watched)
-        raise
 
 
 @program.command("summary")
@@ -282,6 +276,28 @@ program.add_command(bench)
 program.add_command(doctor)
 program.add_command(learn)
 program.add_command(plot)
+
+
+def _run_info(coordinator: Coordinator, model: Sequential, rule: Optimizer, data: Split, shards: int) -> RunInfo:
+    """What the present command runs."""
+    context = click.get_current_context()
+    options = {param.opts[0].lstrip("-"): context.params[str(param.name)] for param in context.command.params}
+    return RunInfo(
+        {name: str(value) if isinstance(value, Path) else value for name, value in options.items()},
+        repr(model),
+        summary(model),
+        repr(rule),
+        len(data.train),
+        len(data.test),
+        coordinator.backend,
+        coordinator.workers,
+        coordinator.nodes,
+        shards,
+        datetime.now(UTC).isoformat(timespec="seconds"),
+        machine.cpu_name(),
+        machine.blas_name(),
+        machine.versions(),
+    )
 
 
 def _report(coordinator: Coordinator, model: Sequential, result: FitResult, shards: int, seed: int) -> dict[str, Any]:

@@ -23,18 +23,16 @@ from dist_relu.data import Augment, Dataset
 from dist_relu.errors import TrainingDiverged
 from dist_relu.fitting import LeaveGradient, StepMemory, Trained, trained
 from dist_relu.nn import Loss, Sequential
+from dist_relu.observing import Observer, ProgressHandler
 from dist_relu.optim import Optimizer
 from dist_relu.partition import bounds, check_fit
 from dist_relu.placed import PlacedDatasets
 from dist_relu.replicas import Replica, Replicas
 from dist_relu.results import Evaluation, FitResult, fit_result
 from dist_relu.step import StepPlan
-from dist_relu.training import Progress
 from dist_relu.updates import StepOptions
-from dist_relu.watching import Watch, WatchNotes
+from dist_relu.watching import Watch
 from dist_relu.worker import Call, World, nodes_of
-
-ProgressHandler = Callable[[Progress], object]
 
 
 def start(
@@ -166,9 +164,10 @@ class Coordinator:
         if model.values is None:
             model.initialize(seed)
         plan = StepPlan(loss, optimizer, options, batch_size, shards, seed, augment)
-        run = self._train(model, data, plan, epochs=epochs, shuffle=shuffle, watch=watch, on_progress=on_progress)
-        trace = run.trace
         per_epoch = training.num_steps_per_epoch(len(data), batch_size, accumulate)
+        observer = Observer(model, plan, per_epoch, watch, on_progress, has_classes=data.has_classes)
+        run = self._train(model, data, plan, observer, epochs=epochs, shuffle=shuffle)
+        trace = run.trace
         assert model.values is not None
         model.values[:] = run.values
         if trace.diverged or run.overflowed:
@@ -177,10 +176,10 @@ class Coordinator:
             error = TrainingDiverged(
                 f"{what} in step {step} (epoch {step // per_epoch}). Lower the learning rate, or warm it up."
             )
-            error.watched = run.watched
+            error.watched = observer.watched
             raise error
         average = None if run.average is None else _with_values(model, run.average)
-        return fit_result(trace, per_epoch, average, run.watched, has_classes=data.has_classes)
+        return fit_result(trace, observer.epochs, average, observer.watched, has_classes=data.has_classes)
 
     def gradients(
         self, model: Sequential, data: Data, *, loss: Loss | None = None, shards: int | None = None
@@ -196,7 +195,8 @@ class Coordinator:
         check_fit(len(data), len(data), shards, self.workers)
         check_has_parameters(model)
         check_model(model, data, loss)
-        run = self._train(model, data, StepPlan(loss, LeaveGradient(), StepOptions(), len(data), shards, seed=0))
+        plan = StepPlan(loss, LeaveGradient(), StepOptions(), len(data), shards, seed=0)
+        run = self._train(model, data, plan, Observer(model, plan, 1, has_classes=data.has_classes))
         if run.trace.diverged or run.overflowed:
             raise FloatingPointError(f"The loss is {run.trace.loss[0]}; it has no finite gradient.")
         views = zip(model.names, model.params, model.views(np.array(run.values)), strict=True)
@@ -285,24 +285,22 @@ class Coordinator:
         model: Sequential,
         data: Dataset,
         plan: StepPlan,
+        observer: Observer,
         *,
         epochs: int = 1,
         shuffle: bool = False,
-        watch: Watch | None = None,
-        on_progress: ProgressHandler | None = None,
     ) -> Trained:
         """Run `training.fit` on all workers."""
         with self.replicas.for_a_call() as replicas:
             placed = self._placed.place(data, model.dtype, self.replicas)
             placed.x.spread()
             placed.y.spread()
+            watch = observer.request(replicas)
             memory = StepMemory(replicas, model, placed, plan, self.workers, is_watched=watch is not None)
-            per_epoch = training.num_steps_per_epoch(len(data), plan.batch_size, plan.options.accumulate)
-            notes = WatchNotes(watch, replicas, model, epochs * per_epoch, plan.shards, self.workers) if watch else None
             image_shape = plan.augment.image_shape(data) if plan.augment else None
-            request = training.FitRequest(memory.request(notes, image_shape), epochs, shuffle)
-            trace: training.Trace = self.run(training.fit, request, on_progress)[0]
-            return trained(memory, trace, notes, per_epoch, has_classes=data.has_classes)
+            request = training.FitRequest(memory.request(watch, image_shape), epochs, shuffle)
+            trace: training.Trace = self.run(training.fit, request, observer.hear)[0]
+            return trained(memory, trace)
 
     @property
     def replicas(self) -> Replicas:

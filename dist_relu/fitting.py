@@ -12,17 +12,16 @@ from dist_relu.arena import measure
 from dist_relu.arrays import Array
 from dist_relu.kernels.update import ordered_sum
 from dist_relu.nn import Sequential
+from dist_relu.notes import WatchRequest
 from dist_relu.optim import ElementwiseOptimizer
 from dist_relu.partition import PartialSums
 from dist_relu.placed import PlacedDataset
 from dist_relu.replicas import Replicas
-from dist_relu.results import watched_steps
 from dist_relu.slots import slots_shape
 from dist_relu.step import Memory, StepPlan, StepRequest
 from dist_relu.sums import sums_size
 from dist_relu.training import Trace
 from dist_relu.updates import NUM_SQUARES, cut_for
-from dist_relu.watching import WatchedStep, WatchNotes
 
 
 @final
@@ -54,7 +53,9 @@ class StepMemory:
         self._squares = replicas.zeros((len(pieces), NUM_SQUARES), np.float64)
         self._arena = replicas.zeros((layout.size_bytes(plan.batch_size),), np.uint8)
 
-    def request(self, notes: WatchNotes | None = None, image_shape: tuple[int, int, int] | None = None) -> StepRequest:
+    def request(
+        self, watch: WatchRequest | None = None, image_shape: tuple[int, int, int] | None = None
+    ) -> StepRequest:
         """What workers need to take steps in this memory, which must be kept as long as they do."""
         assert self._model.input_shape is not None
         memory = Memory(
@@ -66,7 +67,7 @@ class StepMemory:
             self._squares.handles,
             self._arena.handles,
         )
-        blueprint, watch = self._model.blueprint(), notes.request if notes else None
+        blueprint = self._model.blueprint()
         return StepRequest(blueprint, self._model.input_shape, image_shape, self.plan, self._layout, memory, watch)
 
     def vectors(self) -> Array:
@@ -85,24 +86,14 @@ class Trained:
     values: Array
     average: Array | None
     overflowed: bool
-    watched: list[WatchedStep]
 
 
-def trained(
-    memory: StepMemory, trace: Trace, notes: WatchNotes | None, per_epoch: int, *, has_classes: bool
-) -> Trained:
-    """Read what is left of a run.  per_epoch: the number of steps."""
-    watched: list[WatchedStep] = []
-    if notes:
-        every, batch_size = notes.every, memory.plan.batch_size
-        steps = range(0, len(trace.loss), every)[: len(trace.norms)]  # a last one may not have been taken
-        layers = notes.layers([min(batch_size, int(trace.num_samples[step])) for step in steps])
-        names, optimizer = notes.param_names, memory.plan.optimizer
-        watched = watched_steps(every, trace, layers, names, optimizer, per_epoch, has_classes=has_classes)
+def trained(memory: StepMemory, trace: Trace) -> Trained:
+    """Read what is left of a run."""
     vectors = memory.vectors()
     overflowed = not np.isfinite(vectors[trace.generation, 0]).all()
     last = vectors[trace.generation ^ overflowed]
-    return Trained(trace, last[0], last[-1] if memory.plan.options.num_averages else None, overflowed, watched)
+    return Trained(trace, last[0], last[-1] if memory.plan.options.num_averages else None, overflowed)
 
 
 @final

@@ -1,41 +1,130 @@
-"""What was seen of a run, as files: JSON lines, and event files for TensorBoard where that is installed."""
+"""The log folder of a run: what was run, what was seen of it, and what came out.
+
+    run.json            what was run, and when it is over its results
+    steps.jsonl         a `WatchedStep` a line, written while the run goes on
+    epochs.jsonl        an `EpochSummary` a line, written when the epoch is over
+    model.safetensors   the trained model
+    events.out.*        the same steps for TensorBoard, where that is installed
+
+All JSON is strict: NaN and infinities are null. Where a number must stand they come back as NaN, elsewhere as None.
+"""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from importlib.util import find_spec
+from math import isfinite, nan
 from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar, final
 
-from dist_relu.watching import WatchedLayer, WatchedParam, WatchedStep
+from dist_relu.checkpoint import save_model
+from dist_relu.nn import Sequential
+from dist_relu.watching import PREACTIVATION_EDGES, EpochSummary, WatchedLayer, WatchedParam, WatchedStep
+
+T = TypeVar("T")
+
+_RUN, _STEPS, _EPOCHS, _MODEL = "run.json", "steps.jsonl", "epochs.jsonl", "model.safetensors"
+_FLUSH_EVENTS_S = 2
 
 
-def write_logs(folder: Path, steps: Sequence[WatchedStep]) -> None:
-    """Write `steps.jsonl`, a line for each step, and an event file.  folder: is made if need be.  Raises OSError."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = (json.dumps(asdict(step)) + "\n" for step in steps)
-    (folder / "steps.jsonl").write_text("".join(lines))
-    if find_spec("tensorboard"):
-        _write_events(folder, steps)
+@dataclass(frozen=True)
+class RunInfo:
+    """What was run.
+
+    options: of the command, by their names; what was not given has its default.  layers: the model as Python writes it.
+    summary: the table of `nn.summary`.  started: when, in ISO 8601.  cpu, blas, versions: as in `--report`.
+    results: empty until the run is over; then those of `--report`, with test_loss and test_accuracy.
+    """
+
+    options: dict[str, Any]
+    layers: str
+    summary: str
+    optimizer: str
+    train_samples: int
+    test_samples: int
+    backend: str
+    workers: int
+    nodes: int
+    shards: int
+    started: str
+    cpu: str
+    blas: str
+    versions: dict[str, str]
+    results: dict[str, Any] = field(default_factory=dict)
 
 
-def read_logs(path: Path) -> list[WatchedStep]:
-    """What `write_logs` wrote, from the folder or the file.  Raises OSError, and ValueError for another file."""
-    path = path / "steps.jsonl" if path.is_dir() else path
-    steps = []
-    try:
-        for line in path.read_text().splitlines():
-            step = json.loads(line)
-            layers = [WatchedLayer(**layer) for layer in step.pop("layers")]
-            params = [WatchedParam(**param) for param in step.pop("params")]
-            steps.append(WatchedStep(**step, layers=layers, params=params))
-    except (json.JSONDecodeError, UnicodeDecodeError, TypeError, KeyError, AttributeError):
-        raise ValueError(f"{path} is no log of a run; expected what dist-relu train --log-dir writes.") from None
-    if not steps:
-        raise ValueError(f"{path} holds no steps.")
-    return steps
+@dataclass(frozen=True)
+class Logs:
+    """A log folder, read.  run: None if the folder has no run.json."""
+
+    run: RunInfo | None
+    steps: list[WatchedStep]
+    epochs: list[EpochSummary]
+
+
+@final
+class LogWriter:
+    """Writes the log folder of a run while it goes on; what another run left in it goes.  Use as a context manager.
+
+    folder: is made if need be.  Raises OSError.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in (folder / _RUN, folder / _MODEL, *folder.glob("events.out.tfevents.*")):
+            old.unlink(missing_ok=True)
+        self._folder = folder
+        self._info: RunInfo | None = None
+        self._steps, self._epochs = _Lines(folder / _STEPS), _Lines(folder / _EPOCHS)
+        self._events = _Events(folder) if find_spec("tensorboard") else None
+
+    def run(self, info: RunInfo) -> None:
+        """Write what is run."""
+        self._info = info
+        text = json.dumps(_strict(vars(info)), indent=2, allow_nan=False)
+        (self._folder / _RUN).write_text(text + "\n")
+
+    def step(self, step: WatchedStep) -> None:
+        """Add a step; for `Watch.on_step`."""
+        content = {**vars(step), "layers": [*map(vars, step.layers)], "params": [*map(vars, step.params)]}
+        self._steps.add(content)
+        if self._events:
+            self._events.add(step)
+
+    def epoch(self, epoch: EpochSummary) -> None:
+        """Add an epoch; for `Watch.on_epoch`."""
+        self._epochs.add(vars(epoch))
+
+    def finish(self, model: Sequential, results: Mapping[str, Any]) -> None:
+        """Write the trained model and the results; after `run`."""
+        assert self._info is not None
+        save_model(model, self._folder / _MODEL)
+        self.run(replace(self._info, results=dict(results)))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._steps.close()
+        self._epochs.close()
+        if self._events:
+            self._events.close()
+
+
+def read_logs(folder: str | Path) -> Logs:
+    """What is in a log folder, of a run that is over or still goes on.
+
+    Raises OSError, and ValueError for files that `LogWriter` did not write.
+    """
+    folder = Path(folder)
+    run = [*_read(folder / _RUN, _run)] if (folder / _RUN).exists() else [None]
+    return Logs(run[0], [*_read(folder / _STEPS, _step)], [*_read(folder / _EPOCHS, _epoch)])
 
 
 def scalars(step: WatchedStep) -> Iterator[tuple[str, float]]:
@@ -53,15 +142,107 @@ def scalars(step: WatchedStep) -> Iterator[tuple[str, float]]:
             yield f"update_ratio/{param.name}", param.update_ratio
 
 
-def _write_events(folder: Path, steps: Sequence[WatchedStep]) -> None:
-    from tensorboard.compat.proto.event_pb2 import Event
-    from tensorboard.compat.proto.summary_pb2 import Summary
-    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+@final
+class _Lines:
+    """A file of JSON lines, each of which is in the file as soon as it is added."""
 
-    writer = EventFileWriter(str(folder))
+    def __init__(self, path: Path) -> None:
+        self._file = open(path, "w", buffering=1)  # noqa: SIM115
+
+    def add(self, content: Mapping[str, Any]) -> None:
+        try:
+            line = json.dumps(content, allow_nan=False)
+        except ValueError:
+            line = json.dumps(_strict(content), allow_nan=False)
+        self._file.write(line + "\n")
+
+    def close(self) -> None:
+        self._file.close()
+
+
+@final
+class _Events:
+    """An event file, through TensorBoard's own writer."""
+
+    def __init__(self, folder: Path) -> None:
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        self._writer = EventFileWriter(str(folder), flush_secs=_FLUSH_EVENTS_S)
+
+    def add(self, step: WatchedStep) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in scalars(step)]
+        for layer in step.layers:
+            if layer.preactivations is not None:
+                histogram = _histogram(layer.preactivations)
+                values.append(Summary.Value(tag=f"preactivations/{layer.name}", histo=histogram))
+        self._writer.add_event(Event(step=step.step, wall_time=time.time(), summary=Summary(value=values)))
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def _histogram(counts: list[int]) -> Any:
+    """Counts as TensorBoard takes them: the bins from the first that is not empty to the last one, with finite limits.
+
+    Sums are not known, and TensorBoard does not show them.
+    """
+    from tensorboard.compat.proto.summary_pb2 import HistogramProto
+
+    edges = [2 * PREACTIVATION_EDGES[1], *PREACTIVATION_EDGES[1:-1], 2 * PREACTIVATION_EDGES[-2]]
+    filled = [i for i, count in enumerate(counts) if count] or [len(counts) // 2]
+    first, last = filled[0], filled[-1]
+    limits = edges[first : last + 2]  # TensorBoard's first bucket ends where the first bin begins
+    buckets = [0, *counts[first : last + 1]]
+    return HistogramProto(min=limits[0], max=limits[-1], num=sum(counts), bucket_limit=limits, bucket=buckets)
+
+
+def _strict(value: Any) -> Any:
+    """`value` with None for every number that is none."""
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _strict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(item) for item in value]
+    return value
+
+
+def _read(path: Path, parse: Callable[[Any], T]) -> Iterator[T]:
+    """What the lines of a file stand for, or the whole of a .json file.
+
+    A last line without an end is still being written, or never will be.
+    """
+    text = path.read_text(errors="replace")
+    parts = [text] if path.suffix == ".json" else text.splitlines(keepends=True)
+    if path.suffix != ".json" and parts and not parts[-1].endswith("\n"):
+        parts.pop()
     try:
-        for step in steps:
-            values = [Summary.Value(tag=name, simple_value=value) for name, value in scalars(step)]
-            writer.add_event(Event(step=step.step, wall_time=time.time(), summary=Summary(value=values)))
-    finally:
-        writer.close()
+        for part in parts:
+            yield parse(json.loads(part))
+    except (json.JSONDecodeError, TypeError, KeyError, AttributeError):
+        raise ValueError(f"{path} is no log of a run; expected what dist-relu train --log-dir writes.") from None
+
+
+def _run(content: Any) -> RunInfo:
+    return RunInfo(**content)
+
+
+def _step(content: Any) -> WatchedStep:
+    layers = [_made(WatchedLayer, layer) for layer in content.pop("layers")]
+    params = [_made(WatchedParam, param) for param in content.pop("params")]
+    return _made(WatchedStep, content | {"layers": layers, "params": params})
+
+
+def _epoch(content: Any) -> EpochSummary:
+    return _made(EpochSummary, content)
+
+
+def _made(kind: type[T], content: Any) -> T:
+    """A dataclass; a number that must be one and is null is NaN."""
+    for each in fields(kind):  # type: ignore[arg-type]
+        if each.type == "float" and content[each.name] is None:
+            content[each.name] = nan
+    return kind(**content)

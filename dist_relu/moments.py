@@ -56,10 +56,18 @@ def moments_of(x: Array) -> Array:
 def put_together(blocks: Array, sizes: Array) -> Moments:
     """The moments of all blocks as one.  blocks: (blocks, NUM_MOMENTS).  sizes: (blocks,), how many numbers each has.
 
-    Chan et al. (1979).
+    They are put together as in `spread`.
     """
     means, squares, magnitudes = blocks.T
     size = int(sizes.sum())
+    return Moments(size, *spread(means, squares, sizes), float(np.add.reduce(magnitudes)) / size)
+
+
+def spread(means: Array, squares: Array, sizes: Array) -> tuple[float, float]:
+    """Mean and variance of all blocks as one, from the mean and the sum of squared distances from it of each.
+
+    All (blocks,).  Chan et al. (1979).
+    """
+    size = int(sizes.sum())
     mean = float(np.add.reduce(sizes * means)) / size
-    variance = float(np.add.reduce(squares + sizes * (means - mean) ** 2)) / size
-    return Moments(size, mean, variance, float(np.add.reduce(magnitudes)) / size)
+    return mean, float(np.add.reduce(squares + sizes * (means - mean) ** 2)) / size

@@ -22,10 +22,12 @@ from dist_relu.coordinator import start
 from dist_relu.data import load
 from dist_relu.logs import read_logs
 from dist_relu.options import parse_model
+from dist_relu.watching import WatchedStep
 
 T = TypeVar("T")
 
 _Existing = click.Path(exists=True, path_type=Path)
+_Folder = click.Path(exists=True, file_okay=False, path_type=Path)
 
 seed_option = click.option(
     "--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True, help="Of samples and weights."
@@ -83,8 +85,8 @@ def activations(source: Path, paths: Sequence[Path]) -> None:
     """
     _check(paths)
     with usage_errors():
-        if source.is_dir() or source.suffix == ".jsonl":
-            steps = read_logs(source)
+        if source.is_dir():
+            steps = _steps(source)
             for path in paths:
                 pictures.draw_activations_over_time(steps, path)
         else:
@@ -94,16 +96,16 @@ def activations(source: Path, paths: Sequence[Path]) -> None:
 
 
 @plot.command()
-@click.argument("sources", metavar="LOGS...", type=_Existing, nargs=-1, required=True)
+@click.argument("sources", metavar="LOGS...", type=_Folder, nargs=-1, required=True)
 @_output("curves.png")
 def curves(sources: Sequence[Path], paths: Sequence[Path]) -> None:
     """Loss and accuracy over the steps of one or several runs, from the folders that `train --log-dir` wrote."""
     _check(paths)
     with usage_errors():
-        names = [source.name if source.is_dir() else source.parent.name for source in sources]
+        names = [source.name for source in sources]
         if len(set(names)) < len(names):
             names = list(map(str, sources))
-        runs = dict(zip(names, map(read_logs, sources), strict=True))
+        runs = dict(zip(names, map(_steps, sources), strict=True))
         for path in paths:
             pictures.draw_curves(runs, path)
 
@@ -214,6 +216,13 @@ def _read(source: Path, command: str, parse: Callable[[Any], T]) -> T:
     if not parsed:
         raise ValueError(f"{source}: expected a file that `dist-relu {command} --json` wrote.")
     return parsed
+
+
+def _steps(folder: Path) -> list[WatchedStep]:
+    """The steps of a run, of which there must be some.  Raises ValueError otherwise."""
+    if not (steps := read_logs(folder).steps):
+        raise ValueError(f"{folder} holds no steps yet.")
+    return steps
 
 
 def _flows(content: Any) -> dict[str, GradientFlow]:

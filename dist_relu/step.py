@@ -6,7 +6,7 @@ switch. P parameters, N samples in a batch, S shards.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import isfinite
 from typing import final
@@ -19,12 +19,12 @@ from dist_relu.chunks import Sources, costs_of, empty_chunks
 from dist_relu.collectives.memory import Handles
 from dist_relu.data import Augment
 from dist_relu.nn import Loss, MixedTargets, Sequential
+from dist_relu.notes import Watcher, WatchRequest
 from dist_relu.optim import Optimizer
 from dist_relu.partition import Purpose, bounds, generator
 from dist_relu.slots import TAIL, Slots
 from dist_relu.sums import Parts, sums_of
 from dist_relu.updates import NUM_SQUARES, StepOptions, cut_for, update_of, watched_norms
-from dist_relu.watching import Watcher, WatchRequest
 from dist_relu.worker import World
 
 
@@ -76,8 +76,11 @@ class TrainingStep:
     """One worker's part of a training step.
 
     x: the samples.  model: computes with the parameters of `generation`, those after the last step.
-    norms: of the watched steps, see `watched_norms`.
+    notes, norms: of the last step, if it was watched and this is worker 0, see `row_dtype` and `watched_norms`.
     """
+
+    notes: Array | None = None
+    norms: Array
 
     def __init__(self, world: World, request: StepRequest) -> None:
         self._world = world
@@ -114,13 +117,13 @@ class TrainingStep:
             )
             for watched in {False, is_watched}
         }
-        self._watcher = Watcher(world, request.watch) if request.watch else None
-        self.norms: list[Array] = []
+        self._watcher = Watcher(world, request.watch, model.passes, self._dtype) if request.watch else None
 
     def load_kernels(self) -> None:
         """Compile or load whatever a step needs, so that no step has to; collective."""
-        self._slots.begin()
-        self._pass_over(np.zeros(1, np.int64), 0, 0, 0, 1, group_size=1)
+        for watcher in {None, self._watcher}:
+            self._slots.begin()
+            self._pass_over(np.zeros(1, np.int64), 0, self._slots.shards[0], 0, 1, group_size=1, watcher=watcher)
         self._slots.carry()
         plan = self._plan
         num_vectors = 1 + plan.optimizer.num_states + plan.options.num_averages
@@ -151,6 +154,7 @@ class TrainingStep:
         loss, hits = 0.0, 0
         watcher = self._watcher if self._watcher and self._watcher.watches(step) else None
         update = self._updates[watcher is not None]
+        self.notes = None
         for number, first in enumerate(range(0, len(samples), plan.batch_size)):
             if number:
                 barrier.wait()  # slots and arena may be written again when everybody has gathered from them
@@ -159,15 +163,18 @@ class TrainingStep:
             pass_number = step * plan.options.accumulate + number
             self._slots.begin()
             self._sums.begin(shard_bounds)
+            watches = watcher if number == 0 else None
+            if watches:
+                watches.begin(step)
             *others, last = self._slots.shards
             for shard in others:
-                seen = watcher.seen_by(step, shard) if watcher and not number else None
-                self._pass_over(batch, pass_number, shard, *shard_bounds[shard], group_size=len(samples), seen=seen)
+                self._pass_over(
+                    batch, pass_number, shard, *shard_bounds[shard], group_size=len(samples), watcher=watches
+                )
                 self._slots.carry()
             left = self._sums.left
-            seen = watcher.seen_by(step, last) if watcher and not number else None
             self._pass_over(
-                batch, pass_number, last, *shard_bounds[last], group_size=len(samples), left=left, seen=seen
+                batch, pass_number, last, *shard_bounds[last], group_size=len(samples), left=left, watcher=watches
             )
             batch_loss, batch_hits = self._sums.finish()
             loss, hits = loss + batch_loss / len(samples), hits + batch_hits
@@ -177,7 +184,8 @@ class TrainingStep:
         update.step(np.array(plan.optimizer.hyper(step, epoch), self._dtype), self.generation)
         barrier.wait()
         if watcher:
-            self.norms.append(watched_norms(self._pieces, self._squares))
+            self.notes = watcher.gather()
+            self.norms = watched_norms(self._pieces, self._squares)
         self.generation = 1 - self.generation
         for param, value in zip(self.model.params, self._values[self.generation], strict=True):
             param.value = value
@@ -193,20 +201,22 @@ class TrainingStep:
         *,
         group_size: int,
         left: Callable[[int], object] | None = None,
-        seen: Callable[[Sequence[Array]], object] | None = None,
+        watcher: Watcher | None = None,
     ) -> None:
         """Leave the gradient of one shard's rows in the arena and on the stack of slots.
 
         group_size: the number of samples in the whole step, over which losses and statistics are means.  left: see
-        `Sequential.backward`.  seen: gets the outputs of every pass.
+        `Sequential.backward`.  watcher: of a step that is watched.
         """
         row = self._slots.push()
         if first == stop:  # the last batch of an epoch may be smaller than the number of shards
             row[:] = 0
         else:
-            self._run.enter(first, stop, batch_size=group_size, step=pass_number, shard=shard)
+            tables = watcher.tables if watcher else None
+            self._run.enter(first, stop, batch_size=group_size, step=pass_number, shard=shard, tables=tables)
             x = self._run.empty((stop - first, *self.x.shape[1:]), self._dtype)
             loss, targets = self._gather(batch[first:stop], pass_number, shard, x)
+            seen = watcher.seen_in(shard) if watcher else None
             row[-TAIL:] = forward_backward(self.model, loss, x, targets, 1 / group_size, self._run, left, seen)
 
     def _gather(self, rows: Array, pass_number: int, shard: int, x: Array) -> tuple[Loss, Array]:

@@ -9,6 +9,7 @@ from time import perf_counter
 import numpy as np
 
 from dist_relu.arrays import Array
+from dist_relu.notes import SeenEpoch, SeenStep
 from dist_relu.partition import epoch_order
 from dist_relu.step import StepRequest, TrainingStep
 from dist_relu.worker import World
@@ -41,15 +42,14 @@ class Progress:
 class Trace:
     """What happened, step by step.  loss: means over the samples.  hits: samples predicted right.
 
-    norms: (3, params) for each watched step, see `watched_norms`.  generation: the one that holds the final
-    parameters.  diverged: the loss of the last step was no number, and the step was not taken.
+    generation: the one that holds the final parameters.  diverged: the loss of the last step was no number, and the
+    step was not taken.
     """
 
     loss: Array
     hits: Array
     num_samples: Array
     seconds: Array
-    norms: list[Array]
     generation: int
     diverged: bool
 
@@ -60,13 +60,17 @@ def num_steps_per_epoch(num_samples: int, batch_size: int, accumulate: int) -> i
 
 
 def fit(world: World, request: FitRequest) -> Trace:
-    """Train; collective.  All workers return the same trace, but for the seconds."""
+    """Train; collective.  All workers return the same trace, but for the seconds.
+
+    Worker 0 reports `Progress` and each `SeenStep` several times a second, and each `SeenEpoch`.
+    """
     plan = request.step.plan
     step_of = TrainingStep(world, request.step)
     num_samples = len(step_of.x)
     per_step = plan.batch_size * plan.options.accumulate
     per_epoch = num_steps_per_epoch(num_samples, plan.batch_size, plan.options.accumulate)
     losses, hits, sizes, seconds = [], [], [], []
+    seen: list[SeenStep] = []
     step_of.load_kernels()
     reported = perf_counter()
     step, diverged = 0, False
@@ -82,6 +86,8 @@ def fit(world: World, request: FitRequest) -> Trace:
             hits.append(right)
             sizes.append(len(samples))
             seconds.append(now - begin)
+            if step_of.notes is not None:
+                seen.append(SeenStep(step, loss, right, len(samples), now - begin, step_of.notes, step_of.norms))
             step += 1
             last = i == per_epoch - 1
             if world.rank == 0 and (now - reported > _REPORT_EVERY_S or last or diverged):
@@ -95,10 +101,16 @@ def fit(world: World, request: FitRequest) -> Trace:
                         sum(sizes[-i - 1 :]) / (now - epoch_began),
                     )
                 )
+                if seen:
+                    world.report(seen)
+                    seen = []
                 reported = now
             if diverged:
                 break
         if diverged:
             break
+        if world.rank == 0:
+            of_epoch = losses, hits, sizes, seconds
+            world.report(SeenEpoch(*(np.array(numbers[-per_epoch:]) for numbers in of_epoch)))
     numbers = np.array(losses), np.array(hits), np.array(sizes), np.array(seconds)
-    return Trace(*numbers, step_of.norms, step_of.generation, diverged)
+    return Trace(*numbers, step_of.generation, diverged)

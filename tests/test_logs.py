@@ -1,47 +1,118 @@
-"""`dist-relu train --log-dir`: JSON lines, and event files that TensorBoard reads."""
+"""`dist-relu train --log-dir`: JSON lines, event files that TensorBoard reads, and the model."""
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from math import inf, isnan, nan
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import dist_relu as dr
 from dist_relu import nn, optim
-from dist_relu.logs import read_logs, scalars, write_logs
+from dist_relu.logs import LogWriter, read_logs, scalars
 from tests.test_cli import train
 
 
 @pytest.fixture(scope="module")
-def steps() -> list[dr.WatchedStep]:
+def fitted() -> dr.FitResult:
     digits = dr.data.load("digits")
     with dr.start(backend="serial") as coordinator:
-        model = nn.mlp([20], 10)
-        options = {"epochs": 2, "batch_size": 300}
-        return coordinator.fit(model, digits.train, optim.SGD(), watch=dr.Watch(3), **options).watched  # type: ignore[arg-type]
+        return coordinator.fit(nn.mlp([20], 10), digits.train, optim.SGD(), epochs=2, batch_size=300, watch=dr.Watch(3))
 
 
-def test_what_is_written_can_be_read(tmp_path: Path, steps: list[dr.WatchedStep]) -> None:
-    write_logs(tmp_path / "new" / "folder", steps)
-    assert read_logs(tmp_path / "new" / "folder") == steps
-    assert read_logs(tmp_path / "new" / "folder" / "steps.jsonl") == steps
+@pytest.fixture
+def step(fitted: dr.FitResult) -> dr.WatchedStep:
+    return fitted.watched[0]
 
 
-def test_tensorboard_reads_the_events(tmp_path: Path, steps: list[dr.WatchedStep]) -> None:
+def write(folder: Path, *items: dr.WatchedStep | dr.EpochSummary) -> None:
+    with LogWriter(folder) as logs:
+        for item in items:
+            if isinstance(item, dr.WatchedStep):
+                logs.step(item)
+            else:
+                logs.epoch(item)
+
+
+def strict(line: str) -> Any:
+    """What a parser makes of a line that knows nothing beyond the standard."""
+
+    def fail(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    return json.loads(line, parse_constant=fail)
+
+
+def test_what_is_written_can_be_read(tmp_path: Path, fitted: dr.FitResult) -> None:
+    write(tmp_path / "new" / "folder", *fitted.watched, *fitted.epochs)
+    logs = read_logs(tmp_path / "new" / "folder")
+    assert logs.steps == fitted.watched
+    assert logs.epochs == fitted.epochs
+    assert logs.run is None
+
+
+def test_a_run_starts_its_folder_anew(tmp_path: Path, fitted: dr.FitResult) -> None:
+    write(tmp_path, *fitted.watched, *fitted.epochs)
+    write(tmp_path, fitted.watched[1])
+    logs = read_logs(tmp_path)
+    assert (logs.steps, logs.epochs) == ([fitted.watched[1]], [])
+    assert len(list(tmp_path.glob("events.*"))) <= 1
+
+
+def test_numbers_that_are_none_are_null_and_come_back_as_nan(tmp_path: Path, step: dr.WatchedStep) -> None:
+    layer, param = step.layers[0], step.params[0]
+    step = replace(
+        step,
+        loss=inf,
+        layers=[replace(layer, mean=nan, variance=-inf, preactivations=None)],
+        params=[replace(param, gradient_norm=inf, update_ratio=nan)],
+    )
+    write(tmp_path, step)
+    line = strict((tmp_path / "steps.jsonl").read_text())
+    assert line["loss"] is None
+    assert line["layers"][0]["variance"] is None
+    (read,) = read_logs(tmp_path).steps
+    for number in (read.loss, read.layers[0].mean, read.layers[0].variance, read.params[0].gradient_norm):
+        assert isnan(number)
+    assert read.layers[0].preactivations is None
+    assert read.params[0].update_ratio is None
+    assert read.layers[0].sparsity == layer.sparsity
+
+
+def test_a_line_that_is_still_being_written_is_not_read(tmp_path: Path, fitted: dr.FitResult) -> None:
+    write(tmp_path, *fitted.watched)
+    path = tmp_path / "steps.jsonl"
+    path.write_text(path.read_text()[:-20])
+    assert read_logs(tmp_path).steps == fitted.watched[:-1]
+
+
+def test_tensorboard_reads_the_events(tmp_path: Path, fitted: dr.FitResult) -> None:
     pytest.importorskip("tensorboard")
-    from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
-    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    write_logs(tmp_path, steps)
-    (path,) = tmp_path.glob("events.out.tfevents.*")
-    events = [Event.FromString(record) for record in RawEventFileLoader(str(path)).Load()]
-    seen = {event.step: event.summary.value for event in events if event.summary.value}
-    assert list(seen) == [step.step for step in steps]
-    for step in steps:
-        expected = dict(scalars(step))
-        assert {value.tag: value.simple_value for value in seen[step.step]} == pytest.approx(expected, rel=1e-6)
-        assert {"run/loss", "sparsity/1 ReLU", "gradient_norm/0.weight", "update_ratio/0.weight"} <= expected.keys()
+    write(tmp_path, *fitted.watched)
+    events = EventAccumulator(str(tmp_path), size_guidance={"scalars": 0, "histograms": 0}).Reload()
+    for step in fitted.watched:
+        for name, value in scalars(step):
+            of_step = {event.step: event.value for event in events.Scalars(name)}
+            assert of_step[step.step] == pytest.approx(value, rel=1e-6)
+        counts = step.layers[0].preactivations
+        assert counts is not None
+        of_step = {event.step: event.histogram_value for event in events.Histograms("preactivations/1 ReLU")}
+        bins = zip(of_step[step.step].bucket_limit, of_step[step.step].bucket, strict=True)
+        expected = zip(dr.PREACTIVATION_EDGES[1:], counts, strict=True)
+        assert [bin_ for bin_ in bins if bin_[1]] == [bin_ for bin_ in expected if bin_[1]]
+    names = {"run/loss", "sparsity/1 ReLU", "gradient_norm/0.weight", "update_ratio/0.weight"}
+    assert names <= set(events.Tags()["scalars"])
+    assert events.Tags()["histograms"] == ["preactivations/1 ReLU"]
 
 
 def test_train_writes_logs_of_the_same_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -50,34 +121,94 @@ def test_train_writes_logs_of_the_same_run(tmp_path: Path, capsys: pytest.Captur
     assert train(capsys, *options, str(plain))[0] == 0
     logs = "--log-dir", str(tmp_path / "logs"), "--watch-every", "5"
     assert train(capsys, *options, str(watched), *logs)[0] == 0
-    assert dr.load_model(plain).sha256() == dr.load_model(watched).sha256()
-    steps = read_logs(tmp_path / "logs")
-    assert [step.step for step in steps] == list(range(0, 46, 5))
-    assert steps[-1].loss < steps[0].loss
-    assert [layer.name for layer in steps[0].layers] == ["1 ReLU", "3 ReLU", "4 Dense"]
+    digest = dr.load_model(plain).sha256()
+    assert dr.load_model(watched).sha256() == digest
+    assert dr.load_model(tmp_path / "logs" / "model.safetensors").sha256() == digest
+    read = read_logs(tmp_path / "logs")
+    assert [step.step for step in read.steps] == list(range(0, 46, 5))
+    assert read.steps[-1].loss < read.steps[0].loss
+    assert [layer.name for layer in read.steps[0].layers] == ["1 ReLU", "3 ReLU", "4 Dense"]
+    assert [epoch.epoch for epoch in read.epochs] == [0, 1]
+    assert read.epochs[0].dead is not None
+    assert list(read.epochs[0].dead) == ["1 ReLU", "3 ReLU", "4 Dense"]
+
+
+def test_run_json_tells_what_was_run_and_what_came_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = tmp_path / "report.json"
+    options = "--epochs", "1", "--model", "mlp:30", "--log-dir", str(tmp_path / "logs"), "--report", str(report)
+    assert train(capsys, *options)[0] == 0
+    strict((tmp_path / "logs" / "run.json").read_text())
+    run = read_logs(tmp_path / "logs").run
+    assert run is not None
+    assert run.options.items() >= {"data": "digits", "model": "mlp:30", "epochs": 1, "batch-size": 64}.items()
+    assert (run.backend, run.workers, run.nodes, run.shards) == ("serial", 1, 1, 1)
+    assert "0 Dense" in run.summary
+    assert run.layers.startswith("Sequential(Dense(units=30")
+    assert run.optimizer.startswith("SGD(")
+    assert run.results == json.loads(report.read_text())
+    assert run.results.keys() >= {"test_loss", "test_accuracy", "seconds", "params_sha256"}
 
 
 def test_a_run_that_diverges_leaves_what_was_seen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, errors = train(capsys, "--lr", "1e5", "--log-dir", str(tmp_path), "--watch-every", "1")
     assert code == 1
     assert "Lower the learning rate" in errors
-    steps = read_logs(tmp_path)
-    assert [step.step for step in steps] == list(range(len(steps)))
-    assert steps[-1].params[0].gradient_norm > 1e3 * steps[0].params[0].gradient_norm
+    logs = read_logs(tmp_path)
+    assert [step.step for step in logs.steps] == list(range(len(logs.steps)))
+    assert logs.steps[-1].params[0].gradient_norm > 1e3 * logs.steps[0].params[0].gradient_norm
+    assert logs.run is not None
+    assert logs.run.results == {}
+    assert not (tmp_path / "model.safetensors").exists()
 
 
-def test_real_targets_have_no_accuracy(tmp_path: Path, steps: list[dr.WatchedStep]) -> None:
-    step = replace(steps[0], accuracy=None, lr=None)
-    write_logs(tmp_path, [step])
-    assert read_logs(tmp_path) == [step]
+@pytest.mark.parametrize("backend", ["serial", "local"])
+def test_a_run_can_be_read_while_it_goes_on_and_when_it_was_killed(tmp_path: Path, backend: str) -> None:
+    options = "--backend", backend, "--epochs", "1000000", "--model", "mlp:8", "--watch-every", "20"
+    command = [sys.executable, "-c", "from dist_relu.cli import main; main()", "train", *options]
+    with subprocess.Popen([*command, "--log-dir", str(tmp_path), "--quiet"]) as process:
+        try:
+            while not (tmp_path / "epochs.jsonl").exists() or len(read_logs(tmp_path).epochs) < 3:
+                assert process.poll() is None
+                time.sleep(0.02)
+        finally:
+            os.kill(process.pid, signal.SIGKILL)
+    logs = read_logs(tmp_path)
+    assert [step.step for step in logs.steps] == list(range(0, 20 * len(logs.steps), 20))
+    assert len(logs.steps) > 1
+    assert [epoch.epoch for epoch in logs.epochs] == list(range(len(logs.epochs)))
+    assert logs.run is not None
+    assert logs.run.results == {}
+
+
+def test_steps_that_are_passed_on_are_not_kept(digits: dr.data.Split) -> None:
+    steps: list[dr.WatchedStep] = []
+    epochs: list[dr.EpochSummary] = []
+    with dr.start(backend="serial") as coordinator:
+        watch = dr.Watch(2, on_step=steps.append, on_epoch=epochs.append)
+        result = coordinator.fit(nn.mlp([8], 10), digits.train, optim.SGD(), epochs=2, batch_size=100, watch=watch)
+    assert result.watched == []
+    assert [step.step for step in steps] == list(range(0, len(result.losses), 2))
+    assert epochs == result.epochs
+
+
+def test_real_targets_have_no_accuracy(tmp_path: Path, step: dr.WatchedStep) -> None:
+    step = replace(step, accuracy=None, lr=None)
+    write(tmp_path, step)
+    assert read_logs(tmp_path).steps == [step]
     assert not {"run/accuracy", "run/lr"} & dict(scalars(step)).keys()
 
 
 def test_other_files_are_no_logs(tmp_path: Path) -> None:
+    write(tmp_path)
     for content in ("nothing", "[]", "{}", '{"layers": [], "params": [], "what": 1}', "3"):
-        (tmp_path / "steps.jsonl").write_text(content)
-        with pytest.raises(ValueError, match="is no log of a run"):
-            read_logs(tmp_path)
-    (tmp_path / "steps.jsonl").write_text("")
-    with pytest.raises(ValueError, match="holds no steps"):
+        for name in ("steps.jsonl", "epochs.jsonl"):
+            before = (tmp_path / name).read_text()
+            (tmp_path / name).write_text(content + "\n")
+            with pytest.raises(ValueError, match="is no log of a run"):
+                read_logs(tmp_path)
+            (tmp_path / name).write_text(before)
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(ValueError, match="is no log of a run"):
         read_logs(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        read_logs(tmp_path / "nowhere")

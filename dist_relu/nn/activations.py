@@ -10,7 +10,7 @@ from typing import Literal, final
 from dist_relu.arrays import Array
 from dist_relu.kernels import activations as kernels
 from dist_relu.kernels.elementwise import Activation
-from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
+from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape, count_inputs
 
 Arguments = tuple[float, ...]
 
@@ -36,6 +36,7 @@ class Elementwise(Layer):
 
     def forward(self, x: Array, run: Run = PLAIN) -> Array:
         activation, arguments = self.function()
+        count_inputs(x, self, run)
         y = run.empty(x.shape, x.dtype)
         activation.forward(x.reshape(-1), y.reshape(-1), *activation.in_dtype(x.dtype, arguments))
         self._kept = y if activation.keeps_output else x

@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from dist_relu.arrays import Array, as_rows
 from dist_relu.kernels import activations, pooling
+from dist_relu.kernels.histogram import count_sums
 from dist_relu.kernels.residual import add_backward
-from dist_relu.kernels.tiles import AS_IS, BIAS_RELU
+from dist_relu.kernels.tiles import AS_IS, BIAS, BIAS_RELU
 from dist_relu.nn.activations import Elementwise, ReLU
 from dist_relu.nn.convolution import Conv2d
 from dist_relu.nn.dense import Dense
@@ -53,6 +54,14 @@ def last_layers(layers: Sequence[Layer]) -> list[int]:
     return [i for i in range(len(layers)) if num_passes[i] != num_passes[i + 1]]
 
 
+def _count_and_cut(z: Array, table: Array) -> None:
+    """Count what goes into ReLU, and apply it in place, with the bits of the pass that does both at once."""
+    rows = as_rows(z)
+    nothing = np.zeros(rows.shape[1], z.dtype)
+    count_sums(rows, nothing, table)
+    activations.relu.add_bias(rows, nothing)
+
+
 @final
 @dataclass(eq=False)
 class DenseActivation(Layer):
@@ -73,12 +82,15 @@ class DenseActivation(Layer):
 
     def forward(self, x: Array, run: Run = PLAIN) -> Array:
         function, arguments = self.activation.function()
-        if function is activations.relu:
+        table = run.table(self)
+        if function is activations.relu and table is None:
             self._kept = self.dense.multiply(x, run, BIAS_RELU)
             return self._kept
         assert self.dense.offset is not None
         bias = self.dense.offset.value
         self._kept = z = self.dense.multiply(x, run, AS_IS)
+        if table is not None:
+            count_sums(as_rows(z), bias, table)
         rows, numbers = as_rows(z), function.in_dtype(z.dtype, arguments)
         if function.keeps_output:
             function.add_bias(rows, bias, *numbers)
@@ -117,8 +129,12 @@ class ConvReLU(Layer):
 
     def forward(self, x: Array, run: Run = PLAIN) -> Array:
         self._y = run.empty((len(x), *self.conv.output_shape), x.dtype)
+        table = run.table(self)
         for piece in self.conv.pieces(x):
-            self.conv.multiply(piece, self._y[piece], BIAS_RELU)
+            y = self._y[piece]
+            self.conv.multiply(piece, y, BIAS_RELU if table is None else BIAS)
+            if table is not None:
+                _count_and_cut(y, table)
         return self._y
 
     def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
@@ -153,9 +169,12 @@ class ConvReLUPool(Layer):
         shape = (len(x), height // 2, width // 2, channels)
         y, self._choice = run.empty(shape, x.dtype), run.empty(shape, x.dtype)
         assert self.conv.offset is not None
+        table = run.table(self)
         for piece in self.conv.pieces(x):
             z = self._scratch(piece, x.dtype, run)
             self.conv.multiply(piece, z, AS_IS)
+            if table is not None:
+                count_sums(as_rows(z), self.conv.offset.value, table)
             pooling.add_bias_relu_max_pool_2x2(z, self.conv.offset.value, y[piece], self._choice[piece])
         return y
 
@@ -186,7 +205,11 @@ class BatchNormReLU(Layer):
         return self.norm.params()
 
     def forward(self, x: Array, run: Run = PLAIN) -> Array:
-        return self.norm.normalise(x, run, cuts=True)
+        table = run.table(self)
+        y = self.norm.normalise(x, run, cuts=table is None)
+        if table is not None:
+            _count_and_cut(y, table)
+        return y
 
     def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
         return self.norm.normalise_backward(dy, run, cuts=True, wants_dx=wants_dx)
@@ -207,7 +230,10 @@ class ResidualReLU(Layer):
         return self.residual.params()
 
     def forward(self, x: Array, run: Run = PLAIN) -> Array:
-        self._y = self.residual.add(x, run, cuts=True)
+        table = run.table(self)
+        self._y = self.residual.add(x, run, cuts=table is None)
+        if table is not None:
+            _count_and_cut(self._y, table)
         return self._y
 
     def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:

@@ -10,7 +10,8 @@ from typing import final
 import numpy as np
 import numpy.typing as npt
 
-from dist_relu.arrays import Array
+from dist_relu.arrays import Array, as_rows
+from dist_relu.kernels.histogram import count_sums
 from dist_relu.kernels.products import multiply_transposed
 from dist_relu.nn.initializers import Initializer
 from dist_relu.partition import Purpose, generator
@@ -73,6 +74,10 @@ class Run(ABC):
         """
 
     @abstractmethod
+    def table(self, layer: Layer) -> Array | None:
+        """Where to count what goes into the activation of `layer`, with `kernels.histogram`; None: it is not asked."""
+
+    @abstractmethod
     def statistic(self, running: Param, value: Array) -> None:
         """Leave a statistic of this pass's samples, to be averaged over the batch and into the running mean."""
 
@@ -108,6 +113,9 @@ class PlainRun(Run):
 
     def product(self, weight: Param, x: Array, dz: Array) -> None:
         multiply_transposed(x, 0, x.shape[1], dz, weight.grad)
+
+    def table(self, layer: Layer) -> Array | None:
+        return None
 
     def statistic(self, running: Param, value: Array) -> None:
         assert running.momentum is not None
@@ -146,3 +154,11 @@ class Layer(ABC):
         dy: (N, *output_shape), may be overwritten in training: a layer that needs it after passing it on must copy it.
         Without `wants_dx` the returned array has no meaning.
         """
+
+
+def count_inputs(x: Array, layer: Layer, run: Run) -> None:
+    """Count what goes into an activation, where that is asked for."""
+    table = run.table(layer)
+    if table is not None:
+        rows = as_rows(x)
+        count_sums(rows, np.zeros(rows.shape[1], x.dtype), table)

@@ -17,7 +17,7 @@ from dist_relu.arrays import Array
 from dist_relu.kernels import activations, rows
 from dist_relu.kernels.elementwise import Activation
 from dist_relu.nn.initializers import Initializer
-from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
+from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape, count_inputs
 
 
 @final
@@ -51,6 +51,7 @@ class PReLU(Layer):
 
     def forward(self, x: Array, run: Run = PLAIN) -> Array:
         self._x = x
+        count_inputs(x, self, run)
         y = run.empty(x.shape, x.dtype)
         rows.prelu(x.reshape(-1), rows.repeated(self.weight.value), y.reshape(-1))
         return y
@@ -96,6 +97,7 @@ class RReLU(Layer):
         return []
 
     def forward(self, x: Array, run: Run = PLAIN) -> Array:
+        count_inputs(x, self, run)
         self._factors = run.empty(x.shape, x.dtype)
         if run.training:
             run.generator().random(dtype=x.dtype.type, out=self._factors)
@@ -126,6 +128,7 @@ class CReLU(Layer):
 
     def forward(self, x: Array, run: Run = PLAIN) -> Array:
         self._x = x
+        count_inputs(x, self, run)
         y = run.empty((*x.shape[:-1], 2 * x.shape[-1]), x.dtype)
         rows.crelu(_rows(x), _rows(y))
         return y

@@ -43,6 +43,7 @@ class Sequential:
         self.params: list[Param] = []
         self.names: list[str] = []
         self.values: Array | None = None
+        self.passes: list[Layer] = []  # what is computed with, of which neighbouring layers may share one
 
     def __repr__(self) -> str:
         return f"Sequential({', '.join(map(repr, self.layers))}, dtype={self.dtype.name!r})"
@@ -73,7 +74,7 @@ class Sequential:
         if len(set(map(id, self.params))) < len(self.params):
             raise ValueError("A layer stands twice in the model; build a second one.")
         self.names = [f"{i}.{param.name}" for i, layer in enumerate(self.layers) for param in layer.params()]
-        self._passes = fuse(self.layers)
+        self.passes = fuse(self.layers)
         self.input_shape, self.output_shape = input_shape, shape
         return self
 
@@ -104,14 +105,14 @@ class Sequential:
 
     def forward(self, x: Array, run: Run = PLAIN) -> Array:
         """(N, *input_shape) to (N, *output_shape)."""
-        for layer in self._passes:
+        for layer in self.passes:
             x = layer.forward(x, run)
         return x
 
     def forward_seen(self, x: Array, run: Run = PLAIN) -> list[Array]:
         """As `forward`, with the output of every pass, of which neighbouring layers may share one."""
         outputs = []
-        for layer in self._passes:
+        for layer in self.passes:
             x = layer.forward(x, run)
             outputs.append(x)
         return outputs
@@ -126,10 +127,10 @@ class Sequential:
         """
         first = 0
         if not wants_dx:
-            first = next((i for i, layer in enumerate(self._passes) if layer.params()), 0)
+            first = next((i for i, layer in enumerate(self.passes) if layer.params()), 0)
         number = len(self.params)
-        for i in range(len(self._passes) - 1, first - 1, -1):
-            layer = self._passes[i]
+        for i in range(len(self.passes) - 1, first - 1, -1):
+            layer = self.passes[i]
             dy = layer.backward(dy, run, wants_dx=wants_dx or i > first)
             if left:
                 number -= len(layer.params())

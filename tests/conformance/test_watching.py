@@ -10,6 +10,7 @@ import pytest
 
 import dist_relu as dr
 from dist_relu import nn, optim
+from dist_relu.partition import bounds
 from tests import twin
 from tests.conftest import small_model
 
@@ -49,6 +50,16 @@ def test_watching_changes_no_bits_and_sees_the_same_on_any_workers(
     assert all(step.samples_per_second > 0 for step in result.watched)
 
 
+def distribution(z: twin.Array) -> list[int]:
+    """How many numbers lie in each bin, of which those below 0 hold their lower limit, and the others their upper one.
+
+    In other words: numbers are told apart by their sign, and then by their magnitude.
+    """
+    limits = [edge for edge in dr.PREACTIVATION_EDGES if edge >= 0]
+    below, above = np.histogram(-z[z < 0], limits)[0], np.histogram(z[z >= 0], limits)[0]
+    return [*below[::-1].tolist(), *above.tolist()]
+
+
 def test_what_is_seen_is_what_plain_numpy_sees(coordinator: dr.Coordinator, digits: dr.data.Split) -> None:
     model = small_model("float64").build((64,)).initialize(seed=1)
     assert model.values is not None
@@ -72,6 +83,9 @@ def test_what_is_seen_is_what_plain_numpy_sees(coordinator: dr.Coordinator, digi
             assert layer.silent == (output == 0).all(axis=0).sum()
             assert layer.mean == pytest.approx(output.mean(), rel=1e-10)
             assert layer.variance == pytest.approx(output.var(), rel=1e-10)
+        for layer, x, weight, bias in zip(step.layers[:-1], hidden, reference.weights, reference.biases, strict=False):
+            assert layer.preactivations == distribution(x @ weight + bias)
+        assert step.layers[-1].preactivations is None
         assert step.layers[0].silent >= 2
         before = reference.weights + reference.biases
         before = [array.copy() for array in before]
@@ -87,6 +101,35 @@ def test_what_is_seen_is_what_plain_numpy_sees(coordinator: dr.Coordinator, digi
             else:
                 ratio = np.linalg.norm(changes[i]) / np.linalg.norm(before[i])
                 assert param.update_ratio == pytest.approx(ratio, rel=1e-8)
+
+
+def test_units_are_dead_in_an_epoch_when_they_are_silent_in_all_its_steps(
+    coordinator: dr.Coordinator, digits: dr.data.Split
+) -> None:
+    x, y = digits.train.x[:1100].copy(), digits.train.y[:1100]
+    x[:, 0] = np.arange(len(x)) >= 500  # this corner of the images is empty
+    model = small_model("float64").build((64,)).initialize(seed=1)
+    assert model.values is not None
+    weight, bias = model.views(model.values)[:2]
+    weight[:, 5] = 0
+    weight[0, 5], bias[5] = 1, -0.5  # a unit that sees nothing but this
+    bias[[3, 77]] = -1000
+    reference = twin.Mlp([view.copy() for view in model.views(model.values)])
+    _, result = fit(coordinator, dr.Dataset(x, y), dr.Watch(every=1), model=model, shuffle=False)
+    for number, epoch in enumerate(result.epochs):
+        active = [np.zeros(units, np.bool) for units in (300, 20, 10)]
+        for first in (0, 500, 1000):
+            batch = slice(first, first + 500)
+            outputs = reference.forward(x[batch])[1:]
+            active = [seen | (output != 0).any(axis=0) for seen, output in zip(active, outputs, strict=True)]
+            reference.step(x[batch], y[batch], 0.1, 0.9)
+        dead = [np.flatnonzero(~seen).tolist() for seen in active]
+        assert epoch.epoch == number
+        assert epoch.dead == dict(zip(["1 ReLU", "3 ReLU", "4 Dense"], dead, strict=True))
+        assert {3, 77} <= set(epoch.dead["1 ReLU"])
+    assert result.epochs[0].dead is not None
+    assert 5 not in result.epochs[0].dead["1 ReLU"]
+    assert result.watched[0].layers[0].silent > len(result.epochs[0].dead["1 ReLU"])
 
 
 @pytest.mark.parametrize("name", ["cnn", "resnet", "rnn"])
@@ -109,6 +152,65 @@ def test_models_of_every_kind_can_be_watched(coordinator: dr.Coordinator, rng: n
         "rnn": ["0 Reshape", "1 RNN", "2 Dense"],
     }
     assert [layer.name for layer in last.layers] == expected[name]
+    counted = {layer.name: sum(layer.preactivations) for layer in last.layers if layer.preactivations}
+    assert (
+        counted
+        == {
+            "cnn": {"3 MaxPool2d": 3 * 8 * 8 * 32, "6 MaxPool2d": 3 * 4 * 4 * 64, "9 ReLU": 3 * 128},
+            "resnet": {"3 ReLU": 3 * 64 * 16, "5 ReLU": 3 * 64 * 16, "7 ReLU": 3 * 16 * 32, "9 ReLU": 3 * 4 * 64},
+            "rnn": {},
+        }[name]
+    )
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        (nn.Conv2d(4, 3), nn.ReLU()),
+        (nn.Conv2d(4, 3, groups=2), nn.ReLU(), nn.MaxPool2d(2)),
+        (nn.Conv2d(2, 3, groups=2), nn.ReLU()),
+        (nn.Flatten(), nn.Dense(20), nn.ELU()),
+        (nn.Flatten(), nn.Dense(20), nn.Sigmoid()),
+        (nn.Flatten(), nn.Dense(20), nn.PReLU()),
+        (nn.Flatten(), nn.Dense(20), nn.RReLU()),
+        (nn.Flatten(), nn.Dense(20, bias=False), nn.ReLU()),
+        (nn.Flatten(), nn.Dense(20), nn.CReLU()),
+        (nn.LayerNorm(), nn.ReLU()),
+        (nn.BatchNorm(), nn.ReLU()),
+        (nn.Residual([nn.Conv2d(2, 3), nn.ReLU()]), nn.ReLU()),
+    ],
+    ids=lambda layers: " ".join(type(layer).__name__ for layer in layers),
+)
+def test_what_goes_into_any_activation_is_counted(
+    coordinator: dr.Coordinator, rng: np.random.Generator, layers: tuple[nn.Layer, ...]
+) -> None:
+    x, y = rng.standard_normal((30, 6, 4, 2)).astype(np.float32), rng.integers(0, 10, 30)
+
+    options: dict[str, Any] = {"batch_size": 30, "shards": 4, "shuffle": False}
+    model = nn.Sequential(*layers, nn.Flatten(), nn.Dense(10)).blueprint()
+    coordinator.fit(model, (x, y), optim.SGD(1.0), epochs=2, **options)  # biases are 0 no more
+    before, plain = copy_of(model), copy_of(model)
+    coordinator.fit(plain, (x, y), optim.SGD(0.1), epochs=1, **options)
+    (step,) = coordinator.fit(model, (x, y), optim.SGD(0.1), epochs=1, watch=dr.Watch(), **options).watched
+    assert before.sha256() != model.sha256() == plain.sha256()
+    number = next(i for i, layer in enumerate(layers) if isinstance(layer, _ACTIVATIONS))
+    inputs = before.activations(x)[number - 1]
+    if isinstance(before.layers[0], nn.BatchNorm):  # in training it takes the statistics of a shard
+        shards = [before.layers[0].forward(x[first:stop], nn.PlainRun(training=True)) for first, stop in bounds(30, 4)]
+        inputs = np.concatenate(shards)
+    seen = next(layer for layer in step.layers if int(layer.name.split()[0]) >= number)
+    assert seen.preactivations == distribution(inputs)
+
+
+def copy_of(model: nn.Sequential) -> nn.Sequential:
+    assert model.values is not None
+    assert model.input_shape is not None
+    copy = model.blueprint().build(model.input_shape)
+    copy.bind(model.values.copy())
+    return copy
+
+
+_ACTIVATIONS = nn.ReLU, nn.ELU, nn.Sigmoid, nn.PReLU, nn.RReLU, nn.CReLU
 
 
 def test_a_watch_must_be_one(coordinator: dr.Coordinator, digits: dr.data.Split) -> None:

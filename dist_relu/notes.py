@@ -1,0 +1,155 @@
+"""What workers note of watched steps, and how it comes together while the run goes on.
+
+Each shard of a watched step has a row of notes, in memory that the workers of a node share. After the step the first
+workers of the other nodes send their rows to worker 0, which reports all of them to the coordinator from time to time.
+There they are added up in the order of the shards; so the numbers depend on the shards, as the run itself does, and not
+on the workers. The rows of two steps are enough, since nobody can be two steps ahead of worker 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, final
+
+import numpy as np
+
+from dist_relu.arrays import Array, as_rows
+from dist_relu.collectives.channel import MAX_TAG
+from dist_relu.collectives.memory import Handles
+from dist_relu.kernels.histogram import (
+    NUM_BINS,
+    bin_of_place,
+    column_statistics,
+    empty_table,
+    take_counts,
+)
+from dist_relu.nn import Layer
+from dist_relu.partition import bounds
+from dist_relu.worker import World
+
+NUM_SLOTS = 2
+_TAG = MAX_TAG - 1
+
+
+def row_dtype(units: Sequence[int]) -> np.dtype[np.void]:
+    """The notes of a shard, of passes with so many units (places on the last axis) each.
+
+    zeros: outputs that are 0.  counts: what went into the activation of a pass, by bins; the last bin is for what is no
+    number, and all are 0 where nothing is known.  mean, squares: of outputs, and the sum of squared distances from it.
+    active: a bit for each unit of all passes, set where it was not 0 for some sample.
+    """
+    return np.dtype(
+        [
+            ("zeros", np.int64, (len(units),)),
+            ("counts", np.int64, (len(units), NUM_BINS + 1)),
+            ("mean", np.float64, (len(units),)),
+            ("squares", np.float64, (len(units),)),
+            ("active", np.uint8, (-(-sum(units) // 8),)),
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class WatchRequest:
+    """What workers need to watch.  every: one of how many steps.  rows: (NUM_SLOTS, shards), of `row_dtype`."""
+
+    every: int
+    units: Sequence[int]
+    rows: Handles
+
+
+@dataclass(frozen=True)
+class SeenStep:
+    """A watched step.  loss: the mean over its samples.  rows: (shards,), of `row_dtype`.
+
+    norms: (3, params), see `watched_norms`.
+    """
+
+    step: int
+    loss: float
+    hits: int
+    num_samples: int
+    seconds: float
+    rows: Array
+    norms: Array
+
+
+@dataclass(frozen=True)
+class SeenEpoch:
+    """The steps of an epoch, watched or not; all (steps,)."""
+
+    loss: Array
+    hits: Array
+    num_samples: Array
+    seconds: Array
+
+
+@final
+class Watcher:
+    """One worker's eyes.  passes: of its model."""
+
+    def __init__(self, world: World, request: WatchRequest, passes: Sequence[Layer], dtype: np.dtype[Any]) -> None:
+        self._world, self._every = world, request.every
+        self._rows: Array = world.node.attach(request.rows)
+        shards = bounds(self._rows.shape[1], world.size)
+        self._mine = slice(*shards[world.rank])
+        self._shards_of_node = [slice(shards[ranks[0]][0], shards[ranks[-1]][1]) for ranks in world.nodes]
+        self._tables = [empty_table(dtype) for _ in passes]
+        self._bin_of_place = bin_of_place(dtype)
+        self.tables: Mapping[int, Array] = {id(layer): table for layer, table in zip(passes, self._tables, strict=True)}
+        stops = np.cumsum([0, *request.units])
+        self._units = [slice(first, stop) for first, stop in pairwise(stops)]
+        self._nonzero = np.zeros(stops[-1], np.int64)
+        self._sums, self._squares = np.zeros((2, max(request.units)))
+        self._slot = self._rows[0]
+        self._under_way = 0
+
+    def watches(self, step: int) -> bool:
+        return step % self._every == 0
+
+    def begin(self, step: int) -> None:
+        """A watched step begins: clear the notes of this worker's shards, some of which may have no samples in it."""
+        self._slot = self._rows[step // self._every % NUM_SLOTS]
+        self._slot[self._mine] = 0
+
+    def seen_in(self, shard: int) -> Callable[[Sequence[Array]], None]:
+        """What notes the outputs of all passes over a shard, and what `tables` have counted meanwhile."""
+
+        def seen(outputs: Sequence[Array]) -> None:
+            row = self._slot[shard]
+            for number, (output, units) in enumerate(zip(outputs, self._units, strict=True)):
+                rows, nonzero = as_rows(output), self._nonzero[units]
+                sums, squares = self._sums[: len(nonzero)], self._squares[: len(nonzero)]
+                pivot = float(np.add.reduce(rows[0], dtype=np.float64)) / len(nonzero)
+                column_statistics(rows, pivot, nonzero, sums, squares)
+                total = float(np.add.reduce(sums))
+                row["zeros"][number] = rows.size - np.add.reduce(nonzero)
+                row["mean"][number] = pivot + total / rows.size
+                row["squares"][number] = np.maximum(np.add.reduce(squares) - total * total / rows.size, 0)
+                take_counts(self._tables[number], self._bin_of_place, row["counts"][number])
+            row["active"][:] = np.packbits(self._nonzero > 0)
+
+        return seen
+
+    def gather(self) -> Array | None:
+        """The notes of all shards, when all workers have met behind the step; worker 0 gets them."""
+        rows, courier = self._slot, self._world.courier
+        if courier and self._world.node.rank == 0:
+            others = [node for node in range(len(self._world.nodes)) if node != self._world.node.number]
+            with courier.lock:
+                if self._world.rank == 0:
+                    self._under_way = len(others)
+                    for node in others:
+                        notes = rows[self._shards_of_node[node]].view(np.uint8)
+                        courier.receive(notes, self._world.nodes[node].start, _TAG, self._through)
+                else:
+                    self._under_way = 1
+                    notes = rows[self._shards_of_node[self._world.node.number]].view(np.uint8)
+                    courier.send(notes, 0, _TAG, self._through)
+            courier.wait_until(lambda: not self._under_way)
+        return rows.copy() if self._world.rank == 0 else None
+
+    def _through(self) -> None:
+        self._under_way -= 1
