@@ -19,7 +19,8 @@ from dist_relu import start
 from dist_relu.command_parts import run_program, worker_options
 from dist_relu.coordinator import Coordinator
 from dist_relu.data import Split, load
-from dist_relu.results import EpochSummary, Evaluation
+from dist_relu.results import Evaluation
+from dist_relu.watching import EpochSummary
 
 Rows = Sequence[Sequence[str]]
 
