@@ -20,9 +20,8 @@ from dist_relu.checkpoint import load_model
 from dist_relu.command_parts import check_writable, usage_errors
 from dist_relu.coordinator import start
 from dist_relu.data import load
-from dist_relu.logs import read_logs
+from dist_relu.logs import Logs, read_logs
 from dist_relu.options import parse_model
-from dist_relu.watching import WatchedStep
 
 T = TypeVar("T")
 
@@ -52,15 +51,23 @@ def plot() -> None:
 
 
 @plot.command()
-@click.argument("source", metavar="FILE", type=_Existing)
+@click.argument("source", metavar="FILE|LOGS", type=_Existing)
 @_output("gradients.png")
 def gradients(source: Path, paths: Sequence[Path]) -> None:
-    """Gradients by layer, from what `analyze gradients --json FILE` wrote."""
+    """Gradients: by layer, from what `analyze gradients --json FILE` wrote, or over the steps of a run.
+
+    LOGS: the folder that `train --log-dir` wrote; then also by how much weights changed.
+    """
     _check(paths)
     with usage_errors():
-        flows = _read(source, "analyze gradients", _flows)
-        for path in paths:
-            pictures.draw_gradients(flows, path)
+        if source.is_dir():
+            steps = _logs(source).steps
+            for path in paths:
+                pictures.draw_gradients_over_time(steps, path)
+        else:
+            flows = _read(source, "analyze gradients", _flows)
+            for path in paths:
+                pictures.draw_gradients(flows, path)
 
 
 @plot.command()
@@ -86,13 +93,25 @@ def activations(source: Path, paths: Sequence[Path]) -> None:
     _check(paths)
     with usage_errors():
         if source.is_dir():
-            steps = _steps(source)
+            logs = _logs(source)
             for path in paths:
-                pictures.draw_activations_over_time(steps, path)
+                pictures.draw_activations_over_time(logs.steps, logs.epochs, path)
         else:
             layers = _read(source, "analyze activations", _layers)
             for path in paths:
                 pictures.draw_activations(layers, path)
+
+
+@plot.command()
+@click.argument("source", metavar="LOGS", type=_Folder)
+@_output("preactivations.png")
+def preactivations(source: Path, paths: Sequence[Path]) -> None:
+    """Distributions of what goes into activations, over the steps of a run: of LOGS that `train --log-dir` wrote."""
+    _check(paths)
+    with usage_errors():
+        steps = _logs(source).steps
+        for path in paths:
+            pictures.draw_preactivations(steps, path)
 
 
 @plot.command()
@@ -105,7 +124,7 @@ def curves(sources: Sequence[Path], paths: Sequence[Path]) -> None:
         names = [source.name for source in sources]
         if len(set(names)) < len(names):
             names = list(map(str, sources))
-        runs = dict(zip(names, map(_steps, sources), strict=True))
+        runs = {name: _logs(source).steps for name, source in zip(names, sources, strict=True)}
         for path in paths:
             pictures.draw_curves(runs, path)
 
@@ -218,11 +237,12 @@ def _read(source: Path, command: str, parse: Callable[[Any], T]) -> T:
     return parsed
 
 
-def _steps(folder: Path) -> list[WatchedStep]:
-    """The steps of a run, of which there must be some.  Raises ValueError otherwise."""
-    if not (steps := read_logs(folder).steps):
+def _logs(folder: Path) -> Logs:
+    """A log folder with steps.  Raises ValueError for one without."""
+    logs = read_logs(folder)
+    if not logs.steps:
         raise ValueError(f"{folder} holds no steps yet.")
-    return steps
+    return logs
 
 
 def _flows(content: Any) -> dict[str, GradientFlow]:

@@ -66,8 +66,39 @@ def test_activations_of_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 def test_activations_over_the_steps_of_a_run(tmp_path: Path, logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(capsys, "plot", "activations", str(logs), "--output", str(tmp_path / "a.svg")) == (0, "", "")
-    for text in ("step", "units that are 0 for a whole batch", "1 ReLU"):
+    for text in ("step", "units that are 0 for a whole batch", "dead: 0 for a whole epoch", "1 ReLU"):
         assert f"<!-- {text} -->" in texts(tmp_path / "a.svg")
+
+
+def test_gradients_over_the_steps_of_a_run(tmp_path: Path, logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(capsys, "plot", "gradients", str(logs), "--output", str(tmp_path / "a.svg")) == (0, "", "")
+    for text in ("norm of the gradient", "changes of weights", "2.weight"):
+        assert f"<!-- {text} -->" in texts(tmp_path / "a.svg")
+
+
+def test_preactivations_over_the_steps_of_a_run(tmp_path: Path, logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(capsys, "plot", "preactivations", str(logs), "--output", str(tmp_path / "a.svg")) == (0, "", "")
+    for text in ("pre-activation", "into 1 ReLU", "into 3 ReLU", "1/8"):
+        assert f"<!-- {text} -->" in texts(tmp_path / "a.svg")
+
+
+def test_of_many_layers_some_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = "mlp:" + ",".join(["4"] * 30)
+    options = "--model", model, "--epochs", "1", "--quiet", "--log-dir", str(tmp_path / "run")
+    assert train(capsys, *options)[0] == 0
+    for command, first, last in (("activations", "1 ReLU", "59 ReLU"), ("gradients", "0.weight", "60.weight")):
+        svg = tmp_path / f"{command}.svg"
+        assert call(capsys, "plot", command, str(tmp_path / "run"), "--output", str(svg)) == (0, "", "")
+        assert f"<!-- {first} -->" in texts(svg)
+        assert f"<!-- {last} -->" in texts(svg)
+        assert len(re.findall(r"<!-- \d+( ReLU|.weight) -->", texts(svg))) == 7
+
+
+def test_a_run_that_diverged_can_be_looked_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = str(tmp_path / "run")
+    assert train(capsys, "--lr", "1e30", "--quiet", "--log-dir", folder, "--watch-every", "1")[0] == 1
+    for command in ("activations", "gradients", "preactivations", "curves"):
+        assert call(capsys, "plot", command, folder, "--output", str(tmp_path / "a.png")) == (0, "", "")
 
 
 def test_curves_of_several_runs(tmp_path: Path, logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -242,6 +273,12 @@ def test_what_cannot_be_drawn_is_told_in_a_line(
     code, _, errors = call(capsys, "plot", "curves", str(tmp_path), "--output", str(tmp_path / "a.png"))
     assert code == 2
     assert "is no log of a run" in errors
+    plain = tmp_path / "recurrent"
+    options = "--data", "digits", "--model", "rnn:4", "--epochs", "1", "--quiet", "--log-dir", str(plain)
+    assert train(capsys, *options)[0] == 0
+    code, _, errors = call(capsys, "plot", "preactivations", str(plain), "--output", str(tmp_path / "a.png"))
+    assert code == 2
+    assert "there are no pre-activations to draw" in errors
     code, _, errors = call(capsys, "plot", "curves", str(logs), "--output", str(tmp_path / "a.pdf"))
     assert code == 2
     assert "expected a name that ends in .png or .svg" in errors

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from dist_relu.arrays import Array
+
+T = TypeVar("T")
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 """Okabe and Ito (2008), the darker ones first; yellow can't be seen on white."""
@@ -39,6 +41,7 @@ _SETTINGS: dict[str, Any] = {
 }
 
 _PANEL_INCHES = 4.0, 3.2
+_LETTERS_PER_INCH, _LETTERS_OF_A_LINE = 12, 7
 
 
 def draw(
@@ -78,6 +81,27 @@ def smooth(values: Sequence[float]) -> Array:
     width = _smoothing_width(values)
     padded = np.pad(np.asarray(values, float), (width // 2, width - 1 - width // 2), mode="edge")
     return np.convolve(padded, np.full(width, 1 / width), mode="valid")
+
+
+def log_scale(*panels: Any) -> None:
+    """A logarithmic y axis where there is anything above 0 to show."""
+    for axes in panels:
+        if any((np.asarray(line.get_ydata(), float) > 0).any() for line in axes.lines):
+            axes.set_yscale("log")
+
+
+def legend_below(axes: Any) -> None:
+    """One legend for all panels, of what stands in `axes`, as wide as there is room."""
+    handles, names = axes.get_legend_handles_labels()
+    room = axes.figure.get_figwidth() * _LETTERS_PER_INCH
+    columns = max(int(room / (max(map(len, names)) + _LETTERS_OF_A_LINE)), 1)
+    axes.figure.legend(handles, names, loc="outside lower center", ncols=min(columns, len(names)))
+
+
+def spread_out(items: Sequence[T], most: int = len(COLOURS)) -> list[T]:
+    """All items, or of too many some, evenly from the first to the last."""
+    places = np.unique(np.linspace(0, len(items) - 1, min(len(items), most)).round().astype(int))
+    return [items[place] for place in places]
 
 
 def _smoothing_width(values: Sequence[float]) -> int:

@@ -1,10 +1,10 @@
 """Pictures of what was measured; each is written to a .png or .svg file.  They need matplotlib."""
 
-from dist_relu.analysis.pictures.activity import draw_activations, draw_activations_over_time
+from dist_relu.analysis.pictures.activity import draw_activations, draw_activations_over_time, draw_preactivations
 from dist_relu.analysis.pictures.boundary import draw_boundary
 from dist_relu.analysis.pictures.curves import draw_curves, draw_training
 from dist_relu.analysis.pictures.family import draw_family, draw_relu
-from dist_relu.analysis.pictures.flow import draw_gradients, draw_recurrence
+from dist_relu.analysis.pictures.flow import draw_gradients, draw_gradients_over_time, draw_recurrence
 from dist_relu.analysis.pictures.weights import draw_weights
 
 __all__ = [
@@ -14,6 +14,8 @@ __all__ = [
     "draw_curves",
     "draw_family",
     "draw_gradients",
+    "draw_gradients_over_time",
+    "draw_preactivations",
     "draw_recurrence",
     "draw_relu",
     "draw_training",

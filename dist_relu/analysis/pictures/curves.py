@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dist_relu.analysis.course import Course
-from dist_relu.analysis.style import draw, draw_course, look, smooth
+from dist_relu.analysis.style import draw, draw_course, legend_below, log_scale, look, smooth
 from dist_relu.watching import WatchedStep
 
 
@@ -23,7 +23,8 @@ def draw_curves(runs: Mapping[str, Sequence[WatchedStep]], path: Path) -> None:
             draw_course(loss, number, when, [step.loss for step in steps], name)
             if accuracy is not None and steps[0].accuracy is not None:
                 draw_course(accuracy, number, when, [100 * (step.accuracy or 0) for step in steps], name)
-        loss.set(title="loss", xlabel="step", ylabel="mean loss of a batch", yscale="log")
+        loss.set(title="loss", xlabel="step", ylabel="mean loss of a batch")
+        log_scale(loss)
         loss.legend()
         if accuracy is not None:
             accuracy.set(title="accuracy", xlabel="step", ylabel="share of a batch in %")
@@ -57,11 +58,12 @@ def draw_training(courses: Mapping[str, Sequence[Course]], path: Path) -> None:
                     when, values.min(axis=0), values.max(axis=0), color=appearance["color"], alpha=0.2, linewidth=0
                 )
         loss, norm, sparsity = panels
-        loss.set(title="loss", ylabel="mean loss of a batch", yscale="log")
-        norm.set(title="gradient of all parameters", ylabel="norm", yscale="log")
+        loss.set(title="loss", ylabel="mean loss of a batch")
+        norm.set(title="gradient of all parameters", ylabel="norm")
+        log_scale(loss, norm)
         sparsity.set(title="zeros in hidden layers", ylabel="share in %", ylim=(-2, 100))
         for axes in panels:
             axes.set_xlabel("step")
-        loss.figure.legend(*loss.get_legend_handles_labels(), loc="outside lower center", ncols=min(len(courses), 6))
+        legend_below(loss)
 
     draw(3, paint, path, panel_inches=(3.4, 3.3))

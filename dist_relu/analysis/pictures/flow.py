@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import nan
 from pathlib import Path
 from typing import Any
 
 from dist_relu.analysis.gradient import GradientFlow
 from dist_relu.analysis.recurrence import TimeFlow
-from dist_relu.analysis.style import draw, look
+from dist_relu.analysis.style import draw, draw_course, legend_below, log_scale, look, spread_out
+from dist_relu.watching import WatchedStep
 
 
 def draw_gradients(flows: Mapping[str, GradientFlow], path: Path) -> None:
@@ -32,6 +34,29 @@ def draw_gradients(flows: Mapping[str, GradientFlow], path: Path) -> None:
         at_outputs.legend()
 
     draw(2, paint, path)
+
+
+def draw_gradients_over_time(steps: Sequence[WatchedStep], path: Path) -> None:
+    """The norm of the gradient of weights in the watched steps of a run, and the share of their own norm that changed.
+
+    Of biases and the like nothing is shown; of many layers, some from the first to the last.
+    """
+    shown = [number for number, param in enumerate(steps[0].params) if param.name.endswith("weight")]
+    shown = spread_out(shown or list(range(len(steps[0].params))))
+
+    def paint(norms: Any, ratios: Any) -> None:
+        when = [step.step for step in steps]
+        for line, number in enumerate(shown):
+            seen = [step.params[number] for step in steps]
+            draw_course(norms, line, when, [param.gradient_norm for param in seen], seen[0].name)
+            changes = [nan if param.update_ratio is None else param.update_ratio for param in seen]
+            draw_course(ratios, line, when, changes, seen[0].name)
+        norms.set(title="gradients", xlabel="step", ylabel="norm of the gradient")
+        ratios.set(title="changes of weights", xlabel="step", ylabel="‖change‖ / ‖weights‖")
+        log_scale(norms, ratios)
+        legend_below(norms)
+
+    draw(2, paint, path, panel_inches=(4.0, 3.4))
 
 
 def draw_recurrence(flows: Mapping[str, TimeFlow], path: Path) -> None:
