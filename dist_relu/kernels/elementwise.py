@@ -3,7 +3,7 @@
 A slope is a function of the input x or of the output y, as its first argument says; so a layer keeps just one of the
 two. Where y is enough it is y, since then a layer can compute in place.
 
-`n` elements, `N` samples, `K` units. Arrays of a call have one dtype, and arguments are numbers of that dtype.
+`n` elements, `N` samples, `T` steps, `K` units. Arrays of a call have one dtype, and arguments are numbers of it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from typing import Any, final
 import numpy as np
 
 from dist_relu.arrays import Array
+from dist_relu.kernels.products import product
 from dist_relu.kernels.scalars import prefetch, scalar, specialise
+from dist_relu.kernels.tiles import AS_IS, BIAS
 
 Scalar = Callable[..., float]
 Kernel = Callable[..., None]
@@ -98,6 +100,57 @@ def add_bias_backward_sum_rows(dy: Array, z: Array, bias: Array, total: Array, *
             total[k] += dz
 
 
+def recur(
+    z: Array, before: Array, last: Array, recurrent: Array, bias: Array, keeps_output: bool, *arguments: float
+) -> None:
+    """All steps of a recurrence: z += state·recurrent + bias, and the next state is value(z).
+
+    before: (T, N, K), gets the state before each step, of which the first is given.  last: (N, K), gets the last one.
+    z: (T, N, K), what comes from the inputs; where outputs are kept that lies where states will, and z is not used.
+    """
+    for t in range(before.shape[0]):
+        state = before[t + 1] if t + 1 < before.shape[0] else last
+        sums = state if keeps_output else z[t]
+        product(before[t], False, 0, state.shape[0], recurrent, False, True, bias, BIAS, sums)
+        if keeps_output:  # in place: with two names for the same memory the loop would not be vectorised
+            for n in range(state.shape[0]):
+                for k in range(state.shape[1]):
+                    state[n, k] = value(state[n, k], *arguments)
+        else:
+            for n in range(state.shape[0]):
+                for k in range(state.shape[1]):
+                    state[n, k] = value(sums[n, k], *arguments)
+
+
+def recur_backward(
+    dz: Array,
+    z: Array,
+    before: Array,
+    last: Array,
+    transposed: Array,
+    keeps_output: bool,
+    sees_all: bool,
+    truncate: int,
+    *arguments: float,
+) -> None:
+    """dz = the gradient of the z of `recur`, back through up to `truncate` steps at a time, from that of its states.
+
+    dz: (T, N, K), on entry the gradients that states have from elsewhere: every state, where the output `sees_all`, or
+    the last one alone.  transposed: (K, K), the transpose of the recurrent weights.
+    """
+    steps = dz.shape[0]
+    for t in range(steps - 1, -1, -1):
+        kept = z[t] if not keeps_output else (before[t + 1] if t + 1 < steps else last)
+        now = dz[t]
+        for n in range(now.shape[0]):
+            for k in range(now.shape[1]):
+                now[n, k] = _times(now[n, k], slope(kept[n, k], *arguments))
+        if t > 0 and t % truncate:
+            product(now, False, 0, now.shape[0], transposed, False, sees_all, transposed[0], AS_IS, dz[t - 1])
+        elif t > 0 and not sees_all:
+            dz[t - 1] = 0
+
+
 def gate(x: Array, y: Array) -> None:
     """y = a · value(b) for the halves a, b of the rows of x; x: (N, 2K), y: (N, K)."""
     width = y.shape[1]
@@ -177,6 +230,14 @@ class Activation:
     @cached_property
     def add_bias_backward_sum_rows(self) -> Kernel:
         return self._specialise(add_bias_backward_sum_rows)
+
+    @cached_property
+    def recur(self) -> Kernel:
+        return self._specialise(recur)
+
+    @cached_property
+    def recur_backward(self) -> Kernel:
+        return self._specialise(recur_backward)
 
     @cached_property
     def gate(self) -> Kernel:

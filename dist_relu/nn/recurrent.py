@@ -13,10 +13,9 @@ from typing import final
 import numpy as np
 
 from dist_relu.arrays import Array, as_rows, whole
-from dist_relu.kernels import activations
 from dist_relu.kernels.layers import add_bias, sum_rows
 from dist_relu.kernels.products import add_multiplied, multiply, multiply_by_transpose
-from dist_relu.kernels.tiles import AS_IS, BIAS_RELU
+from dist_relu.kernels.tiles import AS_IS
 from dist_relu.nn.activations import Elementwise, ReLU
 from dist_relu.nn.initializers import Constant, HeNormal, Identity, Initializer
 from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
@@ -46,7 +45,7 @@ class RNN(Layer):
     _x: Array = field(init=False, repr=False)
     _before: Array = field(init=False, repr=False)
     _last: Array = field(init=False, repr=False)
-    _kept: list[Array] = field(init=False, repr=False)  # of each step, what the slope is a function of
+    _z: Array = field(init=False, repr=False)  # where slopes are functions of it; otherwise anything
     _dz: Array = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -74,26 +73,16 @@ class RNN(Layer):
         np.copyto(self._x, x.transpose(1, 0, 2))
         self._before = run.empty((num, steps, self.units), bias.dtype).reshape(steps, num, self.units)
         self._last = run.empty((num, self.units), bias.dtype)
-        states = [*self._before[1:], self._last]
-        self._kept = states
-        if not function.keeps_output:
-            kept = run.empty((num, steps, self.units), bias.dtype).reshape(steps, num, self.units)
-            multiply(self._x.reshape(-1, inputs), self.weight.value, bias, AS_IS, kept.reshape(-1, self.units))
-            self._kept = list(kept)
-        else:
-            rows = self._before[1:].reshape(-1, self.units)
-            multiply(self._x[:-1].reshape(-1, inputs), self.weight.value, bias, AS_IS, rows)
+        if function.keeps_output:  # where a state will be
+            self._z = self._before
+            multiply(as_rows(self._x[:-1]), self.weight.value, bias, AS_IS, as_rows(self._before[1:]))
             multiply(self._x[-1], self.weight.value, bias, AS_IS, self._last)
-        finish = BIAS_RELU if function is activations.relu else AS_IS
-        numbers = function.in_dtype(bias.dtype, arguments)
+        else:
+            self._z = run.empty((num, steps, self.units), bias.dtype).reshape(steps, num, self.units)
+            multiply(as_rows(self._x), self.weight.value, bias, AS_IS, as_rows(self._z))
         self._before[:1] = 0
-        for t, (z, state) in enumerate(zip(self._kept, states, strict=True)):
-            add_multiplied(self._before[t], self.recurrent.value, bias, finish, z)
-            if not function.keeps_output:
-                add_bias(z, bias)
-                function.forward(z.reshape(-1), state.reshape(-1), *numbers)
-            elif finish == AS_IS:
-                function.add_bias(z, bias, *numbers)
+        numbers = function.in_dtype(bias.dtype, arguments)
+        function.recur(self._z, self._before, self._last, self.recurrent.value, bias, function.keeps_output, *numbers)
         if not self.sequences:
             return self._last
         y = run.empty((num, steps, self.units), bias.dtype)
@@ -104,21 +93,24 @@ class RNN(Layer):
     def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
         steps, num, inputs = self._x.shape
         function, arguments = self.activation.function()
-        numbers = function.in_dtype(dy.dtype, arguments)
         dz = self._dz = run.empty((num, steps, self.units), dy.dtype).reshape(steps, num, self.units)
-        np.copyto(dz[-1], dy[:, -1] if self.sequences else dy)
+        if self.sequences:
+            np.copyto(dz, dy.transpose(1, 0, 2))
+        else:
+            np.copyto(dz[-1], dy)
         transposed = run.scratch("RNN recurrent", self.recurrent.shape, dy.dtype)
         np.copyto(transposed, self.recurrent.value.T)
-        for t in reversed(range(steps)):
-            function.backward(dz[t].reshape(-1), self._kept[t].reshape(-1), *numbers)
-            if t == 0:
-                break
-            if self.truncate is None or t % self.truncate:
-                multiply(dz[t], transposed, self.bias.value, AS_IS, dz[t - 1])
-            else:
-                dz[t - 1] = 0
-            if self.sequences:
-                dz[t - 1] += dy[:, t - 1]
+        function.recur_backward(
+            dz,
+            self._z,
+            self._before,
+            self._last,
+            transposed,
+            function.keeps_output,
+            self.sequences,
+            self.truncate or steps,
+            *function.in_dtype(dy.dtype, arguments),
+        )
         rows = dz.reshape(-1, self.units)
         sum_rows(rows, self.bias.grad)
         run.product(self.weight, self._x.reshape(-1, inputs), rows)
