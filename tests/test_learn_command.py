@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import dist_relu as dr
 from dist_relu.nn import PolicyHead
-from tests.programs import ROOT, mpirun, run
+from tests.programs import ROOT, mpirun, mpirun_on_nodes, run
 from tests.test_cli import call
 
 TINY = "--steps", "2048", "--shards", "4"
@@ -51,14 +52,25 @@ def test_what_it_writes_can_be_used(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert module.act([0.0, 0.0, 0.1, 0.0]) in (0, 1)
 
 
-def test_the_script_does_the_same_under_mpirun(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def on_one_machine(*program: str) -> list[str]:
+    return mpirun(3, *program)
+
+
+def on_two_machines(*program: str) -> list[str]:
+    return mpirun_on_nodes("aab", *program)
+
+
+@pytest.mark.parametrize("launch", [on_one_machine, on_two_machines])
+def test_the_script_does_the_same_under_mpirun(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], launch: Callable[..., list[str]]
+) -> None:
     here, there = tmp_path / "here.json", tmp_path / "there.json"
     assert learn(capsys, "--quiet", "--report", str(here)) == (0, "", "")
     script = str(ROOT / "scripts" / "rl.py")
-    done = run(mpirun(2, sys.executable, script, *TINY, "--quiet", "--report", str(there)))
+    done = run(launch(sys.executable, script, *TINY, "--quiet", "--report", str(there)))
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     first, second = (json.loads(path.read_text()) for path in (here, there))
-    assert second["workers"] == 2
+    assert second["workers"] == 3
     for key in ("params_sha256", "test_returns", "mean_returns"):
         assert first[key] == second[key]
 

@@ -27,14 +27,14 @@ class PPO:
     """
 
     horizon: int = 128
-    epochs: int = 4
-    minibatches: int = 4
+    epochs: int = 10
+    minibatches: int = 8
     lr: float = 1e-3
     gamma: float = 0.99
     lam: float = 0.95
     clip: float = 0.2
     value_weight: float = 0.5
-    entropy_weight: float = 0.01
+    entropy_weight: float = 0.0
     clip_norm: float = 0.5
 
     def __post_init__(self) -> None:

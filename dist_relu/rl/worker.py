@@ -71,34 +71,40 @@ class Lesson:
 
 def learn(world: World, request: LearningRequest) -> Lesson:
     """Learn; collective.  All workers return the same, but for the seconds."""
-    algorithm, plan = request.algorithm, request.step.plan
     step_of = TrainingStep(world, request.step)
-    shards = range(*bounds(plan.shards, world.size)[world.rank])
-    rollout = Rollout(world, request, step_of.x, shards)
+    shards = range(*bounds(request.step.plan.shards, world.size)[world.rank])
+    per_shard = request.num_envs // request.step.plan.shards
+    mine = range(shards.start * per_shard, shards.stop * per_shard)
+    seeds = [training_seed(request.step.plan.seed, number) for number in mine]
+    with Environments(request.env, seeds, step_of.model.dtype) as environments:
+        step_of.load_kernels()
+        rollout = Rollout(world, request, step_of.x, shards, environments)
+        return _iterate(world, request, step_of, rollout)
+
+
+def _iterate(world: World, request: LearningRequest, step_of: TrainingStep, rollout: Rollout) -> Lesson:
+    algorithm = request.algorithm
     episodes = world.node.attach(request.episodes)
     steps_per_iteration = algorithm.epochs * algorithm.minibatches
     losses: list[float] = []
-    step_of.load_kernels()
     began = perf_counter()
     step, diverged = 0, False
-    with rollout.environments:
-        for iteration in range(request.iterations):
-            iteration_began = perf_counter()
-            rollout.collect(step_of.model, iteration, episodes[:, iteration])
-            losses.append(0.0)
-            for epoch in range(algorithm.epochs):
-                for samples in _minibatches(request, shards, iteration, epoch):
-                    time = (step + 0.5) / steps_per_iteration
-                    loss, _, diverged = step_of.take(samples, step, time)
-                    losses[-1] += loss / steps_per_iteration
-                    step += 1
-                    if diverged:
-                        return Lesson(np.array(losses), perf_counter() - began, step_of.generation, diverged)
-            if world.rank == 0:
-                returns, ended = episodes[:, iteration].sum(axis=0)
-                rate = request.num_envs * algorithm.horizon / (perf_counter() - iteration_began)
-                mean = returns / ended if ended else np.nan
-                world.report(LearningProgress(iteration, request.iterations, int(ended), float(mean), rate))
+    for iteration in range(request.iterations):
+        iteration_began = perf_counter()
+        rollout.collect(step_of.model, iteration, episodes[:, iteration])
+        losses.append(0.0)
+        for epoch in range(algorithm.epochs):
+            for samples in _minibatches(request, rollout.shards, iteration, epoch):
+                loss, _, diverged = step_of.take(samples, step, (step + 0.5) / steps_per_iteration)
+                losses[-1] += loss / steps_per_iteration
+                step += 1
+                if diverged:
+                    return Lesson(np.array(losses), perf_counter() - began, step_of.generation, diverged)
+        if world.rank == 0:
+            returns, ended = episodes[:, iteration].sum(axis=0)
+            rate = request.num_envs * algorithm.horizon / (perf_counter() - iteration_began)
+            mean = returns / ended if ended else np.nan
+            world.report(LearningProgress(iteration, request.iterations, int(ended), float(mean), rate))
     return Lesson(np.array(losses), perf_counter() - began, step_of.generation, diverged)
 
 
@@ -118,29 +124,27 @@ def _minibatches(request: LearningRequest, shards: range, iteration: int, epoch:
 
 @final
 class Rollout:
-    """What the environments of a worker's shards did in an iteration; its e environments are rows here.
+    """What the environments of a worker's shards did in an iteration; its e environments are rows here."""
 
-    environments: to be closed by the caller.
-    """
-
-    def __init__(self, world: World, request: LearningRequest, x: Array, shards: range) -> None:
+    def __init__(
+        self, world: World, request: LearningRequest, x: Array, shards: range, environments: Environments
+    ) -> None:
         plan, horizon = request.step.plan, request.algorithm.horizon
-        self._world, self._shards, self._algorithm, self._seed = world, shards, request.algorithm, plan.seed
+        self.shards = shards
+        self._world, self._algorithm, self._seed = world, request.algorithm, plan.seed
+        self._environments = environments
         self._per_shard = request.num_envs // plan.shards
-        first, stop = shards.start * self._per_shard, shards.stop * self._per_shard
-        self._mine = slice(first, stop)
+        self._mine = slice(shards.start * self._per_shard, shards.stop * self._per_shard)
         targets = world.node.attach(request.targets)
-        self._states = x.reshape(request.num_envs, horizon, -1)[first:stop]
-        self._targets = targets.reshape(request.num_envs, horizon, -1)[first:stop]
+        self._states = x.reshape(request.num_envs, horizon, -1)[self._mine]
+        self._targets = targets.reshape(request.num_envs, horizon, -1)[self._mine]
         self._head = head = head_of(request.step.model)
-        shape = stop - first, horizon
+        shape = len(self._states), horizon
         self._outputs = np.empty((*shape, head.inputs), x.dtype)
-        self._actions = np.empty((horizon, stop - first, head.action_width), x.dtype)
+        self._actions = np.empty((horizon, len(self._states), head.action_width), x.dtype)
         self._rewards, self._next_values, self._advantages = np.empty((3, *shape))
         self._ended = np.empty(shape, bool)
-        self._returns_so_far = np.zeros(stop - first)
-        seeds = [training_seed(plan.seed, number) for number in range(first, stop)]
-        self.environments = Environments(request.env, seeds, x.dtype)
+        self._returns_so_far = np.zeros(len(self._states))
 
     def collect(self, model: Sequential, iteration: int, episodes: Array) -> None:
         """Act `horizon` times in each environment, and leave states and targets.
@@ -148,7 +152,7 @@ class Rollout:
         episodes: (E, 2), see `RETURNS` and `ENDED`; gets this worker's rows.
         """
         run, horizon = PlainRun(), self._algorithm.horizon
-        states, noise = self.environments.states, self._noise(iteration)
+        states, noise = self._environments.states, self._noise(iteration)
         cut_short: list[tuple[int, int, Array]] = []
         self._ended[...] = False
         reward = np.empty(len(states))
@@ -158,7 +162,7 @@ class Rollout:
             outputs = model.forward(self._states[:, t], run)
             self._outputs[:, t] = outputs
             self._head.draw(outputs, noise[t], self._actions[t])
-            ended = self.environments.step(self._head.chosen(self._actions[t]), reward)
+            ended = self._environments.step(self._head.chosen(self._actions[t]), reward)
             self._rewards[:, t] = reward
             self._returns_so_far += reward
             for number, last_state in ended:
@@ -185,12 +189,18 @@ class Rollout:
         actions[...] = self._actions.swapaxes(0, 1).reshape(len(rows), -1)
         self._head.log_probs(self._outputs.reshape(len(rows), -1), actions, log_probs, np.empty(len(rows)))
         returns[...] = (out + values).reshape(-1)
-        of_shards = out.reshape(len(self._shards), -1)
-        mean, std = (of_shards.mean(axis=1, keepdims=True), of_shards.std(axis=1, keepdims=True))
-        normed[...] = ((of_shards - mean) / (std + 1e-8)).reshape(-1)
+        # Shard by shard, as a batch's statistics are, so that they are the same wherever shards are.
+        normed[...] = np.concatenate([_normalised(part) for part in out.reshape(len(self.shards), -1)])
 
     def _noise(self, iteration: int) -> Array:
         """What actions are drawn with, (T, e, W)."""
         shape = self._algorithm.horizon, self._per_shard
-        streams = (generator(self._seed, Purpose.ACTIONS, iteration, shard) for shard in self._shards)
+        streams = (generator(self._seed, Purpose.ACTIONS, iteration, shard) for shard in self.shards)
         return np.concatenate([self._head.noise(shape, rng) for rng in streams], axis=1)
+
+
+def _normalised(x: Array) -> Array:
+    """x (n,) with mean 0 and standard deviation 1."""
+    difference: Array = x - x.mean()
+    difference /= x.std() + 1e-8
+    return difference
