@@ -83,7 +83,7 @@ def test_an_environment_that_fails_is_an_error_and_leaves_the_workers_usable(coo
 def test_what_does_not_fit_together_is_refused(coordinator: dr.Coordinator) -> None:
     with pytest.raises(dr.PartitionError, match=r"6 environments can't be shared evenly by 4 shards"):
         rl.train(coordinator, "CartPole-v1", steps=1, num_envs=6, shards=SHARDS)
-    with pytest.raises(dr.PartitionError, match=r"The 7 samples of a shard can't be cut into 4 equal minibatches"):
+    with pytest.raises(dr.PartitionError, match=r"The 7 samples of a shard can't be cut into 8 equal minibatches"):
         rl.train(coordinator, "CartPole-v1", rl.PPO(horizon=7), steps=1, num_envs=4, shards=SHARDS)
     with pytest.raises(ValueError, match=r"CartPole-v1 needs a policy for states of shape \(4,\)"):
         rl.evaluate(coordinator, dr.nn.policy(3, 2).initialize(), "CartPole-v1")
