@@ -37,6 +37,7 @@ from dist_relu.options import DEFAULT_LR, MODEL_FORMS, OPTIMIZERS, parse_augment
 from dist_relu.partition import check_fit
 from dist_relu.plot import plot
 from dist_relu.progress import ProgressDisplay
+from dist_relu.report.command import report
 from dist_relu.results import FitResult
 from dist_relu.watching import Watch
 
@@ -276,6 +277,7 @@ program.add_command(bench)
 program.add_command(doctor)
 program.add_command(learn)
 program.add_command(plot)
+program.add_command(report)
 
 
 def _run_info(coordinator: Coordinator, model: Sequential, rule: Optimizer, data: Split, shards: int) -> RunInfo:

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -95,6 +96,13 @@ def worker_options(command: Command) -> Command:
     ):
         command = option(command)
     return command
+
+
+def check_installed(what: str, *modules: str) -> None:
+    """Fail before the work rather than after it.  what: is it that needs modules of the extra `plot`."""
+    for module in modules:
+        if find_spec(module) is None:
+            raise click.UsageError(f"{what} need {module}. Install it: pip install 'dist_relu[plot]'.")
 
 
 def check_writable(option: str, path: Path | None) -> None:

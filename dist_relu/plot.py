@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import fields
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +16,7 @@ from dist_relu.analysis.plane import SETS, check_plane, plane_of, train_on_plane
 from dist_relu.analysis.style import SUFFIXES
 from dist_relu.arguments import default_loss
 from dist_relu.checkpoint import load_model
-from dist_relu.command_parts import check_writable, usage_errors
+from dist_relu.command_parts import check_installed, check_writable, usage_errors
 from dist_relu.coordinator import start
 from dist_relu.data import load
 from dist_relu.logs import Logs, read_logs
@@ -218,8 +217,7 @@ def _parse_shape(text: str) -> tuple[int, ...]:
 
 def _check(paths: Sequence[Path]) -> None:
     """Fail before the work rather than after it."""
-    if find_spec("matplotlib") is None:
-        raise click.UsageError("Pictures need matplotlib. Install it: pip install 'dist_relu[plot]'.")
+    check_installed("Pictures", "matplotlib")
     for path in paths:
         check_writable("--output", path)
         if path.suffix not in SUFFIXES:

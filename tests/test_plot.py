@@ -282,7 +282,7 @@ def test_what_cannot_be_drawn_is_told_in_a_line(
     code, _, errors = call(capsys, "plot", "curves", str(logs), "--output", str(tmp_path / "a.pdf"))
     assert code == 2
     assert "expected a name that ends in .png or .svg" in errors
-    monkeypatch.setattr("dist_relu.plot.find_spec", lambda _: None)
+    monkeypatch.setattr("dist_relu.command_parts.find_spec", lambda _: None)
     code, _, errors = call(capsys, "plot", "curves", str(logs))
     assert code == 2
     assert "pip install 'dist_relu[plot]'" in errors

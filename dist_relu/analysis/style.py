@@ -40,6 +40,8 @@ _SETTINGS: dict[str, Any] = {
     "svg.hashsalt": "dist_relu",  # the same picture is the same file
 }
 
+_NO_METADATA = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+
 _PANEL_INCHES = 4.0, 3.2
 _LETTERS_PER_INCH, _LETTERS_OF_A_LINE = 12, 7
 
@@ -66,7 +68,7 @@ def draw(
     with mpl.rc_context(_SETTINGS):
         figure = Figure(figsize=(width * panels, height * rows))
         paint(*figure.subplots(rows, panels, squeeze=False).reshape(-1))
-        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+        figure.savefig(path, metadata=_NO_METADATA if path.suffix == ".svg" else None)
 
 
 def draw_course(axes: Any, number: int, steps: Sequence[int], values: Sequence[float], name: str) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from dist_relu.analysis.activation import LayerActivations
 from dist_relu.analysis.style import COLOURS, GREY, draw, draw_course, legend_below, look, spread_out
-from dist_relu.watching import PREACTIVATION_EDGES, EpochSummary, WatchedStep
+from dist_relu.watching import PREACTIVATION_EDGES, EpochSummary, WatchedLayer, WatchedStep
 
 _MAX_LABELS, _MAX_PANELS = 12, 3
 _RESHAPING = "Reshape", "Flatten", "FromNCHW"
@@ -48,10 +48,9 @@ def draw_activations(layers: Sequence[LayerActivations], path: Path) -> None:
 def draw_activations_over_time(steps: Sequence[WatchedStep], epochs: Sequence[EpochSummary], path: Path) -> None:
     """The share of zeros and of silent units in the watched steps of a run, and of dead units in its epochs.
 
-    Of every layer but the last one and those that only reshape; of many, some from the first to the last.
+    Of hidden layers; of many, some from the first to the last.
     """
-    hidden = list(enumerate(steps[0].layers[:-1] or steps[0].layers))
-    shown = spread_out([(n, layer) for n, layer in hidden if not layer.name.endswith(_RESHAPING)] or hidden)
+    shown = spread_out(hidden_layers(steps))
     dead = [epoch.dead for epoch in epochs if epoch.dead is not None]
 
     def paint(sparsity: Any, silent: Any, dying: Any = None) -> None:
@@ -92,12 +91,12 @@ def draw_preactivations(steps: Sequence[WatchedStep], path: Path) -> None:
 
     def paint(*panels: Any) -> None:
         shares = [_shares(steps, number) for number, _ in shown]
-        colours = {"cmap": "cividis", "vmin": 0, "vmax": np.quantile(shares, _BRIGHTEST)}
+        colours = {"cmap": "Blues", "vmin": 0, "vmax": np.quantile(shares, _BRIGHTEST)}
         extent = (steps[0].step, max(steps[-1].step, steps[0].step + 1), 0, len(PREACTIVATION_EDGES) - 1)
         for axes, (_, name), share in zip(panels, shown, shares, strict=True):
             place = {"aspect": "auto", "origin": "lower", "extent": extent, "interpolation": "nearest"}
             image = axes.imshow(share, **colours, **place)
-            axes.axhline(middle, color="white", linewidth=0.8, linestyle="--")
+            axes.axhline(middle, color=GREY, linewidth=0.8, linestyle="--")
             axes.set(title=f"into {name}", xlabel="step")
             axes.set_yticks(list(ticks), list(ticks.values()))
             axes.grid(visible=False)
@@ -105,6 +104,12 @@ def draw_preactivations(steps: Sequence[WatchedStep], path: Path) -> None:
         panels[-1].figure.colorbar(image, ax=list(panels), label="share of a batch in %", pad=0.01, extend="max")
 
     draw(len(shown), paint, path, panel_inches=(10.2 / max(len(shown), 2), 3.4))
+
+
+def hidden_layers(steps: Sequence[WatchedStep]) -> list[tuple[int, WatchedLayer]]:
+    """All layers but the last one and those that only reshape, with their numbers; as they were in the first step."""
+    layers = list(enumerate(steps[0].layers))
+    return [(n, layer) for n, layer in layers[:-1] if not layer.name.endswith(_RESHAPING)] or layers
 
 
 def layers_with_preactivations(steps: Sequence[WatchedStep]) -> list[tuple[int, str]]:

@@ -25,7 +25,8 @@ def draw_curves(runs: Mapping[str, Sequence[WatchedStep]], path: Path) -> None:
                 draw_course(accuracy, number, when, [100 * (step.accuracy or 0) for step in steps], name)
         loss.set(title="loss", xlabel="step", ylabel="mean loss of a batch")
         log_scale(loss)
-        loss.legend()
+        if len(runs) > 1:
+            loss.legend()
         if accuracy is not None:
             accuracy.set(title="accuracy", xlabel="step", ylabel="share of a batch in %")
 

@@ -1,0 +1,37 @@
+"""`dist-relu report`: from the log folder of a run to a page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from dist_relu.command_parts import check_installed, check_writable, usage_errors
+from dist_relu.logs import read_logs
+from dist_relu.report.page import page
+
+
+@click.command()
+@click.argument("folder", metavar="RUN", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--output",
+    "path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default="report.html",
+    show_default=True,
+    help="An .html file.",
+)
+def report(folder: Path, path: Path) -> None:
+    """Write what is known of a RUN as one page, with all pictures in it.
+
+    RUN: the folder that `train --log-dir` wrote, also of a run that still goes on.
+    """
+    check_installed("Reports", "matplotlib", "jinja2")
+    check_writable("--output", path)
+    if path.suffix != ".html":
+        raise click.UsageError(f"--output {path}: expected a name that ends in .html.")
+    if not (folder / "run.json").is_file():
+        raise click.UsageError(f"{folder} has no run.json; expected a folder that dist-relu train --log-dir wrote.")
+    with usage_errors():
+        logs = read_logs(folder)
+    path.write_text(page(logs, folder))

@@ -1,0 +1,134 @@
+"""The pictures of a page, each with words for those who don't see it."""
+
+from __future__ import annotations
+
+import tempfile
+from base64 import b64encode
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from dist_relu.analysis import pictures
+from dist_relu.analysis.pictures.activity import hidden_layers, layers_with_preactivations
+from dist_relu.checkpoint import load_model
+from dist_relu.logs import Logs
+from dist_relu.nn import Conv2d, Sequential
+from dist_relu.watching import EpochSummary, WatchedStep
+
+
+@dataclass(frozen=True)
+class Figure:
+    """alternative: the picture in words.  source: a data URI of SVG."""
+
+    title: str
+    caption: str
+    alternative: str
+    source: str
+
+
+def figures(logs: Logs, name: str) -> list[Figure]:
+    """What can be drawn of the steps of a run."""
+    steps, epochs = logs.steps, logs.epochs
+    if not steps:
+        return []
+    shown = [
+        Figure(
+            "Learning",
+            "What the samples of each watched step came to before it: faint each step, over it the mean of a few.",
+            _curves_in_words(steps),
+            _svg(partial(pictures.draw_curves, {name: steps})),
+        ),
+        Figure(
+            "Gradients and changes of weights",
+            "Euclidean norms, before anything is clipped; the change of a step over the weights before it.",
+            _gradients_in_words(steps),
+            _svg(partial(pictures.draw_gradients_over_time, steps)),
+        ),
+        Figure(
+            "Sparsity and dead units",
+            "Of each layer's outputs; a unit is a place on the last axis, for images a channel. "
+            "A unit is dead when it was 0 for all samples of the watched steps of an epoch.",
+            _activity_in_words(steps, epochs),
+            _svg(partial(pictures.draw_activations_over_time, steps, epochs)),
+        ),
+    ]
+    if layers_with_preactivations(steps):
+        shown.append(
+            Figure(
+                "Pre-activations",
+                "How what goes into activations is distributed: a column for each watched step, on a scale of powers "
+                "of two. What lies below 0 is what ReLU cuts off.",
+                _preactivations_in_words(steps),
+                _svg(partial(pictures.draw_preactivations, steps)),
+            )
+        )
+    return shown
+
+
+def weights_figure(path: Path, data: str) -> Figure | None:
+    """The first weights of a saved model, if they are images; data: what it was trained on, as `--data` names it.
+
+    Raises CheckpointError for a model with layers of the user's own.
+    """
+    model = load_model(path)
+    if not _sees_images(model, data):
+        return None
+    try:
+        source = _svg(partial(pictures.draw_weights, model))
+    except ValueError:
+        return None
+    words = "A grid of small images, one for each unit: the weights from the pixels, red above 0 and blue below."
+    return Figure("Weights of the first layer", "What its units look for.", words, source)
+
+
+def _sees_images(model: Sequential, data: str) -> bool:
+    """Rows of numbers are images where the data set says so, or the model."""
+    assert model.input_shape is not None
+    of_images = any(len(shape) == 3 for shape in (model.input_shape, *model.layer_shapes))
+    return of_images or isinstance(model.layers[0], Conv2d) or not (data.endswith(".npz") or data == "adding")
+
+
+def _svg(draw: Callable[[Path], None]) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "picture.svg"
+        draw(path)
+        return f"data:image/svg+xml;base64,{b64encode(path.read_bytes()).decode()}"
+
+
+def _curves_in_words(steps: Sequence[WatchedStep]) -> str:
+    first, last = steps[0], steps[-1]
+    words = f"From step {first.step} to step {last.step} the loss goes from {first.loss:.4g} to {last.loss:.4g}"
+    if first.accuracy is not None and last.accuracy is not None:
+        words += f", the accuracy from {first.accuracy:.1%} to {last.accuracy:.1%}"
+    return words + "."
+
+
+def _gradients_in_words(steps: Sequence[WatchedStep]) -> str:
+    ends = zip(steps[0].params, steps[-1].params, strict=True)
+    norms = [
+        f"{before.name} from {before.gradient_norm:.3g} to {after.gradient_norm:.3g}"
+        for before, after in ends
+        if before.name.endswith("weight")
+    ]
+    return f"Norms of gradients, from the first to the last watched step: {'; '.join(norms) or 'no weights'}."
+
+
+def _activity_in_words(steps: Sequence[WatchedStep], epochs: Sequence[EpochSummary]) -> str:
+    dead = (epochs[-1].dead if epochs else None) or {}
+    layers = [
+        f"{layer.name} {steps[-1].layers[number].sparsity:.1%} zeros"
+        + (f" and {len(dead[layer.name])} of {layer.num_units} units dead" if layer.name in dead else "")
+        for number, layer in hidden_layers(steps)
+    ]
+    return f"In the end: {'; '.join(layers)}."
+
+
+def _preactivations_in_words(steps: Sequence[WatchedStep]) -> str:
+    """The share of what lies below 0."""
+    shares = []
+    for number, name in layers_with_preactivations(steps):
+        ends = [steps[end].layers[number].preactivations or [0] for end in (0, -1)]
+        below = [sum(counts[: len(counts) // 2]) / max(sum(counts), 1) for counts in ends]
+        shares.append(f"into {name} from {below[0]:.1%} to {below[1]:.1%}")
+    return f"The share of pre-activations below 0 goes, from the first to the last watched step, {'; '.join(shares)}."
