@@ -21,8 +21,8 @@ from dist_relu.collectives.memory import Handles
 from dist_relu.kernels.histogram import (
     NUM_BINS,
     bin_of_place,
-    column_statistics,
     empty_table,
+    output_statistics,
     take_counts,
 )
 from dist_relu.nn import Layer
@@ -64,7 +64,7 @@ class WatchRequest:
 class SeenStep:
     """A watched step.  loss: the mean over its samples.  rows: (shards,), of `row_dtype`.
 
-    norms: (3, params), see `watched_norms`.
+    norms: (3, params), see `WatchedNorms`.
     """
 
     step: int
@@ -100,9 +100,9 @@ class Watcher:
         self._bin_of_place = bin_of_place(dtype)
         self.tables: Mapping[int, Array] = {id(layer): table for layer, table in zip(passes, self._tables, strict=True)}
         stops = np.cumsum([0, *request.units])
-        self._units = [slice(first, stop) for first, stop in pairwise(stops)]
+        slices = [slice(first, stop) for first, stop in pairwise(stops)]
         self._nonzero = np.zeros(stops[-1], np.int64)
-        self._sums, self._squares = np.zeros((2, max(request.units)))
+        self._columns = [(self._nonzero[units], *np.empty((2, units.stop - units.start))) for units in slices]
         self._slot = self._rows[0]
         self._under_way = 0
 
@@ -119,16 +119,10 @@ class Watcher:
 
         def seen(outputs: Sequence[Array]) -> None:
             row = self._slot[shard]
-            for number, (output, units) in enumerate(zip(outputs, self._units, strict=True)):
-                rows, nonzero = as_rows(output), self._nonzero[units]
-                sums, squares = self._sums[: len(nonzero)], self._squares[: len(nonzero)]
-                pivot = float(np.add.reduce(rows[0], dtype=np.float64)) / len(nonzero)
-                column_statistics(rows, pivot, nonzero, sums, squares)
-                total = float(np.add.reduce(sums))
-                row["zeros"][number] = rows.size - np.add.reduce(nonzero)
-                row["mean"][number] = pivot + total / rows.size
-                row["squares"][number] = np.maximum(np.add.reduce(squares) - total * total / rows.size, 0)
-                take_counts(self._tables[number], self._bin_of_place, row["counts"][number])
+            zeros, means, squares, counts = (row[name] for name in ("zeros", "mean", "squares", "counts"))
+            for number, (output, columns) in enumerate(zip(outputs, self._columns, strict=True)):
+                zeros[number], means[number], squares[number] = output_statistics(as_rows(output), *columns)
+                take_counts(self._tables[number], self._bin_of_place, counts[number])
             row["active"][:] = np.packbits(self._nonzero > 0)
 
         return seen

@@ -24,7 +24,7 @@ from dist_relu.optim import Optimizer
 from dist_relu.partition import Purpose, bounds, generator
 from dist_relu.slots import TAIL, Slots
 from dist_relu.sums import Parts, sums_of
-from dist_relu.updates import NUM_SQUARES, StepOptions, cut_for, update_of, watched_norms
+from dist_relu.updates import NUM_SQUARES, StepOptions, WatchedNorms, cut_for, update_of
 from dist_relu.worker import World
 
 
@@ -76,7 +76,7 @@ class TrainingStep:
     """One worker's part of a training step.
 
     x: the samples.  model: computes with the parameters of `generation`, those after the last step.
-    notes, norms: of the last step, if it was watched and this is worker 0, see `row_dtype` and `watched_norms`.
+    notes, norms: of the last step, if it was watched and this is worker 0, see `row_dtype` and `WatchedNorms`.
     """
 
     notes: Array | None = None
@@ -104,14 +104,15 @@ class TrainingStep:
         costs = costs_of(pieces, len(slots.rows), generations.shape[1], plan.batch_size, self._dtype.itemsize)
         parts = Parts(model, pieces, costs, sources, slots, plan.shards, generations)
         self._sums = sums_of(world, parts, attach(memory.sums))
-        self._pieces, self._squares = pieces, attach(memory.squares)
+        squares = attach(memory.squares)
+        self._norms = WatchedNorms(pieces, squares)
         self._updates = {
             watched: update_of(
                 plan.optimizer,
                 plan.options,
                 self._sums.chunks,
                 pieces,
-                self._squares,
+                squares,
                 world.node.barrier,
                 is_watched=watched,
             )
@@ -185,7 +186,8 @@ class TrainingStep:
         barrier.wait()
         if watcher:
             self.notes = watcher.gather()
-            self.norms = watched_norms(self._pieces, self._squares)
+            if self.notes is not None:
+                self.norms = self._norms.read()
         self.generation = 1 - self.generation
         for param, value in zip(self.model.params, self._values[self.generation], strict=True):
             param.value = value

@@ -27,7 +27,7 @@ from dist_relu.optim import ElementwiseOptimizer, LayerwiseOptimizer, Optimizer
 from dist_relu.partition import PartialSums
 
 _GRADIENT, _PARAM, _DIRECTION = 0, 1, 2
-_WATCHED = _GRADIENT_AS_IT_WAS, _PARAM_BEFORE, _CHANGE = 3, 4, 5
+_GRADIENT_AS_IT_WAS, _PARAM_BEFORE, _CHANGE = 3, 4, 5
 NUM_SQUARES = 6
 """Sums of squares that are measured of a piece: of its gradient, its parameters, and the direction of the step; and
 when the step is watched, of its gradient before clipping, its parameters before the step, and their change."""
@@ -90,7 +90,7 @@ def update_of(
 ) -> Update:
     """The shortest way to do what is asked for.  squares: (pieces, NUM_SQUARES) float64, shared.
 
-    is_watched: leaves what `watched_norms` reads, with the same bits otherwise.
+    is_watched: leaves what `WatchedNorms` reads, with the same bits otherwise.
     """
     measures = _Squares(pieces, squares)
     if isinstance(optimizer, ElementwiseOptimizer) and not options.need_whole_gradient:
@@ -112,13 +112,19 @@ def cut_for(optimizer: Optimizer, model: Sequential, layout: Layout, *, is_watch
     return cut(model, layout, by_param=isinstance(optimizer, LayerwiseOptimizer) or is_watched)
 
 
-def watched_norms(pieces: Sequence[Piece], squares: Array) -> Array:
-    """Of each parameter in a watched step, when all workers have met behind it: (3, params).
+@final
+class WatchedNorms:
+    """Reads what updates measured in a watched step.  squares: (pieces, NUM_SQUARES) float64, shared."""
 
-    The norms of its gradient before clipping, of itself before the step, and of its change; 0 for running means.
-    """
-    measures = _Squares(pieces, squares)
-    return np.array([measures.norms(what) for what in _WATCHED])
+    def __init__(self, pieces: Sequence[Piece], squares: Array) -> None:
+        self._squares = _Squares(pieces, squares)
+
+    def read(self) -> Array:
+        """Of each parameter, when all workers have met behind the step: (3, params).
+
+        The norms of its gradient before clipping, of itself before the step, and of its change; 0 for running means.
+        """
+        return self._squares.norms(slice(_GRADIENT_AS_IT_WAS, _CHANGE + 1)).T
 
 
 @final
@@ -160,14 +166,17 @@ class _FusedWatchedUpdate(Update):
         self._shard_bounds = shard_bounds
 
     def step(self, hyper: Array, generation: int) -> None:
-        for chunk, sums in zip(self._chunks, self._sums, strict=True):
-            total = self._scratch[: chunk.size]
-            ordered_sum(*chunk.source.partial_sums(self._shard_bounds), total)
-            if chunk.is_trained:
-                self._squares.measure(_GRADIENT_AS_IT_WAS, chunk, total)
+        for chunk, finished in zip(self._chunks, self._sums, strict=True):
+            sums = chunk.source.partial_sums(self._shard_bounds)
+            if len(sums.rows) == 1:  # nothing is left to add
+                total = sums.rows[0, sums.first : sums.first + chunk.size]
+            else:
+                total = self._scratch[: chunk.size]
+                ordered_sum(*sums, total)
+                sums = finished
             _update_elements(chunk, sums, self._optimizer, hyper, generation)
             _average(chunk, self._ema_decay, generation)
-            self._squares.measure_change(chunk, generation, total)
+            self._squares.measure_step(chunk, generation, total)
 
 
 @final
@@ -229,7 +238,7 @@ class _LayerwiseUpdate(Update):
                 self._squares.measure(_PARAM, chunk, old[0])
                 self._squares.measure(_DIRECTION, chunk, total)
         self._barrier.wait()
-        param_norms, direction_norms = self._squares.norms(_PARAM), self._squares.norms(_DIRECTION)
+        param_norms, direction_norms = (self._squares.norms(what).tolist() for what in (_PARAM, _DIRECTION))
         for chunk, total in zip(self._chunks, self._gradient.totals, strict=True):
             old, new = chunk.generations[generation], chunk.generations[1 - generation]
             if chunk.is_trained:
@@ -249,7 +258,6 @@ class _WatchedUpdate(Update):
         self._update = update
         self._chunks = chunks
         self._squares = squares
-        self._scratch = aligned_empty((max([0, *(chunk.size for chunk in chunks)]),), _dtype_of(chunks))
 
     def gather(self, shard_bounds: Sequence[tuple[int, int]]) -> None:
         self._update.gather(shard_bounds)
@@ -257,7 +265,7 @@ class _WatchedUpdate(Update):
     def step(self, hyper: Array, generation: int) -> None:
         self._update.step(hyper, generation)
         for chunk in self._chunks:
-            self._squares.measure_change(chunk, generation, self._scratch[: chunk.size])
+            self._squares.measure_change(chunk, generation)
 
 
 @final
@@ -309,29 +317,36 @@ class _Squares:
 
     def __init__(self, pieces: Sequence[Piece], squares: Array) -> None:
         self._squares = squares
-        self._params = np.array([piece.param for piece in pieces], np.int64)
-        self._lanes = np.empty(BLOCK)
+        params = [piece.param for piece in pieces]
+        self._firsts = [i for i, param in enumerate(params) if i == 0 or param != params[i - 1]]
 
     def measure(self, what: int, chunk: Chunk, x: Array) -> None:
         for number, elements in chunk.parts:
-            self._squares[number, what] = kernels.sum_of_squares(x[elements], self._lanes)
+            self._squares[number, what] = kernels.sum_of_squares(x[elements])
 
-    def measure_change(self, chunk: Chunk, generation: int, scratch: Array) -> None:
-        """Of a trained chunk, behind the step from `generation` to the other one.  scratch: as long as the chunk."""
+    def measure_change(self, chunk: Chunk, generation: int) -> None:
+        """Of a trained chunk, behind the step from `generation` to the other one."""
         if chunk.is_trained:
             old, new = chunk.generations[generation][0], chunk.generations[1 - generation][0]
-            np.subtract(new, old, out=scratch)
-            self.measure(_PARAM_BEFORE, chunk, old)
-            self.measure(_CHANGE, chunk, scratch)
+            for number, elements in chunk.parts:
+                squares = kernels.squares_of_change(old[elements], new[elements])
+                self._squares[number, _PARAM_BEFORE : _CHANGE + 1] = squares
+
+    def measure_step(self, chunk: Chunk, generation: int, gradient: Array) -> None:
+        """`measure_change`, and the gradient that led to it."""
+        if chunk.is_trained:
+            old, new = chunk.generations[generation][0], chunk.generations[1 - generation][0]
+            for number, elements in chunk.parts:
+                squares = kernels.squares_of_step(gradient[elements], old[elements], new[elements])
+                self._squares[number, _GRADIENT_AS_IT_WAS : _CHANGE + 1] = squares
 
     def norm(self, what: int) -> float:
         """Of the whole vector.  All pieces must have been measured, and all workers met."""
         return sqrt(np.add.reduce(self._squares[:, what]))
 
-    def norms(self, what: int) -> list[float]:
-        """Of each parameter, by its number."""
-        norms: list[float] = np.sqrt(np.bincount(self._params, self._squares[:, what])).tolist()
-        return norms
+    def norms(self, what: int | slice) -> Array:
+        """Of each parameter, by its number; no piece may hold elements of two."""
+        return np.sqrt(np.add.reduceat(self._squares[:, what], self._firsts))
 
 
 def _dtype_of(chunks: Sequence[Chunk]) -> np.dtype[Any]:

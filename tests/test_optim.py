@@ -128,8 +128,11 @@ def test_steps_are_those_of_pytorch(
 @pytest.mark.parametrize("size", [0, 1, 63, 64, 1000, 5000])
 def test_norms_and_clipping_are_those_of_numpy(size: int, rng: np.random.Generator) -> None:
     x = rng.standard_normal(size).astype(np.float32)
-    lanes = np.empty(64)
-    assert norms.sum_of_squares(x, lanes) == pytest.approx((x.astype(np.float64) ** 2).sum(), rel=1e-13)
+    g, y = rng.standard_normal((2, size)).astype(np.float32)
+    expected = [(z.astype(np.float64) ** 2).sum() for z in (g, x, y - x)]
+    assert norms.sum_of_squares(g) == pytest.approx(expected[0], rel=1e-13)
+    assert norms.squares_of_change(x, y) == pytest.approx(expected[1:], rel=1e-13)
+    assert norms.squares_of_step(g, x, y) == pytest.approx(expected, rel=1e-13)
     clipped = x.copy()
     norms.clip(clipped, 0.5)
     np.testing.assert_array_equal(clipped, np.clip(x, np.float32(-0.5), np.float32(0.5)))

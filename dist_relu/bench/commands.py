@@ -82,6 +82,21 @@ def scaling(workers: int, rounds: int, path: Path | None) -> None:
 
 
 @bench.command()
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--rounds", type=click.IntRange(1), default=9, show_default=True)
+@json_option
+def watching(workers: int, rounds: int, path: Path | None) -> None:
+    """A training step that is watched beside one that is not."""
+    from dist_relu.bench import watching as benchmark
+
+    results = benchmark.run(workers, rounds)
+    table = Table("case", "unwatched ms", "watched ms", "cost", title="Training step, median")
+    for r in results:
+        table.add_row(r.case, f"{r.plain_ms:.3f}", f"{r.watched_ms:.3f}", f"{r.cost:.1%}")
+    _show(table, [asdict(result) for result in results], path)
+
+
+@bench.command()
 @click.option("--peer", default="torch,jax", show_default=True, help="Any of torch, jax, with commas.")
 @click.option("--case", "cases", multiple=True, help="May be given several times. Default: all.")
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)

@@ -9,6 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
 
 from dist_relu.arrays import Array
 from dist_relu.kernels.compile import kernel
@@ -25,10 +28,13 @@ NUM_BINS = len(EDGES) - 1
 _NUM_TABLES = 4
 """Tables that take turns: to count the same number twice in a row in one of them would be to wait."""
 
+_PADDING = 8
+"""Between the tables: places that lie a multiple of 4 KiB apart are in each other's way."""
+
 
 def empty_table(dtype: np.dtype[Any]) -> Array:
-    """What `count_sums` counts numbers of this dtype in: zeros, (tables, places)."""
-    return np.zeros((_NUM_TABLES, len(bin_of_place(dtype))), np.int64)
+    """What `count_sums` counts numbers of this dtype in: zeros, (tables, places and padding)."""
+    return np.zeros((_NUM_TABLES, len(bin_of_place(dtype)) + _PADDING), np.int64)
 
 
 def bin_of_place(dtype: np.dtype[Any]) -> Array:
@@ -44,60 +50,90 @@ def bin_of_place(dtype: np.dtype[Any]) -> Array:
 
 def count_sums(z: Array, bias: Array, table: Array) -> None:
     """Count the numbers z + bias.  z: (N, K), bias: (K,).  table: see `empty_table`."""
-    row = np.empty_like(bias)
-    words = row.view(f"u{row.itemsize}")
-    _count_sums(z, bias, row, words, words.dtype.type(_shift(z.dtype)), table)
+    places = np.empty(len(bias), f"u{z.itemsize}")
+    _count_sums(z, bias, places, places.dtype.type(_shift(z.dtype)), table)
 
 
 def _shift(dtype: np.dtype[Any]) -> int:
     return int(np.finfo(dtype).nmant) - 1
 
 
+@intrinsic
+def _bits(typing_context: Any, x: Any) -> Any:
+    """A number's bits as a whole number."""
+    word: Any = types.uint32 if x == types.float32 else types.uint64
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], ir.IntType(word.bitwidth))
+
+    return word(x), codegen
+
+
 @kernel
-def _count_sums(z: Array, bias: Array, row: Array, words: Array, shift: int, table: Array) -> None:
-    """words: the memory of `row`, as whole numbers without a sign."""
+def _count_sums(z: Array, bias: Array, places: Array, shift: int, table: Array) -> None:
+    """places: (K,) whole numbers without a sign, scratch.  shift: beyond the bits that do not count."""
     t0, t1, t2, t3 = table[0], table[1], table[2], table[3]
     size = bias.shape[0]
     whole = size // 4 * 4
     for n in range(z.shape[0]):
-        numbers = z[n]
+        row = z[n]
         for k in range(size):
-            row[k] = numbers[k] + bias[k]
-        for k in range(size):
-            words[k] >>= shift
+            places[k] = _bits(row[k] + bias[k]) >> shift
         for k in range(0, whole, 4):
-            t0[words[k]] += 1
-            t1[words[k + 1]] += 1
-            t2[words[k + 2]] += 1
-            t3[words[k + 3]] += 1
+            t0[places[k]] += 1
+            t1[places[k + 1]] += 1
+            t2[places[k + 2]] += 1
+            t3[places[k + 3]] += 1
         for k in range(whole, size):
-            t0[words[k]] += 1
+            t0[places[k]] += 1
 
 
 @kernel
 def take_counts(table: Array, bins: Array, counts: Array) -> None:
     """Add what a table has counted to `counts`, and clear it.  bins: (places,).  counts: (NUM_BINS + 1,)."""
     for t in range(table.shape[0]):
-        for i in range(table.shape[1]):
+        for i in range(bins.shape[0]):
             counts[bins[i]] += table[t, i]
             table[t, i] = 0
 
 
 @kernel
-def column_statistics(x: Array, pivot: float, nonzero: Array, sums: Array, squares: Array) -> None:
-    """Of each column how many numbers are not 0, and Σ (x - pivot) and Σ (x - pivot)².
+def output_statistics(x: Array, nonzero: Array, sums: Array, squares: Array) -> tuple[int, float, float]:
+    """How many numbers are 0, their mean, and the sum of squared distances from it; all from one pass over x.
 
-    x: (N, K).  pivot: near the mean, lest variance be the small difference of large numbers.  nonzero: (K,) int64.
-    sums, squares: (K,) float64.
+    x: (N, K), N >= 1.  nonzero: (K,) int64, gets how many in each column are not 0.  sums, squares: (K,) float64,
+    scratch. Distances are from the mean of the first row: lest the variance be the small difference of large numbers.
     """
+    pivot = 0.0
+    for k in range(x.shape[1]):
+        pivot += x[0, k]
+    pivot /= x.shape[1]
     nonzero[:] = 0
     sums[:] = 0
     squares[:] = 0
-    for n in range(x.shape[0]):
+    whole = x.shape[0] // 4 * 4
+    for n in range(0, whole, 4):  # rows at a time, so that sums are fetched less often
+        x0, x1, x2, x3 = x[n], x[n + 1], x[n + 2], x[n + 3]
+        for k in range(x.shape[1]):
+            nonzero[k] += int(x0[k] != 0) + int(x1[k] != 0) + int(x2[k] != 0) + int(x3[k] != 0)
+        for k in range(x.shape[1]):
+            d0, d1 = np.float64(x0[k]) - pivot, np.float64(x1[k]) - pivot
+            d2, d3 = np.float64(x2[k]) - pivot, np.float64(x3[k]) - pivot
+            sums[k] += (d0 + d1) + (d2 + d3)
+            squares[k] += (d0 * d0 + d1 * d1) + (d2 * d2 + d3 * d3)
+    for n in range(whole, x.shape[0]):
         row = x[n]
-        for k in range(row.shape[0]):
-            nonzero[k] += row[k] != 0
-        for k in range(row.shape[0]):
+        for k in range(x.shape[1]):
             d = np.float64(row[k]) - pivot
+            nonzero[k] += row[k] != 0
             sums[k] += d
             squares[k] += d * d
+    num_nonzero, total, total_squares = 0, 0.0, 0.0
+    for k in range(x.shape[1]):
+        num_nonzero += nonzero[k]
+        total += sums[k]
+        total_squares += squares[k]
+    size = x.shape[0] * x.shape[1]
+    around_mean = total_squares - total * total / size
+    around_mean = 0.0 if around_mean < 0.0 else around_mean
+    return size - num_nonzero, pivot + total / size, around_mean

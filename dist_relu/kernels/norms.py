@@ -1,30 +1,119 @@
-"""Norms, clipping and averages of flat vectors.  n elements."""
+"""Norms, clipping and averages of flat vectors.  n elements.
+
+Squares are summed in float64, in CHAINS sums that take turns, as fused multiply-adds: a fixed order that is also a
+vectorised one, with sums that stay in registers. LLVM does not find that by itself.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 from dist_relu.arrays import Array
 from dist_relu.kernels.compile import kernel
+from dist_relu.kernels.scalars import CHAINS
+
+
+def _square_sums(terms: Callable[..., list[Any]]) -> Callable[..., Any]:
+    """Builds the sums of squares of some terms.
+
+    terms: builds them, as vectors of CHAINS numbers, from vectors of the arrays. LLVM cuts them into those that the
+    processor has.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        *arrays, size = args
+        bits, lane = signature.args[0].dtype.bitwidth, ir.IntType(32)
+        numbers = ir.VectorType(ir.FloatType() if bits == 32 else ir.DoubleType(), CHAINS)
+        wide = ir.VectorType(ir.DoubleType(), CHAINS)
+        fma = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(wide, [wide] * 3), f"llvm.fma.v{CHAINS}f64"
+        )
+        data = [
+            context.make_array(kind)(context, builder, array).data
+            for kind, array in zip(signature.args, arrays, strict=False)
+        ]
+        count = signature.return_type.count
+        totals = [cgutils.alloca_once_value(builder, ir.Constant(wide, None)) for _ in range(count)]
+        with cgutils.for_range_slice(builder, size.type(0), size, size.type(CHAINS)) as (at, _):
+            pointers = [builder.bitcast(builder.gep(start, [at]), numbers.as_pointer()) for start in data]
+            loaded = [builder.load(pointer, align=bits // 8) for pointer in pointers]
+            for total, term in zip(totals, terms(builder, *loaded), strict=True):
+                number = builder.fpext(term, wide) if bits == 32 else term
+                builder.store(builder.call(fma, [number, number, builder.load(total)]), total)
+        results = []
+        for total in totals:
+            sums, width = builder.load(total), CHAINS
+            while width > 1:
+                width //= 2
+                low, high = (ir.Constant(ir.VectorType(lane, width), list(range(i, i + width))) for i in (0, width))
+                sums = builder.fadd(builder.shuffle_vector(sums, sums, low), builder.shuffle_vector(sums, sums, high))
+            results.append(builder.extract_element(sums, lane(0)))
+        return context.make_tuple(builder, signature.return_type, results)
+
+    return codegen
+
+
+@intrinsic
+def _squares(typing_context: Any, x: Any, size: Any) -> Any:
+    """(Σ x²,) over the first `size` elements, a multiple of CHAINS."""
+    return types.UniTuple(types.float64, 1)(x, types.intp), _square_sums(lambda builder, a: [a])
+
+
+@intrinsic
+def _squares_of_change(typing_context: Any, old: Any, new: Any, size: Any) -> Any:
+    """(Σ old², Σ (new - old)²) over the first `size` elements, a multiple of CHAINS."""
+    signature = types.UniTuple(types.float64, 2)(old, new, types.intp)
+    return signature, _square_sums(lambda builder, a, b: [a, builder.fsub(b, a)])
+
+
+@intrinsic
+def _squares_of_step(typing_context: Any, gradient: Any, old: Any, new: Any, size: Any) -> Any:
+    """(Σ gradient², Σ old², Σ (new - old)²) over the first `size` elements, a multiple of CHAINS."""
+    signature = types.UniTuple(types.float64, 3)(gradient, old, new, types.intp)
+    return signature, _square_sums(lambda builder, g, a, b: [g, a, builder.fsub(b, a)])
 
 
 @kernel
-def sum_of_squares(x: Array, lanes: Array) -> float:
-    """Σ x².  x: (n,).  lanes: (L,) float64, scratch memory.
-
-    Element i is added to lane i mod L, and then lane to lane: a fixed order that is also a vectorised one.
-    """
-    width = lanes.shape[0]
-    lanes[:] = 0
-    for start in range(0, x.shape[0], width):
-        part = x[start : start + width]
-        for i in range(part.shape[0]):
-            value = np.float64(part[i])  # float() would leave it in float32
-            lanes[i] += value * value
-    total = 0.0
-    for lane in lanes:
-        total += lane
+def sum_of_squares(x: Array) -> float:
+    """Σ x²; (n,)."""
+    whole = x.shape[0] // CHAINS * CHAINS
+    total: float = _squares(x, whole)[0]
+    for i in range(whole, x.shape[0]):
+        value = np.float64(x[i])  # float() would leave it in float32
+        total += value * value
     return total
+
+
+@kernel
+def squares_of_change(old: Array, new: Array) -> tuple[float, float]:
+    """Σ old² and Σ (new - old)²; (n,)."""
+    whole = old.shape[0] // CHAINS * CHAINS
+    before, change = _squares_of_change(old, new, whole)
+    for i in range(whole, old.shape[0]):
+        value, difference = np.float64(old[i]), np.float64(new[i] - old[i])
+        before += value * value
+        change += difference * difference
+    return before, change
+
+
+@kernel
+def squares_of_step(gradient: Array, old: Array, new: Array) -> tuple[float, float, float]:
+    """Σ gradient², Σ old² and Σ (new - old)²; (n,)."""
+    whole = old.shape[0] // CHAINS * CHAINS
+    slope, before, change = _squares_of_step(gradient, old, new, whole)
+    for i in range(whole, old.shape[0]):
+        steepness, value, difference = np.float64(gradient[i]), np.float64(old[i]), np.float64(new[i] - old[i])
+        slope += steepness * steepness
+        before += value * value
+        change += difference * difference
+    return slope, before, change
 
 
 @kernel
