@@ -180,7 +180,7 @@ def empty_chunks(num_vectors: int, dtype: np.dtype[Any]) -> tuple[list[Piece], l
     params = [Param("", (0, 0), Constant(), 1, 1), Param("", (0,), Constant(), 1, 1, momentum=0.5)]
     nothing = [[np.empty(0, dtype)] * num_vectors] * 2
     source = SlotSource(np.empty((1, 0), dtype), 0, [0])
-    chunks = [Chunk([(i, slice(0))], i, param, source, nothing) for i, param in enumerate(params)]
+    chunks = [Chunk([(i, slice(0, 0))], i, param, source, nothing) for i, param in enumerate(params)]
     return [Piece(number, 0, 0) for number in range(len(params))], chunks
 
 

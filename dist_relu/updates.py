@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
@@ -158,25 +158,17 @@ class _FusedWatchedUpdate(Update):
         self._optimizer = optimizer
         self._ema_decay = ema_decay
         self._squares = squares
-        self._scratch = aligned_empty((max([0, *(chunk.size for chunk in chunks)]),), _dtype_of(chunks))
-        self._sums = [_as_partial_sums(self._scratch[: chunk.size]) for chunk in chunks]
         self._shard_bounds: Sequence[tuple[int, int]] = []
 
     def gather(self, shard_bounds: Sequence[tuple[int, int]]) -> None:
         self._shard_bounds = shard_bounds
 
     def step(self, hyper: Array, generation: int) -> None:
-        for chunk, finished in zip(self._chunks, self._sums, strict=True):
-            sums = chunk.source.partial_sums(self._shard_bounds)
-            if len(sums.rows) == 1:  # nothing is left to add
-                total = sums.rows[0, sums.first : sums.first + chunk.size]
-            else:
-                total = self._scratch[: chunk.size]
-                ordered_sum(*sums, total)
-                sums = finished
-            _update_elements(chunk, sums, self._optimizer, hyper, generation)
+        for chunk in self._chunks:
+            gradient = chunk.source.partial_sums(self._shard_bounds)
+            _update_elements(chunk, gradient, self._optimizer, hyper, generation)
             _average(chunk, self._ema_decay, generation)
-            self._squares.measure_step(chunk, generation, total)
+            self._squares.measure_step(chunk, generation, gradient)
 
 
 @final
@@ -332,12 +324,13 @@ class _Squares:
                 squares = kernels.squares_of_change(old[elements], new[elements])
                 self._squares[number, _PARAM_BEFORE : _CHANGE + 1] = squares
 
-    def measure_step(self, chunk: Chunk, generation: int, gradient: Array) -> None:
+    def measure_step(self, chunk: Chunk, generation: int, gradient: PartialSums) -> None:
         """`measure_change`, and the gradient that led to it."""
         if chunk.is_trained:
+            rows, first, carries, stack = gradient
             old, new = chunk.generations[generation][0], chunk.generations[1 - generation][0]
-            for number, elements in chunk.parts:
-                squares = kernels.squares_of_step(gradient[elements], old[elements], new[elements])
+            for number, part in chunk.parts:
+                squares = kernels.squares_of_step(rows, first + part.start, carries, stack, old[part], new[part])
                 self._squares[number, _GRADIENT_AS_IT_WAS : _CHANGE + 1] = squares
 
     def norm(self, what: int) -> float:
@@ -347,11 +340,6 @@ class _Squares:
     def norms(self, what: int | slice) -> Array:
         """Of each parameter, by its number; no piece may hold elements of two."""
         return np.sqrt(np.add.reduceat(self._squares[:, what], self._firsts))
-
-
-def _dtype_of(chunks: Sequence[Chunk]) -> np.dtype[Any]:
-    """That of all chunks; a worker may have none."""
-    return chunks[0].dtype if chunks else np.dtype(np.float32)
 
 
 def _as_partial_sums(total: Array) -> PartialSums:

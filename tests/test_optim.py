@@ -132,7 +132,11 @@ def test_norms_and_clipping_are_those_of_numpy(size: int, rng: np.random.Generat
     expected = [(z.astype(np.float64) ** 2).sum() for z in (g, x, y - x)]
     assert norms.sum_of_squares(g) == pytest.approx(expected[0], rel=1e-13)
     assert norms.squares_of_change(x, y) == pytest.approx(expected[1:], rel=1e-13)
-    assert norms.squares_of_step(g, x, y) == pytest.approx(expected, rel=1e-13)
+    parts = np.array([g, g])  # the ordered sum of which begins at column 0, or one alone, at any column
+    stack = np.empty((1, 1024), np.float32)
+    alone, both = ((parts, 0, np.array(carries), stack, x, y) for carries in ([0], [0, 1]))
+    assert norms.squares_of_step(*alone) == pytest.approx(expected, rel=1e-13)
+    assert norms.squares_of_step(*both) == pytest.approx([4 * expected[0], *expected[1:]], rel=1e-13)
     clipped = x.copy()
     norms.clip(clipped, 0.5)
     np.testing.assert_array_equal(clipped, np.clip(x, np.float32(-0.5), np.float32(0.5)))

@@ -18,6 +18,7 @@ from numba.extending import intrinsic
 from dist_relu.arrays import Array
 from dist_relu.kernels.compile import kernel
 from dist_relu.kernels.scalars import CHAINS
+from dist_relu.kernels.update import BLOCK, sum_block
 
 
 def _square_sums(terms: Callable[..., list[Any]]) -> Callable[..., Any]:
@@ -104,16 +105,29 @@ def squares_of_change(old: Array, new: Array) -> tuple[float, float]:
 
 
 @kernel
-def squares_of_step(gradient: Array, old: Array, new: Array) -> tuple[float, float, float]:
-    """Σ gradient², Σ old² and Σ (new - old)²; (n,)."""
-    whole = old.shape[0] // CHAINS * CHAINS
-    slope, before, change = _squares_of_step(gradient, old, new, whole)
-    for i in range(whole, old.shape[0]):
-        steepness, value, difference = np.float64(gradient[i]), np.float64(old[i]), np.float64(new[i] - old[i])
-        slope += steepness * steepness
-        before += value * value
-        change += difference * difference
-    return slope, before, change
+def squares_of_step(
+    rows: Array, first: int, carries: Array, stack: Array, old: Array, new: Array
+) -> tuple[float, float, float]:
+    """Σ g², Σ old² and Σ (new - old)², with g the ordered sum, see `kernels.update`; old, new: (n,)."""
+    gradient, before, change = 0.0, 0.0, 0.0
+    for start in range(0, old.shape[0], BLOCK):
+        stop = min(start + BLOCK, old.shape[0])
+        if carries.shape[0] == 1:
+            g = rows[0, first + start : first + stop]
+        else:
+            g = sum_block(rows, first + start, carries, stack, stop - start)
+        p, q = old[start:stop], new[start:stop]
+        whole = (stop - start) // CHAINS * CHAINS
+        sums = _squares_of_step(g, p, q, whole)
+        gradient += sums[0]
+        before += sums[1]
+        change += sums[2]
+        for i in range(whole, stop - start):
+            slope, value, difference = np.float64(g[i]), np.float64(p[i]), np.float64(q[i] - p[i])
+            gradient += slope * slope
+            before += value * value
+            change += difference * difference
+    return gradient, before, change
 
 
 @kernel
