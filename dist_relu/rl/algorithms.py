@@ -54,8 +54,8 @@ class PPO:
 class REINFORCE:
     """A step along the score function times what came of the action, less the state's value.  Williams (1992).
 
-    Every environment does `horizon` steps between two steps of Adam; episodes that go on count what their last state is
-    worth.  The rest is as with `PPO`.
+    Every environment does `horizon` steps between two steps of Adam; episodes that go on behind them count what their
+    last state is worth, by the value network. It needs several times the steps of PPO.  The rest is as with `PPO`.
     """
 
     horizon: int = 128
