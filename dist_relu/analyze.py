@@ -271,7 +271,7 @@ def training(
                         )
                     )
         shards = shards or coordinator.workers
-    console.print(_course_table(courses, f"{deep(model_text, depth)} on {source}, {epochs} epochs"))
+    console.print(_course_table(courses, f"{deep(model_text, depth)} on {source}, epochs: {epochs}"))
     options = {"data": source, "model": deep(model_text, depth), "init": init, "optimizer": optimizer, "lr": lr}
     options |= {"momentum": momentum, "schedule": schedule, "epochs": epochs, "batch_size": batch_size}
     options |= {"shards": shards, "dtype": dtype}

@@ -13,7 +13,7 @@ from dist_relu.analysis import pictures
 from dist_relu.analysis.pictures.activity import hidden_layers, layers_with_preactivations
 from dist_relu.checkpoint import load_model
 from dist_relu.logs import Logs
-from dist_relu.nn import Conv2d, Sequential
+from dist_relu.nn import Sequential
 from dist_relu.watching import EpochSummary, WatchedStep
 
 
@@ -86,7 +86,7 @@ def _sees_images(model: Sequential, data: str) -> bool:
     """Rows of numbers are images where the data set says so, or the model."""
     assert model.input_shape is not None
     of_images = any(len(shape) == 3 for shape in (model.input_shape, *model.layer_shapes))
-    return of_images or isinstance(model.layers[0], Conv2d) or not (data.endswith(".npz") or data == "adding")
+    return of_images or not (data.endswith(".npz") or data.startswith("adding:"))
 
 
 def _svg(draw: Callable[[Path], None]) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import dist_relu as dr
-from dist_relu import analysis, nn
+from dist_relu import analysis, nn, optim
 from tests import twin
 from tests.conftest import small_model
 
@@ -110,3 +110,16 @@ def test_a_model_without_its_dead_units_computes_the_same_bits(
     assert result.left[0] >= 2
     assert result.model.num_params < model.num_params
     assert (coordinator.forward(result.model, x) == coordinator.forward(model, x)).all()
+
+
+def test_courses_of_training_do_not_depend_on_the_workers(coordinator: dr.Coordinator, digits: dr.data.Split) -> None:
+    def course(coordinator: dr.Coordinator) -> analysis.Course:
+        options = {"epochs": 1, "batch_size": 100, "shards": 4}
+        rule = optim.SGD(0.05, momentum=0.9)
+        return analysis.watched_course(coordinator, small_model(), digits, rule, watch=dr.Watch(4), **options)
+
+    with dr.start(backend="serial") as serial:
+        expected = course(serial)
+    assert course(coordinator) == expected
+    assert expected.steps == [0, 4, 8, 12]
+    assert expected.loss[-1] < expected.loss[0]

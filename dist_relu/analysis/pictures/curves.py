@@ -36,15 +36,15 @@ def draw_curves(runs: Mapping[str, Sequence[WatchedStep]], path: Path) -> None:
 def draw_training(courses: Mapping[str, Sequence[Course]], path: Path) -> None:
     """Loss, norm of the gradient and sparsity over the steps of several networks; courses: of each one's seeds.
 
-    Lines are means over the seeds, in the shade around them lie all seeds. Of a network whose training diverged with
-    some of the seeds the others are drawn, and how many did is said.
+    Lines are means over the seeds, in the shade around them lie all seeds. Runs that diverged are not drawn; the legend
+    says how many did.
     """
 
     def paint(*panels: Any) -> None:
         for number, (name, runs) in enumerate(courses.items()):
             diverged = sum(run.diverged for run in runs)
             label = f"{name} ({diverged} of {len(runs)} diverged)" if diverged else name
-            kept = [run for run in runs if not run.diverged] or [run for run in runs if run.steps]
+            kept = [run for run in runs if not run.diverged]
             if not kept:
                 panels[0].plot([], [], label=label, **look(number))
                 continue
