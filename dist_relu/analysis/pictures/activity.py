@@ -29,7 +29,7 @@ def draw_activations(layers: Sequence[LayerActivations], path: Path) -> None:
         shares.bar([n - 0.2 for n in numbers], zeros, 0.4, label="zeros", color=COLOURS[0])
         shares.bar([n + 0.2 for n in numbers], dead, 0.4, label="dead units", color=COLOURS[1], hatch="///")
         shares.set(title="zeros and dead units", ylabel="share in %", ylim=(0, 100))
-        shares.legend()
+        legend_below(shares)
         means = [layer.mean for layer in layers]
         deviations = [layer.variance**0.5 for layer in layers]
         sizes.errorbar(numbers, means, deviations, fmt="o", color=COLOURS[0], capsize=3)
