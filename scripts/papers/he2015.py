@@ -1,0 +1,202 @@
+"""He et al. 2015: initial weights with which very deep rectifier networks learn, and rectifiers that learn their slope.
+
+"Delving deep into rectifiers: surpassing human-level performance on ImageNet classification", ICCV 2015. Networks of 22
+and of 30 layers (figures 2 and 3), most of them convolutions, are trained from weights of variance 2/n, where n is the
+number of a unit's inputs (equation 10), and from Glorot's. With 14 layers (table 2) ReLU is compared with PReLU, whose
+slope below 0 is learned: one for each layer, or one for each channel. Three seeds each.
+
+Scaled down: MNIST instead of ImageNet, so errors are not comparable with the paper's; 16 channels, convolutions of 3x3,
+strides instead of pooling, hidden dense layers of 64; 1 pass over MNIST for 22 and 30 layers, 3 for 14, in batches of
+64 at a constant learning rate with momentum, without dropout or weight decay.
+Every batch is cut into 4 shards, so the numbers are the same on any backend with 1 to 4 workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from itertools import product
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+from common import Claim, Findings, error, images, paper, spread
+
+from dist_relu import nn
+from dist_relu.analysis import gradient_flow
+from dist_relu.analysis.style import draw, draw_course, look
+from dist_relu.coordinator import Coordinator
+from dist_relu.data import Dataset, Split
+from dist_relu.optim import SGD
+
+NUM_SEEDS = 3
+LR = 0.01
+CHANNELS, UNITS = 16, 64
+
+DEPTHS = 22, 30
+INITS: dict[str, nn.Initializer] = {"He": nn.HeNormal(), "Glorot": nn.GlorotNormal()}
+PAPERS_COURSE = ["converges", "converges", "converges", "stalls"]
+"""Of 22 layers with both, and of 30: figures 2 and 3."""
+
+RECTIFIERS: dict[str, Callable[[int], nn.Layer]] = {
+    "ReLU": lambda channels: nn.ReLU(),
+    "PReLU, a slope a layer": lambda channels: nn.PReLU(),
+    "PReLU, a slope a channel": nn.PReLU,
+}
+PAPERS_ERROR = ["33.82", "32.71", "32.64"]
+"""Top-1 on ImageNet, in %: table 2."""
+
+LEARNED, STALLED = 20, 80
+"""Test errors in % of a network that has learned, at most, and of one that stalls, at least; chance is 90."""
+DIMINISHED = 1000
+"""How many times smaller than the other a gradient is that has diminished."""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """By seed: the mean loss of every step, the test error in %, and PReLU's slopes, meaned over each layer."""
+
+    losses: list[list[float]] = field(default_factory=list)
+    errors: list[float] = field(default_factory=list)
+    slopes: list[list[float]] = field(default_factory=list)
+
+
+def reproduce(coordinator: Coordinator, quick: bool, seed: int) -> Findings:
+    data, seeds = images(quick), range(seed, seed + (1 if quick else NUM_SEEDS))
+    deep, norms = {}, {}
+    for depth, init in product(DEPTHS, INITS):
+        name = f"{depth} layers, {init}"
+        norms[name] = gradient_norms(coordinator, network(depth, data.test, "ReLU", init), data.test, seed)
+        deep[name] = learn(coordinator, partial(network, depth, data.train, "ReLU", init), data, seeds, epochs=1)
+    rectified = {
+        f"14 layers, {rectifier}": learn(
+            coordinator, partial(network, 14, data.train, rectifier, "He"), data, seeds, epochs=1 if quick else 3
+        )
+        for rectifier in RECTIFIERS
+    }
+    ours = deep | rectified
+    papers = PAPERS_COURSE + PAPERS_ERROR
+    return Findings(
+        columns=("", "test error, %", "paper: course, or top-1 error on ImageNet, %"),
+        rows=[[name, spread(runs.errors), there] for (name, runs), there in zip(ours.items(), papers, strict=True)],
+        claims=[*claims_about_depth(deep, norms), *claims_about_slopes(*rectified.values())],
+        draw=lambda path: paint(deep, norms, rectified, path),
+        numbers={"runs": {name: asdict(runs) for name, runs in ours.items()}, "gradient_norms": norms},
+    )
+
+
+def network(depth: int, data: Dataset, rectifier: str, init: str) -> nn.Sequential:
+    """Four convolutions at half the size of the images, others at a quarter, and three dense layers."""
+    assert data.image_shape is not None
+    weights = INITS[init] if rectifier == "ReLU" else nn.HeNormal(nn.gain("leaky_relu", 0.25))
+    layers: list[nn.Layer] = [nn.Reshape(data.image_shape)]
+    for number in range(depth - 3):
+        stride = 2 if number in (0, 4) else 1
+        layers += [nn.Conv2d(CHANNELS, 3, stride, init=weights), RECTIFIERS[rectifier](CHANNELS)]
+    layers.append(nn.Flatten())
+    for _ in range(2):
+        layers += [nn.Dense(UNITS, init=weights), RECTIFIERS[rectifier](UNITS)]
+    return nn.Sequential(*layers, nn.Dense(10, init=weights))
+
+
+def gradient_norms(coordinator: Coordinator, model: nn.Sequential, data: Dataset, seed: int) -> list[float]:
+    """Of every layer's weights, from the input on, before training."""
+    model.build(data.x.shape[1:]).initialize(seed)
+    flow = gradient_flow(coordinator, model, data)
+    return [magnitude.norm for name, magnitude in flow.weights.items() if name.endswith(".weight")]
+
+
+def learn(
+    coordinator: Coordinator, build: Callable[[], nn.Sequential], data: Split, seeds: Sequence[int], epochs: int
+) -> Runs:
+    runs = Runs()
+    for seed in seeds:
+        model = build()
+        optimizer = SGD(LR, momentum=0.9)
+        result = coordinator.fit(model, data.train, optimizer, epochs=epochs, batch_size=64, shards=4, seed=seed)
+        runs.losses.append(result.losses.tolist())
+        runs.errors.append(error(coordinator.evaluate(model, data.test)))
+        runs.slopes.append([float(layer.weight.value.mean()) for layer in model.layers if isinstance(layer, nn.PReLU)])
+    return runs
+
+
+def claims_about_depth(deep: dict[str, Runs], norms: dict[str, list[float]]) -> list[Claim]:
+    fewer, more = DEPTHS
+    shrinks = norms[f"{more} layers, He"][0] / norms[f"{more} layers, Glorot"][0]
+    stalled = deep[f"{more} layers, Glorot"].errors
+    both = [runs.errors for name, runs in deep.items() if name.startswith(f"{fewer} ")]
+    learned = deep[f"{more} layers, He"].errors
+    return [
+        Claim(
+            f"{fewer} layers learn with either initialisation: test error below {LEARNED} % with every seed",
+            max(map(max, both)) < LEARNED,
+            "He {} %, Glorot {} %".format(*map(spread, both)),
+        ),
+        Claim(
+            f"{more} layers learn with He's initialisation: test error below {LEARNED} % with every seed",
+            max(learned) < LEARNED,
+            f"{spread(learned)} %",
+        ),
+        Claim(
+            f"{more} layers stall with Glorot's: test error above {STALLED} % with every seed",
+            min(stalled) > STALLED,
+            f"{spread(stalled)} %",
+        ),
+        Claim(
+            "There gradients diminish: before training, that of the first layer's weights has less than "
+            f"1/{DIMINISHED} of the norm that it has with He's",
+            shrinks > DIMINISHED,
+            f"1/{shrinks:.0f}",
+        ),
+    ]
+
+
+def claims_about_slopes(relu: Runs, shared: Runs, by_channel: Runs) -> list[Claim]:
+    first = [slopes[0] for slopes in by_channel.slopes]
+    others = [fmean(slopes[1:]) for slopes in by_channel.slopes]
+    return [
+        *(
+            Claim(
+                f"PReLU with a slope for each {what} has a lower test error than ReLU, as a mean of {NUM_SEEDS} seeds",
+                fmean(runs.errors) < fmean(relu.errors),
+                f"{spread(runs.errors)} % beside {spread(relu.errors)} %",
+            )
+            for what, runs in (("layer", shared), ("channel", by_channel))
+        ),
+        Claim(
+            "The first layer learns larger slopes than the others, whose mean is lower with every seed",
+            all(one > other for one, other in zip(first, others, strict=True)),
+            f"{spread(first)} beside {spread(others)}",
+        ),
+    ]
+
+
+def paint(deep: dict[str, Runs], norms: dict[str, list[float]], rectified: dict[str, Runs], path: Path) -> None:
+    def panels(fewer: Any, more: Any, gradients: Any, slopes: Any) -> None:
+        for axes, depth in zip((fewer, more), DEPTHS, strict=True):
+            for number, init in enumerate(INITS):
+                name = f"{depth} layers, {init}"
+                mean = np.mean(deep[name].losses, axis=0)
+                draw_course(axes, number, range(len(mean)), mean, init)
+            axes.set(title=f"{depth} layers", xlabel="step", ylim=(0, 2.5))
+        fewer.set_ylabel(f"loss, mean of {NUM_SEEDS} seeds")
+        fewer.legend()
+        for number, init in enumerate(INITS):
+            line = norms[f"{DEPTHS[-1]} layers, {init}"]
+            gradients.plot(range(1, len(line) + 1), line, label=init, **look(number))
+        gradients.set(title=f"{DEPTHS[-1]} layers, before training", xlabel="layer", ylabel="norm of weights' gradient")
+        gradients.set_yscale("log")
+        for number, (name, runs) in enumerate(rectified.items()):
+            if name.endswith(("layer", "channel")):
+                line = np.mean(runs.slopes, axis=0)
+                slopes.plot(range(1, len(line) + 1), line, label=name.split(", ")[-1], **look(number + 1))
+        slopes.set(title="what PReLU learned, 14 layers", xlabel="layer", ylabel="slope below 0")
+        slopes.legend()
+
+    draw(4, panels, path)
+
+
+if __name__ == "__main__":
+    paper("he2015", reproduce, __doc__)
