@@ -110,6 +110,10 @@ class _MeasuringRun(Run):
     def training(self) -> bool:
         return True
 
+    @property
+    def sample_weight(self) -> float:
+        return 1.0
+
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
         self.buffers.append(Buffer(shape[1:], np.dtype(dtype)))
         self._arrays.append(np.empty(shape, dtype))
@@ -160,7 +164,7 @@ class ShardRun(Run):
         self._rows: list[Array] = []
         self._next = self._drawn = 0
         self._step = self._shard = 0
-        self._share = 1.0
+        self._share = self._sample_weight = 1.0
         self._tables: Mapping[int, Array] = {}
 
     def enter(
@@ -179,7 +183,7 @@ class ShardRun(Run):
         """
         self._tables = tables or {}
         self._step, self._shard, self._drawn = step, shard, 0
-        self._share = (stop - first) / batch_size
+        self._share, self._sample_weight = (stop - first) / batch_size, 1 / batch_size
         if (first, stop) not in self._rows_of:
             self._rows_of[first, stop] = [array[first:stop] for array in self._arrays]
         self._rows = self._rows_of[first, stop]
@@ -188,6 +192,10 @@ class ShardRun(Run):
     @property
     def training(self) -> bool:
         return True
+
+    @property
+    def sample_weight(self) -> float:
+        return self._sample_weight
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
         if self._next == len(self._rows) or self._rows[self._next].shape != shape:

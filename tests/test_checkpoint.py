@@ -45,6 +45,7 @@ MODELS: list[tuple[tuple[nn.Layer, ...], tuple[int, ...]]] = [
             nn.SwiGLU(),
             nn.LayerNorm(),
             nn.Dropout(0.1),
+            nn.ActivityPenalty(0.001),
             nn.RReLU(),
             nn.CReLU(),
             nn.Dense(2),

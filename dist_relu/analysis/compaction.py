@@ -15,7 +15,7 @@ from dist_relu.collectives.memory import Handles
 from dist_relu.coordinator import Coordinator
 from dist_relu.inference import ModelInput, my_blocks
 from dist_relu.kernels.products import DEPTH
-from dist_relu.nn import Dense, Dropout, Layer, PlainRun, RReLU, Sequential
+from dist_relu.nn import ActivityPenalty, Dense, Dropout, Layer, PlainRun, RReLU, Sequential
 from dist_relu.nn.activations import Elementwise
 from dist_relu.worker import World
 
@@ -90,7 +90,7 @@ def _pairs(layers: Sequence[Layer]) -> list[tuple[int, int]]:
             if before is not None:
                 pairs.append((before, number))
             before = number
-        elif not isinstance(layer, Elementwise | Dropout | RReLU):
+        elif not isinstance(layer, Elementwise | ActivityPenalty | Dropout | RReLU):
             before = None
     return pairs
 

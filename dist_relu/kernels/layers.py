@@ -68,3 +68,12 @@ def squared_error(y: Array, target: Array, weight: float, dy: Array) -> float:
         loss += d * d
         dy[i] = factor * d
     return loss
+
+
+@kernel
+def add_signs(dx: Array, x: Array, weight: float) -> None:
+    """dx += weight · sign(x) in place, and nothing where x is 0; both flat (n,)."""
+    zero = dx.dtype.type(0)
+    for i in range(dx.shape[0]):
+        v = x[i]
+        dx[i] += weight if v > zero else (-weight if v < zero else zero)

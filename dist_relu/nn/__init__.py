@@ -40,6 +40,7 @@ from dist_relu.nn.lsuv import lsuv
 from dist_relu.nn.models import actor, cnn, mlp, policy, resnet, rnn
 from dist_relu.nn.normalization import BatchNorm, Dropout, LayerNorm
 from dist_relu.nn.parallel import Parallel
+from dist_relu.nn.penalty import ActivityPenalty
 from dist_relu.nn.policy_heads import Categorical, PolicyHead, TanhGaussian
 from dist_relu.nn.pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from dist_relu.nn.recurrent import RNN
@@ -57,6 +58,7 @@ __all__ = [
     "PLAIN",
     "RNN",
     "SELU",
+    "ActivityPenalty",
     "AvgPool2d",
     "BatchNorm",
     "CReLU",

@@ -47,6 +47,11 @@ class Run(ABC):
     def training(self) -> bool:
         """Whether this is training, where layers may drop, perturb or count, or evaluation."""
 
+    @property
+    @abstractmethod
+    def sample_weight(self) -> float:
+        """What one sample counts in what is minimised: where that is a mean over a batch, one over its size."""
+
     @abstractmethod
     def empty(self, shape: Shape, dtype: npt.DTypeLike) -> Array:
         """An uninitialised array with one row per sample.
@@ -97,6 +102,10 @@ class PlainRun(Run):
     @property
     def training(self) -> bool:
         return self._training
+
+    @property
+    def sample_weight(self) -> float:
+        return 1.0
 
     def empty(self, shape: Shape, dtype: npt.DTypeLike) -> Array:
         return np.empty(shape, dtype)

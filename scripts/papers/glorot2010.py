@@ -6,8 +6,9 @@ with the normalised U(-√6/√(n + m), √6/√(n + m)) of equation 16, where m
 measure the variances by layer whose histograms are figures 6 to 8: of activations, of back-propagated gradients (with
 respect to what goes into tanh), and of the gradients of weights. Then both are trained, from three seeds each.
 
-Scaled down: figures 6 to 8 are of Shapeset-3x2, ours are of MNIST, for which table 1 has test errors. Batches of 128
-instead of 10; 5 passes over MNIST instead of training until a validation error says stop; one learning rate, 0.1.
+Scaled down: figures 6 to 8 are of Shapeset-3x2, ours are of MNIST, for which table 1 has test errors. What is trained
+has layers of 500 units, batches of 120 instead of 10, and 6 passes over MNIST instead of as many as lower a validation
+error. The learning rate of each initialisation is the best of 0.03, 0.1 and 0.3 for another seed, after 2 passes.
 Every batch is cut into 4 shards, so the numbers are the same on any backend with 1 to 4 workers.
 """
 
@@ -30,7 +31,7 @@ from dist_relu.optim import SGD
 DEPTH = 5
 NUM_SEEDS = 3
 INITS: dict[str, nn.Initializer] = {"standard": nn.HeUniform(gain=3**-0.5), "normalised": nn.GlorotUniform()}
-LR = 0.1
+LR = {"standard": 0.3, "normalised": 0.1}
 PAPERS_TEST_ERROR = ["1.76", "1.64"]
 """Of tanh on MNIST, in %: table 1."""
 
@@ -70,9 +71,9 @@ class Training:
 
 def reproduce(coordinator: Coordinator, quick: bool, seed: int) -> Findings:
     data = images(quick)
-    units, epochs = (50, 1) if quick else (1000, 5)
+    wide, units, epochs = (100, 50, 1) if quick else (1000, 500, 6)
     seeds = range(seed, seed + NUM_SEEDS)
-    before = {name: measure(coordinator, tanh_network(units, name), data.test, seed) for name in INITS}
+    before = {name: measure(coordinator, tanh_network(wide, name), data.test, seed) for name in INITS}
     after = {name: learn(coordinator, units, name, data, seeds, epochs) for name in INITS}
     return Findings(
         columns=("", *(column for name in INITS for column in (name, "paper"))),
@@ -115,7 +116,7 @@ def learn(coordinator: Coordinator, units: int, init: str, data: Split, seeds: S
     training = Training([], [], [])
     for seed in seeds:
         model = tanh_network(units, init)
-        result = coordinator.fit(model, data.train, SGD(LR), epochs=epochs, batch_size=128, shards=4, seed=seed)
+        result = coordinator.fit(model, data.train, SGD(LR[init]), epochs=epochs, batch_size=120, shards=4, seed=seed)
         training.train.append(error(coordinator.evaluate(model, data.train)))
         training.test.append(error(coordinator.evaluate(model, data.test)))
         training.epochs.append([error(epoch) for epoch in result.epochs])

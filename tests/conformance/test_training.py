@@ -73,6 +73,7 @@ def test_samples_that_do_not_divide_evenly_change_nothing(
 LAYERS = [
     pytest.param(lambda: (nn.Dense(30), nn.BatchNorm(), nn.ReLU(), nn.Dense(10)), id="BatchNorm"),
     pytest.param(lambda: (nn.Dense(30), nn.LayerNorm(), nn.ReLU(), nn.Dropout(0.3), nn.Dense(10)), id="Dropout"),
+    pytest.param(lambda: (nn.Dense(30), nn.ReLU(), nn.ActivityPenalty(0.01), nn.Dense(10)), id="ActivityPenalty"),
     pytest.param(
         lambda: (nn.Dense(300), nn.Residual([nn.Dense(300), nn.ReLU(), nn.Dense(300)]), nn.ReLU(), nn.Dense(10)),
         id="Residual",
