@@ -38,6 +38,7 @@ class RunInfo:
     options: of the command, by their names; what was not given has its default.  layers: the model as Python writes it.
     summary: the table of `nn.summary`.  started: when, in ISO 8601.  cpu, blas, versions: as in `--report`.
     results: empty until the run is over; then those of `--report`, with test_loss and test_accuracy.
+    error: why it ended before its time, where it could still say so.
     """
 
     options: dict[str, Any]
@@ -55,6 +56,7 @@ class RunInfo:
     blas: str
     versions: dict[str, str]
     results: dict[str, Any] = field(default_factory=dict)
+    error: str | None = None
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,8 @@ class LogWriter:
         self._epochs.close()
         if self._events:
             self._events.close()
+        if error is not None and self._info:
+            self.run(replace(self._info, error=str(error) or type(error).__name__))
 
 
 def read_logs(folder: str | Path) -> Logs:

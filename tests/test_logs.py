@@ -158,6 +158,7 @@ def test_a_run_that_diverges_leaves_what_was_seen(tmp_path: Path, capsys: pytest
     assert logs.steps[-1].params[0].gradient_norm > 1e3 * logs.steps[0].params[0].gradient_norm
     assert logs.run is not None
     assert logs.run.results == {}
+    assert "Lower the learning rate" in (logs.run.error or "")
     assert not (tmp_path / "model.safetensors").exists()
 
 

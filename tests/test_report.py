@@ -126,7 +126,7 @@ def test_a_run_that_is_not_over_has_a_page(run: Path, capsys: pytest.CaptureFixt
     (run / "steps.jsonl").write_text("".join((run / "steps.jsonl").read_text().splitlines(keepends=True)[:1]))
     (run / "epochs.jsonl").write_text("")
     page = page_of(run, capsys)
-    assert "There are no results" in page.content
+    assert "There are no results: the run still goes on, or it was killed." in page.content
     assert "Epochs" not in page.texts["h2"]
     (run / "steps.jsonl").write_text("")
     assert not page_of(run, capsys).images
@@ -143,7 +143,7 @@ def test_a_run_that_diverged_has_a_page(tmp_path: Path, capsys: pytest.CaptureFi
     folder = tmp_path / "run"
     assert train(capsys, "--lr", "1e30", "--quiet", "--log-dir", str(folder), "--watch-every", "1")[0] == 1
     page = page_of(folder, capsys)
-    assert "There are no results" in page.content
+    assert "There are no results: the run ended with an error. The loss became" in page.content
     assert len(page.images) == 4
 
 
