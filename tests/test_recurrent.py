@@ -14,6 +14,7 @@ KINDS = [
     pytest.param(nn.RNN(5), id="ReLU"),
     pytest.param(nn.RNN(5, activation=nn.Tanh(), recurrent_init=nn.HeNormal()), id="tanh"),
     pytest.param(nn.RNN(5, activation=nn.GELU(), recurrent_init=nn.HeNormal()), id="GELU"),
+    pytest.param(nn.RNN(5, activation=nn.LeakyReLU(0.2), recurrent_init=nn.HeNormal()), id="LeakyReLU"),
     pytest.param(nn.RNN(5, sequences=True, recurrent_init=nn.HeNormal()), id="sequences"),
 ]
 

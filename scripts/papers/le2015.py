@@ -90,7 +90,7 @@ def reproduce(coordinator: Coordinator, quick: bool, seed: int) -> Findings:
         rows=[
             ["adding, squared error", *(spread(seen.errors, 4) for seen in added.values()), "solved"],
             ["adding, largest in a step", *(f"{max(seen.largest):.1e}" for seen in added.values()), ""],
-            ["gradient, step 1 / 150", *(f"{fall_of(flow):.1e}" for flow in flows.values()), "1"],
+            ["gradient, first step / last", *(f"{fall_of(flow):.1e}" for flow in flows.values()), "1"],
             ["row by row, right in %", *(f"{seen.accuracy:.2f}" for seen in rows.values()), ""],
             ["pixel by pixel, right in %", *(f"{seen.accuracy:.2f}" for seen in pixels.values()), "97"],
         ],
