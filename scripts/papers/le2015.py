@@ -98,7 +98,12 @@ def reproduce(coordinator: Coordinator, quick: bool, seed: int) -> Findings:
         draw=lambda path: paint(added, flows, pixels, path),
         numbers={
             what: {name: asdict(found[name]) for name in KINDS}
-            for what, found in (("adding", added), ("gradients", flows), ("rows", rows), ("pixels", pixels))
+            for what, found in (
+                ("adding", added),
+                ("gradients", flows),
+                ("row by row", rows),
+                ("pixel by pixel", pixels),
+            )
         },
     )
 
