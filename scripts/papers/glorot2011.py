@@ -5,9 +5,11 @@ learn MNIST from three seeds each, without unsupervised pre-training: table 1. T
 0.001 on activations, as the paper's have. Other penalties, and none, show how much of the sparsity comes from it, and
 how many zeros a network can bear: figure 3. All shares of zeros are those of the test images.
 
-Scaled down: layers of 500 units instead of 1000, batches of 120 instead of 10, and 6 passes over MNIST at a learning
-rate that falls along a cosine, instead of 50 with early stopping. It begins at 0.3, the best of 0.03, 0.1 and 0.3 for
-another seed after 2 passes, with all three activations. Penalties other than 0 and 0.001 have one seed.
+Scaled down: layers of 500 units instead of 1000, batches of 120 instead of 10, and 8 passes over MNIST at a learning
+rate that falls along a cosine, instead of 50 with early stopping. It begins, for each activation, at the best of 0.03,
+0.1, 0.3 and 1 for another seed after 2 passes. So few passes end before tanh and softplus have learned what they can,
+and their test errors say how fast they learn as much as how well: see the error on the samples that were trained on.
+Penalties other than 0 and 0.001 have one seed.
 Every batch is cut into 4 shards, so the numbers are the same on any backend with 1 to 4 workers.
 """
 
@@ -31,7 +33,7 @@ from dist_relu.optim import SGD, Cosine
 
 NUM_SEEDS = 3
 DEPTH = 3
-LR = 0.3
+LR = {"ReLU": 0.3, "tanh": 0.3, "softplus": 1.0}
 PENALTY = 0.001
 OTHER_PENALTIES = 0.0003, 0.003, 0.01
 
@@ -52,9 +54,10 @@ GREY = "#888888"
 
 @dataclass(frozen=True)
 class Runs:
-    """By seed: the test error, and the share of zeros in every hidden layer, before training and after it; in %."""
+    """By seed: errors after training, and the share of zeros in every hidden layer, before it and after it; in %."""
 
     errors: list[float] = field(default_factory=list)
+    train_errors: list[float] = field(default_factory=list)
     before: list[list[float]] = field(default_factory=list)
     after: list[list[float]] = field(default_factory=list)
 
@@ -65,17 +68,17 @@ class Runs:
 
 def reproduce(coordinator: Coordinator, quick: bool, seed: int) -> Findings:
     data = images(quick)
-    units, epochs = (50, 1) if quick else (500, 6)
+    units, epochs = (50, 1) if quick else (500, 8)
     seeds = range(seed, seed + (1 if quick else NUM_SEEDS))
 
     def run(activation: str, l1: float, seeds: Sequence[int]) -> Runs:
-        return learn(coordinator, data, lambda: network(units, activation, l1), seeds, epochs)
+        return learn(coordinator, data, lambda: network(units, activation, l1), LR[activation], seeds, epochs)
 
     penalised = {l1: run("ReLU", l1, seeds) for l1 in (0.0, PENALTY)}
     penalised |= {l1: run("ReLU", l1, seeds[:1]) for l1 in OTHER_PENALTIES}
     by_activation = {"ReLU": penalised[PENALTY]} | {name: run(name, 0.0, seeds) for name in ("tanh", "softplus")}
     return Findings(
-        columns=("", "test error, %", "paper", "zeros, %", "paper", "zeros by layer, %"),
+        columns=("", "test error, %", "paper", "on samples trained on, %", "zeros, %", "paper", "zeros by layer, %"),
         rows=[
             *(row(f"ReLU, penalty {l1:g}", runs, *PAPERS_RELU.get(l1, ())) for l1, runs in sorted(penalised.items())),
             *(row(name, by_activation[name], PAPERS_ERRORS[name]) for name in ("tanh", "softplus")),
@@ -97,16 +100,22 @@ def network(units: int, activation: str, l1: float) -> nn.Sequential:
 
 
 def learn(
-    coordinator: Coordinator, data: Split, build: Callable[[], nn.Sequential], seeds: Sequence[int], epochs: int
+    coordinator: Coordinator,
+    data: Split,
+    build: Callable[[], nn.Sequential],
+    lr: float,
+    seeds: Sequence[int],
+    epochs: int,
 ) -> Runs:
     runs = Runs()
     for seed in seeds:
         model = build().build(data.train.x.shape[1:]).initialize(seed)
         runs.before.append(zeros_by_layer(coordinator, model, data))
-        optimizer = SGD(Cosine(LR, epochs))
+        optimizer = SGD(Cosine(lr, epochs))
         coordinator.fit(model, data.train, optimizer, epochs=epochs, batch_size=120, shards=4, seed=seed)
         runs.after.append(zeros_by_layer(coordinator, model, data))
         runs.errors.append(error(coordinator.evaluate(model, data.test)))
+        runs.train_errors.append(error(coordinator.evaluate(model, data.train)))
     return runs
 
 
@@ -119,7 +128,8 @@ def zeros_by_layer(coordinator: Coordinator, model: nn.Sequential, data: Split) 
 def row(name: str, runs: Runs, papers_error: float | None = None, papers_zeros: float | None = None) -> list[str]:
     papers = ["" if number is None else str(number) for number in (papers_error, papers_zeros)]
     by_layer = ", ".join(f"{fmean(shares):.1f}" for shares in zip(*runs.after, strict=True))
-    return [name, spread(runs.errors), papers[0], spread(runs.zeros, digits=1), papers[1], by_layer]
+    mean_train_error = f"{fmean(runs.train_errors):.2f}"
+    return [name, spread(runs.errors), papers[0], mean_train_error, spread(runs.zeros, digits=1), papers[1], by_layer]
 
 
 def claims_about_zeros(penalised: dict[float, Runs]) -> list[Claim]:
@@ -186,7 +196,7 @@ def paint(penalised: dict[float, Runs], by_activation: dict[str, Runs], path: Pa
         errors.set_xticks(range(len(by_activation)), list(by_activation))
         for number, (l1, runs) in enumerate(sorted(penalised.items())):
             bearable.plot(runs.zeros, runs.errors, label=f"{l1:g}", **{**look(number), "linestyle": ""})
-        bearable.set(title="ReLU with several penalties", xlabel="zeros in %", ylabel="test error in %")
+        bearable.set(title="ReLU with several penalties", xlabel="zeros in %", ylabel="test error in %", yscale="log")
         bearable.legend(title="penalty")
 
     draw(3, panels, path)

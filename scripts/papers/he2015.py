@@ -160,7 +160,7 @@ def claims_about_slopes(relu: Runs, shared: Runs, by_unit: Runs) -> list[Claim]:
         Claim(
             "The first layer learns larger slopes than the others, whose mean is lower with every seed",
             all(one > other for one, other in zip(first, others, strict=True)),
-            f"{spread(first)} beside {spread(others)}",
+            f"{spread(first, digits=3)} beside {spread(others, digits=3)}",
         ),
     ]
 
