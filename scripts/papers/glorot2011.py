@@ -8,7 +8,7 @@ how many zeros a network can bear: figure 3. All shares of zeros are those of th
 Scaled down: layers of 500 units instead of 1000, batches of 120 instead of 10, and 8 passes over MNIST at a learning
 rate that falls along a cosine, instead of 50 with early stopping. It begins, for each activation, at the best of 0.03,
 0.1, 0.3 and 1 for another seed after 2 passes. So few passes end before tanh and softplus have learned what they can,
-and their test errors say how fast they learn as much as how well: see the error on the samples that were trained on.
+and their test errors say how fast they learn as much as how well: see their errors on what they were trained with.
 Penalties other than 0 and 0.001 have one seed.
 Every batch is cut into 4 shards, so the numbers are the same on any backend with 1 to 4 workers.
 """
@@ -78,7 +78,7 @@ def reproduce(coordinator: Coordinator, quick: bool, seed: int) -> Findings:
     penalised |= {l1: run("ReLU", l1, seeds[:1]) for l1 in OTHER_PENALTIES}
     by_activation = {"ReLU": penalised[PENALTY]} | {name: run(name, 0.0, seeds) for name in ("tanh", "softplus")}
     return Findings(
-        columns=("", "test error, %", "paper", "on samples trained on, %", "zeros, %", "paper", "zeros by layer, %"),
+        columns=("", "test error, %", "paper", "training error, %", "zeros, %", "paper", "by layer, %"),
         rows=[
             *(row(f"ReLU, penalty {l1:g}", runs, *PAPERS_RELU.get(l1, ())) for l1, runs in sorted(penalised.items())),
             *(row(name, by_activation[name], PAPERS_ERRORS[name]) for name in ("tanh", "softplus")),
@@ -128,8 +128,8 @@ def zeros_by_layer(coordinator: Coordinator, model: nn.Sequential, data: Split) 
 def row(name: str, runs: Runs, papers_error: float | None = None, papers_zeros: float | None = None) -> list[str]:
     papers = ["" if number is None else str(number) for number in (papers_error, papers_zeros)]
     by_layer = ", ".join(f"{fmean(shares):.1f}" for shares in zip(*runs.after, strict=True))
-    mean_train_error = f"{fmean(runs.train_errors):.2f}"
-    return [name, spread(runs.errors), papers[0], mean_train_error, spread(runs.zeros, digits=1), papers[1], by_layer]
+    train_error, zeros = f"{fmean(runs.train_errors):.2f}", f"{fmean(runs.zeros):.1f}"
+    return [name, spread(runs.errors), papers[0], train_error, zeros, papers[1], by_layer]
 
 
 def claims_about_zeros(penalised: dict[float, Runs]) -> list[Claim]:
