@@ -196,7 +196,7 @@ def paint(penalised: dict[float, Runs], by_activation: dict[str, Runs], path: Pa
         errors.set_xticks(range(len(by_activation)), list(by_activation))
         for number, (l1, runs) in enumerate(sorted(penalised.items())):
             bearable.plot(runs.zeros, runs.errors, label=f"{l1:g}", **{**look(number), "linestyle": ""})
-        bearable.set(title="ReLU with several penalties", xlabel="zeros in %", ylabel="test error in %", yscale="log")
+        bearable.set(title="ReLU with several penalties", xlabel="zeros in %", ylabel="test error in %", ylim=(0, None))
         bearable.legend(title="penalty")
 
     draw(3, panels, path)
