@@ -179,14 +179,14 @@ def paint(before: dict[str, Variances], after: dict[str, Training], path: Path) 
         activations.set(title="activations", ylabel="variance before training")
         activations.legend()
         gradients.set_title("gradients, propagated back")
-        weights.set_title("gradients of weights")
+        weights.set(title="gradients of weights", ylabel="variance before training")
         for number, training in enumerate(after.values()):
             for line in training.epochs:
                 errors.plot(range(1, len(line) + 1), line, **look(number))
         errors.set(title=f"training, {NUM_SEEDS} seeds each", xlabel="epoch", ylabel="error in %", ylim=(0, None))
         errors.xaxis.get_major_locator().set_params(integer=True)
 
-    draw(4, panels, path)
+    draw(2, panels, path, rows=2)
 
 
 def row(what: str, ours: Sequence[str], papers: Sequence[str] = ("", "")) -> list[str]:

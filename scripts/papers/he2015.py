@@ -187,7 +187,7 @@ def paint(deep: dict[str, Runs], norms: dict[str, list[float]], rectified: dict[
         slopes.set(title="what PReLU learned, 14 layers", xlabel="layer", ylabel="slope below 0")
         slopes.legend()
 
-    draw(4, panels, path)
+    draw(2, panels, path, rows=2)
 
 
 if __name__ == "__main__":
