@@ -154,38 +154,37 @@ def train(
             model = parse_model(model_text, data, dtype).build(data.train.x.shape[1:])
             for part in data:
                 default_loss(part).check(part.y, model.output_shape)
-        has_classes = data.train.has_classes
-        logs = LogWriter(log_dir) if log_dir else None
-        if logs:
-            logs.run(_run_info(coordinator, model, rule, data, shards or coordinator.workers))
-        with ProgressDisplay(console, epochs, has_classes=has_classes) as display, logs or nullcontext():
-            result = coordinator.fit(
-                model,
-                data.train,
-                rule,
-                epochs=epochs,
-                batch_size=batch_size,
-                shards=shards,
-                seed=seed,
-                loss=CrossEntropy(label_smoothing) if label_smoothing else None,
-                clip_norm=clip_norm,
-                clip_value=clip_value,
-                accumulate=accumulate,
-                ema_decay=ema_decay,
-                augment=changes,
-                watch=Watch(watch_every, logs.step, logs.epoch) if logs else None,
-                on_progress=display.show,
-            )
-        model = result.average or model
-        if save:
-            save_model(model, save)
-        test = coordinator.evaluate(model, data.test)
-        numbers = _report(coordinator, model, result, shards or coordinator.workers, seed)
-        numbers |= {"test_loss": test.loss, "test_accuracy": test.accuracy}
-        if logs:
-            logs.finish(model, numbers)
-        if not np.isfinite(test.loss):
-            raise TrainingDiverged(f"The loss on unseen samples is {test.loss}. Lower the learning rate.")
+        with LogWriter(log_dir) if log_dir else nullcontext() as logs:
+            if logs:
+                logs.run(_run_info(coordinator, model, rule, data, shards or coordinator.workers))
+            with ProgressDisplay(console, epochs, has_classes=data.train.has_classes) as display:
+                result = coordinator.fit(
+                    model,
+                    data.train,
+                    rule,
+                    epochs=epochs,
+                    batch_size=batch_size,
+                    shards=shards,
+                    seed=seed,
+                    loss=CrossEntropy(label_smoothing) if label_smoothing else None,
+                    clip_norm=clip_norm,
+                    clip_value=clip_value,
+                    accumulate=accumulate,
+                    ema_decay=ema_decay,
+                    augment=changes,
+                    watch=Watch(watch_every, logs.step, logs.epoch) if logs else None,
+                    on_progress=display.show,
+                )
+            model = result.average or model
+            if save:
+                save_model(model, save)
+            test = coordinator.evaluate(model, data.test)
+            numbers = _report(coordinator, model, result, shards or coordinator.workers, seed)
+            numbers |= {"test_loss": test.loss, "test_accuracy": test.accuracy}
+            if logs:
+                logs.finish(model, numbers)
+            if not np.isfinite(test.loss):
+                raise TrainingDiverged(f"The loss on unseen samples is {test.loss}. Lower the learning rate.")
         if report:
             report.write_text(json.dumps(numbers, indent=2, allow_nan=False) + "\n")
         console.print(

@@ -49,7 +49,7 @@ class StepMemory:
         generations.spread(dict.fromkeys(range(replicas.num_nodes), range(1)))
         self._slots = replicas.zeros(slots_shape(model, layout, plan.shards, workers), model.dtype)
         self._sums = replicas.zeros((sums_size(model.num_params, replicas.num_nodes),), model.dtype)
-        pieces = cut_for(plan.optimizer, model, layout, is_watched=is_watched)
+        pieces = cut_for(plan.optimizer, plan.options, model, layout, is_watched=is_watched)
         self._squares = replicas.zeros((len(pieces), NUM_SQUARES), np.float64)
         self._arena = replicas.zeros((layout.size_bytes(plan.batch_size),), np.uint8)
 

@@ -99,7 +99,7 @@ class TrainingStep:
         self._run = ShardRun(request.layout, arrays, model.params, plan.seed)
         self._slots = slots = Slots(model, request.layout, attach(memory.slots), plan.shards, world.rank, world.size)
         is_watched = request.watch is not None
-        pieces = cut_for(plan.optimizer, model, request.layout, is_watched=is_watched)
+        pieces = cut_for(plan.optimizer, plan.options, model, request.layout, is_watched=is_watched)
         sources = Sources(model, request.layout, pieces, arrays, slots, plan.shards)
         costs = costs_of(pieces, len(slots.rows), generations.shape[1], plan.batch_size, self._dtype.itemsize)
         parts = Parts(model, pieces, costs, sources, slots, plan.shards, generations)

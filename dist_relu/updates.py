@@ -94,9 +94,7 @@ def update_of(
     """
     measures = _Squares(pieces, squares)
     if isinstance(optimizer, ElementwiseOptimizer) and not options.need_whole_gradient:
-        if is_watched:
-            return _FusedWatchedUpdate(chunks, optimizer, options.ema_decay, measures)
-        return _FusedUpdate(chunks, optimizer, options.ema_decay)
+        return _FusedUpdate(chunks, optimizer, options.ema_decay, measures if is_watched else None)
     gradient = _SummedGradient(chunks, options, measures, barrier, is_watched=is_watched)
     update: Update
     if isinstance(optimizer, ElementwiseOptimizer):
@@ -107,9 +105,15 @@ def update_of(
     return _WatchedUpdate(update, chunks, measures) if is_watched else update
 
 
-def cut_for(optimizer: Optimizer, model: Sequential, layout: Layout, *, is_watched: bool = False) -> list[Piece]:
-    """The pieces that an update works on.  is_watched: whether updates of some steps are."""
-    return cut(model, layout, by_param=isinstance(optimizer, LayerwiseOptimizer) or is_watched)
+def cut_for(
+    optimizer: Optimizer, options: StepOptions, model: Sequential, layout: Layout, *, is_watched: bool = False
+) -> list[Piece]:
+    """The pieces that an update works on.  is_watched: whether updates of some steps are.
+
+    Where the bits depend on what is measured of the pieces, they are the same, watched or not.
+    """
+    measures = isinstance(optimizer, LayerwiseOptimizer) or options.clip_norm is not None
+    return cut(model, layout, by_param=measures or is_watched)
 
 
 @final
@@ -129,30 +133,14 @@ class WatchedNorms:
 
 @final
 class _FusedUpdate(Update):
-    """Sum and update each chunk in one pass."""
-
-    def __init__(self, chunks: Sequence[Chunk], optimizer: ElementwiseOptimizer, ema_decay: float | None) -> None:
-        self._chunks = chunks
-        self._optimizer = optimizer
-        self._ema_decay = ema_decay
-        self._shard_bounds: Sequence[tuple[int, int]] = []
-
-    def gather(self, shard_bounds: Sequence[tuple[int, int]]) -> None:
-        self._shard_bounds = shard_bounds
-
-    def step(self, hyper: Array, generation: int) -> None:
-        for chunk in self._chunks:
-            gradient = chunk.source.partial_sums(self._shard_bounds)
-            _update_elements(chunk, gradient, self._optimizer, hyper, generation)
-            _average(chunk, self._ema_decay, generation)
-
-
-@final
-class _FusedWatchedUpdate(Update):
-    """As `_FusedUpdate`, and measure each chunk while it is in the cache."""
+    """Sum and update each chunk in one pass.  squares: where to measure it, while it is in the cache."""
 
     def __init__(
-        self, chunks: Sequence[Chunk], optimizer: ElementwiseOptimizer, ema_decay: float | None, squares: _Squares
+        self,
+        chunks: Sequence[Chunk],
+        optimizer: ElementwiseOptimizer,
+        ema_decay: float | None,
+        squares: _Squares | None,
     ) -> None:
         self._chunks = chunks
         self._optimizer = optimizer
@@ -168,7 +156,8 @@ class _FusedWatchedUpdate(Update):
             gradient = chunk.source.partial_sums(self._shard_bounds)
             _update_elements(chunk, gradient, self._optimizer, hyper, generation)
             _average(chunk, self._ema_decay, generation)
-            self._squares.measure_step(chunk, generation, gradient)
+            if self._squares:
+                self._squares.measure_step(chunk, generation, gradient)
 
 
 @final

@@ -235,3 +235,11 @@ def test_there_must_be_parameters_and_samples(serial: dr.Coordinator) -> None:
         analysis.activation_statistics(serial, model, np.zeros((0, 8)))
     with pytest.raises(ValueError, match="built for samples of shape"):
         analysis.compact(serial, model, np.zeros((4, 7)))
+
+
+def test_a_run_that_diverges_in_its_first_step_has_an_empty_course(serial: dr.Coordinator) -> None:
+    model = nn.Sequential(nn.Dense(8, init=nn.Constant(1e38)), nn.ReLU(), nn.Dense(2, init=nn.Constant(-1e38)))
+    part = dr.Dataset(np.ones((8, 4)), np.arange(8) % 2)
+    split, rule = dr.data.Split(part, part), dr.optim.SGD(0.1)
+    course = analysis.watched_course(serial, model, split, rule, epochs=1, batch_size=4, watch=dr.Watch(1))
+    assert course == analysis.Course([], [], [], [], None, None)

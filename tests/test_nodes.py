@@ -23,7 +23,7 @@ from dist_relu.collectives.doors import Place
 from dist_relu.collectives.memory import SharedArray
 from dist_relu.replicas import Replicas
 from dist_relu.slots import TAIL
-from dist_relu.updates import cut_for
+from dist_relu.updates import StepOptions, cut_for
 from dist_relu.worker import Hello, World, by_node, nodes_of
 from tests.programs import wait_until
 from tests.twin import Array
@@ -48,7 +48,7 @@ MODELS = [lambda: nn.mlp((1024, 1024), 10), lambda: nn.mlp((16,), 10), lambda: n
 def test_buckets_hold_everything_once(make: Callable[[], nn.Sequential], nodes: list[range]) -> None:
     model = make().build((64,)).initialize()
     layout = measure(model, nn.CrossEntropy(), np.zeros(1, np.int64))
-    pieces = cut_for(dr.optim.SGD(), model, layout)
+    pieces = cut_for(dr.optim.SGD(), StepOptions(), model, layout)
     num_columns = sum(piece.stop - piece.start for piece in pieces if piece.rows is None)
     stages = stages_of(pieces, costs_of(pieces, 4, 2, 64, 4), nodes, num_columns, 4)
     loads = [load for stage in stages for load in stage.loads]

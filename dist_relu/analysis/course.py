@@ -85,8 +85,10 @@ def _sizes_of_acting(model: Sequential, steps: list[WatchedStep]) -> list[int]:
 
     In a network without any, all passes but the last one count.
     """
+    if not steps:
+        return []
     first, sizes, acts = 0, [], []
-    for layer in steps[0].layers if steps else []:
+    for layer in steps[0].layers:
         last = int(layer.name.split()[0])
         sizes.append(prod(model.layer_shapes[last]))
         acts.append(any(isinstance(part, _ACTING) for part in model.layers[first : last + 1]))

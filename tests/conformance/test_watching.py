@@ -19,7 +19,7 @@ def fit(
     coordinator: dr.Coordinator, data: dr.Dataset, watch: dr.Watch | None, **options: Any
 ) -> tuple[nn.Sequential, dr.FitResult]:
     arguments: dict[str, Any] = {"optimizer": optim.SGD(0.1, momentum=0.9), "epochs": 2, "batch_size": 500} | options
-    model = arguments.pop("model", None) or small_model()
+    model = arguments.pop("model", None) or small_model(arguments.pop("dtype", "float32"))
     return model, coordinator.fit(model, data, watch=watch, shards=4, seed=7, **arguments)
 
 
@@ -32,10 +32,11 @@ def without_speed(steps: list[dr.WatchedStep]) -> list[dr.WatchedStep]:
     [
         {},
         {"clip_norm": 0.5, "accumulate": 2},
+        {"clip_norm": 0.1, "dtype": "float64", "optimizer": optim.Adam(), "epochs": 8},
         {"optimizer": optim.LAMB(optim.Cosine(0.01, 2))},
         {"optimizer": optim.Adam(), "ema_decay": 0.9, "epochs": 1},
     ],
-    ids=["plain", "clipped", "layerwise", "averaged"],
+    ids=["plain", "clipped", "clipped-float64", "layerwise", "averaged"],
 )
 def test_watching_changes_no_bits_and_sees_the_same_on_any_workers(
     coordinator: dr.Coordinator, digits: dr.data.Split, options: dict[str, Any]
