@@ -12,6 +12,7 @@ from typing import Any
 import click
 import numpy as np
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from dist_relu import analysis
@@ -51,7 +52,7 @@ activation_option = click.option(
     "activations",
     type=click.Choice(list(ACTIVATIONS)),
     multiple=True,
-    help="In place of every ReLU; may be given several times.",
+    help="In place of every ReLU, with the same initial weights; may be given several times.",
 )
 init_option = click.option("--init", type=click.Choice(list(INITIALIZERS)), help="Of dense layers and convolutions.")
 dtype_option = click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
@@ -99,11 +100,11 @@ def gradients(
         for model in models.values():
             model.build(data.train.x.shape[1:]).initialize(seed)
     part = _first(data.train, samples)
-    console, runs = Console(), []
+    runs = []
     with start(**workers) as coordinator:
         for name, model in models.items():
             flow = analysis.gradient_flow(coordinator, model, part)
-            console.print(_flow_table(flow, name or model_text, len(part)))
+            _show(_flow_table(flow, name or model_text, len(part)))
             runs.append({"model": model_text, "depth": depth, "activation": name, "init": init, **asdict(flow)})
     _write(path, {"samples": len(part), "seed": seed, "runs": runs})
 
@@ -120,7 +121,7 @@ def gradients(
 @click.option(
     "--init",
     "inits",
-    default=["identity"],
+    default=["identity", "he-normal", "orthogonal"],
     show_default=True,
     multiple=True,
     help=f"Of recurrent weights: identity, identity:SCALE, {', '.join(INITIALIZERS)}; may be given several times.",
@@ -157,7 +158,7 @@ def recurrence(
         for init, model in models.items():
             layers = analysis.gradient_through_time(coordinator, model, part)
             flows |= {f"{init}, {layer.name}" if len(layers) > 1 else init: layer for layer in layers}
-    Console().print(_steps_table(flows, model_text, len(part)))
+    _show(_steps_table(flows, model_text, len(part)))
     runs = [{"init": name, **asdict(flow)} for name, flow in flows.items()]
     _write(path, {"model": model_text, "samples": len(part), "seed": seed, "runs": runs})
 
@@ -186,7 +187,7 @@ def show_activations(model_path: Path, source: str, samples: int, path: Path | N
     for layer in layers:
         numbers = f"{layer.sparsity:.1%}", str(len(layer.dead)), f"{layer.mean:.4g}", f"{layer.variance:.4g}"
         table.add_row(layer.name, str(layer.num_units), *numbers)
-    Console().print(_aligned(table))
+    _show(_aligned(table))
     _write(path, {"samples": len(part), "layers": [asdict(layer) for layer in layers]})
 
 
@@ -271,7 +272,7 @@ def training(
                         )
                     )
         shards = shards or coordinator.workers
-    console.print(_course_table(courses, f"{deep(model_text, depth)} on {source}, epochs: {epochs}"))
+    _show(_course_table(courses, f"{deep(model_text, depth)} on {source}, epochs: {epochs}"))
     options = {"data": source, "model": deep(model_text, depth), "init": init, "optimizer": optimizer, "lr": lr}
     options |= {"momentum": momentum, "schedule": schedule, "epochs": epochs, "batch_size": batch_size}
     options |= {"shards": shards, "dtype": dtype}
@@ -337,6 +338,13 @@ def _steps_table(flows: dict[str, analysis.TimeFlow], name: str, num_samples: in
         norms = (f"{flow.norms[step - 1]:.3e}" if step <= len(flow.norms) else "" for flow in flows.values())
         table.add_row(str(step), *norms)
     return _aligned(table)
+
+
+def _show(table: Table) -> None:
+    """Print a table as wide as it is: a number that is cut is another number."""
+    console = Console()
+    width = Measurement.get(console, console.options.update(max_width=10_000), table).maximum
+    Console(width=max(console.width, width)).print(table)
 
 
 def _aligned(table: Table) -> Table:

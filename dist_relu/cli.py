@@ -30,7 +30,7 @@ from dist_relu.data import Dataset, Split, load, read_numpy
 from dist_relu.doctor.command import doctor
 from dist_relu.errors import DataError, TrainingDiverged
 from dist_relu.learn_command import learn
-from dist_relu.logs import LogWriter, RunInfo
+from dist_relu.logs import LogWriter, RunInfo, check_is_free
 from dist_relu.nn import CrossEntropy, Sequential, summary
 from dist_relu.optim import Optimizer
 from dist_relu.options import DEFAULT_LR, MODEL_FORMS, OPTIMIZERS, parse_augment, parse_model, parse_schedule
@@ -95,7 +95,7 @@ def program() -> None:
     type=click.Path(file_okay=False, path_type=Path),
     help="Write what is run, what is seen of it meanwhile, and the model: JSON, and for TensorBoard if installed.",
 )
-@click.option("--watch-every", type=click.IntRange(1), default=10, show_default=True, help="With --log-dir: steps.")
+@click.option("--watch-every", type=click.IntRange(1), help="With --log-dir: steps. Default: 10.")
 @click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="Write the results as JSON.")
 @click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Write the model as safetensors.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
@@ -125,7 +125,7 @@ def train(
     seed: int,
     dtype: str,
     log_dir: Path | None,
-    watch_every: int,
+    watch_every: int | None,
     report: Path | None,
     save: Path | None,
     quiet: bool,
@@ -134,7 +134,11 @@ def train(
     console = Console(quiet=quiet)
     check_writable("--report", report)
     check_writable("--save", save)
+    if log_dir is None and watch_every is not None:
+        raise click.UsageError("--watch-every goes with --log-dir: nothing is watched without.")
     if log_dir is not None:
+        with usage_errors():
+            check_is_free(log_dir)
         log_dir.mkdir(parents=True, exist_ok=True)
     if save is not None and save == report:
         raise click.UsageError("--save and --report name the same file.")
@@ -172,7 +176,7 @@ def train(
                     accumulate=accumulate,
                     ema_decay=ema_decay,
                     augment=changes,
-                    watch=Watch(watch_every, logs.step, logs.epoch) if logs else None,
+                    watch=Watch(watch_every or 10, logs.step, logs.epoch) if logs else None,
                     on_progress=display.show,
                 )
             model = result.average or model

@@ -45,7 +45,7 @@ def run_program(
     except MemoryError as error:
         _fail(name, str(error) or "out of memory.", EXIT_FAILED)
     except (KeyboardInterrupt, click.Abort):
-        _fail(name, "interrupted; nothing was saved.", EXIT_INTERRUPTED)
+        _fail(name, "interrupted.", EXIT_INTERRUPTED)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader of a pipe went away, which is its right
         sys.exit(EXIT_FAILED)

@@ -174,7 +174,8 @@ class Coordinator:
             what = f"The loss became {trace.loss[-1]}" if trace.diverged else "Parameters became NaN or infinite"
             step = len(trace.loss) - 1
             error = TrainingDiverged(
-                f"{what} in step {step} (epoch {step // per_epoch}). Lower the learning rate, or warm it up."
+                f"{what} in step {step} (epoch {step // per_epoch}). Lower the learning rate, warm it up, or clip the "
+                "norm of gradients."
             )
             error.watched = observer.watched
             raise error

@@ -27,7 +27,11 @@ ALGORITHMS: dict[str, Callable[..., rl.Algorithm]] = {"ppo": rl.PPO, "reinforce"
 @click.option("--env", default="CartPole-v1", show_default=True, help="Of gymnasium, or module:Name-v0.")
 @click.option("--algorithm", type=click.Choice(list(ALGORITHMS)), default="ppo", show_default=True)
 @click.option(
-    "--steps", type=click.IntRange(1), default=100_000, show_default=True, help="Of all environments together."
+    "--steps",
+    type=click.IntRange(1),
+    default=100_000,
+    show_default=True,
+    help="Of all environments together; whole lessons are done.",
 )
 @click.option(
     "--envs", type=click.IntRange(1), help="Side by side; a multiple of the shards. Default: 16, or the next."

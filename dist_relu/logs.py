@@ -27,7 +27,8 @@ from dist_relu.watching import PREACTIVATION_EDGES, EpochSummary, WatchedLayer, 
 
 T = TypeVar("T")
 
-_RUN, _STEPS, _EPOCHS, _MODEL = "run.json", "steps.jsonl", "epochs.jsonl", "model.safetensors"
+_RUN, _STEPS, _EPOCHS = "run.json", "steps.jsonl", "epochs.jsonl"
+MODEL_FILE = "model.safetensors"
 _FLUSH_EVENTS_S = 2
 
 
@@ -70,15 +71,14 @@ class Logs:
 
 @final
 class LogWriter:
-    """Writes the log folder of a run while it goes on; what another run left in it goes.  Use as a context manager.
+    """Writes the log folder of a run while it goes on.  Use as a context manager.
 
-    folder: is made if need be.  Raises OSError.
+    folder: is made if need be.  Raises OSError, and ValueError for one that holds such files already.
     """
 
     def __init__(self, folder: Path) -> None:
+        check_is_free(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        for old in (folder / _RUN, folder / _MODEL, *folder.glob("events.out.tfevents.*")):
-            old.unlink(missing_ok=True)
         self._folder = folder
         self._info: RunInfo | None = None
         self._steps, self._epochs = _Lines(folder / _STEPS), _Lines(folder / _EPOCHS)
@@ -104,7 +104,7 @@ class LogWriter:
     def finish(self, model: Sequential, results: Mapping[str, Any]) -> None:
         """Write the trained model and the results; after `run`."""
         assert self._info is not None
-        save_model(model, self._folder / _MODEL)
+        save_model(model, self._folder / MODEL_FILE)
         self.run(replace(self._info, results=dict(results)))
 
     def __enter__(self) -> Self:
@@ -118,15 +118,25 @@ class LogWriter:
         if self._events:
             self._events.close()
         if error is not None and self._info:
-            self.run(replace(self._info, error=str(error) or type(error).__name__))
+            message = str(error) or type(error).__name__
+            self.run(replace(self._info, error="Interrupted." if kind is KeyboardInterrupt else message))
+
+
+def check_is_free(folder: Path) -> None:
+    """Raise ValueError for a folder in which a run would overwrite something."""
+    there = [name for name in (_RUN, _STEPS, _EPOCHS, MODEL_FILE) if (folder / name).exists()]
+    if there:
+        raise ValueError(f"{folder} holds {', '.join(there)} already. Choose another folder for this run.")
 
 
 def read_logs(folder: str | Path) -> Logs:
     """What is in a log folder, of a run that is over or still goes on.
 
-    Raises OSError, and ValueError for files that `LogWriter` did not write.
+    Raises OSError, and ValueError for a folder that `LogWriter` did not write.
     """
     folder = Path(folder)
+    if not (folder / _STEPS).is_file():
+        raise ValueError(f"{folder} has no {_STEPS}; expected a folder that dist-relu train --log-dir wrote.")
     run = [*_read(folder / _RUN, _run)] if (folder / _RUN).exists() else [None]
     return Logs(run[0], [*_read(folder / _STEPS, _step)], [*_read(folder / _EPOCHS, _epoch)])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +19,7 @@ from dist_relu.checkpoint import load_model
 from dist_relu.command_parts import check_installed, check_writable, usage_errors
 from dist_relu.coordinator import start
 from dist_relu.data import load
-from dist_relu.logs import Logs, read_logs
+from dist_relu.logs import MODEL_FILE, Logs, read_logs
 from dist_relu.options import parse_model
 
 T = TypeVar("T")
@@ -61,11 +61,11 @@ def gradients(source: Path, paths: Sequence[Path]) -> None:
     with usage_errors():
         if source.is_dir():
             steps = _logs(source).steps
-            for path in paths:
+            for path in _written(paths):
                 pictures.draw_gradients_over_time(steps, path)
         else:
             flows = _read(source, "analyze gradients", _flows)
-            for path in paths:
+            for path in _written(paths):
                 pictures.draw_gradients(flows, path)
 
 
@@ -77,7 +77,7 @@ def recurrence(source: Path, paths: Sequence[Path]) -> None:
     _check(paths)
     with usage_errors():
         flows = _read(source, "analyze recurrence", _time_flows)
-        for path in paths:
+        for path in _written(paths):
             pictures.draw_recurrence(flows, path)
 
 
@@ -93,11 +93,11 @@ def activations(source: Path, paths: Sequence[Path]) -> None:
     with usage_errors():
         if source.is_dir():
             logs = _logs(source)
-            for path in paths:
+            for path in _written(paths):
                 pictures.draw_activations_over_time(logs.steps, logs.epochs, path)
         else:
             layers = _read(source, "analyze activations", _layers)
-            for path in paths:
+            for path in _written(paths):
                 pictures.draw_activations(layers, path)
 
 
@@ -109,7 +109,7 @@ def preactivations(source: Path, paths: Sequence[Path]) -> None:
     _check(paths)
     with usage_errors():
         steps = _logs(source).steps
-        for path in paths:
+        for path in _written(paths):
             pictures.draw_preactivations(steps, path)
 
 
@@ -124,7 +124,7 @@ def curves(sources: Sequence[Path], paths: Sequence[Path]) -> None:
         if len(set(names)) < len(names):
             names = list(map(str, sources))
         runs = {name: _logs(source).steps for name, source in zip(names, sources, strict=True)}
-        for path in paths:
+        for path in _written(paths):
             pictures.draw_curves(runs, path)
 
 
@@ -136,7 +136,7 @@ def training(source: Path, paths: Sequence[Path]) -> None:
     _check(paths)
     with usage_errors():
         courses = _read(source, "analyze training", _courses)
-        for path in paths:
+        for path in _written(paths):
             pictures.draw_training(courses, path)
 
 
@@ -148,7 +148,7 @@ def relu(paths: Sequence[Path], seed: int) -> None:
     _check(paths)
     with start(1, backend="serial") as coordinator:
         fit = fit_curve(coordinator, seed)
-    for path in paths:
+    for path in _written(paths):
         pictures.draw_relu(fit, path)
 
 
@@ -157,21 +157,24 @@ def relu(paths: Sequence[Path], seed: int) -> None:
 def family(paths: Sequence[Path]) -> None:
     """All activations of one number, with their derivatives."""
     _check(paths)
-    for path in paths:
+    for path in _written(paths):
         pictures.draw_family(path)
 
 
 @plot.command()
-@click.argument("model_path", metavar="MODEL", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("model_path", metavar="MODEL|LOGS", type=_Existing)
 @click.option("--shape", metavar="HEIGHT,WIDTH[,CHANNELS]", help="Of the images. Default: the model's, or a square.")
 @_output("weights.png")
 def weights(model_path: Path, shape: str | None, paths: Sequence[Path]) -> None:
-    """The weights of the first layer of a saved MODEL, as images: of a dense layer, or the filters of a convolution."""
+    """The weights of the first layer of a saved MODEL, as images: of a dense layer, or the filters of a convolution.
+
+    LOGS: the folder that `train --log-dir` wrote, with the model that was trained.
+    """
     _check(paths)
-    model = load_model(model_path)
+    model = load_model(model_path / MODEL_FILE if model_path.is_dir() else model_path)
     with usage_errors():
         image_shape = _parse_shape(shape) if shape else None
-        for path in paths:
+        for path in _written(paths):
             pictures.draw_weights(model, path, image_shape)
 
 
@@ -194,6 +197,8 @@ def boundary(source: str, model_text: str, paths: Sequence[Path], seed: int) -> 
     _check(paths)
     is_saved = Path(model_text).is_file() or Path(model_text).suffix == ".safetensors"
     with usage_errors():
+        if source not in SETS and not source.endswith(".npz"):
+            raise ValueError(f"--data {source}: expected {', '.join(SETS)}, or a .npz file.")
         data = SETS[source](seed) if source in SETS else load(source)
         check_plane(data)
         model = load_model(model_text) if is_saved else parse_model(model_text, data, "float32")
@@ -204,7 +209,7 @@ def boundary(source: str, model_text: str, paths: Sequence[Path], seed: int) -> 
         if not is_saved:
             train_on_plane(coordinator, model, data, seed)
         plane = plane_of(coordinator, model, data)
-    for path in paths:
+    for path in _written(paths):
         pictures.draw_boundary(plane, path)
 
 
@@ -222,6 +227,13 @@ def _check(paths: Sequence[Path]) -> None:
         check_writable("--output", path)
         if path.suffix not in SUFFIXES:
             raise click.UsageError(f"--output {path}: expected a name that ends in {' or '.join(SUFFIXES)}.")
+
+
+def _written(paths: Sequence[Path]) -> Iterator[Path]:
+    """The files to draw, each of which is then named."""
+    for path in paths:
+        yield path
+        click.echo(f"Wrote {path}.")
 
 
 def _read(source: Path, command: str, parse: Callable[[Any], T]) -> T:

@@ -59,12 +59,16 @@ def test_what_is_written_can_be_read(tmp_path: Path, fitted: dr.FitResult) -> No
     assert logs.run is None
 
 
-def test_a_run_starts_its_folder_anew(tmp_path: Path, fitted: dr.FitResult) -> None:
+def test_a_run_overwrites_nothing(tmp_path: Path, fitted: dr.FitResult, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path, *fitted.watched, *fitted.epochs)
-    write(tmp_path, fitted.watched[1])
-    logs = read_logs(tmp_path)
-    assert (logs.steps, logs.epochs) == ([fitted.watched[1]], [])
-    assert len(list(tmp_path.glob("events.*"))) <= 1
+    before = read_logs(tmp_path)
+    message = "holds steps.jsonl, epochs.jsonl already. Choose another folder for this run."
+    with pytest.raises(ValueError, match=message):
+        LogWriter(tmp_path)
+    code, _, errors = train(capsys, "--log-dir", str(tmp_path))
+    assert code == 2
+    assert message in errors
+    assert read_logs(tmp_path) == before
 
 
 def test_numbers_that_are_none_are_null_and_come_back_as_nan(tmp_path: Path, step: dr.WatchedStep) -> None:
@@ -211,5 +215,5 @@ def test_other_files_are_no_logs(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{}")
     with pytest.raises(ValueError, match="is no log of a run"):
         read_logs(tmp_path)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(ValueError, match=r"nowhere has no steps.jsonl; expected a folder that"):
         read_logs(tmp_path / "nowhere")

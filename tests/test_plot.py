@@ -6,6 +6,7 @@ import builtins
 import inspect
 import json
 import re
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -35,11 +36,17 @@ def logs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
     return folder
 
 
+def drawn(capsys: pytest.CaptureFixture[str], *arguments: str) -> None:
+    """`dist-relu plot ...` names the files that it wrote."""
+    paths = [path for option, path in pairwise(arguments) if option == "--output"]
+    assert call(capsys, "plot", *arguments) == (0, "".join(f"Wrote {path}.\n" for path in paths), "")
+
+
 def test_gradients_of_several_activations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, png, svg = (str(tmp_path / name) for name in ("gradients.json", "a.png", "a.svg"))
     options = "--depth", "5", "--activation", "relu", "--activation", "tanh", "--json", source, "--backend", "serial"
     assert call(capsys, "analyze", "gradients", *options)[0] == 0
-    assert call(capsys, "plot", "gradients", source, "--output", png, "--output", svg) == (0, "", "")
+    drawn(capsys, "gradients", source, "--output", png, "--output", svg)
     assert Path(png).read_bytes().startswith(PNG)
     for text in ("norm of the gradient", "at weights", "relu", "tanh"):
         assert f"<!-- {text} -->" in texts(Path(svg))
@@ -49,7 +56,7 @@ def test_gradients_through_time(tmp_path: Path, capsys: pytest.CaptureFixture[st
     source, png, svg = (str(tmp_path / name) for name in ("recurrence.json", "a.png", "a.svg"))
     options = "--model", "rnn:8", "--init", "identity", "--init", "he-normal", "--json", source, "--backend", "serial"
     assert call(capsys, "analyze", "recurrence", *options)[0] == 0
-    assert call(capsys, "plot", "recurrence", source, "--output", png, "--output", svg) == (0, "", "")
+    drawn(capsys, "recurrence", source, "--output", png, "--output", svg)
     assert Path(png).read_bytes().startswith(PNG)
     for text in ("norm of the gradient at the state", "identity", "he-normal"):
         assert f"<!-- {text} -->" in texts(Path(svg))
@@ -59,25 +66,25 @@ def test_activations_of_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[st
     model, source, svg = (str(tmp_path / name) for name in ("model.safetensors", "activations.json", "a.svg"))
     dr.save_model(nn.mlp([20, 10], 10).build((64,)).initialize(), model)
     assert call(capsys, "analyze", "activations", model, "--json", source, "--backend", "serial")[0] == 0
-    assert call(capsys, "plot", "activations", source, "--output", svg) == (0, "", "")
+    drawn(capsys, "activations", source, "--output", svg)
     for text in ("dead units", "share in %", "3 ReLU"):
         assert f"<!-- {text} -->" in texts(Path(svg))
 
 
 def test_activations_over_the_steps_of_a_run(tmp_path: Path, logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert call(capsys, "plot", "activations", str(logs), "--output", str(tmp_path / "a.svg")) == (0, "", "")
+    drawn(capsys, "activations", str(logs), "--output", str(tmp_path / "a.svg"))
     for text in ("step", "units that are 0 for a whole batch", "dead: 0 for a whole epoch", "1 ReLU"):
         assert f"<!-- {text} -->" in texts(tmp_path / "a.svg")
 
 
 def test_gradients_over_the_steps_of_a_run(tmp_path: Path, logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert call(capsys, "plot", "gradients", str(logs), "--output", str(tmp_path / "a.svg")) == (0, "", "")
+    drawn(capsys, "gradients", str(logs), "--output", str(tmp_path / "a.svg"))
     for text in ("norm of the gradient", "changes of weights", "2.weight"):
         assert f"<!-- {text} -->" in texts(tmp_path / "a.svg")
 
 
 def test_preactivations_over_the_steps_of_a_run(tmp_path: Path, logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert call(capsys, "plot", "preactivations", str(logs), "--output", str(tmp_path / "a.svg")) == (0, "", "")
+    drawn(capsys, "preactivations", str(logs), "--output", str(tmp_path / "a.svg"))
     for text in ("pre-activation", "into 1 ReLU", "into 3 ReLU", "1/8"):
         assert f"<!-- {text} -->" in texts(tmp_path / "a.svg")
 
@@ -88,7 +95,7 @@ def test_of_many_layers_some_are_shown(tmp_path: Path, capsys: pytest.CaptureFix
     assert train(capsys, *options)[0] == 0
     for command, first, last in (("activations", "1 ReLU", "59 ReLU"), ("gradients", "0.weight", "60.weight")):
         svg = tmp_path / f"{command}.svg"
-        assert call(capsys, "plot", command, str(tmp_path / "run"), "--output", str(svg)) == (0, "", "")
+        drawn(capsys, command, str(tmp_path / "run"), "--output", str(svg))
         assert f"<!-- {first} -->" in texts(svg)
         assert f"<!-- {last} -->" in texts(svg)
         assert len(re.findall(r"<!-- \d+( ReLU|.weight) -->", texts(svg))) == 7
@@ -98,13 +105,13 @@ def test_a_run_that_diverged_can_be_looked_at(tmp_path: Path, capsys: pytest.Cap
     folder = str(tmp_path / "run")
     assert train(capsys, "--lr", "1e30", "--quiet", "--log-dir", folder, "--watch-every", "1")[0] == 1
     for command in ("activations", "gradients", "preactivations", "curves"):
-        assert call(capsys, "plot", command, folder, "--output", str(tmp_path / "a.png")) == (0, "", "")
+        drawn(capsys, command, folder, "--output", str(tmp_path / "a.png"))
 
 
 def test_curves_of_several_runs(tmp_path: Path, logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = tmp_path / "second"
     assert train(capsys, "--epochs", "1", "--quiet", "--log-dir", str(other))[0] == 0
-    assert call(capsys, "plot", "curves", str(logs), str(other), "--output", str(tmp_path / "c.svg")) == (0, "", "")
+    drawn(capsys, "curves", str(logs), str(other), "--output", str(tmp_path / "c.svg"))
     for text in ("mean loss of a batch", "accuracy", "first", "second"):
         assert f"<!-- {text} -->" in texts(tmp_path / "c.svg")
 
@@ -113,7 +120,7 @@ def test_training_of_several_activations(tmp_path: Path, capsys: pytest.CaptureF
     source, png, svg = (str(tmp_path / name) for name in ("training.json", "a.png", "a.svg"))
     options = "--activation", "relu", "--activation", "gelu", "--epochs", "1", "--seeds", "2", "--model", "mlp:20"
     assert call(capsys, "analyze", "training", *options, "--json", source, "--backend", "serial")[0] == 0
-    assert call(capsys, "plot", "training", source, "--output", png, "--output", svg) == (0, "", "")
+    drawn(capsys, "training", source, "--output", png, "--output", svg)
     assert Path(png).read_bytes().startswith(PNG)
     for text in ("mean loss of a batch", "gradient of all parameters", "zeros in hidden layers", "relu", "gelu"):
         assert f"<!-- {text} -->" in texts(Path(svg))
@@ -129,14 +136,14 @@ def test_training_that_diverged_is_told_in_the_picture(tmp_path: Path, capsys: p
     ]
     source, svg = tmp_path / "training.json", tmp_path / "a.svg"
     source.write_text(json.dumps({"runs": runs}))
-    assert call(capsys, "plot", "training", str(source), "--output", str(svg)) == (0, "", "")
+    drawn(capsys, "training", str(source), "--output", str(svg))
     assert "<!-- relu (1 of 2 diverged) -->" in texts(svg)
     assert "<!-- tanh (1 of 1 diverged) -->" in texts(svg)
 
 
 def test_relu_beside_linear_layers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     svg = tmp_path / "relu.svg"
-    assert call(capsys, "plot", "relu", "--output", str(svg)) == (0, "", "")
+    drawn(capsys, "relu", "--output", str(svg))
     for text in ("linear layers", "with ReLU between them", "mean squared error"):
         assert f"<!-- {text} -->" in texts(svg)
 
@@ -153,7 +160,7 @@ def test_linear_layers_fit_a_line_and_relu_fits_the_curve() -> None:
 
 def test_the_gallery_has_every_function_of_one_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     svg = tmp_path / "family.svg"
-    assert call(capsys, "plot", "family", "--output", str(svg)) == (0, "", "")
+    drawn(capsys, "family", "--output", str(svg))
     functions = {
         name
         for name, function in vars(dr.activations).items()
@@ -176,7 +183,7 @@ def test_first_weights_of_any_model_with_images(tmp_path: Path, capsys: pytest.C
     saved, svg = str(tmp_path / "model.safetensors"), tmp_path / "a.svg"
     for title, (model, shape, options) in models.items():
         dr.save_model(model.build(shape).initialize(), saved)
-        assert call(capsys, "plot", "weights", saved, *options, "--output", str(svg)) == (0, "", "")
+        drawn(capsys, "weights", saved, *options, "--output", str(svg))
         assert f"<!-- {title} -->" in texts(svg)
 
 
@@ -194,7 +201,7 @@ def test_images_of_weights_are_those_of_their_units() -> None:
 def test_boundary_of_a_network_that_is_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str], data: str) -> None:
     svg = tmp_path / "a.svg"
     options = "--model", "mlp:16,16", "--output", str(svg)
-    assert call(capsys, "plot", "boundary", "--data", data, *options) == (0, "", "")
+    drawn(capsys, "boundary", "--data", data, *options)
     content = texts(svg)
     for text in ("class 1", "kinks of 1 ReLU", "kinks of 3 ReLU"):
         assert f"<!-- {text} -->" in content
@@ -214,7 +221,7 @@ def test_boundary_of_a_saved_network(tmp_path: Path, capsys: pytest.CaptureFixtu
     dr.save_model(model, saved)
     np.savez(samples, x=x, y=np.where(x[:, 0] < 0.5, 2, 0))
     options = "--model", str(saved), "--data", str(samples), "--output", str(svg)
-    assert call(capsys, "plot", "boundary", *options) == (0, "", "")
+    drawn(capsys, "boundary", *options)
     for text in ("classes: 100.0% of unseen samples right", "2 linear pieces in view", "class 2"):
         assert f"<!-- {text} -->" in texts(svg)
 
@@ -241,7 +248,7 @@ def test_weights_and_boundaries_that_there_are_not_are_told_in_a_line(
         (("boundary", "--model", "text.safetensors"), "can't be read as a model"),
         (("boundary", "--model", "mlp:no"), "--model mlp:no: 'no' is no whole number"),
         (("boundary", "--data", "three.npz"), "Samples have shape (3,)"),
-        (("boundary", "--data", "suns"), "There is no data set 'suns'"),
+        (("boundary", "--data", "suns"), "--data suns: expected moons, spirals, or a .npz file."),
     ):
         paths = [str(tmp_path / part) if (tmp_path / part).exists() else part for part in command]
         code, _, errors = call(capsys, "plot", *paths, "--output", str(tmp_path / "a.png"))

@@ -221,7 +221,7 @@ def test_ctrl_c_ends_the_wait_for_cpus(ray_cluster: RayCluster) -> None:
             assert process.stderr is not None
             assert "Waiting for 2 CPUs" in process.stderr.readline()
             process.send_signal(signal.SIGINT)
-            assert process.stderr.read().strip() == "dist-relu: error: interrupted; nothing was saved."
+            assert process.stderr.read().strip() == "dist-relu: error: interrupted."
             process.wait()
         assert process.returncode == 130
     assert free_cpus(ray_cluster) == 4
@@ -291,7 +291,7 @@ def test_ctrl_c_ends_the_program_in_one_line(ray_cluster: RayCluster) -> None:
         os.killpg(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 130
-    assert errors.strip() == "dist-relu: error: interrupted; nothing was saved."
+    assert errors.strip() == "dist-relu: error: interrupted."
 
 
 def test_other_versions_on_a_node_are_named_before_any_work(ray_cluster: RayCluster) -> None:

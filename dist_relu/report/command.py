@@ -35,3 +35,4 @@ def report(folder: Path, path: Path) -> None:
     with usage_errors():
         logs = read_logs(folder)
     path.write_text(page(logs, folder))
+    click.echo(f"Wrote {path}.")
