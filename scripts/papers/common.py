@@ -27,6 +27,9 @@ Rows = Sequence[Sequence[str]]
 _WIDTH = 120
 """Of what goes into a file or a pipe, in characters."""
 
+_QUANTILES = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
+"""Of Student's t distribution, at 97.5 %, by degrees of freedom: the number of seeds less one."""
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -42,7 +45,7 @@ class Findings:
     """What a script found.
 
     rows: a table under `columns`, our numbers beside the paper's.  draw: writes the picture to a path.
-    numbers: whatever else is worth keeping, as JSON.
+    numbers: whatever else is worth keeping, as JSON, under other names than those of the rest of the file.
     """
 
     columns: Sequence[str]
@@ -70,9 +73,15 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
 
 
 def clearly_lower(ours: Sequence[float], others: Sequence[float]) -> bool:
-    """Whether ours are lower than the others from the same seeds, by more than two standard errors of the mean."""
+    """Whether ours are lower than the others from the same seeds: by Student's paired t test, one-sided, at 2.5 %."""
+    mean, deviation = lower_by(ours, others)
+    return mean > _QUANTILES[len(ours) - 1] * deviation
+
+
+def lower_by(ours: Sequence[float], others: Sequence[float]) -> tuple[float, float]:
+    """By how much ours are lower than the others from the same seeds: the mean, and its standard error."""
     differences = np.subtract(others, ours)
-    return bool(differences.mean() > 2 * differences.std(ddof=1) / len(ours) ** 0.5)
+    return float(differences.mean()), float(differences.std(ddof=1)) / len(ours) ** 0.5
 
 
 def paper(name: str, reproduce: Callable[[Coordinator, bool, int], Findings], about: str) -> None:
@@ -100,8 +109,10 @@ def paper(name: str, reproduce: Callable[[Coordinator, bool, int], Findings], ab
             findings = reproduce(coordinator, quick, seed)
             seconds = perf_counter() - began
             _print(about.splitlines()[0], findings, seconds, coordinator)
-        content = {"seed": seed, "quick": quick, "seconds": seconds, **findings.numbers}
-        content |= {"columns": findings.columns, "rows": findings.rows, "claims": list(map(asdict, findings.claims))}
+        content = {"seed": seed, "quick": quick, "seconds": seconds, "columns": findings.columns}
+        content |= {"rows": findings.rows, "claims": list(map(asdict, findings.claims))}
+        assert not content.keys() & findings.numbers.keys()
+        content |= findings.numbers
         (output / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
         for suffix in (".png", ".svg"):
             findings.draw(output / f"{name}{suffix}")

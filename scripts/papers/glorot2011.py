@@ -26,7 +26,7 @@ from common import Claim, Findings, error, images, paper, spread
 
 from dist_relu import nn
 from dist_relu.analysis import activation_statistics
-from dist_relu.analysis.style import draw, look
+from dist_relu.analysis.style import GREY, draw, look
 from dist_relu.coordinator import Coordinator
 from dist_relu.data import Split
 from dist_relu.optim import SGD, Cosine
@@ -47,9 +47,8 @@ ACTIVATIONS: dict[str, Callable[[], nn.Layer]] = {"ReLU": nn.ReLU, "tanh": nn.Ta
 
 BEARABLE_ZEROS, BEARABLE_ERROR = 85, 0.2
 """Up to that share of zeros in %, the error may grow by so many points and still count as the same."""
-
-
-GREY = "#888888"
+MANY_ZEROS = 75
+"""That share of zeros in % must have been tried, at least, to speak of those that are bearable."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +137,7 @@ def claims_about_zeros(penalised: dict[float, Runs]) -> list[Claim]:
     plain = fmean(penalised[0.0].errors)
     bearable = {l1: runs for l1, runs in penalised.items() if l1 and fmean(runs.zeros) <= BEARABLE_ZEROS}
     worst = max((fmean(runs.errors) for runs in bearable.values()), default=inf)
+    most = max((fmean(runs.zeros) for runs in bearable.values()), default=0.0)
     return [
         Claim(
             "Before training about half of all activations of rectifiers are zero: 45 to 55 % in every layer",
@@ -150,10 +150,11 @@ def claims_about_zeros(penalised: dict[float, Runs]) -> list[Claim]:
             f"{spread(zeros, digits=1)} %; {spread(penalised[0.0].zeros, digits=1)} % without the penalty",
         ),
         Claim(
-            f"Up to {BEARABLE_ZEROS} % of zeros do no harm: penalties that lead to no more than that raise the test "
-            f"error by at most {BEARABLE_ERROR} points",
-            worst <= plain + BEARABLE_ERROR,
-            f"at most {worst:.2f} %, with {len(bearable)} penalties, beside {plain:.2f} %",
+            f"Up to {BEARABLE_ZEROS} % of zeros do no harm: penalties that lead to no more than that, and one of them "
+            f"to {MANY_ZEROS} % or more, raise the test error by at most {BEARABLE_ERROR} points",
+            most >= MANY_ZEROS and worst <= plain + BEARABLE_ERROR,
+            f"at most {worst:.2f} %, with {len(bearable)} penalties and up to {most:.1f} % of zeros, beside "
+            f"{plain:.2f} %",
         ),
     ]
 
