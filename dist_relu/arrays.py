@@ -34,3 +34,11 @@ def whole(name: str, value: Any, least: int = 1) -> int:
     if number < least:
         raise ValueError(f"{name}={number}: must be at least {least}.")
     return number
+
+
+def whole_seed(seed: Any) -> int:
+    """`seed` as an int.  Raises TypeError when it is no whole number, ValueError when it doesn't fit into 64 bits."""
+    number = whole("seed", seed, 0)
+    if number >= 2**64:
+        raise ValueError(f"seed={number}: must be below 2^64.")
+    return number

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from dist_relu import inference, training
 from dist_relu.arguments import Data, check_has_parameters, check_is, check_model, dataset_of, default_loss, numbers
-from dist_relu.arrays import Array, whole
+from dist_relu.arrays import Array, whole, whole_seed
 from dist_relu.backends import Backend, connect
 from dist_relu.data import Augment, Dataset
 from dist_relu.errors import TrainingDiverged
@@ -149,9 +149,7 @@ class Coordinator:
         loss = default_loss(data) if loss is None else loss
         check_is("loss", loss, Loss)
         shards = self.workers if shards is None else whole("shards", shards)
-        epochs, batch_size, seed = whole("epochs", epochs), whole("batch_size", batch_size), whole("seed", seed, 0)
-        if seed >= 2**64:
-            raise ValueError(f"seed={seed}: must be below 2^64.")
+        epochs, batch_size, seed = whole("epochs", epochs), whole("batch_size", batch_size), whole_seed(seed)
         check_is("optimizer", optimizer, Optimizer)
         if watch is not None:
             check_is("watch", watch, Watch)
@@ -166,8 +164,7 @@ class Coordinator:
         plan = StepPlan(loss, optimizer, options, batch_size, shards, seed, augment)
         per_epoch = training.num_steps_per_epoch(len(data), batch_size, accumulate)
         observer = Observer(model, plan, per_epoch, watch, on_progress, has_classes=data.has_classes)
-        run = self._train(model, data, plan, observer, epochs=epochs, shuffle=shuffle)
-        trace = run.trace
+        trace, run = self._train(model, data, plan, observer, epochs=epochs, shuffle=shuffle)
         assert model.values is not None
         model.values[:] = run.values
         if trace.diverged or run.overflowed:
@@ -197,9 +194,9 @@ class Coordinator:
         check_has_parameters(model)
         check_model(model, data, loss)
         plan = StepPlan(loss, LeaveGradient(), StepOptions(), len(data), shards, seed=0)
-        run = self._train(model, data, plan, Observer(model, plan, 1, has_classes=data.has_classes))
-        if run.trace.diverged or run.overflowed:
-            raise FloatingPointError(f"The loss is {run.trace.loss[0]}; it has no finite gradient.")
+        trace, run = self._train(model, data, plan, Observer(model, plan, 1, has_classes=data.has_classes))
+        if trace.diverged or run.overflowed:
+            raise FloatingPointError(f"The loss is {trace.loss[0]}; it has no finite gradient.")
         views = zip(model.names, model.params, model.views(np.array(run.values)), strict=True)
         return {name: view for name, param, view in views if param.momentum is None}
 
@@ -290,7 +287,7 @@ class Coordinator:
         *,
         epochs: int = 1,
         shuffle: bool = False,
-    ) -> Trained:
+    ) -> tuple[training.Trace, Trained]:
         """Run `training.fit` on all workers."""
         with self.replicas.for_a_call() as replicas:
             placed = self._placed.place(data, model.dtype, self.replicas)
@@ -301,7 +298,7 @@ class Coordinator:
             image_shape = plan.augment.image_shape(data) if plan.augment else None
             request = training.FitRequest(memory.request(watch, image_shape), epochs, shuffle)
             trace: training.Trace = self.run(training.fit, request, observer.hear)[0]
-            return trained(memory, trace)
+            return trace, trained(memory, trace.generation)
 
     @property
     def replicas(self) -> Replicas:

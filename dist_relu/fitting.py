@@ -20,7 +20,6 @@ from dist_relu.replicas import Replicas
 from dist_relu.slots import slots_shape
 from dist_relu.step import Memory, StepPlan, StepRequest
 from dist_relu.sums import sums_size
-from dist_relu.training import Trace
 from dist_relu.updates import NUM_SQUARES, cut_for
 
 
@@ -77,23 +76,22 @@ class StepMemory:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a run left.  values, average: (P,).
+    """The parameters that a run left.  values, average: (P,).
 
     overflowed: the last step led to parameters that are no numbers; then those before it are given.
     """
 
-    trace: Trace
     values: Array
     average: Array | None
     overflowed: bool
 
 
-def trained(memory: StepMemory, trace: Trace) -> Trained:
-    """Read what is left of a run."""
+def trained(memory: StepMemory, generation: int) -> Trained:
+    """Read what is left of a run.  generation: the one that holds the final parameters."""
     vectors = memory.vectors()
-    overflowed = not np.isfinite(vectors[trace.generation, 0]).all()
-    last = vectors[trace.generation ^ overflowed]
-    return Trained(trace, last[0], last[-1] if memory.plan.options.num_averages else None, overflowed)
+    overflowed = not np.isfinite(vectors[generation, 0]).all()
+    last = vectors[generation ^ overflowed]
+    return Trained(last[0], last[-1] if memory.plan.options.num_averages else None, overflowed)
 
 
 @final

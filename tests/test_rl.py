@@ -213,9 +213,96 @@ def test_learning_goes_on_from_the_parameters_that_a_policy_has() -> None:
     assert second.digest != before
 
 
-def test_a_loss_that_is_no_number_stops_learning() -> None:
+@pytest.mark.parametrize("lr", [1e30, 1e38])
+def test_a_loss_that_is_no_number_stops_learning_and_leaves_numbers(lr: float) -> None:
+    model = rl.policy_for("CartPole-v1")
     with dr.start(backend="serial") as coordinator, pytest.raises(dr.TrainingDiverged, match=r"in iteration \d"):
-        rl.train(coordinator, "CartPole-v1", rl.PPO(lr=1e30), steps=10_000)
+        rl.train(coordinator, "CartPole-v1", rl.PPO(lr=lr), steps=10_000, model=model)
+    assert model.values is not None
+    assert np.isfinite(model.values).all()
+
+
+class Counting(gymnasium.Env[Any, Any]):
+    """Its state counts the steps of an episode, each with a reward of its own.
+
+    The first episode is over after 3 steps, the second is cut short after 2, and the third goes on.
+    """
+
+    observation_space = gymnasium.spaces.Box(0, 100, (1,))
+    action_space = gymnasium.spaces.Discrete(2)
+    rewards = 1.0, 2.0, 4.0, 8.0, 16.0
+
+    def __init__(self) -> None:
+        self._episode = 0
+
+    def reset(self, **_: Any) -> Any:
+        self._episode += 1
+        self._state = 0
+        return np.array([0.0]), {}
+
+    def step(self, action: Any) -> Any:
+        reward = self.rewards[self._state]
+        self._state += 1
+        place = self._episode, self._state
+        return np.array([float(self._state)]), reward, place == (1, 3), place == (2, 2), {}
+
+
+def test_returns_count_what_the_last_state_is_worth_unless_the_episode_is_over() -> None:
+    def worth(state: int) -> float:
+        return 10 + state
+
+    model = nn.Sequential(nn.Parallel([[nn.Dense(2)], [nn.Dense(1)]]), nn.Categorical(2)).build((1,)).initialize()
+    for param in model.params:
+        param.value[...] = 0  # actions that are equally likely leave the value's error alone in the loss
+    weight, bias = model.params[2:]
+    weight.value[...], bias.value[...] = 1, 10
+    gamma = 0.5
+    errors = []
+    for num_steps, end in (3, 0.0), (2, worth(2)), (3, worth(3)):  # learning comes when the third is in its state 3
+        for state in range(num_steps):
+            rewards = Counting.rewards[state:num_steps]
+            expected = sum(gamma**k * reward for k, reward in enumerate([*rewards, end]))
+            errors.append((worth(state) - expected) ** 2 / 2)
+    algorithm = rl.REINFORCE(horizon=8, gamma=gamma, value_weight=1.0, entropy_weight=0.0)
+    with dr.start(backend="serial") as coordinator:
+        result = rl.train(coordinator, Counting, algorithm, steps=8, model=model, num_envs=1)
+    assert result.losses[0] == pytest.approx(np.mean(errors), rel=1e-5)
+
+
+def test_an_episode_without_end_is_an_error() -> None:
+    def endless() -> Any:
+        return gymnasium.make("Pendulum-v1", max_episode_steps=-1)
+
+    def short() -> Any:
+        return gymnasium.make("Pendulum-v1", max_episode_steps=10)
+
+    model = rl.policy_for(endless).initialize()
+    with dr.start(backend="serial") as coordinator:
+        assert len(rl.evaluate(coordinator, model, short, episodes=2, max_steps=10)) == 2
+        with pytest.raises(dr.DataError, match=r"endless: an episode has not ended in 10 steps"):
+            rl.evaluate(coordinator, model, endless, episodes=2, max_steps=10)
+
+
+def test_policies_with_other_bounds_than_those_of_actions_are_refused() -> None:
+    with dr.start(backend="serial") as coordinator:
+        with pytest.raises(ValueError, match=r"needs a policy .*low=\(-2\.0,\).* this one .*low=\(-1\.0,\)"):
+            rl.train(coordinator, "Pendulum-v1", steps=1, model=nn.policy(3, 1, head="tanh-gaussian"))
+        model = nn.policy(3, 1, head="tanh-gaussian", low=-2, high=2).initialize()
+        assert rl.evaluate(coordinator, model, "Pendulum-v1", episodes=1).shape == (1,)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64])
+def test_seeds_that_do_not_fit_into_64_bits_are_refused(seed: int) -> None:
+    model = rl.policy_for("CartPole-v1").initialize()
+    data = np.zeros((4, 4), np.float32), np.zeros((4, 3), np.float32)
+    with dr.start(backend="serial") as coordinator:
+        for call in (
+            lambda: rl.train(coordinator, "CartPole-v1", steps=1, seed=seed),
+            lambda: rl.evaluate(coordinator, model, "CartPole-v1", seed=seed),
+            lambda: coordinator.fit(nn.mlp([8], 3), data, dr.optim.SGD(), epochs=1, batch_size=4, seed=seed),
+        ):
+            with pytest.raises(ValueError, match=f"seed={seed}: must be"):
+                call()
 
 
 @pytest.mark.parametrize("head", ["softmax", "tanh-gaussian"])
@@ -266,6 +353,10 @@ def test_only_policies_can_be_exported() -> None:
     layers = nn.Dense(8), nn.ReLU(), nn.Dense(3), nn.Categorical(2)
     with pytest.raises(ValueError, match=r"layers as those of nn\.policy"):
         rl.source(nn.Sequential(*layers).build((4,)).initialize())
+    for widths in (2, 1, 1), (2, 2), (1, 3), (4,):
+        branches = [[nn.Dense(width)] for width in widths]
+        with pytest.raises(ValueError, match=r"layers as those of nn\.policy"):
+            rl.source(nn.Sequential(nn.Parallel(branches), nn.Categorical(3)).build((4,)).initialize())
 
 
 @pytest.mark.parametrize(

@@ -66,12 +66,17 @@ class Spaces:
     def check(self, model: Sequential, env: Env) -> None:
         """Raise ValueError unless `model` is a policy for such states and actions."""
         head = head_of(model)
-        fits = (type(head), head.inputs) == (type(self.head), self.head.inputs)
-        if not fits or model.input_shape not in (None, (self.state_dim,)):
+        if _actions_of(head) != _actions_of(self.head) or model.input_shape not in (None, (self.state_dim,)):
             raise ValueError(
                 f"{name_of(env)} needs a policy for states of shape ({self.state_dim},) with the head {self.head}; "
-                f"this one is for {model.input_shape}, with {head}."
+                f"this one is for {model.input_shape}, with {head}. rl.policy_for makes one that fits."
             )
+
+
+def _actions_of(head: PolicyHead) -> tuple[Any, ...]:
+    """What actions a head gives: their kind and number, and bounds as environments know them, in float32."""
+    bounds = np.array([head.low, head.high], np.float32).tolist() if isinstance(head, TanhGaussian) else None
+    return type(head), head.inputs, bounds
 
 
 def head_of(model: Sequential) -> PolicyHead:

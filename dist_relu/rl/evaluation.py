@@ -7,29 +7,40 @@ from dataclasses import dataclass
 import numpy as np
 
 from dist_relu.arguments import check_has_parameters
-from dist_relu.arrays import Array, whole
+from dist_relu.arrays import Array, whole, whole_seed
 from dist_relu.coordinator import Coordinator
+from dist_relu.errors import DataError
 from dist_relu.nn import PlainRun, Sequential
 from dist_relu.partition import bounds
-from dist_relu.rl.environments import Env, Environments, Spaces, fresh_seed, head_of
+from dist_relu.rl.environments import Env, Environments, Spaces, fresh_seed, head_of, name_of
 from dist_relu.worker import World
 
 _AT_ONCE = 32
 """Environments of a worker that are open at the same time."""
 
 
-def evaluate(coordinator: Coordinator, model: Sequential, env: Env, *, episodes: int = 100, seed: int = 0) -> Array:
+def evaluate(
+    coordinator: Coordinator,
+    model: Sequential,
+    env: Env,
+    *,
+    episodes: int = 100,
+    seed: int = 0,
+    max_steps: int = 100_000,
+) -> Array:
     """The returns of fresh episodes, (episodes,) float64, where the likeliest action is always taken; collective.
 
     Each episode has an environment of its own, started from a seed that follows from `seed` and its number, and that
     training never uses; so returns do not depend on the number of workers.
+
+    max_steps: of an episode.  Raises DataError when one has not ended by then.
     """
-    episodes, seed = whole("episodes", episodes), whole("seed", seed, 0)
+    episodes, max_steps, seed = whole("episodes", episodes), whole("max_steps", max_steps), whole_seed(seed)
     check_has_parameters(model)
     spaces = Spaces.of(env)
     spaces.check(model, env)
     assert model.values is not None
-    request = _Request(model.blueprint(), spaces.state_dim, model.values, env, episodes, seed)
+    request = _Request(model.blueprint(), spaces.state_dim, model.values, env, episodes, max_steps, seed)
     return np.concatenate(coordinator.run(_play_mine, request))
 
 
@@ -42,6 +53,7 @@ class _Request:
     values: Array
     env: Env
     episodes: int
+    max_steps: int
     seed: int
 
 
@@ -55,20 +67,26 @@ def _play_mine(world: World, request: _Request) -> Array:
         numbers = range(start, min(start + _AT_ONCE, stop))
         seeds = [fresh_seed(request.seed, number) for number in numbers]
         with Environments(request.env, seeds, model.dtype) as environments:
-            _play(world, model, environments, returns[start - first : numbers.stop - first])
+            _play(world, request, model, environments, returns[start - first : numbers.stop - first])
     return returns
 
 
-def _play(world: World, model: Sequential, environments: Environments, returns: Array) -> None:
+def _play(world: World, request: _Request, model: Sequential, environments: Environments, returns: Array) -> None:
     """Play one episode in each environment; returns: (E,) of zeros, gets what they come to."""
     head, run = head_of(model), PlainRun()
     actions = np.empty((len(returns), head.action_width), model.dtype)
     reward = np.empty(len(returns))
     playing = np.ones(len(returns), bool)
-    while playing.any():
+    for _ in range(request.max_steps):
         world.barrier.check()
         head.best(model.forward(environments.states, run), actions)
         ended = environments.step(head.chosen(actions), reward)
         returns[playing] += reward[playing]
         for number, _ in ended:
             playing[number] = False
+        if not playing.any():
+            return
+    raise DataError(
+        f"{name_of(request.env)}: an episode has not ended in {request.max_steps:,} steps. Pass more max_steps, or "
+        "give the environment a limit: gymnasium.make(..., max_episode_steps=...)."
+    )

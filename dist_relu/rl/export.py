@@ -10,7 +10,7 @@ import numpy as np
 
 from dist_relu.arguments import check_has_parameters
 from dist_relu.arrays import Array
-from dist_relu.nn import Categorical, Dense, Layer, Parallel, ReLU, Sequential, TanhGaussian
+from dist_relu.nn import Categorical, Dense, Layer, Parallel, PolicyHead, ReLU, Sequential, TanhGaussian
 from dist_relu.rl.environments import head_of
 
 _NETWORK = '''\
@@ -74,6 +74,9 @@ def action_of(u):
 '''
 
 
+_ONLY = "Only policies with layers as those of nn.policy can be exported"
+
+
 def source(model: Sequential, about: str = "A policy of dist_relu") -> str:
     """The source of a Python module with the policy's weights in it: act(state), and what actions are drawn from.
 
@@ -81,7 +84,8 @@ def source(model: Sequential, about: str = "A policy of dist_relu") -> str:
     Raises ValueError for models that are not made by `nn.policy`.
     """
     check_has_parameters(model)
-    head, dense = head_of(model), _dense_layers(model)
+    head = head_of(model)
+    dense = _dense_layers(model, head)
     names: dict[str, Any] = {
         "about": about.replace("\\", "/").replace('"', "'"),
         "dtype": f"<f{model.dtype.itemsize}",
@@ -107,16 +111,21 @@ def numpy_policy(model: Sequential) -> Callable[[Any], Any]:
     return act
 
 
-def _dense_layers(model: Sequential) -> Sequence[Dense]:
-    """The dense layers of the policy's network."""
+def _dense_layers(model: Sequential, head: PolicyHead) -> Sequence[Dense]:
+    """The dense layers of the policy's network, which stands beside that of the value."""
     first = model.layers[0]
-    layers: Sequence[Layer] = first.branches[0] if len(model.layers) == 2 and isinstance(first, Parallel) else ()
+    if len(model.layers) != 2 or not isinstance(first, Parallel):
+        raise ValueError(f"{_ONLY}: a policy and a value network in nn.Parallel, and a head.")
+    layers: Sequence[Layer] = first.branches[0]
     dense, between = layers[::2], layers[1::2]
     if not layers or not all(isinstance(d, Dense) for d in dense) or not all(isinstance(r, ReLU) for r in between):
-        raise ValueError("Only policies with layers as those of nn.policy can be exported: Dense, with ReLU between.")
+        raise ValueError(f"{_ONLY}: Dense, with ReLU between.")
     if len(dense) != len(between) + 1:
-        raise ValueError("Only policies with layers as those of nn.policy can be exported: the last one is Dense.")
-    return [d for d in dense if isinstance(d, Dense)]
+        raise ValueError(f"{_ONLY}: the last one is Dense.")
+    policy = [d for d in dense if isinstance(d, Dense)]
+    if policy[-1].units != head.inputs - 1:
+        raise ValueError(f"{_ONLY}: the first network has all {head.inputs - 1} outputs that {head} takes.")
+    return policy
 
 
 def _offset(dense: Dense) -> Array:

@@ -9,10 +9,10 @@ from math import ceil
 import numpy as np
 import numpy.typing as npt
 
-from dist_relu.arrays import Array, whole
+from dist_relu.arrays import Array, whole, whole_seed
 from dist_relu.coordinator import Coordinator
 from dist_relu.errors import PartitionError, TrainingDiverged
-from dist_relu.fitting import StepMemory
+from dist_relu.fitting import StepMemory, trained
 from dist_relu.nn import Sequential, TanhGaussian, policy
 from dist_relu.optim import Adam, Cosine
 from dist_relu.partition import bounds, check_fit
@@ -79,14 +79,14 @@ def train(
     on_progress: called after every iteration.
 
     Raises DataError, PartitionError and ValueError for what does not fit, before anything is done, and
-    TrainingDiverged when the loss becomes NaN or infinite.
+    TrainingDiverged when the loss becomes NaN or infinite; the model then has the parameters before that step.
     """
     algorithm = PPO() if algorithm is None else algorithm
     if not isinstance(algorithm, Algorithm):
         raise TypeError(f"algorithm={algorithm!r}: expected PPO() or REINFORCE().")
     shards = coordinator.workers if shards is None else whole("shards", shards)
     num_envs = ceil(_NUM_ENVS / shards) * shards if num_envs is None else whole("num_envs", num_envs)
-    steps, seed = whole("steps", steps), whole("seed", seed, 0)
+    steps, seed = whole("steps", steps), whole_seed(seed)
     _check_division(num_envs, shards, coordinator.workers, algorithm)
     spaces = Spaces.of(env)
     if model is None:
@@ -106,14 +106,13 @@ def train(
         plan = StepPlan(algorithm.loss(spaces.head), optimizer, options, batch_size, shards, seed)
         memory = StepMemory(replicas, model, placed, plan, coordinator.workers)
         episodes = replicas.zeros((num_envs, iterations, 2), np.float64)
-        request = LearningRequest(
-            memory.request(), env, algorithm, num_envs, iterations, targets.handles, episodes.handles
-        )
+        request = LearningRequest(memory.request(), env, algorithm, num_envs, iterations, episodes.handles)
         lesson: Lesson = coordinator.run(learn, request, on_progress)[0]
+        run = trained(memory, lesson.generation)
         assert model.values is not None
-        model.values[:] = memory.vectors()[lesson.generation, 0]
+        model.values[:] = run.values
         totals = episodes.collect(replicas.rows_by_node(_rows(num_envs, shards, coordinator.workers))).sum(axis=0)
-    if lesson.diverged or not np.isfinite(model.values).all():
+    if lesson.diverged or run.overflowed:
         iteration = len(lesson.losses) - 1
         raise TrainingDiverged(
             f"Loss or parameters became NaN or infinite in iteration {iteration}. Lower the learning rate."

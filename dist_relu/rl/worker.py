@@ -29,7 +29,8 @@ RETURNS, ENDED = 0, 1
 class LearningRequest:
     """Everything a worker must know to learn.
 
-    targets: (E · T, W + 3), those of `step`.  episodes: (E, iterations, 2) float64, see `RETURNS` and `ENDED`.
+    step: its data set has states (E · T, D), and targets (E · T, W + 3).
+    episodes: (E, iterations, 2) float64, see `RETURNS` and `ENDED`.
     """
 
     step: StepRequest
@@ -37,7 +38,6 @@ class LearningRequest:
     algorithm: Algorithm
     num_envs: int
     iterations: int
-    targets: Handles
     episodes: Handles
 
 
@@ -135,7 +135,7 @@ class Rollout:
         self._environments = environments
         self._per_shard = request.num_envs // plan.shards
         self._mine = slice(shards.start * self._per_shard, shards.stop * self._per_shard)
-        targets = world.node.attach(request.targets)
+        targets = world.node.attach(request.step.memory.y)
         self._states = x.reshape(request.num_envs, horizon, -1)[self._mine]
         self._targets = targets.reshape(request.num_envs, horizon, -1)[self._mine]
         self._head = head = head_of(request.step.model)
