@@ -109,6 +109,8 @@ def paper(name: str, reproduce: Callable[[Coordinator, bool, int], Findings], ab
             findings = reproduce(coordinator, quick, seed)
             seconds = perf_counter() - began
             _print(about.splitlines()[0], findings, seconds, coordinator)
+        if quick:
+            click.echo("A quick run: neither its figures nor its verdicts show anything.")
         content = {"seed": seed, "quick": quick, "seconds": seconds, "columns": findings.columns}
         content |= {"rows": findings.rows, "claims": list(map(asdict, findings.claims))}
         assert not content.keys() & findings.numbers.keys()
