@@ -48,9 +48,3 @@ def check_has_parameters(model: Sequential) -> None:
     """Raise ValueError for a model that was never fitted or initialised."""
     if model.values is None:
         raise ValueError("The model has no parameters yet: fit it first, or build and initialize it.")
-
-
-def check_is(argument: str, value: object, kind: type) -> None:
-    """Raise TypeError, with the argument's name, for an object of another type."""
-    if not isinstance(value, kind):
-        raise TypeError(f"{argument}={value!r}: expected an object of type {kind.__name__}.")

@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dist_relu import inference, training
-from dist_relu.arguments import Data, check_has_parameters, check_is, check_model, dataset_of, default_loss, numbers
-from dist_relu.arrays import Array, whole, whole_seed
+from dist_relu.arguments import Data, check_has_parameters, check_model, dataset_of, default_loss, numbers
+from dist_relu.arrays import Array
 from dist_relu.backends import Backend, connect
+from dist_relu.checks import check_int, check_is, check_seed
 from dist_relu.data import Augment, Dataset
 from dist_relu.errors import TrainingDiverged
 from dist_relu.fitting import LeaveGradient, StepMemory, Trained, trained
@@ -148,8 +149,8 @@ class Coordinator:
         data = dataset_of(data)
         loss = default_loss(data) if loss is None else loss
         check_is("loss", loss, Loss)
-        shards = self.workers if shards is None else whole("shards", shards)
-        epochs, batch_size, seed = whole("epochs", epochs), whole("batch_size", batch_size), whole_seed(seed)
+        shards = self.workers if shards is None else check_int("shards", shards)
+        epochs, batch_size, seed = check_int("epochs", epochs), check_int("batch_size", batch_size), check_seed(seed)
         check_is("optimizer", optimizer, Optimizer)
         if watch is not None:
             check_is("watch", watch, Watch)
@@ -189,7 +190,7 @@ class Coordinator:
         data = dataset_of(data)
         loss = default_loss(data) if loss is None else loss
         check_is("loss", loss, Loss)
-        shards = self.workers if shards is None else whole("shards", shards)
+        shards = self.workers if shards is None else check_int("shards", shards)
         check_fit(len(data), len(data), shards, self.workers)
         check_has_parameters(model)
         check_model(model, data, loss)
@@ -242,7 +243,7 @@ class Coordinator:
         return self._relu(dy, x, partitions)
 
     def _relu(self, dy: npt.ArrayLike | None, x: npt.ArrayLike, partitions: int | None) -> Array:
-        partitions = self.workers if partitions is None else whole("partitions", partitions)
+        partitions = self.workers if partitions is None else check_int("partitions", partitions)
         x = numbers("x", x)
         dtype = x.dtype
         if dy is not None:

@@ -17,7 +17,8 @@ from typing import final
 import numpy as np
 
 from dist_relu.arena import Layout
-from dist_relu.arrays import Array, aligned_empty, whole
+from dist_relu.arrays import Array, aligned_empty
+from dist_relu.checks import check_int
 from dist_relu.chunks import Chunk, Piece, cut
 from dist_relu.collectives.barrier import Meeting
 from dist_relu.kernels import norms as kernels
@@ -49,7 +50,7 @@ class StepOptions:
                 raise ValueError(f"{name}={limit}: must be above 0.")
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay={self.ema_decay}: must be at least 0 and below 1.")
-        whole("accumulate", self.accumulate)
+        check_int("accumulate", self.accumulate)
 
     @property
     def need_whole_gradient(self) -> bool:

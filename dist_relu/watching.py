@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
-from dist_relu.arrays import whole
+from dist_relu.checks import check_int
 from dist_relu.kernels.histogram import EDGES
 
 PREACTIVATION_EDGES = EDGES
@@ -96,4 +96,4 @@ class Watch:
     on_epoch: Callable[[EpochSummary], object] | None = None
 
     def __post_init__(self) -> None:
-        whole("Watch(every)", self.every)
+        check_int("Watch(every)", self.every)

@@ -9,8 +9,9 @@ from math import prod, sqrt
 import numpy as np
 
 from dist_relu.analysis.placing import Placing, checked_samples, layer_names
-from dist_relu.arguments import Data, check_has_parameters, check_is, check_model, dataset_of, default_loss
+from dist_relu.arguments import Data, check_has_parameters, check_model, dataset_of, default_loss
 from dist_relu.arrays import Array
+from dist_relu.checks import check_is
 from dist_relu.collectives.memory import Handles
 from dist_relu.coordinator import Coordinator
 from dist_relu.inference import ModelInput, my_blocks, num_blocks

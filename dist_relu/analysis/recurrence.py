@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from dist_relu.analysis.placing import Placing, checked_samples, layer_names
-from dist_relu.arguments import Data, check_has_parameters, check_is, check_model, dataset_of, default_loss
+from dist_relu.arguments import Data, check_has_parameters, check_model, dataset_of, default_loss
+from dist_relu.checks import check_is
 from dist_relu.collectives.memory import Handles
 from dist_relu.coordinator import Coordinator
 from dist_relu.inference import ModelInput, my_blocks

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from dist_relu.arrays import whole
 from dist_relu.backends.base import Backend
 from dist_relu.backends.local import LocalBackend
 from dist_relu.backends.mpi import MpiBackend
 from dist_relu.backends.mpi_job import join
 from dist_relu.backends.ray import RayBackend
 from dist_relu.backends.serial import SerialBackend
+from dist_relu.checks import check_int
 from dist_relu.errors import BackendError
 
 __all__ = ["BACKENDS", "Backend", "connect", "is_under_mpirun", "serve_if_rank"]
@@ -38,8 +38,8 @@ def connect(
         name = "mpi" if is_under_mpirun() else "local"
     if name not in BACKENDS:
         raise ValueError(f"backend={name!r} is unknown. Choose one of: auto, {', '.join(BACKENDS)}.")
-    num_workers = None if workers is None else whole("workers", workers)
-    threads = whole("threads_per_worker", threads_per_worker)
+    num_workers = None if workers is None else check_int("workers", workers)
+    threads = check_int("threads_per_worker", threads_per_worker)
     if name == "ray":
         return RayBackend(num_workers, threads, address, spread=spread)
     if address is not None:

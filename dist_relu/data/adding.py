@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dist_relu.arrays import whole
+from dist_relu.checks import check_int
 from dist_relu.data.dataset import Dataset
 from dist_relu.partition import Purpose, generator
 
@@ -19,7 +19,7 @@ def adding(num_samples: int, steps: int = 150, seed: int = 0) -> Dataset:
     Hochreiter and Schmidhuber (1997), experiment 4; without padding and with marks of 0 and 1 as in Le, Jaitly and
     Hinton (2015), section 4.1; a mark in each half as in Arjovsky, Shah and Bengio (2016), section 5.1.
     """
-    num_samples, steps = whole("adding(num_samples)", num_samples), whole("adding(steps)", steps, 2)
+    num_samples, steps = check_int("adding(num_samples)", num_samples), check_int("adding(steps)", steps, 2)
     rng = generator(seed, Purpose.SAMPLES, steps)
     x = np.zeros((num_samples, steps, 2), np.float32)
     x[:, :, 0] = rng.random((num_samples, steps), np.float32)

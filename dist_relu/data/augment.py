@@ -8,7 +8,8 @@ from typing import NamedTuple, final
 
 import numpy as np
 
-from dist_relu.arrays import Array, whole
+from dist_relu.arrays import Array
+from dist_relu.checks import check_int
 from dist_relu.data.dataset import Dataset
 from dist_relu.errors import DataError
 from dist_relu.kernels import augment as kernels
@@ -37,7 +38,7 @@ class Augment:
     mixup: float = 0.0
 
     def __post_init__(self) -> None:
-        whole("Augment(crop)", self.crop, 0)
+        check_int("Augment(crop)", self.crop, 0)
         if not 0 <= self.mixup < inf:
             raise ValueError(f"Augment(mixup={self.mixup}): must be at least 0 and finite.")
 

@@ -9,7 +9,8 @@ from typing import final
 
 import numpy as np
 
-from dist_relu.arrays import Array, whole
+from dist_relu.arrays import Array
+from dist_relu.checks import check_fields, check_int
 from dist_relu.kernels import convolution as kernels
 from dist_relu.kernels.activations import relu
 from dist_relu.kernels.layers import add_bias, sum_rows
@@ -55,7 +56,7 @@ class Conv2d(Layer):
     _x: Array = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.channels, self.groups = whole("Conv2d(channels)", self.channels), whole("Conv2d(groups)", self.groups)
+        check_fields(self, channels=check_int, groups=check_int)
 
     def build(self, input_shape: Shape) -> Shape:
         channels = image_shape("Conv2d", input_shape)[2]

@@ -8,7 +8,8 @@ from typing import final
 
 import numpy as np
 
-from dist_relu.arrays import Array, as_rows, whole
+from dist_relu.arrays import Array, as_rows
+from dist_relu.checks import check_int
 from dist_relu.kernels.layers import sum_rows
 from dist_relu.kernels.products import multiply, multiply_by_transpose
 from dist_relu.kernels.tiles import AS_IS, BIAS
@@ -29,7 +30,7 @@ class Dense(Layer):
     _x: Array = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.units = whole("Dense(units)", self.units)
+        self.units = check_int("Dense(units)", self.units)
         if not isinstance(self.bias, bool):
             raise TypeError(
                 f"Dense(bias={self.bias!r}): must be True or False; inputs are counted by the layer itself."

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from dist_relu.arrays import whole
+from dist_relu.checks import check_int
 from dist_relu.nn.activations import ReLU
 from dist_relu.nn.convolution import Conv2d
 from dist_relu.nn.dense import Dense
@@ -61,7 +61,7 @@ def policy(
 
     low, high: of those numbers, one for all or one for each.
     """
-    state_dim, action_dim = whole("state_dim", state_dim), whole("action_dim", action_dim)
+    state_dim, action_dim = check_int("state_dim", state_dim), check_int("action_dim", action_dim)
     last: PolicyHead
     if head == "softmax":
         last = Categorical(action_dim)

@@ -12,7 +12,8 @@ from typing import final
 
 import numpy as np
 
-from dist_relu.arrays import Array, as_rows, whole
+from dist_relu.arrays import Array, as_rows
+from dist_relu.checks import check_int
 from dist_relu.kernels.layers import add_bias, sum_rows
 from dist_relu.kernels.products import add_multiplied, multiply, multiply_by_transpose
 from dist_relu.kernels.tiles import AS_IS
@@ -49,9 +50,9 @@ class RNN(Layer):
     _dz: Array = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.units = whole("RNN(units)", self.units)
+        self.units = check_int("RNN(units)", self.units)
         if self.truncate is not None:
-            self.truncate = whole("RNN(truncate)", self.truncate)
+            self.truncate = check_int("RNN(truncate)", self.truncate)
 
     def build(self, input_shape: Shape) -> Shape:
         if len(input_shape) != 2 or 0 in input_shape:

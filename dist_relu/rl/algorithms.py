@@ -8,7 +8,8 @@ from typing import ClassVar, final
 
 import numpy as np
 
-from dist_relu.arrays import Array, whole
+from dist_relu.arrays import Array
+from dist_relu.checks import check_int
 from dist_relu.errors import DataError
 from dist_relu.kernels import returns as kernels
 from dist_relu.nn import Loss, PolicyHead
@@ -39,7 +40,7 @@ class PPO:
 
     def __post_init__(self) -> None:
         for name in ("horizon", "epochs", "minibatches"):
-            whole(name, getattr(self, name))
+            check_int(name, getattr(self, name))
         _check_shared(self)
         _check_share("PPO", "lam", self.lam)
         if not 0 < self.clip < 1:
@@ -70,7 +71,7 @@ class REINFORCE:
     lam: ClassVar[float] = 1.0
 
     def __post_init__(self) -> None:
-        whole("horizon", self.horizon)
+        check_int("horizon", self.horizon)
         _check_shared(self)
 
     def loss(self, head: PolicyHead) -> PolicyLoss:

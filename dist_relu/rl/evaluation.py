@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from dist_relu.arguments import check_has_parameters
-from dist_relu.arrays import Array, whole, whole_seed
+from dist_relu.arrays import Array
+from dist_relu.checks import check_int, check_seed
 from dist_relu.coordinator import Coordinator
 from dist_relu.errors import DataError
 from dist_relu.nn import PlainRun, Sequential
@@ -35,7 +36,7 @@ def evaluate(
 
     max_steps: of an episode.  Raises DataError when one has not ended by then.
     """
-    episodes, max_steps, seed = whole("episodes", episodes), whole("max_steps", max_steps), whole_seed(seed)
+    episodes, max_steps, seed = check_int("episodes", episodes), check_int("max_steps", max_steps), check_seed(seed)
     check_has_parameters(model)
     spaces = Spaces.of(env)
     spaces.check(model, env)

@@ -9,7 +9,8 @@ from math import ceil
 import numpy as np
 import numpy.typing as npt
 
-from dist_relu.arrays import Array, whole, whole_seed
+from dist_relu.arrays import Array
+from dist_relu.checks import check_int, check_seed
 from dist_relu.coordinator import Coordinator
 from dist_relu.errors import PartitionError, TrainingDiverged
 from dist_relu.fitting import StepMemory, trained
@@ -84,9 +85,9 @@ def train(
     algorithm = PPO() if algorithm is None else algorithm
     if not isinstance(algorithm, Algorithm):
         raise TypeError(f"algorithm={algorithm!r}: expected PPO() or REINFORCE().")
-    shards = coordinator.workers if shards is None else whole("shards", shards)
-    num_envs = ceil(_NUM_ENVS / shards) * shards if num_envs is None else whole("num_envs", num_envs)
-    steps, seed = whole("steps", steps), whole_seed(seed)
+    shards = coordinator.workers if shards is None else check_int("shards", shards)
+    num_envs = ceil(_NUM_ENVS / shards) * shards if num_envs is None else check_int("num_envs", num_envs)
+    steps, seed = check_int("steps", steps), check_seed(seed)
     _check_division(num_envs, shards, coordinator.workers, algorithm)
     spaces = Spaces.of(env)
     if model is None:

@@ -217,5 +217,5 @@ _ACTIVATIONS = nn.ReLU, nn.ELU, nn.Sigmoid, nn.PReLU, nn.RReLU, nn.CReLU
 def test_a_watch_must_be_one(coordinator: dr.Coordinator, digits: dr.data.Split) -> None:
     with pytest.raises(TypeError, match=r"watch=5: expected an object of type Watch"):
         fit(coordinator, digits.train, 5)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"Watch\(every\)=0: must be at least 1"):
+    with pytest.raises(ValueError, match=r"Watch\(every=0\): must be at least 1"):
         dr.Watch(0)
