@@ -12,23 +12,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from llvmlite import binding, ir
-from numba.core import cgutils, config, types
+from llvmlite import ir
+from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from dist_relu.arrays import Array
 from dist_relu.kernels.compile import kernel
+from dist_relu.kernels.registers import REGISTERS
 
-
-def _vector_bytes() -> int:
-    """The width that the compiler really uses: for Intel's processors it cuts wider vectors into halves."""
-    name = config.CPU_NAME or binding.get_host_cpu_name()
-    return 64 if name.startswith("znver") and binding.get_host_cpu_features().get("avx512f") else 32
-
-
-VECTOR_BYTES = _vector_bytes()
+VECTOR_BYTES = REGISTERS.width_bytes
 AS_IS, BIAS, BIAS_RELU = 0, 1, 2
 """How a tile is finished: as it is, with a bias, or with a bias and ReLU."""
+
+_TALLEST = {1: 12, 2: 12 if REGISTERS.number >= 32 else 6}
+"""Rows of a tile by the number of its vectors.
+
+Its sums fill the registers, but for those of a row of the panel and of a factor. They are at least the eight or ten
+that keep two units busy, each of which takes four or five cycles for a fused multiply-add.
+"""
 
 _INT32 = ir.IntType(32)
 _ROWS_PER_POINTER = 3
@@ -86,11 +87,62 @@ def _data(context: Any, builder: Any, signature: Any, args: Any, number: int) ->
     return context.make_array(signature.args[number])(context, builder, args[number]).data
 
 
-def _tile(num_rows: int, num_vectors: int) -> Any:
-    """The intrinsic for tiles of so many rows and vectors; its arguments are those of `multiply_panel`."""
+def _store_tile(context: Any, builder: Any, signature: Any, args: Any, num_rows: int, num_vectors: int) -> None:
+    """Emit a tile of so many rows and vectors: the first rows of the product that `multiply_panel` describes."""
+    x, x_runs, panel, z, bias = (_data(context, builder, signature, args, n) for n in (0, 4, 7, 9, 14))
+    _, x_at, x_row, x_term, _, num_runs, length, _, panel_at, _, z_at, z_row, _, adds, _, finish = args
+    vectors = _Vectors(builder, signature.args[0])
+    index = x_at.type
+    places = [(r, v) for r in range(num_rows) for v in range(num_vectors)]
+    columns = [index(v * vectors.lanes) for v in range(num_vectors)]
+    width = index(num_vectors * vectors.lanes)
+    sums = {place: cgutils.alloca_once(builder, vectors.type) for place in places}
+    for total in sums.values():
+        builder.store(vectors.zero, total)
+    heads = [cgutils.alloca_once(builder, x.type) for _ in range(0, num_rows, _ROWS_PER_POINTER)]
+    row_bytes = builder.mul(x_row, index(vectors.number_bytes))
+    with cgutils.for_range(builder, num_runs, intp=index) as run:
+        x_run = builder.add(x_at, builder.load(builder.gep(x_runs, [run.index])))
+        first_term = builder.add(panel_at, builder.mul(builder.mul(run.index, length), width))
+        panel_run = builder.gep(panel, [first_term])
+        for i, head in enumerate(heads):
+            first = builder.add(x_run, builder.mul(x_row, index(i * _ROWS_PER_POINTER)))
+            builder.store(builder.gep(x, [first]), head)
+        with cgutils.for_range(builder, length, intp=index) as term:
+            panel_now = builder.gep(panel_run, [builder.mul(term.index, width)])
+            w = [vectors.load(panel_now, column) for column in columns]
+            for i, head in enumerate(heads):
+                pointer = vectors.opaque(builder.load(head))
+                for below in range(min(_ROWS_PER_POINTER, num_rows - i * _ROWS_PER_POINTER)):
+                    r = i * _ROWS_PER_POINTER + below
+                    factor = vectors.broadcast(pointer, builder.mul(row_bytes, index(below)))
+                    for v in range(num_vectors):
+                        builder.store(vectors.fma(factor, w[v], builder.load(sums[r, v])), sums[r, v])
+                builder.store(builder.gep(pointer, [x_term]), head)
+    at = {(r, v): builder.add(builder.add(z_at, builder.mul(z_row, index(r))), columns[v]) for r, v in places}
+    with builder.if_then(adds):
+        for place in places:
+            before = vectors.load(z, at[place])
+            builder.store(builder.fadd(before, builder.load(sums[place])), sums[place])
+    with builder.if_then(builder.icmp_signed(">=", finish, index(BIAS))):
+        for r, v in places:
+            builder.store(builder.fadd(builder.load(sums[r, v]), vectors.load(bias, columns[v])), sums[r, v])
+    with builder.if_then(builder.icmp_signed("==", finish, index(BIAS_RELU))):
+        for place in places:
+            total = builder.load(sums[place])
+            is_cut = builder.fcmp_ordered("<=", total, vectors.zero)
+            builder.store(builder.select(is_cut, vectors.zero, total), sums[place])
+    for place in places:
+        vectors.store(builder.load(sums[place]), z, at[place])
+
+
+def _tiles(num_vectors: int) -> Any:
+    """The intrinsic that covers any number of rows with tiles of so many vectors, the tallest ones first."""
+    tallest = _TALLEST[num_vectors]
+    heights = [tallest, *(rows for rows in (8, 4, 2, 1) if rows < tallest)]
 
     @intrinsic
-    def tile(
+    def tiles(
         typing_context: Any,
         x: Any,
         x_at: Any,
@@ -104,6 +156,7 @@ def _tile(num_rows: int, num_vectors: int) -> Any:
         z: Any,
         z_at: Any,
         z_row: Any,
+        num_rows: Any,
         adds: Any,
         bias: Any,
         finish: Any,
@@ -111,61 +164,29 @@ def _tile(num_rows: int, num_vectors: int) -> Any:
         if not x.dtype == panel.dtype == z.dtype == bias.dtype:
             return None
         i, flag = types.int64, types.boolean
-        signature = types.none(x, i, i, i, x_runs, i, i, panel, i, z, i, i, flag, bias, i)
+        signature = types.none(x, i, i, i, x_runs, i, i, panel, i, z, i, i, i, flag, bias, i)
 
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            x, x_runs, panel, z, bias = (_data(context, builder, signature, args, n) for n in (0, 4, 7, 9, 13))
-            _, x_at, x_row, x_term, _, num_runs, length, _, panel_at, _, z_at, z_row, adds, _, finish = args
-            vectors = _Vectors(builder, signature.args[0])
-            index = x_at.type
-            places = [(r, v) for r in range(num_rows) for v in range(num_vectors)]
-            columns = [index(v * vectors.lanes) for v in range(num_vectors)]
-            width = index(num_vectors * vectors.lanes)
-            sums = {place: cgutils.alloca_once_value(builder, vectors.zero) for place in places}
-            heads = [cgutils.alloca_once(builder, x.type) for _ in range(0, num_rows, _ROWS_PER_POINTER)]
-            row_bytes = builder.mul(x_row, index(vectors.number_bytes))
-            with cgutils.for_range(builder, num_runs, intp=index) as run:
-                x_run = builder.add(x_at, builder.load(builder.gep(x_runs, [run.index])))
-                first_term = builder.add(panel_at, builder.mul(builder.mul(run.index, length), width))
-                panel_run = builder.gep(panel, [first_term])
-                for i, head in enumerate(heads):
-                    first = builder.add(x_run, builder.mul(x_row, index(i * _ROWS_PER_POINTER)))
-                    builder.store(builder.gep(x, [first]), head)
-                with cgutils.for_range(builder, length, intp=index) as term:
-                    panel_now = builder.gep(panel_run, [builder.mul(term.index, width)])
-                    w = [vectors.load(panel_now, column) for column in columns]
-                    for i, head in enumerate(heads):
-                        pointer = vectors.opaque(builder.load(head))
-                        for below in range(min(_ROWS_PER_POINTER, num_rows - i * _ROWS_PER_POINTER)):
-                            r = i * _ROWS_PER_POINTER + below
-                            factor = vectors.broadcast(pointer, builder.mul(row_bytes, index(below)))
-                            for v in range(num_vectors):
-                                builder.store(vectors.fma(factor, w[v], builder.load(sums[r, v])), sums[r, v])
-                        builder.store(builder.gep(pointer, [x_term]), head)
-            at = {(r, v): builder.add(builder.add(z_at, builder.mul(z_row, index(r))), columns[v]) for r, v in places}
-            with builder.if_then(adds):
-                for place in places:
-                    before = vectors.load(z, at[place])
-                    builder.store(builder.fadd(before, builder.load(sums[place])), sums[place])
-            with builder.if_then(builder.icmp_signed(">=", finish, index(BIAS))):
-                for r, v in places:
-                    builder.store(builder.fadd(builder.load(sums[r, v]), vectors.load(bias, columns[v])), sums[r, v])
-            with builder.if_then(builder.icmp_signed("==", finish, index(BIAS_RELU))):
-                for place in places:
-                    total = builder.load(sums[place])
-                    is_cut = builder.fcmp_ordered("<=", total, vectors.zero)
-                    builder.store(builder.select(is_cut, vectors.zero, total), sums[place])
-            for place in places:
-                vectors.store(builder.load(sums[place]), z, at[place])
+            x_at, x_row, z_at, z_row, num_rows = (args[n] for n in (1, 2, 10, 11, 12))
+            index = num_rows.type
+            done = index(0)
+            for height in heights:
+                left = builder.sub(num_rows, done)
+                stop = builder.sub(num_rows, builder.srem(left, index(height)))
+                with cgutils.for_range_slice(builder, done, stop, index(height), index) as (row, _):
+                    here = list(args)
+                    here[1] = builder.add(x_at, builder.mul(x_row, row))
+                    here[10] = builder.add(z_at, builder.mul(z_row, row))
+                    _store_tile(context, builder, signature, here, height, num_vectors)
+                done = stop
             return context.get_dummy_value()
 
         return signature, codegen
 
-    return tile
+    return tiles
 
 
-_tile_12x2, _tile_8x2, _tile_4x2, _tile_2x2, _tile_1x2 = (_tile(rows, 2) for rows in (12, 8, 4, 2, 1))
-_tile_12x1, _tile_8x1, _tile_4x1, _tile_2x1, _tile_1x1 = (_tile(rows, 1) for rows in (12, 8, 4, 2, 1))
+_tiles_of_one, _tiles_of_two = _tiles(1), _tiles(2)
 
 
 @intrinsic
@@ -205,37 +226,15 @@ def multiply_panel(
     panel.  finish: see `BIAS_RELU`.
     """
     never_inline()
-    n, i, j, left = x_runs.shape[0], x_at, z_at, num_rows
+    n, rows = x_runs.shape[0], num_rows
     if num_vectors == 2:
-        while left >= 12:
-            _tile_12x2(x, i, x_row, x_term, x_runs, n, length, panel, panel_at, z, j, z_row, adds, bias, finish)
-            i, j, left = i + 12 * x_row, j + 12 * z_row, left - 12
-        if left >= 8:
-            _tile_8x2(x, i, x_row, x_term, x_runs, n, length, panel, panel_at, z, j, z_row, adds, bias, finish)
-            i, j, left = i + 8 * x_row, j + 8 * z_row, left - 8
-        if left >= 4:
-            _tile_4x2(x, i, x_row, x_term, x_runs, n, length, panel, panel_at, z, j, z_row, adds, bias, finish)
-            i, j, left = i + 4 * x_row, j + 4 * z_row, left - 4
-        if left >= 2:
-            _tile_2x2(x, i, x_row, x_term, x_runs, n, length, panel, panel_at, z, j, z_row, adds, bias, finish)
-            i, j, left = i + 2 * x_row, j + 2 * z_row, left - 2
-        if left:
-            _tile_1x2(x, i, x_row, x_term, x_runs, n, length, panel, panel_at, z, j, z_row, adds, bias, finish)
+        _tiles_of_two(
+            x, x_at, x_row, x_term, x_runs, n, length, panel, panel_at, z, z_at, z_row, rows, adds, bias, finish
+        )
     else:
-        while left >= 12:
-            _tile_12x1(x, i, x_row, x_term, x_runs, n, length, panel, panel_at, z, j, z_row, adds, bias, finish)
-            i, j, left = i + 12 * x_row, j + 12 * z_row, left - 12
-        if left >= 8:
-            _tile_8x1(x, i, x_row, x_term, x_runs, n, length, panel, panel_at, z, j, z_row, adds, bias, finish)
-            i, j, left = i + 8 * x_row, j + 8 * z_row, left - 8
-        if left >= 4:
-            _tile_4x1(x, i, x_row, x_term, x_runs, n, length, panel, panel_at, z, j, z_row, adds, bias, finish)
-            i, j, left = i + 4 * x_row, j + 4 * z_row, left - 4
-        if left >= 2:
-            _tile_2x1(x, i, x_row, x_term, x_runs, n, length, panel, panel_at, z, j, z_row, adds, bias, finish)
-            i, j, left = i + 2 * x_row, j + 2 * z_row, left - 2
-        if left:
-            _tile_1x1(x, i, x_row, x_term, x_runs, n, length, panel, panel_at, z, j, z_row, adds, bias, finish)
+        _tiles_of_one(
+            x, x_at, x_row, x_term, x_runs, n, length, panel, panel_at, z, z_at, z_row, rows, adds, bias, finish
+        )
 
 
 @intrinsic
