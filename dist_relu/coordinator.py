@@ -22,7 +22,7 @@ from dist_relu.backends import Backend, connect
 from dist_relu.checks import check_int, check_is, check_seed
 from dist_relu.data import Augment, Dataset
 from dist_relu.errors import TrainingDiverged
-from dist_relu.fitting import LeaveGradient, StepMemory, Trained, trained
+from dist_relu.fitting import LeaveGradient, StepMemory, Trained, stopped, trained
 from dist_relu.nn import Loss, Sequential
 from dist_relu.observing import Observer, ProgressHandler
 from dist_relu.optim import Optimizer
@@ -142,8 +142,14 @@ class Coordinator:
         watch: look at some of the steps; `FitResult.watched` has what was seen. It changes no bits.
         on_progress: called several times a second and after every epoch.
 
+        Every call begins anew, whatever was fitted before: with epoch 0 of order and schedule, and with an optimizer that
+        has no momentum yet. So two calls of one epoch are not one call of two.
+
         Raises DataError, PartitionError and ValueError for what does not fit, before anything is done, and
         TrainingDiverged when the loss becomes NaN or infinite; the model then has the parameters before that step.
+        KeyboardInterrupt, and whatever your callbacks and layers raise, ends the training and goes on to the caller;
+        the model then has the parameters after the last complete step, and with `ema_decay` the exception's `average`
+        is the model with their average.
         """
         options = StepOptions(clip_norm, clip_value, ema_decay, accumulate)
         data = dataset_of(data)
@@ -165,9 +171,8 @@ class Coordinator:
         plan = StepPlan(loss, optimizer, options, batch_size, shards, seed, augment)
         per_epoch = training.num_steps_per_epoch(len(data), batch_size, accumulate)
         observer = Observer(model, plan, per_epoch, watch, on_progress, has_classes=data.has_classes)
-        trace, run = self._train(model, data, plan, observer, epochs=epochs, shuffle=shuffle)
-        assert model.values is not None
-        model.values[:] = run.values
+        trace, run = self._train(model, data, plan, observer, epochs=epochs, shuffle=shuffle, keeps_what_is_left=True)
+        _keep(model, run)
         if trace.diverged or run.overflowed:
             what = f"The loss became {trace.loss[-1]}" if trace.diverged else "Parameters became NaN or infinite"
             step = len(trace.loss) - 1
@@ -288,8 +293,12 @@ class Coordinator:
         *,
         epochs: int = 1,
         shuffle: bool = False,
+        keeps_what_is_left: bool = False,
     ) -> tuple[training.Trace, Trained]:
-        """Run `training.fit` on all workers."""
+        """Run `training.fit` on all workers.
+
+        keeps_what_is_left: when it ends with an exception, the model gets the parameters after the last complete step.
+        """
         with self.replicas.for_a_call() as replicas:
             placed = self._placed.place(data, model.dtype, self.replicas)
             placed.x.spread()
@@ -298,7 +307,14 @@ class Coordinator:
             memory = StepMemory(replicas, model, placed, plan, self.workers, is_watched=watch is not None)
             image_shape = plan.augment.image_shape(data) if plan.augment else None
             request = training.FitRequest(memory.request(watch, image_shape), epochs, shuffle)
-            trace: training.Trace = self.run(training.fit, request, observer.hear)[0]
+            try:
+                trace: training.Trace = self.run(training.fit, request, observer.hear)[0]
+            except BaseException as error:
+                if keeps_what_is_left and (left := stopped(memory)):
+                    _keep(model, left)
+                    if left.average is not None:
+                        error.average = _with_values(model, left.average)  # type: ignore[attr-defined]
+                raise
             return trace, trained(memory, trace.generation)
 
     @property
@@ -336,8 +352,7 @@ class Coordinator:
         self._check_open()
         if self._caller == threading.get_ident():
             raise RuntimeError(
-                "The workers are busy with the call that this was called from. Call them when it has returned; "
-                "to evaluate between epochs, fit one epoch at a time."
+                "The workers are busy with the call that this was called from. Call them when it has returned."
             )
         with self._one_at_a_time:
             self._caller = threading.get_ident()
@@ -360,6 +375,10 @@ def _values(model: Sequential) -> Array:
 def _model_input(model: Sequential, values: Replica, x: Replica) -> inference.ModelInput:
     assert model.input_shape is not None
     return inference.ModelInput(model.blueprint(), model.input_shape, values.handles, x.handles)
+
+
+def _keep(model: Sequential, run: Trained) -> None:
+    _values(model)[:] = run.values
 
 
 def _with_values(model: Sequential, values: Array) -> Sequential:

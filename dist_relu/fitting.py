@@ -10,6 +10,7 @@ import numpy as np
 
 from dist_relu.arena import measure
 from dist_relu.arrays import Array
+from dist_relu.errors import BackendError
 from dist_relu.kernels.update import ordered_sum
 from dist_relu.nn import Sequential
 from dist_relu.notes import WatchRequest
@@ -51,6 +52,7 @@ class StepMemory:
         pieces = cut_for(plan.optimizer, plan.options, model, layout, is_watched=is_watched)
         self._squares = replicas.zeros((len(pieces), NUM_SQUARES), np.float64)
         self._arena = replicas.zeros((layout.size_bytes(plan.batch_size),), np.uint8)
+        self._completed = replicas.zeros((workers,), np.int64)
 
     def request(
         self, watch: WatchRequest | None = None, image_shape: tuple[int, int, int] | None = None
@@ -65,6 +67,7 @@ class StepMemory:
             self._sums.handles,
             self._squares.handles,
             self._arena.handles,
+            self._completed.handles,
         )
         blueprint = self._model.blueprint()
         return StepRequest(blueprint, self._model.input_shape, image_shape, self.plan, self._layout, memory, watch)
@@ -72,6 +75,10 @@ class StepMemory:
     def vectors(self) -> Array:
         """Both generations, (2, 1 + optimiser states + averages, P)."""
         return self._generations.collect({0: range(2)})  # they are the same on all nodes
+
+    def num_completed(self) -> int:
+        """The number of steps that are known to be complete, on the node whose vectors `vectors` gives."""
+        return int(self._completed.collect({0: range(len(self._completed.array))}).max())
 
 
 @dataclass(frozen=True)
@@ -92,6 +99,24 @@ def trained(memory: StepMemory, generation: int) -> Trained:
     overflowed = not np.isfinite(vectors[generation, 0]).all()
     last = vectors[generation ^ overflowed]
     return Trained(last[0], last[-1] if memory.plan.options.num_averages else None, overflowed)
+
+
+def stopped(memory: StepMemory) -> Trained | None:
+    """Read what a run has left that ended with an exception: the parameters after its last complete step.
+
+    None when these are no numbers, or out of reach.  Workers may still be in the next step, which they can't complete
+    but for its very end: the call was given up, and a step that follows stops at its first barrier, before it writes.
+    """
+    try:
+        num_steps, vectors = memory.num_completed(), memory.vectors().copy()
+        while (now := memory.num_completed()) > num_steps:
+            num_steps, vectors = now, memory.vectors().copy()
+    except BackendError:
+        return None
+    last = vectors[num_steps % 2]
+    if not np.isfinite(last[0]).all():
+        return None
+    return Trained(last[0], last[-1] if memory.plan.options.num_averages else None, overflowed=False)
 
 
 @final

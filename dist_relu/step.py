@@ -34,6 +34,7 @@ class Memory:
 
     x, y: the data set, (samples, ...).  generations: (2, 1 + optimiser states + averages, P).
     slots: (rows, slot length).  sums: (`sums_size`,).  squares: (pieces, NUM_SQUARES).  arena: bytes.
+    completed: (workers,) int64, how many steps each worker has seen to be complete.
     """
 
     x: Handles
@@ -43,6 +44,7 @@ class Memory:
     sums: Handles
     squares: Handles
     arena: Handles
+    completed: Handles
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ class TrainingStep:
         memory, attach = request.memory, world.node.attach
         self.x, self._y = attach(memory.x), attach(memory.y)
         self.generation = 0
+        self._completed = attach(memory.completed)
         generations = attach(memory.generations)
         model.bind(generations[0, 0])
         self._values = [model.views(generation[0]) for generation in generations]
@@ -184,6 +187,7 @@ class TrainingStep:
             update.gather(shard_bounds)
         update.step(np.array(plan.optimizer.hyper(step, epoch), self._dtype), self.generation)
         barrier.wait()
+        self._completed[self._world.rank] += 1
         if watcher:
             self.notes = watcher.gather()
             if self.notes is not None:

@@ -13,7 +13,7 @@ from dist_relu.arrays import Array
 from dist_relu.checks import check_int, check_seed
 from dist_relu.coordinator import Coordinator
 from dist_relu.errors import PartitionError, TrainingDiverged
-from dist_relu.fitting import StepMemory, trained
+from dist_relu.fitting import StepMemory, stopped, trained
 from dist_relu.nn import Sequential, TanhGaussian, policy
 from dist_relu.optim import Adam, Cosine
 from dist_relu.partition import bounds, check_fit
@@ -80,7 +80,8 @@ def train(
     on_progress: called after every iteration.
 
     Raises DataError, PartitionError and ValueError for what does not fit, before anything is done, and
-    TrainingDiverged when the loss becomes NaN or infinite; the model then has the parameters before that step.
+    TrainingDiverged when the loss becomes NaN or infinite; the model then has the parameters before that step. After
+    KeyboardInterrupt, or an exception of `on_progress` or an environment, it has those after the last complete step.
     """
     algorithm = PPO() if algorithm is None else algorithm
     if not isinstance(algorithm, Algorithm):
@@ -108,7 +109,13 @@ def train(
         memory = StepMemory(replicas, model, placed, plan, coordinator.workers)
         episodes = replicas.zeros((num_envs, iterations, 2), np.float64)
         request = LearningRequest(memory.request(), env, algorithm, num_envs, iterations, episodes.handles)
-        lesson: Lesson = coordinator.run(learn, request, on_progress)[0]
+        try:
+            lesson: Lesson = coordinator.run(learn, request, on_progress)[0]
+        except BaseException:
+            if left := stopped(memory):
+                assert model.values is not None
+                model.values[:] = left.values
+            raise
         run = trained(memory, lesson.generation)
         assert model.values is not None
         model.values[:] = run.values
