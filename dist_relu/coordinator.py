@@ -142,8 +142,8 @@ class Coordinator:
         watch: look at some of the steps; `FitResult.watched` has what was seen. It changes no bits.
         on_progress: called several times a second and after every epoch.
 
-        Every call begins anew, whatever was fitted before: with epoch 0 of order and schedule, and with an optimizer that
-        has no momentum yet. So two calls of one epoch are not one call of two.
+        Every call begins anew, whatever was fitted before: with epoch 0 of order and schedule, and an optimizer without
+        momentum yet. So two calls of one epoch are not one call of two.
 
         Raises DataError, PartitionError and ValueError for what does not fit, before anything is done, and
         TrainingDiverged when the loss becomes NaN or infinite; the model then has the parameters before that step.
