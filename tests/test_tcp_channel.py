@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +17,7 @@ from dist_relu.collectives import doors, tcp_channel
 from dist_relu.collectives.doors import Door, knock
 from dist_relu.collectives.tcp_channel import TcpChannel, connect
 from dist_relu.errors import BackendError, WorkerLost
-from tests.programs import wait_until
+from tests.programs import TIMEOUT_S, wait_until
 from tests.twin import Array
 
 HERE = "127.0.0.1"
@@ -200,13 +203,75 @@ def test_a_door_may_be_at_an_address_of_ip_version_6() -> None:
     door.close()
 
 
-def test_strangers_are_not_admitted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doors, "_CONNECT_TIMEOUT_S", 0.5)
+def test_strangers_are_not_admitted() -> None:
     door = Door(SECRET, [HERE], on=HERE)
     guests: list[object] = []
-    host = threading.Thread(target=lambda: guests.append(door.admit(5)))
+    host = threading.Thread(target=lambda: guests.append(door.admit(1)))
     host.start()
     assert knock(door.place, b"guessed", 1) is None
     host.join()
     assert guests == [None]
+    door.close()
+
+
+def admitted_beside(strangers: list[socket.socket], door: Door) -> int | None:
+    """The number of the guest who is admitted when one of us comes after `strangers`; hangs up on all."""
+    with ThreadPoolExecutor(1) as pool:
+        visit = pool.submit(knock, door.place, SECRET, 7)
+        guest = door.admit(TIMEOUT_S)
+        connection = visit.result()
+    door.close()
+    for each in (*strangers, connection, guest and guest[1]):
+        if each:
+            each.close()
+    return guest and guest[0]
+
+
+def test_strangers_who_say_nothing_keep_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doors, "_VISIT_TIMEOUT_S", 10 * TIMEOUT_S)
+    door = Door(SECRET, [HERE], on=HERE)
+    assert admitted_beside([socket.create_connection((HERE, door.place.port)) for _ in range(12)], door) == 7
+
+
+def test_strangers_who_talk_nonsense_keep_nobody_waiting() -> None:
+    door = Door(SECRET, [HERE], on=HERE)
+    strangers = [socket.create_connection((HERE, door.place.port)) for _ in range(3)]
+    strangers[0].sendall(b"GET / HTTP/1.1\r\n\r\n" * 1000)
+    strangers[1].sendall(b"\x7f")
+    strangers[2].close()
+    assert admitted_beside(strangers, door) == 7
+
+
+def test_of_many_strangers_those_go_who_came_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doors, "_MAX_VISITORS", 4)
+    door = Door(SECRET, [HERE], on=HERE)
+    assert admitted_beside([socket.create_connection((HERE, door.place.port)) for _ in range(100)], door) == 7
+
+
+def test_who_takes_too_long_is_sent_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doors, "_VISIT_TIMEOUT_S", 0.1)
+    door = Door(SECRET, [HERE], on=HERE)
+    with socket.create_connection((HERE, door.place.port)) as stranger:
+        stranger.sendall(b"\x7f")
+        assert door.admit(0.5) is None
+        assert len(stranger.recv(1000)) == 32
+        with suppress(ConnectionResetError):
+            assert stranger.recv(1) == b""
+    door.close()
+
+
+def test_who_spoke_while_nobody_listened_is_admitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doors, "_VISIT_TIMEOUT_S", 0.1)
+    door = Door(SECRET, [HERE], on=HERE)
+    with ThreadPoolExecutor(2) as pool:
+        visits = [pool.submit(knock, door.place, SECRET, number) for number in range(2)]
+        guests: list[tuple[int, socket.socket] | None] = []
+        while len(guests) < 2:
+            guests.append(door.admit(TIMEOUT_S))
+            time.sleep(0.3)  # busy with the first guest
+        connections = [visit.result() for visit in visits]
+    assert {guest and guest[0] for guest in guests} == {0, 1}
+    for each in (*connections, *(guest and guest[1] for guest in guests)):
+        assert each is not None
+        each.close()
     door.close()
