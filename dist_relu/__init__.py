@@ -13,6 +13,7 @@ from dist_relu.errors import (
     PartitionError,
     TrainingDiverged,
     WorkerLost,
+    WriteError,
 )
 from dist_relu.results import Evaluation, FitResult
 from dist_relu.watching import PREACTIVATION_EDGES, EpochSummary, Watch, WatchedLayer, WatchedParam, WatchedStep
@@ -38,6 +39,7 @@ __all__ = [
     "WatchedParam",
     "WatchedStep",
     "WorkerLost",
+    "WriteError",
     "activations",
     "analysis",
     "data",

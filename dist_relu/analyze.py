@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +20,7 @@ from dist_relu.checkpoint import load_model
 from dist_relu.command_parts import check_writable, data_option, usage_errors, worker_options
 from dist_relu.coordinator import start
 from dist_relu.data import Dataset, Split, load
+from dist_relu.files import write_json
 from dist_relu.nn import Sequential
 from dist_relu.options import (
     ACTIVATIONS,
@@ -359,4 +359,4 @@ def _first(data: Dataset, num_samples: int) -> Dataset:
 
 def _write(path: Path | None, content: dict[str, Any]) -> None:
     if path:
-        path.write_text(json.dumps(content, indent=2) + "\n")
+        write_json(path, content)

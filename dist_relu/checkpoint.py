@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from safetensors.numpy import save
 
 from dist_relu import nn
 from dist_relu.errors import CheckpointError
+from dist_relu.files import write_file
 from dist_relu.nn import Sequential
 from dist_relu.nn.description import construct, describe
 from dist_relu.nn.sequential import digest_of
@@ -28,8 +27,7 @@ _CLASSES = {name: value for name, value in vars(nn).items() if isinstance(value,
 
 
 def save_model(model: Sequential, path: str | Path) -> None:
-    """Write the model's layers and parameters.  Raises OSError; then the file of that name is as it was before."""
-    path = Path(path)
+    """Write the model's layers and parameters.  Raises `WriteError`; then the file of that name is as it was before."""
     if model.values is None or model.input_shape is None:
         raise ValueError("The model has no parameters yet: fit it, or build and initialize it.")
     header = {
@@ -42,22 +40,7 @@ def save_model(model: Sequential, path: str | Path) -> None:
     header["header_sha256"] = _digest(header)
     tensors = dict(zip(model.names, map(np.ascontiguousarray, model.views(model.values)), strict=True))
     content = save(tensors, header)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    write_file(path, content)
 
 
 def load_model(path: str | Path, layers: Sequential | None = None) -> Sequential:
@@ -107,9 +90,3 @@ def _construct(path: str | Path, header: dict[str, Any]) -> Sequential:
             f"{path} has layers that this version does not know ({error}). Pass the model that they belong to."
         ) from None
     return Sequential(*layers, dtype=header["dtype"])
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

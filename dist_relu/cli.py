@@ -6,7 +6,7 @@ line, with exit code 2; a run that failed, in one line with exit code 1.
 
 from __future__ import annotations
 
-import json
+import io
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -29,6 +29,7 @@ from dist_relu.coordinator import Coordinator, start
 from dist_relu.data import Dataset, Split, load, read_numpy
 from dist_relu.doctor.command import doctor
 from dist_relu.errors import DataError, TrainingDiverged
+from dist_relu.files import write_file, write_json
 from dist_relu.learn_command import learn
 from dist_relu.logs import LogWriter, RunInfo, check_is_free
 from dist_relu.nn import CrossEntropy, Sequential, summary
@@ -190,7 +191,7 @@ def train(
             if not np.isfinite(test.loss):
                 raise TrainingDiverged(f"The loss on unseen samples is {test.loss}. Lower the learning rate.")
         if report:
-            report.write_text(json.dumps(numbers, indent=2, allow_nan=False) + "\n")
+            write_json(report, numbers)
         console.print(
             _summary(test.accuracy, test.loss, len(data.test))
             + f" Trained on {len(data.train):,} for {epochs} epochs in "
@@ -269,7 +270,9 @@ def predict(
     ) as coordinator:
         outputs = coordinator.forward(model, x)
     if output:
-        np.save(output, outputs)
+        content = io.BytesIO()
+        np.save(content, outputs)
+        write_file(output, content.getbuffer())
     else:
         for label in outputs.reshape(len(outputs), -1).argmax(axis=1):
             click.echo(label)

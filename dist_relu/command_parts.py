@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 
 import click
 
+from dist_relu import files
 from dist_relu.backends import BACKENDS, serve_if_rank
-from dist_relu.errors import DistReluError, TrainingDiverged, WorkerLost
+from dist_relu.errors import DistReluError, TrainingDiverged, WorkerLost, WriteError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -38,7 +39,7 @@ def run_program(
         sys.exit(EXIT_USAGE)
     except click.ClickException as error:
         _fail(name, error.format_message(), EXIT_USAGE)
-    except (TrainingDiverged, WorkerLost) as error:
+    except (TrainingDiverged, WorkerLost, WriteError) as error:
         _fail(name, str(error), EXIT_FAILED)
     except DistReluError as error:
         _fail(name, str(error), EXIT_USAGE)
@@ -109,8 +110,10 @@ def check_writable(option: str, path: Path | None) -> None:
     """Fail before the work rather than after it."""
     if path is None:
         return
-    if not path.parent.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise click.UsageError(f"{option} {path}: the folder {path.parent} does not exist or can't be written to.")
+    try:
+        files.check_writable(path)
+    except WriteError as error:
+        raise click.UsageError(f"{option} {error}") from None
 
 
 @contextmanager

@@ -4,6 +4,7 @@
     ├── DataError (ValueError)          a data set or file that can't be trained on
     ├── PartitionError (ValueError)     numbers of samples, shards and workers that don't fit together
     ├── CheckpointError (ValueError)    a file that is not a whole, unchanged model
+    ├── WriteError (OSError)            a file that can't be written
     ├── TrainingDiverged (ArithmeticError)  the loss is no number any more
     └── BackendError (RuntimeError)     workers that can't be started or reached
         └── WorkerLost                  a worker that died
@@ -29,6 +30,10 @@ class PartitionError(DistReluError, ValueError):
 
 class CheckpointError(DistReluError, ValueError):
     """A file that is not a whole, unchanged model."""
+
+
+class WriteError(DistReluError, OSError):
+    """A file that can't be written; the message names it and says why.  What stood there before is as it was."""
 
 
 class TrainingDiverged(DistReluError, ArithmeticError):

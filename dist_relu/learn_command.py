@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from dist_relu import machine, rl
 from dist_relu.checkpoint import save_model
 from dist_relu.command_parts import check_writable, usage_errors, worker_options
 from dist_relu.coordinator import start
+from dist_relu.files import write_file, write_json
 from dist_relu.options import parse_sizes
 from dist_relu.progress import LearningDisplay
 
@@ -103,7 +103,7 @@ def learn(
         if save:
             save_model(model, save)
         if export:
-            export.write_text(rl.source(model, f"A policy for {env}, trained by dist_relu"))
+            write_file(export, rl.source(model, f"A policy for {env}, trained by dist_relu"))
         returns = rl.evaluate(coordinator, model, env, episodes=_EPISODES, seed=seed)
         if report:
             numbers = {
@@ -127,7 +127,7 @@ def learn(
                 "versions": machine.versions(),
                 "cpu": machine.cpu_name(),
             }
-            report.write_text(json.dumps(numbers, indent=2, allow_nan=False) + "\n")
+            write_json(report, numbers)
         workers = f"{coordinator.workers} worker{'s' if coordinator.workers > 1 else ''} ({coordinator.backend})"
         console.print(
             f"Mean return {returns.mean():.1f} over {_EPISODES} fresh episodes (from {returns.min():.1f} to "

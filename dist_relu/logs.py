@@ -16,12 +16,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from importlib.util import find_spec
-from math import isfinite, nan
+from math import nan
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, final
 
 from dist_relu.checkpoint import save_model
+from dist_relu.files import strict, write_json
 from dist_relu.nn import Sequential
 from dist_relu.watching import PREACTIVATION_EDGES, EpochSummary, WatchedLayer, WatchedParam, WatchedStep
 
@@ -87,8 +88,7 @@ class LogWriter:
     def run(self, info: RunInfo) -> None:
         """Write what is run."""
         self._info = info
-        text = json.dumps(_strict(vars(info)), indent=2, allow_nan=False)
-        (self._folder / _RUN).write_text(text + "\n")
+        write_json(self._folder / _RUN, vars(info))
 
     def step(self, step: WatchedStep) -> None:
         """Add a step; for `Watch.on_step`."""
@@ -167,7 +167,7 @@ class _Lines:
         try:
             line = json.dumps(content, allow_nan=False)
         except ValueError:
-            line = json.dumps(_strict(content), allow_nan=False)
+            line = json.dumps(strict(content), allow_nan=False)
         self._file.write(line + "\n")
 
     def close(self) -> None:
@@ -211,17 +211,6 @@ def _histogram(counts: list[int]) -> Any:
     limits = edges[first : last + 2]  # TensorBoard's first bucket ends where the first bin begins
     buckets = [0, *counts[first : last + 1]]
     return HistogramProto(min=limits[0], max=limits[-1], num=sum(counts), bucket_limit=limits, bucket=buckets)
-
-
-def _strict(value: Any) -> Any:
-    """`value` with None for every number that is none."""
-    if isinstance(value, float):
-        return value if isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _strict(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_strict(item) for item in value]
-    return value
 
 
 def _read(path: Path, parse: Callable[[Any], T]) -> Iterator[T]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from dist_relu.arrays import Array
+from dist_relu.files import write_file
 
 T = TypeVar("T")
 
@@ -57,7 +59,7 @@ def draw(
     """Have paint(*axes) fill rows of panels, and write them; the suffix of `path` says in which form.
 
     panels: in each row.  panel_inches: width and height; a picture 10 inches wide reads well 1000 pixels wide.
-    Raises ImportError without matplotlib, ValueError for another suffix, OSError.
+    Raises ImportError without matplotlib, ValueError for another suffix, `WriteError`.
     """
     if path.suffix not in SUFFIXES:
         raise ValueError(f"{path}: expected a name that ends in {' or '.join(SUFFIXES)}.")
@@ -68,7 +70,9 @@ def draw(
     with mpl.rc_context(_SETTINGS):
         figure = Figure(figsize=(width * panels, height * rows))
         paint(*figure.subplots(rows, panels, squeeze=False).reshape(-1))
-        figure.savefig(path, metadata=_NO_METADATA if path.suffix == ".svg" else None)
+        picture = BytesIO()
+        figure.savefig(picture, format=path.suffix[1:], metadata=_NO_METADATA if path.suffix == ".svg" else None)
+    write_file(path, picture.getbuffer())
 
 
 def draw_course(axes: Any, number: int, steps: Sequence[int], values: Sequence[float], name: str) -> None:

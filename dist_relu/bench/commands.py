@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import ExitStack
 from dataclasses import asdict
 from importlib.util import find_spec
@@ -15,6 +14,7 @@ from rich.table import Table
 
 from dist_relu import machine
 from dist_relu.coordinator import start
+from dist_relu.files import write_json
 
 json_option = click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write JSON.")
 
@@ -162,4 +162,4 @@ def _show(table: Table, rows: list[dict[str, Any]], path: Path | None) -> None:
     Console().print(table)
     if path:
         about = {"cpu": machine.cpu_name(), "blas": machine.blas_name(), "versions": machine.versions()}
-        path.write_text(json.dumps({**about, "rows": rows}, indent=2) + "\n")
+        write_json(path, {**about, "rows": rows})

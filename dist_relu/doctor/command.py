@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -18,7 +17,8 @@ from dist_relu.doctor.finding import Check, Finding, State, as_json, as_text, ca
 from dist_relu.doctor.mpi import look_at_mpi
 from dist_relu.doctor.ray import look_at_ray
 from dist_relu.doctor.survey import judge
-from dist_relu.errors import BackendError
+from dist_relu.errors import BackendError, WriteError
+from dist_relu.files import check_writable, write_json
 
 _COLOURS = {State.OK: "green", State.NOTE: "blue", State.WARNING: "yellow", State.FAILURE: "red"}
 _MOST_COLUMNS = 110
@@ -35,8 +35,11 @@ def doctor(path: Path | None) -> None:
     ranks, their nodes and the network between them; where a Ray cluster runs, at the nodes of that one. Exit code 0
     means that training will work; what is not installed is no failure.
     """
-    if path and not os.access(path if path.exists() else path.parent, os.W_OK):  # before the work rather than after it
-        raise click.UsageError(f"--json {path}: the folder {path.parent} does not exist or can't be written to.")
+    if path:
+        try:
+            check_writable(path)  # before the work rather than after it
+        except WriteError as error:
+            raise click.UsageError(f"--json {error}") from None
     if is_under_mpirun() and mpi_survey.launched_rank() > 0:
         mpi_survey.serve(lambda: list(look_at_machine()))
         return
@@ -48,7 +51,7 @@ def doctor(path: Path | None) -> None:
         click.echo(_coloured(as_text(finding, width), finding.state), color=on_terminal)
     click.echo(f"\n{verdict(findings)}")
     if path:
-        path.write_text(json.dumps(as_json(findings), indent=2) + "\n")
+        write_json(path, as_json(findings))
     if is_under_mpirun() and any(finding.subject == _RANKS for finding in findings):
         mpi_survey.abort()  # some ranks still wait for questions
     if not works(findings):

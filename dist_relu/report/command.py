@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from dist_relu.command_parts import check_installed, check_writable, usage_errors
+from dist_relu.files import write_file
 from dist_relu.logs import read_logs
 from dist_relu.report.page import page
 
@@ -34,5 +35,5 @@ def report(folder: Path, path: Path) -> None:
         raise click.UsageError(f"{folder} has no run.json; expected a folder that dist-relu train --log-dir wrote.")
     with usage_errors():
         logs = read_logs(folder)
-    path.write_text(page(logs, folder))
+    write_file(path, page(logs, folder))
     click.echo(f"Wrote {path}.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,6 +18,7 @@ from dist_relu import start
 from dist_relu.command_parts import run_program, worker_options
 from dist_relu.coordinator import Coordinator
 from dist_relu.data import Split, load
+from dist_relu.files import write_json
 from dist_relu.results import Evaluation
 from dist_relu.watching import EpochSummary
 
@@ -115,7 +115,7 @@ def paper(name: str, reproduce: Callable[[Coordinator, bool, int], Findings], ab
         content |= {"rows": findings.rows, "claims": list(map(asdict, findings.claims))}
         assert not content.keys() & findings.numbers.keys()
         content |= findings.numbers
-        (output / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")
+        write_json(output / f"{name}.json", content)
         for suffix in (".png", ".svg"):
             findings.draw(output / f"{name}{suffix}")
 

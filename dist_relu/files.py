@@ -1,0 +1,145 @@
+"""The one place that writes files: whole, or not at all.
+
+Under its name a file is always the one before or the new one, whatever interrupts the writing. What is no regular file
+(a pipe, a device, /dev/stdout) is written into and stays what it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import stat
+import sys
+from collections.abc import Iterator, Mapping
+from math import isfinite
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from dist_relu.errors import WriteError
+
+
+def write_file(path: str | Path, content: str | bytes | memoryview) -> None:
+    """Write a file, in place of the one of that name.  Raises `WriteError`; then that one is as it was before.
+
+    A file that was there leaves its owner and mode to the new one. A symbolic link stays, and what it leads to is
+    replaced. Text becomes UTF-8.
+    """
+    data = content.encode(errors="replace") if isinstance(content, str) else content
+    with _explained(path):
+        place = _place(path)
+        before = None if isinstance(place, int) else _status(place)
+        if isinstance(place, int) or (before and not stat.S_ISREG(before.st_mode)):
+            _write_into(place, data)
+        else:
+            _replace(place, before, data)
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write strict JSON: NaN and infinities become null.  Raises `WriteError`."""
+    write_file(path, json.dumps(strict(content), indent=2, allow_nan=False) + "\n")
+
+
+def check_writable(path: str | Path) -> None:
+    """Raise `WriteError` where `write_file` would, as far as that can be known before."""
+    with _explained(path):
+        place = _place(path)
+        if isinstance(place, int):
+            return
+        before = _status(place)
+        if (not before or stat.S_ISREG(before.st_mode)) and not os.access(place.parent, os.W_OK | os.X_OK):
+            raise PermissionError(_no_folder(place.parent))
+
+
+def strict(value: Any) -> Any:
+    """`value` with None for every number that JSON does not have."""
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: strict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict(item) for item in value]
+    return value
+
+
+@contextlib.contextmanager
+def _explained(path: str | Path) -> Iterator[None]:
+    """Raise `WriteError` for what the system or a check of ours says of a file."""
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(f"{path} can't be written: {error.strerror or error}.") from error
+
+
+def _place(path: str | Path) -> Path | int:
+    """Where symbolic links lead; the number of an open file for one of this process's own, such as /dev/stdout.
+
+    Raises OSError where no file can be, or this one may not be written to.
+    """
+    before = _status(path)
+    place = Path(path).absolute()
+    while place.is_symlink():  # it ends: `_status` went the same way
+        folder = os.path.realpath(place.parent)
+        if folder == f"/proc/{os.getpid()}/fd":
+            return int(place.name)
+        place = Path(folder, os.readlink(place))
+    if before is None and not place.parent.is_dir():
+        raise FileNotFoundError(_no_folder(place.parent))
+    if before and stat.S_ISDIR(before.st_mode):
+        raise IsADirectoryError("it is a folder")
+    if before and not os.access(place, os.W_OK):
+        raise PermissionError("it may not be written to")
+    return place
+
+
+def _no_folder(folder: Path) -> str:
+    return f"the folder {folder} does not exist or can't be written to"
+
+
+def _status(path: str | Path) -> os.stat_result | None:
+    try:
+        return os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _write_into(place: Path | int, data: bytes | memoryview) -> None:
+    if place == 1:
+        sys.stdout.flush()  # what was printed before comes before it
+    with open(place, "wb", closefd=not isinstance(place, int)) as file:
+        file.write(data)
+
+
+def _replace(path: Path, before: os.stat_result | None, data: bytes | memoryview) -> None:
+    """Write a file under no name, or where the file system has no such files under a temporary one, and then name it.
+
+    before: the file that it replaces.
+    """
+    temporary = path.parent / f".dist_relu-{secrets.token_hex(8)}"  # short: `path` may be as long as a name can get
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with _unnamed(path.parent) or open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            if before:
+                with contextlib.suppress(PermissionError):
+                    os.chown(file.fileno(), before.st_uid, before.st_gid)
+                os.chmod(file.fileno(), stat.S_IMODE(before.st_mode))
+            os.fsync(file.fileno())
+            if not temporary.exists():
+                os.link(f"/proc/self/fd/{file.fileno()}", temporary.name, dst_dir_fd=folder)
+        os.replace(temporary, path)
+        os.fsync(folder)
+    finally:
+        with contextlib.suppress(OSError):  # it has its right name
+            os.unlink(temporary)
+        os.close(folder)
+
+
+def _unnamed(folder: Path) -> BinaryIO | None:
+    """A new file in `folder` of which nothing stays if this process ends; None where the file system has none."""
+    try:
+        return open(folder, "wb", opener=lambda path, _: os.open(path, os.O_TMPFILE | os.O_WRONLY, 0o666))
+    except OSError:
+        return None
