@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dist_relu.arrays import Array
+from dist_relu.checks import Check, check_bool, check_float, check_int, check_is, check_positive, one_of, shown
 from dist_relu.kernels import activations as kernels
 from dist_relu.kernels import rows as row_kernels
 from dist_relu.kernels.elementwise import Activation
@@ -32,7 +33,7 @@ def relu(x: npt.ArrayLike) -> Array:
 
 def leaky_relu(x: npt.ArrayLike, negative_slope: float = 0.01) -> Array:
     """x where x > 0, else negative_slope · x.  Maas et al. (2013)."""
-    return _value(kernels.leaky_relu, x, negative_slope)
+    return _value(kernels.leaky_relu, x, *check_arguments("leaky_relu", negative_slope=negative_slope))
 
 
 def prelu(x: npt.ArrayLike, weight: npt.ArrayLike) -> Array:
@@ -58,10 +59,12 @@ def rrelu(
 
     Xu et al. (2015).  Raises ValueError in training without `rng`, since there is no global source of randomness.
     """
-    if not training:
+    lower, upper = check_arguments("rrelu", lower=lower, upper=upper)
+    if not check_bool("rrelu(training)", training):
         return _value(kernels.leaky_relu, x, (lower + upper) / 2, name="rrelu")
     if rng is None:
         raise ValueError("rrelu(training=True) draws random slopes. Pass rng=numpy.random.default_rng(seed).")
+    check_is("rrelu(rng)", rng, np.random.Generator)
     x = _floats("rrelu", x)
     y, factors, number = np.empty_like(x), rng.random(x.shape, x.dtype), x.dtype.type
     row_kernels.rrelu(x.reshape(-1), factors.reshape(-1), y.reshape(-1), number(lower), number(upper - lower))
@@ -75,7 +78,7 @@ def relu6(x: npt.ArrayLike) -> Array:
 
 def threshold(x: npt.ArrayLike, threshold: float, value: float) -> Array:
     """x above the threshold, else `value`."""
-    return _value(kernels.threshold, x, threshold, value)
+    return _value(kernels.threshold, x, *check_arguments("threshold", threshold=threshold, value=value))
 
 
 def crelu(x: npt.ArrayLike, dim: int = -1) -> Array:
@@ -93,7 +96,7 @@ def squared_relu(x: npt.ArrayLike) -> Array:
 
 def elu(x: npt.ArrayLike, alpha: float = 1.0) -> Array:
     """x where x > 0, else alpha (eˣ - 1).  Clevert et al. (2016)."""
-    return _value(kernels.elu, x, alpha)
+    return _value(kernels.elu, x, *check_arguments("elu", alpha=alpha))
 
 
 def selu(x: npt.ArrayLike) -> Array:
@@ -102,12 +105,13 @@ def selu(x: npt.ArrayLike) -> Array:
 
 
 def celu(x: npt.ArrayLike, alpha: float = 1.0) -> Array:
-    """x where x > 0, else alpha (exp(x / alpha) - 1).  Barron (2017)."""
-    return _value(kernels.celu, x, alpha)
+    """x where x > 0, else alpha (exp(x / alpha) - 1), alpha above 0.  Barron (2017)."""
+    return _value(kernels.celu, x, *check_arguments("celu", alpha=alpha))
 
 
 def gelu(x: npt.ArrayLike, approximate: Literal["none", "tanh"] = "none") -> Array:
     """x Φ(x), exactly or through tanh.  Hendrycks and Gimpel (2016)."""
+    check_arguments("gelu", approximate=approximate)
     return _value(kernels.gelu_by_name(approximate), x, name="gelu")
 
 
@@ -123,7 +127,7 @@ def mish(x: npt.ArrayLike) -> Array:
 
 def softplus(x: npt.ArrayLike, beta: float = 1.0, threshold: float = 20.0) -> Array:
     """ln(1 + exp(beta x)) / beta, and x where beta x > threshold.  Dugas et al. (2001)."""
-    return _value(kernels.softplus, x, beta, threshold)
+    return _value(kernels.softplus, x, *check_arguments("softplus", beta=beta, threshold=threshold))
 
 
 def hardswish(x: npt.ArrayLike) -> Array:
@@ -138,7 +142,7 @@ def hardsigmoid(x: npt.ArrayLike) -> Array:
 
 def hardtanh(x: npt.ArrayLike, min_val: float = -1.0, max_val: float = 1.0) -> Array:
     """x, at least min_val and at most max_val.  Collobert (2004)."""
-    return _value(kernels.hardtanh, x, min_val, max_val)
+    return _value(kernels.hardtanh, x, *check_arguments("hardtanh", min_val=min_val, max_val=max_val))
 
 
 def sigmoid(x: npt.ArrayLike) -> Array:
@@ -206,7 +210,10 @@ def value_and_derivative(name: str, x: npt.ArrayLike, **arguments: Any) -> tuple
 
 def _floats(name: str, x: npt.ArrayLike) -> Array:
     """x as a C-contiguous array of float32 or float64."""
-    array = np.asarray(x)
+    try:
+        array = np.asarray(x)
+    except ValueError as error:  # of lists of unlike lengths
+        raise ValueError(f"{name}: x is no array of numbers. {error}") from None
     if array.dtype not in (np.float32, np.float64):
         raise TypeError(
             f"{name} computes in float32 or float64, not in {array.dtype}. Convert x first: x.astype('float32')."
@@ -229,7 +236,10 @@ def _slope(activation: Activation, y: Array, x: Array, *arguments: float) -> Arr
 
 
 def _prelu_weight(x: Array, weight: npt.ArrayLike) -> Array:
-    weights = np.asarray(weight, x.dtype).reshape(-1)
+    weights = np.asarray(weight).reshape(-1)
+    if weights.dtype.kind not in "fiu":
+        raise TypeError(f"{shown('prelu(weight)', weight)}: must be real numbers.")
+    weights = weights.astype(x.dtype)
     channels = x.shape[-1] if x.ndim else 1
     if weights.size not in (1, channels):
         raise ValueError(f"prelu: weight has {weights.size} elements; expected 1, or {channels} as x's last axis.")
@@ -251,6 +261,7 @@ def _rows(name: str, x: npt.ArrayLike, dim: int) -> Array:
     x = _floats(name, x)
     if x.ndim == 0:
         raise ValueError(f"{name} works along an axis, but x is a single number.")
+    dim = check_int(f"{name}(dim)", dim, -x.ndim, x.ndim - 1)
     return np.ascontiguousarray(np.moveaxis(x, dim, -1))
 
 
@@ -303,6 +314,45 @@ def _gate_slope(name: str, activation: Activation, y: Array, x: Array, dim: int)
 def _crelu_slope(y: Array, x: Array, dim: int) -> Array:
     above, below = np.split(np.where(y <= 0, y.dtype.type(0), y.dtype.type(1)), 2, axis=dim)
     return np.concatenate([above, -below], axis=dim)
+
+
+_perhaps_infinite = partial(check_float, finite=False)
+
+
+def _check_not_zero(name: str, value: object) -> float:
+    """A finite number that can be divided by."""
+    number = check_float(name, value)
+    if abs(number) < np.finfo(np.float32).tiny:
+        raise ValueError(f"{shown(name, value)}: divides by zero in float32. Choose another.")
+    return number
+
+
+_CHECKS: dict[str, dict[str, Check]] = {
+    "leaky_relu": {"negative_slope": check_float},
+    "rrelu": {"lower": check_float, "upper": check_float},
+    "threshold": {"threshold": _perhaps_infinite, "value": _perhaps_infinite},
+    "elu": {"alpha": check_float},
+    "celu": {"alpha": check_positive},
+    "gelu": {"approximate": one_of("none", "tanh")},
+    "softplus": {"beta": _check_not_zero, "threshold": _perhaps_infinite},
+    "hardtanh": {"min_val": _perhaps_infinite, "max_val": _perhaps_infinite},
+}
+"""What the arguments of a function may be, and those of the layer of the same name."""
+
+
+def check_arguments(function: str, owner: str = "", **arguments: Any) -> list[Any]:
+    """The checked arguments of the function of that name, as Python's own types, in their order.
+
+    owner: whose they are, for messages: the function, or the layer that has its arguments.  Raises TypeError and
+    ValueError.
+    """
+    owner = owner or function
+    values = [check(f"{owner}({name})", arguments[name]) for name, check in _CHECKS[function].items()]
+    if function == "rrelu" and values[0] > values[1]:
+        raise ValueError(f"{owner}(lower={values[0]}, upper={values[1]}): lower must not be above upper.")
+    if function == "hardtanh" and values[0] >= values[1]:
+        raise ValueError(f"{owner}(min_val={values[0]}, max_val={values[1]}): min_val must be smaller.")
+    return values
 
 
 _DERIVATIVES: dict[str, Callable[..., Array]] = {

@@ -17,7 +17,7 @@ from rich.table import Table
 from dist_relu import analysis
 from dist_relu.arguments import default_loss
 from dist_relu.checkpoint import load_model
-from dist_relu.command_parts import check_writable, data_option, usage_errors, worker_options
+from dist_relu.command_parts import POSITIVE, SHARE, check_writable, data_option, usage_errors, worker_options
 from dist_relu.coordinator import start
 from dist_relu.data import Dataset, Split, load
 from dist_relu.files import write_json
@@ -202,8 +202,8 @@ def show_activations(model_path: Path, source: str, samples: int, path: Path | N
 @click.option("--epochs", type=click.IntRange(1), default=10, show_default=True)
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Over all workers.")
 @click.option("--optimizer", type=click.Choice(list(OPTIMIZERS)), default="sgd", show_default=True)
-@click.option("--lr", type=float, help="Learning rate. Default: one that suits the optimizer.")
-@click.option("--momentum", type=float, default=0.9, show_default=True, help="For sgd, nesterov, rmsprop, lars.")
+@click.option("--lr", type=POSITIVE, help="Learning rate. Default: one that suits the optimizer.")
+@click.option("--momentum", type=SHARE, default=0.9, show_default=True, help="For sgd, nesterov, rmsprop, lars.")
 @click.option(
     "--schedule",
     default="cosine",

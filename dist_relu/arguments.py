@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dist_relu.arrays import Array
+from dist_relu.checks import check_is
 from dist_relu.data import Dataset, Split
 from dist_relu.errors import DataError
 from dist_relu.nn import CrossEntropy, Loss, MeanSquaredError, Sequential
@@ -39,6 +40,7 @@ def default_loss(data: Dataset) -> Loss:
 
 def check_model(model: Sequential, data: Dataset, loss: Loss) -> None:
     """Raise an error unless the model takes such samples and gives such targets; leaves the model as it is."""
+    check_is("model", model, Sequential)
     model = model if model.input_shape else model.blueprint()
     model.build(data.x.shape[1:])
     loss.check(data.y, model.output_shape)
@@ -46,5 +48,6 @@ def check_model(model: Sequential, data: Dataset, loss: Loss) -> None:
 
 def check_has_parameters(model: Sequential) -> None:
     """Raise ValueError for a model that was never fitted or initialised."""
+    check_is("model", model, Sequential)
     if model.values is None:
         raise ValueError("The model has no parameters yet: fit it first, or build and initialize it.")

@@ -9,7 +9,7 @@ was expected, and for which argument.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from math import inf, isfinite, isinf
 from numbers import Real
 from types import UnionType
@@ -91,6 +91,11 @@ def check_share(name: str, value: Any) -> float:
     return check_float(name, value, least=0, below=1)
 
 
+def check_probability(name: str, value: Any) -> float:
+    """A number of at least 0 and at most 1."""
+    return check_float(name, value, least=0, most=1)
+
+
 def check_bool(name: str, value: Any) -> bool:
     """True or False.  0 and 1 are numbers."""
     scalar = _scalar(value)
@@ -120,6 +125,13 @@ def check_is(name: str, value: object, kind: type[T] | UnionType) -> T:
     raise TypeError(f"{shown(name, value)}: expected an object of type {wanted}{hint}.")
 
 
+def check_callable(name: str, value: Any) -> Any:
+    """A function, or what else can be called."""
+    if not callable(value):
+        raise TypeError(f"{shown(name, value)}: expected a function.")
+    return value
+
+
 def check_sequence(name: str, values: Any, check: Check, what: str) -> tuple[Any, ...]:
     """A tuple or list, or an array of one dimension, each of whose elements passes a check, as a tuple.
 
@@ -133,6 +145,14 @@ def check_sequence(name: str, values: Any, check: Check, what: str) -> tuple[Any
 def check_ints(name: str, values: Any, least: int = 1) -> tuple[int, ...]:
     """A sequence of whole numbers, each at least `least`: a shape."""
     return check_sequence(name, values, lambda at, value: check_int(at, value, least), "whole numbers")
+
+
+def check_shape(name: str, values: Any, axes: Sequence[str]) -> tuple[int, ...]:
+    """A sequence of whole numbers of at least 1, one for each of these axes."""
+    shape = check_ints(name, values)
+    if len(shape) != len(axes):
+        raise ValueError(f"{shown(name, values)}: expected ({', '.join(axes)}).")
+    return shape
 
 
 def check_floats(name: str, values: Any) -> tuple[float, ...]:
@@ -166,10 +186,14 @@ def one_of(*choices: str) -> Check:
     return lambda name, value: check_choice(name, value, choices)
 
 
-def check_fields(owner: object, **checks: Check) -> None:
-    """Let the fields of a dataclass through their checks, and store what these return; for `__post_init__`."""
+def check_fields(owner: object, /, known_as: str | None = None, **checks: Check) -> None:
+    """Let the fields of a dataclass through their checks, and store what these return; for `__post_init__`.
+
+    known_as: whose the arguments are to the user, by default the class; "" for arguments of a function.
+    """
+    name = type(owner).__name__ if known_as is None else known_as
     for field, check in checks.items():
-        object.__setattr__(owner, field, check(f"{type(owner).__name__}({field})", getattr(owner, field)))
+        object.__setattr__(owner, field, check(f"{name}({field})" if name else field, getattr(owner, field)))
 
 
 def shown(name: str, value: object) -> str:

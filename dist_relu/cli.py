@@ -24,7 +24,16 @@ from dist_relu.arguments import default_loss
 from dist_relu.arrays import Array
 from dist_relu.bench.commands import bench
 from dist_relu.checkpoint import load_model, save_model
-from dist_relu.command_parts import check_writable, data_option, run_program, usage_errors, worker_options
+from dist_relu.command_parts import (
+    NOT_NEGATIVE,
+    POSITIVE,
+    SHARE,
+    check_writable,
+    data_option,
+    run_program,
+    usage_errors,
+    worker_options,
+)
 from dist_relu.coordinator import Coordinator, start
 from dist_relu.data import Dataset, Split, load, read_numpy
 from dist_relu.doctor.command import doctor
@@ -41,9 +50,6 @@ from dist_relu.progress import ProgressDisplay
 from dist_relu.report.command import report
 from dist_relu.results import FitResult
 from dist_relu.watching import Watch
-
-POSITIVE = click.FloatRange(0, min_open=True)
-SHARE = click.FloatRange(0, 1, max_open=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -71,15 +77,15 @@ def program() -> None:
 @click.option("--epochs", type=click.IntRange(1), default=20, show_default=True)
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Over all workers.")
 @click.option("--optimizer", type=click.Choice(list(OPTIMIZERS)), default="sgd", show_default=True)
-@click.option("--lr", type=float, help="Learning rate. Default: one that suits the optimizer.")
-@click.option("--momentum", type=float, default=0.9, show_default=True, help="For sgd, nesterov, rmsprop, lars.")
-@click.option("--weight-decay", type=float, default=0.0, show_default=True)
+@click.option("--lr", type=POSITIVE, help="Learning rate. Default: one that suits the optimizer.")
+@click.option("--momentum", type=SHARE, default=0.9, show_default=True, help="For sgd, nesterov, rmsprop, lars.")
+@click.option("--weight-decay", type=NOT_NEGATIVE, default=0.0, show_default=True)
 @click.option("--clip-norm", type=POSITIVE, help="Scale gradients down to this Euclidean norm.")
 @click.option("--clip-value", type=POSITIVE, help="Cut elements of gradients to this magnitude.")
 @click.option("--accumulate", type=click.IntRange(1), default=1, show_default=True, help="Batches per step.")
 @click.option("--ema-decay", type=SHARE, help="Test and save an exponential average of the weights.")
 @click.option("--label-smoothing", type=SHARE, default=0.0, show_default=True, help="For class numbers.")
-@click.option("--mixup", type=click.FloatRange(0), default=0.0, show_default=True, help="Alpha; 0 mixes nothing.")
+@click.option("--mixup", type=NOT_NEGATIVE, default=0.0, show_default=True, help="Alpha; 0 mixes nothing.")
 @click.option("--augment", help="crop:PIXELS, flip, or crop:PIXELS,flip; for images.")
 @click.option(
     "--schedule",

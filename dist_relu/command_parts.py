@@ -8,15 +8,35 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, final
 
 import click
 
 from dist_relu import files
 from dist_relu.backends import BACKENDS, serve_if_rank
+from dist_relu.checks import Check, check_not_negative, check_positive, check_probability, check_share
 from dist_relu.errors import DistReluError, TrainingDiverged, WorkerLost, WriteError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+@final
+class Number(click.types.FloatParamType):
+    """A real number that passes one of `dist_relu.checks`, which NaN never does."""
+
+    def __init__(self, check: Check) -> None:
+        self._check = check
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = super().convert(value, param, ctx)
+        try:
+            return float(self._check("", number))
+        except ValueError as error:
+            self.fail(f"{value} {str(error).rpartition(': ')[2]}", param, ctx)
+
+
+POSITIVE, NOT_NEGATIVE = Number(check_positive), Number(check_not_negative)
+SHARE, PROBABILITY = Number(check_share), Number(check_probability)
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 

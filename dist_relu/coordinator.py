@@ -19,7 +19,7 @@ from dist_relu import inference, training
 from dist_relu.arguments import Data, check_has_parameters, check_model, dataset_of, default_loss, numbers
 from dist_relu.arrays import Array
 from dist_relu.backends import Backend, connect
-from dist_relu.checks import check_int, check_is, check_seed
+from dist_relu.checks import check_bool, check_callable, check_int, check_is, check_seed, instance_of, optional
 from dist_relu.data import Augment, Dataset
 from dist_relu.errors import TrainingDiverged
 from dist_relu.fitting import LeaveGradient, StepMemory, Trained, stopped, trained
@@ -157,9 +157,12 @@ class Coordinator:
         check_is("loss", loss, Loss)
         shards = self.workers if shards is None else check_int("shards", shards)
         epochs, batch_size, seed = check_int("epochs", epochs), check_int("batch_size", batch_size), check_seed(seed)
+        check_is("model", model, Sequential)
         check_is("optimizer", optimizer, Optimizer)
-        if watch is not None:
-            check_is("watch", watch, Watch)
+        shuffle = check_bool("shuffle", shuffle)
+        optional(instance_of(Augment))("augment", augment)
+        optional(instance_of(Watch))("watch", watch)
+        optional(check_callable)("on_progress", on_progress)
         check_fit(len(data), batch_size, shards, self.workers)
         batch_size = min(batch_size, len(data))
         check_model(model, data, loss)

@@ -8,7 +8,7 @@ from typing import Self, final
 import numpy.typing as npt
 
 from dist_relu.arrays import Array
-from dist_relu.checks import check_int
+from dist_relu.checks import check_int, instance_of, optional
 from dist_relu.coordinator import Coordinator, start
 
 
@@ -22,6 +22,7 @@ class DistributedReLU:
 
     def __init__(self, num_partitions: int, coordinator: Coordinator | None = None) -> None:
         self._num_partitions = check_int("num_partitions", num_partitions)
+        optional(instance_of(Coordinator))("coordinator", coordinator)
         self._is_own = coordinator is None
         self._coordinator = start() if coordinator is None else coordinator
 

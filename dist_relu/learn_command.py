@@ -11,7 +11,7 @@ from rich.console import Console
 
 from dist_relu import machine, rl
 from dist_relu.checkpoint import save_model
-from dist_relu.command_parts import check_writable, usage_errors, worker_options
+from dist_relu.command_parts import NOT_NEGATIVE, POSITIVE, PROBABILITY, check_writable, usage_errors, worker_options
 from dist_relu.coordinator import start
 from dist_relu.files import write_file, write_json
 from dist_relu.options import parse_sizes
@@ -40,9 +40,9 @@ ALGORITHMS: dict[str, Callable[..., rl.Algorithm]] = {"ppo": rl.PPO, "reinforce"
 @click.option("--horizon", type=click.IntRange(1), help="Steps of each environment between lessons.")
 @click.option("--epochs", type=click.IntRange(1), help="Passes over what was seen in them; for ppo.")
 @click.option("--minibatches", type=click.IntRange(1), help="Steps of a pass; for ppo.")
-@click.option("--lr", type=float, help="Learning rate at the beginning; falls to 0 along half a cosine.")
-@click.option("--gamma", type=float, help="By how much a reward counts less a step later.")
-@click.option("--entropy-weight", type=float, help="Of the bonus for actions that are left open.")
+@click.option("--lr", type=POSITIVE, help="Learning rate at the beginning; falls to 0 along half a cosine.")
+@click.option("--gamma", type=PROBABILITY, help="By how much a reward counts less a step later.")
+@click.option("--entropy-weight", type=NOT_NEGATIVE, help="Of the bonus for actions that are left open.")
 @worker_options
 @click.option(
     "--shards", type=click.IntRange(1), help="Parts of the environments; they fix the bits. Default: the workers."

@@ -18,7 +18,7 @@ import numpy as np
 
 from dist_relu.arena import Layout
 from dist_relu.arrays import Array, aligned_empty
-from dist_relu.checks import check_int
+from dist_relu.checks import check_fields, check_int, check_positive, check_share, optional
 from dist_relu.chunks import Chunk, Piece, cut
 from dist_relu.collectives.barrier import Meeting
 from dist_relu.kernels import norms as kernels
@@ -44,13 +44,8 @@ class StepOptions:
     accumulate: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("clip_norm", "clip_value"):
-            limit = getattr(self, name)
-            if limit is not None and not limit > 0:
-                raise ValueError(f"{name}={limit}: must be above 0.")
-        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
-            raise ValueError(f"ema_decay={self.ema_decay}: must be at least 0 and below 1.")
-        check_int("accumulate", self.accumulate)
+        limit = optional(check_positive)
+        check_fields(self, "", clip_norm=limit, clip_value=limit, ema_decay=optional(check_share), accumulate=check_int)
 
     @property
     def need_whole_gradient(self) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
-from dist_relu.checks import check_int
+from dist_relu.checks import check_callable, check_fields, check_int, optional
 from dist_relu.kernels.histogram import EDGES
 
 PREACTIVATION_EDGES = EDGES
@@ -96,4 +96,5 @@ class Watch:
     on_epoch: Callable[[EpochSummary], object] | None = None
 
     def __post_init__(self) -> None:
-        check_int("Watch(every)", self.every)
+        callback = optional(check_callable)
+        check_fields(self, every=check_int, on_step=callback, on_epoch=callback)

@@ -232,8 +232,8 @@ def test_models_of_images_survive_pickling_and_saving(rng: np.random.Generator, 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: nn.Conv2d(0, 3), r"Conv2d\(channels\)=0"),
-        (lambda: nn.Conv2d(4, 3, groups=0), r"Conv2d\(groups\)=0"),
+        (lambda: nn.Conv2d(0, 3), r"Conv2d\(channels=0\)"),
+        (lambda: nn.Conv2d(4, 3, groups=0), r"Conv2d\(groups=0\)"),
         (lambda: built(nn.Conv2d(4, 3), input_shape=(64,)), r"Layer 0: Conv2d takes images.*begin with Reshape"),
         (lambda: built(nn.Conv2d(4, 3, groups=2), input_shape=(8, 8, 3)), r"can't cut 3 channels and 4 filters"),
         (lambda: built(nn.Conv2d(4, (3, 3, 3)), input_shape=(8, 8, 3)), r"kernel_size=\(3, 3, 3\)"),

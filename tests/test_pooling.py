@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -127,17 +128,17 @@ def test_images_in_channels_first_order_are_taken_as_such(rng: np.random.Generat
 
 
 @pytest.mark.parametrize(
-    ("layer", "message"),
+    ("make", "message"),
     [
-        (nn.MaxPool2d(2, padding=2), "MaxPool2d.*at most half"),
-        (nn.AvgPool2d(0), "kernel_size=0"),
-        (nn.MaxPool2d(9), "9x9 don't fit into images of 8x8"),
-        (nn.MaxPool2d(2, stride=(1, 2, 3)), r"stride=\(1, 2, 3\)"),
+        (lambda: nn.MaxPool2d(2, padding=2), "MaxPool2d.*at most half"),
+        (lambda: nn.AvgPool2d(0), "kernel_size=0"),
+        (lambda: nn.MaxPool2d(9), "9x9 don't fit into images of 8x8"),
+        (lambda: nn.MaxPool2d(2, stride=(1, 2, 3)), r"stride=\(1, 2, 3\)"),
     ],
 )
-def test_pooling_that_makes_no_sense_is_refused(layer: nn.Layer, message: str) -> None:
+def test_pooling_that_makes_no_sense_is_refused(make: Callable[[], nn.Layer], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        built(layer, input_shape=(8, 8, 1))
+        built(make(), input_shape=(8, 8, 1))
 
 
 def test_rows_are_no_images() -> None:

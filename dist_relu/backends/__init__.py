@@ -11,7 +11,7 @@ from dist_relu.backends.mpi import MpiBackend
 from dist_relu.backends.mpi_job import join
 from dist_relu.backends.ray import RayBackend
 from dist_relu.backends.serial import SerialBackend
-from dist_relu.checks import check_int
+from dist_relu.checks import check_bool, check_int, check_is, instance_of, optional
 from dist_relu.errors import BackendError
 
 __all__ = ["BACKENDS", "Backend", "connect", "is_under_mpirun", "serve_if_rank"]
@@ -34,12 +34,15 @@ def connect(
 
     address, spread: see `RayBackend`; for that backend alone.
     """
+    check_is("backend", name, str)
     if name == "auto":
         name = "mpi" if is_under_mpirun() else "local"
     if name not in BACKENDS:
         raise ValueError(f"backend={name!r} is unknown. Choose one of: auto, {', '.join(BACKENDS)}.")
     num_workers = None if workers is None else check_int("workers", workers)
     threads = check_int("threads_per_worker", threads_per_worker)
+    optional(instance_of(str))("address", address)
+    spread = check_bool("spread", spread)
     if name == "ray":
         return RayBackend(num_workers, threads, address, spread=spread)
     if address is not None:

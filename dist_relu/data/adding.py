@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dist_relu.checks import check_int
+from dist_relu.checks import check_int, check_seed
 from dist_relu.data.dataset import Dataset
 from dist_relu.partition import Purpose, generator
 
@@ -20,7 +20,7 @@ def adding(num_samples: int, steps: int = 150, seed: int = 0) -> Dataset:
     Hinton (2015), section 4.1; a mark in each half as in Arjovsky, Shah and Bengio (2016), section 5.1.
     """
     num_samples, steps = check_int("adding(num_samples)", num_samples), check_int("adding(steps)", steps, 2)
-    rng = generator(seed, Purpose.SAMPLES, steps)
+    rng = generator(check_seed(seed), Purpose.SAMPLES, steps)
     x = np.zeros((num_samples, steps, 2), np.float32)
     x[:, :, 0] = rng.random((num_samples, steps), np.float32)
     samples = np.arange(num_samples)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import inf, prod
+from functools import partial
+from math import prod
 from typing import NamedTuple, final
 
 import numpy as np
 
 from dist_relu.arrays import Array
-from dist_relu.checks import check_int
+from dist_relu.checks import check_bool, check_fields, check_int, check_not_negative
 from dist_relu.data.dataset import Dataset
 from dist_relu.errors import DataError
 from dist_relu.kernels import augment as kernels
@@ -38,9 +39,7 @@ class Augment:
     mixup: float = 0.0
 
     def __post_init__(self) -> None:
-        check_int("Augment(crop)", self.crop, 0)
-        if not 0 <= self.mixup < inf:
-            raise ValueError(f"Augment(mixup={self.mixup}): must be at least 0 and finite.")
+        check_fields(self, crop=partial(check_int, least=0), flip=check_bool, mixup=check_not_negative)
 
     def image_shape(self, data: Dataset) -> tuple[int, int, int] | None:
         """The shape of the images that are to be cropped or flipped; None without either.

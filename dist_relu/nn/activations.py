@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, final
+from dataclasses import dataclass, fields
+from typing import Any, Literal, cast, final
 
+from dist_relu.activations import check_arguments
 from dist_relu.arrays import Array
 from dist_relu.kernels import activations as kernels
 from dist_relu.kernels.elementwise import Activation
 from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape, count_inputs
 
 Arguments = tuple[float, ...]
+
+
+def check_arguments_of(layer: Layer, function: str) -> None:
+    """Let the fields of a layer through the checks that the function of its name has."""
+    names = [field.name for field in fields(cast(Any, layer)) if field.init]
+    values = check_arguments(function, type(layer).__name__, **{name: getattr(layer, name) for name in names})
+    for name, value in zip(names, values, strict=True):
+        setattr(layer, name, value)
 
 
 class Elementwise(Layer):
@@ -65,6 +74,9 @@ class LeakyReLU(Elementwise):
 
     negative_slope: float = 0.01
 
+    def __post_init__(self) -> None:
+        check_arguments_of(self, "leaky_relu")
+
     def function(self) -> tuple[Activation, Arguments]:
         return kernels.leaky_relu, (self.negative_slope,)
 
@@ -86,6 +98,9 @@ class Threshold(Elementwise):
     threshold: float
     value: float
 
+    def __post_init__(self) -> None:
+        check_arguments_of(self, "threshold")
+
     def function(self) -> tuple[Activation, Arguments]:
         return kernels.threshold, (self.threshold, self.value)
 
@@ -106,6 +121,9 @@ class ELU(Elementwise):
 
     alpha: float = 1.0
 
+    def __post_init__(self) -> None:
+        check_arguments_of(self, "elu")
+
     def function(self) -> tuple[Activation, Arguments]:
         return kernels.elu, (self.alpha,)
 
@@ -122,13 +140,12 @@ class SELU(Elementwise):
 @final
 @dataclass(eq=False)
 class CELU(Elementwise):
-    """x where x > 0, else alpha (exp(x / alpha) - 1).  Barron (2017)."""
+    """x where x > 0, else alpha (exp(x / alpha) - 1), alpha above 0.  Barron (2017)."""
 
     alpha: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.alpha == 0:
-            raise ValueError("CELU(alpha=0) divides by zero. Choose another alpha.")
+        check_arguments_of(self, "celu")
 
     def function(self) -> tuple[Activation, Arguments]:
         return kernels.celu, (self.alpha,)
@@ -142,7 +159,7 @@ class GELU(Elementwise):
     approximate: Literal["none", "tanh"] = "none"
 
     def __post_init__(self) -> None:
-        kernels.gelu_by_name(self.approximate)
+        check_arguments_of(self, "gelu")
 
     def function(self) -> tuple[Activation, Arguments]:
         return kernels.gelu_by_name(self.approximate), ()
@@ -175,8 +192,7 @@ class Softplus(Elementwise):
     threshold: float = 20.0
 
     def __post_init__(self) -> None:
-        if self.beta == 0:
-            raise ValueError("Softplus(beta=0) divides by zero. Choose another beta.")
+        check_arguments_of(self, "softplus")
 
     def function(self) -> tuple[Activation, Arguments]:
         return kernels.softplus, (self.beta, self.threshold)
@@ -209,8 +225,7 @@ class Hardtanh(Elementwise):
     max_val: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.min_val >= self.max_val:
-            raise ValueError(f"Hardtanh(min_val={self.min_val}, max_val={self.max_val}): min_val must be smaller.")
+        check_arguments_of(self, "hardtanh")
 
     def function(self) -> tuple[Activation, Arguments]:
         return kernels.hardtanh, (self.min_val, self.max_val)

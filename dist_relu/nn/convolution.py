@@ -10,7 +10,7 @@ from typing import final
 import numpy as np
 
 from dist_relu.arrays import Array
-from dist_relu.checks import check_fields, check_int
+from dist_relu.checks import check_bool, check_fields, check_int, instance_of
 from dist_relu.kernels import convolution as kernels
 from dist_relu.kernels.activations import relu
 from dist_relu.kernels.layers import add_bias, sum_rows
@@ -19,7 +19,7 @@ from dist_relu.kernels.windows import Windows
 from dist_relu.nn.correlation import Convolution
 from dist_relu.nn.initializers import Constant, HeNormal, Initializer
 from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
-from dist_relu.nn.windows import Padding, Size, image_shape, windows
+from dist_relu.nn.windows import Padding, Size, check_padding, check_size, image_shape, windows
 
 _PIECE_SIZE = 192 * 1024
 """Elements of input and output that stay in the second-level cache, 1 MiB, beside the filters."""
@@ -56,7 +56,17 @@ class Conv2d(Layer):
     _x: Array = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_fields(self, channels=check_int, groups=check_int)
+        check_fields(
+            self,
+            channels=check_int,
+            kernel_size=check_size,
+            stride=check_size,
+            padding=check_padding,
+            dilation=check_size,
+            groups=check_int,
+            bias=check_bool,
+            init=instance_of(Initializer),
+        )
 
     def build(self, input_shape: Shape) -> Shape:
         channels = image_shape("Conv2d", input_shape)[2]

@@ -9,7 +9,7 @@ from typing import final
 import numpy as np
 
 from dist_relu.arrays import Array, as_rows
-from dist_relu.checks import check_int
+from dist_relu.checks import check_bool, check_fields, check_int, instance_of
 from dist_relu.kernels.layers import sum_rows
 from dist_relu.kernels.products import multiply, multiply_by_transpose
 from dist_relu.kernels.tiles import AS_IS, BIAS
@@ -30,11 +30,7 @@ class Dense(Layer):
     _x: Array = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.units = check_int("Dense(units)", self.units)
-        if not isinstance(self.bias, bool):
-            raise TypeError(
-                f"Dense(bias={self.bias!r}): must be True or False; inputs are counted by the layer itself."
-            )
+        check_fields(self, units=check_int, bias=check_bool, init=instance_of(Initializer))
 
     def build(self, input_shape: Shape) -> Shape:
         if not input_shape:

@@ -9,7 +9,7 @@ from typing import final
 import numpy as np
 
 from dist_relu.arrays import Array
-from dist_relu.checks import check_fields, check_int
+from dist_relu.checks import check_fields, check_int, instance_of
 from dist_relu.kernels import normalization as kernels
 from dist_relu.nn.initializers import Initializer, Normal
 from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
@@ -30,7 +30,7 @@ class Embedding(Layer):
     _indices: Array = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_fields(self, symbols=check_int, units=check_int)
+        check_fields(self, symbols=check_int, units=check_int, init=instance_of(Initializer))
 
     def build(self, input_shape: Shape) -> Shape:
         self.weight = Param("weight", (self.symbols, self.units), self.init, self.symbols, self.units)

@@ -11,6 +11,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from dist_relu.arrays import Array
+from dist_relu.checks import check_choice, check_fields, check_float, check_not_negative, one_of
 
 Fan = Literal["fan_in", "fan_out"]
 
@@ -23,11 +24,9 @@ def gain(activation: str, slope: float = 0.01) -> float:
     activation: "linear", "sigmoid", "tanh", "relu", "leaky_relu" (of `slope`) or "selu".  The values are those of
     torch.nn.init.calculate_gain; He et al. (2015), equations 10 and 15.
     """
-    if activation == "leaky_relu":
-        return sqrt(2 / (1 + slope**2))
-    if activation not in _GAINS:
-        raise ValueError(f"gain({activation!r}): expected one of {', '.join([*_GAINS, 'leaky_relu'])}.")
-    return _GAINS[activation]
+    check_choice("gain(activation)", activation, [*_GAINS, "leaky_relu"])
+    slope = check_float("gain(slope)", slope)
+    return sqrt(2 / (1 + slope**2)) if activation == "leaky_relu" else _GAINS[activation]
 
 
 class Initializer(ABC):
@@ -50,7 +49,7 @@ class HeNormal(Initializer):
     mode: Fan = "fan_in"
 
     def __post_init__(self) -> None:
-        _check_he(self)
+        check_fields(self, gain=check_not_negative, mode=one_of("fan_in", "fan_out"))
 
     def draw(self, shape: tuple[int, ...], fan_in: int, fan_out: int, rng: np.random.Generator) -> Array:
         return rng.normal(0.0, self.gain / sqrt(fan_in if self.mode == "fan_in" else fan_out), shape)
@@ -65,7 +64,7 @@ class HeUniform(Initializer):
     mode: Fan = "fan_in"
 
     def __post_init__(self) -> None:
-        _check_he(self)
+        check_fields(self, gain=check_not_negative, mode=one_of("fan_in", "fan_out"))
 
     def draw(self, shape: tuple[int, ...], fan_in: int, fan_out: int, rng: np.random.Generator) -> Array:
         limit = self.gain * sqrt(3 / (fan_in if self.mode == "fan_in" else fan_out))
@@ -79,6 +78,9 @@ class GlorotNormal(Initializer):
 
     gain: float = 1.0
 
+    def __post_init__(self) -> None:
+        check_fields(self, gain=check_not_negative)
+
     def draw(self, shape: tuple[int, ...], fan_in: int, fan_out: int, rng: np.random.Generator) -> Array:
         return rng.normal(0.0, self.gain * sqrt(2 / (fan_in + fan_out)), shape)
 
@@ -89,6 +91,9 @@ class GlorotUniform(Initializer):
     """U(-a, a) with a² = 6 gain² / (fan_in + fan_out).  Glorot and Bengio (2010), equation 16."""
 
     gain: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_fields(self, gain=check_not_negative)
 
     def draw(self, shape: tuple[int, ...], fan_in: int, fan_out: int, rng: np.random.Generator) -> Array:
         limit = self.gain * sqrt(6 / (fan_in + fan_out))
@@ -101,6 +106,9 @@ class Normal(Initializer):
     """N(0, std²)."""
 
     std: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_fields(self, std=check_not_negative)
 
     def draw(self, shape: tuple[int, ...], fan_in: int, fan_out: int, rng: np.random.Generator) -> Array:
         return rng.normal(0.0, self.std, shape)
@@ -116,6 +124,9 @@ class Orthogonal(Initializer):
     """
 
     gain: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_fields(self, gain=check_not_negative)
 
     def draw(self, shape: tuple[int, ...], fan_in: int, fan_out: int, rng: np.random.Generator) -> Array:
         if len(shape) < 2:
@@ -135,6 +146,9 @@ class Identity(Initializer):
 
     scale: float = 1.0
 
+    def __post_init__(self) -> None:
+        check_fields(self, scale=check_float)
+
     def draw(self, shape: tuple[int, ...], fan_in: int, fan_out: int, rng: np.random.Generator) -> Array:
         if len(shape) != 2:
             raise ValueError(f"Identity() fills matrices, not a parameter of shape {shape}.")
@@ -148,10 +162,8 @@ class Constant(Initializer):
 
     value: float = 0.0
 
+    def __post_init__(self) -> None:
+        check_fields(self, value=check_float)
+
     def draw(self, shape: tuple[int, ...], fan_in: int, fan_out: int, rng: np.random.Generator) -> Array:
         return np.full(shape, float(self.value))
-
-
-def _check_he(rule: HeNormal | HeUniform) -> None:
-    if rule.mode not in ("fan_in", "fan_out"):
-        raise ValueError(f'{type(rule).__name__}(mode={rule.mode!r}): must be "fan_in" or "fan_out".')

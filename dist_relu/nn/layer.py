@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dist_relu.arrays import Array, as_rows
+from dist_relu.checks import check_bool, check_seed, check_sequence, instance_of
 from dist_relu.kernels.histogram import count_sums
 from dist_relu.kernels.products import multiply_transposed
 from dist_relu.nn.initializers import Initializer
@@ -95,8 +96,8 @@ class PlainRun(Run):
     """
 
     def __init__(self, *, training: bool = False, seed: int = 0) -> None:
-        self._training = training
-        self._seed = seed
+        self._training = check_bool("PlainRun(training)", training)
+        self._seed = check_seed(seed)
         self._drawn = 0
 
     @property
@@ -163,6 +164,11 @@ class Layer(ABC):
         dy: (N, *output_shape), may be overwritten in training: a layer that needs it after passing it on must copy it.
         Without `wants_dx` the returned array has no meaning.
         """
+
+
+def check_layers(name: str, value: object) -> tuple[Layer, ...]:
+    """A check for `dist_relu.checks`: layers, one after another."""
+    return check_sequence(name, value, instance_of(Layer), "layers")
 
 
 def count_inputs(x: Array, layer: Layer, run: Run) -> None:

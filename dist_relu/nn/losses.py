@@ -10,6 +10,7 @@ from typing import final
 import numpy as np
 
 from dist_relu.arrays import Array
+from dist_relu.checks import check_fields, check_probability, check_share, instance_of
 from dist_relu.errors import DataError
 from dist_relu.kernels import layers as kernels
 from dist_relu.kernels.targets import smooth_labels
@@ -44,8 +45,7 @@ class CrossEntropy(Loss):
     label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"CrossEntropy(label_smoothing={self.label_smoothing}): must be at least 0 and below 1.")
+        check_fields(self, label_smoothing=check_share)
 
     def check(self, targets: Array, output_shape: Shape) -> None:
         if targets.ndim != 1 or targets.dtype.kind not in "iub":
@@ -100,6 +100,9 @@ class MixedTargets(Loss):
     loss: Loss
     others: Array
     share: float
+
+    def __post_init__(self) -> None:
+        check_fields(self, loss=instance_of(Loss), others=instance_of(np.ndarray), share=check_probability)
 
     def check(self, targets: Array, output_shape: Shape) -> None:
         self.loss.check(targets, output_shape)

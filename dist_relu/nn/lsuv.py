@@ -7,6 +7,7 @@ from math import sqrt
 import numpy as np
 
 from dist_relu.arrays import Array
+from dist_relu.checks import check_is
 from dist_relu.nn.layer import Layer, Param
 from dist_relu.nn.sequential import Sequential
 
@@ -23,6 +24,7 @@ def lsuv(model: Sequential, x: Array) -> Sequential:
     Raises ValueError for a model without parameters, and when a layer's outputs don't vary at all or overflow.
     Mishkin and Matas (2016), algorithm 1.
     """
+    check_is("model", model, Sequential)
     if model.values is None:
         raise ValueError("The model has no parameters yet: build and initialize it first.")
     outputs: Array = np.asarray(x, model.dtype)

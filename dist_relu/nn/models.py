@@ -8,7 +8,16 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from dist_relu.checks import check_int
+from dist_relu.checks import (
+    check_choice,
+    check_float,
+    check_floats,
+    check_int,
+    check_ints,
+    check_not_negative,
+    check_shape,
+    shown,
+)
 from dist_relu.nn.activations import ReLU
 from dist_relu.nn.convolution import Conv2d
 from dist_relu.nn.dense import Dense
@@ -27,9 +36,9 @@ from dist_relu.nn.sequential import Sequential
 def mlp(hidden: Sequence[int], outputs: int, dtype: npt.DTypeLike = np.float32) -> Sequential:
     """Dense layers with ReLU between them: `hidden` units each, then `outputs` without ReLU."""
     layers: list[Layer] = []
-    for units in hidden:
+    for units in check_ints("hidden", hidden):
         layers += [Dense(units), ReLU()]
-    return Sequential(*layers, Dense(outputs), dtype=dtype)
+    return Sequential(*layers, Dense(check_int("outputs", outputs)), dtype=dtype)
 
 
 def actor(hidden: Sequence[int], outputs: int, gain: float = 0.01, dtype: npt.DTypeLike = np.float32) -> Sequential:
@@ -38,9 +47,10 @@ def actor(hidden: Sequence[int], outputs: int, gain: float = 0.01, dtype: npt.DT
     gain: of the last weights.  Andrychowicz et al. (2021), section 3.2.
     """
     layers: list[Layer] = []
-    for units in hidden:
+    for units in check_ints("hidden", hidden):
         layers += [Dense(units, init=Orthogonal(2**0.5)), ReLU()]
-    return Sequential(*layers, Dense(outputs, init=Orthogonal(gain)), dtype=dtype)
+    gain = check_not_negative("gain", gain)
+    return Sequential(*layers, Dense(check_int("outputs", outputs), init=Orthogonal(gain)), dtype=dtype)
 
 
 def policy(
@@ -63,13 +73,10 @@ def policy(
     """
     state_dim, action_dim = check_int("state_dim", state_dim), check_int("action_dim", action_dim)
     last: PolicyHead
-    if head == "softmax":
+    if check_choice("head", head, ("softmax", "tanh-gaussian")) == "softmax":
         last = Categorical(action_dim)
-    elif head == "tanh-gaussian":
-        lows, highs = (np.broadcast_to(bound, (action_dim,)).tolist() for bound in (low, high))
-        last = TanhGaussian(lows, highs)
     else:
-        raise ValueError(f'head={head!r}: expected "softmax" or "tanh-gaussian".')
+        last = TanhGaussian(_bounds("low", low, action_dim), _bounds("high", high, action_dim))
     branches = actor(hidden, last.inputs - 1).layers, actor(hidden, 1, gain=1.0).layers
     return Sequential(Parallel(branches), last, dtype=dtype).build((state_dim,))
 
@@ -77,7 +84,7 @@ def policy(
 def cnn(image_shape: Shape, outputs: int, dtype: npt.DTypeLike = np.float32) -> Sequential:
     """A small network for images of `image_shape` (H, W, C) in flat rows: two convolutions with pooling, two dense."""
     return Sequential(
-        Reshape(image_shape),
+        Reshape(_image_shape(image_shape)),
         Conv2d(32, 3),
         ReLU(),
         MaxPool2d(2),
@@ -87,7 +94,7 @@ def cnn(image_shape: Shape, outputs: int, dtype: npt.DTypeLike = np.float32) -> 
         Flatten(),
         Dense(128),
         ReLU(),
-        Dense(outputs),
+        Dense(check_int("outputs", outputs)),
         dtype=dtype,
     )
 
@@ -97,9 +104,10 @@ def resnet(depth: int, image_shape: Shape, outputs: int, dtype: npt.DTypeLike = 
 
     He et al. (2016), section 4.2, with projections where a shortcut changes shape.
     """
+    depth, outputs = check_int("depth", depth), check_int("outputs", outputs)
     if depth < 8 or depth % 6 != 2:
         raise ValueError(f"A residual network has 6n + 2 layers: 8, 14, 20, ..., not {depth}.")
-    layers: list[Layer] = [Reshape(image_shape), *_normalised(16, 3), ReLU()]
+    layers: list[Layer] = [Reshape(_image_shape(image_shape)), *_normalised(16, 3), ReLU()]
     channels = 16
     for stage_channels in (16, 32, 64):
         for _ in range((depth - 2) // 6):
@@ -115,8 +123,22 @@ def rnn(units: int, outputs: int, rows: Shape | None = None, dtype: npt.DTypeLik
 
     rows: (steps, inputs) of a sequence, when samples are flat rows.  Le, Jaitly and Hinton (2015).
     """
-    shape: list[Layer] = [] if rows is None else [Reshape(rows)]
-    return Sequential(*shape, RNN(units), Dense(outputs), dtype=dtype)
+    shape: list[Layer] = [] if rows is None else [Reshape(check_shape("rows", rows, ("steps", "inputs")))]
+    return Sequential(*shape, RNN(check_int("units", units)), Dense(check_int("outputs", outputs)), dtype=dtype)
+
+
+def _image_shape(shape: Shape) -> Shape:
+    return check_shape("image_shape", shape, ("height", "width", "channels"))
+
+
+def _bounds(name: str, value: float | Sequence[float], size: int) -> tuple[float, ...]:
+    """One for each of so many numbers, from one for all or one for each."""
+    if np.ndim(value) == 0:
+        return (check_float(name, value),) * size
+    values = check_floats(name, value)
+    if len(values) != size:
+        raise ValueError(f"{shown(name, value)}: expected one number, or {size}.")
+    return values
 
 
 def _normalised(channels: int, kernel_size: int, stride: int = 1) -> list[Layer]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import final
 
 import numpy as np
 
 from dist_relu.arrays import Array
+from dist_relu.checks import check_fields, check_float, check_positive, check_share
 from dist_relu.kernels import normalization as kernels
 from dist_relu.nn.initializers import Constant
 from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
@@ -39,8 +41,7 @@ class BatchNorm(Layer):
     _in_training: bool = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not 0 < self.momentum <= 1:
-            raise ValueError(f"BatchNorm(momentum={self.momentum}): must be above 0 and at most 1.")
+        check_fields(self, momentum=partial(check_float, above=0, most=1), epsilon=check_positive)
 
     def build(self, input_shape: Shape) -> Shape:
         channels = input_shape[-1]
@@ -111,6 +112,9 @@ class LayerNorm(Layer):
     _normed: Array = field(init=False, repr=False)
     _inverse: Array = field(init=False, repr=False)
 
+    def __post_init__(self) -> None:
+        check_fields(self, epsilon=check_positive)
+
     def build(self, input_shape: Shape) -> Shape:
         channels = input_shape[-1]
         self.weight = Param("weight", (channels,), Constant(1.0), channels, channels)
@@ -152,8 +156,7 @@ class Dropout(Layer):
     _in_training: bool = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.p < 1:
-            raise ValueError(f"Dropout(p={self.p}): must be at least 0 and below 1.")
+        check_fields(self, p=check_share)
 
     def build(self, input_shape: Shape) -> Shape:
         return input_shape

@@ -8,7 +8,8 @@ from itertools import accumulate, pairwise
 from typing import final
 
 from dist_relu.arrays import Array
-from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
+from dist_relu.checks import check_fields, check_sequence
+from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape, check_layers
 
 
 @final
@@ -22,6 +23,11 @@ class Parallel(Layer):
     branches: Sequence[Sequence[Layer]]
     _running: list[list[Layer]] = field(init=False, repr=False)
     _columns: list[slice] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_fields(self, branches=lambda name, value: check_sequence(name, value, check_layers, "branches"))
+        if not self.branches:
+            raise ValueError("Parallel(branches=()): expected at least one branch.")
 
     def build(self, input_shape: Shape) -> Shape:
         widths = []

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import final
 
 from dist_relu.arrays import Array
+from dist_relu.checks import check_fields, check_not_negative
 from dist_relu.kernels.layers import add_signs
 from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
 
@@ -24,8 +25,7 @@ class ActivityPenalty(Layer):
     _in_training: bool = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not self.l1 >= 0:
-            raise ValueError(f"ActivityPenalty(l1={self.l1}): must be at least 0.")
+        check_fields(self, l1=check_not_negative)
 
     def build(self, input_shape: Shape) -> Shape:
         return input_shape

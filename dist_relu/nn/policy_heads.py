@@ -10,6 +10,7 @@ from typing import final
 import numpy as np
 
 from dist_relu.arrays import Array
+from dist_relu.checks import check_fields, check_floats, check_int
 from dist_relu.kernels import distributions as kernels
 from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
 
@@ -68,6 +69,9 @@ class Categorical(PolicyHead):
 
     actions: int
     _y: Array = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_fields(self, actions=check_int)
 
     def build(self, input_shape: Shape) -> Shape:
         return _checked(self, input_shape)
@@ -130,11 +134,9 @@ class TanhGaussian(PolicyHead):
     _x: Array = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.low, self.high = tuple(map(float, self.low)), tuple(map(float, self.high))
+        check_fields(self, low=check_floats, high=check_floats)
         if not self.low or len(self.low) != len(self.high) or not (np.array(self.low) < self.high).all():
             raise ValueError(f"TanhGaussian(low={self.low}, high={self.high}): expected as many, and low < high.")
-        if not np.isfinite([*self.low, *self.high]).all():
-            raise ValueError(f"TanhGaussian(low={self.low}, high={self.high}): must be finite.")
 
     def build(self, input_shape: Shape) -> Shape:
         return _checked(self, input_shape)

@@ -9,10 +9,11 @@ from typing import final
 import numpy as np
 
 from dist_relu.arrays import Array
+from dist_relu.checks import check_fields, optional
 from dist_relu.kernels import pooling as kernels
 from dist_relu.kernels.windows import Windows
 from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
-from dist_relu.nn.windows import Size, image_shape, pair, windows
+from dist_relu.nn.windows import Size, check_margin, check_size, image_shape, pair, windows
 
 
 @final
@@ -30,6 +31,9 @@ class MaxPool2d(Layer):
     _windows: Windows = field(init=False, repr=False)
     _x_shape: Shape = field(init=False, repr=False)
     _choice: Array = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_fields(self, kernel_size=check_size, stride=optional(check_size), padding=check_margin)
 
     @property
     def halves(self) -> bool:
@@ -74,6 +78,9 @@ class AvgPool2d(Layer):
     _windows: Windows = field(init=False, repr=False)
     _x_shape: Shape = field(init=False, repr=False)
 
+    def __post_init__(self) -> None:
+        check_fields(self, kernel_size=check_size, stride=optional(check_size), padding=check_margin)
+
     def build(self, input_shape: Shape) -> Shape:
         self._windows = w = _pooling_windows("AvgPool2d", input_shape, self.kernel_size, self.stride, self.padding)
         return w.out_height, w.out_width, input_shape[2]
@@ -117,7 +124,7 @@ class GlobalAvgPool2d(Layer):
 
 
 def _pooling_windows(layer: str, input_shape: Shape, kernel_size: Size, stride: Size | None, padding: Size) -> Windows:
-    kernel, margin = pair("kernel_size", kernel_size, 1), pair("padding", padding, 0)
+    kernel, margin = pair(kernel_size), pair(padding)
     if any(2 * m > k for m, k in zip(margin, kernel, strict=True)):
         raise ValueError(f"{layer}(padding={padding!r}): at most half of kernel_size={kernel_size!r}.")
     return windows(layer, input_shape, kernel, kernel if stride is None else stride, margin)

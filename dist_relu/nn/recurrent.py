@@ -13,7 +13,7 @@ from typing import final
 import numpy as np
 
 from dist_relu.arrays import Array, as_rows
-from dist_relu.checks import check_int
+from dist_relu.checks import check_bool, check_fields, check_int, instance_of, optional
 from dist_relu.kernels.layers import add_bias, sum_rows
 from dist_relu.kernels.products import add_multiplied, multiply, multiply_by_transpose
 from dist_relu.kernels.tiles import AS_IS
@@ -50,9 +50,15 @@ class RNN(Layer):
     _dz: Array = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.units = check_int("RNN(units)", self.units)
-        if self.truncate is not None:
-            self.truncate = check_int("RNN(truncate)", self.truncate)
+        check_fields(
+            self,
+            units=check_int,
+            activation=instance_of(Elementwise),
+            sequences=check_bool,
+            truncate=optional(check_int),
+            init=instance_of(Initializer),
+            recurrent_init=instance_of(Initializer),
+        )
 
     def build(self, input_shape: Shape) -> Shape:
         if len(input_shape) != 2 or 0 in input_shape:

@@ -8,6 +8,7 @@ from math import prod
 from typing import final
 
 from dist_relu.arrays import Array
+from dist_relu.checks import check_fields, check_ints
 from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
 
 
@@ -21,6 +22,9 @@ class Reshape(Layer):
 
     shape: Sequence[int]
     _input_shape: Shape = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_fields(self, shape=check_ints)
 
     def build(self, input_shape: Shape) -> Shape:
         if prod(input_shape) != prod(self.shape):

@@ -9,8 +9,9 @@ from typing import final
 import numpy as np
 
 from dist_relu.arrays import Array
+from dist_relu.checks import check_fields
 from dist_relu.kernels import residual as kernels
-from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
+from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape, check_layers
 
 
 @final
@@ -25,6 +26,9 @@ class Residual(Layer):
     shortcut: Sequence[Layer] = ()
     _body: list[Layer] = field(init=False, repr=False)
     _shortcut: list[Layer] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_fields(self, body=check_layers, shortcut=check_layers)
 
     def build(self, input_shape: Shape) -> Shape:
         shapes = []

@@ -14,8 +14,10 @@ from typing import final
 import numpy as np
 
 from dist_relu.arrays import Array
+from dist_relu.checks import check_fields, check_float, check_int
 from dist_relu.kernels import activations, rows
 from dist_relu.kernels.elementwise import Activation
+from dist_relu.nn.activations import check_arguments_of
 from dist_relu.nn.initializers import Initializer
 from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape, count_inputs
 
@@ -34,8 +36,7 @@ class PReLU(Layer):
     _x: Array = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.num_parameters, int) or self.num_parameters < 1:
-            raise ValueError(f"PReLU(num_parameters={self.num_parameters!r}): expected 1 or the number of channels.")
+        check_fields(self, num_parameters=check_int, init=check_float)
 
     def build(self, input_shape: Shape) -> Shape:
         if self.num_parameters not in (1, *input_shape[-1:]):
@@ -87,8 +88,7 @@ class RReLU(Layer):
     _factors: Array = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.lower > self.upper:
-            raise ValueError(f"RReLU(lower={self.lower}, upper={self.upper}): lower must not be above upper.")
+        check_arguments_of(self, "rrelu")
 
     def build(self, input_shape: Shape) -> Shape:
         return input_shape

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dist_relu.arrays import Array
+from dist_relu.checks import check_dtype, check_ints, check_seed
 from dist_relu.nn.description import fresh
 from dist_relu.nn.fusion import fuse
 from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
@@ -33,9 +34,7 @@ class Sequential:
                 raise TypeError(f"Sequential takes layers, not {layer!r}.")
         if len(set(map(id, layers))) < len(layers):
             raise ValueError("A layer stands twice in Sequential; build a second one.")
-        self.dtype = np.dtype(dtype)
-        if self.dtype not in (np.float32, np.float64):
-            raise ValueError(f"dtype={self.dtype}: models compute in float32 or float64.")
+        self.dtype = check_dtype("dtype", dtype)
         self.layers = layers
         self.input_shape: Shape | None = None
         self.output_shape: Shape = ()
@@ -54,6 +53,7 @@ class Sequential:
 
     def build(self, input_shape: Shape) -> Sequential:
         """Fix the shape of a sample; a model keeps the shape that it was built for.  Returns the model itself."""
+        input_shape = check_ints("input_shape", input_shape, 0)
         if self.input_shape is not None:
             if input_shape != self.input_shape:
                 raise ValueError(
@@ -79,7 +79,16 @@ class Sequential:
         return self
 
     def initialize(self, seed: int = 0) -> Sequential:
-        """Draw the parameters, each a pure function of (seed, its number).  Returns the model itself."""
+        """Draw the parameters, each a pure function of (seed, its number).  Returns the model itself.
+
+        Raises ValueError for a model that was not built: it doesn't know the shapes of its parameters yet.
+        """
+        seed = check_seed(seed)
+        if self.input_shape is None:
+            raise ValueError(
+                "The model was not built yet, so it has no parameters to initialize: build it first, "
+                "model.build(input_shape).initialize(seed), or leave both to Coordinator.fit(..., seed=seed)."
+            )
         values = np.empty(self.num_params, self.dtype)
         for number, (param, view) in enumerate(zip(self.params, self.views(values), strict=True)):
             rng = generator(seed, Purpose.INITIAL_WEIGHTS, number)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
+from dist_relu.checks import check_is
 from dist_relu.nn.sequential import Sequential
 
 
@@ -12,6 +13,7 @@ def summary(model: Sequential) -> str:
 
     Raises ValueError for a model that is not built.
     """
+    check_is("model", model, Sequential)
     if model.input_shape is None:
         raise ValueError("The model is not built: its shapes depend on those of the samples. Call build(shape) first.")
     itemsize = model.dtype.itemsize

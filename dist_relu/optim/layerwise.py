@@ -8,14 +8,9 @@ from math import sqrt
 from typing import final
 
 from dist_relu.arrays import Array
+from dist_relu.checks import check_fields, check_not_negative, check_positive, check_share
 from dist_relu.kernels import layerwise as kernels
-from dist_relu.optim.rules import (
-    LayerwiseOptimizer,
-    check_fractions,
-    check_not_negative,
-    check_positive,
-    schedule_of,
-)
+from dist_relu.optim.rules import LayerwiseOptimizer, check_adam, check_rate, schedule_of
 from dist_relu.optim.schedules import Schedule
 
 
@@ -34,10 +29,7 @@ class LARS(LayerwiseOptimizer):
     trust: float = 0.001
 
     def __post_init__(self) -> None:
-        schedule_of(self.lr)
-        check_fractions(self, "momentum")
-        check_not_negative(self, "weight_decay")
-        check_positive(self, "trust")
+        check_fields(self, lr=check_rate, momentum=check_share, weight_decay=check_not_negative, trust=check_positive)
 
     @property
     def num_states(self) -> int:
@@ -83,10 +75,7 @@ class LAMB(LayerwiseOptimizer):
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        schedule_of(self.lr)
-        check_fractions(self, "beta1", "beta2")
-        check_not_negative(self, "weight_decay")
-        check_positive(self, "epsilon")
+        check_adam(self)
 
     @property
     def num_states(self) -> int:

@@ -6,9 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
+from numbers import Real
 from typing import final
 
+import numpy as np
+
 from dist_relu.arrays import Array
+from dist_relu.checks import check_bool, check_fields, check_is, check_not_negative, check_positive, check_share
 from dist_relu.kernels import update as kernels
 from dist_relu.optim.schedules import Constant, Schedule
 from dist_relu.partition import PartialSums
@@ -71,32 +75,16 @@ class LayerwiseOptimizer(Optimizer):
         """
 
 
+def check_rate(name: str, value: object) -> float | Schedule:
+    """A check for `dist_relu.checks`: a learning rate, a number above 0 or a schedule."""
+    if isinstance(value, Real | np.ndarray):
+        return check_positive(name, value)
+    return check_is(name, value, float | Schedule)
+
+
 def schedule_of(lr: float | Schedule) -> Schedule:
-    """A number as a constant schedule.  Raises ValueError for a learning rate that is not positive."""
-    if isinstance(lr, Schedule):
-        return lr
-    return Constant(float(lr))
-
-
-def check_fractions(rule: Optimizer, *names: str) -> None:
-    """Raise ValueError unless the arguments of these names are at least 0 and below 1."""
-    for name in names:
-        if not 0 <= getattr(rule, name) < 1:
-            raise ValueError(f"{type(rule).__name__}({name}={getattr(rule, name)}): must be at least 0 and below 1.")
-
-
-def check_not_negative(rule: Optimizer, *names: str) -> None:
-    """Raise ValueError unless the arguments of these names are at least 0."""
-    for name in names:
-        if not getattr(rule, name) >= 0:
-            raise ValueError(f"{type(rule).__name__}({name}={getattr(rule, name)}): must be at least 0.")
-
-
-def check_positive(rule: Optimizer, *names: str) -> None:
-    """Raise ValueError unless the arguments of these names are above 0."""
-    for name in names:
-        if not getattr(rule, name) > 0:
-            raise ValueError(f"{type(rule).__name__}({name}={getattr(rule, name)}): must be above 0.")
+    """A number as a constant schedule."""
+    return lr if isinstance(lr, Schedule) else Constant(lr)
 
 
 @final
@@ -113,9 +101,7 @@ class SGD(ElementwiseOptimizer):
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        schedule_of(self.lr)
-        check_fractions(self, "momentum")
-        check_not_negative(self, "weight_decay")
+        check_fields(self, lr=check_rate, momentum=check_share, nesterov=check_bool, weight_decay=check_not_negative)
         if self.nesterov and not self.momentum:
             raise ValueError("SGD(nesterov=True) needs a momentum above 0.")
 
@@ -148,10 +134,14 @@ class RMSprop(ElementwiseOptimizer):
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        schedule_of(self.lr)
-        check_fractions(self, "alpha", "momentum")
-        check_not_negative(self, "weight_decay")
-        check_positive(self, "epsilon")
+        check_fields(
+            self,
+            lr=check_rate,
+            alpha=check_share,
+            epsilon=check_positive,
+            momentum=check_share,
+            weight_decay=check_not_negative,
+        )
 
     @property
     def num_states(self) -> int:
@@ -180,7 +170,7 @@ class Adam(ElementwiseOptimizer):
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_adam(self)
+        check_adam(self)
 
     @property
     def num_states(self) -> int:
@@ -205,7 +195,7 @@ class AdamW(ElementwiseOptimizer):
     weight_decay: float = 0.01
 
     def __post_init__(self) -> None:
-        _check_adam(self)
+        check_adam(self)
 
     @property
     def num_states(self) -> int:
@@ -219,11 +209,16 @@ class AdamW(ElementwiseOptimizer):
         kernels.adam(*gradient, old[0], new[0], old[1], new[1], old[2], new[2], hyper)
 
 
-def _check_adam(rule: Adam | AdamW) -> None:
-    schedule_of(rule.lr)
-    check_fractions(rule, "beta1", "beta2")
-    check_not_negative(rule, "weight_decay")
-    check_positive(rule, "epsilon")
+def check_adam(rule: Optimizer) -> None:
+    """Check the fields of a rule that has those of Adam."""
+    check_fields(
+        rule,
+        lr=check_rate,
+        beta1=check_share,
+        beta2=check_share,
+        epsilon=check_positive,
+        weight_decay=check_not_negative,
+    )
 
 
 def _adam_hyper(rule: Adam | AdamW, step: int, lr: float, *, coupled: float, keep: float) -> Sequence[float]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from math import cos, isfinite, pi
+from math import cos, pi
 from typing import final
+
+from dist_relu.checks import check_fields, check_not_negative, check_positive, instance_of
 
 
 class Schedule(ABC):
@@ -24,7 +26,7 @@ class Constant(Schedule):
     lr: float
 
     def __post_init__(self) -> None:
-        _check_positive("Constant", lr=self.lr)
+        check_fields(self, lr=check_positive)
 
     def at(self, epoch: float) -> float:
         return self.lr
@@ -40,7 +42,7 @@ class Step(Schedule):
     factor: float = 0.1
 
     def __post_init__(self) -> None:
-        _check_positive("Step", lr=self.lr, every=self.every, factor=self.factor)
+        check_fields(self, lr=check_positive, every=check_positive, factor=check_positive)
 
     def at(self, epoch: float) -> float:
         return float(self.lr * self.factor ** (epoch // self.every))
@@ -56,8 +58,8 @@ class Cosine(Schedule):
     final: float = 0.0
 
     def __post_init__(self) -> None:
-        _check_positive("Cosine", lr=self.lr, epochs=self.epochs)
-        if not 0 <= self.final <= self.lr:
+        check_fields(self, lr=check_positive, epochs=check_positive, final=check_not_negative)
+        if self.final > self.lr:
             raise ValueError(f"Cosine(final={self.final}): must be at least 0 and at most lr={self.lr}.")
 
     def at(self, epoch: float) -> float:
@@ -74,13 +76,7 @@ class WarmUp(Schedule):
     epochs: float = 1
 
     def __post_init__(self) -> None:
-        _check_positive("WarmUp", epochs=self.epochs)
+        check_fields(self, then=instance_of(Schedule), epochs=check_positive)
 
     def at(self, epoch: float) -> float:
         return self.then.at(epoch) * min(epoch / self.epochs, 1.0)
-
-
-def _check_positive(name: str, **numbers: float) -> None:
-    for argument, value in numbers.items():
-        if not (isfinite(value) and value > 0):
-            raise ValueError(f"{name}({argument}={value}): must be a finite number above 0.")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isfinite
+from functools import partial
 from typing import ClassVar, final
 
 import numpy as np
 
 from dist_relu.arrays import Array
-from dist_relu.checks import check_int
+from dist_relu.checks import check_fields, check_float, check_int, check_not_negative, check_positive, check_probability
 from dist_relu.errors import DataError
 from dist_relu.kernels import returns as kernels
 from dist_relu.nn import Loss, PolicyHead
@@ -39,12 +39,9 @@ class PPO:
     clip_norm: float = 0.5
 
     def __post_init__(self) -> None:
-        for name in ("horizon", "epochs", "minibatches"):
-            check_int(name, getattr(self, name))
         _check_shared(self)
-        _check_share("PPO", "lam", self.lam)
-        if not 0 < self.clip < 1:
-            raise ValueError(f"PPO(clip={self.clip}): must be above 0 and below 1.")
+        clip = partial(check_float, above=0, below=1)
+        check_fields(self, epochs=check_int, minibatches=check_int, lam=check_probability, clip=clip)
 
     def loss(self, head: PolicyHead) -> PolicyLoss:
         return PolicyLoss(head, self.clip, self.value_weight, self.entropy_weight)
@@ -71,7 +68,6 @@ class REINFORCE:
     lam: ClassVar[float] = 1.0
 
     def __post_init__(self) -> None:
-        check_int("horizon", self.horizon)
         _check_shared(self)
 
     def loss(self, head: PolicyHead) -> PolicyLoss:
@@ -126,18 +122,12 @@ def columns_of(head: PolicyHead, targets: Array) -> tuple[Array, Array, Array, A
 
 
 def _check_shared(algorithm: Algorithm) -> None:
-    name = type(algorithm).__name__
-    _check_share(name, "gamma", algorithm.gamma)
-    for argument in ("lr", "clip_norm"):
-        value = getattr(algorithm, argument)
-        if not (isfinite(value) and value > 0):
-            raise ValueError(f"{name}({argument}={value}): must be a finite number above 0.")
-    for argument in ("value_weight", "entropy_weight"):
-        value = getattr(algorithm, argument)
-        if not (isfinite(value) and value >= 0):
-            raise ValueError(f"{name}({argument}={value}): must be a finite number of at least 0.")
-
-
-def _check_share(name: str, argument: str, value: float) -> None:
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name}({argument}={value}): must be at least 0 and at most 1.")
+    check_fields(
+        algorithm,
+        horizon=check_int,
+        lr=check_positive,
+        gamma=check_probability,
+        value_weight=check_not_negative,
+        entropy_weight=check_not_negative,
+        clip_norm=check_positive,
+    )

@@ -14,6 +14,7 @@ from typing import Any, Self, cast, final
 import numpy as np
 
 from dist_relu.arrays import Array
+from dist_relu.checks import check_is, shown
 from dist_relu.errors import DataError
 from dist_relu.nn import Categorical, PolicyHead, Sequential, TanhGaussian
 from dist_relu.partition import Purpose, generator
@@ -29,6 +30,8 @@ def make(env: Env) -> Any:
     """A new environment.  Raises `DataError` when there is none of that name, or gymnasium is not installed."""
     gym = _gymnasium()
     if not isinstance(env, str):
+        if not callable(env):
+            raise TypeError(f"{shown('env', env)}: expected a name that gymnasium knows, or a function.")
         return env()
     try:
         return gym.make(env, disable_env_checker=True)
@@ -81,7 +84,7 @@ def _actions_of(head: PolicyHead) -> tuple[Any, ...]:
 
 def head_of(model: Sequential) -> PolicyHead:
     """The last layer of a policy.  Raises ValueError for a model that is none."""
-    last = model.layers[-1]
+    last = check_is("model", model, Sequential).layers[-1]
     if not isinstance(last, PolicyHead):
         raise ValueError(f"The model is no policy: it ends with {last}, not with a head. nn.policy makes policies.")
     return last

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dist_relu.arrays import Array
-from dist_relu.checks import check_int, check_seed
+from dist_relu.checks import check_callable, check_int, check_is, check_seed, optional
 from dist_relu.coordinator import Coordinator
 from dist_relu.errors import PartitionError, TrainingDiverged
 from dist_relu.fitting import StepMemory, stopped, trained
@@ -84,8 +84,8 @@ def train(
     KeyboardInterrupt, or an exception of `on_progress` or an environment, it has those after the last complete step.
     """
     algorithm = PPO() if algorithm is None else algorithm
-    if not isinstance(algorithm, Algorithm):
-        raise TypeError(f"algorithm={algorithm!r}: expected PPO() or REINFORCE().")
+    check_is("algorithm", algorithm, Algorithm)
+    optional(check_callable)("on_progress", on_progress)
     shards = coordinator.workers if shards is None else check_int("shards", shards)
     num_envs = ceil(_NUM_ENVS / shards) * shards if num_envs is None else check_int("num_envs", num_envs)
     steps, seed = check_int("steps", steps), check_seed(seed)
