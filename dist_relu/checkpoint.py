@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
+from dataclasses import is_dataclass
+from inspect import isabstract
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +19,19 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from dist_relu import nn
+from dist_relu.checks import check_sequence, instance_of
 from dist_relu.errors import CheckpointError
 from dist_relu.files import write_file
-from dist_relu.nn import Sequential
-from dist_relu.nn.description import construct, describe
+from dist_relu.nn import Initializer, Layer, Sequential
+from dist_relu.nn.description import construct, describe, parts
 from dist_relu.nn.sequential import digest_of
 
 _FORMAT = "dist_relu 1"
-_CLASSES = {name: value for name, value in vars(nn).items() if isinstance(value, type)}
+_CLASSES = {
+    name: value
+    for name, value in vars(nn).items()
+    if isinstance(value, type) and issubclass(value, Layer | Initializer) and not isabstract(value)
+}
 
 
 def save_model(model: Sequential, path: str | Path) -> None:
@@ -43,10 +51,12 @@ def save_model(model: Sequential, path: str | Path) -> None:
     write_file(path, content)
 
 
-def load_model(path: str | Path, layers: Sequential | None = None) -> Sequential:
+def load_model(path: str | Path, layers: Sequential | None = None, *, classes: Sequence[type] = ()) -> Sequential:
     """The model in a file that `save_model` wrote.
 
-    layers: the model to fill, needed only when it has layers of the user's own.
+    layers: the model to fill, which must have the layers that the file describes, with the same arguments.
+    classes: of the user's own, where the model has layers or initialisers of such; those of `layers` are known. No
+    other class is ever looked up by a name in a file.
     Raises `CheckpointError` for a file that is none, is not whole, or does not fit.
     """
     try:
@@ -59,7 +69,13 @@ def load_model(path: str | Path, layers: Sequential | None = None) -> Sequential
         raise CheckpointError(f"{path} is no model of this version: its format is {header.get('format')!r}.")
     if header.pop("header_sha256", None) != _digest(header):
         raise CheckpointError(f"{path} is damaged: the digest of its header is not the one that it holds.")
-    model = layers or _construct(path, header)
+    own = set(check_sequence("classes", classes, instance_of(type), "classes"))
+    if layers is not None:
+        own |= {type(part) for _, part in parts(layers.layers) if is_dataclass(part)}
+    model = _construct(path, header, own)
+    if layers is not None:
+        _check_same_layers(path, model, layers)
+        model = layers
     if model.dtype != header["dtype"]:
         raise CheckpointError(f"{path} holds a model of {header['dtype']}; the one to be filled is of {model.dtype}.")
     try:
@@ -82,11 +98,25 @@ def _digest(header: dict[str, str]) -> str:
     return hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()
 
 
-def _construct(path: str | Path, header: dict[str, Any]) -> Sequential:
+def _construct(path: str | Path, header: dict[str, Any], own: set[type]) -> Sequential:
     try:
-        layers = [construct(layer, _CLASSES) for layer in json.loads(header["layers"])]
-    except (KeyError, TypeError, ValueError) as error:
+        layers = [construct(layer, _CLASSES, own) for layer in json.loads(header["layers"])]
+    except KeyError as error:
         raise CheckpointError(
-            f"{path} has layers that this version does not know ({error}). Pass the model that they belong to."
+            f"{path} has layers that this version does not know: {error.args[0]}. If that is a class of your own, pass "
+            "it, load_model(path, classes=[...]), or pass the model that it belongs to, load_model(path, model)."
         ) from None
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} has layers that this version can't make: {error}") from None
     return Sequential(*layers, dtype=header["dtype"])
+
+
+def _check_same_layers(path: str | Path, stored: Sequential, model: Sequential) -> None:
+    """Raise `CheckpointError` unless `model` has the layers that a file describes."""
+    if len(stored.layers) != len(model.layers):
+        raise CheckpointError(
+            f"{path} does not fit the model: it has {len(stored.layers)} layers, the model {len(model.layers)}."
+        )
+    for number, (one, other) in enumerate(zip(stored.layers, model.layers, strict=True)):
+        if describe(one) != describe(other):
+            raise CheckpointError(f"{path} does not fit the model: its layer {number} is {one}, the model's {other}.")

@@ -1,44 +1,114 @@
-"""Layers as plain data: dataclasses to JSON and back, and copies without state."""
+"""Layers as plain data: dataclasses to JSON and back, copies without state, and what stands inside of a layer.
+
+A description names classes. Those of `dist_relu.nn` go by their plain names, all others as "module:name", so that a
+class of somebody's own that is called `ReLU` is never taken for ours. Names turn into classes by a list alone.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar, cast
 
 import numpy as np
 
 T = TypeVar("T")
 
+_PLAIN = __name__.rpartition(".")[0]
+_DICT = "dict"
+
 
 def fresh(value: T) -> T:
     """A copy of a layer, as its constructor made it: no shapes, no parameters, no remembered arrays."""
     if isinstance(value, list | tuple):
         return cast(T, type(value)(map(fresh, value)))
-    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+    if isinstance(value, dict):
+        return cast(T, dict(zip(value, map(fresh, value.values()), strict=True)))
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    if not _is_data(value):
         return value
-    return cast(T, type(value)(**{name: fresh(item) for name, item in _arguments(value).items()}))
+    return type(value)(**{name: fresh(item) for name, item in _arguments(value).items()})
+
+
+def check_is_data(value: object) -> None:
+    """Raise TypeError unless an object's fields are what its constructor takes, so that it can be made anew."""
+    kind = type(value)
+    constructor = next(owner for owner in kind.__mro__ if "__init__" in vars(owner))
+    if not _is_data(value) or "__dataclass_fields__" not in vars(constructor):
+        raise TypeError(
+            f"{kind.__name__} is no dataclass: it can be copied neither to workers nor into files. Write @dataclass(eq="
+            "False) before the class, its arguments as fields, and all else as field(init=False)."
+        )
+
+
+def parts(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """All objects that `value` is made of, itself first, each with its place: "", "body.0", "body.0.init"."""
+    items: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, list | tuple):
+        items = enumerate(value)
+    elif isinstance(value, dict):
+        items = value.items()
+    else:
+        yield place, value
+        if _is_data(value):
+            items = _arguments(value).items()
+    for name, item in items:
+        yield from parts(item, f"{place}.{name}" if place else str(name))
+
+
+def name_of(kind: type) -> str:
+    """What descriptions call a class."""
+    is_plain = f"{kind.__module__}.".startswith(f"{_PLAIN}.")
+    return kind.__name__ if is_plain else f"{kind.__module__}:{kind.__qualname__}"
 
 
 def describe(value: Any) -> Any:
     """A layer or argument of one as JSON: {"Dense": {"units": 10, ...}}."""
     if isinstance(value, list | tuple):
         return [describe(item) for item in value]
+    if isinstance(value, dict):
+        return {_DICT: {key: describe(item) for key, item in value.items()}}
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {type(value).__name__: {name: describe(item) for name, item in _arguments(value).items()}}
+    if _is_data(value):
+        return {name_of(type(value)): {name: describe(item) for name, item in _arguments(value).items()}}
     return value
 
 
-def construct(description: Any, classes: Mapping[str, type]) -> Any:
-    """The inverse of `describe`, with tuples for lists.  Raises KeyError for a name that is not in `classes`."""
+def construct(description: Any, classes: Mapping[str, type], own: Iterable[type] = ()) -> Any:
+    """The inverse of `describe`, with tuples for lists.
+
+    classes: those of `dist_relu.nn`, by their names.  own: those of the user.  Raises KeyError for any other.
+    """
     if isinstance(description, list):
-        return tuple(construct(item, classes) for item in description)
+        return tuple(construct(item, classes, own) for item in description)
     if isinstance(description, dict):
-        ((name, arguments),) = description.items()
-        return classes[name](**{key: construct(item, classes) for key, item in arguments.items()})
+        ((name, items),) = description.items()
+        arguments = {key: construct(item, classes, own) for key, item in items.items()}
+        return arguments if name == _DICT else _find(name, classes, own)(**arguments)
     return description
+
+
+def _find(name: str, classes: Mapping[str, type], own: Iterable[type]) -> type:
+    """The class that a description means.
+
+    A class of the user's own may have come from another module, as it does when its script is run and imported later.
+    Files of older versions have plain names for these classes too.
+    """
+    if name in classes:
+        return classes[name]
+    module, _, qualname = name.rpartition(":")
+    found = [kind for kind in own if name_of(kind) == name]
+    if not found:
+        found = [kind for kind in own if (kind.__qualname__ if module else kind.__name__) == qualname]
+    if len(found) != 1:
+        raise KeyError(name)
+    return found[0]
+
+
+def _is_data(value: object) -> bool:
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
 
 
 def _arguments(value: Any) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from dist_relu.kernels.layers import add_bias, sum_rows
 from dist_relu.kernels.products import add_multiplied, multiply, multiply_by_transpose
 from dist_relu.kernels.tiles import AS_IS
 from dist_relu.nn.activations import Elementwise, ReLU
+from dist_relu.nn.description import fresh
 from dist_relu.nn.initializers import Constant, HeNormal, Identity, Initializer
 from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
 
@@ -59,6 +60,7 @@ class RNN(Layer):
             init=instance_of(Initializer),
             recurrent_init=instance_of(Initializer),
         )
+        self.activation = fresh(self.activation)  # which others may have been given too
 
     def build(self, input_shape: Shape) -> Shape:
         if len(input_shape) != 2 or 0 in input_shape:

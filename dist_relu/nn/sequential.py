@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Sequence
 from math import prod
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
 
 from dist_relu.arrays import Array
 from dist_relu.checks import check_dtype, check_ints, check_seed
-from dist_relu.nn.description import fresh
+from dist_relu.nn.description import check_is_data, fresh, parts
 from dist_relu.nn.fusion import fuse
 from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
 from dist_relu.partition import Purpose, generator
+
+
+@final
+class Owner:
+    """The model that a layer belongs to, as long as there is one; what is copied belongs to nobody yet."""
+
+    def __init__(self, model: Sequential | None = None) -> None:
+        self._model = None if model is None else weakref.ref(model)
+
+    def model(self) -> Sequential | None:
+        return None if self._model is None else self._model()
+
+    def __reduce__(self) -> tuple[type[Owner], tuple[()]]:
+        return Owner, ()
 
 
 @final
@@ -24,6 +39,9 @@ class Sequential:
 
     `build` fixes the shapes, `initialize` draws the parameters; `Coordinator.fit` does both when it has not been
     done. dtype: float32, or float64 for numerical checks.
+
+    A layer has one place in one model, which owns its parameters and what it remembers of a pass. One that stands twice
+    is refused, and so is one of another model that was built and is still there: `blueprint` makes fresh ones.
     """
 
     def __init__(self, *layers: Layer, dtype: npt.DTypeLike = np.float32) -> None:
@@ -32,8 +50,7 @@ class Sequential:
         for layer in layers:
             if not isinstance(layer, Layer):
                 raise TypeError(f"Sequential takes layers, not {layer!r}.")
-        if len(set(map(id, layers))) < len(layers):
-            raise ValueError("A layer stands twice in Sequential; build a second one.")
+        _check_places(layers)
         self.dtype = check_dtype("dtype", dtype)
         self.layers = layers
         self.input_shape: Shape | None = None
@@ -62,6 +79,7 @@ class Sequential:
             return self
         if not input_shape:
             raise ValueError("Samples must have at least one dimension; expected x of shape (N, ...).")
+        _check_free(self.layers)
         shape = input_shape
         self.layer_shapes = []
         for i, layer in enumerate(self.layers):
@@ -70,13 +88,23 @@ class Sequential:
                 self.layer_shapes.append(shape)
             except ValueError as error:
                 raise ValueError(f"Layer {i}: {error}") from None
+        for i, layer in enumerate(self.layers):
+            _check_params(f"Layer {i} ({type(layer).__name__})", layer)
         self.params = [param for layer in self.layers for param in layer.params()]
-        if len(set(map(id, self.params))) < len(self.params):
-            raise ValueError("A layer stands twice in the model; build a second one.")
         self.names = [f"{i}.{param.name}" for i, layer in enumerate(self.layers) for param in layer.params()]
         self.passes = fuse(self.layers)
         self.input_shape, self.output_shape = input_shape, shape
+        self._own_layers()
         return self
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        if self.input_shape is not None:
+            self._own_layers()
+
+    def _own_layers(self) -> None:
+        for _, layer in _layers_in(self.layers):
+            vars(layer)["_owner"] = Owner(self)
 
     def initialize(self, seed: int = 0) -> Sequential:
         """Draw the parameters, each a pure function of (seed, its number).  Returns the model itself.
@@ -163,6 +191,54 @@ class Sequential:
         if self.values is None:
             raise ValueError("The model has no parameters yet: fit it, or build and initialize it.")
         return digest_of(self.values)
+
+
+def _layers_in(layers: Sequence[Layer]) -> list[tuple[str, Layer]]:
+    """All layers, those inside of others too, with their places."""
+    return [(place, part) for place, part in parts(layers) if isinstance(part, Layer)]
+
+
+def _check_places(layers: Sequence[Layer]) -> None:
+    """Raise ValueError where a layer stands twice, and TypeError for one that can't be made anew from its fields."""
+    places: dict[int, str] = {}
+    for place, layer in _layers_in(layers):
+        check_is_data(layer)
+        if id(layer) in places:
+            raise ValueError(
+                f"{type(layer).__name__} stands twice in the model, at {places[id(layer)]} and at {place}. A layer "
+                "remembers what it saw, so it can't be shared: build a second one."
+            )
+        places[id(layer)] = place
+
+
+def _check_free(layers: Sequence[Layer]) -> None:
+    """Raise ValueError for a layer of another model."""
+    for place, layer in _layers_in(layers):
+        owner = vars(layer).get("_owner")
+        if owner and owner.model() is not None:
+            raise ValueError(
+                f"Layer {place} ({type(layer).__name__}) belongs to another model, which would lose its parameters to "
+                "this one. Take fresh layers, as from model.blueprint().layers, and copy the parameters that are to "
+                "stay once this model is built."
+            )
+
+
+def _check_params(name: str, layer: Layer) -> None:
+    """Raise an error unless a layer has a list of parameters, each with a name of its own."""
+    params = list(layer.params())
+    for param in params:
+        if not isinstance(param, Param):
+            raise TypeError(f"{name}: params() has {param!r}; expected nn.Param.")
+    if list(map(id, params)) != list(map(id, layer.params())):
+        raise ValueError(f"{name}: params() makes new parameters when it is called. Make them in build.")
+    seen: dict[str, Param] = {}
+    for param in params:
+        if param.name in seen:
+            raise ValueError(
+                f"{name} has two parameters called {param.name!r}, of shapes {seen[param.name].shape} and "
+                f"{param.shape}; files and gradients tell parameters apart by their names. Name them differently."
+            )
+        seen[param.name] = param
 
 
 def digest_of(values: Array) -> str:
