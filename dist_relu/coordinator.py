@@ -306,7 +306,7 @@ class Coordinator:
             placed = self._placed.place(data, model.dtype, self.replicas)
             placed.x.spread()
             placed.y.spread()
-            watch = observer.request(replicas)
+            watch = observer.request(replicas, self.workers)
             memory = StepMemory(replicas, model, placed, plan, self.workers, is_watched=watch is not None)
             image_shape = plan.augment.image_shape(data) if plan.augment else None
             request = training.FitRequest(memory.request(watch, image_shape), epochs, shuffle)

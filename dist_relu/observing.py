@@ -48,13 +48,14 @@ class Observer:
         self._param_names = model.names
         self._layers = _LayersSeen(model, plan) if watch else None
 
-    def request(self, replicas: Replicas) -> WatchRequest | None:
+    def request(self, replicas: Replicas, workers: int) -> WatchRequest | None:
         """What workers need to watch, in memory of the run."""
         if self._watch is None or self._layers is None:
             return None
         units = self._layers.units
         self._rows = replicas.zeros((NUM_SLOTS, self._plan.shards), row_dtype(units))
-        return WatchRequest(self._watch.every, units, self._rows.handles)
+        self._active = replicas.zeros((workers, -(-sum(units) // 8)), np.uint8)
+        return WatchRequest(self._watch.every, units, self._rows.handles, self._active.handles)
 
     def hear(self, event: Any) -> None:
         """Take what a worker reported."""
@@ -92,7 +93,7 @@ class Observer:
             float(np.average(seen.loss, weights=seen.num_samples)),
             self._accuracy(int(seen.hits.sum()), int(seen.num_samples.sum())),
             float(seen.seconds.sum()),
-            self._layers.end_epoch() if self._layers else None,
+            self._layers.dead(seen.active) if self._layers and seen.active is not None else None,
         )
         self.epochs.append(epoch)
         if self._watch and self._watch.on_epoch:
@@ -114,14 +115,12 @@ class _LayersSeen:
         self.units = [model.layer_shapes[end][-1] for end in ends]
         self._stops = np.cumsum(self.units)[:-1]
         self._shards = plan.shards
-        self._active_in_epoch = np.zeros(sum(self.units), np.bool)
 
     def take(self, rows: Array, batch_size: int) -> list[WatchedLayer]:
         """What was seen of a step.  rows: (shards,), of `row_dtype`.  batch_size: the samples that they tell of."""
         samples = np.array([stop - first for first, stop in bounds(batch_size, self._shards)])
         zeros, counts = np.add.reduce(rows["zeros"], axis=0), np.add.reduce(rows["counts"], axis=0)
         active = np.unpackbits(np.bitwise_or.reduce(rows["active"], axis=0), count=sum(self.units)).astype(np.bool)
-        self._active_in_epoch |= active
         layers = []
         for i, (name, size, here) in enumerate(
             zip(self._names, self._sizes, np.split(active, self._stops), strict=True)
@@ -133,12 +132,10 @@ class _LayersSeen:
             layers.append(WatchedLayer(name, len(here), sparsity, silent, mean, variance, preactivations))
         return layers
 
-    def end_epoch(self) -> dict[str, list[int]]:
-        """The units of each layer that were not active in any step since the epoch began; another one begins."""
-        parts = np.split(self._active_in_epoch, self._stops)
-        dead = {name: np.flatnonzero(~here).tolist() for name, here in zip(self._names, parts, strict=True)}
-        self._active_in_epoch[:] = False
-        return dead
+    def dead(self, active: Array) -> dict[str, list[int]]:
+        """The units of each layer that were not active in an epoch.  active: (units,), of all layers."""
+        parts = np.split(active, self._stops)
+        return {name: np.flatnonzero(~here).tolist() for name, here in zip(self._names, parts, strict=True)}
 
 
 def _params(names: Sequence[str], norms: Array) -> list[WatchedParam]:

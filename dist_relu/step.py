@@ -125,9 +125,9 @@ class TrainingStep:
 
     def load_kernels(self) -> None:
         """Compile or load whatever a step needs, so that no step has to; collective."""
-        for watcher in {None, self._watcher}:
+        for is_watched in {False, self._watcher is not None}:
             self._slots.begin()
-            self._pass_over(np.zeros(1, np.int64), 0, self._slots.shards[0], 0, 1, group_size=1, watcher=watcher)
+            self._pass_over(np.zeros(1, np.int64), 0, self._slots.shards[0], 0, 1, group_size=1, is_watched=is_watched)
         self._slots.carry()
         plan = self._plan
         num_vectors = 1 + plan.optimizer.num_states + plan.options.num_averages
@@ -167,18 +167,24 @@ class TrainingStep:
             pass_number = step * plan.options.accumulate + number
             self._slots.begin()
             self._sums.begin(shard_bounds)
-            watches = watcher if number == 0 else None
-            if watches:
-                watches.begin(step)
+            is_watched = watcher is not None and number == 0
+            if watcher and is_watched:
+                watcher.begin(step)
             *others, last = self._slots.shards
             for shard in others:
                 self._pass_over(
-                    batch, pass_number, shard, *shard_bounds[shard], group_size=len(samples), watcher=watches
+                    batch, pass_number, shard, *shard_bounds[shard], group_size=len(samples), is_watched=is_watched
                 )
                 self._slots.carry()
             left = self._sums.left
             self._pass_over(
-                batch, pass_number, last, *shard_bounds[last], group_size=len(samples), left=left, watcher=watches
+                batch,
+                pass_number,
+                last,
+                *shard_bounds[last],
+                group_size=len(samples),
+                left=left,
+                is_watched=is_watched,
             )
             batch_loss, batch_hits = self._sums.finish()
             loss, hits = loss + batch_loss / len(samples), hits + batch_hits
@@ -197,6 +203,14 @@ class TrainingStep:
             param.value = value
         return loss, hits, False
 
+    def begin_epoch(self) -> None:
+        if self._watcher:
+            self._watcher.begin_epoch()
+
+    def end_epoch(self) -> Array | None:
+        """Which units were active since `begin_epoch`, see `SeenEpoch`; collective.  Worker 0 gets them."""
+        return self._watcher.end_epoch() if self._watcher else None
+
     def _pass_over(
         self,
         batch: Array,
@@ -207,22 +221,23 @@ class TrainingStep:
         *,
         group_size: int,
         left: Callable[[int], object] | None = None,
-        watcher: Watcher | None = None,
+        is_watched: bool = False,
     ) -> None:
         """Leave the gradient of one shard's rows in the arena and on the stack of slots.
 
         group_size: the number of samples in the whole step, over which losses and statistics are means.  left: see
-        `Sequential.backward`.  watcher: of a step that is watched.
+        `Sequential.backward`.
         """
         row = self._slots.push()
         if first == stop:  # the last batch of an epoch may be smaller than the number of shards
             row[:] = 0
         else:
-            tables = watcher.tables if watcher else None
+            watcher = self._watcher
+            tables = watcher.tables if watcher and is_watched else None
             self._run.enter(first, stop, batch_size=group_size, step=pass_number, shard=shard, tables=tables)
             x = self._run.empty((stop - first, *self.x.shape[1:]), self._dtype)
             loss, targets = self._gather(batch[first:stop], pass_number, shard, x)
-            seen = watcher.seen_in(shard) if watcher else None
+            seen = None if watcher is None else watcher.seen_in(shard) if is_watched else watcher.see
             row[-TAIL:] = forward_backward(self.model, loss, x, targets, 1 / group_size, self._run, left, seen)
 
     def _gather(self, rows: Array, pass_number: int, shard: int, x: Array) -> tuple[Loss, Array]:

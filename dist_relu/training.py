@@ -77,6 +77,7 @@ def fit(world: World, request: FitRequest) -> Trace:
     for epoch in range(request.epochs):
         epoch_began = perf_counter()
         order = epoch_order(num_samples, plan.seed, epoch, shuffle=request.shuffle)
+        step_of.begin_epoch()
         for i in range(per_epoch):
             begin = perf_counter()
             samples = order[i * per_step : (i + 1) * per_step]
@@ -109,8 +110,9 @@ def fit(world: World, request: FitRequest) -> Trace:
                 break
         if diverged:
             break
+        active = step_of.end_epoch()
         if world.rank == 0:
             of_epoch = losses, hits, sizes, seconds
-            world.report(SeenEpoch(*(np.array(numbers[-per_epoch:]) for numbers in of_epoch)))
+            world.report(SeenEpoch(active, *(np.array(numbers[-per_epoch:]) for numbers in of_epoch)))
     numbers = np.array(losses), np.array(hits), np.array(sizes), np.array(seconds)
     return Trace(*numbers, step_of.generation, diverged)

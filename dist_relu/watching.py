@@ -71,8 +71,8 @@ class WatchedStep:
 class EpochSummary:
     """Means over the samples of an epoch, as they were when they were trained on; accuracy is None without classes.
 
-    dead: for each layer of a watched run the units whose output was exactly 0 for all samples of the epoch, as far as
-    its steps were watched: for every sample with `Watch(every=1)`. None when the run was not watched.
+    dead: for each layer of a watched run the units whose output was exactly 0 for every sample of the epoch, at the
+    moment when it was trained on; all steps count, whichever are watched. None when the run was not watched.
     """
 
     epoch: int
@@ -85,7 +85,7 @@ class EpochSummary:
 @final
 @dataclass(frozen=True)
 class Watch:
-    """Which steps are watched: the first one, and then one of `every`.
+    """Which steps are watched: the first one, and then one of `every`.  What `EpochSummary` has is of all steps.
 
     on_step: gets each of them, within a fraction of a second, and the steps are not kept for `FitResult.watched`.
     on_epoch: gets each epoch when it is over.  Both are called where `Coordinator.fit` was, in this process.

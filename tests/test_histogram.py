@@ -13,6 +13,7 @@ from dist_relu.kernels.histogram import (
     bin_of_place,
     count_sums,
     empty_table,
+    keep_zero_columns,
     output_statistics,
     take_counts,
 )
@@ -66,3 +67,14 @@ def test_output_statistics_are_those_of_numpy(rng: np.random.Generator, dtype: s
         exact = outputs.astype(np.float64)
         assert mean == pytest.approx(exact.mean(), rel=1e-14)
         assert squares == pytest.approx(((exact - exact.mean()) ** 2).sum(), rel=1e-10, abs=1e-12)
+
+
+@dtypes
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.97, 1.0])
+def test_columns_are_kept_that_hold_nothing_but_zeros(rng: np.random.Generator, dtype: str, share: float) -> None:
+    x = (rng.standard_normal((20, 50)) * (rng.random((20, 50)) >= share)).astype(dtype)
+    x[:, 5:9] = [0.0, -0.0, np.nan, 5e-324 if dtype == "float64" else 1e-45]
+    columns = rng.permutation(50)
+    candidates = columns[:40].copy()
+    num_kept = keep_zero_columns(x, columns, 40)
+    assert columns[:num_kept].tolist() == [k for k in candidates if (x[:, k] == 0).all()]

@@ -1,4 +1,4 @@
-"""What it costs to watch every step of a run, beside the same run unwatched, by turns on the same workers."""
+"""What it costs to watch a run, every step of it or one of many, beside the same run unwatched, by turns."""
 
 from __future__ import annotations
 
@@ -16,17 +16,22 @@ from dist_relu.watching import Watch
 
 @dataclass(frozen=True)
 class Watching:
-    """Median times of a training step (SGD with momentum); cost: the median over rounds of their ratio, less 1."""
+    """Median times of a training step (SGD with momentum), and the medians over rounds of their ratios, less 1.
+
+    between: of a step that is not watched, in a run with a watch.  watched: of one that is.
+    """
 
     case: str
     workers: int
     plain_ms: float
+    between_ms: float
     watched_ms: float
-    cost: float
+    between_cost: float
+    watched_cost: float
 
 
 def run(workers: int, rounds: int) -> list[Watching]:
-    """Train every case unwatched and with every step watched, by turns."""
+    """Train every case without a watch, with one that hardly ever looks, and with one that looks at every step."""
     results = []
     rng = np.random.default_rng(0)
     with start(workers, backend="local") as coordinator:
@@ -34,9 +39,10 @@ def run(workers: int, rounds: int) -> list[Watching]:
             num_samples = case.batch_size * case.steps
             x = rng.standard_normal((num_samples, case.inputs), np.float32)
             data = Dataset(x, rng.integers(0, 10, num_samples))
-            times = np.empty((rounds, 2))
+            watches = None, Watch(every=case.steps), Watch(every=1)
+            times = np.empty((rounds, len(watches)))
             for i in range(rounds):
-                for j, watch in enumerate((None, Watch(every=1))):
+                for j, watch in enumerate(watches):
                     result = coordinator.fit(
                         mlp(case.hidden, 10),
                         data,
@@ -46,7 +52,6 @@ def run(workers: int, rounds: int) -> list[Watching]:
                         watch=watch,
                     )
                     times[i, j] = np.median(result.step_seconds) * 1e3
-            plain_ms, watched_ms = np.median(times, axis=0)
-            cost = float(np.median(times[:, 1] / times[:, 0])) - 1
-            results.append(Watching(case.name, workers, float(plain_ms), float(watched_ms), cost))
+            costs = np.median(times[:, 1:] / times[:, :1], axis=0) - 1
+            results.append(Watching(case.name, workers, *np.median(times, axis=0).tolist(), *costs.tolist()))
     return results

@@ -104,8 +104,9 @@ def test_what_is_seen_is_what_plain_numpy_sees(coordinator: dr.Coordinator, digi
                 assert param.update_ratio == pytest.approx(ratio, rel=1e-8)
 
 
-def test_units_are_dead_in_an_epoch_when_they_are_silent_in_all_its_steps(
-    coordinator: dr.Coordinator, digits: dr.data.Split
+@pytest.mark.parametrize("every", [1, 2, 1000])
+def test_units_are_dead_when_they_are_silent_in_all_steps_of_an_epoch_whichever_are_watched(
+    coordinator: dr.Coordinator, digits: dr.data.Split, every: int
 ) -> None:
     x, y = digits.train.x[:1100].copy(), digits.train.y[:1100]
     x[:, 0] = np.arange(len(x)) >= 500  # this corner of the images is empty
@@ -116,7 +117,7 @@ def test_units_are_dead_in_an_epoch_when_they_are_silent_in_all_its_steps(
     weight[0, 5], bias[5] = 1, -0.5  # a unit that sees nothing but this
     bias[[3, 77]] = -1000
     reference = twin.Mlp([view.copy() for view in model.views(model.values)])
-    _, result = fit(coordinator, dr.Dataset(x, y), dr.Watch(every=1), model=model, shuffle=False)
+    _, result = fit(coordinator, dr.Dataset(x, y), dr.Watch(every), model=model, shuffle=False)
     for number, epoch in enumerate(result.epochs):
         active = [np.zeros(units, np.bool) for units in (300, 20, 10)]
         for first in (0, 500, 1000):
@@ -131,6 +132,41 @@ def test_units_are_dead_in_an_epoch_when_they_are_silent_in_all_its_steps(
     assert result.epochs[0].dead is not None
     assert 5 not in result.epochs[0].dead["1 ReLU"]
     assert result.watched[0].layers[0].silent > len(result.epochs[0].dead["1 ReLU"])
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        (nn.Conv2d(6, 3), nn.ReLU()),
+        (nn.Conv2d(6, 3), nn.ReLU(), nn.MaxPool2d(2)),
+        (nn.Conv2d(6, 3), nn.LeakyReLU()),
+        (nn.Reshape((8, 6)), nn.RNN(6)),
+        (nn.Flatten(), nn.Dense(6), nn.Hardtanh(0, 1)),
+        (nn.Flatten(), nn.Dense(6), nn.ELU()),
+    ],
+    ids=lambda layers: " ".join(type(layer).__name__ for layer in layers),
+)
+def test_dead_units_of_any_layer_are_those_that_give_nothing_but_zeros(
+    coordinator: dr.Coordinator, rng: np.random.Generator, layers: tuple[nn.Layer, ...]
+) -> None:
+    x, y = rng.uniform(0, 1, (30, 8, 6, 1)).astype(np.float32), rng.integers(0, 10, 30)
+    x[:15, 0, 0], x[15:, 0, 0] = 50, 0  # what some units see, but in the first of the batches of an epoch only
+    model = nn.Sequential(*layers, nn.Flatten(), nn.Dense(10)).blueprint().build(x.shape[1:]).initialize(seed=3)
+    of_layer = dict(zip(model.names, model.params, strict=True))
+    bias = next(param for name, param in of_layer.items() if name.endswith("bias"))
+    bias.value[:3] = -1000
+    bias.value[3:5] = -3
+    number = len(layers) - 1
+    outputs = model.activations(x)[number]
+    name = f"{number} {type(layers[-1]).__name__}"
+    unchanging = optim.SGD(1e-30)
+    options: dict[str, Any] = {"batch_size": 10, "accumulate": 2, "optimizer": unchanging, "epochs": 2}
+    _, result = fit(coordinator, dr.Dataset(x, y), dr.Watch(every=1000), model=model, shuffle=False, **options)
+    dead = np.flatnonzero((outputs == 0).reshape(-1, 6).all(axis=0)).tolist()
+    for epoch in result.epochs:
+        assert epoch.dead is not None
+        assert epoch.dead[name] == dead
+    assert (len(dead) >= 3) == (not isinstance(layers[-1], nn.LeakyReLU | nn.ELU))
 
 
 @pytest.mark.parametrize("name", ["cnn", "resnet", "rnn"])
