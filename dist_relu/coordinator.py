@@ -6,6 +6,7 @@ out calls, and gathers what comes back; gradients never pass through it.
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from dist_relu.arrays import Array
 from dist_relu.backends import Backend, connect
 from dist_relu.checks import check_bool, check_callable, check_int, check_is, check_seed, instance_of, optional
 from dist_relu.data import Augment, Dataset
-from dist_relu.errors import TrainingDiverged
+from dist_relu.errors import BackendError, TrainingDiverged
 from dist_relu.fitting import LeaveGradient, StepMemory, Trained, stopped, trained
 from dist_relu.nn import Loss, Sequential
 from dist_relu.observing import Observer, ProgressHandler
@@ -33,7 +34,7 @@ from dist_relu.results import Evaluation, FitResult, fit_result
 from dist_relu.step import StepPlan
 from dist_relu.updates import StepOptions
 from dist_relu.watching import Watch
-from dist_relu.worker import Call, World, nodes_of
+from dist_relu.worker import Call, Hello, World, nodes_of
 
 
 def start(
@@ -71,17 +72,18 @@ class Coordinator:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
+        self._process = os.getpid()
         self._calls = 0
         self._one_at_a_time = threading.Lock()
         self._caller: int | None = None  # the thread whose call the workers are busy with
         self._placed = PlacedDatasets()
         self._known_replicas: Replicas | None = None
-        self._finalizer = weakref.finalize(self, backend.close)
+        self._finalizer = weakref.finalize(self, _close_in, self._process, backend)
 
     @property
     def workers(self) -> int:
         """The number of workers."""
-        return len(self._backend.peers)
+        return len(self._peers())
 
     @property
     def nodes(self) -> int:
@@ -323,8 +325,11 @@ class Coordinator:
     @property
     def replicas(self) -> Replicas:
         """Makes arrays that every node has a copy of, for functions to `run`."""
+        self._check_process()
         if self._known_replicas is None:
-            self._known_replicas = Replicas(nodes_of(self._backend.peers), self._backend.home, self._ask)
+            replicas = Replicas(nodes_of(self._peers()), self._backend.home, self._ask)
+            with self._one_at_a_time:  # another thread may have been faster
+                self._known_replicas = self._known_replicas or replicas
         return self._known_replicas
 
     def _ask(self, ranks: Sequence[int], function: Callable[[World, Any], Any], request: Any) -> list[Any]:
@@ -365,9 +370,27 @@ class Coordinator:
             finally:
                 self._caller = None
 
+    def _peers(self) -> Sequence[Hello]:
+        self._check_process()
+        return self._backend.peers
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._process:
+            raise BackendError(
+                f"The workers belong to process {self._process}, from which this one was forked; both would disturb "
+                "each other. Start workers of this process's own with dist_relu.start()."
+            )
+
     def _check_open(self) -> None:
+        self._check_process()
         if not self._finalizer.alive:
             raise RuntimeError("This coordinator is closed. Start another one with dist_relu.start().")
+
+
+def _close_in(process: int, backend: Backend) -> None:
+    """Close `backend` in the process that has started it; one that was forked from it has no workers."""
+    if os.getpid() == process:
+        backend.close()
 
 
 def _values(model: Sequential) -> Array:

@@ -44,6 +44,14 @@ def how_it_ended(code: int) -> str:
     return f"exited with code {code}" if code >= 0 else f"was killed by signal {-code} ({signal.strsignal(-code)})"
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a process stands still because of SIGSTOP or its kin; a debugger's processes do not count."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] == b"T"
+    except OSError:
+        return False  # it has ended
+
+
 def exit_code(process: int) -> int | None:
     """With what code a process that has ended did end, by its pidfd; it need not be a child.
 

@@ -22,6 +22,7 @@ from dist_relu.collectives.barrier import Aborted, Barrier, Meeting, control_sha
 from dist_relu.collectives.channel import Channel, Courier
 from dist_relu.collectives.meeting import WorldBarrier
 from dist_relu.collectives.memory import Handle, Handles, SharedArray, attach
+from dist_relu.surroundings import Surroundings, check_modules, follow, look
 
 
 @dataclass(frozen=True)
@@ -117,10 +118,12 @@ class Call:
 
     number: int
     work: bytes
+    surroundings: Surroundings
 
     @classmethod
     def of(cls, number: int, function: Callable[[World, Any], Any], request: Any) -> Call:
-        return cls(number, cloudpickle.dumps((function, request)))
+        here = look()  # before, since it decides about what is pickled by value
+        return cls(number, cloudpickle.dumps((function, request)), here)
 
 
 @dataclass(frozen=True)
@@ -178,8 +181,10 @@ class Worker:
         try:
             # What overflows shows in the results; a warning in a worker reaches nobody.
             with self._blas.limit(limits=self._setup.threads), np.errstate(all="ignore"):
-                function, request = cloudpickle.loads(call.work)
-                reply: bytes = cloudpickle.dumps(Returned(function(self._world, request)))
+                function, request = self.unpack(call)
+                value = function(self._world, request)
+                check_modules()
+                reply: bytes = cloudpickle.dumps(Returned(value))
             self._barrier.check()  # nobody waits for the value of a call that was given up
             return reply
         except Aborted:
@@ -191,6 +196,13 @@ class Worker:
         except BaseException:
             self._barrier.abort()
             raise
+
+    def unpack(self, call: Call) -> tuple[Callable[[World, Any], Any], Any]:
+        """The function and the request of a call, with things around them as in the user's process."""
+        follow(call.surroundings)
+        function, request = cloudpickle.loads(call.work)
+        check_modules()
+        return function, request
 
     def close(self) -> None:
         """Let go of the other workers.  May be called twice."""

@@ -69,7 +69,8 @@ def test_workers_that_died_while_they_started_are_no_workers() -> None:
     with dr.start(2, backend="local") as coordinator:
         backend = coordinator._backend
         assert isinstance(backend, LocalBackend)
-        backend._processes[1].kill()
+        wait_until(lambda: 1 in backend._processes.ended() or 1 in backend._processes.pids)
+        os.kill(backend._processes.pids[1], signal.SIGKILL)
         for _ in range(2):
             with pytest.raises(dr.BackendError, match="Worker 1 ended with exit code -9 while it started"):
                 coordinator.relu([-1.0, 2.0])

@@ -108,10 +108,8 @@ class DistReluWorker:
 
     def run(self, call: Any) -> Iterator[bytes]:
         """Run this worker's part of a call, in a thread, so that events can leave meanwhile; the reply comes last."""
-        import cloudpickle
-
         with suppress(Exception):  # which the thread will meet again
-            cloudpickle.loads(call.work)  # imports the user's modules in the main thread, as some of them expect
+            self._worker.unpack(call)  # imports the user's modules in the main thread, as some of them expect
         self._outbox: SimpleQueue[bytes | BaseException] = SimpleQueue()
         threading.Thread(target=self._work, args=[call], daemon=True).start()
         message = b""

@@ -6,7 +6,6 @@ import logging
 import os
 import secrets
 import select
-import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -21,6 +20,7 @@ from dist_relu.backends.ray_actor import DistReluWorker, versions_here
 from dist_relu.backends.ray_cluster import Cluster, import_ray
 from dist_relu.errors import BackendError
 from dist_relu.machine import exit_code
+from dist_relu.surroundings import absolute_import_paths
 from dist_relu.worker import Hello, by_node
 
 _log = logging.getLogger(__name__)
@@ -144,7 +144,7 @@ class Gang:
                 scheduling_strategy=strategy(self._group, placement_group_bundle_index=bundle),
             )
             self.actors.append(options.remote(rank))
-        paths = [path or os.getcwd() for path in sys.path]
+        paths = absolute_import_paths()
         self._introductions = [actor.introduce.remote(paths) for actor in self.actors]
 
     def _wait_for_place(self) -> None:

@@ -1,0 +1,206 @@
+"""What a function finds around it in a worker: the same as in the user's process.
+
+With every call goes how things stand there: the command line, the working folder, where modules are looked for, and
+which of the user's own modules have been loaded, how often, and from what text. A worker follows before it unpickles
+the call. Modules that only the user's process has, because they were made there, travel by value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+import secrets
+import sys
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any, final
+
+import cloudpickle
+
+from dist_relu.errors import BackendError
+
+_THIS_PROCESS = secrets.token_hex(8)
+_NOT_THE_USERS = sys.stdlib_module_names | {"dist_relu", "__main__"}
+_LIBRARIES = ("/site-packages/", "/dist-packages/")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a module was loaded from: its file, and the digest of the text.  version: grows when it is loaded again."""
+
+    path: str
+    version: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """How things stand in the user's process.  folder: None when it has been removed.  sources: by name of module."""
+
+    process: str
+    arguments: list[str]
+    folder: str | None
+    paths: list[str]
+    sources: dict[str, Source]
+
+
+def import_paths() -> list[str]:
+    """Where Python looks for modules.  Whatever else is in `sys.path`, such as Path objects, Python passes over."""
+    return [path for path in sys.path if isinstance(path, str)]
+
+
+def look() -> Surroundings:
+    """How things stand in this process, the user's."""
+    with _lookout_lock:
+        return _lookout.look()
+
+
+def follow(told: Surroundings) -> None:
+    """Let things in this process, a worker's, stand as they do in the user's, before a call is unpickled."""
+    _follower.follow(told)
+
+
+def check_modules() -> None:
+    """After modules have been imported.  Raises BackendError when they are not those of the user's process."""
+    _follower.check()
+
+
+def absolute_import_paths() -> list[str]:
+    """The same, for a process that may work in another folder."""
+    try:
+        return [os.path.abspath(path) for path in import_paths()]
+    except OSError:  # the working folder has been removed, and what is relative leads nowhere
+        return [path for path in import_paths() if os.path.isabs(path)]
+
+
+@final
+class _Lookout:
+    """Knows the modules that it has seen."""
+
+    def __init__(self) -> None:
+        self._num_modules = 0
+        self._seen: set[str] = set()
+        self._can_be_imported: dict[str, bool] = {}  # by name of root
+        self._loaded: dict[str, tuple[ModuleType, Any]] = {}  # the user's, with their specs
+        self._sources: dict[str, Source] = {}
+
+    def look(self) -> Surroundings:
+        for name, (module, spec) in list(self._loaded.items()):
+            now = sys.modules.get(name)
+            if isinstance(now, ModuleType) and (now is not module or now.__spec__ is not spec):
+                self._take(name, now)
+        if len(sys.modules) != self._num_modules:
+            self._num_modules = len(sys.modules)
+            for name, module in reversed(list(sys.modules.items())):  # what a module imports stands behind it
+                if name not in self._seen:
+                    self._seen.add(name)
+                    self._meet(name, module)
+        folder = None
+        with suppress(OSError):
+            folder = os.getcwd()
+        return Surroundings(_THIS_PROCESS, list(sys.argv), folder, import_paths(), dict(self._sources))
+
+    def _meet(self, name: str, module: Any) -> None:
+        """See a module for the first time."""
+        root_name = name.partition(".")[0]
+        root = sys.modules.get(root_name)
+        if root_name in _NOT_THE_USERS or not isinstance(module, ModuleType) or not isinstance(root, ModuleType):
+            return
+        path = _path_of(module)
+        if path is not None and any(folder in path for folder in _LIBRARIES):
+            return
+        if root_name not in self._can_be_imported:
+            self._can_be_imported[root_name] = _can_be_imported(root)
+        if not self._can_be_imported[root_name]:
+            if _has_code(module):
+                with suppress(ValueError):  # it is not called by the name under which it is known
+                    cloudpickle.register_pickle_by_value(module)
+        elif path is not None and path.endswith(".py"):
+            self._take(name, module)
+
+    def _take(self, name: str, module: ModuleType) -> None:
+        """A module of the user's was loaded, perhaps again."""
+        before = self._sources.pop(name, None)  # it goes behind all others: workers load them in this order
+        path = _path_of(module) or ""
+        self._loaded[name] = module, module.__spec__
+        self._sources[name] = Source(path, before.version + 1 if before else 0, _digest(path))
+
+
+@final
+class _Follower:
+    """Knows what it was told last, and the versions of the modules here."""
+
+    def __init__(self) -> None:
+        self._told: Surroundings | None = None
+        self._versions: dict[str, int] = {}
+
+    def follow(self, told: Surroundings) -> None:
+        if told.process == _THIS_PROCESS or told == self._told:
+            return
+        self._told = None
+        sys.argv[:] = told.arguments
+        sys.path[:] = [*told.paths, *(path for path in sys.path if path not in told.paths)]
+        with suppress(OSError):  # there is no such folder here
+            if told.folder is not None and told.folder != os.getcwd():
+                os.chdir(told.folder)
+        importlib.invalidate_caches()
+        for name, source in told.sources.items():
+            if name in sys.modules and self._versions.get(name, source.version) != source.version:
+                importlib.reload(sys.modules[name])
+                del self._versions[name]
+        self._told = told
+        self.check()
+
+    def check(self) -> None:
+        for name, source in self._told.sources.items() if self._told else ():
+            if name in sys.modules and name not in self._versions:
+                ours = _digest(_path_of(sys.modules[name]) or "")
+                if ours and source.digest and ours != source.digest:
+                    raise BackendError(
+                        f"Module {name!r} is another one here than in your program: {source.path} was changed after "
+                        f"your program had imported it. Reload it there, importlib.reload({name}), or start it again."
+                    )
+                self._versions[name] = source.version
+
+
+# The modules of a process are there once, whoever looks at them.
+_lookout, _lookout_lock, _follower = _Lookout(), threading.Lock(), _Follower()
+
+
+def _path_of(module: ModuleType) -> str | None:
+    """The file that a module was loaded from."""
+    path = getattr(module.__spec__, "origin", None) or vars(module).get("__file__")
+    return path if isinstance(path, str) and os.path.isabs(path) else None
+
+
+def _can_be_imported(root: ModuleType) -> bool:
+    """Whether another process that looks in the same places would find this module, which has no parent."""
+    for finder in list(sys.meta_path):
+        with suppress(Exception):  # finders are anybody's
+            spec = finder.find_spec(root.__name__, None)
+            if spec is not None:
+                path = _path_of(root)
+                return path is None or spec.origin is None or os.path.realpath(path) == os.path.realpath(spec.origin)
+    return False
+
+
+def _has_code(module: ModuleType) -> bool:
+    """Whether functions or methods written in Python are at home in a module."""
+    for value in list(vars(module).values()):
+        if getattr(value, "__module__", None) == module.__name__:
+            parts = list(vars(value).values()) if isinstance(value, type) else [value]
+            if any(isinstance(part, FunctionType) for part in parts):
+                return True
+    return False
+
+
+def _digest(path: str) -> str:
+    """Of a file's content; empty when there is none, as for modules in archives."""
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError:
+        return ""
