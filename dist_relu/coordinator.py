@@ -17,11 +17,23 @@ import numpy as np
 import numpy.typing as npt
 
 from dist_relu import inference, training
-from dist_relu.arguments import Data, check_has_parameters, check_model, dataset_of, default_loss, numbers
+from dist_relu.arguments import (
+    Data,
+    check_augment,
+    check_has_parameters,
+    check_model,
+    check_samples,
+    check_statistics,
+    dataset_of,
+    default_loss,
+    numbers,
+    warn_of_classes,
+)
 from dist_relu.arrays import Array
 from dist_relu.backends import Backend, connect
 from dist_relu.checks import check_bool, check_callable, check_int, check_is, check_seed, instance_of, optional
 from dist_relu.data import Augment, Dataset
+from dist_relu.data.augment import ImageShape
 from dist_relu.errors import BackendError, TrainingDiverged
 from dist_relu.fitting import LeaveGradient, StepMemory, Trained, stopped, trained
 from dist_relu.nn import Loss, Sequential
@@ -147,6 +159,7 @@ class Coordinator:
         Every call begins anew, whatever was fitted before: with epoch 0 of order and schedule, and an optimizer without
         momentum yet. So two calls of one epoch are not one call of two.
 
+        Warns with DataWarning when real targets look like classes, and no loss says what they are.
         Raises DataError, PartitionError and ValueError for what does not fit, before anything is done, and
         TrainingDiverged when the loss becomes NaN or infinite; the model then has the parameters before that step.
         KeyboardInterrupt, and whatever your callbacks and layers raise, ends the training and goes on to the caller;
@@ -155,6 +168,8 @@ class Coordinator:
         """
         options = StepOptions(clip_norm, clip_value, ema_decay, accumulate)
         data = dataset_of(data)
+        if loss is None:
+            warn_of_classes(data)
         loss = default_loss(data) if loss is None else loss
         check_is("loss", loss, Loss)
         shards = self.workers if shards is None else check_int("shards", shards)
@@ -167,16 +182,18 @@ class Coordinator:
         optional(check_callable)("on_progress", on_progress)
         check_fit(len(data), batch_size, shards, self.workers)
         batch_size = min(batch_size, len(data))
-        check_model(model, data, loss)
-        if augment:
-            augment.image_shape(data)
+        built = check_model(model, data, loss)
+        check_statistics(built, len(data), batch_size, shards)
+        image_shape = check_augment(augment, built, data) if augment else None
         model.build(data.x.shape[1:])
         if model.values is None:
             model.initialize(seed)
         plan = StepPlan(loss, optimizer, options, batch_size, shards, seed, augment)
         per_epoch = training.num_steps_per_epoch(len(data), batch_size, accumulate)
         observer = Observer(model, plan, per_epoch, watch, on_progress, has_classes=data.has_classes)
-        trace, run = self._train(model, data, plan, observer, epochs=epochs, shuffle=shuffle, keeps_what_is_left=True)
+        trace, run = self._train(
+            model, data, plan, observer, image_shape, epochs=epochs, shuffle=shuffle, keeps_what_is_left=True
+        )
         _keep(model, run)
         if trace.diverged or run.overflowed:
             what = f"The loss became {trace.loss[-1]}" if trace.diverged else "Parameters became NaN or infinite"
@@ -203,7 +220,7 @@ class Coordinator:
         shards = self.workers if shards is None else check_int("shards", shards)
         check_fit(len(data), len(data), shards, self.workers)
         check_has_parameters(model)
-        check_model(model, data, loss)
+        check_statistics(check_model(model, data, loss), len(data), len(data), shards)
         plan = StepPlan(loss, LeaveGradient(), StepOptions(), len(data), shards, seed=0)
         trace, run = self._train(model, data, plan, Observer(model, plan, 1, has_classes=data.has_classes))
         if trace.diverged or run.overflowed:
@@ -276,6 +293,7 @@ class Coordinator:
         check_has_parameters(model)
         x = numbers("x", x)
         model.build(x.shape[1:])
+        check_samples(model, x)
         shapes = model.layer_shapes if every_layer else [model.output_shape]
         with self.replicas.for_a_call() as replicas:
             rows = replicas.rows_by_node(inference.rows_of_blocks(len(x), self.workers))
@@ -295,6 +313,7 @@ class Coordinator:
         data: Dataset,
         plan: StepPlan,
         observer: Observer,
+        image_shape: ImageShape | None = None,
         *,
         epochs: int = 1,
         shuffle: bool = False,
@@ -310,7 +329,6 @@ class Coordinator:
             placed.y.spread()
             watch = observer.request(replicas, self.workers)
             memory = StepMemory(replicas, model, placed, plan, self.workers, is_watched=watch is not None)
-            image_shape = plan.augment.image_shape(data) if plan.augment else None
             request = training.FitRequest(memory.request(watch, image_shape), epochs, shuffle)
             try:
                 trace: training.Trace = self.run(training.fit, request, observer.hear)[0]

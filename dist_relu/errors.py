@@ -10,6 +10,7 @@
         └── WorkerLost                  a worker that died
 
 Arguments that are wrong in themselves raise `ValueError` or `TypeError`. All of these survive pickling.
+`DataWarning` (UserWarning) tells what data are taken for, where they could be meant otherwise.
 """
 
 from collections.abc import Sequence
@@ -22,6 +23,10 @@ class DistReluError(Exception):
 
 class DataError(DistReluError, ValueError):
     """A data set or data file that can't be used; the message says where and why."""
+
+
+class DataWarning(UserWarning):
+    """Data that are probably not what they are taken for; the message says what that is, and what to do otherwise."""
 
 
 class PartitionError(DistReluError, ValueError):

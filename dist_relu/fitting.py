@@ -10,6 +10,7 @@ import numpy as np
 
 from dist_relu.arena import measure
 from dist_relu.arrays import Array
+from dist_relu.data.augment import ImageShape
 from dist_relu.errors import BackendError
 from dist_relu.kernels.update import ordered_sum
 from dist_relu.nn import Sequential
@@ -54,9 +55,7 @@ class StepMemory:
         self._arena = replicas.zeros((layout.size_bytes(plan.batch_size),), np.uint8)
         self._completed = replicas.zeros((workers,), np.int64)
 
-    def request(
-        self, watch: WatchRequest | None = None, image_shape: tuple[int, int, int] | None = None
-    ) -> StepRequest:
+    def request(self, watch: WatchRequest | None = None, image_shape: ImageShape | None = None) -> StepRequest:
         """What workers need to take steps in this memory, which must be kept as long as they do."""
         assert self._model.input_shape is not None
         memory = Memory(

@@ -18,6 +18,7 @@ from dist_relu.arrays import Array
 from dist_relu.chunks import Sources, costs_of, empty_chunks
 from dist_relu.collectives.memory import Handles
 from dist_relu.data import Augment
+from dist_relu.data.augment import ImageShape
 from dist_relu.nn import Loss, MixedTargets, Sequential
 from dist_relu.notes import Watcher, WatchRequest
 from dist_relu.optim import Optimizer
@@ -66,7 +67,7 @@ class StepRequest:
 
     model: Sequential
     input_shape: tuple[int, ...]
-    image_shape: tuple[int, int, int] | None
+    image_shape: ImageShape | None
     plan: StepPlan
     layout: Layout
     memory: Memory

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from dist_relu import nn
 from dist_relu.data import Augment, Dataset
 from dist_relu.data.augment import Mixture
+from dist_relu.errors import DataError
 from dist_relu.kernels import augment as kernels
 from tests.twin import Array
 
@@ -65,6 +66,29 @@ def test_crops_reach_every_offset_alike_and_flips_half_of_the_images() -> None:
     out, _, _ = gather(Augment(flip=True), x, num_rows=9000)
     assert out[:, 5].mean() == pytest.approx(0.5, abs=0.05)
     np.testing.assert_array_equal(out[:, 5] + out[:, 6], 1)
+
+
+def test_images_with_their_channels_first_change_as_those_with_channels_last(rng: np.random.Generator) -> None:
+    last = rng.standard_normal((9, 6, 5, 3))
+    first = np.ascontiguousarray(last.transpose(0, 3, 1, 2))
+    augment, rows = Augment(crop=2, flip=True), rng.integers(0, 9, 40)
+    results = []
+    for x, channels_first in ((last, None), (first, (3, 6, 5))):
+        out = np.empty((40, *x.shape[1:]))
+        shape = augment.image_shape(Dataset(x, np.zeros(9, int), None), channels_first)
+        augment.gather(x, rows, shape, np.random.default_rng(1), out, np.empty_like(out))
+        results.append(out)
+    np.testing.assert_array_equal(results[1], results[0].transpose(0, 3, 1, 2))
+
+
+def test_where_the_channels_of_images_stand_must_be_known() -> None:
+    x, y = np.zeros((2, 3, 8, 8)), np.zeros(2, int)
+    with pytest.raises(DataError, match=r"look like \(channels, height, width\).*nn.FromNCHW\(\)"):
+        Augment(flip=True).image_shape(Dataset(x, y))
+    assert Augment(flip=True).image_shape(Dataset(x, y, (3, 8, 8))) == (1, 3, 8, 8)
+    for data in (Dataset(np.zeros((2, 12)), y), Dataset(np.zeros((2, 3, 4)), y)):
+        with pytest.raises(DataError, match="they are no images"):
+            Augment(crop=1).image_shape(data)
 
 
 def test_mixup_mixes_samples_and_losses_in_the_same_share(rng: np.random.Generator) -> None:

@@ -11,13 +11,17 @@ import shutil
 import struct
 import threading
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 
+from dist_relu.arguments import numbers
 from dist_relu.data import Dataset, adding, load, sources
-from dist_relu.errors import DataError
+from dist_relu.errors import DataError, DataWarning
 from tests.twin import Array
 
 
@@ -191,6 +195,98 @@ def with_value(value: float, dtype: str = "float64") -> Array:
 def test_data_that_can_not_be_trained_on_is_refused(x: Array, y: Array, message: str) -> None:
     with pytest.raises(DataError, match=message):
         Dataset(x, y)
+
+
+def masked() -> Array:
+    return np.ma.masked_equal(np.arange(12.0).reshape(4, 3), 5)
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (masked(), r"masked elements.* Fill them, as with x.filled\(0\)"),
+        (list(masked()), r"masked elements"),
+        (csr_matrix(np.eye(4)), r"sparse matrix \(csr_matrix\); expected an array: x.toarray\(\)"),
+        ((row for row in np.eye(4)), r"is a generator; expected an array: np.array\(list\(x\)\)"),
+        (iter(np.eye(4).tolist()), r"np.array\(list\(x\)\)"),
+        ([[1, 2], [3]], "can't be made an array of numbers: .*inhomogeneous"),
+        ({1: 2}, "is of type dict"),
+        (None, "is of type NoneType"),
+        (np.eye(4).astype(object), r"dtype object.*: x.astype\('float64'\)"),
+        ([[1, 2], [3, None]], r"x\[1, 1\] is of type NoneType"),
+        ([[Decimal(1)], [Decimal(2)]], r"x\[0, 0\] is of type Decimal"),
+        (np.zeros(4, [("a", "f4"), ("b", "i4")]), r"structured_to_unstructured\(x\)"),
+        (np.eye(4) + 1j, "x.real, x.imag"),
+        (np.arange(4).astype("M8[D]").reshape(4, 1), "A number of days since the first"),
+        (np.arange(4).astype("m8[s]").reshape(4, 1), "A number of days"),
+        (np.array([["1"], ["2"]]), r"x.astype\('float64'\)"),
+        (np.array([["1"], ["2"]], object), r"x.astype\('float64'\)"),
+        (np.eye(4, dtype=np.longdouble), r"x.astype\('float64'\)"),
+        (np.eye(4, dtype="V4"), r"x.astype\('float32'\)"),
+    ],
+)
+def test_what_is_no_array_of_numbers_is_refused_with_what_to_write_instead(x: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        Dataset(x, np.zeros(4, int))
+    with pytest.raises(DataError, match=message):
+        numbers("x", x)
+
+
+def test_labels_that_are_words_are_refused_with_the_line_that_numbers_them() -> None:
+    for labels in (np.array(["cat", "dog"]), np.array(["cat", "dog"], object), ["cat", "dog"]):
+        with pytest.raises(DataError, match=r"names, y = np.unique\(y, return_inverse=True\)"):
+            Dataset(np.eye(2), labels)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        pytest.param(np.matrix([[1, 0], [0, 1]]), id="matrix"),
+        pytest.param(np.eye(2, dtype=">f4"), id="big-endian"),
+        pytest.param(np.asfortranarray(np.eye(2)), id="Fortran order"),
+        pytest.param(np.eye(2)[::-1][::-1], id="strides"),
+        pytest.param(np.eye(2) > 0, id="bool"),
+        pytest.param(np.ma.array(np.eye(2)), id="masked, but nothing is"),
+        pytest.param([[1, 0], [0, 1]], id="lists"),
+    ],
+)
+def test_arrays_of_other_kinds_become_plain_ones(x: Any) -> None:
+    for array in (Dataset(x, np.zeros(2, int)).x, numbers("x", x)):
+        assert type(array) is np.ndarray
+        assert array.dtype.isnative
+        np.testing.assert_array_equal(array, np.eye(2))
+
+
+def test_labels_that_leave_out_most_numbers_are_taken_with_a_warning() -> None:
+    data = Dataset(np.eye(4), np.array([0, 1000, 0, 1000]))
+    with pytest.warns(DataWarning, match=r"2 different labels.* 1001 outputs.*np.unique\(y, return_inverse=True\)"):
+        assert data.num_outputs() == 1001
+    with pytest.raises(DataError, match=r"y\[1\] is 9223372036854775809, which is no class number"):
+        Dataset(np.eye(2), np.array([0, 2**63 + 1], np.uint64))
+
+
+@pytest.mark.parametrize(
+    ("y", "reason"),
+    [
+        (np.array([0.0, 1.0, 1.0, 2.0]), r"only the numbers 0, 1, 2; for classes pass y.astype\(int\)"),
+        (np.eye(4), r"a single 1 in every row; for classes pass y.argmax\(axis=1\)"),
+        (np.array([0.0, 1.0, 1.5, 2.0]), None),
+        (np.array([0.0, 3.0, 9.0, 3.0]), None),
+        (np.array([-1.0, 1.0, 1.0, -1.0]), None),
+        (np.ones((4, 2)), None),
+        (np.arange(4), None),
+    ],
+)
+def test_real_targets_that_look_like_classes_are_known(y: Array, reason: str | None) -> None:
+    found = Dataset(np.eye(4), y).look_like_classes()
+    assert found == reason or re.search(str(reason), str(found))
+
+
+def test_a_shape_of_images_is_that_of_the_samples() -> None:
+    assert Dataset(np.zeros((2, 12)), np.zeros(2, int), (2, 2, 3)).image_shape == (2, 2, 3)
+    for shape in ((3, 3, 3), (4, 3)):
+        with pytest.raises(DataError, match=r"is not that of samples of shape \(12,\)"):
+            Dataset(np.zeros((2, 12)), np.zeros(2, int), shape)  # type: ignore[arg-type]
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import final
 import numpy as np
 import numpy.typing as npt
 
-from dist_relu.arguments import check_has_parameters, numbers
+from dist_relu.arguments import check_has_parameters, check_samples, numbers
 from dist_relu.arrays import Array
 from dist_relu.coordinator import Coordinator
 from dist_relu.errors import DataError
@@ -68,6 +68,7 @@ def checked_samples(model: Sequential, x: npt.ArrayLike) -> Array:
     model.build(x.shape[1:])
     if not len(x):
         raise DataError("x has no samples; there is nothing to measure.")
+    check_samples(model, x)
     return x
 
 

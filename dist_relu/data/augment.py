@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from math import prod
 from typing import NamedTuple, final
 
 import numpy as np
 
 from dist_relu.arrays import Array
 from dist_relu.checks import check_bool, check_fields, check_int, check_not_negative
-from dist_relu.data.dataset import Dataset
+from dist_relu.data.dataset import Dataset, looks_channels_first
 from dist_relu.errors import DataError
 from dist_relu.kernels import augment as kernels
 
@@ -21,6 +20,15 @@ class Mixture(NamedTuple):
 
     partners: Array
     share: float
+
+
+class ImageShape(NamedTuple):
+    """How images lie in memory, (planes, height, width, channels): in one plane, or each channel in a plane."""
+
+    planes: int
+    height: int
+    width: int
+    channels: int
 
 
 @final
@@ -41,26 +49,36 @@ class Augment:
     def __post_init__(self) -> None:
         check_fields(self, crop=partial(check_int, least=0), flip=check_bool, mixup=check_not_negative)
 
-    def image_shape(self, data: Dataset) -> tuple[int, int, int] | None:
+    def image_shape(self, data: Dataset, channels_first: tuple[int, ...] | None = None) -> ImageShape | None:
         """The shape of the images that are to be cropped or flipped; None without either.
 
+        channels_first: (channels, height, width) of samples that a model takes so; its first layer is `FromNCHW`.
         Raises `DataError` when the samples are no images.
         """
         if not (self.crop or self.flip):
             return None
+        if channels_first is not None:
+            planes, height, width = channels_first
+            return ImageShape(planes, height, width, 1)
         shape = data.image_shape or data.x.shape[1:]
-        if len(shape) != 3 or prod(shape) != prod(data.x.shape[1:]):
+        if len(shape) != 3:
             raise DataError(
-                f"Samples of shape {data.x.shape[1:]} can't be cropped or flipped: they are no images. "
+                f"Samples of shape {shape} can't be cropped or flipped: they are no images. "
                 "Make them (height, width, channels), or say so: Dataset(x, y, image_shape=...)."
             )
-        return shape
+        if looks_channels_first(shape) and data.image_shape is None:
+            raise DataError(
+                f"Samples of shape {shape} look like (channels, height, width). To crop or flip them, let the model "
+                "begin with nn.FromNCHW(), or pass x.transpose(0, 2, 3, 1). If they are (height, width, channels), "
+                f"say so: Dataset(x, y, image_shape={shape})."
+            )
+        return ImageShape(1, *shape)
 
     def gather(
         self,
         samples: Array,
         rows: Array,
-        image_shape: tuple[int, int, int] | None,
+        image_shape: ImageShape | None,
         rng: np.random.Generator,
         out: Array,
         scratch: Array,
@@ -75,9 +93,16 @@ class Augment:
         else:
             shifts = rng.integers(-self.crop, self.crop, (len(rows), 2), endpoint=True)
             flips = rng.random(len(rows)) < (0.5 if self.flip else 0.0)
-            height, _, channels = image_shape
-            lines = samples.reshape(len(samples), height, -1)
-            kernels.shift_and_flip(lines, channels, rows, shifts, flips, gathered.reshape(len(rows), height, -1))
+            planes, height, width, channels = image_shape
+            numbers = (rows[:, None] * planes + np.arange(planes)).reshape(-1)
+            kernels.shift_and_flip(
+                samples.reshape(-1, height, width * channels),
+                channels,
+                numbers,
+                shifts.repeat(planes, axis=0),
+                flips.repeat(planes),
+                gathered.reshape(-1, height, width * channels),
+            )
         if not self.mixup:
             return None
         mixture = Mixture(rng.permutation(len(rows)), float(rng.beta(self.mixup, self.mixup)))

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
+from math import prod
 from typing import NamedTuple, final
 
 import numpy as np
 
+from dist_relu.array_checks import check_finite, check_numbers
 from dist_relu.arrays import Array
-from dist_relu.errors import DataError
+from dist_relu.checks import check_ints
+from dist_relu.errors import DataError, DataWarning
 
 _MAX_CLASSES = 1_000_000
+_FEW = 20
+_INT64_MAX = np.iinfo(np.int64).max
 
 
 @final
@@ -28,8 +34,10 @@ class Dataset:
     image_shape: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "x", _checked("x", self.x))
-        object.__setattr__(self, "y", _checked("y", self.y))
+        for name in ("x", "y"):
+            array = check_numbers(name, getattr(self, name))
+            check_finite(name, array)
+            object.__setattr__(self, name, array)
         if self.x.ndim < 2:
             raise DataError(f"x has shape {self.x.shape}; expected samples along the first axis: (N, features).")
         if not self.y.ndim:
@@ -38,12 +46,22 @@ class Dataset:
             object.__setattr__(self, "y", self.y.reshape(-1, 1))
         if self.y.shape[1:] == (1,) and self.y.dtype.kind in "iub":
             object.__setattr__(self, "y", self.y.reshape(-1))
+        if self.has_classes and self.y.size and self.y.max() > _INT64_MAX:
+            raise DataError(f"y[{int(np.argmax(self.y))}] is {self.y.max()}, which is no class number.")
         if len(self.x) != len(self.y):
             raise DataError(
                 f"x has {len(self.x)} samples, but y has {len(self.y)}; expected as many targets as samples."
             )
         if not len(self.x) or not self.x.size:
             raise DataError(f"The data set is empty: x has shape {self.x.shape}.")
+        if self.image_shape is not None:
+            shape = check_ints("Dataset(image_shape)", self.image_shape)
+            if len(shape) != 3 or prod(shape) != prod(self.x.shape[1:]):
+                raise DataError(
+                    f"image_shape={shape} is not that of samples of shape {self.x.shape[1:]}; expected (height, width, "
+                    f"channels) with {prod(self.x.shape[1:])} elements."
+                )
+            object.__setattr__(self, "image_shape", shape)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -55,15 +73,26 @@ class Dataset:
 
     def num_outputs(self) -> int:
         """How many outputs a model for these targets needs: the number of classes or of real values."""
-        if not self.has_classes:
-            return int(np.prod(self.y.shape[1:]))
-        largest = int(self.y.max())
-        if largest >= _MAX_CLASSES:
-            raise DataError(
-                f"Label {largest} of sample {int(np.argmax(self.y))} is no class number: they count from 0 and stay "
-                f"below {_MAX_CLASSES}. Real targets are of a floating-point type."
-            )
-        return largest + 1
+        return _num_outputs(self)
+
+    def look_like_classes(self) -> str | None:
+        """How targets that are taken for real numbers could be meant as classes; None when nothing says so.
+
+        They are written as 0. and 1., or as rows with a single 1.
+        """
+        if self.has_classes:
+            return None
+        values = self.y.reshape(len(self.y), -1)
+        if values.shape[1] == 1:
+            if values.min() != 0 or not 1 <= values.max() < _FEW:
+                return None
+            distinct = np.unique(values)
+            if not np.array_equal(distinct, np.arange(len(distinct))):
+                return None
+            return f"only the numbers {', '.join(f'{n:g}' for n in distinct)}; for classes pass y.astype(int)"
+        if ((values == 0) | (values == 1)).all() and (np.count_nonzero(values, axis=1) == 1).all():
+            return "a single 1 in every row; for classes pass y.argmax(axis=1)"
+        return None
 
 
 class Split(NamedTuple):
@@ -74,7 +103,35 @@ class Split(NamedTuple):
 
     def num_outputs(self) -> int:
         """How many outputs a model for both parts needs."""
-        return max(self.train.num_outputs(), self.test.num_outputs())
+        return _num_outputs(self.train, self.test)
+
+
+def _num_outputs(*parts: Dataset) -> int:
+    """How many outputs a model needs for data sets with targets of the same kind."""
+    if not parts[0].has_classes:
+        return prod(parts[0].y.shape[1:])
+    for part in parts:
+        if part.y.max() >= _MAX_CLASSES:
+            raise DataError(
+                f"Label {part.y.max()} of sample {int(np.argmax(part.y))} is no class number: they count from 0 and "
+                f"stay below {_MAX_CLASSES}. Real targets are of a floating-point type."
+            )
+    labels = np.unique(np.concatenate([np.unique(part.y) for part in parts]))
+    num_outputs = int(labels[-1]) + 1
+    if 2 * len(labels) < num_outputs:
+        warnings.warn(
+            f"y has {len(labels)} different labels, but since class numbers count from 0 and the largest is "
+            f"{num_outputs - 1}, a model gets {num_outputs} outputs. To number the labels: names, y = np.unique(y, "
+            "return_inverse=True).",
+            DataWarning,
+            stacklevel=3,
+        )
+    return num_outputs
+
+
+def looks_channels_first(shape: tuple[int, ...]) -> bool:
+    """Whether samples of this shape are probably images (channels, height, width)."""
+    return len(shape) == 3 and shape[0] <= 4 < min(shape[1:])
 
 
 def split(train: Dataset, test: Dataset) -> Split:
@@ -90,22 +147,3 @@ def split(train: Dataset, test: Dataset) -> Split:
             f"of shape {test.y.shape}; expected the same kind."
         )
     return Split(train, test)
-
-
-def _checked(name: str, value: Array) -> Array:
-    array = np.asarray(value)
-    if array.dtype == np.float16:
-        raise DataError(
-            f"{name} is float16, which loses too much; expected float32 or float64: {name}.astype('float32')."
-        )
-    if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
-        raise DataError(f"{name} has dtype {array.dtype}; expected float32, float64 or integers.")
-    if array.dtype.kind == "f":
-        finite = np.isfinite(array)
-        if not finite.all():
-            where = tuple(map(int, np.unravel_index(int(np.argmin(finite)), array.shape)))
-            raise DataError(
-                f"{name}[{', '.join(map(str, where))}] is {array[where]}; expected finite numbers. "
-                f"{array.size - np.count_nonzero(finite)} of {array.size} values are NaN or infinite."
-            )
-    return array

@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 from typing import final
 
 import numpy as np
+import numpy.typing as npt
 
+from dist_relu.array_checks import element, first_where
 from dist_relu.arrays import Array
 from dist_relu.checks import check_fields, check_int, instance_of
+from dist_relu.errors import DataError
 from dist_relu.kernels import normalization as kernels
 from dist_relu.nn.initializers import Initializer, Normal
 from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
@@ -21,6 +24,7 @@ class Embedding(Layer):
     """y[..., :] = weight[x[...]]: a learned vector of `units` for each of `symbols` symbols.
 
     x: (N, ...) whole numbers below `symbols`, of any dtype, as data sets hold them.  y: (N, ..., units).
+    Samples travel as the model's dtype: float32 holds symbols below 2^24, float64 more. Raises `DataError`.
     """
 
     symbols: int
@@ -39,13 +43,34 @@ class Embedding(Layer):
     def params(self) -> Sequence[Param]:
         return [self.weight]
 
-    def forward(self, x: Array, run: Run = PLAIN) -> Array:
-        self._indices = x.astype(np.int64).reshape(-1)
-        if x.size and not 0 <= self._indices.min() <= self._indices.max() < self.symbols:
-            raise ValueError(
-                f"Embedding: symbols from {self._indices.min()} to {self._indices.max()}; "
-                f"expected 0 to {self.symbols - 1}."
+    def check_symbols(self, x: Array, dtype: npt.DTypeLike) -> None:
+        """Raise `DataError` unless x holds whole numbers below `symbols`.
+
+        dtype: in which samples travel. From 2^24 on, float32 can't tell neighbouring symbols apart.
+        """
+        if not x.size:
+            return
+        smallest, largest = x.min(), x.max()
+        if not (smallest >= 0 and largest < self.symbols):  # so that NaN is none
+            raise DataError(
+                f"Embedding: symbols from {smallest:.17g} to {largest:.17g}; expected 0 to {self.symbols - 1}."
             )
+        if x.dtype.kind == "f" and (fractions := x != np.floor(x)).any():
+            where = first_where(fractions)
+            raise DataError(
+                f"Embedding: {element('x', where)} is {x[where]}; expected whole numbers. Bytes that are read from "
+                "files become fractions of 255: save symbols as int32."
+            )
+        exact = 2 ** (np.finfo(dtype).nmant + 1)
+        if largest >= exact:
+            raise DataError(
+                f"Embedding: {element('x', first_where(x == largest))} is {largest:.17g}, and from {exact} on "
+                f"{np.dtype(dtype)} can't tell neighbouring symbols apart. Build the model with dtype float64."
+            )
+
+    def forward(self, x: Array, run: Run = PLAIN) -> Array:
+        self.check_symbols(x, self.weight.value.dtype)
+        self._indices = x.astype(np.int64).reshape(-1)
         y = run.empty((*x.shape, self.units), self.weight.value.dtype)
         np.take(self.weight.value, self._indices, axis=0, out=y.reshape(-1, self.units), mode="clip")
         return y

@@ -78,7 +78,8 @@ class MeanSquaredError(Loss):
         if targets.shape[1:] != output_shape or not np.issubdtype(targets.dtype, np.floating):
             raise DataError(
                 f"The mean squared error needs real targets of shape (N, {', '.join(map(str, output_shape))}) as the "
-                f"model's outputs, not {targets.dtype} of shape {targets.shape}."
+                f"model's outputs, not {targets.dtype} of shape {targets.shape}. Of whole numbers y.astype('float32') "
+                "makes real ones; rows with a single 1 become class numbers with y.argmax(axis=1)."
             )
 
     def backward(self, outputs: Array, targets: Array, weight: float, d_outputs: Array) -> tuple[float, int]:

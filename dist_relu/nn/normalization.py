@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from math import prod
 from typing import final
 
 import numpy as np
@@ -23,7 +24,8 @@ class BatchNorm(Layer):
 
     In training mean and variance are those of the samples that are computed together, which is a shard: the
     statistics are the same on any number of workers. In evaluation they are running means of those over training,
-    value = (1 - momentum) value + momentum new, with the unbiased variance as in PyTorch.
+    value = (1 - momentum) value + momentum new, with the unbiased variance as in PyTorch. One sample has no variance:
+    `Coordinator.fit` refuses shards in which a channel has a single element.
     Ioffe and Szegedy (2015), algorithm 1.
     """
 
@@ -39,12 +41,14 @@ class BatchNorm(Layer):
     _scale: Array = field(init=False, repr=False)
     _shift: Array = field(init=False, repr=False)
     _in_training: bool = field(init=False, repr=False)
+    elements_per_sample: int = field(init=False, repr=False)  # of a channel
 
     def __post_init__(self) -> None:
         check_fields(self, momentum=partial(check_float, above=0, most=1), epsilon=check_positive)
 
     def build(self, input_shape: Shape) -> Shape:
         channels = input_shape[-1]
+        self.elements_per_sample = prod(input_shape[:-1])
         self.weight = Param("weight", (channels,), Constant(1.0), channels, channels)
         self.bias = Param("bias", (channels,), Constant(0.0), channels, channels)
         self.running_mean = Param("running_mean", (channels,), Constant(0.0), channels, channels, self.momentum)
@@ -117,6 +121,11 @@ class LayerNorm(Layer):
 
     def build(self, input_shape: Shape) -> Shape:
         channels = input_shape[-1]
+        if channels == 1:
+            raise ValueError(
+                f"LayerNorm over the single channel of samples of shape {input_shape} gives its bias, whatever they "
+                "hold; expected at least 2 channels."
+            )
         self.weight = Param("weight", (channels,), Constant(1.0), channels, channels)
         self.bias = Param("bias", (channels,), Constant(0.0), channels, channels)
         return input_shape
