@@ -48,7 +48,7 @@ def warn_of_classes(data: Dataset) -> None:
     if reason is not None:
         warnings.warn(
             f"y is of type {data.y.dtype}, so it is taken for real targets, with the mean squared error. It has "
-            f"{reason}; otherwise pass loss=nn.MeanSquaredError() to be asked no more.",
+            f"{reason}. To take it as it is, pass loss=nn.MeanSquaredError().",
             DataWarning,
             stacklevel=3,
         )

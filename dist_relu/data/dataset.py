@@ -80,7 +80,7 @@ class Dataset:
 
         They are written as 0. and 1., or as rows with a single 1.
         """
-        if self.has_classes:
+        if self.y.dtype.kind != "f":
             return None
         values = self.y.reshape(len(self.y), -1)
         if values.shape[1] == 1:
