@@ -9,19 +9,22 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from inspect import isabstract
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save
 
 from dist_relu import nn
-from dist_relu.checks import check_sequence, instance_of
+from dist_relu.arrays import Array
+from dist_relu.checks import check_sequence, instance_of, shown
 from dist_relu.errors import CheckpointError
 from dist_relu.files import write_file
+from dist_relu.foreign import made, parse_json, read_up_to, reading
 from dist_relu.nn import Initializer, Layer, Sequential
 from dist_relu.nn.description import construct, describe, parts
 from dist_relu.nn.sequential import digest_of
@@ -34,10 +37,23 @@ _CLASSES = {
 }
 
 
+_HEADER_KEYS = {"format", "dtype", "input_shape", "layers", "params_sha256", "header_sha256"}
+_DTYPES = {"float32": "F32", "float64": "F64"}
+"""What safetensors calls them."""
+
+_MOST_HEADER_BYTES = 2**22
+"""Thousands of layers; bounds the time that a header can take."""
+
+
 def save_model(model: Sequential, path: str | Path) -> None:
-    """Write the model's layers and parameters.  Raises `WriteError`; then the file of that name is as it was before."""
+    """Write the model's layers and parameters; the same ones give the same bytes.
+
+    Raises `WriteError`, and then the file of that name is as it was before; ValueError for a model that
+    `check_can_be_saved` refuses, or that has no parameters yet.
+    """
     if model.values is None or model.input_shape is None:
         raise ValueError("The model has no parameters yet: fit it, or build and initialize it.")
+    check_can_be_saved(model)
     header = {
         "format": _FORMAT,
         "dtype": model.dtype.name,
@@ -48,7 +64,26 @@ def save_model(model: Sequential, path: str | Path) -> None:
     header["header_sha256"] = _digest(header)
     tensors = dict(zip(model.names, map(np.ascontiguousarray, model.views(model.values)), strict=True))
     content = save(tensors, header)
+    if int.from_bytes(content[:8], "little") > _MOST_HEADER_BYTES:
+        raise ValueError(
+            f"The model can't be saved: its layers take more than {_MOST_HEADER_BYTES:,} bytes to describe."
+        )
     write_file(path, content)
+
+
+def check_can_be_saved(model: Sequential) -> None:
+    """Raise ValueError, which names layer and field, unless a file can hold what the layers are made of."""
+    own = _classes_in(model)
+    for number, layer in enumerate(model.layers):
+        name = f"Layer {number} ({type(layer).__name__})"
+        _check_field(name, "", layer)
+        description = json.dumps(describe(layer))
+        try:
+            same = json.dumps(describe(construct(json.loads(description), _CLASSES, own))) == description
+        except Exception as error:  # from a constructor of the user's own
+            raise ValueError(f"{name} can't be saved: it can't be made again from its fields: {error}") from error
+        if not same:
+            raise ValueError(f"{name} can't be saved: its constructor makes another layer of the same fields.")
 
 
 def load_model(path: str | Path, layers: Sequential | None = None, *, classes: Sequence[type] = ()) -> Sequential:
@@ -57,57 +92,86 @@ def load_model(path: str | Path, layers: Sequential | None = None, *, classes: S
     layers: the model to fill, which must have the layers that the file describes, with the same arguments.
     classes: of the user's own, where the model has layers or initialisers of such; those of `layers` are known. No
     other class is ever looked up by a name in a file.
-    Raises `CheckpointError` for a file that is none, is not whole, or does not fit.
+    Raises `CheckpointError` for a file that is none, is not whole, or does not fit. Memory is taken only for parameters
+    that are in the file.
     """
-    try:
-        with safe_open(path, framework="numpy") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} can't be read as a model: {error}.") from None
-    if header.get("format") != _FORMAT:
-        raise CheckpointError(f"{path} is no model of this version: its format is {header.get('format')!r}.")
-    if header.pop("header_sha256", None) != _digest(header):
-        raise CheckpointError(f"{path} is damaged: the digest of its header is not the one that it holds.")
     own = set(check_sequence("classes", classes, instance_of(type), "classes"))
-    if layers is not None:
-        own |= {type(part) for _, part in parts(layers.layers) if is_dataclass(part)}
-    model = _construct(path, header, own)
-    if layers is not None:
-        _check_same_layers(path, model, layers)
-        model = layers
-    if model.dtype != header["dtype"]:
-        raise CheckpointError(f"{path} holds a model of {header['dtype']}; the one to be filled is of {model.dtype}.")
-    try:
-        model.build(tuple(json.loads(header["input_shape"])))
-    except ValueError as error:
-        raise CheckpointError(f"{path} does not fit the model: {error}") from None
-    values = np.empty(model.num_params, model.dtype)
-    for name, view in zip(model.names, model.views(values), strict=True):
-        if name not in tensors or tensors[name].shape != view.shape:
-            found = tensors[name].shape if name in tensors else "missing"
-            raise CheckpointError(f"{path}: parameter {name} is {found}; the model needs shape {view.shape}.")
-        view[...] = tensors[name]
-    if digest_of(values) != header["params_sha256"]:
-        raise CheckpointError(f"{path} is damaged: the digest of its parameters is not the one in its header.")
+    with reading(path, CheckpointError, "a model"):
+        _check_header_size(path)
+        with safe_open(path, framework="numpy") as file:
+            header = _checked_header(path, file.metadata() or {})
+            model = _construct(path, header, own | (_classes_in(layers) if layers else set()))
+            if layers is not None:
+                _check_same_layers(path, model, layers)
+                model = layers
+            _build(path, header, model)
+            values = _read_values(path, file, model)
+        if digest_of(values) != header["params_sha256"]:
+            raise CheckpointError(f"{path} is damaged: the digest of its parameters is not the one in its header.")
     model.bind(values)
     return model
+
+
+def _classes_in(model: Sequential) -> set[type]:
+    return {type(part) for _, part in parts(model.layers) if is_dataclass(part)}
+
+
+def _check_field(layer: str, field: str, value: Any) -> None:
+    """Raise ValueError for what JSON does not give back as it was."""
+    if isinstance(value, list | tuple):
+        for number, item in enumerate(value):
+            _check_field(layer, f"{field}[{number}]", item)
+    elif isinstance(value, dict) and all(type(key) is str for key in value):
+        for key, item in value.items():
+            _check_field(layer, f"{field}[{key!r}]", item)
+    elif is_dataclass(value) and not isinstance(value, type):
+        for each in fields(value):
+            if each.init:
+                _check_field(layer, f"{field}.{each.name}".removeprefix("."), getattr(value, each.name))
+    elif type(value.tolist() if isinstance(value, np.generic) else value) not in (bool, int, float, str, NoneType):
+        raise ValueError(
+            f"{layer} can't be saved: {shown(field, value)} is no number, text, layer or initialiser, nor a list or a "
+            "dict with text for keys of such."
+        )
+
+
+def _check_header_size(path: str | Path) -> None:
+    with open(path, "rb") as file:
+        size_bytes = int.from_bytes(read_up_to(file, 8), "little")
+    if size_bytes > _MOST_HEADER_BYTES:
+        raise ValueError(f"its header has {size_bytes:,} bytes, which is more than {_MOST_HEADER_BYTES:,}")
+
+
+def _checked_header(path: str | Path, header: dict[str, str]) -> dict[str, str]:
+    """The header without its digest."""
+    if header.get("format") != _FORMAT:
+        raise CheckpointError(f"{path} is no model of this version: its format is {header.get('format')!r}.")
+    if header.keys() != _HEADER_KEYS:
+        raise CheckpointError(f"{path} is no model of this version: its header has {', '.join(sorted(header))}.")
+    if header.pop("header_sha256") != _digest(header):
+        raise CheckpointError(f"{path} is damaged: the digest of its header is not the one that it holds.")
+    return header
 
 
 def _digest(header: dict[str, str]) -> str:
     return hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()
 
 
-def _construct(path: str | Path, header: dict[str, Any], own: set[type]) -> Sequential:
+def _construct(path: str | Path, header: dict[str, str], own: set[type]) -> Sequential:
+    descriptions = parse_json(header["layers"])
+    if not isinstance(descriptions, list):
+        raise CheckpointError(f"{path} is no model of this version: its layers are no list.")
     try:
-        layers = [construct(layer, _CLASSES, own) for layer in json.loads(header["layers"])]
+        layers = [construct(layer, _CLASSES, own) for layer in descriptions]
     except KeyError as error:
         raise CheckpointError(
             f"{path} has layers that this version does not know: {error.args[0]}. If that is a class of your own, pass "
             "it, load_model(path, classes=[...]), or pass the model that it belongs to, load_model(path, model)."
         ) from None
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} has layers that this version can't make: {error}") from None
+    except RecursionError:
+        raise
+    except Exception as error:  # constructors take anything for granted
+        raise CheckpointError(f"{path} has layers that this version can't make: {error}") from error
     return Sequential(*layers, dtype=header["dtype"])
 
 
@@ -120,3 +184,33 @@ def _check_same_layers(path: str | Path, stored: Sequential, model: Sequential) 
     for number, (one, other) in enumerate(zip(stored.layers, model.layers, strict=True)):
         if describe(one) != describe(other):
             raise CheckpointError(f"{path} does not fit the model: its layer {number} is {one}, the model's {other}.")
+
+
+def _build(path: str | Path, header: dict[str, str], model: Sequential) -> None:
+    if model.dtype != header["dtype"]:
+        raise CheckpointError(f"{path} holds a model of {header['dtype']}; the one to be filled is of {model.dtype}.")
+    try:
+        model.build(tuple(made(list[int], parse_json(header["input_shape"]))))
+    except ValueError as error:
+        raise CheckpointError(f"{path} does not fit the model: {error}") from None
+
+
+def _read_values(path: str | Path, file: Any, model: Sequential) -> Array:
+    """The parameters (P,), of which all have the shape and type that the model needs before memory is taken."""
+    found = {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in _slices(file)}
+    needed = {param_name: param.shape for param_name, param in zip(model.names, model.params, strict=True)}
+    dtype = _DTYPES[model.dtype.name]
+    for name, shape in needed.items():
+        if found.get(name) != (shape, dtype):
+            there = "{1} of shape {0}".format(*found[name]) if name in found else "missing"
+            raise CheckpointError(f"{path}: parameter {name} is {there}; the model needs {dtype} of shape {shape}.")
+    if more := found.keys() - needed.keys():
+        raise CheckpointError(f"{path} has {min(more)}, which the model has not.")
+    values = np.empty(model.num_params, model.dtype)
+    for name, view in zip(model.names, model.views(values), strict=True):
+        view[...] = file.get_tensor(name)
+    return values
+
+
+def _slices(file: Any) -> list[tuple[str, Any]]:
+    return [(name, file.get_slice(name)) for name in file.keys()]  # noqa: SIM118 - not a mapping

@@ -23,13 +23,15 @@ from dist_relu.analyze import analyze
 from dist_relu.arguments import default_loss
 from dist_relu.arrays import Array
 from dist_relu.bench.commands import bench
-from dist_relu.checkpoint import load_model, save_model
+from dist_relu.checkpoint import check_can_be_saved, load_model, save_model
 from dist_relu.command_parts import (
     NOT_NEGATIVE,
     POSITIVE,
     SHARE,
     check_writable,
     data_option,
+    make_folder,
+    new_attempts,
     run_program,
     usage_errors,
     worker_options,
@@ -146,7 +148,7 @@ def train(
     if log_dir is not None:
         with usage_errors():
             check_is_free(log_dir)
-        log_dir.mkdir(parents=True, exist_ok=True)
+        make_folder("--log-dir", log_dir)
     if save is not None and save == report:
         raise click.UsageError("--save and --report name the same file.")
     with usage_errors():
@@ -165,7 +167,10 @@ def train(
             model = parse_model(model_text, data, dtype).build(data.train.x.shape[1:])
             for part in data:
                 default_loss(part).check(part.y, model.output_shape)
-        with LogWriter(log_dir) if log_dir else nullcontext() as logs:
+            if save:
+                check_can_be_saved(model)
+        attempts = new_attempts()
+        with LogWriter(log_dir, attempts) if log_dir else nullcontext() as logs:
             if logs:
                 logs.run(_run_info(coordinator, model, rule, data, shards or coordinator.workers))
             with ProgressDisplay(console, epochs, has_classes=data.train.has_classes) as display:
@@ -188,7 +193,8 @@ def train(
                 )
             model = result.average or model
             if save:
-                save_model(model, save)
+                with attempts.writing(save):
+                    save_model(model, save)
             test = coordinator.evaluate(model, data.test)
             numbers = _report(coordinator, model, result, shards or coordinator.workers, seed)
             numbers |= {"test_loss": test.loss, "test_accuracy": test.accuracy}
@@ -197,7 +203,8 @@ def train(
             if not np.isfinite(test.loss):
                 raise TrainingDiverged(f"The loss on unseen samples is {test.loss}. Lower the learning rate.")
         if report:
-            write_json(report, numbers)
+            with attempts.writing(report):
+                write_json(report, numbers)
         console.print(
             _summary(test.accuracy, test.loss, len(data.test))
             + f" Trained on {len(data.train):,} for {epochs} epochs in "
@@ -206,6 +213,7 @@ def train(
             highlight=False,
             soft_wrap=True,
         )
+    attempts.check()
 
 
 @program.command("summary")

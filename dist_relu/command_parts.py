@@ -128,12 +128,28 @@ def check_installed(what: str, *modules: str) -> None:
 
 def check_writable(option: str, path: Path | None) -> None:
     """Fail before the work rather than after it."""
-    if path is None:
-        return
+    if path is not None:
+        with _usage_errors_of_writing(option):
+            files.check_writable(path)
+
+
+def make_folder(option: str, folder: Path) -> None:
+    """Make a folder for results, before the work rather than after it."""
+    with _usage_errors_of_writing(option):
+        files.make_folder(folder)
+
+
+@contextmanager
+def _usage_errors_of_writing(option: str) -> Iterator[None]:
     try:
-        files.check_writable(path)
+        yield
     except WriteError as error:
         raise click.UsageError(f"{option} {error}") from None
+
+
+def new_attempts() -> files.Attempts:
+    """To write the results of a command with, each of which is worth having without the others."""
+    return files.Attempts(lambda message: click.echo(f"Warning: {message}", err=True))
 
 
 @contextmanager

@@ -12,10 +12,10 @@ import os
 import secrets
 import stat
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from math import isfinite
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, final
 
 from dist_relu.errors import WriteError
 
@@ -50,6 +50,71 @@ def check_writable(path: str | Path) -> None:
         before = _status(place)
         if (not before or stat.S_ISREG(before.st_mode)) and not os.access(place.parent, os.W_OK | os.X_OK):
             raise PermissionError(_no_folder(place.parent))
+
+
+def make_folder(folder: str | Path) -> None:
+    """Make a folder, and those above it, where there is none.  Raises `WriteError` unless it then takes files."""
+    with _explained(folder):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError("it takes no files")
+
+
+@final
+class Attempts:
+    """Writing while other work goes on: what fails is told once a file, and all of it makes `check` fail in the end."""
+
+    def __init__(self, tell: Callable[[str], object]) -> None:
+        self.tell = tell
+        self._failed: dict[Path, str] = {}
+
+    @contextlib.contextmanager
+    def writing(self, path: str | Path) -> Iterator[None]:
+        """Go on after this block when it raises `WriteError`."""
+        try:
+            yield
+        except WriteError as error:
+            if Path(path) not in self._failed:
+                self._failed[Path(path)] = str(error)
+                self.tell(str(error))
+
+    def check(self) -> None:
+        """Raise `WriteError` if something was not written."""
+        if self._failed:
+            raise WriteError(f"Not written, or not whole: {', '.join(map(str, self._failed))}.")
+
+
+@final
+class GrowingFile:
+    """A file that grows by records, each of which is in it at once.  Raises `WriteError`.
+
+    A record that has no room leaves nothing of itself, so that later ones may follow.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with _explained(path):
+            self._file = open(path, "wb", buffering=0)  # noqa: SIM115
+
+    def write(self, record: bytes) -> None:
+        """Write a record at the end."""
+        with _explained(self._path):
+            end = self._file.tell()
+            try:
+                written = 0
+                while written < len(record):
+                    written += self._file.write(record[written:])
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    self._file.truncate(end)
+                    self._file.seek(end)
+                raise
+
+    def close(self) -> None:
+        """Raises `WriteError` also when the file is not there any more."""
+        with _explained(self._path), self._file:
+            if not os.path.samestat(os.stat(self._path), os.fstat(self._file.fileno())):
+                raise FileNotFoundError("another file has taken its place")
 
 
 def strict(value: Any) -> Any:

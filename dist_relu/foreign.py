@@ -70,8 +70,8 @@ def read_up_to(stream: IO[bytes], size_bytes: int) -> bytearray:
 
 
 def parse_json(text: str | bytes | bytearray) -> Any:
-    """What strict JSON stands for.  Raises ValueError, also for keys that stand twice, and RecursionError."""
-    return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_without_doubles)
+    """What JSON stands for.  Raises ValueError, also for keys that stand twice, and RecursionError."""
+    return json.loads(text, object_pairs_hook=_without_doubles)
 
 
 def made(kind: type[T], content: Any) -> T:
@@ -134,10 +134,6 @@ def _fields(kind: Any) -> tuple[dict[str, Any], set[str]]:
     absent = dataclasses.MISSING
     needed = {field.name for field in fields if field.default is absent and field.default_factory is absent}
     return {field.name: hints[field.name] for field in fields}, needed
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
 
 
 def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -11,7 +11,15 @@ from rich.console import Console
 
 from dist_relu import machine, rl
 from dist_relu.checkpoint import save_model
-from dist_relu.command_parts import NOT_NEGATIVE, POSITIVE, PROBABILITY, check_writable, usage_errors, worker_options
+from dist_relu.command_parts import (
+    NOT_NEGATIVE,
+    POSITIVE,
+    PROBABILITY,
+    check_writable,
+    new_attempts,
+    usage_errors,
+    worker_options,
+)
 from dist_relu.coordinator import start
 from dist_relu.files import write_file, write_json
 from dist_relu.options import parse_sizes
@@ -100,10 +108,13 @@ def learn(
                 seed=seed,
                 on_progress=display.show,
             )
+        attempts = new_attempts()
         if save:
-            save_model(model, save)
+            with attempts.writing(save):
+                save_model(model, save)
         if export:
-            write_file(export, rl.source(model, f"A policy for {env}, trained by dist_relu"))
+            with attempts.writing(export):
+                write_file(export, rl.source(model, f"A policy for {env}, trained by dist_relu"))
         returns = rl.evaluate(coordinator, model, env, episodes=_EPISODES, seed=seed)
         if report:
             numbers = {
@@ -127,7 +138,8 @@ def learn(
                 "versions": machine.versions(),
                 "cpu": machine.cpu_name(),
             }
-            write_json(report, numbers)
+            with attempts.writing(report):
+                write_json(report, numbers)
         workers = f"{coordinator.workers} worker{'s' if coordinator.workers > 1 else ''} ({coordinator.backend})"
         console.print(
             f"Mean return {returns.mean():.1f} over {_EPISODES} fresh episodes (from {returns.min():.1f} to "
@@ -136,3 +148,4 @@ def learn(
             highlight=False,
             soft_wrap=True,
         )
+    attempts.check()

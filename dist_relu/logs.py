@@ -12,7 +12,10 @@ All JSON is strict: NaN and infinities are null. Where a number must stand they 
 from __future__ import annotations
 
 import json
+import os
+import socket
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from importlib.util import find_spec
@@ -22,7 +25,8 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, final
 
 from dist_relu.checkpoint import save_model
-from dist_relu.files import strict, write_json
+from dist_relu.errors import WriteError
+from dist_relu.files import Attempts, GrowingFile, make_folder, strict, write_json
 from dist_relu.nn import Sequential
 from dist_relu.watching import PREACTIVATION_EDGES, EpochSummary, WatchedLayer, WatchedParam, WatchedStep
 
@@ -30,7 +34,6 @@ T = TypeVar("T")
 
 _RUN, _STEPS, _EPOCHS = "run.json", "steps.jsonl", "epochs.jsonl"
 MODEL_FILE = "model.safetensors"
-_FLUSH_EVENTS_S = 2
 
 
 @dataclass(frozen=True)
@@ -74,37 +77,50 @@ class Logs:
 class LogWriter:
     """Writes the log folder of a run while it goes on.  Use as a context manager.
 
-    folder: is made if need be.  Raises OSError, and ValueError for one that holds such files already.
+    folder: is made if need be.  Raises `WriteError` for one that takes no files, and ValueError for one that holds such
+    files already. What can't be written later is left out: `attempts` tells of it, and the run goes on.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, attempts: Attempts | None = None) -> None:
         check_is_free(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         self._folder = folder
+        self._attempts = attempts or Attempts(warnings.warn)
         self._info: RunInfo | None = None
-        self._steps, self._epochs = _Lines(folder / _STEPS), _Lines(folder / _EPOCHS)
-        self._events = _Events(folder) if find_spec("tensorboard") else None
+        self._steps, self._epochs = GrowingFile(folder / _STEPS), GrowingFile(folder / _EPOCHS)
+        self._events: _Events | None = None
+        with self._attempts.writing(folder):
+            self._events = _events(folder, self._attempts.tell)
 
     def run(self, info: RunInfo) -> None:
         """Write what is run."""
         self._info = info
-        write_json(self._folder / _RUN, vars(info))
+        with self._attempts.writing(self._folder / _RUN):
+            write_json(self._folder / _RUN, vars(info))
 
     def step(self, step: WatchedStep) -> None:
         """Add a step; for `Watch.on_step`."""
-        content = {**vars(step), "layers": [*map(vars, step.layers)], "params": [*map(vars, step.params)]}
-        self._steps.add(content)
+        with self._attempts.writing(self._folder / _STEPS):
+            self._steps.write(
+                _line({**vars(step), "layers": [*map(vars, step.layers)], "params": [*map(vars, step.params)]})
+            )
         if self._events:
-            self._events.add(step)
+            with self._attempts.writing(self._events.path):
+                self._events.add(step)
 
     def epoch(self, epoch: EpochSummary) -> None:
         """Add an epoch; for `Watch.on_epoch`."""
-        self._epochs.add(vars(epoch))
+        with self._attempts.writing(self._folder / _EPOCHS):
+            self._epochs.write(_line(vars(epoch)))
 
     def finish(self, model: Sequential, results: Mapping[str, Any]) -> None:
         """Write the trained model and the results; after `run`."""
         assert self._info is not None
-        save_model(model, self._folder / MODEL_FILE)
+        with self._attempts.writing(self._folder / MODEL_FILE):
+            try:
+                save_model(model, self._folder / MODEL_FILE)
+            except ValueError as error:  # a layer of the user's own
+                raise WriteError(f"{self._folder / MODEL_FILE} can't be written: {error}") from None
         self.run(replace(self._info, results=dict(results)))
 
     def __enter__(self) -> Self:
@@ -113,10 +129,12 @@ class LogWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._steps.close()
-        self._epochs.close()
+        for name, file in ((_STEPS, self._steps), (_EPOCHS, self._epochs)):
+            with self._attempts.writing(self._folder / name):
+                file.close()
         if self._events:
-            self._events.close()
+            with self._attempts.writing(self._events.path):
+                self._events.close()
         if error is not None and self._info:
             message = str(error) or type(error).__name__
             self.run(replace(self._info, error="Interrupted." if kind is KeyboardInterrupt else message))
@@ -156,32 +174,40 @@ def scalars(step: WatchedStep) -> Iterator[tuple[str, float]]:
             yield f"update_ratio/{param.name}", param.update_ratio
 
 
-@final
-class _Lines:
-    """A file of JSON lines, each of which is in the file as soon as it is added."""
+def _line(content: Mapping[str, Any]) -> bytes:
+    """A line of JSON."""
+    try:
+        line = json.dumps(content, allow_nan=False)
+    except ValueError:
+        line = json.dumps(strict(content), allow_nan=False)
+    return (line + "\n").encode()
 
-    def __init__(self, path: Path) -> None:
-        self._file = open(path, "w", buffering=1)  # noqa: SIM115
 
-    def add(self, content: Mapping[str, Any]) -> None:
-        try:
-            line = json.dumps(content, allow_nan=False)
-        except ValueError:
-            line = json.dumps(strict(content), allow_nan=False)
-        self._file.write(line + "\n")
-
-    def close(self) -> None:
-        self._file.close()
+def _events(folder: Path, tell: Callable[[str], object]) -> _Events | None:
+    """None without TensorBoard, or with one that does not work: that is told."""
+    if not find_spec("tensorboard"):
+        return None
+    try:
+        return _Events(folder)
+    except WriteError:
+        raise
+    except Exception as error:  # anything, when its own dependencies don't suit it
+        tell(f"Nothing is written for TensorBoard, which does not work here: {error}")
+        return None
 
 
 @final
 class _Events:
-    """An event file, through TensorBoard's own writer."""
+    """An event file, made of TensorBoard's own records."""
 
     def __init__(self, folder: Path) -> None:
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.summary.writer.record_writer import RecordWriter
 
-        self._writer = EventFileWriter(str(folder), flush_secs=_FLUSH_EVENTS_S)
+        self.path = folder / f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
+        self._file = GrowingFile(self.path)
+        self._writer = RecordWriter(self._file)
+        self._writer.write(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
 
     def add(self, step: WatchedStep) -> None:
         from tensorboard.compat.proto.event_pb2 import Event
@@ -192,10 +218,11 @@ class _Events:
             if layer.preactivations is not None:
                 histogram = _histogram(layer.preactivations)
                 values.append(Summary.Value(tag=f"preactivations/{layer.name}", histo=histogram))
-        self._writer.add_event(Event(step=step.step, wall_time=time.time(), summary=Summary(value=values)))
+        event = Event(step=step.step, wall_time=time.time(), summary=Summary(value=values))
+        self._writer.write(event.SerializeToString())
 
     def close(self) -> None:
-        self._writer.close()
+        self._file.close()
 
 
 def _histogram(counts: list[int]) -> Any:

@@ -6,7 +6,7 @@ import io
 import os
 import threading
 from dataclasses import dataclass, field
-from math import isnan
+from math import inf, isnan, nan
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,8 @@ def test_objects_are_made_of_what_fits() -> None:
         ({"parts": [{"count": 1, "share": 1.0}]}, r"parts\[0\] has no name"),
         ({"parts": [{"count": True, "share": 1.0, "name": None}]}, r"parts\[0\].count is True"),
         ({"parts": [{"count": 10**20, "share": 1.0, "name": None}]}, r"parts\[0\].count is 1000"),
+        ({"parts": [{"count": 1, "share": inf, "name": None}]}, r"parts\[0\].share is inf"),
+        ({"parts": [{"count": 1, "share": nan, "name": None}]}, r"parts\[0\].share is nan"),
         ({"parts": [{"count": 1, "share": "1.0", "name": None}]}, r"parts\[0\].share is '1.0'"),
         ({"parts": [{"count": 1, "share": 10**400, "name": None}]}, r"parts\[0\].share is 1000"),
         ({"table": {"a": [1, 2.5]}}, r"table\['a'\]\[1\] is 2.5"),
@@ -63,7 +65,7 @@ def test_what_does_not_fit_is_named(change: dict[str, Any], message: str) -> Non
         made(Whole, GOOD | change)
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, '{"a": 1, "a": 2}', "NaN", "[-Infinity]", "1" * 5000, "\xff", "{"])
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a": 1, "a": 2}', "1" * 5000, "\xff", "{"])
 def test_what_is_no_json_is_refused(text: str) -> None:
     with (
         pytest.raises(dr.DataError, match=r"^a file can't be read as a log: .*\.$"),

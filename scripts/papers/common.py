@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dist_relu import start
-from dist_relu.command_parts import run_program, worker_options
+from dist_relu.command_parts import make_folder, new_attempts, run_program, worker_options
 from dist_relu.coordinator import Coordinator
 from dist_relu.data import Split, load
 from dist_relu.files import write_json
@@ -103,7 +103,7 @@ def paper(name: str, reproduce: Callable[[Coordinator, bool, int], Findings], ab
     )
     @worker_options
     def command(seed: int, quick: bool, output: Path, **workers: Any) -> None:
-        output.mkdir(parents=True, exist_ok=True)
+        make_folder("--output", output)
         began = perf_counter()
         with start(**workers) as coordinator:
             findings = reproduce(coordinator, quick, seed)
@@ -115,9 +115,13 @@ def paper(name: str, reproduce: Callable[[Coordinator, bool, int], Findings], ab
         content |= {"rows": findings.rows, "claims": list(map(asdict, findings.claims))}
         assert not content.keys() & findings.numbers.keys()
         content |= findings.numbers
-        write_json(output / f"{name}.json", content)
+        attempts = new_attempts()
+        with attempts.writing(output / f"{name}.json"):
+            write_json(output / f"{name}.json", content)
         for suffix in (".png", ".svg"):
-            findings.draw(output / f"{name}{suffix}")
+            with attempts.writing(output / f"{name}{suffix}"):
+                findings.draw(output / f"{name}{suffix}")
+        attempts.check()
 
     run_program(command)
 
