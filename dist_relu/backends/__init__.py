@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import os
+import warnings
 from collections.abc import Callable
 
 from dist_relu.backends.base import Backend
+from dist_relu.backends.launcher import launched, told_sizes
 from dist_relu.backends.local import LocalBackend
 from dist_relu.backends.mpi import MpiBackend
 from dist_relu.backends.mpi_job import join
+from dist_relu.backends.mpi_start import take_part
 from dist_relu.backends.ray import RayBackend
 from dist_relu.backends.serial import SerialBackend
 from dist_relu.checks import check_bool, check_int, check_is, instance_of, optional
@@ -23,9 +25,6 @@ BACKENDS: dict[str, Callable[[int | None, int], Backend]] = {
     "ray": RayBackend,
 }
 
-_SET_BY_MPIRUN = ("PMI_SIZE", "PMIX_RANK", "OMPI_COMM_WORLD_SIZE")
-"""Variables by which the launchers of MPICH, Intel MPI, Slurm and Open MPI tell a process that it is a rank."""
-
 
 def connect(
     name: str, workers: int | None, threads_per_worker: int, *, address: str | None = None, spread: bool = False
@@ -37,6 +36,8 @@ def connect(
     check_is("backend", name, str)
     if name == "auto":
         name = "mpi" if is_under_mpirun() else "local"
+        if name == "local":
+            _warn_of_leftovers()
     if name not in BACKENDS:
         raise ValueError(f"backend={name!r} is unknown. Choose one of: auto, {', '.join(BACKENDS)}.")
     num_workers = None if workers is None else check_int("workers", workers)
@@ -57,10 +58,28 @@ def serve_if_rank() -> None:
 
     For programs that speak to the user before they start workers.
     """
-    if is_under_mpirun():
+    told = launched()
+    if told and not told.is_alone:
         join()
 
 
 def is_under_mpirun() -> bool:
-    """Whether this process is a rank of an MPI job, by what launchers leave in its environment."""
-    return any(variable in os.environ for variable in _SET_BY_MPIRUN)
+    """Whether this process is a rank of an MPI job, and its launcher is there."""
+    return launched() is not None
+
+
+def _warn_of_leftovers() -> None:
+    """If this process should be a rank after all, all ranks would do the same work, and nobody would see why."""
+    said = [f"{name}={size}" for name, size in told_sizes().items() if size > 1]
+    if said:
+        warnings.warn(
+            f"{' and '.join(said)} in the environment: this process is one of several ranks of an MPI job. But the "
+            'program that started it has left no connection (PMI_FD, PMIX_SERVER_URI), so backend="auto" starts local '
+            'workers. If it is a rank, pass backend="mpi"; if not, unset the variable.',
+            RuntimeWarning,
+            stacklevel=4,
+        )
+
+
+if (_told := launched()) and not _told.is_alone:
+    take_part()

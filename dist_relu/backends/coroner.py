@@ -13,8 +13,10 @@ import select
 import signal
 import sys
 import time
+from collections.abc import Iterable
 
 TIME_FOR_MPIRUN_S = 2.0
+TIME_FOR_PROXY_S = 0.5
 
 
 def main(pids: list[int], names: list[str]) -> None:
@@ -22,24 +24,36 @@ def main(pids: list[int], names: list[str]) -> None:
     events.register(0, select.EPOLLIN)
     name_of = {0: names[0]}
     parents = set()
+    gone = ""
     for pid, name in zip(pids, names, strict=True):
-        descriptor = os.pidfd_open(pid)
+        try:
+            descriptor = os.pidfd_open(pid)
+            parents.add(parent_of(pid))
+        except (ProcessLookupError, FileNotFoundError):  # it died before we looked
+            gone = gone or name
+            continue
         name_of[descriptor] = name
         events.register(descriptor, select.EPOLLIN)
-        parents.add(parent_of(pid))
     proxies = [os.pidfd_open(pid) for pid in parents if command_of(pid).startswith("hydra_pmi_proxy")]
     os.write(1, b".")
-    first, _ = events.poll()[0]
-    word = os.read(0, 1) if first == 0 else b""
+    first, _ = (0, 0) if gone else events.poll()[0]
+    word = os.read(0, 1) if first == 0 and not gone else b""
     if word == b".":
         return
     if word != b"!":
-        os.write(2, f"{name_of[first]} died; the job ends.\n".encode())
+        os.write(2, f"{gone or name_of[first]} died; the job ends.\n".encode())
+    for descriptor in (1, 2):
+        os.close(descriptor)  # mpirun waits until nobody can write to it any more
     time.sleep(TIME_FOR_MPIRUN_S)
-    for descriptor in [*name_of, *proxies]:
-        if descriptor:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+    kill(descriptor for descriptor in name_of if descriptor)
+    time.sleep(TIME_FOR_PROXY_S)
+    kill(proxies)  # had they been first, mpirun would complain of them instead
+
+
+def kill(processes: Iterable[int]) -> None:
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(process, signal.SIGKILL)
 
 
 def parent_of(pid: int) -> int:

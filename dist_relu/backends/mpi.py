@@ -18,7 +18,8 @@ from typing import Any, final
 import cloudpickle
 
 from dist_relu.backends.base import GRACE_AFTER_ERROR_S, Backend, EventHandler, EventsHere, values
-from dist_relu.backends.mpi_job import LONGEST_PAUSE_S, Group, join
+from dist_relu.backends.mpi_job import Group, join
+from dist_relu.backends.mpi_start import LONGEST_PAUSE_S
 from dist_relu.backends.watch import Reception, Watch, called
 from dist_relu.collectives.barrier import ALL_CALLS, abort, control_shape
 from dist_relu.collectives.memory import SharedArray
@@ -38,8 +39,7 @@ class MpiBackend(Backend):
 
     def __init__(self, workers: int | None, threads_per_worker: int) -> None:
         self._job = job = join()
-        if job.is_lost:
-            raise WorkerLost("A node of this MPI job was lost, and with it the job. Start it again.")
+        job.check()
         num_workers = job.size if workers is None else workers
         if num_workers > job.size:
             raise BackendError(
@@ -53,6 +53,8 @@ class MpiBackend(Backend):
         self._control = SharedArray(control_shape(len(nodes[0])), "int64")
         self._lost: WorkerLost | None = None
         self._has_told = threading.Event()
+        if len(nodes) > 1:
+            job.check_threads()
         job.settle()
         group = Group(tuple(self._ranks), len(nodes) > 1, job.num_calls)
         job.tell(self._ranks[1:], group)
@@ -81,6 +83,7 @@ class MpiBackend(Backend):
 
     def call(self, call: Call, ranks: Sequence[int], on_event: EventHandler) -> list[Any]:
         self._check_lost()
+        self._job.check()
         self._job.settle()
         self._job.num_calls += 1
         try:

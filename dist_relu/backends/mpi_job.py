@@ -7,42 +7,37 @@ burns a core that another rank may need.
 
 from __future__ import annotations
 
-import atexit
-import ctypes
 import os
-import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import inf
-from pathlib import Path
 from typing import Any, NoReturn, final
 
 import cloudpickle
 
 from dist_relu.backends import coroner
 from dist_relu.backends.base import hello_here
+from dist_relu.backends.launcher import launched
 from dist_relu.backends.mpi_channel import MpiChannel
+from dist_relu.backends.mpi_start import LONGEST_PAUSE_S, abort_job, at_end, library_name, meet, serving
 from dist_relu.backends.watch import Ticket, Watch, visit
 from dist_relu.collectives.memory import attach
 from dist_relu.collectives.patience import Patience
-from dist_relu.errors import BackendError
+from dist_relu.errors import BackendError, WorkerLost
 from dist_relu.worker import Hello, Setup, Worker, by_node, nodes_of
 
-_TO_WORKER, _TO_COORDINATOR = 28401, 28402
-"""Tags of our messages in COMM_WORLD, which the user's own functions may use as well."""
+_TO_WORKER, _TO_COORDINATOR, _GROUP_TAG = 1, 2, 3
+"""Tags of our messages, which have a communicator of their own."""
 
-_GROUP_TAG = 28403
-_START_TIMEOUT_S = 60.0
 _CLOSE_TIMEOUT_S = 2.0
 _TIME_FOR_MPIRUN_S = 1.0
-_TIME_FOR_OUTPUT_S = 0.5
-LONGEST_PAUSE_S = 0.002
 
 
 @dataclass(frozen=True)
@@ -72,38 +67,68 @@ class Job:
         self.num_calls = 0
         self.worker: Worker | None = None
         self.is_lost = False
+        self._has_ended = False
+        self._is_out_of_step = False
         self._channels = _Channels(comm)
-        self.hellos = [hello_here()] + [self._receive_hello(rank) for rank in range(1, self.size)]
-        _unlink_mpich_files()  # all ranks have mapped them by now
+        others = [cloudpickle.loads(_receive(comm, rank, _TO_COORDINATOR)) for rank in range(1, self.size)]
+        self._introductions: list[_Introduction] = [_Introduction.here(), *others]
+        self.hellos = [introduction.hello for introduction in self._introductions]
         order = by_node(self.hellos)
         names = [f"Worker {i} (host {self.hellos[r].host}, pid {self.hellos[r].pid})" for i, r in enumerate(order)]
-        roll_calls = [
-            _RollCall([self.hellos[order[i]].pid for i in node], [names[i] for i in node])
-            for node in nodes_of([self.hellos[rank] for rank in order])
-        ]
-        for node, roll_call in zip(nodes_of([self.hellos[rank] for rank in order])[1:], roll_calls[1:], strict=True):
+        nodes = nodes_of([self.hellos[rank] for rank in order])
+        roll_calls = [_RollCall([self.hellos[order[i]].pid for i in node], [names[i] for i in node]) for node in nodes]
+        for node, roll_call in zip(nodes[1:], roll_calls[1:], strict=True):
             self.tell([order[node.start]], roll_call)
         self._coroner = _start_coroner(roll_calls[0])
         self.settle()
-        atexit.register(self._release)
+
+    def end_with_script(self) -> None:
+        """Let the other ranks end when the script ends, or when it calls MPI.Finalize(), which would wait for them."""
+        from mpi4py import MPI
+
+        at_end(self.release)
+        MPI.COMM_SELF.Set_attr(MPI.Comm.Create_keyval(delete_fn=lambda *_: self.release()), None)
+
+    def check(self) -> None:
+        """Raises BackendError or WorkerLost when the other ranks can't be told anything any more."""
+        if self.is_lost:
+            raise WorkerLost("A node of this MPI job was lost, and with it the job. Start it again.")
+        if self._has_ended:
+            raise BackendError("This MPI job has ended: the script called MPI.Finalize(), and the other ranks ended.")
+        if self._is_out_of_step:
+            raise BackendError(
+                "An earlier call was interrupted while rank 0 spoke with another rank of this MPI job, so that answers "
+                "do not fit their questions any more. Start the job again."
+            )
 
     def tell(self, ranks: Sequence[int], message: Any) -> None:
         """Send ranks something to answer; they must not owe an answer already."""
         data = cloudpickle.dumps(message)
-        for rank in ranks:
-            assert rank not in self.owing
-            self.comm.send(data, dest=rank, tag=_TO_WORKER)
-            self.owing.add(rank)
+        with self._whole_messages():
+            for rank in ranks:
+                assert rank not in self.owing
+                self.owing.add(rank)
+                self.comm.send(data, dest=rank, tag=_TO_WORKER)
 
     def replies(self) -> dict[int, Any]:
         """The answers that have arrived, by rank; does not wait."""
         arrived = {}
-        for rank in sorted(self.owing):
-            message = self.comm.improbe(source=rank, tag=_TO_COORDINATOR)
-            if message is not None:
-                arrived[rank] = cloudpickle.loads(message.recv())
-                self.owing.remove(rank)
+        with self._whole_messages():
+            for rank in sorted(self.owing):
+                message = self.comm.improbe(source=rank, tag=_TO_COORDINATOR)
+                if message is not None:
+                    arrived[rank] = cloudpickle.loads(message.recv())
+                    self.owing.remove(rank)
         return arrived
+
+    @contextmanager
+    def _whole_messages(self) -> Iterator[None]:
+        """After a message that was half sent or half received, no answer fits its question."""
+        try:
+            yield
+        except BaseException:
+            self._is_out_of_step = True
+            raise
 
     def settle(self, timeout_s: float = inf) -> dict[int, Any]:
         """Wait until no rank owes an answer, or for `timeout_s`; returns what they answered, by rank."""
@@ -122,30 +147,51 @@ class Job:
 
     def kill(self) -> NoReturn:
         """End all ranks, at once."""
-        _abort(self.comm, self._coroner)
+        _abort(self._coroner)
 
-    def _receive_hello(self, rank: int) -> Hello:
-        try:
-            hello = cloudpickle.loads(_receive(self.comm, rank, _TO_COORDINATOR, _START_TIMEOUT_S))
-        except TimeoutError:
+    def check_threads(self) -> None:
+        """Raises BackendError when some rank may call MPI in one thread only, which channels between nodes can't do."""
+        ranks = [str(rank) for rank, introduction in enumerate(self._introductions) if not introduction.has_threads]
+        if ranks:
             raise BackendError(
-                f"Rank {rank} of {self.size} did not call dist_relu.start() within {_START_TIMEOUT_S:.0f} seconds."
-            ) from None
-        assert isinstance(hello, Hello)
-        return hello
+                "Several nodes need an MPI that several threads may call at once (MPI_THREAD_MULTIPLE). MPI was "
+                f"started without, or does not have it, on {'rank' if len(ranks) == 1 else 'ranks'} {', '.join(ranks)} "
+                f'({library_name()}). If the script sets mpi4py.rc.thread_level, set it to "multiple".'
+            )
 
-    def _release(self) -> None:
-        """Let the other ranks end, and with them the job, when the script has ended."""
-        self.settle(_CLOSE_TIMEOUT_S)
-        if self.owing or self.is_lost:  # they would hold up the end of the job for as long as they compute
-            sys.stdout.flush()
-            sys.stderr.flush()
+    def release(self) -> None:
+        """Let the other ranks end, and with them the job.  May be called twice."""
+        if self._has_ended:
+            return
+        self._has_ended = True
+        try:
+            self.settle(_CLOSE_TIMEOUT_S)
+            if self.owing or self.is_lost or self._is_out_of_step:
+                # They would hold up the end of the job for as long as they compute.
+                sys.stdout.flush()
+                sys.stderr.flush()
+                self.kill()
+            self._coroner.communicate(b".")
+            if self.worker:
+                self.worker.close()
+            for rank in range(1, self.size):
+                self.comm.send(cloudpickle.dumps(None), dest=rank, tag=_TO_WORKER)
+        except BaseException:  # a second Ctrl-C: nobody else would tell the others
             self.kill()
-        self._coroner.communicate(b".")
-        if self.worker:
-            self.worker.close()
-        for rank in range(1, self.size):
-            self.comm.send(cloudpickle.dumps(None), dest=rank, tag=_TO_WORKER)
+
+
+@dataclass(frozen=True)
+class _Introduction:
+    """What a rank says first.  has_threads: several of its threads may call MPI at once."""
+
+    hello: Hello
+    has_threads: bool
+
+    @classmethod
+    def here(cls) -> _Introduction:
+        from mpi4py import MPI
+
+        return cls(hello_here(), MPI.Query_thread() == MPI.THREAD_MULTIPLE)
 
 
 @dataclass(frozen=True)
@@ -170,15 +216,14 @@ def _start_coroner(roll_call: _RollCall) -> subprocess.Popen[bytes]:
     return process
 
 
-def _abort(comm: Any, coroner_of_node: subprocess.Popen[bytes] | None) -> NoReturn:
+def _abort(coroner_of_node: subprocess.Popen[bytes] | None) -> NoReturn:
     """End all ranks of the job; those of this node even if mpirun is out of reach."""
     if coroner_of_node and coroner_of_node.stdin:
         with suppress(OSError):
             coroner_of_node.stdin.write(b"!")
             coroner_of_node.stdin.flush()
-    time.sleep(_TIME_FOR_OUTPUT_S)  # what was said on the way is on its way through mpirun, and Abort would overtake it
     try:
-        comm.Abort(1)
+        abort_job(launched())
     finally:
         os._exit(1)
 
@@ -195,13 +240,6 @@ class _Channels:
         """For the workers of a group, if they need one.  Collective over them."""
         if not group.has_channel:
             return None
-        from mpi4py import MPI
-
-        if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
-            raise BackendError(
-                "Several nodes need an MPI library that several threads may call at once (MPI_THREAD_MULTIPLE), "
-                f"which this one does not allow: {MPI.Get_library_version().splitlines()[0]}."
-            )
         if group.ranks not in self._made:
             ranks = self._comm.Get_group().Incl(group.ranks)
             self._made[group.ranks] = MpiChannel(self._comm.Create_group(ranks, _GROUP_TAG))
@@ -211,31 +249,20 @@ class _Channels:
 
 
 _job: Job | None = None
+_joining = threading.Lock()
 
 
 def join() -> Job:
     """Take part in this MPI job: returns on rank 0 only; the other ranks serve it, and end with it."""
     global _job  # noqa: PLW0603 - a process is in one MPI job
-    if _job is None:
-        try:
-            from mpi4py import MPI
-        except ImportError as error:
-            raise BackendError(
-                f"The MPI backend needs mpi4py and an MPI library ({error}). "
-                "Install them: pip install 'dist_relu[mpi]'."
-            ) from None
-        if MPI.COMM_WORLD.Get_rank():
-            _Rank(MPI.COMM_WORLD).serve()
-        _job = Job(MPI.COMM_WORLD)
+    with _joining:
+        if _job is None:
+            comm = meet()
+            if comm.Get_rank():
+                _Rank(comm).serve()
+            _job = Job(comm)
+            _job.end_with_script()
     return _job
-
-
-def _unlink_mpich_files() -> None:
-    """Take the names from MPICH's files in /dev/shm: they live on while mapped, and a killed job leaves none behind."""
-    for mapping in Path("/proc/self/maps").read_text().splitlines():
-        path = mapping.split(maxsplit=5)[-1]
-        if path.startswith("/dev/shm/mpich_shm_") and not path.endswith(" (deleted)"):
-            Path(path).unlink(missing_ok=True)
 
 
 @final
@@ -252,9 +279,9 @@ class _Rank:
 
     def serve(self) -> NoReturn:
         """Answer rank 0 until its script has ended, and end this process: the rest of the script is not for it."""
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for rank 0
+        end = serving()
         try:
-            self._comm.send(cloudpickle.dumps(hello_here()), dest=0, tag=_TO_COORDINATOR)
+            self._comm.send(cloudpickle.dumps(_Introduction.here()), dest=0, tag=_TO_COORDINATOR)
             while (message := cloudpickle.loads(_receive(self._comm, 0, _TO_WORKER))) is not None:
                 self._comm.send(self._answer(message), dest=0, tag=_TO_COORDINATOR)
             self._let_go()
@@ -264,16 +291,13 @@ class _Rank:
             # Nobody would ever hear of it otherwise: the other ranks would wait for this one.
             traceback.print_exc()
             sys.stderr.flush()
-            self._comm.Abort(1)
-        # SystemExit could be caught by the script, and os._exit makes mpirun lose the exit code of rank 0.
-        ctypes.pythonapi.Py_Exit(0)
-        raise AssertionError("unreachable")
+            _abort(self._coroner)
+        end()
 
     def _answer(self, message: Any) -> bytes:
         match message:
             case _RollCall():
                 self._coroner = _start_coroner(message)
-                _unlink_mpich_files()
                 answer = None
             case Group():
                 self._let_go()
@@ -304,16 +328,13 @@ class _Rank:
         """Called by the watch: end the job, unless mpirun does so already."""
         time.sleep(_TIME_FOR_MPIRUN_S)
         os.write(2, f"WorkerLost: {what}, says host {socket.gethostname()}. The job ends.\n".encode())
-        _abort(self._comm, self._coroner)
+        _abort(self._coroner)
 
 
-def _receive(comm: Any, source: int, tag: int, timeout_s: float = inf) -> bytes:
-    """A message from `source`, polled for with growing pauses.  Raises TimeoutError."""
-    deadline = time.monotonic() + timeout_s
+def _receive(comm: Any, source: int, tag: int) -> bytes:
+    """A message from `source`, polled for with growing pauses."""
     patience = Patience(longest_s=LONGEST_PAUSE_S)
     while (message := comm.improbe(source=source, tag=tag)) is None:
-        if time.monotonic() > deadline:
-            raise TimeoutError
         patience.pause(again=True)
     data: bytes = message.recv()
     return data

@@ -3,6 +3,9 @@
 Neither MPI nor TCP says so for more than a minute. So the first worker of every node keeps a connection to the
 coordinator, and both say every second that they are there. What they say is which calls are given up, so that it gets
 about at once: a node that gave up a call tells the coordinator, and the coordinator tells all others.
+
+A job that is suspended and goes on later (by Ctrl-Z, a batch system, a laptop's lid) has lost nobody. So silence is
+measured in time during which the listener itself was running.
 """
 
 from __future__ import annotations
@@ -83,7 +86,8 @@ class Watch:
 
     def _work(self) -> None:
         poll = select.poll()
-        now = spoken_s = time.monotonic()
+        clock = _WakingTime()
+        now = spoken_s = clock.now()
         for link in self._links:
             link.heard_s = now
             poll.register(link.socket, select.POLLIN)
@@ -91,7 +95,7 @@ class Watch:
         try:
             while not self._closed.is_set():
                 ready = poll.poll(_POLL_S * 1000)
-                now = time.monotonic()
+                now = clock.now()
                 for descriptor, _ in ready:
                     if self._listen(links[descriptor], now):
                         poll.unregister(descriptor)
@@ -134,6 +138,21 @@ class Watch:
         for link in links:
             with suppress(OSError):  # it will show as silence
                 link.socket.send(_NUMBER.pack(number))
+
+
+@final
+class _WakingTime:
+    """Seconds that this process was running, if it looks often enough: what is longer than a period counts as one."""
+
+    def __init__(self) -> None:
+        self._passed_s = 0.0
+        self._looked_s = time.monotonic()
+
+    def now(self) -> float:
+        looked_s = time.monotonic()
+        self._passed_s += min(looked_s - self._looked_s, _PERIOD_S)
+        self._looked_s = looked_s
+        return self._passed_s
 
 
 def _silence(links: Sequence[Link], now: float) -> str:
