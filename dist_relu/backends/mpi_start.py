@@ -183,9 +183,9 @@ def _initialized(told: Launched | None) -> Any:
     with _ending_on_signals(), _with_environment(_ON_LOOPBACK if told and told.is_on_one_node else {}):
         try:
             from mpi4py import MPI
-        except ImportError as error:
+        except (ImportError, RuntimeError) as error:  # RuntimeError: there is mpi4py, but no MPI
             raise BackendError(
-                f"The MPI backend needs mpi4py and an MPI library ({error}). "
+                f"The MPI backend needs mpi4py and an MPI library ({' '.join(str(error).split())}). "
                 "Install them: pip install 'dist_relu[mpi]'."
             ) from None
         if not MPI.Is_initialized():
