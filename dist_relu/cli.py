@@ -21,7 +21,6 @@ from rich.console import Console
 from dist_relu import machine
 from dist_relu.analyze import analyze
 from dist_relu.arguments import default_loss
-from dist_relu.arrays import Array
 from dist_relu.bench.commands import bench
 from dist_relu.checkpoint import check_can_be_saved, load_model, save_model
 from dist_relu.command_parts import (
@@ -37,9 +36,9 @@ from dist_relu.command_parts import (
     worker_options,
 )
 from dist_relu.coordinator import Coordinator, start
-from dist_relu.data import Dataset, Split, load, read_numpy
+from dist_relu.data import Split, load, load_samples
 from dist_relu.doctor.command import doctor
-from dist_relu.errors import DataError, TrainingDiverged
+from dist_relu.errors import TrainingDiverged
 from dist_relu.files import write_file, write_json
 from dist_relu.learn_command import learn
 from dist_relu.logs import LogWriter, RunInfo, check_is_free
@@ -276,7 +275,7 @@ def predict(
     if output and output.suffix != ".npy":
         raise click.UsageError(f"--output {output}: expected a name that ends in .npy.")
     model = load_model(model_path)
-    x = _samples(samples_path)
+    x = load_samples(samples_path)
     with usage_errors():
         model.build(x.shape[1:])
     with start(
@@ -340,14 +339,6 @@ def _report(coordinator: Coordinator, model: Sequential, result: FitResult, shar
         "cpu": machine.cpu_name(),
         "blas": machine.blas_name(),
     }
-
-
-def _samples(path: Path) -> Array:
-    arrays = read_numpy(path)
-    if "x" not in arrays:
-        raise DataError(f"{path} has no array x; it holds {', '.join(sorted(arrays)) or 'nothing'}.")
-    x = np.atleast_1d(arrays["x"])
-    return Dataset(x, np.zeros(len(x), np.int64)).x
 
 
 def _summary(accuracy: float | None, loss: float, num_samples: int) -> str:

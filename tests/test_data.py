@@ -10,6 +10,8 @@ import re
 import shutil
 import struct
 import threading
+import tracemalloc
+import zipfile
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -20,7 +22,7 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from dist_relu.arguments import numbers
-from dist_relu.data import Dataset, adding, load, sources
+from dist_relu.data import Dataset, adding, load, load_samples, read_numpy, sources
 from dist_relu.errors import DataError, DataWarning
 from tests.twin import Array
 
@@ -82,6 +84,134 @@ def test_idx_files_that_are_not_whole_are_refused(folder: Path, content: bytes, 
         load(folder)
 
 
+def typed_idx(array: Array, code: int) -> bytes:
+    """An IDX file of a type of its own; the array is big-endian."""
+    return bytes([0, 0, code, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+
+
+def test_images_of_floats_stay_as_they_are_and_those_without_a_scale_are_refused(folder: Path) -> None:
+    (folder / "train-images-idx3-ubyte.gz").unlink()
+    images = folder / "train-images-idx3-ubyte"
+    shades = np.linspace(0, 1, 600).reshape(30, 5, 4)
+    for code, dtype in ((0x0D, ">f4"), (0x0E, ">f8")):
+        images.write_bytes(typed_idx(shades.astype(dtype), code))
+        np.testing.assert_array_equal(load(folder).train.x, shades.reshape(30, 20).astype(dtype))
+    for code, array, message in (
+        (0x0D, (shades * 2).astype(">f4"), "images of float32 from 0 to 2; expected bytes, or floats in"),
+        (0x0D, (shades * np.nan).astype(">f4"), r"\[0, 0, 0\] is nan"),
+        (0x09, shades.astype(">i1"), "images of int8, whose scale nothing tells"),
+        (0x0B, (shades * 4095).astype(">i2"), "images of int16, whose scale nothing tells"),
+        (0x0C, shades.astype(">i4"), "images of int32"),
+    ):
+        images.write_bytes(typed_idx(array, code))
+        with pytest.raises(DataError, match=message), np.errstate(invalid="ignore"):
+            load(folder)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+@pytest.mark.parametrize("wrong", [0.5, np.nan, np.inf, -np.inf, 1e300])
+def test_labels_are_whole_numbers_of_whatever_type(folder: Path, wrong: float) -> None:
+    labels = np.arange(30) % 3.0
+    path = folder / "train-labels-idx1-ubyte"
+    path.write_bytes(typed_idx(labels.astype(">f8"), 0x0E))
+    assert load(folder).train.y.tolist() == labels.tolist()
+    labels[7] = wrong
+    path.write_bytes(typed_idx(labels.astype(">f8"), 0x0E))
+    with pytest.raises(DataError, match=r"label 7 is .*; expected class numbers"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (bytes([0, 0, 8, 255]) + bytes(4 * 255), "an array of 255 dimensions"),
+        (bytes([0, 0, 8, 0]) + bytes(1), "an array of 0 dimensions"),
+        (bytes([0, 0, 14, 3]) + b"\xff" * 12, "is truncated: 16 bytes; its header"),
+        (gzip.compress(bytes([0, 0, 14, 3]) + b"\xff" * 12), "is truncated: at most \\d+ bytes; its header"),
+        (gzip.compress(idx(np.zeros((30, 5, 4))) + bytes(10**7)), "is too long"),
+        (gzip.compress(idx(np.zeros((30, 5, 4)))) + gzip.compress(b"x"), "is too long"),
+        (bytes([0, 0, 8, 3]) + struct.pack(">3I", 0, 2**32 - 1, 2**32 - 1), "can't be read"),
+        (bytes([0, 0, 8, 3]) + struct.pack(">3I", 0, 5, 4), "is empty"),
+    ],
+)
+def test_what_a_header_announces_is_not_believed(folder: Path, content: bytes, message: str) -> None:
+    (folder / "train-images-idx3-ubyte.gz").write_bytes(content)
+    tracemalloc.start()
+    with pytest.raises(DataError, match=message):
+        load(folder)
+    assert tracemalloc.get_traced_memory()[1] < 10**6
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        (
+            "train-images.idx3-ubyte.gz",
+            "train-labels.idx1-ubyte.gz",
+            "t10k-images.idx3-ubyte",
+            "t10k-labels.idx1-ubyte",
+        ),
+        tuple(f"emnist-letters-{kind}-ubyte.gz" for kind in ("train-images-idx3", "train-labels-idx1"))
+        + tuple(f"emnist-letters-{kind}-ubyte.gz" for kind in ("test-images-idx3", "test-labels-idx1")),
+        tuple(
+            f"MNIST/raw/{kind}-ubyte"
+            for kind in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+        ),
+    ],
+    ids=["dots", "EMNIST", "torchvision"],
+)
+def test_idx_files_are_found_by_the_names_that_they_come_with(
+    tmp_path: Path, rng: np.random.Generator, names: tuple[str, ...]
+) -> None:
+    for name, shape in zip(names, [(9, 5, 4), (9,), (3, 5, 4), (3,)], strict=True):
+        content = idx(rng.integers(1, 3, shape))
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    data = load(tmp_path)
+    assert (data.train.x.shape, data.test.x.shape) == ((9, 20), (3, 20))
+
+
+def test_of_a_folder_with_several_sets_one_is_named(tmp_path: Path) -> None:
+    for name, number in (("letters", 4), ("digits", 6)):
+        for part in ("train", "test"):
+            images, labels = np.zeros((number, 2, 2)), np.zeros(number)
+            (tmp_path / f"emnist-{name}-{part}-images-idx3-ubyte").write_bytes(idx(images))
+            (tmp_path / f"emnist-{name}-{part}-labels-idx1-ubyte").write_bytes(idx(labels))
+    with pytest.raises(
+        DataError, match=r"several data sets: emnist-digits, emnist-letters. Say which, as .*/emnist-digits"
+    ):
+        load(tmp_path)
+    assert len(load(tmp_path / "emnist-letters").train) == 4
+
+
+def test_plain_files_come_before_gzipped_ones(folder: Path) -> None:
+    (folder / "train-images-idx3-ubyte").write_bytes(idx(np.full((30, 5, 4), 255)))
+    assert (load(folder).train.x == 1).all()
+
+
+def test_names_of_data_sets_are_found_in_capitals_too(mnist_folder: Path) -> None:
+    assert len(load("Digits").train) == 1438
+    assert len(load("MNIST").test) == 10000
+
+
+def test_it_is_said_how_what_is_there_can_be_read(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros(3))
+    (tmp_path / "data.csv").write_text("1,2")
+    (tmp_path / "data.pkl").write_text("1,2")
+    (tmp_path / "cats").mkdir()
+    (tmp_path / "cats" / "1.PNG").write_bytes(b"")
+    for name, message in (
+        ("x.npy", r"is there, but of a kind that is not read.*a single array.*np.savez"),
+        ("data.csv", r"np.loadtxt\('.*data.csv', delimiter=','\).*np.savez"),
+        ("data.pkl", r"is there, but of a kind that is not read"),
+        ("", r"holds folders of images, which are not read.*np.savez"),
+        ("none.npz", r"can't be read as a .npz or .npy file: No such file"),
+    ):
+        with pytest.raises(DataError, match=message):
+            load(tmp_path / name)
+
+
 def test_a_missing_file_is_named(folder: Path) -> None:
     (folder / "t10k-labels-idx1-ubyte").unlink()
     with pytest.raises(DataError, match="has no file t10k-labels-idx1-ubyte"):
@@ -141,6 +271,123 @@ def test_npz_files_that_can_not_be_used_are_refused(tmp_path: Path) -> None:
         load(path)
     with pytest.raises(DataError, match="There is no data set 'imagenet'"):
         load("imagenet")
+
+
+def test_only_the_arrays_of_the_data_set_are_looked_at(tmp_path: Path) -> None:
+    path = tmp_path / "data.npz"
+    np.savez(path, x=np.eye(4), y=np.arange(4), names=np.array([None, "a"], object))
+    assert len(load(path).train) == 3
+    assert load_samples(path).shape == (4, 4)
+    with pytest.raises(DataError, match="names is an array of Python objects"):
+        read_numpy(path)
+
+
+def test_the_layout_of_keras_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "mnist.npz"
+    images, labels = np.arange(255, -1, -1).astype(np.uint8).repeat(2).reshape(8, 8, 8), np.arange(8, dtype=np.uint8)
+    np.savez(path, x_train=images, y_train=labels, x_test=images[:2], y_test=labels[:2])
+    data = load(path)
+    assert (len(data.train), len(data.test), data.train.image_shape) == (8, 2, (8, 8, 1))
+    np.savez(path, x_train=images, y_test=labels)
+    with pytest.raises(
+        DataError, match=r"has no array y_train; it holds x_train, y_test. Expected x_train and y_train"
+    ):
+        load(path)
+
+
+def test_bytes_of_every_file_become_numbers_from_0_to_1(tmp_path: Path, rng: np.random.Generator) -> None:
+    bytes_ = rng.integers(0, 256, (20, 6), np.uint8)
+    bytes_[0, 0] = 255
+    y = np.arange(20) % 2
+    np.savez(tmp_path / "data.npz", x=bytes_, y=y, x_test=bytes_, y_test=y)
+    np.save(tmp_path / "x.npy", bytes_)
+    expected = bytes_ * np.float32(1 / 255)
+    for x in (*(part.x for part in load(tmp_path / "data.npz")), load_samples(tmp_path / "x.npy")):
+        assert x.dtype == np.float32
+        np.testing.assert_array_equal(x, expected)
+    for dtype in ("int8", "uint16", "int64", "float64", "bool"):
+        np.save(tmp_path / "x.npy", bytes_.astype(dtype))
+        np.testing.assert_array_equal(load_samples(tmp_path / "x.npy"), bytes_.astype(dtype))
+    np.savez(tmp_path / "data.npz", x=bytes_, y=y, x_test=bytes_ / 255, y_test=y)
+    with pytest.raises(DataError, match="samples of uint8 to train on, but of float64 to test with"):
+        load(tmp_path / "data.npz")
+
+
+def test_bytes_that_are_probably_no_shades_are_said_to_be_taken_for_some(tmp_path: Path) -> None:
+    np.savez(tmp_path / "data.npz", x=np.eye(8, dtype=np.uint8), y=np.arange(8))
+    with pytest.warns(DataWarning, match=r"x holds bytes from 0 to 1. Bytes of files are taken for images"):
+        load(tmp_path / "data.npz")
+
+
+def npy(header: str, content: bytes = b"", version: bytes = b"\1\0") -> bytes:
+    text = header.encode() + b"\n"
+    return b"\x93NUMPY" + version + struct.pack("<H", len(text)) + text + content
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }", bytes(24)), None),
+        (npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }", bytes(20)), "not whole"),
+        (npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }", bytes(25)), "not whole"),
+        (npy("{'descr': '<f4', 'fortran_order': False, 'shape': (-2, -3), }", bytes(24)), r"the shape \(-2, -3\)"),
+        (npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2, True), }", bytes(8)), r"the shape \(2, True\)"),
+        (npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2.0, 3), }", bytes(24)), "can't be read"),
+        (npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3", bytes(24)), "can't be read"),
+        (npy("{'descr': '<f4', 'fortran_order': False, 'shape': (10**9,), }"), "can't be read"),
+        (npy("{'descr': '<f4', 'fortran_order': False, 'shape': (4000000000, 4000000000), }"), "not whole"),
+        (npy("{'descr': '<f4', 'fortran_order': False, 'shape': (4000000000, 0), }"), "is empty"),
+        (
+            npy("{'descr': '<U0', 'fortran_order': False, 'shape': (4000000000, 4000000000), }"),
+            "whose elements hold nothing",
+        ),
+        (npy("{'descr': '|O', 'fortran_order': False, 'shape': (2, 3), }", bytes(48)), "Python objects"),
+        (npy("{'descr': '<q9', 'fortran_order': False, 'shape': (2, 3), }", bytes(48)), "can't be read"),
+        (npy("(" * 4000), "can't be read"),
+        (npy("", version=b"\3\0"), "version .* of NumPy's format"),
+        (npy("", version=b"\x09\0"), "version .* of NumPy's format"),
+        (b"\x93NUMPY", "can't be read"),
+        (b"", "can't be read"),
+    ],
+)
+def test_what_numpy_files_announce_is_not_believed(tmp_path: Path, content: bytes, message: str | None) -> None:
+    path = tmp_path / "x.npy"
+    path.write_bytes(content)
+    if message is None:
+        assert load_samples(path).shape == (2, 3)
+        return
+    with pytest.raises(DataError, match=message):
+        load_samples(path)
+    with zipfile.ZipFile(tmp_path / "d.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.npy", content)
+        archive.writestr("y.npy", content)
+    with pytest.raises(DataError, match=rf"d.npz: x.*({message})|{message}"):
+        load(tmp_path / "d.npz")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_archives_are_packed_as_numpy_packs_them(tmp_path: Path, method: int) -> None:
+    with zipfile.ZipFile(tmp_path / "d.npz", "w", method) as archive:
+        archive.writestr("x.npy", npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }", bytes(24)))
+    with pytest.raises(DataError, match=r"d.npz: x is packed in a way that np.savez"):
+        load_samples(tmp_path / "d.npz")
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_an_array_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "d.npz", "w") as archive:
+        for _ in range(2):
+            archive.writestr("x.npy", npy("{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }", bytes(24)))
+    with pytest.raises(DataError, match=r"d.npz holds x more than once"):
+        load_samples(tmp_path / "d.npz")
+
+
+@pytest.mark.parametrize("x", [np.eye(3).T, np.asfortranarray(np.arange(6.0).reshape(2, 3)), np.eye(3, dtype=">f8")])
+def test_orders_of_elements_and_bytes_are_those_of_the_file(tmp_path: Path, x: Array) -> None:
+    np.save(tmp_path / "x.npy", x)
+    np.savez_compressed(tmp_path / "x.npz", x=x)
+    for name in ("x.npy", "x.npz"):
+        np.testing.assert_array_equal(load_samples(tmp_path / name), x)
 
 
 @pytest.mark.parametrize(

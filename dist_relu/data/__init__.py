@@ -1,8 +1,9 @@
 """Reading and making data sets, and changing their samples at random."""
 
 from dist_relu.data.adding import adding
+from dist_relu.data.archives import read_numpy
 from dist_relu.data.augment import Augment
 from dist_relu.data.dataset import Dataset, Split
-from dist_relu.data.sources import load, read_numpy
+from dist_relu.data.sources import load, load_samples
 
-__all__ = ["Augment", "Dataset", "Split", "adding", "load", "read_numpy"]
+__all__ = ["Augment", "Dataset", "Split", "adding", "load", "load_samples", "read_numpy"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from math import prod
-from typing import NamedTuple, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 
@@ -34,12 +34,9 @@ class Dataset:
     image_shape: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("x", "y"):
-            array = check_numbers(name, getattr(self, name))
-            check_finite(name, array)
-            object.__setattr__(self, name, array)
-        if self.x.ndim < 2:
-            raise DataError(f"x has shape {self.x.shape}; expected samples along the first axis: (N, features).")
+        object.__setattr__(self, "x", checked_samples(self.x))
+        object.__setattr__(self, "y", check_numbers("y", self.y))
+        check_finite("y", self.y)
         if not self.y.ndim:
             raise DataError("y is a single number; expected a target for every sample.")
         if self.y.ndim == 1 and self.y.dtype.kind == "f":
@@ -52,8 +49,6 @@ class Dataset:
             raise DataError(
                 f"x has {len(self.x)} samples, but y has {len(self.y)}; expected as many targets as samples."
             )
-        if not len(self.x) or not self.x.size:
-            raise DataError(f"The data set is empty: x has shape {self.x.shape}.")
         if self.image_shape is not None:
             shape = check_ints("Dataset(image_shape)", self.image_shape)
             if len(shape) != 3 or prod(shape) != prod(self.x.shape[1:]):
@@ -93,6 +88,17 @@ class Dataset:
         if ((values == 0) | (values == 1)).all() and (np.count_nonzero(values, axis=1) == 1).all():
             return "a single 1 in every row; for classes pass y.argmax(axis=1)"
         return None
+
+
+def checked_samples(x: Any) -> Array:
+    """Samples (N, ...) as an array of finite numbers.  Raises `DataError` for what is none, and for no samples."""
+    array = check_numbers("x", x)
+    check_finite("x", array)
+    if array.ndim < 2:
+        raise DataError(f"x has shape {array.shape}; expected samples along the first axis: (N, features).")
+    if not array.size:
+        raise DataError(f"The data set is empty: x has shape {array.shape}.")
+    return array
 
 
 class Split(NamedTuple):

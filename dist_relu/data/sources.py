@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import os
 import tempfile
-import zipfile
-import zlib
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from dist_relu.array_checks import check_finite, first_where
 from dist_relu.arrays import Array
 from dist_relu.data.adding import adding
-from dist_relu.data.dataset import Dataset, Split, split
+from dist_relu.data.archives import Arrays, open_arrays
+from dist_relu.data.dataset import Dataset, Split, checked_samples, split
+from dist_relu.data.folders import Files, find_files, find_sets
 from dist_relu.data.idx import read_idx
-from dist_relu.errors import DataError
+from dist_relu.errors import DataError, DataWarning
 from dist_relu.partition import Purpose, generator
 
 _TEST_SHARE = 0.2
+_MAX_LABEL = 2**53
 
 MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 _MNIST_SHA256 = {
@@ -34,26 +37,58 @@ def load(source: str | Path) -> Split:
     """A data set, in two parts: to train on, and to test with.
 
     source: "digits" (1797 images of 8x8, from scikit-learn), "mnist" (70,000 of 28x28), "adding:STEPS" (100,000 and
-    10,000 sequences of `adding`, as many as in its paper), a folder with the four IDX files of MNIST or of a set of
-    that form, or a .npz file with arrays `x` and `y`, and perhaps `x_test` and `y_test`; without those a fifth of the
-    samples is set apart, always the same. Images become rows of float32 in [0, 1].
+    10,000 sequences of `adding`, as many as in its paper), a folder of IDX files, or a .npz file.
 
+    IDX files are named as those of MNIST, plain or gzipped, or as those of EMNIST; of a folder with several of its
+    sets, say which: FOLDER/emnist-letters. What torchvision downloaded is found below its root. Images become rows in
+    [0, 1]: bytes are divided by 255, floats must lie there, and of other types nothing tells the scale.
+
+    A .npz file has arrays x and y, and perhaps x_test and y_test, or, as Keras writes them, x_train, y_train, x_test
+    and y_test; others in it are not looked at. Without a test part a fifth of the samples is set apart, always the
+    same. Here too unsigned bytes (uint8) are taken for images and become float32 in [0, 1]; other types stay as they
+    are.
+
+    Class numbers may be of any type, as long as they are whole numbers.
     Raises `DataError` when there is no such data, or it can't be trained on.
     """
-    if source in NAMED:
-        return NAMED[str(source)]()
-    name, _, rest = str(source).partition(":")
+    text, path = str(source), Path(source)
+    name, _, rest = text.partition(":")
+    if text in NAMED:
+        return NAMED[text]()
     if name == "adding":
         return _load_adding(rest)
-    path = Path(source)
     if path.is_dir():
-        return _load_idx_folder(path)
-    if path.suffix == ".npz":
+        return _load_idx(find_files(path))
+    if path.suffix.lower() == ".npz":
         return _load_npz(path)
+    if path.exists():
+        raise DataError(_how_to_convert(path))
+    if path.parent.is_dir() and path.name in find_sets(path.parent):
+        return _load_idx(find_files(path.parent, path.name))
+    if text.lower() in NAMED:
+        return NAMED[text.lower()]()
     raise DataError(
-        f"There is no data set {str(source)!r}. Expected one of {', '.join(NAMED)}, adding:STEPS, a folder of IDX "
+        f"There is no data set {text!r}. Expected one of {', '.join(NAMED)}, adding:STEPS, a folder of IDX "
         "files, or a .npz file with x and y."
     )
+
+
+def load_samples(path: Path) -> Array:
+    """The samples in a .npy file, or x of a .npz file, scaled as those of `load`.  Raises `DataError`."""
+    with open_arrays(path) as arrays:
+        (x,) = _required(arrays, "x")
+    return checked_samples(_scaled(x))
+
+
+def _how_to_convert(path: Path) -> str:
+    """What to do with a file of a kind that is not read."""
+    to_npz = {
+        ".npy": "It holds a single array; put samples and targets into one file: np.savez('data.npz', x=x, y=y).",
+        ".csv": f"Convert it: t = np.loadtxt({str(path)!r}, delimiter=','); np.savez('data.npz', x=t[:, :-1], "
+        "y=t[:, -1].astype(int)) where the last column has class numbers.",
+    }
+    advice = to_npz.get(path.suffix.lower(), "Put its arrays into one: np.savez('data.npz', x=x, y=y).")
+    return f"{path} is there, but of a kind that is not read; expected a folder of IDX files or a .npz file. {advice}"
 
 
 def _load_adding(steps: str) -> Split:
@@ -76,14 +111,16 @@ def _load_mnist() -> Split:
     if folder is None:
         folder = _mnist_cache()
         _download_mnist(folder)
-    return _load_idx_folder(folder)
+    return _load_idx(find_files(folder))
 
 
 def find_mnist() -> Path | None:
     """The folder of the MNIST files on this machine, $DIST_RELU_DATA/mnist or the user's cache; None without them."""
-    folder = os.environ.get("DIST_RELU_DATA")
-    if folder and (Path(folder) / "mnist").is_dir():
-        return Path(folder) / "mnist"
+    above = os.environ.get("DIST_RELU_DATA")
+    if above:
+        for folder in (Path(above) / "mnist", Path(above) / "MNIST"):
+            if folder.is_dir():
+                return folder
     cache = _mnist_cache()
     return cache if all((cache / name).is_file() for name in _MNIST_SHA256) else None
 
@@ -130,67 +167,93 @@ def _download_mnist(cache: Path) -> None:
             os.replace(path, cache / name)
 
 
-def _load_idx_folder(folder: Path) -> Split:
+def _load_idx(files: Files) -> Split:
     parts = []
-    for prefix in ("train", "t10k"):
-        images = read_idx(_idx_file(folder, f"{prefix}-images-idx3-ubyte"))
-        labels = read_idx(_idx_file(folder, f"{prefix}-labels-idx1-ubyte"))
+    for part in ("train", "test"):
+        images, labels = read_idx(files[part, "images"]), read_idx(files[part, "labels"])
         if images.ndim != 3 or labels.ndim != 1:
             raise DataError(
-                f"{folder} holds {prefix} images of shape {images.shape} and labels of shape {labels.shape}; "
-                "expected (N, height, width) and (N,)."
+                f"{files[part, 'images'].parent} holds {part} images of shape {images.shape} and labels of shape "
+                f"{labels.shape}; expected (N, height, width) and (N,)."
             )
-        rows = images.reshape(len(images), images.shape[1] * images.shape[2])
-        x = np.multiply(rows, np.float32(1 / 255), dtype=np.float32)
-        parts.append(Dataset(x, labels.astype(np.int64), (images.shape[1], images.shape[2], 1)))
+        x = _pixels(files[part, "images"], images).reshape(len(images), images.shape[1] * images.shape[2])
+        parts.append(Dataset(x, _class_numbers(files[part, "labels"], labels), (images.shape[1], images.shape[2], 1)))
     return split(*parts)
 
 
-def _idx_file(folder: Path, name: str) -> Path:
-    for candidate in (folder / name, folder / f"{name}.gz", folder / name.replace("-idx", ".idx")):
-        if candidate.is_file():
-            return candidate
-    raise DataError(f"{folder} has no file {name} or {name}.gz.")
+def _pixels(path: Path, images: Array) -> Array:
+    """Images in [0, 1]."""
+    if images.dtype == np.uint8:
+        return _scaled(images)
+    if images.dtype.kind != "f":
+        raise DataError(
+            f"{path} holds images of {images.dtype}, whose scale nothing tells; expected bytes, or floats in [0, 1]. "
+            "Numbers of any other scale are read from .npz files, and stay as they are there."
+        )
+    check_finite(str(path), images)
+    if images.size and not 0 <= images.min() <= images.max() <= 1:
+        raise DataError(
+            f"{path} holds images of {images.dtype} from {images.min():g} to {images.max():g}; expected bytes, or "
+            "floats in [0, 1]. Numbers of any other scale are read from .npz files, and stay as they are there."
+        )
+    return images
+
+
+def _class_numbers(path: Path, labels: Array) -> Array:
+    """Labels as int64."""
+    if labels.dtype.kind == "f":
+        wrong = ~(np.abs(labels) < _MAX_LABEL) | (np.floor(labels) != labels)  # NaN too
+        if wrong.any():
+            where = first_where(wrong)
+            raise DataError(f"{path}: label {where[0]} is {labels[where]}; expected class numbers.")
+    return labels.astype(np.int64)
 
 
 def _load_npz(path: Path) -> Split:
-    arrays = read_numpy(path)
-    missing = {"x", "y"} - arrays.keys()
-    if missing:
-        raise DataError(
-            f"{path} has no array {' or '.join(sorted(missing))}; it holds {', '.join(sorted(arrays)) or 'nothing'}. "
-            "Expected x and y."
+    with open_arrays(path) as arrays:
+        keras = "x" not in arrays.names and "x_train" in arrays.names
+        train = ("x_train", "y_train") if keras else ("x", "y")
+        x, y = _required(arrays, *train)
+        has_test = [name in arrays.names for name in ("x_test", "y_test")]
+        if any(has_test) and not all(has_test):
+            raise DataError(f"{path} has only one of x_test and y_test; expected both or neither.")
+        test = _required(arrays, "x_test", "y_test") if all(has_test) else None
+    if x.dtype == np.uint8 and x.size and x.max() < 128:
+        warnings.warn(
+            f"{path}: {train[0]} holds bytes from {x.min()} to {x.max()}. Bytes of files are taken for images and "
+            "divided by 255; numbers that are to stay as they are must be of another type, such as float32 or int32.",
+            DataWarning,
+            stacklevel=3,
         )
-    if ("x_test" in arrays) != ("y_test" in arrays):
-        raise DataError(f"{path} has only one of x_test and y_test; expected both or neither.")
-    if "x_test" in arrays:
-        return split(Dataset(arrays["x"], arrays["y"]), Dataset(arrays["x_test"], arrays["y_test"]))
-    whole = Dataset(arrays["x"], arrays["y"])
-    return _set_apart(whole.x, whole.y, None)
+    if test is None:
+        whole = _images(x, y)
+        return _set_apart(whole.x, whole.y, whole.image_shape)
+    if (x.dtype == np.uint8) != (test[0].dtype == np.uint8):
+        raise DataError(
+            f"{path} has samples of {x.dtype} to train on, but of {test[0].dtype} to test with. Bytes become numbers "
+            "in [0, 1], others stay as they are; expected the same type."
+        )
+    return split(_images(x, y), _images(*test))
 
 
-def read_numpy(path: Path) -> dict[str, Array]:
-    """The arrays of a .npz file by name, or that of a .npy file as "x".  Raises `DataError`."""
-    try:
-        with path.open("rb") as stream:
-            loaded = np.load(stream, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                return {"x": loaded}
-            return {name: _member(path, loaded, name) for name in loaded.files}
-    except DataError:
-        raise
-    except ValueError:
-        raise DataError(f"{path} can't be read: it is no .npy or .npz file of numbers.") from None
-    except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} can't be read: {error}.") from None
+def _required(arrays: Arrays, *names: str) -> list[Array]:
+    missing = [name for name in names if name not in arrays.names]
+    if missing:
+        held = ", ".join(sorted(arrays.names)) or "nothing"
+        raise DataError(
+            f"{arrays.path} has no array {' or '.join(missing)}; it holds {held}. Expected {' and '.join(names)}."
+        )
+    return [arrays.read(name) for name in names]
 
 
-def _member(path: Path, file: np.lib.npyio.NpzFile, name: str) -> Array:
-    try:
-        array: Array = file[name]
-    except ValueError:
-        raise DataError(f"{path}: {name} is an array of Python objects; expected numbers.") from None
-    return array
+def _images(x: Array, y: Array) -> Dataset:
+    """A data set of arrays from a file. Bytes of three dimensions are images in grey."""
+    return Dataset(_scaled(x), y, (*x.shape[1:], 1) if x.dtype == np.uint8 and x.ndim == 3 else None)
+
+
+def _scaled(x: Array) -> Array:
+    """Samples from a file: bytes are images, and become float32 from 0 to 1."""
+    return np.multiply(x, np.float32(1 / 255), dtype=np.float32) if x.dtype == np.uint8 else x
 
 
 def _set_apart(x: Array, y: Array, image_shape: tuple[int, int, int] | None) -> Split:

@@ -1,0 +1,96 @@
+"""The arrays in .npz and .npy files, without ever unpickling anything."""
+
+from __future__ import annotations
+
+import os
+import warnings
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import IO, final
+
+import numpy as np
+
+from dist_relu.arrays import Array
+from dist_relu.data.idx import DEFLATE_RATIO
+from dist_relu.errors import DataError
+from dist_relu.foreign import read_up_to, reading
+
+_MAGIC = b"\x93NUMPY"
+_MAX_DIMS = 32
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+
+
+@final
+@dataclass(frozen=True)
+class Arrays:
+    """The arrays of an open .npz file by their names, or that of a .npy file as "x"; each is read when it is wanted."""
+
+    path: Path
+    names: list[str]
+    _file: IO[bytes]
+    _archive: zipfile.ZipFile | None
+    _size_bytes: int
+
+    def read(self, name: str) -> Array:
+        """One of the arrays.  Raises `DataError` where it is none of numbers or text, or not whole."""
+        where = f"{self.path}: {name}"
+        if self._archive is None:
+            return _read(where, self._file, self._size_bytes)
+        with reading(where, DataError, "an array"):
+            if self.names.count(name) > 1:
+                raise DataError(f"{self.path} holds {name} more than once.")
+            member = self._archive.getinfo(f"{name}.npy")
+            if member.compress_type not in _METHODS:
+                raise DataError(f"{where} is packed in a way that np.savez and np.savez_compressed don't use.")
+            if member.file_size > self._size_bytes * DEFLATE_RATIO:
+                raise DataError(f"{where} announces {member.file_size} bytes, more than the file can hold.")
+            with self._archive.open(member) as stream:
+                return _read(where, stream, member.file_size)
+
+
+@contextmanager
+def open_arrays(path: Path) -> Iterator[Arrays]:
+    """Look into a .npz or .npy file.  Raises `DataError` for any other."""
+    with reading(path, DataError, "a .npz or .npy file"), open(path, "rb") as file:
+        size_bytes = os.fstat(file.fileno()).st_size
+        if file.peek(len(_MAGIC)).startswith(_MAGIC):
+            yield Arrays(path, ["x"], file, None, size_bytes)
+            return
+        with zipfile.ZipFile(file) as archive:
+            names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+            yield Arrays(path, names, file, archive, size_bytes)
+
+
+def read_numpy(path: Path) -> dict[str, Array]:
+    """The arrays of a .npz file by name, or that of a .npy file as "x".  Raises `DataError`."""
+    with open_arrays(path) as arrays:
+        return {name: arrays.read(name) for name in arrays.names}
+
+
+def _read(where: str, stream: IO[bytes], size_bytes: int) -> Array:
+    """The array in a stream of so many bytes, in the form of numpy.lib.format."""
+    version = np.lib.format.read_magic(stream)
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in readers:
+        raise DataError(f"{where} is of version {version} of NumPy's format; expected 1.0 or 2.0.")
+    with warnings.catch_warnings(action="ignore"):  # headers of Python 2, and what is odd in what Python parses
+        shape, fortran_order, dtype = readers[version](stream)
+    if dtype.hasobject:
+        raise DataError(f"{where} is an array of Python objects; expected numbers.")
+    if not dtype.itemsize:
+        raise DataError(f"{where} has dtype {dtype}, whose elements hold nothing; expected numbers.")
+    if len(shape) > _MAX_DIMS or any(type(n) is not int or n < 0 for n in shape):
+        raise DataError(f"{where} announces the shape {shape}; expected at most {_MAX_DIMS} numbers of at least 0.")
+    content_bytes = prod(shape) * dtype.itemsize
+    header_bytes = stream.tell()
+    announced = f"its header, {dtype} of shape {shape}, announces {header_bytes + content_bytes}"
+    if header_bytes + content_bytes != size_bytes:
+        raise DataError(f"{where} is not whole: {size_bytes} bytes; {announced}.")
+    content = read_up_to(stream, content_bytes)
+    if len(content) < content_bytes or stream.read(1):
+        raise DataError(f"{where} is not whole: {announced}, and others follow.")
+    return np.ndarray(shape, dtype, content, order="F" if fortran_order else "C")
