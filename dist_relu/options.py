@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
-import inspect
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
 import numpy as np
 
 from dist_relu import nn
 from dist_relu.data import Augment, Split
+from dist_relu.model_file import model_from_file
 from dist_relu.nn import Flatten, Sequential, actor, cnn, mlp, resnet, rnn
 from dist_relu.optim import (
     LAMB,
@@ -101,7 +98,7 @@ def parse_model(text: str, data: Split, dtype: str) -> Sequential:
     """
     kind, _, rest = text.rpartition(":")
     if kind.endswith(".py"):
-        return _model_from_file(Path(kind), rest, np.dtype(dtype))
+        return model_from_file(Path(kind), rest, np.dtype(dtype))
     name, _, arguments = text.partition(":")
     if name not in MODELS:
         raise ValueError(f"--model {text}: expected {MODEL_FORMS} or path/to/file.py:function.")
@@ -247,37 +244,3 @@ def _whole(text: str, where: str) -> int:
     if not text.strip().isdecimal() or int(text) < 1:
         raise ValueError(f"{where}: {text!r} is no whole number of at least 1.")
     return int(text)
-
-
-def _model_from_file(path: Path, name: str, dtype: np.dtype[np.generic]) -> Sequential:
-    if not path.is_file():
-        raise ValueError(f"--model {path}:{name}: there is no file {path}.")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    cloudpickle.register_pickle_by_value(module)  # the workers can't import it
-    try:
-        spec.loader.exec_module(module)
-        function = getattr(module, name, None)
-        if not callable(function):
-            raise ValueError(f"--model {path}:{name}: {path} has no function {name}.")
-        _check_takes_nothing(function, path, name)
-        model = function()
-    except (SyntaxError, ImportError) as error:
-        raise ValueError(f"--model {path}:{name}: {error}.") from None
-    if not isinstance(model, Sequential):
-        raise ValueError(f"--model {path}:{name}: returned {type(model).__name__}; expected an nn.Sequential.")
-    return Sequential(*model.layers, dtype=dtype) if model.dtype != dtype else model
-
-
-def _check_takes_nothing(function: Callable[..., object], path: Path, name: str) -> None:
-    needed: Sequence[str] = [
-        parameter.name
-        for parameter in inspect.signature(function).parameters.values()
-        if parameter.default is parameter.empty
-        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-    ]
-    if needed:
-        raise ValueError(f"--model {path}:{name}: the function must be callable without arguments, not with {needed}.")
