@@ -13,6 +13,8 @@ from dist_relu.errors import (
     DistReluError,
     PartitionError,
     TrainingDiverged,
+    TrainingWarning,
+    UnsuitableBackend,
     WorkerLost,
     WriteError,
 )
@@ -36,6 +38,8 @@ __all__ = [
     "FitResult",
     "PartitionError",
     "TrainingDiverged",
+    "TrainingWarning",
+    "UnsuitableBackend",
     "Watch",
     "WatchedLayer",
     "WatchedParam",

@@ -17,8 +17,26 @@ from rich.table import Table
 from dist_relu import analysis
 from dist_relu.arguments import default_loss
 from dist_relu.checkpoint import load_model
-from dist_relu.command_parts import POSITIVE, SHARE, check_writable, data_option, usage_errors, worker_options
-from dist_relu.coordinator import start
+from dist_relu.command_options import (
+    batch_option,
+    dtype_option,
+    epochs_option_with,
+    lr_option,
+    model_option_with,
+    momentum_option,
+    optimizer_option,
+    schedule_option,
+    shards_option,
+)
+from dist_relu.command_parts import (
+    check_writable,
+    data_option,
+    model_file,
+    started,
+    usage_errors,
+    worker_options,
+)
+from dist_relu.command_types import MODEL, SEED, Commands, choice, json_option
 from dist_relu.data import Dataset, Split, load
 from dist_relu.files import write_json
 from dist_relu.nn import Sequential
@@ -26,7 +44,6 @@ from dist_relu.options import (
     ACTIVATIONS,
     DEFAULT_LR,
     INITIALIZERS,
-    MODEL_FORMS,
     OPTIMIZERS,
     deep,
     parse_model,
@@ -37,30 +54,33 @@ from dist_relu.options import (
 )
 from dist_relu.watching import Watch
 
-json_option = click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write JSON.")
 samples_option = click.option(
-    "--samples", type=click.IntRange(1), default=2048, show_default=True, help="So many training samples at most."
+    "--samples",
+    type=click.IntRange(1),
+    default=2048,
+    show_default=True,
+    help="Look at no more than so many training samples.",
 )
-model_option = click.option(
-    "--model", "model_text", default="mlp:256", show_default=True, help=f"{MODEL_FORMS}, or file.py:function."
-)
+model_option = model_option_with("mlp:256")
 depth_option = click.option(
-    "--depth", type=click.IntRange(1), help="So many hidden layers of the units of --model mlp:UNITS."
+    "--depth", type=click.IntRange(1), help="With --model mlp:UNITS, the number of hidden layers of so many units."
 )
 activation_option = click.option(
     "--activation",
     "activations",
-    type=click.Choice(list(ACTIVATIONS)),
+    type=choice(ACTIVATIONS),
     multiple=True,
-    help="In place of every ReLU, with the same initial weights; may be given several times.",
+    help="Put this activation in place of every ReLU, with the same initial weights; may be given several times.",
 )
-init_option = click.option("--init", type=click.Choice(list(INITIALIZERS)), help="Of dense layers and convolutions.")
-dtype_option = click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
+init_option = click.option(
+    "--init", type=choice(INITIALIZERS), help="Draw the weights of dense layers and convolutions like this."
+)
+seed_option = click.option("--seed", type=SEED, default=0, show_default=True, help="Fixes all that is random.")
 
 _SHOWN_STEPS = 10
 
 
-@click.group()
+@click.group(cls=Commands)
 def analyze() -> None:
     """Measure what a network does: activations, dead units, the flow of gradients through layers and time."""
 
@@ -72,7 +92,7 @@ def analyze() -> None:
 @activation_option
 @init_option
 @samples_option
-@click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True)
+@seed_option
 @dtype_option
 @json_option
 @worker_options
@@ -101,7 +121,7 @@ def gradients(
             model.build(data.train.x.shape[1:]).initialize(seed)
     part = _first(data.train, samples)
     runs = []
-    with start(**workers) as coordinator:
+    with started(**workers) as coordinator:
         for name, model in models.items():
             flow = analysis.gradient_flow(coordinator, model, part)
             _show(_flow_table(flow, name or model_text, len(part)))
@@ -114,9 +134,11 @@ def gradients(
 @click.option(
     "--model",
     "model_text",
+    type=MODEL,
+    metavar="MODEL",
     default="rnn:100",
     show_default=True,
-    help="rnn:UNITS, rnn:UNITS,pixels, or file.py:function.",
+    help="The network: rnn:UNITS, rnn:UNITS,pixels, or file.py:function.",
 )
 @click.option(
     "--init",
@@ -124,10 +146,11 @@ def gradients(
     default=["identity", "he-normal", "orthogonal"],
     show_default=True,
     multiple=True,
-    help=f"Of recurrent weights: identity, identity:SCALE, {', '.join(INITIALIZERS)}; may be given several times.",
+    help=f"Draw recurrent weights like this: identity, identity:SCALE, {', '.join(INITIALIZERS)}; may be given several "
+    "times.",
 )
 @samples_option
-@click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True)
+@seed_option
 @dtype_option
 @json_option
 @worker_options
@@ -154,7 +177,7 @@ def recurrence(
             model.build(data.train.x.shape[1:]).initialize(seed)
     part = _first(data.train, samples)
     flows: dict[str, analysis.TimeFlow] = {}
-    with start(**workers) as coordinator, usage_errors():
+    with started(**workers) as coordinator, usage_errors():
         for init, model in models.items():
             layers = analysis.gradient_through_time(coordinator, model, part)
             flows |= {f"{init}, {layer.name}" if len(layers) > 1 else init: layer for layer in layers}
@@ -164,7 +187,7 @@ def recurrence(
 
 
 @analyze.command("activations")
-@click.argument("model_path", metavar="MODEL", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("model_path", metavar="MODEL", type=click.Path(exists=True, path_type=Path))
 @data_option
 @samples_option
 @json_option
@@ -172,15 +195,16 @@ def recurrence(
 def show_activations(model_path: Path, source: str, samples: int, path: Path | None, **workers: Any) -> None:
     """Sparsity, dead units, mean and variance of every layer of a saved MODEL.
 
-    A unit is dead when it is 0 for every sample.
+    MODEL is a file that `train --save` wrote, or the folder of a run that `train --log-dir` wrote. A unit is dead when
+    it is 0 for every sample.
     """
     check_writable("--json", path)
-    model = load_model(model_path)
+    model = load_model(model_file(model_path))
     with usage_errors():
         data = load(source)
         model.build(data.train.x.shape[1:])
     part = _first(data.train, samples)
-    with start(**workers) as coordinator:
+    with started(**workers) as coordinator:
         layers = analysis.activation_statistics(coordinator, model, part.x)
     table = Table("layer", "units", "zeros", "dead units", "mean", "variance")
     table.title = f"Activations of {model_path.name} for {len(part):,} samples"
@@ -197,21 +221,18 @@ def show_activations(model_path: Path, source: str, samples: int, path: Path | N
 @depth_option
 @activation_option
 @init_option
-@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="So many runs of each.")
-@click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True, help="The first one.")
-@click.option("--epochs", type=click.IntRange(1), default=10, show_default=True)
-@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Over all workers.")
-@click.option("--optimizer", type=click.Choice(list(OPTIMIZERS)), default="sgd", show_default=True)
-@click.option("--lr", type=POSITIVE, help="Learning rate. Default: one that suits the optimizer.")
-@click.option("--momentum", type=SHARE, default=0.9, show_default=True, help="For sgd, nesterov, rmsprop, lars.")
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="The number of runs of each.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="The seed of the first run.")
+@epochs_option_with(10)
+@batch_option
+@optimizer_option
+@lr_option
+@schedule_option
+@momentum_option
 @click.option(
-    "--schedule",
-    default="cosine",
-    show_default=True,
-    help="constant, step:EVERY,FACTOR, cosine, or warmup:EPOCHS+one of them; in epochs.",
+    "--watch-every", type=click.IntRange(1), default=10, show_default=True, help="Look at one in so many steps."
 )
-@click.option("--watch-every", type=click.IntRange(1), default=10, show_default=True, help="Steps.")
-@click.option("--shards", type=click.IntRange(1), help="Parts of a batch; they fix the bits. Default: the workers.")
+@shards_option
 @dtype_option
 @json_option
 @worker_options
@@ -253,7 +274,7 @@ def training(
             for part in data:
                 default_loss(part).check(part.y, model.output_shape)
     console, courses = Console(), dict[str, list[analysis.Course]]()
-    with start(**workers) as coordinator:
+    with started(**workers) as coordinator:
         for name, model in models.items():
             courses[name or model_text] = []
             for number in range(seed, seed + seeds):

@@ -6,8 +6,10 @@ out calls, and gathers what comes back; gradients never pass through it.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
+import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -32,9 +34,10 @@ from dist_relu.arguments import (
 from dist_relu.arrays import Array
 from dist_relu.backends import Backend, connect
 from dist_relu.checks import check_bool, check_callable, check_int, check_is, check_seed, instance_of, optional
+from dist_relu.compiling import PROGRESS_LOG, Compiling
 from dist_relu.data import Augment, Dataset
 from dist_relu.data.augment import ImageShape
-from dist_relu.errors import BackendError, TrainingDiverged
+from dist_relu.errors import BackendError, TrainingDiverged, TrainingWarning
 from dist_relu.fitting import LeaveGradient, StepMemory, Trained, stopped, trained
 from dist_relu.nn import Loss, Sequential
 from dist_relu.observing import Observer, ProgressHandler
@@ -43,10 +46,13 @@ from dist_relu.partition import bounds, check_fit
 from dist_relu.placed import PlacedDatasets
 from dist_relu.replicas import Replica, Replicas
 from dist_relu.results import Evaluation, FitResult, fit_result
+from dist_relu.sanity import doubts_of_data, doubts_of_result
 from dist_relu.step import StepPlan
 from dist_relu.updates import StepOptions
 from dist_relu.watching import Watch
 from dist_relu.worker import Call, Hello, World, nodes_of
+
+_log = logging.getLogger(PROGRESS_LOG)
 
 
 def start(
@@ -86,6 +92,7 @@ class Coordinator:
         self._backend = backend
         self._process = os.getpid()
         self._calls = 0
+        self._has_told_of_compiling = False
         self._one_at_a_time = threading.Lock()
         self._caller: int | None = None  # the thread whose call the workers are busy with
         self._placed = PlacedDatasets()
@@ -159,7 +166,9 @@ class Coordinator:
         Every call begins anew, whatever was fitted before: with epoch 0 of order and schedule, and an optimizer without
         momentum yet. So two calls of one epoch are not one call of two.
 
-        Warns with DataWarning when real targets look like classes, and no loss says what they are.
+        Warns with DataWarning when real targets look like classes, and no loss says what they are, and with
+        TrainingWarning of what is hardly meant: samples far from -1 to 1, labels with gaps, a batch larger than the
+        data, a loss that has grown.
         Raises DataError, PartitionError and ValueError for what does not fit, before anything is done, and
         TrainingDiverged when the loss becomes NaN or infinite; the model then has the parameters before that step.
         KeyboardInterrupt, and whatever your callbacks and layers raise, ends the training and goes on to the caller;
@@ -181,8 +190,10 @@ class Coordinator:
         optional(instance_of(Watch))("watch", watch)
         optional(check_callable)("on_progress", on_progress)
         check_fit(len(data), batch_size, shards, self.workers)
-        batch_size = min(batch_size, len(data))
         built = check_model(model, data, loss)
+        for doubt in doubts_of_data(model, data, batch_size):
+            warnings.warn(doubt, TrainingWarning, stacklevel=2)
+        batch_size = min(batch_size, len(data))
         check_statistics(built, len(data), batch_size, shards)
         image_shape = check_augment(augment, built, data) if augment else None
         model.build(data.x.shape[1:])
@@ -205,7 +216,10 @@ class Coordinator:
             error.watched = observer.watched
             raise error
         average = None if run.average is None else _with_values(model, run.average)
-        return fit_result(trace, observer.epochs, average, observer.watched, has_classes=data.has_classes)
+        result = fit_result(trace, observer.epochs, average, observer.watched, has_classes=data.has_classes)
+        for doubt in doubts_of_result(result, data):
+            warnings.warn(doubt, TrainingWarning, stacklevel=2)
+        return result
 
     def gradients(
         self, model: Sequential, data: Data, *, loss: Loss | None = None, shards: int | None = None
@@ -384,7 +398,8 @@ class Coordinator:
             self._caller = threading.get_ident()
             try:
                 self._calls += 1
-                return self._backend.call(Call.of(self._calls, function, request), ranks, on_event)
+                call = Call.of(self._calls, function, request)
+                return self._backend.call(call, ranks, lambda event: self._hear(event, on_event))
             finally:
                 self._caller = None
 
@@ -398,6 +413,13 @@ class Coordinator:
                 f"The workers belong to process {self._process}, from which this one was forked; both would disturb "
                 "each other. Start workers of this process's own with dist_relu.start()."
             )
+
+    def _hear(self, event: Any, on_event: Callable[[Any], object]) -> None:
+        if not isinstance(event, Compiling):
+            on_event(event)
+        elif not self._has_told_of_compiling:
+            self._has_told_of_compiling = True
+            _log.warning("Compiling kernels, once for this machine (about half a minute).")
 
     def _check_open(self) -> None:
         self._check_process()

@@ -7,7 +7,9 @@
     ├── WriteError (OSError)            a file that can't be written
     ├── TrainingDiverged (ArithmeticError)  the loss is no number any more
     └── BackendError (RuntimeError)     workers that can't be started or reached
+        ├── UnsuitableBackend (ValueError)  one that can't be had with these arguments, or in this environment
         └── WorkerLost                  a worker that died
+    TrainingWarning (UserWarning)       a training that is hardly what was meant
 
 Arguments that are wrong in themselves raise `ValueError` or `TypeError`. All of these survive pickling.
 `DataWarning` (UserWarning) tells what data are taken for, where they could be meant otherwise.
@@ -50,8 +52,16 @@ class TrainingDiverged(DistReluError, ArithmeticError):
     watched: Sequence[Any] = ()
 
 
+class TrainingWarning(UserWarning):
+    """What was asked for can be done, but is hardly what was meant: samples of 0 to 255, a loss that has grown."""
+
+
 class BackendError(DistReluError, RuntimeError):
     """Workers that can't be started or reached."""
+
+
+class UnsuitableBackend(BackendError, ValueError):
+    """A backend that can't be had with these arguments, or in this environment; the message says what to do."""
 
 
 class WorkerLost(BackendError):

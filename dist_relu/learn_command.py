@@ -11,19 +11,21 @@ from rich.console import Console
 
 from dist_relu import machine, rl
 from dist_relu.checkpoint import save_model
+from dist_relu.command_options import shards_option
 from dist_relu.command_parts import (
-    NOT_NEGATIVE,
-    POSITIVE,
-    PROBABILITY,
+    Interrupted,
     check_writable,
     new_attempts,
+    started,
     usage_errors,
     worker_options,
+    wrote,
 )
-from dist_relu.coordinator import start
-from dist_relu.files import write_file, write_json
+from dist_relu.command_types import FILE, NOT_NEGATIVE, POSITIVE, PROBABILITY, SEED, choice
+from dist_relu.files import Attempts, write_file, write_json
+from dist_relu.nn import Sequential
 from dist_relu.options import parse_sizes
-from dist_relu.progress import LearningDisplay
+from dist_relu.progress import LearningDisplay, StatusLine, counted, tell
 
 _EPISODES = 100
 
@@ -31,37 +33,48 @@ ALGORITHMS: dict[str, Callable[..., rl.Algorithm]] = {"ppo": rl.PPO, "reinforce"
 """Names on the command line."""
 
 
-@click.command("rl")
-@click.option("--env", default="CartPole-v1", show_default=True, help="Of gymnasium, or module:Name-v0.")
-@click.option("--algorithm", type=click.Choice(list(ALGORITHMS)), default="ppo", show_default=True)
+_EXAMPLES = """
+\b
+Examples:
+  dist-relu rl --env CartPole-v1 --save policy.safetensors
+  dist-relu rl --env Pendulum-v1 --gamma 0.9 --export policy.py
+"""
+
+
+@click.command("rl", epilog=_EXAMPLES)
+@click.option(
+    "--env",
+    default="CartPole-v1",
+    show_default=True,
+    help="The environment: a name that gymnasium knows, or module:Name-v0.",
+)
+@click.option("--algorithm", type=choice(ALGORITHMS), default="ppo", show_default=True, help="How the policy learns.")
 @click.option(
     "--steps",
     type=click.IntRange(1),
     default=100_000,
     show_default=True,
-    help="Of all environments together; whole lessons are done.",
+    help="Take at least so many steps, of all environments together.",
 )
 @click.option(
-    "--envs", type=click.IntRange(1), help="Side by side; a multiple of the shards. Default: 16, or the next."
+    "--envs",
+    type=click.IntRange(1),
+    help="The number of environments, a multiple of the shards. Default: 16, or the next multiple.",
 )
-@click.option("--hidden", default="64,64", show_default=True, help="Units of the hidden layers.")
-@click.option("--horizon", type=click.IntRange(1), help="Steps of each environment between lessons.")
-@click.option("--epochs", type=click.IntRange(1), help="Passes over what was seen in them; for ppo.")
-@click.option("--minibatches", type=click.IntRange(1), help="Steps of a pass; for ppo.")
-@click.option("--lr", type=POSITIVE, help="Learning rate at the beginning; falls to 0 along half a cosine.")
-@click.option("--gamma", type=PROBABILITY, help="By how much a reward counts less a step later.")
-@click.option("--entropy-weight", type=NOT_NEGATIVE, help="Of the bonus for actions that are left open.")
+@click.option("--hidden", default="64,64", show_default=True, help="The units of the hidden layers.")
+@click.option("--horizon", type=click.IntRange(1), help="Steps of each environment between two lessons.")
+@click.option("--epochs", type=click.IntRange(1), help="With ppo: how often a lesson goes over what was seen.")
+@click.option("--minibatches", type=click.IntRange(1), help="With ppo: the steps that the optimizer takes meanwhile.")
+@click.option("--lr", type=POSITIVE, help="The learning rate at first; it falls to 0 along half a cosine.")
+@click.option("--gamma", type=PROBABILITY, help="What a reward a step later counts for, between 0 and 1.")
+@click.option("--entropy-weight", type=NOT_NEGATIVE, help="How much the policy is rewarded for staying undecided.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Fixes all that is random.")
 @worker_options
+@shards_option
+@click.option("--json", "--report", "report", metavar="FILE", type=FILE, help="Write the results to FILE as JSON.")
+@click.option("--save", metavar="FILE", type=FILE, help="Write the model to FILE, as safetensors.")
 @click.option(
-    "--shards", type=click.IntRange(1), help="Parts of the environments; they fix the bits. Default: the workers."
-)
-@click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True)
-@click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="Write the results as JSON.")
-@click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Write the model as safetensors.")
-@click.option(
-    "--export",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Write the policy as a Python module that needs nothing but NumPy.",
+    "--export", metavar="FILE", type=FILE, help="Write the policy to FILE.py, a module that needs nothing but NumPy."
 )
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 def learn(
@@ -80,14 +93,15 @@ def learn(
 ) -> None:
     """Let a policy learn in an environment, and play fresh episodes with it.
 
-    Options without a default here have one that suits the algorithm.
+    Options without a default here have one that suits the algorithm. Ctrl-C ends it early: --save and --export are
+    written then, with the weights after the last complete step.
     """
     console = Console(quiet=quiet)
-    for option, path in (("--report", report), ("--save", save), ("--export", export)):
+    for option, path in (("--json", report), ("--save", save), ("--export", export)):
         check_writable(option, path)
     paths = [path for path in (report, save, export) if path is not None]
     if len(set(paths)) < len(paths):
-        raise click.UsageError("--report, --save and --export must name different files.")
+        raise click.UsageError("--json, --save and --export must name different files.")
     names = ("horizon", "epochs", "minibatches", "lr", "gamma", "entropy_weight")
     given = {name: value for name in names if (value := others.pop(name)) is not None}
     with usage_errors():
@@ -95,8 +109,11 @@ def learn(
             raise ValueError("--epochs and --minibatches are for --algorithm ppo: reinforce takes one step a lesson.")
         rule = ALGORITHMS[algorithm](**given)
         model = rl.policy_for(env, parse_sizes("--hidden ", hidden))
-    with start(**others) as coordinator:
-        with LearningDisplay(console) as display:
+    attempts = new_attempts()
+    with StatusLine(console) as status, started(**others) as coordinator:
+        status.phase("Starting workers and environments")
+        display = LearningDisplay(console, status)
+        try:
             result = rl.train(
                 coordinator,
                 env,
@@ -108,13 +125,14 @@ def learn(
                 seed=seed,
                 on_progress=display.show,
             )
-        attempts = new_attempts()
-        if save:
-            with attempts.writing(save):
-                save_model(model, save)
-        if export:
-            with attempts.writing(export):
-                write_file(export, rl.source(model, f"A policy for {env}, trained by dist_relu"))
+        except KeyboardInterrupt as stop:
+            if (last := display.last) is None:
+                raise
+            _write(attempts, model, env, save, export)
+            told = f"interrupted in iteration {last.iteration + 1} of {last.iterations}"
+            raise Interrupted(told + wrote(save, export)) from stop
+        _write(attempts, model, env, save, export)
+        status.phase("Testing")
         returns = rl.evaluate(coordinator, model, env, episodes=_EPISODES, seed=seed)
         if report:
             numbers = {
@@ -140,12 +158,20 @@ def learn(
             }
             with attempts.writing(report):
                 write_json(report, numbers)
-        workers = f"{coordinator.workers} worker{'s' if coordinator.workers > 1 else ''} ({coordinator.backend})"
-        console.print(
+        workers = f"{counted(coordinator.workers, 'worker')} ({coordinator.backend})"
+        tell(
+            console,
             f"Mean return {returns.mean():.1f} over {_EPISODES} fresh episodes (from {returns.min():.1f} to "
             f"{returns.max():.1f}). Learned from {result.num_steps:,} steps in {result.seconds:.1f} s with {workers}: "
             f"{result.num_steps / result.seconds:,.0f} steps/s.",
-            highlight=False,
-            soft_wrap=True,
         )
     attempts.check()
+
+
+def _write(attempts: Attempts, model: Sequential, env: str, save: Path | None, export: Path | None) -> None:
+    if save:
+        with attempts.writing(save):
+            save_model(model, save)
+    if export:
+        with attempts.writing(export):
+            write_file(export, rl.source(model, f"A policy for {env}, trained by dist_relu"))

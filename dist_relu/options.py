@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dist_relu import nn
+from dist_relu.command_types import MODEL_FORMS
 from dist_relu.data import Augment, Split
 from dist_relu.model_file import model_from_file
 from dist_relu.nn import Flatten, Sequential, actor, cnn, mlp, resnet, rnn
@@ -97,6 +98,8 @@ def parse_model(text: str, data: Split, dtype: str) -> Sequential:
     Raises ValueError for any other text.
     """
     kind, _, rest = text.rpartition(":")
+    if text.endswith(".py"):
+        raise ValueError(f"--model {text}: which function of it? Expected {text}:function.")
     if kind.endswith(".py"):
         return model_from_file(Path(kind), rest, np.dtype(dtype))
     name, _, arguments = text.partition(":")
@@ -142,12 +145,12 @@ def deep(text: str, depth: int | None) -> str:
 
 
 def _mlp(text: str, data: Split, dtype: str) -> Sequential:
-    model = mlp(parse_sizes("--model mlp:", text), data.num_outputs(), dtype)
+    model = mlp(_sizes_of("mlp", text), data.num_outputs(), dtype)
     return model if data.train.x.ndim == 2 else Sequential(Flatten(), *model.layers, dtype=dtype)
 
 
 def _policy(text: str, data: Split, dtype: str) -> Sequential:
-    return actor(parse_sizes("--model policy:", text), data.num_outputs(), dtype=dtype)
+    return actor(_sizes_of("policy", text), data.num_outputs(), dtype=dtype)
 
 
 def _cnn(text: str, data: Split, dtype: str) -> Sequential:
@@ -157,12 +160,16 @@ def _cnn(text: str, data: Split, dtype: str) -> Sequential:
 
 
 def _resnet(text: str, data: Split, dtype: str) -> Sequential:
+    if not text:
+        raise ValueError("--model resnet: how deep? Expected resnet:8, resnet:14, resnet:20, ...")
     depth = _whole(text, f"--model resnet:{text}")
     return resnet(depth, _image_shape("resnet", data), data.num_outputs(), dtype)
 
 
 def _rnn(text: str, data: Split, dtype: str) -> Sequential:
     """Sequences as they are; images row by row, or pixel by pixel."""
+    if not text:
+        raise ValueError("--model rnn: how many units? Expected rnn:UNITS, such as rnn:100.")
     size, comma, unit = text.partition(",")
     units = _whole(size, f"--model rnn:{text}")
     if comma and unit != "pixels":
@@ -181,12 +188,17 @@ MODELS: dict[str, Callable[[str, Split, str], Sequential]] = {
     "rnn": _rnn,
     "policy": _policy,
 }
-MODEL_FORMS = "mlp:UNITS,UNITS,..., cnn, resnet:8|20, rnn:UNITS[,pixels], policy:UNITS,..."
 
 
 def parse_sizes(option: str, text: str) -> list[int]:
     """From "UNITS,UNITS,..."; option: what the user wrote before that.  Raises ValueError for any other text."""
     return [_whole(size, f"{option}{text}") for size in text.split(",")]
+
+
+def _sizes_of(name: str, text: str) -> list[int]:
+    if not text:
+        raise ValueError(f"--model {name}: how many units? Expected {name}:UNITS,UNITS,..., such as {name}:256,128.")
+    return parse_sizes(f"--model {name}:", text)
 
 
 def _image_shape(name: str, data: Split) -> tuple[int, int, int]:

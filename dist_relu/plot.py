@@ -17,6 +17,7 @@ from dist_relu.analysis.style import SUFFIXES
 from dist_relu.arguments import default_loss
 from dist_relu.checkpoint import load_model
 from dist_relu.command_parts import check_installed, check_writable, usage_errors
+from dist_relu.command_types import SEED, Commands
 from dist_relu.coordinator import start
 from dist_relu.data import load
 from dist_relu.logs import MODEL_FILE, Logs, read_logs
@@ -28,7 +29,7 @@ _Existing = click.Path(exists=True, path_type=Path)
 _Folder = click.Path(exists=True, file_okay=False, path_type=Path)
 
 seed_option = click.option(
-    "--seed", type=click.IntRange(0, 2**64 - 1), default=0, show_default=True, help="Of samples and weights."
+    "--seed", type=SEED, default=0, show_default=True, help="Fixes the samples and the first weights."
 )
 
 
@@ -40,11 +41,12 @@ def _output(default: str) -> Callable[[Callable[..., None]], Callable[..., None]
         type=click.Path(dir_okay=False, path_type=Path),
         default=[default],
         show_default=True,
-        help="A .png or .svg file; may be given several times.",
+        help="Write the picture to FILE, a .png or .svg file; may be given several times.",
+        metavar="FILE",
     )
 
 
-@click.group()
+@click.group(cls=Commands)
 def plot() -> None:
     """Draw pictures of what `analyze` and `train --log-dir` have written."""
 
@@ -163,7 +165,9 @@ def family(paths: Sequence[Path]) -> None:
 
 @plot.command()
 @click.argument("model_path", metavar="MODEL|LOGS", type=_Existing)
-@click.option("--shape", metavar="HEIGHT,WIDTH[,CHANNELS]", help="Of the images. Default: the model's, or a square.")
+@click.option(
+    "--shape", metavar="HEIGHT,WIDTH[,CHANNELS]", help="The shape of the images. Default: the model's, or a square."
+)
 @_output("weights.png")
 def weights(model_path: Path, shape: str | None, paths: Sequence[Path]) -> None:
     """The weights of the first layer of a saved MODEL, as images: of a dense layer, or the filters of a convolution.
@@ -179,13 +183,21 @@ def weights(model_path: Path, shape: str | None, paths: Sequence[Path]) -> None:
 
 
 @plot.command()
-@click.option("--data", "source", default="moons", show_default=True, help=f"{', '.join(SETS)}, or a .npz file.")
+@click.option(
+    "--data",
+    "source",
+    metavar="DATA",
+    default="moons",
+    show_default=True,
+    help=f"The data set: {', '.join(SETS)}, or a .npz file.",
+)
 @click.option(
     "--model",
     "model_text",
     default="mlp:16,16",
     show_default=True,
-    help="mlp:UNITS,UNITS,..., which is trained, or a saved model.",
+    help="The network: mlp:UNITS,UNITS,..., which is trained, or a saved model, or the folder of a run.",
+    metavar="MODEL",
 )
 @_output("boundary.png")
 @seed_option

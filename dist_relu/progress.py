@@ -1,103 +1,183 @@
-"""How a command shows that it is getting on: a live bar on a terminal, some lines elsewhere."""
+"""How a command shows that it is getting on: a line for every epoch, and below them a status line on a terminal.
+
+Terminals that can't move the cursor (TERM=dumb) get lines alone, as files and pipes do. Nothing is silent for long:
+what takes more than some seconds is named, in a file or pipe by a line.
+"""
 
 from __future__ import annotations
 
+import sys
+import threading
+import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self, final
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.text import Text
 
 from dist_relu.rl import LearningProgress
 from dist_relu.training import Progress as Step
 
-_WIDE = 80
-"""Columns of a terminal that has room for a bar."""
+_SILENCE_S = 5.0
+"""How long a phase may take before a file or pipe is told of it."""
+
+_LINE_EVERY_S = 60.0
+"""How long an epoch may take before a file or pipe is told how far it is."""
+
 _LINES = 10
 """About a run of reinforcement learning."""
+
+_NARROWEST_BAR, _WIDEST_BAR = 10, 40
+_SPINNER = "|/-\\"
+
+
+def tell(console: Console, text: str) -> None:
+    """Print a sentence: on a terminal it is wrapped between words, elsewhere it stays one line."""
+    console.print(text, highlight=False, markup=False, soft_wrap=not console.is_terminal)
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: "1 epoch", "2 epochs"."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "es" if noun.endswith("s") else "s")
+
+
+@final
+class StatusLine:
+    """The last line of a terminal, while something goes on; elsewhere lines, and only after a while.
+
+    What does not fit is left out: first the bar, then the last of the words.  Use as a context manager.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._words: Sequence[str] = ()
+        self._completed, self._total, self._began_s = 0, 0, time.monotonic()
+        self._timer: threading.Timer | None = None
+        self._live = Live(
+            self,
+            console=console,
+            auto_refresh=console.is_interactive,
+            transient=True,
+            redirect_stdout=True,
+            redirect_stderr=sys.stderr.isatty(),
+        )
+
+    def phase(self, what: str) -> None:
+        """Something begins that nobody can say the length of."""
+        self._stop_timer()
+        self._words, self._total = (f"{what} ...",), 0
+        if not self._console.is_interactive and not self._console.quiet:
+            self._timer = threading.Timer(_SILENCE_S, tell, [self._console, f"{what} ..."])
+            self._timer.daemon = True
+            self._timer.start()
+
+    def show(self, words: Sequence[str], completed: int, total: int) -> None:
+        """How far it is, the most important words first."""
+        self._stop_timer()
+        if not self._total:
+            self._began_s = time.monotonic()
+        self._words, self._completed, self._total = words, completed, total
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        words = list(self._words)
+        if self._total and self._completed:
+            elapsed_s = time.monotonic() - self._began_s
+            words.append(f"{clock(elapsed_s * (self._total - self._completed) / self._completed)} left")
+        room = options.max_width - 1
+        while len(words) > 1 and len("  ".join(words)) > room:
+            words.pop()
+        line = "  ".join(words)
+        if not self._total:
+            line += f" {_SPINNER[int(time.monotonic() * 8) % len(_SPINNER)]}" if line else ""
+        yield Text(line, no_wrap=True, overflow="crop", end="")
+        width = min(room - len(line) - 2, _WIDEST_BAR)
+        if self._total and width >= _NARROWEST_BAR:
+            yield Text("  ", end="")
+            yield ProgressBar(self._total, self._completed, width=width)
+
+    def __enter__(self) -> Self:
+        if self._console.is_interactive and not self._console.quiet:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop_timer()
+        self._live.stop()
+
+    def _stop_timer(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+
+
+def clock(seconds: float) -> str:
+    """A duration: "0:07", "12:34", "1:02:03"."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 @final
 class ProgressDisplay:
-    """Shows the progress of training on `console`.  has_classes: whether there is an accuracy to show."""
+    """Shows the progress of training on `console`.  last: the latest that was heard of."""
 
-    def __init__(self, console: Console, epochs: int, *, has_classes: bool) -> None:
-        self._console = console
+    last: Step | None = None
+
+    def __init__(self, console: Console, status: StatusLine, epochs: int, *, has_classes: bool) -> None:
+        """has_classes: whether there is an accuracy to show."""
+        self._console, self._status = console, status
         self._epochs = epochs
         self._has_classes = has_classes
-        self._bar = _bar(console, "epoch")
-        self._task = self._bar.add_task("", total=None, round=f"1/{epochs}", state="starting")
+        self._told_s = time.monotonic()
 
     def show(self, step: Step) -> None:
         """Take note of a step."""
-        end_of_epoch = step.step % (step.num_steps // self._epochs) == 0
-        state = f"loss {step.loss:.4f}"
+        self.last = step
+        per_epoch = step.num_steps // self._epochs
+        numbers = [f"loss {step.loss:.4f}"]
         if self._has_classes:
-            state += f"  accuracy {step.accuracy:.2%}"
-        state += f"  {step.samples_per_second:,.0f} samples/s"
-        if not self._console.is_terminal:
-            if end_of_epoch:
-                self._console.print(f"epoch {step.epoch + 1}/{self._epochs}  {state}", highlight=False, soft_wrap=True)
-            return
-        epoch = f"{step.epoch + 1}/{self._epochs}"
-        self._bar.update(self._task, total=step.num_steps, completed=step.step, round=epoch, state=state)
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
+            numbers.append(f"accuracy {step.accuracy:.2%}")
+        numbers.append(f"{step.samples_per_second:,.0f} samples/s")
+        epoch = f"epoch {step.epoch + 1}/{self._epochs}"
+        in_epoch = f"step {step.step - step.epoch * per_epoch}/{per_epoch}"
+        is_over = step.step % per_epoch == 0
+        is_late = not self._console.is_interactive and time.monotonic() - self._told_s > _LINE_EVERY_S
+        if is_over or is_late:
+            tell(self._console, "  ".join([epoch, *([] if is_over else [in_epoch]), *numbers]))
+            self._told_s = time.monotonic()
+        self._status.show([epoch, in_epoch, *numbers], step.step, step.num_steps)
 
 
 @final
 class LearningDisplay:
-    """Shows on `console` how a policy is learning: elsewhere than on a terminal a line for every tenth of the way."""
+    """Shows on `console` how a policy is learning, with a line for every tenth of the way.  last: as above."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._bar = _bar(console, "iteration")
-        self._task = self._bar.add_task("", total=None, round="1", state="starting")
+    last: LearningProgress | None = None
+
+    def __init__(self, console: Console, status: StatusLine) -> None:
+        self._console, self._status = console, status
         self._since: list[LearningProgress] = []
 
     def show(self, progress: LearningProgress) -> None:
         """Take note of an iteration."""
+        self.last = progress
         self._since.append(progress)
         done, total = progress.iteration + 1, progress.iterations
-        at_end_of_part = done * _LINES // total > progress.iteration * _LINES // total
         episodes = sum(one.num_episodes for one in self._since)
         returns = sum(one.num_episodes * one.mean_return for one in self._since if one.num_episodes)
         rate = float(np.mean([one.steps_per_second for one in self._since]))
-        state = f"mean return {returns / episodes:.1f}" if episodes else "no episode ended"
-        state += f"  {rate:,.0f} steps/s"
-        self._bar.update(self._task, total=total, completed=done, round=f"{done}/{total}", state=state)
-        if at_end_of_part:
-            if not self._console.is_terminal:
-                self._console.print(f"iteration {done}/{total}  {state}", highlight=False, soft_wrap=True)
+        words = [
+            f"iteration {done}/{total}",
+            f"mean return {returns / episodes:.1f}" if episodes else "no episode ended",
+            f"{rate:,.0f} steps/s",
+        ]
+        self._status.show(words, done, total)
+        if done * _LINES // total > progress.iteration * _LINES // total:
+            tell(self._console, "  ".join(words))
             self._since.clear()
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
-
-
-def _bar(console: Console, noun: str) -> Progress:
-    """A bar for tasks with the fields `round`, of which `noun` tells what it counts, and `state`."""
-    wide: list[ProgressColumn] = [
-        TextColumn(noun + " {task.fields[round]}"),
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[state]}"),
-        TimeRemainingColumn(),
-    ]
-    narrow: list[ProgressColumn] = [TextColumn("{task.fields[round]}  {task.fields[state]}")]
-    columns = wide if console.width >= _WIDE else narrow
-    return Progress(*columns, console=console, disable=not console.is_terminal, expand=True)

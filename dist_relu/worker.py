@@ -22,6 +22,7 @@ from dist_relu.collectives.barrier import Aborted, Barrier, Meeting, control_sha
 from dist_relu.collectives.channel import Channel, Courier
 from dist_relu.collectives.meeting import WorldBarrier
 from dist_relu.collectives.memory import Handle, Handles, SharedArray, attach
+from dist_relu.compiling import compilation_reported
 from dist_relu.surroundings import Surroundings, check_modules, follow, look
 
 
@@ -180,11 +181,15 @@ class Worker:
             self._courier.begin(call.number)
         try:
             # What overflows shows in the results; a warning in a worker reaches nobody.
-            with self._blas.limit(limits=self._setup.threads), np.errstate(all="ignore"):
+            with (
+                self._blas.limit(limits=self._setup.threads),
+                np.errstate(all="ignore"),
+                compilation_reported(self._world.report),
+            ):
                 function, request = self.unpack(call)
                 value = function(self._world, request)
                 check_modules()
-                reply: bytes = cloudpickle.dumps(Returned(value))
+                reply = _pickled(function, value)
             self._barrier.check()  # nobody waits for the value of a call that was given up
             return reply
         except Aborted:
@@ -224,6 +229,19 @@ class Worker:
             copy = RuntimeError(f"{type(error).__name__}: {error}")
         copy.__notes__ = [where, trace]
         return copy
+
+
+def _pickled(function: Callable[..., Any], value: Any) -> bytes:
+    """What a function returned, on its way to the coordinator."""
+    try:
+        reply: bytes = cloudpickle.dumps(Returned(value))
+    except Exception as error:
+        name = getattr(function, "__name__", repr(function))
+        raise TypeError(
+            f"{name} returned an object of type {type(value).__name__}, which can't be sent to the coordinator: "
+            f"{error}. Return numbers, arrays and the like, or nothing."
+        ) from error
+    return reply
 
 
 def _read(path: str) -> str:

@@ -55,3 +55,14 @@ def wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.01)
+
+
+def wait_for_line(process: subprocess.Popen[str], beginning: str) -> None:
+    """Read what a program says until a line that begins like this, which must come."""
+    assert process.stdout is not None
+    said = []
+    for line in process.stdout:
+        if line.startswith(beginning):
+            return
+        said.append(line)
+    raise AssertionError(f"it ended without a word of {beginning!r}: {''.join(said)}")

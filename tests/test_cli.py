@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -19,6 +20,10 @@ REPORT_KEYS = {
 }
 
 
+_ONLY_WHERE_IT_IS_SLOW = re.compile(r"^(.* \.\.\.|Compiling kernels, .*)\n", re.MULTILINE)
+"""What is told of things that take long, which they may do or not."""
+
+
 def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     """Run the command line in this process; returns exit code, output and errors."""
     code = 0
@@ -27,7 +32,7 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
     captured = capsys.readouterr()
-    return code, captured.out, captured.err
+    return code, _ONLY_WHERE_IT_IS_SLOW.sub("", captured.out), captured.err
 
 
 def train(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, str, str]:
@@ -45,12 +50,21 @@ def test_train_says_how_it_goes_and_what_it_reached(capsys: pytest.CaptureFixtur
     code, output, errors = train(capsys, "--epochs", "3")
     assert (code, errors) == (0, "")
     lines = output.splitlines()
-    assert len(lines) == 4
-    assert lines[2].startswith("epoch 3/3  loss 0.")
-    assert "accuracy" in lines[2]
-    assert "samples/s" in lines[2]
-    assert "Test accuracy 9" in lines[3]
-    assert "on 359 unseen samples" in lines[3]
+    assert len(lines) == 5
+    assert lines[0] == (
+        "10 classes, cross-entropy; sgd, lr 0.1, cosine. 1,438 samples of 64 numbers from 0 to 1 (mean 0.3053), "
+        "50,826 parameters, 1 worker (serial)."
+    )
+    assert lines[3].startswith("epoch 3/3  loss 0.")
+    assert "accuracy" in lines[3]
+    assert "samples/s" in lines[3]
+    assert "Test accuracy 9" in lines[4]
+    assert "on 359 unseen samples" in lines[4]
+    assert "for 3 epochs in" in lines[4]
+
+
+def test_one_epoch_is_not_called_epochs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "Trained on 1,438 for 1 epoch in " in train(capsys, "--epochs", "1")[1]
 
 
 def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -168,7 +182,20 @@ def test_samples_that_are_no_images_are_not_cropped(npz: Path, capsys: pytest.Ca
         (["--model", "rnn:30,columns"], "--model rnn:30,columns: expected rnn:UNITS or rnn:UNITS,pixels."),
         (["--data", "adding:1"], "adding:1: expected a whole number of steps, at least 2"),
         (["--data", "adding:9", "--model", "rnn:5,pixels"], "--model rnn:5,pixels: the samples are no images"),
-        (["--model", "mlp:"], "'' is no whole number"),
+        (["--model", "mlp:"], "--model mlp: how many units? Expected mlp:UNITS,UNITS,..., such as mlp:256,128."),
+        (["--model", "mlp"], "--model mlp: how many units? Expected mlp:UNITS"),
+        (["--model", "policy"], "--model policy: how many units?"),
+        (["--model", "rnn"], "--model rnn: how many units? Expected rnn:UNITS, such as rnn:100."),
+        (["--model", "resnet"], "--model resnet: how deep? Expected resnet:8, resnet:14"),
+        (["--model", "net.py"], "--model net.py: which function of it? Expected net.py:function."),
+        (["--lr", "-1"], "Invalid value for '--lr': -1 must be a finite number above 0"),
+        (["--lr", "nan"], "Invalid value for '--lr': nan must be a finite number above 0"),
+        (["--lr", "1e400"], "Invalid value for '--lr': 1e400 must be a finite number above 0"),
+        (["--learning-rate", "1"], "No such option: --learning-rate. Did you mean --lr?"),
+        (["--activation", "tanh"], "Did you mean `dist-relu analyze training --activation`"),
+        (["--epoch", "1"], "--epochs"),
+        (["--workers", "100", "--backend", "local"], "Pass --workers <= 64 or --batch-size >= 100."),
+        (["--backend", "local", "--address", "h:1"], "--address h:1 is that of a Ray cluster; with --backend local"),
         (["--model", "mlp:0"], "'0' is no whole number of at least 1"),
         (["--model", "mlp:-5"], "'-5' is no whole number of at least 1"),
         (["--model", "nowhere.py:net"], "there is no file nowhere.py"),
@@ -200,7 +227,7 @@ def test_samples_that_are_no_images_are_not_cropped(npz: Path, capsys: pytest.Ca
         (["--weight-decay", "-1"], "must be at least 0"),
         (["--batch-size", "3", "--shards", "4"], "A batch of 3 can't be cut into 4 shards"),
         (["--workers", "2"], "has one worker, not 2"),
-        (["--save", "/nowhere/model"], "--save /nowhere/model: the folder /nowhere does not exist"),
+        (["--save", "/nowhere/model"], "--save /nowhere/model can't be written: the folder /nowhere does not exist"),
         (["--report", "/nowhere/report"], "the folder /nowhere does not exist"),
         (["--nonsense"], "No such option"),
         (["--lr", "inf"], "'--lr': inf must be above 0 and finite"),
@@ -208,9 +235,10 @@ def test_samples_that_are_no_images_are_not_cropped(npz: Path, capsys: pytest.Ca
         (["--weight-decay", "inf"], "'--weight-decay': inf must be at least 0 and finite"),
         (["--schedule", "step:nan"], "--schedule step:nan: Step(every=nan): must be above 0"),
         (["--model", "mlp:1\u00b2"], "is no whole number"),
-        (["--save", "same", "--report", "same"], "--save and --report name the same file"),
+        (["--save", "same", "--report", "same"], "--save and --json name the same file"),
         (["--save", __file__ + "/model"], "does not exist or can't be written to"),
-        (["--workers", "500", "--batch-size", "100", "--backend", "local"], "can't be cut into 500 shards"),
+        (["--workers", "500", "--batch-size", "100", "--backend", "local"], "a batch of 100 has no sample for each"),
+        (["--shards", "500", "--batch-size", "100"], "Pass --batch-size >= 500 or --shards <= 100."),
         (["--shards", "2000", "--batch-size", "2000"], "1438 samples can't be cut into 2000 shards"),
     ],
 )
@@ -227,7 +255,7 @@ def test_more_workers_than_shards_are_refused(capsys: pytest.CaptureFixture[str]
     code, _, errors = call(capsys, "train", "--backend", "local", "--workers", "3", "--shards", "2")
     assert code == 2
     assert errors == (
-        "dist-relu: error: 2 shards leave 1 of 3 workers without work. Pass workers <= 2 or shards >= 3.\n"
+        "dist-relu: error: 2 shards leave 1 of 3 workers without work. Pass --workers <= 2 or --shards >= 3.\n"
     )
 
 

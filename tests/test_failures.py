@@ -15,7 +15,16 @@ import pytest
 import dist_relu as dr
 from dist_relu.backends.local import LocalBackend
 from dist_relu.worker import World
-from tests.programs import TRAIN, marked_environment, mpirun, mpirun_on_nodes, processes_with, run, wait_until
+from tests.programs import (
+    TRAIN,
+    marked_environment,
+    mpirun,
+    mpirun_on_nodes,
+    processes_with,
+    run,
+    wait_for_line,
+    wait_until,
+)
 
 ENDLESS = [*TRAIN, "--epochs", "1000000", "--shards", "4"]
 
@@ -41,9 +50,7 @@ def start_marked(command: list[str]) -> tuple[subprocess.Popen[str], str]:
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=marked_environment(mark)
     )
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    assert line.startswith("epoch 1/"), line
+    wait_for_line(process, "epoch 1/")
     return process, mark
 
 

@@ -14,7 +14,7 @@ from dist_relu.backends.mpi_start import take_part
 from dist_relu.backends.ray import RayBackend
 from dist_relu.backends.serial import SerialBackend
 from dist_relu.checks import check_bool, check_int, check_is, instance_of, optional
-from dist_relu.errors import BackendError
+from dist_relu.errors import UnsuitableBackend
 
 __all__ = ["BACKENDS", "Backend", "connect", "is_under_mpirun", "serve_if_rank"]
 
@@ -47,9 +47,9 @@ def connect(
     if name == "ray":
         return RayBackend(num_workers, threads, address, spread=spread)
     if address is not None:
-        raise BackendError(f'address={address!r} is that of a Ray cluster; with backend="{name}" there is none.')
+        raise UnsuitableBackend(f'address={address!r} is that of a Ray cluster; with backend="{name}" there is none.')
     if spread:
-        raise BackendError(f'spread=True is for the nodes of a Ray cluster; with backend="{name}" there is none.')
+        raise UnsuitableBackend(f'spread=True is for the nodes of a Ray cluster; with backend="{name}" there is none.')
     return BACKENDS[name](num_workers, threads)
 
 

@@ -24,7 +24,7 @@ from dist_relu.backends.watch import Reception, Watch, called
 from dist_relu.collectives.barrier import ALL_CALLS, abort, control_shape
 from dist_relu.collectives.memory import SharedArray
 from dist_relu.collectives.patience import Patience
-from dist_relu.errors import BackendError, WorkerLost
+from dist_relu.errors import UnsuitableBackend, WorkerLost
 from dist_relu.worker import Call, Hello, Raised, Reply, Setup, Worker, by_node, nodes_of
 
 _TIME_TO_TELL_S = 3.0
@@ -42,7 +42,7 @@ class MpiBackend(Backend):
         job.check()
         num_workers = job.size if workers is None else workers
         if num_workers > job.size:
-            raise BackendError(
+            raise UnsuitableBackend(
                 f"workers={num_workers}, but MPI started {job.size} ranks. "
                 f"Start the job with mpirun -n {num_workers}, or pass workers <= {job.size}."
             )
@@ -152,5 +152,5 @@ def mpirun_path() -> str:
     beside = Path(sys.executable).parent / "mpirun"
     found = str(beside) if beside.exists() else shutil.which("mpirun")
     if found is None:
-        raise BackendError("There is no mpirun. Install one: pip install 'dist_relu[mpi]'.")
+        raise UnsuitableBackend("There is no mpirun. Install one: pip install 'dist_relu[mpi]'.")
     return found

@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 from dist_relu.backends import usher
 from dist_relu.backends.launcher import Launched, check_not_alone, launched
 from dist_relu.collectives.patience import Patience
-from dist_relu.errors import BackendError
+from dist_relu.errors import BackendError, UnsuitableBackend
 
 LONGEST_PAUSE_S = 0.002
 _TIME_FOR_OUTPUT_S = 0.5
@@ -184,7 +184,7 @@ def _initialized(told: Launched | None) -> Any:
         try:
             from mpi4py import MPI
         except (ImportError, RuntimeError) as error:  # RuntimeError: there is mpi4py, but no MPI
-            raise BackendError(
+            raise UnsuitableBackend(
                 f"The MPI backend needs mpi4py and an MPI library ({' '.join(str(error).split())}). "
                 "Install them: pip install 'dist_relu[mpi]'."
             ) from None

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from typing import Any, final
 
 from dist_relu.backends import undertaker
-from dist_relu.errors import BackendError
+from dist_relu.errors import BackendError, UnsuitableBackend
 
 _CONNECT_TIMEOUT_S = 5.0
 _LOOPBACK = "127.0.0.1"
@@ -66,7 +66,7 @@ class Cluster:
         elif _cluster is None or not _cluster.is_connected:
             _cluster = cls(is_ours=False)
         if address not in (None, "auto", *_cluster._addresses):
-            raise BackendError(
+            raise UnsuitableBackend(
                 f"address={address!r}, but this process is connected to the Ray cluster at {_cluster._session[0]}. "
                 "Leave the address out, or call ray.shutdown() first."
             )
@@ -101,7 +101,9 @@ def import_ray() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise BackendError(f"The Ray backend needs Ray ({error}). Install it: pip install 'dist_relu[ray]'.") from None
+        raise UnsuitableBackend(
+            f"The Ray backend needs Ray ({error}). Install it: pip install 'dist_relu[ray]'."
+        ) from None
     return ray
 
 
@@ -141,7 +143,7 @@ def _left_by_ray_start() -> str | None:
 def _answers(address: str) -> bool:
     host, colon, port = address.rpartition(":")
     if not colon or not port.isdecimal():
-        raise BackendError(f"address={address!r}: expected HOST:PORT, as `ray start` prints it.")
+        raise UnsuitableBackend(f"address={address!r}: expected HOST:PORT, as `ray start` prints it.")
     try:
         socket.create_connection((host.strip("[]"), int(port)), _CONNECT_TIMEOUT_S).close()
     except OSError:

@@ -10,7 +10,7 @@ import cloudpickle
 from dist_relu.backends.base import Backend, EventHandler, EventsHere, values
 from dist_relu.collectives.barrier import control_shape
 from dist_relu.collectives.memory import SharedArray
-from dist_relu.errors import BackendError
+from dist_relu.errors import UnsuitableBackend
 from dist_relu.worker import Call, Hello, Setup, Worker
 
 
@@ -20,7 +20,7 @@ class SerialBackend(Backend):
 
     def __init__(self, workers: int | None, threads_per_worker: int) -> None:
         if workers not in (None, 1):
-            raise BackendError(f'backend="serial" has one worker, not {workers}. Use backend="local" for more.')
+            raise UnsuitableBackend(f'backend="serial" has one worker, not {workers}. Use backend="local" for more.')
         self._events = EventsHere()
         self._peers = [Hello.here()]
         control = SharedArray(control_shape(1), "int64")

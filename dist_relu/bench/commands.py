@@ -13,13 +13,12 @@ from rich.console import Console
 from rich.table import Table
 
 from dist_relu import machine
+from dist_relu.command_types import Commands, json_option
 from dist_relu.coordinator import start
 from dist_relu.files import write_json
 
-json_option = click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write JSON.")
 
-
-@click.group()
+@click.group(cls=Commands)
 def bench() -> None:
     """Measure speed, always side by side with something else."""
 

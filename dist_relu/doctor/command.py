@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from dist_relu.backends import is_under_mpirun
+from dist_relu.command_types import json_option
 from dist_relu.doctor import mpi_survey
 from dist_relu.doctor.checks import look_at_machine
 from dist_relu.doctor.finding import Check, Finding, State, as_json, as_text, carry_out, verdict, works
@@ -27,7 +28,7 @@ _RANKS = "ranks"
 
 
 @click.command()
-@click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write the findings as JSON.")
+@json_option
 def doctor(path: Path | None) -> None:
     """Check whether training will work here, and how well.
 

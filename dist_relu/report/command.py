@@ -20,7 +20,8 @@ from dist_relu.report.page import page
     type=click.Path(dir_okay=False, path_type=Path),
     default="report.html",
     show_default=True,
-    help="An .html file.",
+    metavar="FILE",
+    help="Write the page to FILE, which ends in .html.",
 )
 def report(folder: Path, path: Path) -> None:
     """Write what is known of a RUN as one page, with all pictures in it.

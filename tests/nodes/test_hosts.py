@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.nodes.network import HOSTS, hosts, sent_bytes
-from tests.programs import TRAIN, marked_environment, processes_with, wait_until
+from tests.programs import TRAIN, marked_environment, processes_with, wait_for_line, wait_until
 
 PLACEMENTS = ["2+1+1", "1+1+1"]
 STEPS_PER_EPOCH = 23
@@ -69,7 +69,7 @@ def test_a_host_that_is_unplugged_is_named_within_15_seconds(victim: str) -> Non
     )
     try:
         assert process.stdout is not None
-        assert process.stdout.readline().startswith("epoch 1/")
+        wait_for_line(process, "epoch 1/")
         unplugged = time.monotonic()
         hosts("link", victim, "down")
         _, errors = process.communicate(timeout=60)
@@ -91,7 +91,7 @@ def test_a_killed_rank_is_named() -> None:
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=marked_environment(mark)
     )
     assert process.stdout is not None
-    assert process.stdout.readline().startswith("epoch 1/")
+    wait_for_line(process, "epoch 1/")
     ranks = set(processes_with(mark)) & set(processes_with("PMI_RANK=2\0"))
     (victim,) = [pid for pid in ranks if Path(f"/proc/{pid}/cmdline").read_text().startswith(sys.executable)]
     os.kill(victim, signal.SIGKILL)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.nodes.network import HOSTS, hosts
-from tests.programs import TRAIN, marked_environment, processes_with, run, wait_until
+from tests.programs import TRAIN, marked_environment, processes_with, run, wait_for_line, wait_until
 
 PLACEMENTS = ["2+1+1", "1+1+1"]
 TRAIN_4 = [*TRAIN, "--shards", "4", "--seed", "1", "--quiet"]
@@ -129,7 +129,7 @@ def test_a_host_that_is_unplugged_is_named_within_15_seconds(victim: str, messag
     )
     try:
         assert process.stdout is not None
-        assert process.stdout.readline().startswith("epoch 1/")
+        wait_for_line(process, "epoch 1/")
         unplugged = time.monotonic()
         hosts("link", victim, "down")
         _, errors = process.communicate(timeout=60)

@@ -1,0 +1,87 @@
+"""What options of the command line take: finite numbers, data sets and models, with their completion in a shell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, final
+
+import click
+from click.shell_completion import CompletionItem
+
+from dist_relu.checks import Check, check_not_negative, check_positive, check_probability, check_share
+
+DATA_FORMS = "digits, mnist, adding:STEPS, a folder of IDX files, or a .npz file"
+DATA_NAMES = ("digits", "mnist", "adding:")
+MODEL_FORMS = "mlp:UNITS,UNITS,..., cnn, resnet:8|20, rnn:UNITS[,pixels], policy:UNITS,..."
+MODEL_NAMES = ("mlp:", "cnn", "resnet:8", "resnet:20", "rnn:", "policy:")
+
+
+@final
+class Commands(click.Group):
+    """A group whose help has a whole sentence for each command.  sections: commands by their headings."""
+
+    def __init__(self, *arguments: Any, sections: Mapping[str, Sequence[str]] | None = None, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._sections = sections
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        sections = self._sections or {"Commands": self.list_commands(ctx)}
+        for heading, names in sections.items():
+            with formatter.section(heading):
+                lines = [(name, self.commands[name].get_short_help_str(limit=1000)) for name in names]
+                formatter.write_dl(lines, col_max=max(map(len, self.commands)))
+
+
+@final
+class Number(click.types.FloatParamType):
+    """A real number that passes one of `dist_relu.checks`, which NaN never does."""
+
+    def __init__(self, check: Check) -> None:
+        self._check = check
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = super().convert(value, param, ctx)
+        try:
+            return float(self._check("", number))
+        except ValueError as error:
+            self.fail(f"{value} {str(error).rpartition(': ')[2]}", param, ctx)
+
+
+POSITIVE, NOT_NEGATIVE = Number(check_positive), Number(check_not_negative)
+SHARE, PROBABILITY = Number(check_share), Number(check_probability)
+
+
+@final
+class NameOrPath(click.ParamType[str]):
+    """One of some names, whatever their case, or a file or folder."""
+
+    def __init__(self, name: str, names: tuple[str, ...]) -> None:
+        self.name = name
+        self.names = names
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = str(value)
+        is_name = any(text.lower().startswith(name) for name in self.names)
+        return text.lower() if is_name and not Path(text).exists() and ".py:" not in text else text
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        names = [CompletionItem(name) for name in self.names if name.startswith(incomplete)]
+        return [*names, CompletionItem(incomplete, type="file")]
+
+
+DATA = NameOrPath("data", DATA_NAMES)
+MODEL = NameOrPath("model", MODEL_NAMES)
+
+
+def choice(names: Any) -> click.Choice[str]:
+    """One of these names, whatever its case."""
+    return click.Choice(list(names), case_sensitive=False)
+
+
+FILE = click.Path(dir_okay=False, path_type=Path)
+"""A file to write."""
+
+SEED = click.IntRange(0, 2**64 - 1)
+
+json_option = click.option("--json", "path", metavar="FILE", type=FILE, help="Write the results to FILE as JSON.")

@@ -1,0 +1,81 @@
+"""Doubts about trainings that can be done, but are hardly what was meant.
+
+Conditions are such that they are all but surely wrong; what is merely unusual passes without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from dist_relu.arrays import Array
+from dist_relu.data import Dataset
+from dist_relu.nn import BatchNorm, Embedding, Flatten, FromNCHW, LayerNorm, Reshape, Sequential
+from dist_relu.results import FitResult
+
+_SEEN_ELEMENTS = 1 << 18
+_LARGE = 10.0
+"""The root mean square of inputs that learning rates and initial weights are not made for."""
+
+_SAMPLES_PER_CLASS = 10
+_TIMES_ITS_START = 10.0
+_STEPS_TO_LEARN = 100
+
+
+def doubts_of_data(model: Sequential, data: Dataset, batch_size: int) -> Iterator[str]:
+    """What of samples and targets does not look as meant."""
+    if batch_size > len(data):
+        yield (
+            f"batch_size={batch_size} is larger than the data set of {len(data)} samples, so that every epoch is a "
+            "single step with all of them."
+        )
+    size = float(np.sqrt(np.mean(np.square(_some(data.x), dtype=np.float64))))
+    if size > _LARGE and _feels_scale(model):
+        yield (
+            f"The samples are large: their root mean square is {size:.4g}, and models learn from inputs of about -1 to "
+            "1. Scale them first, such as x / 255 for bytes, or (x - x.mean(axis=0)) / x.std(axis=0)."
+        )
+    if data.has_classes:
+        yield from _doubts_of_labels(data.y)
+
+
+def doubts_of_result(result: FitResult, data: Dataset) -> Iterator[str]:
+    """Whether a training has learned nothing."""
+    first, last = result.losses[0], result.epochs[-1].loss
+    if last > _TIMES_ITS_START * first and last > first + 1:
+        yield f"The loss has grown from {first:.4g} to {last:.4g}. Lower the learning rate, or scale the samples."
+    elif result.accuracies is not None and len(result.losses) >= _STEPS_TO_LEARN:
+        accuracy, commonest = result.epochs[-1].accuracy, np.bincount(data.y).max() / len(data)
+        if accuracy is not None and accuracy <= commonest < 1 and last >= first:
+            yield (
+                f"Nothing was learned: the accuracy of {accuracy:.1%} in the last epoch is no better than always "
+                f"choosing the commonest class ({commonest:.1%}), and the loss has not fallen. Try another learning "
+                "rate."
+            )
+
+
+def _doubts_of_labels(y: Array) -> Iterator[str]:
+    present = len(np.unique(y))
+    if len(y) < _SAMPLES_PER_CLASS * present:
+        return
+    num_classes = int(y.max()) + 1
+    if 2 * present < num_classes:
+        yield (
+            f"The labels go up to {num_classes - 1}, but only {present} of these {num_classes} classes occur. Number "
+            "them without gaps: np.unique(y, return_inverse=True)[1]."
+        )
+    elif present == num_classes - 1 and not (y == 0).any():
+        yield "The labels begin with 1, so that class 0 never occurs. Classes count from 0: y - 1."
+
+
+def _feels_scale(model: Sequential) -> bool:
+    """Whether it matters to a model how large its inputs are."""
+    first = next((layer for layer in model.layers if not isinstance(layer, Flatten | FromNCHW | Reshape)), None)
+    return not isinstance(first, BatchNorm | Embedding | LayerNorm)
+
+
+def _some(x: Array) -> Array:
+    """Samples from everywhere in x, so few that they are looked at in no time."""
+    every = max(x.size // _SEEN_ELEMENTS, 1)
+    return x[:: min(every, len(x))]
