@@ -282,9 +282,8 @@ def started(**options: Any) -> Iterator[Coordinator]:
 
 
 def wrote(*paths: Path | None) -> str:
-    """What there is of a command that was interrupted: "; wrote FILE, FILE", or nothing."""
-    names = ", ".join(str(path) for path in paths if path)
-    return f"; wrote {names}" if names else ""
+    """What there is of a command that was interrupted: "; wrote FILE, FILE"."""
+    return f"; wrote {', '.join(str(path) for path in paths if path)}"
 
 
 def model_file(path: Path) -> Path:

@@ -126,7 +126,7 @@ def learn(
                 on_progress=display.show,
             )
         except KeyboardInterrupt as stop:
-            if (last := display.last) is None:
+            if (last := display.last) is None or not (save or export):
                 raise
             _write(attempts, model, env, save, export)
             told = f"interrupted in iteration {last.iteration + 1} of {last.iterations}"

@@ -175,7 +175,7 @@ def train(
                 status.phase("Testing")
                 test = coordinator.evaluate(model, data.test)
             except KeyboardInterrupt as stop:
-                if display.last is None:
+                if display.last is None or not (save or report or log_dir):
                     raise
                 model = getattr(stop, "average", None) or model
                 about = _about(coordinator, model, shards, seed) | _numbers_until(display.last)

@@ -256,4 +256,4 @@ def test_a_killed_rank_ends_a_job_on_several_nodes() -> None:
 def test_more_workers_than_ranks_are_refused(tmp_path: Path) -> None:
     done = run(mpirun(2, *TRAIN, "--workers", "3"))
     assert done.returncode == 2
-    assert done.stderr.count("workers=3, but MPI started 2 ranks. Start the job with mpirun -n 3") == 1
+    assert done.stderr.count("--workers 3, but MPI started 2 ranks. Start the job with mpirun -n 3") == 1
