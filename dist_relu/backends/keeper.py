@@ -1,10 +1,10 @@
 """A program that starts the local workers of a coordinator, and ends them: python keeper.py PID_OF_COORDINATOR.
 
-It stands between the two, so that somebody is left to clear up whatever is killed. What workers have started is
-its own when they are gone (it is their "subreaper"), so that nothing can slip away. Its standard input is a socket to
-the coordinator, from which it gets one order, see `read_order`. There it tells the pids of all workers, and then each
-one that ends: number and exit code. When the coordinator hangs up or dies, workers have a moment to end as Python
-programs do; then all that is left is killed. An exclamation mark means that there is nothing to wait for.
+It stands between the two, so that somebody is left to clear up whatever is killed. What workers have started becomes
+its own child when they are gone (it is a "subreaper", as they are), so that nothing can slip away. Its standard input
+is a socket to the coordinator, from which it gets one order, see `read_order`. There it tells the pids of all workers,
+and then each one that ends: number and exit code. When the coordinator hangs up or dies, workers have a moment to end
+as Python programs do; then all that is left is killed. An exclamation mark means that there is nothing to wait for.
 It imports nothing of the package: it must start at once and stay small.
 """
 
@@ -33,7 +33,7 @@ _PAUSE_S = 0.005
 
 def main(coordinator: int) -> None:
     _be_left_alone()
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    _adopt()
     wake, waker = os.pipe()
     for descriptor in (wake, waker):
         os.set_blocking(descriptor, False)
@@ -150,8 +150,14 @@ def _be_left_alone() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
+def _adopt() -> None:
+    """Be the parent of all that this process will have started, directly or not, when their own parents are gone."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
 def _become_worker(command: list[str], environment: dict[bytes, bytes], descriptor: int, lifeline: int) -> NoReturn:
     try:
+        _adopt()  # for the case that we are killed
         signal.set_wakeup_fd(-1)
         nothing = os.open(os.devnull, os.O_RDWR)
         os.dup2(nothing, 0)
