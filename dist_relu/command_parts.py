@@ -15,6 +15,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
@@ -302,6 +303,12 @@ def check_installed(what: str, *modules: str) -> None:
     for module in modules:
         if find_spec(module) is None:
             raise click.UsageError(f"{what} need {module}. Install it: pip install 'dist_relu[plot]'.")
+        try:
+            import_module(module)
+        except Exception as error:  # whatever is wrong with it
+            raise click.UsageError(
+                f"{what} need {module}, which is installed but can't be imported: {type(error).__name__}: {error}."
+            ) from None
 
 
 def check_writable(option: str, path: Path | None) -> None:

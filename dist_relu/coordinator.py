@@ -114,6 +114,15 @@ class Coordinator:
         """The backend's name."""
         return self._backend.name
 
+    def __repr__(self) -> str:
+        if not self._finalizer.alive:
+            return f"Coordinator({self.backend}, closed)"
+        try:
+            workers = self.workers
+        except BackendError as error:
+            return f"Coordinator({self.backend}: {error})"
+        return f"Coordinator({self.backend}, workers: {workers})"
+
     def close(self) -> None:
         """End the workers, or release them; under mpirun they stay for the next `start()`."""
         self._finalizer()

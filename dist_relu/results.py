@@ -29,6 +29,14 @@ class FitResult:
     average: Sequential | None = None
     watched: list[WatchedStep] = field(default_factory=list)
 
+    def __repr__(self) -> str:
+        last = self.epochs[-1]
+        accuracy = "" if last.accuracy is None else f", accuracy {last.accuracy:.2%}"
+        return (
+            f"FitResult(epochs: {len(self.epochs)}, steps: {len(self.losses)}, in the last epoch loss {last.loss:.4g}"
+            f"{accuracy}; {self.seconds:.3g} s, {self.samples_per_second:,.0f} samples/s)"
+        )
+
 
 @dataclass(frozen=True)
 class Evaluation:

@@ -87,6 +87,8 @@ def moons(seed: int = 0) -> Split:
         from sklearn.datasets import make_moons
     except ImportError:
         raise DataError("The moons come from scikit-learn. Install it: pip install 'dist_relu[data]'.") from None
+    except Exception as error:  # whatever is wrong with it
+        raise DataError(f"The moons come from scikit-learn, which can't be imported: {error}.") from error
     x, y = make_moons(_NUM_TRAIN + _NUM_TEST, noise=0.15, random_state=seed % 2**32)
     return _split(x, y)
 

@@ -61,6 +61,10 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.x)
 
+    def __repr__(self) -> str:
+        targets = f"{int(self.y.max()) + 1} classes" if self.has_classes else f"targets of shape {self.y.shape[1:]}"
+        return f"Dataset({len(self):,} samples of shape {self.x.shape[1:]}, {self.x.dtype}, {targets})"
+
     @property
     def has_classes(self) -> bool:
         """Whether the targets are class numbers."""

@@ -102,6 +102,8 @@ def _load_digits() -> Split:
         from sklearn.datasets import load_digits
     except ImportError:
         raise DataError("The digits come from scikit-learn. Install it: pip install 'dist_relu[data]'.") from None
+    except Exception as error:  # whatever is wrong with it
+        raise DataError(f"The digits come from scikit-learn, which can't be imported: {error}.") from error
     x, y = load_digits(return_X_y=True)
     return _set_apart((x / 16).astype(np.float32), y, (8, 8, 1))
 

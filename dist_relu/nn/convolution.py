@@ -11,6 +11,7 @@ import numpy as np
 
 from dist_relu.arrays import Array
 from dist_relu.checks import check_bool, check_fields, check_int, instance_of
+from dist_relu.hints import hinting
 from dist_relu.kernels import convolution as kernels
 from dist_relu.kernels.activations import relu
 from dist_relu.kernels.layers import add_bias, sum_rows
@@ -26,6 +27,11 @@ _PIECE_SIZE = 192 * 1024
 
 
 @final
+@hinting(
+    {"in_channels": "nothing: it is found out", "out_channels": "channels=..."},
+    in_order=2,
+    order="They are channels and kernel_size; the number of input channels is found out: Conv2d(16, 3, stride=1).",
+)
 @dataclass(eq=False)
 class Conv2d(Layer):
     """Cross-correlation with K filters, and a bias.  x: (N, H, W, C), W: (kh, kw, C / groups, K), y: (N, I, J, K).

@@ -10,6 +10,7 @@ import numpy as np
 
 from dist_relu.arrays import Array, as_rows
 from dist_relu.checks import check_bool, check_fields, check_int, instance_of
+from dist_relu.hints import hinting
 from dist_relu.kernels.layers import sum_rows
 from dist_relu.kernels.products import multiply, multiply_by_transpose
 from dist_relu.kernels.tiles import AS_IS, BIAS
@@ -18,6 +19,7 @@ from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
 
 
 @final
+@hinting({"in_features": "nothing: it is found out", "out_features": "units=..."})
 @dataclass(eq=False)
 class Dense(Layer):
     """y = x·W + b over the last axis.  x: (N, ..., C), W: (C, K), b: (K,), y: (N, ..., K)."""

@@ -63,6 +63,23 @@ def name_of(kind: type) -> str:
     return kind.__name__ if is_plain else f"{kind.__module__}:{kind.__qualname__}"
 
 
+def brief(value: Any) -> str:
+    """A layer or argument of one as Python writes it, without arguments that have their defaults."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(brief, value))}]"
+    if isinstance(value, tuple):
+        return f"({', '.join(map(brief, value))}{',' if len(value) == 1 else ''})"
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return repr(value)
+    given = []
+    for field in dataclasses.fields(value):
+        argument = getattr(value, field.name, None)
+        default = field.default_factory() if callable(field.default_factory) else field.default
+        if field.init and not (type(argument) is type(default) and bool(np.all(argument == default))):
+            given.append(f"{field.name}={brief(argument)}")
+    return f"{type(value).__name__}({', '.join(given)})"
+
+
 def describe(value: Any) -> Any:
     """A layer or argument of one as JSON: {"Dense": {"units": 10, ...}}."""
     if isinstance(value, list | tuple):

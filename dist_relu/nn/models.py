@@ -142,4 +142,4 @@ def _bounds(name: str, value: float | Sequence[float], size: int) -> tuple[float
 
 
 def _normalised(channels: int, kernel_size: int, stride: int = 1) -> list[Layer]:
-    return [Conv2d(channels, kernel_size, stride, bias=False), BatchNorm()]
+    return [Conv2d(channels, kernel_size, stride=stride, bias=False), BatchNorm()]

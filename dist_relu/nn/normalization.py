@@ -12,12 +12,14 @@ import numpy as np
 
 from dist_relu.arrays import Array
 from dist_relu.checks import check_fields, check_float, check_positive, check_share
+from dist_relu.hints import EPS, hinting
 from dist_relu.kernels import normalization as kernels
 from dist_relu.nn.initializers import Constant
 from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
 
 
 @final
+@hinting(EPS)
 @dataclass(eq=False)
 class BatchNorm(Layer):
     """y = weight (x - mean) / √(variance + epsilon) + bias, for every channel; x: (N, ..., C).
@@ -103,6 +105,7 @@ class BatchNorm(Layer):
 
 
 @final
+@hinting(EPS)
 @dataclass(eq=False)
 class LayerNorm(Layer):
     """y = weight (x - mean) / √(variance + epsilon) + bias over the last axis of every sample; x: (N, ..., C).

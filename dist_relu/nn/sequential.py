@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from dist_relu.arrays import Array
 from dist_relu.checks import check_dtype, check_ints, check_seed
-from dist_relu.nn.description import check_is_data, fresh, parts
+from dist_relu.nn.description import brief, check_is_data, fresh, parts
 from dist_relu.nn.fusion import fuse
 from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
 from dist_relu.partition import Purpose, generator
@@ -44,15 +44,16 @@ class Sequential:
     is refused, and so is one of another model that was built and is still there: `blueprint` makes fresh ones.
     """
 
-    def __init__(self, *layers: Layer, dtype: npt.DTypeLike = np.float32) -> None:
+    def __init__(self, *layers: Layer | Sequence[Layer], dtype: npt.DTypeLike = np.float32) -> None:
+        """layers: one after the other, or a single list of them."""
+        if len(layers) == 1 and isinstance(layers[0], list | tuple):
+            layers = tuple(layers[0])
         if not layers:
             raise ValueError("Sequential() needs at least one layer.")
-        for layer in layers:
-            if not isinstance(layer, Layer):
-                raise TypeError(f"Sequential takes layers, not {layer!r}.")
-        _check_places(layers)
+        checked = tuple(map(_layer, layers))
+        _check_places(checked)
         self.dtype = check_dtype("dtype", dtype)
-        self.layers = layers
+        self.layers = checked
         self.input_shape: Shape | None = None
         self.output_shape: Shape = ()
         self.layer_shapes: list[Shape] = []  # of their outputs
@@ -62,7 +63,7 @@ class Sequential:
         self.passes: list[Layer] = []  # what is computed with, of which neighbouring layers may share one
 
     def __repr__(self) -> str:
-        return f"Sequential({', '.join(map(repr, self.layers))}, dtype={self.dtype.name!r})"
+        return f"Sequential({', '.join(map(brief, self.layers))}, dtype={self.dtype.name!r})"
 
     @property
     def num_params(self) -> int:
@@ -244,3 +245,11 @@ def _check_params(name: str, layer: Layer) -> None:
 def digest_of(values: Array) -> str:
     """The SHA-256 of an array's bytes, little-endian."""
     return hashlib.sha256(values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()).hexdigest()
+
+
+def _layer(value: object) -> Layer:
+    if isinstance(value, Layer):
+        return value
+    if isinstance(value, type) and issubclass(value, Layer):
+        raise TypeError(f"Sequential takes layers, not their class {value.__name__}: write {value.__name__}().")
+    raise TypeError(f"Sequential takes layers, not an object of type {type(value).__name__}.")

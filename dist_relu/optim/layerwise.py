@@ -9,6 +9,7 @@ from typing import final
 
 from dist_relu.arrays import Array
 from dist_relu.checks import check_fields, check_not_negative, check_positive, check_share
+from dist_relu.hints import BETAS, hinting
 from dist_relu.kernels import layerwise as kernels
 from dist_relu.optim.rules import LayerwiseOptimizer, check_adam, check_rate, schedule_of
 from dist_relu.optim.schedules import Schedule
@@ -61,6 +62,7 @@ class LARS(LayerwiseOptimizer):
 
 
 @final
+@hinting(BETAS)
 @dataclass(frozen=True)
 class LAMB(LayerwiseOptimizer):
     """AdamW whose step is, for each weight p, made |p| long before it is multiplied by `lr`.

@@ -13,6 +13,7 @@ import numpy as np
 
 from dist_relu.arrays import Array
 from dist_relu.checks import check_bool, check_fields, check_is, check_not_negative, check_positive, check_share
+from dist_relu.hints import BETAS, EPS, hinting
 from dist_relu.kernels import update as kernels
 from dist_relu.optim.schedules import Constant, Schedule
 from dist_relu.partition import PartialSums
@@ -120,6 +121,7 @@ class SGD(ElementwiseOptimizer):
 
 
 @final
+@hinting(EPS)
 @dataclass(frozen=True)
 class RMSprop(ElementwiseOptimizer):
     """g over the root of its running mean square, as in PyTorch.  Tieleman and Hinton (2012), lecture 6e.
@@ -159,6 +161,7 @@ class RMSprop(ElementwiseOptimizer):
 
 
 @final
+@hinting(BETAS)
 @dataclass(frozen=True)
 class Adam(ElementwiseOptimizer):
     """Adam; `weight_decay` adds weight_decay·p to the gradient, as in PyTorch.  Kingma and Ba (2015)."""
@@ -184,6 +187,7 @@ class Adam(ElementwiseOptimizer):
 
 
 @final
+@hinting(BETAS)
 @dataclass(frozen=True)
 class AdamW(ElementwiseOptimizer):
     """Adam with decoupled weight decay: p shrinks by lr·weight_decay.  Loshchilov and Hutter (2019)."""

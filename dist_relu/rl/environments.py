@@ -5,6 +5,7 @@ E environments, D numbers of a state.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any, Self, cast, final
 import numpy as np
 
 from dist_relu.arrays import Array
-from dist_relu.checks import check_is, shown
+from dist_relu.checks import check_is
 from dist_relu.errors import DataError
 from dist_relu.nn import Categorical, PolicyHead, Sequential, TanhGaussian
 from dist_relu.partition import Purpose, generator
@@ -30,13 +31,20 @@ def make(env: Env) -> Any:
     """A new environment.  Raises `DataError` when there is none of that name, or gymnasium is not installed."""
     gym = _gymnasium()
     if not isinstance(env, str):
-        if not callable(env):
-            raise TypeError(f"{shown('env', env)}: expected a name that gymnasium knows, or a function.")
         return env()
     try:
-        return gym.make(env, disable_env_checker=True)
+        with warnings.catch_warnings():
+            if env in _told_of:
+                warnings.simplefilter("ignore")
+            return gym.make(env, disable_env_checker=True)
     except (gym.error.Error, ModuleNotFoundError) as error:
         raise DataError(f"There is no environment {env!r} here: {str(error).rstrip('.')}.") from None
+    finally:
+        _told_of.add(env)
+
+
+_told_of: set[str] = set()
+"""Environments of which gymnasium has said what it says whenever one is made."""
 
 
 @dataclass(frozen=True)
@@ -158,4 +166,6 @@ def _gymnasium() -> ModuleType:
         import gymnasium
     except ImportError:
         raise DataError("Environments come from gymnasium. Install it: pip install 'dist_relu[rl]'.") from None
+    except Exception as error:  # whatever is wrong with it
+        raise DataError(f"Environments come from gymnasium, which can't be imported: {error}.") from error
     return cast(ModuleType, gymnasium)

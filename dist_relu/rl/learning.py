@@ -42,6 +42,9 @@ class LearningResult:
     num_steps: int
     seconds: float
 
+    def __repr__(self) -> str:
+        return f"LearningResult(iterations: {len(self.losses)}, steps: {self.num_steps:,}, {self.seconds:.3g} s)"
+
     @property
     def digest(self) -> str:
         """That of the parameters, see `Sequential.sha256`."""
