@@ -200,7 +200,7 @@ class Coordinator:
         optional(check_callable)("on_progress", on_progress)
         check_fit(len(data), batch_size, shards, self.workers)
         built = check_model(model, data, loss)
-        for doubt in doubts_of_data(model, data, batch_size):
+        for doubt in doubts_of_data(built, data, batch_size):
             warnings.warn(doubt, TrainingWarning, stacklevel=2)
         batch_size = min(batch_size, len(data))
         check_statistics(built, len(data), batch_size, shards)

@@ -12,11 +12,10 @@ BETAS = {"betas": "beta1=..., beta2=...", "eps": "epsilon=..."}
 EPS = {"eps": "epsilon=..."}
 
 
-def hinting(hints: dict[str, str], *, in_order: int | None = None, order: str = "") -> Callable[[type[T]], type[T]]:
+def hinting(hints: dict[str, str]) -> Callable[[type[T]], type[T]]:
     """A decorator of classes: their constructors raise TypeError that says what to write.
 
-    hints: by arguments that other libraries have, what to write here.  in_order: how many arguments may be given
-    without their names; order: what to write when there are more.
+    hints: by arguments that other libraries have, what to write here.
     """
 
     def decorate(kind: type[T]) -> type[T]:
@@ -27,10 +26,6 @@ def hinting(hints: dict[str, str], *, in_order: int | None = None, order: str = 
             for name in named:
                 if name in hints:
                     raise TypeError(f"{kind.__name__} has no argument {name}; write {hints[name]}.")
-            if in_order is not None and len(arguments) > in_order:
-                raise TypeError(
-                    f"{kind.__name__} takes {in_order} arguments without names, not {len(arguments)}. {order}"
-                )
             init(self, *arguments, **named)
 
         kind.__init__ = checked  # type: ignore[assignment, method-assign]

@@ -11,12 +11,15 @@ import numpy as np
 
 from dist_relu.arrays import Array
 from dist_relu.data import Dataset
-from dist_relu.nn import BatchNorm, Embedding, Flatten, FromNCHW, LayerNorm, Reshape, Sequential
+from dist_relu.nn import BatchNorm, Conv2d, Embedding, Flatten, FromNCHW, LayerNorm, Reshape, Sequential
 from dist_relu.results import FitResult
 
 _SEEN_ELEMENTS = 1 << 18
 _LARGE = 10.0
 """The root mean square of inputs that learning rates and initial weights are not made for."""
+
+_LARGEST_KERNEL = 11
+"""Above it the number of filters may have been meant, with the size of the kernel behind it."""
 
 _SAMPLES_PER_CLASS = 10
 _TIMES_ITS_START = 10.0
@@ -36,6 +39,7 @@ def doubts_of_data(model: Sequential, data: Dataset, batch_size: int) -> Iterato
             f"The samples are large: their root mean square is {size:.4g}, and models learn from inputs of about -1 to "
             "1. Scale them first, such as x / 255 for bytes, or (x - x.mean(axis=0)) / x.std(axis=0)."
         )
+    yield from _doubts_of_layers(model)
     if data.has_classes:
         yield from _doubts_of_labels(data.y)
 
@@ -52,6 +56,19 @@ def doubts_of_result(result: FitResult, data: Dataset) -> Iterator[str]:
                 f"Nothing was learned: the accuracy of {accuracy:.1%} in the last epoch is no better than always "
                 f"choosing the commonest class ({commonest:.1%}), and the loss has not fallen. Try another learning "
                 "rate."
+            )
+
+
+def _doubts_of_layers(model: Sequential) -> Iterator[str]:
+    assert model.input_shape is not None
+    for number, (layer, shape) in enumerate(zip(model.layers, [model.input_shape, *model.layer_shapes], strict=False)):
+        if not isinstance(layer, Conv2d) or (layer.channels, layer.stride) not in {(shape[-1], n) for n in (3, 5, 7)}:
+            continue
+        if isinstance(layer.kernel_size, int) and layer.kernel_size > _LARGEST_KERNEL:
+            yield (
+                f"Layer {number}: Conv2d({layer.channels}, {layer.kernel_size}, {layer.stride}) has {layer.channels} "
+                f"filters of {layer.kernel_size}x{layer.kernel_size} with a stride of {layer.stride}. The number of "
+                f"input channels is found out; perhaps you mean Conv2d({layer.kernel_size}, {layer.stride})."
             )
 
 

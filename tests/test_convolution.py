@@ -220,12 +220,7 @@ def test_weights_and_sizes_are_those_of_the_docstring() -> None:
 
 
 def test_models_of_images_survive_pickling_and_saving(rng: np.random.Generator, tmp_path: Path) -> None:
-    layers = (
-        nn.Reshape((3, 8, 8)),
-        nn.FromNCHW(),
-        nn.Conv2d(4, (3, 1), stride=(1, 2), padding=(1, 0)),
-        nn.MaxPool2d((2, 1)),
-    )
+    layers = nn.Reshape((3, 8, 8)), nn.FromNCHW(), nn.Conv2d(4, (3, 1), (1, 2), (1, 0)), nn.MaxPool2d((2, 1))
     for model in (nn.cnn((8, 8, 3), 5), nn.Sequential(*layers, nn.AvgPool2d(2), nn.GlobalAvgPool2d())):
         model.build((192,)).initialize()
         x = rng.standard_normal((2, 192)).astype(np.float32)

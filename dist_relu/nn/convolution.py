@@ -27,11 +27,7 @@ _PIECE_SIZE = 192 * 1024
 
 
 @final
-@hinting(
-    {"in_channels": "nothing: it is found out", "out_channels": "channels=..."},
-    in_order=2,
-    order="They are channels and kernel_size; the number of input channels is found out: Conv2d(16, 3, stride=1).",
-)
+@hinting({"in_channels": "nothing, it is found out", "out_channels": "channels=..."})
 @dataclass(eq=False)
 class Conv2d(Layer):
     """Cross-correlation with K filters, and a bias.  x: (N, H, W, C), W: (kh, kw, C / groups, K), y: (N, I, J, K).

@@ -19,7 +19,7 @@ from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
 
 
 @final
-@hinting({"in_features": "nothing: it is found out", "out_features": "units=..."})
+@hinting({"in_features": "nothing, it is found out", "out_features": "units=..."})
 @dataclass(eq=False)
 class Dense(Layer):
     """y = x·W + b over the last axis.  x: (N, ..., C), W: (C, K), b: (K,), y: (N, ..., K)."""
