@@ -126,7 +126,8 @@ def gradients(
             flow = analysis.gradient_flow(coordinator, model, part)
             _show(_flow_table(flow, name or model_text, len(part)))
             runs.append({"model": model_text, "depth": depth, "activation": name, "init": init, **asdict(flow)})
-    _write(path, {"samples": len(part), "seed": seed, "runs": runs})
+    told = {"data": source, "model": deep(model_text, depth)} | ({"init": init} if init else {})
+    _write(path, {**told, "samples": len(part), "seed": seed, "runs": runs})
 
 
 @analyze.command()
@@ -183,7 +184,7 @@ def recurrence(
             flows |= {f"{init}, {layer.name}" if len(layers) > 1 else init: layer for layer in layers}
     _show(_steps_table(flows, model_text, len(part)))
     runs = [{"init": name, **asdict(flow)} for name, flow in flows.items()]
-    _write(path, {"model": model_text, "samples": len(part), "seed": seed, "runs": runs})
+    _write(path, {"data": source, "model": model_text, "samples": len(part), "seed": seed, "runs": runs})
 
 
 @analyze.command("activations")
@@ -212,7 +213,8 @@ def show_activations(model_path: Path, source: str, samples: int, path: Path | N
         numbers = f"{layer.sparsity:.1%}", str(len(layer.dead)), f"{layer.mean:.4g}", f"{layer.variance:.4g}"
         table.add_row(layer.name, str(layer.num_units), *numbers)
     _show(_aligned(table))
-    _write(path, {"samples": len(part), "layers": [asdict(layer) for layer in layers]})
+    told = {"data": source, "model": model_path.name, "samples": len(part)}
+    _write(path, {**told, "layers": [asdict(layer) for layer in layers]})
 
 
 @analyze.command()

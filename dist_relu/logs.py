@@ -64,6 +64,24 @@ class RunInfo:
     error: str | None = None
 
 
+def in_words(options: Mapping[str, Any]) -> list[str]:
+    """What was run, in as few words as a title has room for.
+
+    options: as in `RunInfo`, or in a file of `dist-relu analyze`; what is not there is not told.
+    """
+    model, data, rate, samples = (options.get(name) for name in ("model", "data", "lr", "samples"))
+    batch = options.get("batch-size", options.get("batch_size"))
+    parts = (
+        f"{model} on {data}" if model and data else f"{model or data or ''}",
+        f"{options.get('optimizer') or ''}",
+        f"lr {rate:g}" if isinstance(rate, int | float) else "",
+        f"batches of {batch}" if batch else "",
+        f"{samples:,} samples" if isinstance(samples, int) else "",
+        f"seed {options['seed']}" if "seed" in options else "",
+    )
+    return [part for part in parts if part]
+
+
 @dataclass(frozen=True)
 class Logs:
     """A log folder, read.  run: None if the folder has no run.json."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
@@ -12,15 +13,15 @@ import click
 
 from dist_relu.analysis import Course, GradientFlow, LayerActivations, Magnitude, TimeFlow, pictures
 from dist_relu.analysis.examples import fit_curve
-from dist_relu.analysis.plane import SETS, check_plane, plane_of, train_on_plane
-from dist_relu.analysis.style import SUFFIXES
+from dist_relu.analysis.plane import PLANE_TRAINING, SETS, check_plane, plane_of, train_on_plane
+from dist_relu.analysis.style import EXPECTED_NAME, SUFFIXES, Form
 from dist_relu.arguments import default_loss
 from dist_relu.checkpoint import load_model
-from dist_relu.command_parts import check_installed, check_writable, usage_errors
+from dist_relu.command_parts import check_installed, check_writable, model_file, usage_errors
 from dist_relu.command_types import SEED, Commands
 from dist_relu.coordinator import start
 from dist_relu.data import load
-from dist_relu.logs import MODEL_FILE, Logs, read_logs
+from dist_relu.logs import Logs, in_words, read_logs
 from dist_relu.options import parse_model
 
 T = TypeVar("T")
@@ -33,17 +34,46 @@ seed_option = click.option(
 )
 
 
-def _output(default: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    return click.option(
-        "--output",
-        "paths",
-        multiple=True,
-        type=click.Path(dir_okay=False, path_type=Path),
-        default=[default],
-        show_default=True,
-        help="Write the picture to FILE, a .png or .svg file; may be given several times.",
-        metavar="FILE",
-    )
+def _picture(default: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The options of every picture, which commands get as `paths` and `form`."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def with_form(title: str | None, width: float | None, dpi: int, **options: Any) -> None:
+            command(form=Form(title, width, dpi), **options)
+
+        for option in reversed(
+            (
+                click.option(
+                    "--output",
+                    "paths",
+                    multiple=True,
+                    type=click.Path(dir_okay=False, path_type=Path),
+                    default=[default],
+                    show_default=True,
+                    metavar="FILE",
+                    help="Write the picture to FILE, a .png, .svg or .pdf file; may be given several times.",
+                ),
+                click.option("--title", help="Put this above the picture. Default: what is known of the run."),
+                click.option(
+                    "--width",
+                    type=click.FloatRange(4, 40),
+                    metavar="INCHES",
+                    help="Make the picture so wide; its height follows.",
+                ),
+                click.option(
+                    "--dpi",
+                    type=click.IntRange(20, 1200),
+                    default=Form.dpi,
+                    show_default=True,
+                    help="Give a .png file so many pixels for each inch.",
+                ),
+            )
+        ):
+            with_form = option(with_form)
+        return with_form
+
+    return decorate
 
 
 @click.group(cls=Commands)
@@ -53,8 +83,8 @@ def plot() -> None:
 
 @plot.command()
 @click.argument("source", metavar="FILE|LOGS", type=_Existing)
-@_output("gradients.png")
-def gradients(source: Path, paths: Sequence[Path]) -> None:
+@_picture("gradients.png")
+def gradients(source: Path, paths: Sequence[Path], form: Form) -> None:
     """Gradients: by layer, from what `analyze gradients --json FILE` wrote, or over the steps of a run.
 
     LOGS: the folder that `train --log-dir` wrote; then also by how much weights changed.
@@ -62,31 +92,31 @@ def gradients(source: Path, paths: Sequence[Path]) -> None:
     _check(paths)
     with usage_errors():
         if source.is_dir():
-            steps = _logs(source).steps
+            logs = _logs(source)
             for path in _written(paths):
-                pictures.draw_gradients_over_time(steps, path)
+                pictures.draw_gradients_over_time(logs.steps, path, form=form, about=_about(logs))
         else:
-            flows = _read(source, "analyze gradients", _flows)
+            flows, about = _read(source, "analyze gradients", _flows)
             for path in _written(paths):
-                pictures.draw_gradients(flows, path)
+                pictures.draw_gradients(flows, path, form=form, about=about)
 
 
 @plot.command()
 @click.argument("source", metavar="FILE", type=_Existing)
-@_output("recurrence.png")
-def recurrence(source: Path, paths: Sequence[Path]) -> None:
+@_picture("recurrence.png")
+def recurrence(source: Path, paths: Sequence[Path], form: Form) -> None:
     """Gradients by step, from what `analyze recurrence --json FILE` wrote."""
     _check(paths)
     with usage_errors():
-        flows = _read(source, "analyze recurrence", _time_flows)
+        flows, about = _read(source, "analyze recurrence", _time_flows)
         for path in _written(paths):
-            pictures.draw_recurrence(flows, path)
+            pictures.draw_recurrence(flows, path, form=form, about=about)
 
 
 @plot.command()
 @click.argument("source", metavar="FILE|LOGS", type=_Existing)
-@_output("activations.png")
-def activations(source: Path, paths: Sequence[Path]) -> None:
+@_picture("activations.png")
+def activations(source: Path, paths: Sequence[Path], form: Form) -> None:
     """Zeros and dead units: by layer, from what `analyze activations --json FILE` wrote, or over the steps of a run.
 
     LOGS: the folder that `train --log-dir` wrote.
@@ -96,71 +126,72 @@ def activations(source: Path, paths: Sequence[Path]) -> None:
         if source.is_dir():
             logs = _logs(source)
             for path in _written(paths):
-                pictures.draw_activations_over_time(logs.steps, logs.epochs, path)
+                pictures.draw_activations_over_time(logs.steps, logs.epochs, path, form=form, about=_about(logs))
         else:
-            layers = _read(source, "analyze activations", _layers)
+            layers, about = _read(source, "analyze activations", _layers)
             for path in _written(paths):
-                pictures.draw_activations(layers, path)
+                pictures.draw_activations(layers, path, form=form, about=about)
 
 
 @plot.command()
 @click.argument("source", metavar="LOGS", type=_Folder)
-@_output("preactivations.png")
-def preactivations(source: Path, paths: Sequence[Path]) -> None:
+@_picture("preactivations.png")
+def preactivations(source: Path, paths: Sequence[Path], form: Form) -> None:
     """Distributions of what goes into activations, over the steps of a run: of LOGS that `train --log-dir` wrote."""
     _check(paths)
     with usage_errors():
-        steps = _logs(source).steps
+        logs = _logs(source)
         for path in _written(paths):
-            pictures.draw_preactivations(steps, path)
+            pictures.draw_preactivations(logs.steps, path, form=form, about=_about(logs))
 
 
 @plot.command()
 @click.argument("sources", metavar="LOGS...", type=_Folder, nargs=-1, required=True)
-@_output("curves.png")
-def curves(sources: Sequence[Path], paths: Sequence[Path]) -> None:
+@_picture("curves.png")
+def curves(sources: Sequence[Path], paths: Sequence[Path], form: Form) -> None:
     """Loss and accuracy over the steps of one or several runs, from the folders that `train --log-dir` wrote."""
     _check(paths)
     with usage_errors():
         names = [source.name for source in sources]
         if len(set(names)) < len(names):
             names = list(map(str, sources))
-        runs = {name: _logs(source).steps for name, source in zip(names, sources, strict=True)}
+        runs = {name: _logs(source) for name, source in zip(names, sources, strict=True)}
+        steps = {name: logs.steps for name, logs in runs.items()}
         for path in _written(paths):
-            pictures.draw_curves(runs, path)
+            pictures.draw_curves(steps, path, form=form, about=_about(*runs.values()))
 
 
 @plot.command()
 @click.argument("source", metavar="FILE", type=_Existing)
-@_output("training.png")
-def training(source: Path, paths: Sequence[Path]) -> None:
+@_picture("training.png")
+def training(source: Path, paths: Sequence[Path], form: Form) -> None:
     """Loss, norm of the gradient and sparsity over steps, from what `analyze training --json FILE` wrote."""
     _check(paths)
     with usage_errors():
-        courses = _read(source, "analyze training", _courses)
+        courses, about = _read(source, "analyze training", _courses)
         for path in _written(paths):
-            pictures.draw_training(courses, path)
+            pictures.draw_training(courses, path, form=form, about=about)
 
 
 @plot.command()
-@_output("relu.png")
+@_picture("relu.png")
 @seed_option
-def relu(paths: Sequence[Path], seed: int) -> None:
+def relu(paths: Sequence[Path], form: Form, seed: int) -> None:
     """ReLU beside a linear function: its derivative, and a curve that only a network with ReLU can learn."""
     _check(paths)
     with start(1, backend="serial") as coordinator:
         fit = fit_curve(coordinator, seed)
     for path in _written(paths):
-        pictures.draw_relu(fit, path)
+        pictures.draw_relu(fit, path, form=form)
 
 
 @plot.command()
-@_output("family.png")
-def family(paths: Sequence[Path]) -> None:
+@_picture("family.png")
+def family(paths: Sequence[Path], form: Form) -> None:
     """All activations of one number, with their derivatives."""
     _check(paths)
     for path in _written(paths):
-        pictures.draw_family(path)
+        pictures.draw_family(path, form=form)
 
 
 @plot.command()
@@ -168,18 +199,18 @@ def family(paths: Sequence[Path]) -> None:
 @click.option(
     "--shape", metavar="HEIGHT,WIDTH[,CHANNELS]", help="The shape of the images. Default: the model's, or a square."
 )
-@_output("weights.png")
-def weights(model_path: Path, shape: str | None, paths: Sequence[Path]) -> None:
+@_picture("weights.png")
+def weights(model_path: Path, shape: str | None, paths: Sequence[Path], form: Form) -> None:
     """The weights of the first layer of a saved MODEL, as images: of a dense layer, or the filters of a convolution.
 
     LOGS: the folder that `train --log-dir` wrote, with the model that was trained.
     """
     _check(paths)
-    model = load_model(model_path / MODEL_FILE if model_path.is_dir() else model_path)
+    model = load_model(model_file(model_path))
     with usage_errors():
         image_shape = _parse_shape(shape) if shape else None
         for path in _written(paths):
-            pictures.draw_weights(model, path, image_shape)
+            pictures.draw_weights(model, path, image_shape, form=form)
 
 
 @plot.command()
@@ -199,30 +230,31 @@ def weights(model_path: Path, shape: str | None, paths: Sequence[Path]) -> None:
     help="The network: mlp:UNITS,UNITS,..., which is trained, or a saved model, or the folder of a run.",
     metavar="MODEL",
 )
-@_output("boundary.png")
+@_picture("boundary.png")
 @seed_option
-def boundary(source: str, model_text: str, paths: Sequence[Path], seed: int) -> None:
+def boundary(source: str, model_text: str, paths: Sequence[Path], form: Form, seed: int) -> None:
     """The line that a network draws between classes in the plane, and the kinks of its ReLUs.
 
     Samples are two numbers each. The network is trained with Adam on the data, if it is not a saved one.
     """
     _check(paths)
-    is_saved = Path(model_text).is_file() or Path(model_text).suffix == ".safetensors"
+    is_saved = Path(model_text).exists() or Path(model_text).suffix == ".safetensors"
     with usage_errors():
         if source not in SETS and not source.endswith(".npz"):
             raise ValueError(f"--data {source}: expected {', '.join(SETS)}, or a .npz file.")
         data = SETS[source](seed) if source in SETS else load(source)
         check_plane(data)
-        model = load_model(model_text) if is_saved else parse_model(model_text, data, "float32")
+        model = load_model(model_file(Path(model_text))) if is_saved else parse_model(model_text, data, "float32")
         model.build((2,))
         for part in data:
             default_loss(part).check(part.y, model.output_shape)
+    about = f"{Path(model_text).name} on {source}" if is_saved else f"{model_text} on {source}, {PLANE_TRAINING}"
     with start(1, backend="serial") as coordinator:
         if not is_saved:
             train_on_plane(coordinator, model, data, seed)
         plane = plane_of(coordinator, model, data)
     for path in _written(paths):
-        pictures.draw_boundary(plane, path)
+        pictures.draw_boundary(plane, path, form=form, about=about)
 
 
 def _parse_shape(text: str) -> tuple[int, ...]:
@@ -238,7 +270,7 @@ def _check(paths: Sequence[Path]) -> None:
     for path in paths:
         check_writable("--output", path)
         if path.suffix not in SUFFIXES:
-            raise click.UsageError(f"--output {path}: expected a name that ends in {' or '.join(SUFFIXES)}.")
+            raise click.UsageError(f"--output {path}: {EXPECTED_NAME}.")
 
 
 def _written(paths: Sequence[Path]) -> Iterator[Path]:
@@ -248,15 +280,16 @@ def _written(paths: Sequence[Path]) -> Iterator[Path]:
         click.echo(f"Wrote {path}.")
 
 
-def _read(source: Path, command: str, parse: Callable[[Any], T]) -> T:
-    """What a command wrote.  Raises ValueError for any other file."""
+def _read(source: Path, command: str, parse: Callable[[Any], T]) -> tuple[T, str]:
+    """What a command wrote, and a title for it.  Raises ValueError for any other file."""
     try:
-        parsed = parse(json.loads(source.read_text()))
+        content = json.loads(source.read_text())
+        parsed, about = parse(content), ", ".join(in_words(content))
     except (json.JSONDecodeError, UnicodeDecodeError, IsADirectoryError, KeyError, TypeError, AttributeError):
         parsed = None
     if not parsed:
         raise ValueError(f"{source}: expected a file that `dist-relu {command} --json` wrote.")
-    return parsed
+    return parsed, about
 
 
 def _logs(folder: Path) -> Logs:
@@ -265,6 +298,12 @@ def _logs(folder: Path) -> Logs:
     if not logs.steps:
         raise ValueError(f"{folder} holds no steps yet.")
     return logs
+
+
+def _about(*runs: Logs) -> str:
+    """What is known of runs, as far as it is the same of all."""
+    known = [in_words(logs.run.options) if logs.run else [] for logs in runs]
+    return ", ".join(part for part in known[0] if all(part in parts for parts in known))
 
 
 def _flows(content: Any) -> dict[str, GradientFlow]:

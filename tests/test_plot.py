@@ -73,7 +73,7 @@ def test_activations_of_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 def test_activations_over_the_steps_of_a_run(tmp_path: Path, logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     drawn(capsys, "activations", str(logs), "--output", str(tmp_path / "a.svg"))
-    for text in ("step", "units that are 0 for a whole batch", "dead: 0 for a whole epoch", "1 ReLU"):
+    for text in ("step", "silent: 0 for all samples of a step", "dead: 0 in all steps of an epoch", "1 ReLU"):
         assert f"<!-- {text} -->" in texts(tmp_path / "a.svg")
 
 
@@ -85,7 +85,7 @@ def test_gradients_over_the_steps_of_a_run(tmp_path: Path, logs: Path, capsys: p
 
 def test_preactivations_over_the_steps_of_a_run(tmp_path: Path, logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     drawn(capsys, "preactivations", str(logs), "--output", str(tmp_path / "a.svg"))
-    for text in ("pre-activation", "into 1 ReLU", "into 3 ReLU", "1/8"):
+    for text in ("pre-activation", "into 1 ReLU", "into 3 ReLU", "density, of the highest there"):
         assert f"<!-- {text} -->" in texts(tmp_path / "a.svg")
 
 
@@ -257,6 +257,24 @@ def test_weights_and_boundaries_that_there_are_not_are_told_in_a_line(
         assert errors.count("\n") == 1
 
 
+@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
+def test_a_picture_says_what_was_run_or_what_it_is_told_to(
+    tmp_path: Path, logs: Path, capsys: pytest.CaptureFixture[str], suffix: str
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    drawn(capsys, "curves", str(logs), "--output", str(path), "--width", "6", "--dpi", "50")
+    first = path.read_bytes()
+    drawn(capsys, "curves", str(logs), "--output", str(path), "--width", "6", "--dpi", "50", "--title", "My run")
+    assert first != path.read_bytes()
+    if suffix == ".svg":
+        assert b"<!-- mlp:256,128 on digits, sgd, lr 0.1, batches of 64, seed 0 -->" in first
+        assert "<!-- My run -->" in texts(path)
+    if suffix == ".pdf":
+        assert first.startswith(b"%PDF")
+    if suffix == ".png":
+        assert int.from_bytes(first[16:20]) == 6 * 50  # its width
+
+
 def test_the_same_picture_is_the_same_file(tmp_path: Path, logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = [tmp_path / name for name in ("a.svg", "b.svg", "a.png", "b.png")]
     for path in paths:
@@ -286,9 +304,9 @@ def test_what_cannot_be_drawn_is_told_in_a_line(
     code, _, errors = call(capsys, "plot", "preactivations", str(plain), "--output", str(tmp_path / "a.png"))
     assert code == 2
     assert "there are no pre-activations to draw" in errors
-    code, _, errors = call(capsys, "plot", "curves", str(logs), "--output", str(tmp_path / "a.pdf"))
+    code, _, errors = call(capsys, "plot", "curves", str(logs), "--output", str(tmp_path / "a.jpg"))
     assert code == 2
-    assert "expected a name that ends in .png or .svg" in errors
+    assert "expected a name that ends in .png, .svg or .pdf" in errors
     monkeypatch.setattr("dist_relu.command_parts.find_spec", lambda _: None)
     code, _, errors = call(capsys, "plot", "curves", str(logs))
     assert code == 2

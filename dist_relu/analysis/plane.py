@@ -19,6 +19,8 @@ from dist_relu.optim import Adam, Cosine
 _SIDE = 301
 _NUM_TRAIN, _NUM_TEST = 400, 400
 _EPOCHS = 200
+PLANE_TRAINING = f"{_EPOCHS} epochs of Adam"
+"""What `train_on_plane` does."""
 
 
 @dataclass(frozen=True)

@@ -3,23 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dist_relu.analysis.activation import LayerActivations
-from dist_relu.analysis.style import COLOURS, GREY, draw, draw_course, legend_below, look, spread_out
+from dist_relu.analysis.style import (
+    COLOURS,
+    GREY,
+    PLAIN,
+    Form,
+    draw,
+    draw_course,
+    legend_below,
+    look,
+    name_ticks,
+    sentences,
+    short,
+    shown_of,
+    smoothing_note,
+    spread_out,
+    watched_note,
+)
+from dist_relu.arrays import Array
 from dist_relu.watching import PREACTIVATION_EDGES, EpochSummary, WatchedLayer, WatchedStep
 
-_MAX_LABELS, _MAX_PANELS = 12, 3
+_MAX_PANELS, _COLUMNS = 6, 3
 _RESHAPING = "Reshape", "Flatten", "FromNCHW"
 _BRIGHTEST = 0.995
-"""Of all shares this part is told apart by colour; a few may be larger by far, as those of what is 0 at first."""
+"""Of all densities this part is told apart by colour; a few may be larger by far, as those of what is 0 at first."""
+_OUT_OF_VIEW = 0.005
+"""Of what goes into an activation, the share at most that may lie beyond the axis."""
+_FINEST = 1 / 32
+"""Of the axis; narrower bins are put together, since a few samples tell nothing about them."""
 
 
-def draw_activations(layers: Sequence[LayerActivations], path: Path) -> None:
+def draw_activations(layers: Sequence[LayerActivations], path: Path, *, form: Form = PLAIN, about: str = "") -> None:
     """The share of zeros and of dead units in every layer, and mean and standard deviation."""
 
     def paint(shares: Any, sizes: Any) -> None:
@@ -37,20 +57,25 @@ def draw_activations(layers: Sequence[LayerActivations], path: Path) -> None:
         sizes.set(title="mean ± standard deviation", ylabel="activation")
         for axes in (shares, sizes):
             axes.grid(axis="x", visible=False)
-            if len(layers) <= _MAX_LABELS:
-                axes.set_xticks(numbers, [layer.name for layer in layers], rotation=35, ha="right")
-            else:
-                axes.set_xlabel("layer")
+            name_ticks(axes, [layer.name for layer in layers])
 
-    draw(2, paint, path)
+    draw(2, paint, path, form=form, about=about, note="A unit is dead when it is 0 for every sample.")
 
 
-def draw_activations_over_time(steps: Sequence[WatchedStep], epochs: Sequence[EpochSummary], path: Path) -> None:
+def draw_activations_over_time(
+    steps: Sequence[WatchedStep],
+    epochs: Sequence[EpochSummary],
+    path: Path,
+    *,
+    form: Form = PLAIN,
+    about: str = "",
+) -> None:
     """The share of zeros and of silent units in the watched steps of a run, and of dead units in its epochs.
 
     Of hidden layers; of many, some from the first to the last.
     """
-    shown = spread_out(hidden_layers(steps))
+    hidden = hidden_layers(steps)
+    shown = spread_out(hidden)
     dead = [epoch.dead for epoch in epochs if epoch.dead is not None]
 
     def paint(sparsity: Any, silent: Any, dying: Any = None) -> None:
@@ -62,48 +87,87 @@ def draw_activations_over_time(steps: Sequence[WatchedStep], epochs: Sequence[Ep
             if dying is not None:
                 shares = [100 * len(units[layer.name]) / layer.num_units for units in dead]
                 dying.plot(range(1, 1 + len(dead)), shares, markevery=max(len(dead) // 8, 1), **look(line))
-        sparsity.set(title="zeros", xlabel="step", ylabel="share of activations in %", ylim=(0, 100))
-        silent.set(title="units that are 0 for a whole batch", xlabel="step", ylabel="share of units in %")
+        sparsity.set(title="zeros", xlabel="step", ylabel="share of outputs in %", ylim=(0, 100))
+        silent.set(title="silent: 0 for all samples of a step", xlabel="step", ylabel="share of units in %")
         if dying is not None:
-            dying.set(title="dead: 0 for a whole epoch", xlabel="epoch", ylabel="share of units in %")
+            dying.set(title="dead: 0 in all steps of an epoch", xlabel="epoch", ylabel="share of units in %")
             dying.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
             dying.set_xlim(0.5, len(dead) + 0.5)
         for axes in filter(None, (silent, dying)):
             axes.set_ylim(0, max(axes.get_ylim()[1], 1))
         legend_below(sparsity)
 
-    draw(3 if dead else 2, paint, path, panel_inches=(3.4, 3.3) if dead else (4.0, 3.3))
+    num_panels = 3 if dead else 2
+    note = sentences(
+        shown_of(len(shown), len(hidden), "hidden layers"),
+        watched_note([step.step for step in steps]),
+        smoothing_note(len(steps)),
+        "Dead units are counted over all steps and samples of an epoch." if dead else "",
+    )
+    draw(num_panels, paint, path, panel_inches=(3.5, 3.3), form=form, about=about, note=note)
 
 
-def draw_preactivations(steps: Sequence[WatchedStep], path: Path) -> None:
-    """How what goes into activations is distributed, step by step: a column for each, on a scale of powers of two.
+def draw_preactivations(steps: Sequence[WatchedStep], path: Path, *, form: Form = PLAIN, about: str = "") -> None:
+    """How what goes into activations is distributed, step by step: a column of densities for each.
 
-    Of the first, the middle and the last layer with an activation. Raises ValueError when nothing was seen of any.
+    Of many layers with an activation, some from the first to the last. Raises ValueError when nothing was seen of any.
     """
-    shown = spread_out(layers_with_preactivations(steps), _MAX_PANELS)
-    if not shown:
+    layers = layers_with_preactivations(steps)
+    if not layers:
         raise ValueError("No layer of the run has an activation of one number; there are no pre-activations to draw.")
-    middle = len(PREACTIVATION_EDGES) // 2
-    ticks = {middle: "0"}
-    for power in range(-6, 7, 3):
-        place, name = PREACTIVATION_EDGES.index(2.0**power), str(Fraction(2) ** power)
-        ticks |= {place: name, 2 * middle - place: f"−{name}"}
+    shown = spread_out(layers, _MAX_PANELS)
+    columns = min(len(shown), _COLUMNS)
+    rows = -(-len(shown) // columns)
+    when = [step.step for step in steps]
+    times = [*when, when[-1] + (when[-1] - when[-2] if len(when) > 1 else 1)]
 
     def paint(*panels: Any) -> None:
-        shares = [_shares(steps, number) for number, _ in shown]
-        colours = {"cmap": "Blues", "vmin": 0, "vmax": np.quantile(shares, _BRIGHTEST)}
-        extent = (steps[0].step, max(steps[-1].step, steps[0].step + 1), 0, len(PREACTIVATION_EDGES) - 1)
-        for axes, (_, name), share in zip(panels, shown, shares, strict=True):
-            place = {"aspect": "auto", "origin": "lower", "extent": extent, "interpolation": "nearest"}
-            image = axes.imshow(share, **colours, **place)
-            axes.axhline(middle, color=GREY, linewidth=0.8, linestyle="--")
-            axes.set(title=f"into {name}", xlabel="step")
-            axes.set_yticks(list(ticks), list(ticks.values()))
-            axes.grid(visible=False)
-        panels[0].set_ylabel("pre-activation")
-        panels[-1].figure.colorbar(image, ax=list(panels), label="share of a batch in %", pad=0.01, extend="max")
+        from matplotlib.colors import PowerNorm
 
-    draw(len(shown), paint, path, panel_inches=(10.2 / max(len(shown), 2), 3.4))
+        for axes in panels[len(shown) :]:
+            axes.axis("off")
+        for axes, (number, name) in zip(panels, shown, strict=False):
+            limits, densities = densities_of([step.layers[number].preactivations or [] for step in steps])
+            brightest = float(np.quantile(densities, _BRIGHTEST)) or 1.0
+            image = axes.pcolormesh(times, limits, densities / brightest, cmap="Blues", norm=PowerNorm(0.5, 0, 1))
+            image.set_rasterized(True)
+            axes.axhline(0, color=GREY, linewidth=0.8, linestyle="--")
+            axes.set(title=f"into {short(name)}", xlabel="step", ylabel="pre-activation")
+            axes.grid(visible=False)
+        axes = list(panels[: len(shown)])
+        axes[0].figure.colorbar(image, ax=axes, label="density, of the highest there", pad=0.01, extend="max")
+
+    note = sentences(
+        shown_of(len(shown), len(layers), "layers with an activation"),
+        watched_note(when),
+        "Density: the share of a step's pre-activations in a cell, divided by the cell's height.",
+    )
+    inches = 10.2 / max(columns, 2), 3.4 if rows == 1 else 2.9
+    draw(columns, paint, path, rows=rows, panel_inches=inches, form=form, about=about, note=note)
+
+
+def densities_of(counts: Sequence[Sequence[int]]) -> tuple[Array, Array]:
+    """Where cells end, (cells + 1,), and how dense numbers lie in each, (cells, steps), in shares of a step's numbers.
+
+    counts: of each step, in the bins between `PREACTIVATION_EDGES`. Cells reach as far as nearly all numbers do, and
+    are bins, or several narrow ones together.
+    """
+    numbers = np.array(counts, np.float64).T
+    edges = np.array(PREACTIVATION_EDGES)
+    middle = len(edges) // 2
+    of_all = numbers.sum(axis=1)
+    magnitudes = of_all[middle:] + of_all[:middle][::-1]  # in the bins from 0 on
+    beyond = 1 - np.cumsum(magnitudes) / max(magnitudes.sum(), 1)
+    reach = min(int(np.argmax(beyond <= _OUT_OF_VIEW)) + 1, len(magnitudes) - 1)
+    last = edges[middle + reach]
+    kept = [
+        place
+        for place in range(middle - reach, middle + reach + 1)
+        if edges[place] == 0 or abs(edges[place]) >= last * _FINEST
+    ]
+    cells = np.add.reduceat(numbers[: kept[-1]], kept[:-1], axis=0)
+    limits = edges[kept]
+    return limits, cells / np.diff(limits)[:, np.newaxis] / np.maximum(numbers.sum(axis=0), 1)
 
 
 def hidden_layers(steps: Sequence[WatchedStep]) -> list[tuple[int, WatchedLayer]]:
@@ -116,9 +180,3 @@ def layers_with_preactivations(steps: Sequence[WatchedStep]) -> list[tuple[int, 
     """Number and name of the layers of which the distribution of pre-activations was seen."""
     layers = enumerate(steps[0].layers if steps else [])
     return [(number, layer.name) for number, layer in layers if layer.preactivations is not None]
-
-
-def _shares(steps: Sequence[WatchedStep], number: int) -> Any:
-    """(bins, steps), in per cent of what was counted in a step."""
-    counts = np.array([step.layers[number].preactivations for step in steps], np.float64).T
-    return 100 * counts / np.maximum(counts.sum(axis=0), 1)

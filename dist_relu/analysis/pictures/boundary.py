@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 
 from dist_relu.analysis.plane import Plane
-from dist_relu.analysis.style import COLOURS, MARKERS, draw
+from dist_relu.analysis.style import COLOURS, MARKERS, PLAIN, Form, draw, legend_below
 from dist_relu.arrays import Array
 
+_LINE_COLOUR, _LINE_WIDTH = "black", 1.6
 
-def draw_boundary(plane: Plane, path: Path) -> None:
+
+def draw_boundary(plane: Plane, path: Path, *, form: Form = PLAIN, about: str = "") -> None:
     """The samples on the classes that the network sees; and the kinks of its ReLUs, which cut the plane in pieces.
 
     On every piece the network is linear. Without a ReLU there is the first panel alone.
@@ -24,9 +26,9 @@ def draw_boundary(plane: Plane, path: Path) -> None:
         for axes in (boundary, pieces):
             if axes is not None:
                 _paint_classes(axes, plane, colours)
-                axes.set(xlabel="first number of a sample", xlim=plane.across[[0, -1]], ylim=plane.up[[0, -1]])
+                axes.set(xlabel="first feature", xlim=plane.across[[0, -1]], ylim=plane.up[[0, -1]])
                 axes.grid(visible=False)
-        boundary.set_ylabel("second number of a sample")
+        boundary.set_ylabel("second feature")
         for label, colour in enumerate(colours):
             points = plane.x[plane.y == label]
             marker = MARKERS[label % len(MARKERS)]
@@ -40,7 +42,6 @@ def draw_boundary(plane: Plane, path: Path) -> None:
                 label=f"class {label}",
             )
         boundary.set_title(f"classes: {plane.accuracy:.1%} of unseen samples right")
-        boundary.legend(loc="upper right", frameon=True)
         if pieces is not None:
             for number, (name, kinks) in enumerate(plane.kinks.items()):
                 colour = COLOURS[(number + 2) % len(COLOURS)]
@@ -49,9 +50,12 @@ def draw_boundary(plane: Plane, path: Path) -> None:
                         pieces.contour(plane.across, plane.up, unit, [0], colors=[colour], linewidths=0.7)
                 pieces.plot([], [], color=colour, label=f"kinks of {name}")
             pieces.set_title(f"{plane.num_pieces:,} linear pieces in view")
-            pieces.legend(loc="upper right", frameon=True)
 
-    draw(2 if plane.kinks else 1, paint, path, panel_inches=(5.0, 4.4))
+        boundary.plot([], [], color=_LINE_COLOUR, linewidth=_LINE_WIDTH, label="boundary between classes")
+        legend_below(*filter(None, (boundary, pieces)))
+
+    note = "A class has the lighter colour the less sure the network is of it."
+    draw(2 if plane.kinks else 1, paint, path, panel_inches=(5.0, 4.4), form=form, about=about, note=note)
 
 
 def _paint_classes(axes: Any, plane: Plane, colours: list[str]) -> None:
@@ -65,7 +69,7 @@ def _paint_classes(axes: Any, plane: Plane, colours: list[str]) -> None:
     for label in range(1, len(colours)):
         lead = _lead(plane.probabilities, label)
         if lead.min() < 0 < lead.max():
-            axes.contour(plane.across, plane.up, lead, [0], colors=["black"], linewidths=1.6)
+            axes.contour(plane.across, plane.up, lead, [0], colors=[_LINE_COLOUR], linewidths=_LINE_WIDTH)
 
 
 def _lead(probabilities: Array, label: int) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 
 from dist_relu import activations
 from dist_relu.analysis.examples import CurveFit
-from dist_relu.analysis.style import COLOURS, GREY, draw, draw_course, look
+from dist_relu.analysis.style import COLOURS, GREY, PLAIN, Form, draw, draw_course, legend_below, look, smoothing_note
 from dist_relu.arrays import Array
 
 FAMILY: dict[str, dict[str, float]] = {
@@ -38,7 +38,7 @@ FAMILY: dict[str, dict[str, float]] = {
 _COLUMNS = 5
 
 
-def draw_family(path: Path) -> None:
+def draw_family(path: Path, *, form: Form = PLAIN) -> None:
     """Every activation of one number in `dist_relu.activations`, with its derivative."""
 
     def paint(*panels: Any) -> None:
@@ -55,10 +55,10 @@ def draw_family(path: Path) -> None:
             axes.axis("off")
             axes.legend(*panels[0].get_legend_handles_labels(), loc="center", title="of one number x")
 
-    draw(_COLUMNS, paint, path, rows=-(-len(FAMILY) // _COLUMNS), panel_inches=(2.0, 1.85))
+    draw(_COLUMNS, paint, path, rows=-(-len(FAMILY) // _COLUMNS), panel_inches=(2.0, 1.85), form=form)
 
 
-def draw_relu(fit: CurveFit, path: Path) -> None:
+def draw_relu(fit: CurveFit, path: Path, *, form: Form = PLAIN) -> None:
     """ReLU and its derivative, a curve fitted with and without it, and the loss of both while they learned."""
     x = np.linspace(-2, 2, 801)
 
@@ -66,19 +66,17 @@ def draw_relu(fit: CurveFit, path: Path) -> None:
         _lines(function, x, *activations.value_and_derivative("relu", x), of="ReLU: y = max(x, 0)")
         function.plot(x, x, color=COLOURS[-1], linestyle=":", label="linear: y = x")
         function.set(title="ReLU bends", xlabel="x", ylabel="y")
-        function.legend()
         curve.plot(fit.x, fit.y, ".", color=GREY, markersize=3, label="samples")
         for number, (name, outputs) in enumerate(fit.outputs.items()):
             line = {**look(1 - number), "marker": None}
             curve.plot(fit.grid, outputs, label=name, **line)
             draw_course(loss, 1 - number, range(len(fit.losses[name])), fit.losses[name].tolist(), name)
-        curve.set(
-            title="a network of three layers", xlabel="x", ylabel="y", ylim=(fit.y.min() - 0.3, fit.y.max() + 1.3)
-        )
-        curve.legend(loc="upper left")
+        curve.set(title="a network of three layers", xlabel="x", ylabel="y")
+        legend_below(function, curve, loss)
         loss.set(title="while it learns", xlabel="step", ylabel="mean squared error", yscale="log")
 
-    draw(3, paint, path, panel_inches=(3.4, 3.2))
+    note = smoothing_note(max(map(len, fit.losses.values())), "step")
+    draw(3, paint, path, panel_inches=(3.4, 3.2), form=form, note=note)
 
 
 def _lines(axes: Any, x: Array, y: Array, slope: Array, of: str = "value") -> None:

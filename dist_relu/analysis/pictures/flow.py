@@ -9,11 +9,26 @@ from typing import Any
 
 from dist_relu.analysis.gradient import GradientFlow
 from dist_relu.analysis.recurrence import TimeFlow
-from dist_relu.analysis.style import draw, draw_course, legend_below, log_scale, look, spread_out
+from dist_relu.analysis.style import (
+    PLAIN,
+    Form,
+    as_label,
+    draw,
+    draw_course,
+    legend_below,
+    log_scale,
+    look,
+    name_ticks,
+    sentences,
+    shown_of,
+    smoothing_note,
+    spread_out,
+    watched_note,
+)
 from dist_relu.watching import WatchedStep
 
 
-def draw_gradients(flows: Mapping[str, GradientFlow], path: Path) -> None:
+def draw_gradients(flows: Mapping[str, GradientFlow], path: Path, *, form: Form = PLAIN, about: str = "") -> None:
     """The norms of gradients by layer, for several networks of the same layers; flows: by what they are called.
 
     At the input and at the output of every layer with weights (before its activation), and at the weights.
@@ -21,28 +36,40 @@ def draw_gradients(flows: Mapping[str, GradientFlow], path: Path) -> None:
 
     def paint(at_outputs: Any, at_weights: Any) -> None:
         for number, (name, flow) in enumerate(flows.items()):
-            stages = ["input", *(stage for stage in flow.outputs if f"{stage.split()[0]}.weight" in flow.weights)]
-            norms = [flow.outputs[stage].norm for stage in stages]
-            at_outputs.plot(range(len(stages)), norms, label=name, **look(number))
-            norms = [flow.weights[f"{stage.split()[0]}.weight"].norm for stage in stages[1:]]
-            at_weights.plot(range(1, len(stages)), norms, label=name, **look(number))
-        at_outputs.set(title="at outputs of layers", ylabel="norm of the gradient", yscale="log")
-        at_weights.set(title="at weights", yscale="log")
-        for axes in (at_outputs, at_weights):
-            axes.set_xlabel("layer: 0 is the input, the last is next to the loss")
-            axes.xaxis.get_major_locator().set_params(integer=True)
-        at_outputs.legend()
+            stages = _stages(flow)
+            norms = [flow.outputs[stage].norm for stage in ("input", *stages)]
+            at_outputs.plot(norms, label=as_label(name), **look(number))
+            norms = [flow.weights[_weight_of(stage)].norm for stage in stages]
+            at_weights.plot(norms, label=as_label(name), **look(number))
+        longest = max(map(_stages, flows.values()), key=len)
+        name_ticks(at_outputs, ["input", *longest])
+        name_ticks(at_weights, longest)
+        at_outputs.set(title="at outputs of layers", ylabel="norm of the gradient")
+        at_weights.set(title="at weights")
+        log_scale(at_outputs, at_weights)
+        legend_below(at_outputs)
 
-    draw(2, paint, path)
+    note = "Layers with weights, from the input to the one next to the loss; their outputs before the activation."
+    draw(2, paint, path, form=form, about=about, note=note)
 
 
-def draw_gradients_over_time(steps: Sequence[WatchedStep], path: Path) -> None:
+def _stages(flow: GradientFlow) -> list[str]:
+    """The names of the layers with weights."""
+    return [stage for stage in flow.outputs if _weight_of(stage) in flow.weights]
+
+
+def _weight_of(stage: str) -> str:
+    return f"{stage.split(maxsplit=1)[0]}.weight"
+
+
+def draw_gradients_over_time(steps: Sequence[WatchedStep], path: Path, *, form: Form = PLAIN, about: str = "") -> None:
     """The norm of the gradient of weights in the watched steps of a run, and the share of their own norm that changed.
 
     Of biases and the like nothing is shown; of many layers, some from the first to the last.
     """
-    shown = [number for number, param in enumerate(steps[0].params) if param.name.endswith("weight")]
-    shown = spread_out(shown or list(range(len(steps[0].params))))
+    weights = [number for number, param in enumerate(steps[0].params) if param.name.endswith("weight")]
+    weights = weights or list(range(len(steps[0].params)))
+    shown = spread_out(weights)
 
     def paint(norms: Any, ratios: Any) -> None:
         when = [step.step for step in steps]
@@ -56,17 +83,22 @@ def draw_gradients_over_time(steps: Sequence[WatchedStep], path: Path) -> None:
         log_scale(norms, ratios)
         legend_below(norms)
 
-    draw(2, paint, path, panel_inches=(4.0, 3.4))
+    note = sentences(
+        shown_of(len(shown), len(weights), "weights"),
+        watched_note([step.step for step in steps]),
+        smoothing_note(len(steps)),
+    )
+    draw(2, paint, path, panel_inches=(4.0, 3.4), form=form, about=about, note=note)
 
 
-def draw_recurrence(flows: Mapping[str, TimeFlow], path: Path) -> None:
+def draw_recurrence(flows: Mapping[str, TimeFlow], path: Path, *, form: Form = PLAIN, about: str = "") -> None:
     """The norm of the gradient at the state after every step, of several recurrences, by what they are called."""
 
     def paint(axes: Any) -> None:
         paint_recurrence(axes, flows)
-        axes.legend()
+        legend_below(axes)
 
-    draw(1, paint, path)
+    draw(1, paint, path, panel_inches=(5.0, 3.4), form=form, about=about)
 
 
 def paint_recurrence(axes: Any, flows: Mapping[str, TimeFlow]) -> None:
@@ -74,6 +106,7 @@ def paint_recurrence(axes: Any, flows: Mapping[str, TimeFlow]) -> None:
     for number, (name, flow) in enumerate(flows.items()):
         steps = range(1, 1 + len(flow.norms))
         norms = [norm or None for norm in flow.norms]
-        axes.plot(steps, norms, label=name, markevery=max(len(norms) // 8, 1), **look(number))
-    axes.set(title="gradients through time", ylabel="norm of the gradient at the state", yscale="log")
+        axes.plot(steps, norms, label=as_label(name), markevery=max(len(norms) // 8, 1), **look(number))
+    axes.set(title="gradients through time", ylabel="norm of the gradient at the state")
     axes.set_xlabel("step: the last is next to the loss")
+    log_scale(axes)

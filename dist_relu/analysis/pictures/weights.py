@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dist_relu.analysis.placing import layer_names
-from dist_relu.analysis.style import draw
+from dist_relu.analysis.style import PLAIN, Form, draw
 from dist_relu.arrays import Array
 from dist_relu.nn import Conv2d, Dense, Sequential
 
@@ -17,7 +17,14 @@ _MAX_UNITS, _COLUMNS = 64, 16
 _RGB = 3
 
 
-def draw_weights(model: Sequential, path: Path, image_shape: tuple[int, ...] | None = None) -> None:
+def draw_weights(
+    model: Sequential,
+    path: Path,
+    image_shape: tuple[int, ...] | None = None,
+    *,
+    form: Form = PLAIN,
+    about: str = "",
+) -> None:
     """The weights of the first dense layer or convolution, one image for each unit; the strongest 64 units.
 
     image_shape: (H, W) or (H, W, C) of samples, for models that don't hold it. By default that of a square of grey
@@ -43,7 +50,8 @@ def draw_weights(model: Sequential, path: Path, image_shape: tuple[int, ...] | N
             image = axes.imshow(mosaic[..., 0], interpolation="nearest", **colours)
             axes.figure.colorbar(image, ax=axes, label="weight", fraction=0.02, pad=0.01)
 
-    draw(1, paint, path, panel_inches=(10, min(max(9 * height / width, 1) + 0.5, 12)))
+    inches = 10, min(max(9 * height / width, 1) + 0.5, 12)
+    draw(1, paint, path, panel_inches=inches, form=form, about=about)
 
 
 def first_weights(model: Sequential, image_shape: tuple[int, ...] | None = None) -> tuple[str, Array]:
