@@ -337,6 +337,12 @@ def new_attempts() -> files.Attempts:
     return files.Attempts(lambda message: click.echo(f"Warning: {message}", err=True))
 
 
+def tell_left_out(folder: Path, left_out: Sequence[str]) -> None:
+    """Say what of a log folder is damaged."""
+    for each in left_out:
+        click.echo(f"Left out, since it is damaged: {folder / each}.", err=True)
+
+
 @contextmanager
 def usage_errors() -> Iterator[None]:
     """What is wrong with the user's options comes as ValueError from the objects that they become."""

@@ -98,12 +98,18 @@ def _made(kind: Any, content: Any, name: str) -> Any:
     return _made_single(kind, content, name)
 
 
+def _is_shallow(content: Any, levels: int = 20) -> bool:
+    """Whether what may be anything can be printed without going too deep."""
+    items = content.values() if isinstance(content, dict) else content if isinstance(content, list) else ()
+    return levels > 0 and all(_is_shallow(item, levels - 1) for item in items)
+
+
 def _made_single(kind: Any, content: Any, name: str) -> Any:
     if kind is float and content is None:
         return nan
     if kind is float and type(content) in (int, float) and abs(content) <= float_info.max:
         return float(content)
-    is_as_it_should_be = {Any: True, int: type(content) is int and abs(content) < 2**63}
+    is_as_it_should_be = {Any: _is_shallow(content), int: type(content) is int and abs(content) < 2**63}
     if is_as_it_should_be.get(kind, kind in (str, bool) and isinstance(content, kind)):
         return content
     raise ValueError(f"{name} is {_short(content)}")

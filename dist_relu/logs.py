@@ -16,10 +16,10 @@ import os
 import socket
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
-from math import nan
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, final
@@ -27,13 +27,16 @@ from typing import Any, Self, TypeVar, final
 from dist_relu.checkpoint import save_model
 from dist_relu.errors import WriteError
 from dist_relu.files import Attempts, GrowingFile, make_folder, strict, write_json
+from dist_relu.foreign import made, parse_json, read_file
 from dist_relu.nn import Sequential
-from dist_relu.watching import PREACTIVATION_EDGES, EpochSummary, WatchedLayer, WatchedParam, WatchedStep
+from dist_relu.watching import PREACTIVATION_EDGES, EpochSummary, WatchedLayer, WatchedStep
 
 T = TypeVar("T")
 
 _RUN, _STEPS, _EPOCHS = "run.json", "steps.jsonl", "epochs.jsonl"
 MODEL_FILE = "model.safetensors"
+_MOST_BYTES = 2**30
+_LONGEST_NAME = 200
 
 
 @dataclass(frozen=True)
@@ -84,11 +87,15 @@ def in_words(options: Mapping[str, Any]) -> list[str]:
 
 @dataclass(frozen=True)
 class Logs:
-    """A log folder, read.  run: None if the folder has no run.json."""
+    """A log folder, read.
+
+    run: None if the folder has no run.json, or a damaged one.  left_out: what is damaged, each with its file.
+    """
 
     run: RunInfo | None
     steps: list[WatchedStep]
     epochs: list[EpochSummary]
+    left_out: list[str] = field(default_factory=list)
 
 
 @final
@@ -166,15 +173,24 @@ def check_is_free(folder: Path) -> None:
 
 
 def read_logs(folder: str | Path) -> Logs:
-    """What is in a log folder, of a run that is over or still goes on.
+    """What is in a log folder, of a run that is over or still goes on; what is damaged of it is left out.
 
-    Raises OSError, and ValueError for a folder that `LogWriter` did not write.
+    Raises ValueError for a folder that `LogWriter` did not write, or in which nothing is whole.
     """
     folder = Path(folder)
     if not (folder / _STEPS).is_file():
         raise ValueError(f"{folder} has no {_STEPS}; expected a folder that dist-relu train --log-dir wrote.")
-    run = [*_read(folder / _RUN, _run)] if (folder / _RUN).exists() else [None]
-    return Logs(run[0], [*_read(folder / _STEPS, _step)], [*_read(folder / _EPOCHS, _epoch)])
+    left_out: list[str] = []
+    run = _run(folder / _RUN, left_out)
+    steps, epochs = _of_one_run(
+        _lines(folder / _STEPS, _step, left_out), _lines(folder / _EPOCHS, _epoch, left_out), left_out
+    )
+    if left_out and not (run or steps or epochs):
+        name, _, why = left_out[0].partition(": ")
+        raise ValueError(
+            f"{folder / name} is no log of a run; expected what dist-relu train --log-dir writes. {why.capitalize()}."
+        )
+    return Logs(run, steps, epochs, left_out)
 
 
 def scalars(step: WatchedStep) -> Iterator[tuple[str, float]]:
@@ -258,39 +274,94 @@ def _histogram(counts: list[int]) -> Any:
     return HistogramProto(min=limits[0], max=limits[-1], num=sum(counts), bucket_limit=limits, bucket=buckets)
 
 
-def _read(path: Path, parse: Callable[[Any], T]) -> Iterator[T]:
-    """What the lines of a file stand for, or the whole of a .json file.
+def _reason(error: Exception) -> str:
+    return "it is nested too deep" if isinstance(error, RecursionError) else (str(error) or type(error).__name__)
+
+
+def _lines(path: Path, parse: Callable[[Any], T], left_out: list[str]) -> list[T]:
+    """What the lines of a file stand for; tells of those that are left out, since they are damaged.
 
     A last line without an end is still being written, or never will be.
     """
-    text = path.read_text(errors="replace")
-    parts = [text] if path.suffix == ".json" else text.splitlines(keepends=True)
-    if path.suffix != ".json" and parts and not parts[-1].endswith("\n"):
-        parts.pop()
+    whole: list[T] = []
+    damaged: list[str] = []
     try:
-        for part in parts:
-            yield parse(json.loads(part))
-    except (json.JSONDecodeError, TypeError, KeyError, AttributeError):
-        raise ValueError(f"{path} is no log of a run; expected what dist-relu train --log-dir writes.") from None
+        *lines, _ = read_file(path, _MOST_BYTES).split(b"\n")
+    except (OSError, ValueError) as error:
+        left_out.append(f"{path.name}: {_reason(error)}")
+        return []
+    for number, line in enumerate(lines, 1):
+        try:
+            whole.append(parse(parse_json(line)))
+        except (ValueError, RecursionError) as error:
+            damaged.append(f"line {number}: {_reason(error)}")
+    if damaged:
+        count = f"{len(damaged)} of {len(lines)} lines, of which the first is " if len(damaged) > 1 else ""
+        left_out.append(f"{path.name}: {count}{damaged[0]}")
+    return whole
 
 
-def _run(content: Any) -> RunInfo:
-    return RunInfo(**content)
+def _run(path: Path, left_out: list[str]) -> RunInfo | None:
+    try:
+        return made(RunInfo, parse_json(read_file(path, _MOST_BYTES)))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        left_out.append(f"{path.name}: {_reason(error)}")
+        return None
 
 
 def _step(content: Any) -> WatchedStep:
-    layers = [_made(WatchedLayer, layer) for layer in content.pop("layers")]
-    params = [_made(WatchedParam, param) for param in content.pop("params")]
-    return _made(WatchedStep, content | {"layers": layers, "params": params})
+    step = made(WatchedStep, content)
+    _check_numbers(step, ("step", "epoch", "lr", "samples_per_second"), ("accuracy",))
+    for param in step.params:
+        _check_numbers(param, ("gradient_norm", "update_ratio"))
+    for layer in step.layers:
+        _check_numbers(layer, ("silent", "variance"), ("sparsity",))
+        _check_layer(layer)
+    return step
 
 
 def _epoch(content: Any) -> EpochSummary:
-    return _made(EpochSummary, content)
+    epoch = made(EpochSummary, content)
+    _check_numbers(epoch, ("epoch", "seconds"), ("accuracy",))
+    return epoch
 
 
-def _made(kind: type[T], content: Any) -> T:
-    """A dataclass; a number that must be one and is null is NaN."""
-    for each in fields(kind):  # type: ignore[arg-type]
-        if each.type == "float" and content[each.name] is None:
-            content[each.name] = nan
-    return kind(**content)
+def _of_one_run(
+    steps: list[WatchedStep], epochs: list[EpochSummary], left_out: list[str]
+) -> tuple[list[WatchedStep], list[EpochSummary]]:
+    """Those steps and epochs that have the layers and parameters that most steps have."""
+    if not steps:
+        return steps, epochs
+    ((layers, params), _) = Counter(map(_names, steps)).most_common(1)[0]
+    alike = [step for step in steps if _names(step) == (layers, params) and all(map(_is_name, (*layers, *params)))]
+    fitting = [epoch for epoch in epochs if epoch.dead is None or epoch.dead.keys() == set(layers)]
+    for name, given, kept in ((_STEPS, steps, alike), (_EPOCHS, epochs, fitting)):
+        if len(kept) < len(given):
+            left_out.append(f"{name}: {len(given) - len(kept)} of {len(given)} lines have other layers or parameters")
+    return alike, fitting
+
+
+def _names(step: WatchedStep) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return tuple(layer.name for layer in step.layers), tuple(param.name for param in step.params)
+
+
+def _is_name(text: str) -> bool:
+    return text.isprintable() and len(text) <= _LONGEST_NAME
+
+
+def _check_layer(layer: WatchedLayer) -> None:
+    counts = layer.preactivations
+    if layer.num_units < 1:
+        raise ValueError(f"{layer.name} has {layer.num_units} units")
+    if counts is not None and (len(counts) != len(PREACTIVATION_EDGES) - 1 or min(counts) < 0):
+        raise ValueError(f"{layer.name} has pre-activations in other bins than ours")
+
+
+def _check_numbers(value: Any, not_negative: Sequence[str], shares: Sequence[str] = ()) -> None:
+    """Raise ValueError for numbers out of bounds; NaN and None are in them."""
+    for name in (*not_negative, *shares):
+        number = getattr(value, name)
+        if number is not None and (number < 0 or (name in shares and number > 1)):
+            raise ValueError(f"{name} is {number}")

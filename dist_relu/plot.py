@@ -17,7 +17,7 @@ from dist_relu.analysis.plane import PLANE_TRAINING, SETS, check_plane, plane_of
 from dist_relu.analysis.style import EXPECTED_NAME, SUFFIXES, Form
 from dist_relu.arguments import default_loss
 from dist_relu.checkpoint import load_model
-from dist_relu.command_parts import check_installed, check_writable, model_file, usage_errors
+from dist_relu.command_parts import check_installed, check_writable, model_file, tell_left_out, usage_errors
 from dist_relu.command_types import SEED, Commands
 from dist_relu.coordinator import start
 from dist_relu.data import load
@@ -295,6 +295,7 @@ def _read(source: Path, command: str, parse: Callable[[Any], T]) -> tuple[T, str
 def _logs(folder: Path) -> Logs:
     """A log folder with steps.  Raises ValueError for one without."""
     logs = read_logs(folder)
+    tell_left_out(folder, logs.left_out)
     if not logs.steps:
         raise ValueError(f"{folder} holds no steps yet.")
     return logs

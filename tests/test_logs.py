@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from math import inf, isnan, nan
 from pathlib import Path
@@ -17,7 +21,8 @@ import pytest
 
 import dist_relu as dr
 from dist_relu import nn, optim
-from dist_relu.logs import LogWriter, read_logs, scalars
+from dist_relu.files import Attempts
+from dist_relu.logs import LogWriter, RunInfo, read_logs, scalars
 from tests.test_cli import train
 
 
@@ -183,6 +188,106 @@ def test_a_run_can_be_read_while_it_goes_on_and_when_it_was_killed(tmp_path: Pat
     assert [epoch.epoch for epoch in logs.epochs] == list(range(len(logs.epochs)))
     assert logs.run is not None
     assert logs.run.results == {}
+
+
+Change = Callable[[Any], object]
+
+DAMAGED: dict[str, tuple[str, Change | None, str]] = {
+    "half of it": ("run.json", None, "run.json: .*char"),
+    "options nested deep": (
+        "run.json",
+        lambda run: run["options"].update(a=json.loads("[" * 99 + "]" * 99)),
+        "options",
+    ),
+    "a field of another type": ("run.json", lambda run: run.update(workers="2"), "run.json: workers is '2'"),
+    "half a step": ("steps.jsonl", None, "steps.jsonl: line 1: .*char"),
+    "counts that are none": (
+        "steps.jsonl",
+        lambda s: s["layers"][0].update(preactivations=[1, {}]),
+        r"line 1: layers\[0\]",
+    ),
+    "counts of other bins": ("steps.jsonl", lambda s: s["layers"][0].update(preactivations=[1]), "other bins"),
+    "numbers that are text": ("steps.jsonl", lambda s: s.update(loss="1.5"), "line 1: loss is '1.5'"),
+    "a number that no float holds": ("steps.jsonl", lambda s: s.update(loss=10**400), "line 1: loss is 1000"),
+    "a share above 1": ("steps.jsonl", lambda s: s["layers"][0].update(sparsity=1.5), "line 1: sparsity is 1.5"),
+    "no units": ("steps.jsonl", lambda s: s["layers"][0].update(num_units=0), "line 1: .* has 0 units"),
+    "other layers": ("steps.jsonl", lambda s: s["layers"].pop(), "1 of 4 lines have other layers"),
+    "unknown dead units": ("epochs.jsonl", lambda e: e.update(dead={"9 ReLU": []}), "1 of 2 lines have other layers"),
+    "dead units that are none": ("epochs.jsonl", lambda e: e["dead"].update({"1 ReLU": 3}), r"dead\['1 ReLU'\] is 3"),
+}
+
+
+@pytest.mark.parametrize("what", DAMAGED)
+def test_what_is_damaged_hides_nothing_that_is_whole(tmp_path: Path, fitted: dr.FitResult, what: str) -> None:
+    name, change, told = DAMAGED[what]
+    with LogWriter(tmp_path) as logs:
+        logs.run(RunInfo({}, "", "", "", 1, 1, "serial", 1, 1, 1, "", "", "", {}))
+        for step in fitted.watched:
+            logs.step(step)
+        for epoch in fitted.epochs:
+            logs.epoch(epoch)
+    whole = read_logs(tmp_path)
+    assert whole.left_out == []
+    text = (tmp_path / name).read_text()
+    first, rest = (text, "") if name == "run.json" else text.split("\n", 1)
+    content = json.loads(first)
+    if change:
+        change(content)
+    (tmp_path / name).write_text((json.dumps(content) if change else first[: len(first) // 2]) + "\n" + rest)
+    read = read_logs(tmp_path)
+    assert (read.run is None) == (name == "run.json")
+    assert read.steps == whole.steps[name == "steps.jsonl" :]
+    assert read.epochs == whole.epochs[name == "epochs.jsonl" :]
+    (left_out,) = read.left_out
+    assert re.search(told, left_out)
+
+
+def test_a_full_disk_costs_lines_but_no_run(
+    tmp_path: Path, fitted: dr.FitResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    attempts = Attempts(told.append)
+    room = resource.getrlimit(resource.RLIMIT_FSIZE)
+    monkeypatch.setattr("dist_relu.logs.find_spec", lambda name: None)
+    with LogWriter(tmp_path, attempts) as logs:
+        logs.step(fitted.watched[0])
+        size = (tmp_path / "steps.jsonl").stat().st_size
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, room[1]))  # SIGXFSZ is ignored by Python: EFBIG
+        try:
+            for step in fitted.watched[1:3]:
+                logs.step(step)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, room)
+        logs.step(fitted.watched[3])
+    assert told == [f"{tmp_path}/steps.jsonl can't be written: File too large."]
+    assert read_logs(tmp_path).steps == [fitted.watched[0], fitted.watched[3]]
+    with pytest.raises(dr.WriteError, match=f"^Not written, or not whole: {tmp_path}/steps.jsonl.$"):
+        attempts.check()
+
+
+def test_a_folder_that_vanished_is_told_of_in_the_end(tmp_path: Path, fitted: dr.FitResult) -> None:
+    told: list[str] = []
+    with LogWriter(tmp_path / "gone", Attempts(told.append)) as logs:
+        shutil.rmtree(tmp_path / "gone")
+        logs.step(fitted.watched[0])
+        logs.run(RunInfo({}, "", "", "", 1, 1, "serial", 1, 1, 1, "", "", "", {}))
+    assert [message.split(" can't be written: ")[0].rpartition("/")[2] for message in told[:3]] == [
+        "run.json",
+        "steps.jsonl",
+        "epochs.jsonl",
+    ]
+
+
+def test_a_broken_tensorboard_stops_no_run(
+    tmp_path: Path, fitted: dr.FitResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard.summary.writer.record_writer", None)
+    told: list[str] = []
+    attempts = Attempts(told.append)
+    with LogWriter(tmp_path, attempts) as logs:
+        logs.step(fitted.watched[0])
+    assert told[0].startswith("Nothing is written for TensorBoard, which does not work here: ")
+    attempts.check()
 
 
 def test_steps_that_are_passed_on_are_not_kept(digits: dr.data.Split) -> None:

@@ -155,6 +155,22 @@ def test_any_model_has_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert ("Weights of the first layer" in headings) == (model != "rnn:8")
 
 
+def test_a_page_shows_what_is_whole_and_says_what_is_not(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("run.json", "steps.jsonl", "epochs.jsonl"):
+        content = (run / name).read_text()
+        (run / name).write_text("]" + content if name != "run.json" else content[: len(content) // 2])
+    code, _, errors = call(capsys, "report", str(run), "--output", str(tmp_path / "a.html"))
+    assert code == 0
+    assert errors.count("Left out, since it is damaged: ") == 3
+    page = Page(tmp_path / "a.html")
+    assert {"Learning", "Epochs"} <= set(page.texts["h2"])
+    notes = "".join(page.texts["p"])
+    for name in ("run.json: ", "steps.jsonl: line 1: ", "epochs.jsonl: line 1: "):
+        assert f"Left out, since it is damaged: {name}" in notes
+
+
 def test_what_has_no_page_is_told_in_a_line(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,7 +183,8 @@ def test_what_has_no_page_is_told_in_a_line(
     assert "has no run.json; expected a folder that dist-relu train --log-dir wrote." in error(str(tmp_path))
     assert "expected a name that ends in .html" in error(str(run), "--output", str(tmp_path / "a.pdf"))
     assert "does not exist or can't be written to" in error(str(run), "--output", str(tmp_path / "no" / "a.html"))
-    (run / "epochs.jsonl").write_text("3\n")
+    for name in ("run.json", "steps.jsonl", "epochs.jsonl"):
+        (run / name).write_text("3\n")
     assert "is no log of a run" in error(str(run), "--output", str(tmp_path / "a.html"))
     monkeypatch.setattr("dist_relu.command_parts.find_spec", lambda name: None if name == "jinja2" else name)
     assert "Reports need jinja2. Install it: pip install 'dist_relu[plot]'." in error(str(run))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from dist_relu.command_parts import check_installed, check_writable, usage_errors
+from dist_relu.command_parts import check_installed, check_writable, tell_left_out, usage_errors
 from dist_relu.files import write_file
 from dist_relu.logs import read_logs
 from dist_relu.report.page import page
@@ -36,5 +36,6 @@ def report(folder: Path, path: Path) -> None:
         raise click.UsageError(f"{folder} has no run.json; expected a folder that dist-relu train --log-dir wrote.")
     with usage_errors():
         logs = read_logs(folder)
+    tell_left_out(folder, logs.left_out)
     write_file(path, page(logs, folder))
     click.echo(f"Wrote {path}.")

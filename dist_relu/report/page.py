@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from math import isfinite
 from pathlib import Path
+from sys import float_info
 from typing import Any
 
 from dist_relu.analysis.pictures.activity import hidden_layers
@@ -17,11 +17,15 @@ _NOT_PART_OF_THE_RUN = {"log-dir", "report", "save", "quiet", "workers", "backen
 _NOTHING = "–"
 
 
+_UNKNOWN = RunInfo({}, "", "", "", 0, 0, "", 0, 0, 0, "", "", "", {})
+"""Stands for a run of which nothing is known, and is not shown."""
+
+
 def page(logs: Logs, folder: Path) -> str:
     """A log folder as an HTML page that needs nothing else.  Raises ImportError without jinja2 or matplotlib."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    assert logs.run is not None
+    run = logs.run or _UNKNOWN
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -29,24 +33,26 @@ def page(logs: Logs, folder: Path) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    shown, note = figures(logs, folder.name), ""
+    shown = figures(logs, folder.name)
+    notes = [f"Left out, since it is damaged: {each}." for each in logs.left_out]
     hidden = {layer.name for _, layer in hidden_layers(logs.steps)} if logs.steps else set()
     if (folder / "model.safetensors").is_file():
         try:
-            weights = weights_figure(folder / "model.safetensors", str(logs.run.options.get("data", "")))
+            weights = weights_figure(folder / "model.safetensors", str(run.options.get("data", "")))
             shown += [weights] if weights else []
         except CheckpointError as error:
-            note = f"The weights of the first layer can't be shown: {error}"
+            notes.append(f"The weights of the first layer can't be shown: {error}")
     return environment.get_template("page.html").render(
-        title=f"{logs.run.options.get('model', 'model')} on {logs.run.options.get('data', 'data')}",
-        run=logs.run,
-        results=_results(logs.run),
+        title=f"{run.options.get('model', 'model')} on {run.options.get('data', 'data')}",
+        run=run,
+        is_known=logs.run is not None,
+        results=_results(run),
         figures=shown,
-        note=note,
+        notes=notes,
         epochs=[_cells(epoch, hidden) for epoch in logs.epochs],
-        command=_command(logs.run),
-        options=[(name, value) for name, value in logs.run.options.items() if _is_given(value)],
-        machine=_machine(logs.run),
+        command=_command(run),
+        options=[(name, value) for name, value in run.options.items() if _is_given(value)],
+        machine=_machine(run),
     )
 
 
@@ -58,9 +64,9 @@ def _results(run: RunInfo) -> list[tuple[str, str]]:
         ("Accuracy on unseen samples", _share(results.get("test_accuracy"))),
         ("Loss on unseen samples", _number(results.get("test_loss"))),
         ("Loss in the last epoch", _number(results.get("train_loss"))),
-        ("Training", f"{results['steps']:,} steps in {results['seconds']:.1f} s"),
-        ("Speed", f"{results['samples_per_second']:,.0f} samples/s, {results['step_ms_median']:.2f} ms a step"),
-        ("SHA-256 of the parameters", results["params_sha256"]),
+        ("Training", _filled("{:,} steps in {:.1f} s", results, "steps", "seconds")),
+        ("Speed", _filled("{:,.0f} samples/s, {:.2f} ms a step", results, "samples_per_second", "step_ms_median")),
+        ("SHA-256 of the parameters", str(results.get("params_sha256") or _NOTHING)),
     ]
     return [row for row in rows if row[1] != _NOTHING]
 
@@ -96,9 +102,19 @@ def _machine(run: RunInfo) -> list[tuple[str, str]]:
     ]
 
 
+def _filled(form: str, results: dict[str, Any], *names: str) -> str:
+    """Results in words, where all of them are numbers."""
+    values = [results.get(name) for name in names]
+    return form.format(*values) if all(map(_is_number, values)) else _NOTHING
+
+
 def _number(value: Any) -> str:
-    return f"{value:.5g}" if isinstance(value, int | float) and isfinite(value) else _NOTHING
+    return f"{value:.5g}" if _is_number(value) else _NOTHING
 
 
-def _share(value: float | None) -> str:
-    return _NOTHING if value is None else f"{value:.2%}"
+def _share(value: Any) -> str:
+    return f"{value:.2%}" if _is_number(value) else _NOTHING
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) <= float_info.max
