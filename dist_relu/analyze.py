@@ -46,7 +46,7 @@ from dist_relu.options import (
     INITIALIZERS,
     OPTIMIZERS,
     deep,
-    parse_model,
+    parse_new_model,
     parse_recurrent_init,
     parse_schedule,
     varied,
@@ -104,7 +104,7 @@ def gradients(
     init: str | None,
     samples: int,
     seed: int,
-    dtype: str,
+    dtype: str | None,
     path: Path | None,
     **workers: Any,
 ) -> None:
@@ -161,7 +161,7 @@ def recurrence(
     inits: Sequence[str],
     samples: int,
     seed: int,
-    dtype: str,
+    dtype: str | None,
     path: Path | None,
     **workers: Any,
 ) -> None:
@@ -172,7 +172,7 @@ def recurrence(
     check_writable("--json", path)
     with usage_errors():
         data = load(source)
-        plain = parse_model(model_text, data, dtype)
+        plain = parse_new_model(model_text, data, dtype)
         models = {init: with_recurrent_init(plain, parse_recurrent_init(init)) for init in inits}
         for model in models.values():
             model.build(data.train.x.shape[1:]).initialize(seed)
@@ -254,7 +254,7 @@ def training(
     schedule: str,
     watch_every: int,
     shards: int | None,
-    dtype: str,
+    dtype: str | None,
     path: Path | None,
     **workers: Any,
 ) -> None:
@@ -298,7 +298,7 @@ def training(
     _show(_course_table(courses, f"{deep(model_text, depth)} on {source}, epochs: {epochs}"))
     options = {"data": source, "model": deep(model_text, depth), "init": init, "optimizer": optimizer, "lr": lr}
     options |= {"momentum": momentum, "schedule": schedule, "epochs": epochs, "batch_size": batch_size}
-    options |= {"shards": shards, "dtype": dtype}
+    options |= {"shards": shards, "dtype": next(iter(models.values())).dtype.name}
     runs = [
         {"activation": name, "seed": number, **asdict(run)}
         for name, runs in courses.items()
@@ -308,10 +308,10 @@ def training(
 
 
 def _models(
-    data: Split, text: str, depth: int | None, activations: Sequence[str], init: str | None, dtype: str
+    data: Split, text: str, depth: int | None, activations: Sequence[str], init: str | None, dtype: str | None
 ) -> dict[str | None, Sequential]:
     """The model with each of the activations, by their names; without any, as it is."""
-    plain = parse_model(deep(text, depth), data, dtype)
+    plain = parse_new_model(deep(text, depth), data, dtype)
     return {name: varied(plain, name, init) for name in activations or (None,)}
 
 

@@ -38,6 +38,9 @@ _CLASSES = {
 
 
 _HEADER_KEYS = {"format", "dtype", "input_shape", "layers", "params_sha256", "header_sha256"}
+_PREDICTS = {"classes", "numbers"}
+"""Of a model that was trained; others don't say, as those of older versions."""
+
 _DTYPES = {"float32": "F32", "float64": "F64"}
 """What safetensors calls them."""
 
@@ -61,6 +64,8 @@ def save_model(model: Sequential, path: str | Path) -> None:
         "layers": json.dumps([describe(layer) for layer in model.layers]),
         "params_sha256": model.sha256(),
     }
+    if model.predicts is not None:
+        header["predicts"] = model.predicts
     header["header_sha256"] = _digest(header)
     tensors = dict(zip(model.names, map(np.ascontiguousarray, model.views(model.values)), strict=True))
     content = save(tensors, header)
@@ -108,6 +113,7 @@ def load_model(path: str | Path, layers: Sequential | None = None, *, classes: S
             values = _read_values(path, file, model)
         if digest_of(values) != header["params_sha256"]:
             raise CheckpointError(f"{path} is damaged: the digest of its parameters is not the one in its header.")
+        model.predicts = header.get("predicts")  # type: ignore[assignment]  # one of _PREDICTS
     model.bind(values)
     return model
 
@@ -146,7 +152,7 @@ def _checked_header(path: str | Path, header: dict[str, str]) -> dict[str, str]:
     """The header without its digest."""
     if header.get("format") != _FORMAT:
         raise CheckpointError(f"{path} is no model of this version: its format is {header.get('format')!r}.")
-    if header.keys() != _HEADER_KEYS:
+    if header.keys() - {"predicts"} != _HEADER_KEYS or header.get("predicts", "classes") not in _PREDICTS:
         raise CheckpointError(f"{path} is no model of this version: its header has {', '.join(sorted(header))}.")
     if header.pop("header_sha256") != _digest(header):
         raise CheckpointError(f"{path} is damaged: the digest of its header is not the one that it holds.")

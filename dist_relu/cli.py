@@ -34,7 +34,7 @@ from dist_relu.data import load, load_samples
 from dist_relu.doctor.command import doctor
 from dist_relu.files import write_file, write_json
 from dist_relu.learn_command import learn
-from dist_relu.nn import summary
+from dist_relu.nn import PolicyHead, Sequential, summary
 from dist_relu.options import parse_model
 from dist_relu.plot import plot
 from dist_relu.report.command import report
@@ -81,7 +81,7 @@ saved_model_argument = click.argument("model_path", metavar="MODEL", type=click.
 @data_option
 @model_option
 @dtype_option
-def show_summary(source: str, model_text: str, dtype: str) -> None:
+def show_summary(source: str, model_text: str, dtype: str | None) -> None:
     """Print the layers of a model for a data set: their output shapes, parameters and bytes."""
     with usage_errors():
         data = load(source)
@@ -117,7 +117,7 @@ def evaluate(model_path: Path, source: str, path: Path | None, **options: Any) -
 @click.option("--output", metavar="FILE", type=FILE, help="Write the model's raw outputs to FILE.npy instead.")
 @worker_options
 def predict(model_path: Path, samples_path: Path, output: Path | None, **options: Any) -> None:
-    """Print what a saved MODEL says of each of the SAMPLES: its class, a line each.
+    """Print what a saved MODEL says of each of the SAMPLES, a line each: its class, or the numbers of a regression.
 
     MODEL is a file that `train --save` wrote, or the folder of a run that `train --log-dir` wrote. SAMPLES is a .npy
     file, or a .npz file with an array x.
@@ -136,8 +136,15 @@ def predict(model_path: Path, samples_path: Path, output: Path | None, **options
         np.save(content, outputs)
         write_file(output, content.getbuffer())
     else:
-        for label in outputs.reshape(len(outputs), -1).argmax(axis=1):
-            click.echo(label)
+        rows = outputs.reshape(len(outputs), -1)
+        for row in rows.argmax(axis=1, keepdims=True) if _tells_classes(model) else rows:
+            click.echo(" ".join(map(str, row)))
+
+
+def _tells_classes(model: Sequential) -> bool:
+    """Whether the largest output is the class; of models that don't know what they predict, where it can be."""
+    one_of_several = len(model.output_shape) == 1 and model.output_shape[0] > 1
+    return one_of_several and model.predicts != "numbers" and not isinstance(model.layers[-1], PolicyHead)
 
 
 program.add_command(train)

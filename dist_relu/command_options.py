@@ -38,9 +38,7 @@ epochs_option = epochs_option_with(20)
 dtype_option = click.option(
     "--dtype",
     type=choice(["float32", "float64"]),
-    default="float32",
-    show_default=True,
-    help="The type of the numbers that the model computes with.",
+    help="The type of the numbers that the model computes with. Default: float32, or what a model from a file has.",
 )
 batch_option = click.option(
     "--batch-size",

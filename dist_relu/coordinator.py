@@ -208,6 +208,7 @@ class Coordinator:
         model.build(data.x.shape[1:])
         if model.values is None:
             model.initialize(seed)
+        model.predicts = "classes" if data.has_classes else "numbers"
         plan = StepPlan(loss, optimizer, options, batch_size, shards, seed, augment)
         per_epoch = training.num_steps_per_epoch(len(data), batch_size, accumulate)
         observer = Observer(model, plan, per_epoch, watch, on_progress, has_classes=data.has_classes)

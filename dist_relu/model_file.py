@@ -12,15 +12,15 @@ from types import ModuleType
 
 import cloudpickle
 import numpy as np
-import numpy.typing as npt
 
 from dist_relu.nn import Sequential
 
 
-def model_from_file(path: Path, name: str, dtype: npt.DTypeLike) -> Sequential:
+def model_from_file(path: Path, name: str, dtype: str | None = None) -> Sequential:
     """The model that a function in a Python file returns; it is called without arguments.
 
-    dtype: to compute in, unless the model has parameters already, or says itself that it is of float64: these must fit.
+    dtype: to compute in, by default that of the model. One that has parameters already, or says itself that it is of
+    float64, must be of this dtype.
     Raises ValueError, which names file, function and line, for whatever goes wrong in there.
     """
     where = f"--model {path}:{name}"
@@ -39,10 +39,12 @@ def model_from_file(path: Path, name: str, dtype: npt.DTypeLike) -> Sequential:
         model = function()
     if not isinstance(model, Sequential):
         raise ValueError(f"{where}: returned {type(model).__name__}; expected an nn.Sequential.")
-    if model.dtype == dtype:
+    if dtype is None or model.dtype == dtype:
         return model
     if model.values is not None or model.dtype != np.float32:
-        raise ValueError(f"{where}: the model is of {model.dtype}, not of {dtype}. Pass --dtype {model.dtype}.")
+        raise ValueError(
+            f"{where}: the model is of {model.dtype}, not of {dtype}. Pass --dtype {model.dtype}, or leave it out."
+        )
     return Sequential(*model.blueprint().layers, dtype=dtype)
 
 

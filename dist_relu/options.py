@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from dist_relu import nn
 from dist_relu.command_types import MODEL_FORMS
 from dist_relu.data import Augment, Split
+from dist_relu.data.dataset import looks_channels_first
 from dist_relu.model_file import model_from_file
 from dist_relu.nn import Flatten, Sequential, actor, cnn, mlp, resnet, rnn
+from dist_relu.nn.structure import entries
 from dist_relu.optim import (
     LAMB,
     LARS,
@@ -92,20 +92,45 @@ def parse_recurrent_init(text: str) -> nn.Initializer:
         ) from None
 
 
-def parse_model(text: str, data: Split, dtype: str) -> Sequential:
+def parse_model(text: str, data: Split, dtype: str | None) -> Sequential:
     """A model for `data`, from one of `MODELS`, or from "file.py:function", which returns a model.
 
+    dtype: by default float32, or that of the model from a file, which keeps the parameters that it has.
     Raises ValueError for any other text.
     """
     kind, _, rest = text.rpartition(":")
     if text.endswith(".py"):
         raise ValueError(f"--model {text}: which function of it? Expected {text}:function.")
     if kind.endswith(".py"):
-        return model_from_file(Path(kind), rest, np.dtype(dtype))
+        return model_from_file(Path(kind), rest, dtype)
     name, _, arguments = text.partition(":")
     if name not in MODELS:
         raise ValueError(f"--model {text}: expected {MODEL_FORMS} or path/to/file.py:function.")
-    return MODELS[name](arguments, data, dtype)
+    return MODELS[name](arguments, data, dtype or "float32")
+
+
+def parse_new_model(text: str, data: Split, dtype: str | None) -> Sequential:
+    """`parse_model`, where parameters are to be drawn anew.  Raises ValueError for a model that has some."""
+    model = parse_model(text, data, dtype)
+    if model.values is not None:
+        raise ValueError(
+            f"--model {text}: returned a model with parameters, but here they are drawn; return it without."
+        )
+    return model
+
+
+def normalized(how: str, model: Sequential, data: Split) -> Sequential:
+    """The model with samples that are scaled as --normalize says; the model itself does it, whoever passes them.
+
+    Raises ValueError where samples are symbols.
+    """
+    if how == "none":
+        return model
+    x = data.train.x
+    if any(isinstance(layer, nn.Embedding) for layer, _ in entries(model.layers, x.shape[1:])):
+        raise ValueError(f"--normalize {how}: the model looks samples up as symbols (Embedding), which have no scale.")
+    channels = data.train.image_shape[-1] if data.train.image_shape else None
+    return nn.standardized(model, x, channels)
 
 
 def varied(model: Sequential, activation: str | None, init: str | None) -> Sequential:
@@ -189,6 +214,8 @@ MODELS: dict[str, Callable[[str, Split, str], Sequential]] = {
     "policy": _policy,
 }
 
+NORMALIZATIONS = ["none", "standard"]
+
 
 def parse_sizes(option: str, text: str) -> list[int]:
     """From "UNITS,UNITS,..."; option: what the user wrote before that.  Raises ValueError for any other text."""
@@ -206,6 +233,12 @@ def _image_shape(name: str, data: Split) -> tuple[int, int, int]:
         return data.train.image_shape
     if data.train.x.ndim == 4:
         height, width, channels = data.train.x.shape[1:]
+        if looks_channels_first((height, width, channels)):
+            raise ValueError(
+                f"--model {name}: images are NHWC, (N, height, width, channels); yours, {data.train.x.shape}, look "
+                "like NCHW: nn.FromNCHW. Begin a model of your own (file.py:function) with it, or save "
+                "x.transpose(0, 2, 3, 1)."
+            )
         return height, width, channels
     raise ValueError(
         f"--model {name}: the samples are no images; expected x of shape (N, height, width, channels), "

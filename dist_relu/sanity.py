@@ -11,7 +11,7 @@ import numpy as np
 
 from dist_relu.arrays import Array
 from dist_relu.data import Dataset
-from dist_relu.nn import BatchNorm, Conv2d, Embedding, Flatten, FromNCHW, LayerNorm, Reshape, Sequential
+from dist_relu.nn import BatchNorm, Conv2d, Embedding, Flatten, FromNCHW, LayerNorm, Reshape, Sequential, Standardize
 from dist_relu.results import FitResult
 
 _SEEN_ELEMENTS = 1 << 18
@@ -89,7 +89,7 @@ def _doubts_of_labels(y: Array) -> Iterator[str]:
 def _feels_scale(model: Sequential) -> bool:
     """Whether it matters to a model how large its inputs are."""
     first = next((layer for layer in model.layers if not isinstance(layer, Flatten | FromNCHW | Reshape)), None)
-    return not isinstance(first, BatchNorm | Embedding | LayerNorm)
+    return not isinstance(first, BatchNorm | Embedding | LayerNorm | Standardize)
 
 
 def _some(x: Array) -> Array:

@@ -37,7 +37,7 @@ from dist_relu.command_parts import (
     worker_options,
     wrote,
 )
-from dist_relu.command_types import FILE, NOT_NEGATIVE, POSITIVE, SEED, SHARE
+from dist_relu.command_types import FILE, NOT_NEGATIVE, POSITIVE, SEED, SHARE, choice
 from dist_relu.coordinator import Coordinator
 from dist_relu.data import Dataset, Split, load
 from dist_relu.errors import TrainingDiverged
@@ -45,7 +45,15 @@ from dist_relu.files import Attempts, write_json
 from dist_relu.logs import MODEL_FILE, LogWriter, RunInfo, check_is_free
 from dist_relu.nn import CrossEntropy, Sequential, summary
 from dist_relu.optim import Optimizer
-from dist_relu.options import DEFAULT_LR, OPTIMIZERS, parse_augment, parse_model, parse_schedule
+from dist_relu.options import (
+    DEFAULT_LR,
+    NORMALIZATIONS,
+    OPTIMIZERS,
+    normalized,
+    parse_augment,
+    parse_model,
+    parse_schedule,
+)
 from dist_relu.partition import check_fit
 from dist_relu.progress import ProgressDisplay, StatusLine, counted, tell
 from dist_relu.results import FitResult
@@ -65,6 +73,14 @@ Examples:
 @click.command(epilog=_EXAMPLES)
 @data_option
 @model_option
+@click.option(
+    "--normalize",
+    type=choice(NORMALIZATIONS),
+    default="none",
+    show_default=True,
+    help="Scale samples. standard: every channel has mean 0 and variance 1 over those that are trained on. The model "
+    "keeps the numbers for it, so that evaluate, predict and analyze do the same.",
+)
 @epochs_option
 @batch_option
 @optimizer_option
@@ -99,6 +115,7 @@ Examples:
 def train(
     source: str,
     model_text: str,
+    normalize: str,
     epochs: int,
     batch_size: int,
     optimizer: str,
@@ -114,7 +131,7 @@ def train(
     mixup: float,
     augment: str | None,
     seed: int,
-    dtype: str,
+    dtype: str | None,
     shards: int | None,
     report: Path | None,
     save: Path | None,
@@ -138,7 +155,7 @@ def train(
     attempts = new_attempts()
     with StatusLine(console) as status, started(**options) as coordinator:
         status.phase(f"Reading {source}")
-        data, model = _read(source, model_text, dtype, saves=save is not None)  # the workers start meanwhile
+        data, model = _read(source, model_text, normalize, dtype, saves=save is not None)  # the workers start meanwhile
         loss = _loss(data, label_smoothing)
         status.phase("Starting workers")
         shards = shards or coordinator.workers
@@ -246,11 +263,11 @@ def _sizes(data: Dataset, model: Sequential) -> str:
     )
 
 
-def _read(source: str, model_text: str, dtype: str, *, saves: bool) -> tuple[Split, Sequential]:
+def _read(source: str, model_text: str, normalize: str, dtype: str | None, *, saves: bool) -> tuple[Split, Sequential]:
     """The data, and a model that is built for them.  saves: it will be saved."""
     with usage_errors():
         data = load(source)
-        model = parse_model(model_text, data, dtype).build(data.train.x.shape[1:])
+        model = normalized(normalize, parse_model(model_text, data, dtype), data).build(data.train.x.shape[1:])
         for part in data:
             default_loss(part).check(part.y, model.output_shape)
         if saves:

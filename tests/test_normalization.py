@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -15,6 +17,8 @@ TRAINING = [
     pytest.param((nn.BatchNorm(epsilon=0.1),), (3, 4, 5), id="BatchNorm-2d"),
     pytest.param((nn.LayerNorm(),), (7,), id="LayerNorm"),
     pytest.param((nn.LayerNorm(epsilon=0.1),), (3, 5), id="LayerNorm-2d"),
+    pytest.param((nn.Standardize([0.3, -0.2], [0.5, 2.0]),), (3, 2), id="Standardize"),
+    pytest.param((nn.Standardize([0.3, -0.2], [0.5, 2.0]),), (6,), id="Standardize-flat"),
     pytest.param((nn.Dropout(0.3),), (11,), id="Dropout"),
     pytest.param((nn.Residual([nn.Dense(6), nn.ReLU(), nn.Dense(6)]),), (6,), id="Residual"),
     pytest.param((nn.Residual([nn.Dense(4), nn.ReLU()], [nn.Dense(4)]), nn.ReLU()), (6,), id="Residual-shortcut"),
@@ -141,3 +145,42 @@ def test_normalisation_is_that_of_pytorch(
         pairs.append((model.params[3].value, reference.running_var.numpy()))
     for mine, peer in pairs:
         np.testing.assert_allclose(mine, peer, rtol=tolerance, atol=tolerance * np.abs(peer).max())
+
+
+@pytest.mark.parametrize(
+    ("front", "x_of", "channels"),
+    [
+        pytest.param([], lambda x: x, None, id="images"),
+        pytest.param([nn.FromNCHW()], lambda x: x.transpose(0, 3, 1, 2), None, id="channels first"),
+        pytest.param([nn.Reshape((4, 3, 2))], lambda x: x.reshape(50, -1), None, id="reshaped"),
+        pytest.param([], lambda x: x.reshape(50, -1), 2, id="rows of images"),
+    ],
+)
+def test_samples_are_standardised_channel_by_channel(
+    front: list[nn.Layer], x_of: Callable[[Array], Array], channels: int | None, rng: np.random.Generator
+) -> None:
+    images = rng.standard_normal((50, 4, 3, 2)) * [3.0, 0.01] + [100, -1]
+    model = nn.standardized(nn.Sequential(*front, nn.Flatten(), dtype="float64"), x_of(images), channels)
+    y = model.build(x_of(images).shape[1:]).initialize().forward(np.ascontiguousarray(x_of(images)))
+    expected = (images - images.mean(axis=(0, 1, 2))) / images.std(axis=(0, 1, 2))
+    np.testing.assert_allclose(y, expected.reshape(50, -1), rtol=1e-9, atol=1e-9)
+
+
+def test_what_is_the_same_everywhere_becomes_0_and_parameters_are_kept(rng: np.random.Generator) -> None:
+    x = np.column_stack([np.full(100, np.float32(0.1)), rng.random(100, np.float32)])
+    plain = nn.Sequential(nn.Dense(3)).build((2,)).initialize()
+    model = nn.standardized(plain, x)
+    assert model.values is not None
+    assert plain.values is not None
+    assert (model.values == plain.values).all()
+    assert model.values is not plain.values
+    assert (model.activations(x)[0][:, 0] == 0).all()
+
+
+def test_standardising_takes_numbers_for_each_channel() -> None:
+    with pytest.raises(ValueError, match="mean has 2 numbers, and deviation 1; expected one of each"):
+        nn.Standardize([0.0, 1.0], [1.0])
+    with pytest.raises(ValueError, match=r"Standardize\(deviation\[0\]=0.0\): must be above 0"):
+        nn.Standardize([0.0], [0.0])
+    with pytest.raises(ValueError, match=r"2 channels; samples of shape \(5,\) can't be cut"):
+        nn.Sequential(nn.Standardize([0.0, 0.0], [1.0, 1.0])).build((5,))

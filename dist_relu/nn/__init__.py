@@ -48,6 +48,7 @@ from dist_relu.nn.reshaping import Flatten, FromNCHW, Reshape
 from dist_relu.nn.residual import Residual
 from dist_relu.nn.row_activations import GLU, CReLU, LogSoftmax, PReLU, ReGLU, RReLU, Softmax, SwiGLU
 from dist_relu.nn.sequential import Sequential
+from dist_relu.nn.standardize import Standardize, standardized
 from dist_relu.nn.summary import summary
 
 __all__ = [
@@ -110,6 +111,7 @@ __all__ = [
     "Softmax",
     "Softplus",
     "SquaredReLU",
+    "Standardize",
     "SwiGLU",
     "Tanh",
     "TanhGaussian",
@@ -122,5 +124,6 @@ __all__ = [
     "policy",
     "resnet",
     "rnn",
+    "standardized",
     "summary",
 ]

@@ -6,7 +6,7 @@ import hashlib
 import weakref
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import Any, final
+from typing import Any, Literal, final
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +53,7 @@ class Sequential:
         checked = tuple(map(_layer, layers))
         _check_places(checked)
         self.dtype = check_dtype("dtype", dtype)
+        self.predicts: Literal["classes", "numbers"] | None = None  # what the targets were that it was trained on
         self.layers = checked
         self.input_shape: Shape | None = None
         self.output_shape: Shape = ()
@@ -185,7 +186,9 @@ class Sequential:
 
     def blueprint(self) -> Sequential:
         """The same model, unbuilt and without parameters."""
-        return Sequential(*map(fresh, self.layers), dtype=self.dtype)
+        copy = Sequential(*map(fresh, self.layers), dtype=self.dtype)
+        copy.predicts = self.predicts
+        return copy
 
     def sha256(self) -> str:
         """The digest of the parameters, little-endian, in layer order."""

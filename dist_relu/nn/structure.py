@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from math import prod
-from typing import Any
 
+from dist_relu.nn.description import parts
 from dist_relu.nn.layer import Layer, Shape
 from dist_relu.nn.parallel import Parallel
 from dist_relu.nn.reshaping import Flatten, Reshape
 from dist_relu.nn.residual import Residual
 
 
-def every_layer(value: Any) -> Iterator[Layer]:
-    """All layers among the items of a list, and all that these were made of."""
-    if isinstance(value, list | tuple):
-        for item in value:
-            yield from every_layer(item)
-    elif isinstance(value, Layer):
-        yield value
-        if dataclasses.is_dataclass(value):
-            for field in dataclasses.fields(value):
-                if field.init:
-                    yield from every_layer(getattr(value, field.name))
+def every_layer(layers: Sequence[Layer]) -> Iterator[Layer]:
+    """All these layers, and all that they were made of."""
+    return (part for _, part in parts(layers) if isinstance(part, Layer))
 
 
 def entries(layers: Sequence[Layer], shape: Shape) -> Iterator[tuple[Layer, Shape]]:
