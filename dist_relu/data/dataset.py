@@ -130,8 +130,8 @@ def _num_outputs(*parts: Dataset) -> int:
     num_outputs = int(labels[-1]) + 1
     if 2 * len(labels) < num_outputs:
         warnings.warn(
-            f"The labels go up to {num_outputs - 1}, but only {len(labels)} of these {num_outputs} classes occur. Number "
-            "them without gaps: np.unique(y, return_inverse=True)[1].",
+            f"The labels go up to {num_outputs - 1}, but only {len(labels)} of these {num_outputs} classes occur. "
+            "Number them without gaps: np.unique(y, return_inverse=True)[1].",
             DataWarning,
             stacklevel=3,
         )
