@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -114,3 +118,36 @@ def test_all_reduce_adds_the_rows_of_all_ranks(size: int) -> None:
     with dr.start(3, backend="local") as coordinator:
         slots, total = SharedArray((3, size), np.float64), SharedArray((size,), np.float64)
         coordinator.run(reduce, (slots.handle, total.handle, 5))
+
+
+def test_nodes_that_were_suspended_have_not_lost_each_other() -> None:
+    program = """
+import socket, sys, time
+import numpy as np
+import dist_relu.backends.watch as watch
+
+watch._PERIOD_S, watch._SILENCE_S = 0.1, 1.0
+lost = []
+ends = socket.socketpair()
+for end in ends:
+    end.setblocking(False)
+watches = [watch.Watch([watch.Link(end, name)], np.zeros(1, np.int64), lost.append) for end, name in zip(ends, "ab")]
+print("runs", flush=True)
+sys.stdin.readline()
+time.sleep(0.3)
+print(lost)
+for one in watches:
+    one.close()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "runs\n"
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(1.5)
+        process.send_signal(signal.SIGCONT)
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "[]\n"

@@ -106,22 +106,17 @@ def serving() -> Callable[[], NoReturn]:
     """Begin to serve rank 0; returns what ends this process when that is over, whatever the script would do next."""
     _set_handler(signal.SIGINT, int(signal.SIG_IGN))  # Ctrl-C is for rank 0
     server = threading.current_thread()
-    is_over = threading.Event()
-    main_ends = threading.Event()
 
     def on_end() -> None:
-        if threading.current_thread() is not server:  # the script has ended while another thread serves
-            main_ends.set()
-            is_over.wait()
-        _finalize()
+        if threading.current_thread() is server:
+            _finalize()
+        else:  # the script has ended, and takes the thread that serves with it
+            abort_job(launched())
 
     def end() -> NoReturn:
-        is_over.set()
         if server is threading.main_thread():
             # SystemExit could be caught by the script, and os._exit would lose what Python does at its end.
             ctypes.pythonapi.Py_Exit(0)
-        while main_ends.is_set():
-            time.sleep(1)
         atexit._run_exitfuncs()  # Python would wait for the present thread before it calls them
         sys.stdout.flush()
         sys.stderr.flush()
