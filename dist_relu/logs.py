@@ -4,7 +4,7 @@
     steps.jsonl         a `WatchedStep` a line, written while the run goes on
     epochs.jsonl        an `EpochSummary` a line, written when the epoch is over
     model.safetensors   the trained model
-    events.out.*        the same steps for TensorBoard, where that is installed
+    events.out.*        the same for TensorBoard, where that is installed
 
 All JSON is strict: NaN and infinities are null. Where a number must stand they come back as NaN, elsewhere as None.
 """
@@ -17,7 +17,7 @@ import socket
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -129,14 +129,13 @@ class LogWriter:
             self._steps.write(
                 _line({**vars(step), "layers": [*map(vars, step.layers)], "params": [*map(vars, step.params)]})
             )
-        if self._events:
-            with self._attempts.writing(self._events.path):
-                self._events.add(step)
+        self._show(step.step, scalars(step), _distributions(step))
 
     def epoch(self, epoch: EpochSummary) -> None:
         """Add an epoch; for `Watch.on_epoch`."""
         with self._attempts.writing(self._folder / _EPOCHS):
             self._epochs.write(_line(vars(epoch)))
+        self._show(epoch.epoch + 1, scalars_of_epoch(epoch))
 
     def finish(self, model: Sequential, results: Mapping[str, Any]) -> None:
         """Write the trained model and the results; after `run`."""
@@ -147,6 +146,30 @@ class LogWriter:
             except ValueError as error:  # a layer of the user's own
                 raise WriteError(f"{self._folder / MODEL_FILE} can't be written: {error}") from None
         self.run(replace(self._info, results=dict(results)))
+        tested = {f"{name}/test": results.get(f"test_{name}") for name in ("loss", "accuracy")}
+        self._show(int(results.get("steps", 0)), [(name, value) for name, value in tested.items() if value is not None])
+
+    def _show(
+        self,
+        place: int,
+        numbers: Iterable[tuple[str, float]],
+        distributions: Iterable[tuple[str, list[int]]] = (),
+    ) -> None:
+        """Add to what TensorBoard shows.  place: along the x axis."""
+        if self._events is None:
+            return
+        try:
+            with self._attempts.writing(self._events.path):
+                self._events.add(place, numbers, distributions)
+        except Exception as error:  # anything, when its own dependencies don't suit it
+            self._attempts.tell(_no_tensorboard(error))
+            self._close_events()
+
+    def _close_events(self) -> None:
+        if self._events:
+            with self._attempts.writing(self._events.path):
+                self._events.close()
+        self._events = None
 
     def __enter__(self) -> Self:
         return self
@@ -157,9 +180,7 @@ class LogWriter:
         for name, file in ((_STEPS, self._steps), (_EPOCHS, self._epochs)):
             with self._attempts.writing(self._folder / name):
                 file.close()
-        if self._events:
-            with self._attempts.writing(self._events.path):
-                self._events.close()
+        self._close_events()
         if error is not None and self._info:
             message = str(error) or type(error).__name__
             self.run(replace(self._info, error="Interrupted." if kind is KeyboardInterrupt else message))
@@ -195,10 +216,14 @@ def read_logs(folder: str | Path) -> Logs:
 
 def scalars(step: WatchedStep) -> Iterator[tuple[str, float]]:
     """The numbers of a step, by the names under which TensorBoard shows them."""
-    for name in ("loss", "accuracy", "lr", "samples_per_second"):
-        value = getattr(step, name)
+    for name, value in (
+        ("loss/train", step.loss),
+        ("accuracy/train", step.accuracy),
+        ("lr", step.lr),
+        ("samples_per_second", step.samples_per_second),
+    ):
         if value is not None:
-            yield f"run/{name}", value
+            yield name, value
     for layer in step.layers:
         for name in ("sparsity", "silent", "mean", "variance"):
             yield f"{name}/{layer.name}", getattr(layer, name)
@@ -206,6 +231,22 @@ def scalars(step: WatchedStep) -> Iterator[tuple[str, float]]:
         yield f"gradient_norm/{param.name}", param.gradient_norm
         if param.update_ratio is not None:
             yield f"update_ratio/{param.name}", param.update_ratio
+
+
+def scalars_of_epoch(epoch: EpochSummary) -> Iterator[tuple[str, float]]:
+    """The same of an epoch: means over it, and the numbers of dead units."""
+    yield "epoch/loss", epoch.loss
+    if epoch.accuracy is not None:
+        yield "epoch/accuracy", epoch.accuracy
+    for layer, units in (epoch.dead or {}).items():
+        yield f"dead/{layer}", len(units)
+
+
+def _distributions(step: WatchedStep) -> Iterator[tuple[str, list[int]]]:
+    """Those of a step, as counts in the bins between `PREACTIVATION_EDGES`, by their names."""
+    for layer in step.layers:
+        if layer.preactivations is not None:
+            yield f"preactivations/{layer.name}", layer.preactivations
 
 
 def _line(content: Mapping[str, Any]) -> bytes:
@@ -226,8 +267,13 @@ def _events(folder: Path, tell: Callable[[str], object]) -> _Events | None:
     except WriteError:
         raise
     except Exception as error:  # anything, when its own dependencies don't suit it
-        tell(f"Nothing is written for TensorBoard, which does not work here: {error}")
+        tell(_no_tensorboard(error))
         return None
+
+
+def _no_tensorboard(error: Exception) -> str:
+    what = f"{type(error).__name__}: {error}".splitlines()[0]
+    return f"Nothing more is written for TensorBoard, which does not work here ({what}); the run goes on."
 
 
 @final
@@ -243,16 +289,15 @@ class _Events:
         self._writer = RecordWriter(self._file)
         self._writer.write(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
 
-    def add(self, step: WatchedStep) -> None:
+    def add(
+        self, step: int, numbers: Iterable[tuple[str, float]], distributions: Iterable[tuple[str, list[int]]]
+    ) -> None:
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        values = [Summary.Value(tag=name, simple_value=value) for name, value in scalars(step)]
-        for layer in step.layers:
-            if layer.preactivations is not None:
-                histogram = _histogram(layer.preactivations)
-                values.append(Summary.Value(tag=f"preactivations/{layer.name}", histo=histogram))
-        event = Event(step=step.step, wall_time=time.time(), summary=Summary(value=values))
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in numbers]
+        values += [Summary.Value(tag=name, histo=_histogram(counts)) for name, counts in distributions]
+        event = Event(step=step, wall_time=time.time(), summary=Summary(value=values))
         self._writer.write(event.SerializeToString())
 
     def close(self) -> None:

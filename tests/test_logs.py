@@ -107,7 +107,7 @@ def test_tensorboard_reads_the_events(tmp_path: Path, fitted: dr.FitResult) -> N
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    write(tmp_path, *fitted.watched)
+    write(tmp_path, *fitted.watched, *fitted.epochs)
     events = EventAccumulator(str(tmp_path), size_guidance={"scalars": 0, "histograms": 0}).Reload()
     for step in fitted.watched:
         for name, value in scalars(step):
@@ -119,9 +119,47 @@ def test_tensorboard_reads_the_events(tmp_path: Path, fitted: dr.FitResult) -> N
         bins = zip(of_step[step.step].bucket_limit, of_step[step.step].bucket, strict=True)
         expected = zip(dr.PREACTIVATION_EDGES[1:], counts, strict=True)
         assert [bin_ for bin_ in bins if bin_[1]] == [bin_ for bin_ in expected if bin_[1]]
-    names = {"run/loss", "sparsity/1 ReLU", "gradient_norm/0.weight", "update_ratio/0.weight"}
+    names = {
+        "loss/train",
+        "accuracy/train",
+        "lr",
+        "epoch/loss",
+        "epoch/accuracy",
+        "sparsity/1 ReLU",
+        "gradient_norm/0.weight",
+        "update_ratio/0.weight",
+    }
     assert names <= set(events.Tags()["scalars"])
     assert events.Tags()["histograms"] == ["preactivations/1 ReLU"]
+    dead = [len((epoch.dead or {})["1 ReLU"]) for epoch in fitted.epochs]
+    assert [(event.step, event.value) for event in events.Scalars("dead/1 ReLU")] == [*enumerate(dead, 1)]
+
+
+@pytest.mark.parametrize("broken", ["import", "third record"])
+def test_a_broken_tensorboard_is_told_once_and_stops_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    plain, written = RecordWriter.write, []
+
+    def write(writer: Any, record: bytes) -> None:
+        written.append(record)
+        if len(written) > 2:
+            raise TypeError("Descriptors cannot be created directly.\nDowngrade the protobuf package.")
+        plain(writer, record)
+
+    if broken == "import":
+        monkeypatch.setitem(sys.modules, "tensorboard.compat.proto.event_pb2", None)
+    else:
+        monkeypatch.setattr(RecordWriter, "write", write)
+    logs = tmp_path / "logs"
+    code, _, errors = train(capsys, "--epochs", "2", "--log-dir", str(logs), "--watch-every", "1")
+    assert code == 0
+    assert errors.count("TensorBoard, which does not work here") == errors.count("\n") == 1
+    assert len(read_logs(logs).epochs) == 2
+    assert (logs / "model.safetensors").exists()
 
 
 def test_train_writes_logs_of_the_same_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -305,7 +343,7 @@ def test_real_targets_have_no_accuracy(tmp_path: Path, step: dr.WatchedStep) -> 
     step = replace(step, accuracy=None, lr=None)
     write(tmp_path, step)
     assert read_logs(tmp_path).steps == [step]
-    assert not {"run/accuracy", "run/lr"} & dict(scalars(step)).keys()
+    assert not {"accuracy/train", "lr"} & dict(scalars(step)).keys()
 
 
 def test_other_files_are_no_logs(tmp_path: Path) -> None:

@@ -82,6 +82,14 @@ def test_a_page_has_everything_of_a_run(run: Path, capsys: pytest.CaptureFixture
     assert len(page.texts["tr"]) == 1 + 2
 
 
+def test_a_page_tells_the_learning_rate_that_nobody_gave(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+    assert train(capsys, "--epochs", "1", "--model", "mlp:8", "--quiet", "--log-dir", str(folder))[0] == 0
+    page = page_of(folder, capsys)
+    assert page.texts["dd"][page.texts["dt"].index("lr")] == "0.1"
+    assert "--lr 0.1" in page.texts["code"]
+
+
 def test_a_page_needs_nothing_else(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = page_of(run, capsys)
     assert "script" not in page.texts

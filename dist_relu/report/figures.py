@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from base64 import b64encode
 from collections.abc import Callable, Sequence
@@ -16,15 +17,18 @@ from dist_relu.logs import Logs
 from dist_relu.nn import Sequential
 from dist_relu.watching import EpochSummary, WatchedStep
 
+_PX_PER_POINT = 2.0
+
 
 @dataclass(frozen=True)
 class Figure:
-    """alternative: the picture in words.  source: a data URI of SVG."""
+    """alternative: the picture in words.  source: a data URI of SVG.  widest_px: beyond that it only gets coarse."""
 
     title: str
     caption: str
     alternative: str
     source: str
+    widest_px: int
 
 
 def figures(logs: Logs, name: str) -> list[Figure]:
@@ -35,32 +39,32 @@ def figures(logs: Logs, name: str) -> list[Figure]:
     shown = [
         Figure(
             "Learning",
-            "What the samples of each watched step came to before it: faint each step, over it the mean of a few.",
+            "What the samples of each watched step came to before it.",
             _curves_in_words(steps),
-            _svg(partial(pictures.draw_curves, {name: steps})),
+            *_svg(partial(pictures.draw_curves, {name: steps})),
         ),
         Figure(
             "Gradients and changes of weights",
             "Euclidean norms, before anything is clipped; the change of a step over the weights before it.",
             _gradients_in_words(steps),
-            _svg(partial(pictures.draw_gradients_over_time, steps)),
+            *_svg(partial(pictures.draw_gradients_over_time, steps)),
         ),
         Figure(
             "Sparsity and dead units",
-            "Of each layer's outputs; a unit is a place on the last axis, for images a channel. "
-            "A unit is dead when it was 0 for all samples of the watched steps of an epoch.",
+            "Of each layer's outputs; a unit is a place on the last axis, for images a channel. In a watched step it "
+            "is silent when it is 0 for all samples; dead when it is 0 for every sample of an epoch, in all steps.",
             _activity_in_words(steps, epochs),
-            _svg(partial(pictures.draw_activations_over_time, steps, epochs)),
+            *_svg(partial(pictures.draw_activations_over_time, steps, epochs)),
         ),
     ]
     if layers_with_preactivations(steps):
         shown.append(
             Figure(
                 "Pre-activations",
-                "How what goes into activations is distributed: a column for each watched step, on a scale of powers "
-                "of two. What lies below 0 is what ReLU cuts off.",
+                "How what goes into activations is distributed: a column for each watched step. What lies below 0 is "
+                "what ReLU cuts off.",
                 _preactivations_in_words(steps),
-                _svg(partial(pictures.draw_preactivations, steps)),
+                *_svg(partial(pictures.draw_preactivations, steps)),
             )
         )
     return shown
@@ -75,11 +79,12 @@ def weights_figure(path: Path, data: str) -> Figure | None:
     if not _sees_images(model, data):
         return None
     try:
-        source = _svg(partial(pictures.draw_weights, model))
+        source, widest_px = _svg(partial(pictures.draw_weights, model))
     except ValueError:
         return None
     words = "A grid of small images, one for each unit: the weights from the pixels, red above 0 and blue below."
-    return Figure("Weights of the first layer", "What its units look for.", words, source)
+    caption = "Each image is a unit: its output rises with the pixels in red and falls with those in blue."
+    return Figure("Weights of the first layer", caption, words, source, widest_px)
 
 
 def _sees_images(model: Sequential, data: str) -> bool:
@@ -89,11 +94,16 @@ def _sees_images(model: Sequential, data: str) -> bool:
     return of_images or not (data.endswith(".npz") or data.startswith("adding:"))
 
 
-def _svg(draw: Callable[[Path], None]) -> str:
+def _svg(draw: Callable[[Path], None]) -> tuple[str, int]:
+    """Source and largest width of a `Figure`: that where its letters are half as large again as those around it."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "picture.svg"
         draw(path)
-        return f"data:image/svg+xml;base64,{b64encode(path.read_bytes()).decode()}"
+        content = path.read_bytes()
+    width = re.search(rb' width="([\d.]+)pt"', content)
+    assert width is not None
+    points = float(width[1])
+    return f"data:image/svg+xml;base64,{b64encode(content).decode()}", round(points * _PX_PER_POINT)
 
 
 def _curves_in_words(steps: Sequence[WatchedStep]) -> str:
