@@ -2,7 +2,7 @@
 
 All workers of a node map one arena and each fills the rows of its own shards, so that what one worker computed
 (the factors of a gradient, above all) is at hand for the others. Models ask for the same arrays in the same order in
-every pass; so a pass of one sample tells the layout, and no array is ever allocated twice.
+every pass; so a pass of two samples tells the layout, and no array is ever allocated twice.
 """
 
 from __future__ import annotations
@@ -18,11 +18,14 @@ import numpy.typing as npt
 from dist_relu.arrays import Array, aligned_empty
 from dist_relu.kernels.products import multiply_transposed
 from dist_relu.nn import Layer, Loss, Param, Run, Sequential
+from dist_relu.nn.layer import check_product
 from dist_relu.partition import Purpose, generator
 
 _ALIGNMENT_BYTES = 64
 _MIN_PRODUCT_SIZE = 1 << 14
 """Elements from which a weight's gradient is worth being multiplied out by the owners of its chunks."""
+
+_NUM_MEASURED = 2
 
 
 @dataclass(frozen=True)
@@ -87,18 +90,22 @@ def forward_backward(
 
 
 def measure(model: Sequential, loss: Loss, target: Array) -> Layout:
-    """The layout of the model's passes, from a pass of one sample.  target: (1, ...), that of any sample."""
+    """The layout of the model's passes, from a pass of two samples.  target: (1, ...), that of any sample.
+
+    Two, since what is wrong with an array is often right for one: a sum over samples has the same shape, a transpose
+    the same memory. Raises an error that names the layer or the loss that returns what it should not.
+    """
     assert model.input_shape is not None
     run = _MeasuringRun(model.params)
-    x = run.empty((1, *model.input_shape), model.dtype)
+    x = run.empty((_NUM_MEASURED, *model.input_shape), model.dtype)
     x[...] = 0
-    forward_backward(model, loss, x, target, 1.0, run)
+    forward_backward(model, loss, x, np.repeat(target, _NUM_MEASURED, axis=0), 1.0, run)
     return Layout(run.buffers, run.products)
 
 
 @final
 class _MeasuringRun(Run):
-    """Notes what a pass of one sample asks for."""
+    """Notes what a pass of a few samples asks for."""
 
     def __init__(self, params: Sequence[Param]) -> None:
         self.buffers: list[Buffer] = []
@@ -115,6 +122,11 @@ class _MeasuringRun(Run):
         return 1.0
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+        if not shape or shape[0] != _NUM_MEASURED:
+            raise ValueError(
+                f"A layer asked run.empty for shape {shape} with {_NUM_MEASURED} samples; expected one row for each "
+                "sample. Arrays of other shapes come from run.scratch."
+            )
         self.buffers.append(Buffer(shape[1:], np.dtype(dtype)))
         self._arrays.append(np.empty(shape, dtype))
         return self._arrays[-1]
@@ -135,6 +147,7 @@ class _MeasuringRun(Run):
         pass
 
     def product(self, weight: Param, x: Array, dz: Array) -> None:
+        check_product(weight, x, dz)
         assert self._numbers[id(weight)] not in self.products, "a weight's gradient can be left as one product only"
         factors = self._buffer_of(x), self._buffer_of(dz)
         if weight.value.size >= _MIN_PRODUCT_SIZE and None not in factors:
@@ -144,11 +157,7 @@ class _MeasuringRun(Run):
 
     def _buffer_of(self, rows: Array) -> int | None:
         """The buffer whose memory `rows` is, whatever its shape; None if it is another array's."""
-        for number, array in enumerate(self._arrays):
-            same_memory = rows.ctypes.data == array.ctypes.data and rows.nbytes == array.nbytes
-            if same_memory and rows.flags.c_contiguous:
-                return number
-        return None
+        return next((number for number, array in enumerate(self._arrays) if _is_memory_of(rows, array)), None)
 
 
 @final
@@ -159,7 +168,9 @@ class ShardRun(Run):
         self._arrays = arrays
         self._seed = seed
         self._scratch: dict[tuple[str, np.dtype[Any]], Array] = {}
-        self._products = {id(params[number]) for number in layout.products}
+        self._products = {id(params[number]): buffers for number, buffers in layout.products.items()}
+        self._dtypes = [buffer.dtype for buffer in layout.buffers]
+        self._is_new = False  # nobody has looked yet at what layers do with so many rows
         self._rows_of: dict[tuple[int, int], list[Array]] = {}
         self._rows: list[Array] = []
         self._next = self._drawn = 0
@@ -184,7 +195,8 @@ class ShardRun(Run):
         self._tables = tables or {}
         self._step, self._shard, self._drawn = step, shard, 0
         self._share, self._sample_weight = (stop - first) / batch_size, 1 / batch_size
-        if (first, stop) not in self._rows_of:
+        self._is_new = (first, stop) not in self._rows_of
+        if self._is_new:
             self._rows_of[first, stop] = [array[first:stop] for array in self._arrays]
         self._rows = self._rows_of[first, stop]
         self._next = 0
@@ -198,10 +210,11 @@ class ShardRun(Run):
         return self._sample_weight
 
     def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
-        if self._next == len(self._rows) or self._rows[self._next].shape != shape:
+        is_known = self._next < len(self._rows) and self._rows[self._next].shape == shape
+        if not is_known or (self._is_new and self._dtypes[self._next] != dtype):
             raise RuntimeError(
-                f"The model asked for an array of shape {shape} that its first pass did not ask for at this point. "
-                "Layers must call run.empty alike in every pass."
+                f"The model asked for an array of {np.dtype(dtype)} of shape {shape} that its first pass did not ask "
+                "for at this point. Layers must call run.empty alike in every pass."
             )
         self._next += 1
         return self._rows[self._next - 1]
@@ -226,8 +239,25 @@ class ShardRun(Run):
         np.multiply(value, self._share, out=running.grad)
 
     def product(self, weight: Param, x: Array, dz: Array) -> None:
+        if self._is_new:
+            self._check_product(weight, x, dz)
         if id(weight) not in self._products:
             multiply_transposed(x, 0, x.shape[1], dz, weight.grad)
+
+    def _check_product(self, weight: Param, x: Array, dz: Array) -> None:
+        """Raise an error unless others will find these factors where the layout says."""
+        check_product(weight, x, dz)
+        buffers = self._products.get(id(weight), ())
+        if not all(_is_memory_of(rows, self._rows[buffer]) for rows, buffer in zip((x, dz), buffers, strict=False)):
+            raise RuntimeError(
+                f"The gradient of {weight.name} is a product of other arrays than in the first pass. Layers must "
+                "return arrays of run.empty in every pass, or in none."
+            )
+
+
+def _is_memory_of(rows: Array, array: Array) -> bool:
+    """Whether two arrays are the same memory, whatever their shapes."""
+    return rows.ctypes.data == array.ctypes.data and rows.nbytes == array.nbytes and rows.flags.c_contiguous
 
 
 def _contiguous(dy: Array) -> Array:

@@ -59,7 +59,7 @@ class Slots:
     def push(self) -> Array:
         """Bind the model's gradients to the next row of the stack, which is returned."""
         for param, view in zip(self._summed, self._views[self._top], strict=True):
-            param.grad = view
+            param.move(grad=view)
         self._top += 1
         row: Array = self._stack[self._top - 1]
         return row

@@ -201,7 +201,7 @@ class TrainingStep:
                 self.norms = self._norms.read()
         self.generation = 1 - self.generation
         for param, value in zip(self.model.params, self._values[self.generation], strict=True):
-            param.value = value
+            param.move(value=value)
         return loss, hits, False
 
     def begin_epoch(self) -> None:

@@ -126,7 +126,7 @@ def test_a_layer_of_another_model_is_refused_as_long_as_that_is_there() -> None:
     model = nn.Sequential(nn.Dense(4), nn.ReLU(), nn.Residual([nn.Dense(4)])).build((6,)).initialize()
     before = model.sha256()
     for layers in (model.layers, [nn.Residual([model.layers[0]])], [nn.Dense(4), *model.layers[2].body]):  # type: ignore[attr-defined]
-        with pytest.raises(ValueError, match=r"Layer \S+ \(Dense\) belongs to another model"):
+        with pytest.raises(ValueError, match=r"Layer \d: Dense belongs to another model"):
             nn.Sequential(*layers).build((6,))
     assert model.sha256() == before
     layers = model.layers

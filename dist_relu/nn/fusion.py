@@ -15,6 +15,7 @@ from dist_relu.kernels.histogram import count_sums
 from dist_relu.kernels.residual import add_backward
 from dist_relu.kernels.tiles import AS_IS, BIAS, BIAS_RELU
 from dist_relu.nn.activations import Elementwise, ReLU
+from dist_relu.nn.boundary import is_ours
 from dist_relu.nn.convolution import Conv2d
 from dist_relu.nn.dense import Dense
 from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
@@ -32,7 +33,10 @@ def fuse(layers: Sequence[Layer]) -> list[Layer]:
             layer.run_as(fuse(layer.body), fuse(layer.shortcut))
         if isinstance(layer, Parallel):
             layer.run_as([fuse(branch) for branch in layer.branches])
-        match fused[-1] if fused else None, layer:
+        if not is_ours(type(layer)):  # a child of one of these, too, may compute something else
+            fused.append(layer)
+            continue
+        match fused[-1] if fused and is_ours(type(fused[-1])) else None, layer:
             case Dense(bias=True) as dense, Elementwise():
                 fused[-1] = DenseActivation(dense, layer)
             case Conv2d(bias=True) as conv, ReLU():

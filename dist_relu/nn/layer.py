@@ -5,15 +5,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
 
 from dist_relu.arrays import Array, as_rows
-from dist_relu.checks import check_bool, check_seed, check_sequence, instance_of
+from dist_relu.checks import check_bool, check_ints, check_seed, check_sequence, instance_of
 from dist_relu.kernels.histogram import count_sums
 from dist_relu.kernels.products import multiply_transposed
+from dist_relu.nn import boundary
 from dist_relu.nn.initializers import Initializer
 from dist_relu.partition import Purpose, generator
 
@@ -38,6 +39,31 @@ class Param:
     momentum: float | None = None
     value: Array = field(init=False, repr=False)
     grad: Array = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.shape = check_ints(f"Param({self.name!r}, shape)", self.shape, 0)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("value", "grad"):
+            self._check(name, value)
+        object.__setattr__(self, name, value)
+
+    def move(self, **arrays: Array) -> None:
+        """Take the value or the gradient from elsewhere: from an array like the one before, so it is not checked."""
+        vars(self).update(arrays)
+
+    def _check(self, name: str, array: Any) -> None:
+        """Raise an error for what kernels can't work on in place of the parameter's value or gradient."""
+        if not isinstance(array, np.ndarray) or array.dtype not in (np.float32, np.float64):
+            what = f"an array of {array.dtype}" if isinstance(array, np.ndarray) else f"a {type(array).__name__}"
+            raise TypeError(f"{self.name}.{name} is {what}; expected an array of float32 or float64.")
+        if array.shape != self.shape:
+            raise ValueError(f"{self.name}.{name} has shape {array.shape}; expected {self.shape}.")
+        if not array.flags.carray:
+            raise ValueError(f"{self.name}.{name} must lie in one piece that may be written to, in C order.")
+        before = vars(self).get("value")
+        if before is not None and array.dtype != before.dtype:
+            raise ValueError(f"{self.name}.{name} is of {array.dtype}; expected {before.dtype}, as its value is.")
 
 
 class Run(ABC):
@@ -122,6 +148,7 @@ class PlainRun(Run):
         return np.array(dy, order="C")
 
     def product(self, weight: Param, x: Array, dz: Array) -> None:
+        check_product(weight, x, dz)
         multiply_transposed(x, 0, x.shape[1], dz, weight.grad)
 
     def table(self, layer: Layer) -> Array | None:
@@ -140,7 +167,13 @@ class Layer(ABC):
 
     Layers are dataclasses: the arguments of the constructor are fields, and all else is `field(init=False)`.
     That is how models are copied to workers and written into checkpoints.
+
+    What users pass to these methods is checked, and so is what those of layers of one's own return: see
+    `dist_relu.nn.boundary`.
     """
+
+    def __init_subclass__(cls) -> None:
+        boundary.guard(cls, build=boundary.build, forward=boundary.forward, backward=boundary.backward)
 
     @abstractmethod
     def build(self, input_shape: Shape) -> Shape:
@@ -169,6 +202,20 @@ class Layer(ABC):
 def check_layers(name: str, value: object) -> tuple[Layer, ...]:
     """A check for `dist_relu.checks`: layers, one after another."""
     return check_sequence(name, value, instance_of(Layer), "layers")
+
+
+def check_product(weight: Param, x: Array, dz: Array) -> None:
+    """Raise ValueError for factors that `Run.product` doesn't take."""
+    for name, factor in (("x", x), ("dz", dz)):
+        if not isinstance(factor, np.ndarray) or factor.dtype != weight.value.dtype or not factor.flags.c_contiguous:
+            raise ValueError(
+                f"run.product of {weight.name}: {name} must be an array of {weight.value.dtype} in one piece."
+            )
+    if x.ndim != 2 or dz.ndim != 2 or len(x) != len(dz) or (x.shape[1], dz.shape[1]) != weight.shape:
+        raise ValueError(
+            f"run.product of {weight.name}: x has shape {x.shape} and dz has shape {dz.shape}; expected (N, C) and "
+            f"(N, K) for a weight of shape (C, K), which is {weight.shape}."
+        )
 
 
 def count_inputs(x: Array, layer: Layer, run: Run) -> None:

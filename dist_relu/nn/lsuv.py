@@ -8,6 +8,7 @@ import numpy as np
 
 from dist_relu.arrays import Array
 from dist_relu.checks import check_is
+from dist_relu.nn.boundary import array_of
 from dist_relu.nn.layer import Layer, Param
 from dist_relu.nn.sequential import Sequential
 
@@ -25,9 +26,9 @@ def lsuv(model: Sequential, x: Array) -> Sequential:
     Mishkin and Matas (2016), algorithm 1.
     """
     check_is("model", model, Sequential)
-    if model.values is None:
+    if model.values is None or model.input_shape is None:
         raise ValueError("The model has no parameters yet: build and initialize it first.")
-    outputs: Array = np.asarray(x, model.dtype)
+    outputs = array_of("The model", "x", x, model.dtype, None, model.input_shape)
     for number, layer in enumerate(model.layers):
         weights = [param for param in layer.params() if len(param.shape) > 1]
         if len(weights) == 1:

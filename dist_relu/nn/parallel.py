@@ -9,6 +9,7 @@ from typing import final
 
 from dist_relu.arrays import Array
 from dist_relu.checks import check_fields, check_sequence
+from dist_relu.nn.boundary import Inside, inside
 from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape, check_layers
 
 
@@ -21,7 +22,7 @@ class Parallel(Layer):
     """
 
     branches: Sequence[Sequence[Layer]]
-    _running: list[list[Layer]] = field(init=False, repr=False)
+    _running: list[list[Inside]] = field(init=False, repr=False)
     _columns: list[slice] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -46,7 +47,7 @@ class Parallel(Layer):
 
     def run_as(self, branches: Sequence[Sequence[Layer]]) -> None:
         """Compute with other layers that do the same."""
-        self._running = [list(branch) for branch in branches]
+        self._running = [list(map(inside, branch)) for branch in branches]
 
     def params(self) -> Sequence[Param]:
         return [param for branch in self.branches for layer in branch for param in layer.params()]

@@ -11,6 +11,7 @@ import numpy as np
 from dist_relu.arrays import Array
 from dist_relu.checks import check_fields
 from dist_relu.kernels import residual as kernels
+from dist_relu.nn.boundary import Inside, inside
 from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape, check_layers
 
 
@@ -24,8 +25,8 @@ class Residual(Layer):
 
     body: Sequence[Layer]
     shortcut: Sequence[Layer] = ()
-    _body: list[Layer] = field(init=False, repr=False)
-    _shortcut: list[Layer] = field(init=False, repr=False)
+    _body: list[Inside] = field(init=False, repr=False)
+    _shortcut: list[Inside] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_fields(self, body=check_layers, shortcut=check_layers)
@@ -46,7 +47,7 @@ class Residual(Layer):
 
     def run_as(self, body: Sequence[Layer], shortcut: Sequence[Layer]) -> None:
         """Compute with other layers that do the same."""
-        self._body, self._shortcut = list(body), list(shortcut)
+        self._body, self._shortcut = list(map(inside, body)), list(map(inside, shortcut))
 
     def params(self) -> Sequence[Param]:
         return [param for branch in (self.body, self.shortcut) for layer in branch for param in layer.params()]

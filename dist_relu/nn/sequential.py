@@ -3,34 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import weakref
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import Any, Literal, final
+from typing import Any, Literal, cast, final
 
 import numpy as np
 import numpy.typing as npt
 
 from dist_relu.arrays import Array
 from dist_relu.checks import check_dtype, check_ints, check_seed
+from dist_relu.nn.boundary import Inside, Owner, State, array_of, inside, state_of
 from dist_relu.nn.description import brief, check_is_data, fresh, parts
 from dist_relu.nn.fusion import fuse
 from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
 from dist_relu.partition import Purpose, generator
 
-
-@final
-class Owner:
-    """The model that a layer belongs to, as long as there is one; what is copied belongs to nobody yet."""
-
-    def __init__(self, model: Sequential | None = None) -> None:
-        self._model = None if model is None else weakref.ref(model)
-
-    def model(self) -> Sequential | None:
-        return None if self._model is None else self._model()
-
-    def __reduce__(self) -> tuple[type[Owner], tuple[()]]:
-        return Owner, ()
+_NOT_BUILT = "The model was not built yet, so it has no shapes: build it first, model.build(input_shape)."
+_NO_PARAMETERS = "The model has no parameters yet: fit it, or build and initialize it."
 
 
 @final
@@ -62,6 +51,11 @@ class Sequential:
         self.names: list[str] = []
         self.values: Array | None = None
         self.passes: list[Layer] = []  # what is computed with, of which neighbouring layers may share one
+        self._inside: list[Inside] = []  # these passes, and then every layer alone, as the model calls them
+        self._singly: list[Inside] = []
+        self._params_of_passes: list[int] = []
+        self._is_ready = False
+        self._state = State(is_model=True)
 
     def __repr__(self) -> str:
         return f"Sequential({', '.join(map(brief, self.layers))}, dtype={self.dtype.name!r})"
@@ -81,7 +75,6 @@ class Sequential:
             return self
         if not input_shape:
             raise ValueError("Samples must have at least one dimension; expected x of shape (N, ...).")
-        _check_free(self.layers)
         shape = input_shape
         self.layer_shapes = []
         for i, layer in enumerate(self.layers):
@@ -95,7 +88,10 @@ class Sequential:
         self.params = [param for layer in self.layers for param in layer.params()]
         self.names = [f"{i}.{param.name}" for i, layer in enumerate(self.layers) for param in layer.params()]
         self.passes = fuse(self.layers)
+        self._inside, self._singly = list(map(inside, self.passes)), list(map(inside, self.layers))
+        self._params_of_passes = [len(layer.params()) for layer in self.passes]
         self.input_shape, self.output_shape = input_shape, shape
+        self._is_ready = not self.params
         self._own_layers()
         return self
 
@@ -105,8 +101,15 @@ class Sequential:
             self._own_layers()
 
     def _own_layers(self) -> None:
-        for _, layer in _layers_in(self.layers):
-            vars(layer)["_owner"] = Owner(self)
+        """Let every layer know where it stands, and in what."""
+        everything = _layers_in(self.layers)
+        for place, layer in everything:
+            state_of(layer).place = place
+            state_of(layer).owners.clear()
+        for place, layer in everything:
+            state_of(layer).owners.append(Owner(self._state, is_direct="." not in place))
+            for _, part in _layers_in([layer])[1:]:
+                state_of(part).owners.append(Owner(state_of(layer)))
 
     def initialize(self, seed: int = 0) -> Sequential:
         """Draw the parameters, each a pure function of (seed, its number).  Returns the model itself.
@@ -122,12 +125,21 @@ class Sequential:
         values = np.empty(self.num_params, self.dtype)
         for number, (param, view) in enumerate(zip(self.params, self.views(values), strict=True)):
             rng = generator(seed, Purpose.INITIAL_WEIGHTS, number)
-            view[...] = param.init.draw(param.shape, param.fan_in, param.fan_out, rng)
+            drawn = np.asarray(param.init.draw(param.shape, param.fan_in, param.fan_out, rng))
+            if drawn.shape != param.shape or drawn.dtype.kind not in "fiu":
+                raise ValueError(
+                    f"{param.init!r} drew {drawn.dtype} of shape {drawn.shape} for {self.names[number]}; expected real "
+                    f"numbers of shape {param.shape}."
+                )
+            view[...] = drawn
         self.bind(values)
         return self
 
     def views(self, vector: Array) -> list[Array]:
         """The flat vector (P,) as one view per parameter."""
+        if not isinstance(vector, np.ndarray) or vector.shape != (self.num_params,):
+            found = vector.shape if isinstance(vector, np.ndarray) else type(vector).__name__
+            raise ValueError(f"The parameters of this model are a vector of shape ({self.num_params},), not {found}.")
         views, start = [], 0
         for param in self.params:
             stop = start + prod(param.shape)
@@ -136,24 +148,41 @@ class Sequential:
         return views
 
     def bind(self, values: Array) -> None:
-        """Compute with the parameters in `values` (P,) from now on, wherever they lie; nothing is copied."""
+        """Compute with the parameters in `values` (P,) from now on, wherever they lie; nothing is copied.
+
+        Raises ValueError for a vector of another length or dtype, or one that does not lie in one piece.
+        """
+        if self.input_shape is None:
+            raise ValueError(_NOT_BUILT)
+        views = self.views(values)
+        if values.dtype != self.dtype or not values.flags.carray:
+            raise ValueError(
+                f"values are {values.dtype}{'' if values.flags.carray else ' that do not lie in one piece'}; expected "
+                f"{self.dtype}, as the model, one behind the other in memory that may be written to."
+            )
         self.values = values
         gradient = np.zeros(self.num_params, self.dtype)
-        for param, value, grad in zip(self.params, self.views(values), self.views(gradient), strict=True):
+        for param, value, grad in zip(self.params, views, self.views(gradient), strict=True):
             param.value, param.grad = value, grad
+        self._is_ready = True
 
     def forward(self, x: Array, run: Run = PLAIN) -> Array:
-        """(N, *input_shape) to (N, *output_shape)."""
-        for layer in self.passes:
-            x = layer.forward(x, run)
-        return x
+        """(N, *input_shape) to (N, *output_shape).
+
+        x: anything that is an array of numbers; computed with in the model's dtype.  Raises ValueError for another
+        shape, and for a model that has no parameters yet.
+        """
+        y = x = self._begin(x)
+        for layer in self._inside:
+            y = layer.forward(y, run)
+        self._end(x, singly=False)
+        return y
 
     def forward_seen(self, x: Array, run: Run = PLAIN) -> list[Array]:
         """As `forward`, with the output of every pass, of which neighbouring layers may share one."""
-        outputs = []
-        for layer in self.passes:
-            x = layer.forward(x, run)
-            outputs.append(x)
+        y = x = self._begin(x)
+        outputs = [y := layer.forward(y, run) for layer in self._inside]
+        self._end(x, singly=False)
         return outputs
 
     def backward(
@@ -163,26 +192,57 @@ class Sequential:
 
         Without `wants_dx` the layers before the first one with parameters have nothing to do.  left: called after
         every layer with the number of the parameter from which on all gradients are left.
+
+        Raises ValueError for another shape than that of the last `forward`, and where there was none.
         """
-        first = 0
+        dy = self._gradient(dy)
+        first, of_passes = 0, self._params_of_passes
         if not wants_dx:
-            first = next((i for i, layer in enumerate(self.passes) if layer.params()), 0)
+            first = next((i for i, num_params in enumerate(of_passes) if num_params), 0)
         number = len(self.params)
-        for i in range(len(self.passes) - 1, first - 1, -1):
-            layer = self.passes[i]
-            dy = layer.backward(dy, run, wants_dx=wants_dx or i > first)
+        for i in range(len(of_passes) - 1, first - 1, -1):
+            dy = self._inside[i].backward(dy, run, wants_dx=wants_dx or i > first)
             if left:
-                number -= len(layer.params())
+                number -= of_passes[i]
                 left(number)
         return dy
 
     def activations(self, x: Array, run: Run = PLAIN) -> list[Array]:
-        """The output of every layer as the user wrote them, unfused; each (N, ...)."""
-        outputs = []
-        for layer in self.layers:
-            x = layer.forward(x, run)
-            outputs.append(x)
+        """The output of every layer as the user wrote them, unfused; each (N, ...).
+
+        Layers may go backward one by one after it.
+        """
+        y = x = self._begin(x)
+        outputs = [y := layer.forward(y, run) for layer in self._singly]
+        self._end(x, singly=True)
         return outputs
+
+    def _begin(self, x: Any) -> Array:
+        """Samples as an array that layers can work on, mostly x itself.  A pass begins with them."""
+        is_array = x.__class__ is np.ndarray and x.dtype == self.dtype and x.flags.carray
+        if not (is_array and x.shape[1:] == self.input_shape and self._is_ready):
+            if self.input_shape is None:
+                raise ValueError(_NOT_BUILT)
+            if not self._is_ready:
+                raise ValueError(_NO_PARAMETERS)
+            x = array_of("The model", "x", x, self.dtype, None, self.input_shape)
+        self._state.begin()
+        return cast(Array, x)
+
+    def _end(self, x: Array, *, singly: bool) -> None:
+        """A pass forward is through, and one backward may follow."""
+        state = self._state
+        state.rows, state.dtype, state.singly = len(x), self.dtype, singly
+
+    def _gradient(self, dy: Any) -> Array:
+        """The gradient of the last outputs as an array that layers can work on, mostly dy itself."""
+        state = self._state
+        if state.rows is None or state.singly:
+            raise ValueError("backward needs a `forward` of the model right before it: its layers have seen others.")
+        is_array = dy.__class__ is np.ndarray and dy.dtype == self.dtype and dy.flags.carray
+        if is_array and len(dy) == state.rows and dy.shape[1:] == self.output_shape:
+            return cast(Array, dy)
+        return array_of("The model", "dy", dy, self.dtype, state.rows, self.output_shape)
 
     def blueprint(self) -> Sequential:
         """The same model, unbuilt and without parameters."""
@@ -193,7 +253,7 @@ class Sequential:
     def sha256(self) -> str:
         """The digest of the parameters, little-endian, in layer order."""
         if self.values is None:
-            raise ValueError("The model has no parameters yet: fit it, or build and initialize it.")
+            raise ValueError(_NO_PARAMETERS)
         return digest_of(self.values)
 
 
@@ -213,18 +273,6 @@ def _check_places(layers: Sequence[Layer]) -> None:
                 "remembers what it saw, so it can't be shared: build a second one."
             )
         places[id(layer)] = place
-
-
-def _check_free(layers: Sequence[Layer]) -> None:
-    """Raise ValueError for a layer of another model."""
-    for place, layer in _layers_in(layers):
-        owner = vars(layer).get("_owner")
-        if owner and owner.model() is not None:
-            raise ValueError(
-                f"Layer {place} ({type(layer).__name__}) belongs to another model, which would lose its parameters to "
-                "this one. Take fresh layers, as from model.blueprint().layers, and copy the parameters that are to "
-                "stay once this model is built."
-            )
 
 
 def _check_params(name: str, layer: Layer) -> None:

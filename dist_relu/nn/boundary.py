@@ -1,0 +1,346 @@
+"""The boundary between arrays of users and kernels.
+
+Kernels trust the shape, dtype and order of what they are given, and would read and write memory that is not theirs
+otherwise. So `forward` and `backward` of every layer, as users call them, check their array first, convert it where
+that changes no meaning, and name the layer where they can't. A model does so for its own input and gradient, once for
+all its layers: it calls those of this package without these checks, and those of others with a check of what they
+return (`inside`).
+
+A backward pass works on what the forward pass before it has left in the layers. Who ran last is known by `State`s.
+
+N samples.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import weakref
+from collections.abc import Callable, Sequence
+from types import FunctionType, MethodType
+from typing import Any, Literal, Protocol, final
+
+import numpy as np
+
+from dist_relu.arrays import Array
+from dist_relu.checks import check_ints
+from dist_relu.errors import DataError
+
+Shape = tuple[int, ...]
+
+_STATE = "_dist_relu_state"
+_UNCHECKED = "_dist_relu_unchecked"
+_ORDER: Sequence[Literal["C", "A", "W"]] = "C", "A", "W"
+_stamps = itertools.count(1)
+
+
+@final
+class State:
+    """What a layer or a model was built for, and the last pass that began with it.
+
+    shapes: of the input and the output of a sample, for each class whose `build` was called.  place: in its model.
+    rows, dtype: of the last pass, whose backward may follow; `rows` is None when none may.  stamp: when it began.
+    singly: it was a model's `activations`, after which the layers may go backward one by one.
+    owners: of the models and layers that this layer is a part of.
+    """
+
+    __slots__ = ("__weakref__", "dtype", "is_model", "owners", "place", "rows", "shapes", "singly", "stamp")
+
+    def __init__(self, *, is_model: bool = False) -> None:
+        self.is_model = is_model
+        self.shapes: dict[type, tuple[Shape, Shape]] = {}
+        self.place = ""
+        self.rows: int | None = None
+        self.dtype: np.dtype[Any] = np.dtype(np.float32)
+        self.stamp = 0
+        self.singly = False
+        self.owners: list[Owner] = []
+
+    def __getstate__(self) -> tuple[bool, dict[type, tuple[Shape, Shape]], str]:
+        """A copy has seen no pass, and is a part of nothing."""
+        return self.is_model, self.shapes, self.place
+
+    def __setstate__(self, state: tuple[bool, dict[type, tuple[Shape, Shape]], str]) -> None:
+        State.__init__(self)
+        self.is_model, self.shapes, self.place = state
+
+    def begin(self) -> None:
+        """A pass begins: until it is through, none may go backward."""
+        self.rows = None
+        self.stamp = next(_stamps)
+
+    def living_owners(self) -> list[tuple[State, bool]]:
+        """Those that are still there, and whether this layer stands in them directly."""
+        owners = ((owner.state(), owner.is_direct) for owner in self.owners)
+        return [(state, is_direct) for state, is_direct in owners if state is not None]
+
+
+@final
+class Owner:
+    """What a layer is a part of, as long as that is there; a copy of the layer is a part of nothing."""
+
+    def __init__(self, state: State | None = None, *, is_direct: bool = False) -> None:
+        self._state = None if state is None else weakref.ref(state)
+        self.is_direct = is_direct
+
+    def state(self) -> State | None:
+        return None if self._state is None else self._state()
+
+    def __reduce__(self) -> tuple[type[Owner], tuple[()]]:
+        return Owner, ()
+
+
+def state_of(layer: object) -> State:
+    """A layer's state, a new one if it has none yet."""
+    state: State = vars(layer).setdefault(_STATE, State())
+    return state
+
+
+def name_of(layer: object) -> str:
+    """What messages call a layer: "Layer 2 (Scale)", or "Scale" where it stands in no model."""
+    place, name = state_of(layer).place, type(layer).__name__
+    return f"Layer {place} ({name})" if place else name
+
+
+def is_ours(kind: type) -> bool:
+    """Whether a class is one of this package's, whose layers and losses do what they say."""
+    return f"{kind.__module__}.".startswith("dist_relu.")
+
+
+def guard(kind: type, **checks: Callable[..., Any]) -> None:
+    """Let methods of a class, where it has them itself, go through checks.
+
+    Each check is called with the class, the method as it was written, the object, and the arguments.
+    """
+    for name, check in checks.items():
+        method = vars(kind).get(name)
+        if isinstance(method, FunctionType) and not getattr(method, "__isabstractmethod__", False):
+            setattr(kind, name, _checked(kind, getattr(method, _UNCHECKED, method), check))
+
+
+def unchecked(method: MethodType) -> Callable[..., Any]:
+    """A bound method as it was written."""
+    return MethodType(getattr(method, _UNCHECKED, method.__func__), method.__self__)
+
+
+def _checked(kind: type, method: FunctionType, check: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def checked(self: object, *arguments: Any, **options: Any) -> Any:
+        return check(kind, method, self, *arguments, **options)
+
+    setattr(checked, _UNCHECKED, method)
+    return checked
+
+
+def build(kind: type, method: Callable[..., Any], layer: Any, input_shape: Any) -> Shape:
+    """`Layer.build`."""
+    state = state_of(layer)
+    name = type(layer).__name__
+    if any(owner.is_model for owner, _ in state.living_owners()):
+        raise ValueError(
+            f"{name} belongs to another model, which would lose its parameters to this one. Take fresh layers, as from "
+            "model.blueprint().layers, and copy the parameters that are to stay once this model is built."
+        )
+    input_shape = check_ints(f"{name}.build(input_shape)", input_shape, 0)
+    returned = method(layer, input_shape)
+    try:
+        output_shape = check_ints("shape", returned, 0)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{name}.build returned {returned!r}; expected the shape of a sample's output, such as {input_shape}."
+        ) from None
+    state.shapes[kind] = input_shape, output_shape
+    state.owners.clear()
+    state.rows = None
+    return output_shape
+
+
+def forward(kind: type, method: Callable[..., Any], layer: Any, x: Any, *run: Any, **options: Any) -> Any:
+    """`Layer.forward`, called from outside of a model."""
+    state = state_of(layer)
+    input_shape, output_shape = _shapes(layer, state, kind)
+    dtype = _dtype_of_params(layer)
+    x = array_of(name_of(layer), "x", x, dtype, None, input_shape)
+    state.begin()
+    for owner, _ in state.living_owners():
+        owner.rows = None
+    y = method(layer, x, *run, **options)
+    if not is_ours(type(layer)):
+        y = returned(layer, "forward", y, (len(x), *output_shape), dtype or x.dtype)
+    state.rows, state.dtype = len(x), dtype or x.dtype
+    return y
+
+
+def backward(kind: type, method: Callable[..., Any], layer: Any, dy: Any, *run: Any, **options: Any) -> Any:
+    """`Layer.backward`, called from outside of a model."""
+    state = state_of(layer)
+    input_shape, output_shape = _shapes(layer, state, kind)
+    _dtype_of_params(layer)
+    of_pass = _last_pass(state)
+    if of_pass.rows is None:
+        raise ValueError(
+            f"{name_of(layer)}: backward needs a forward pass of this layer, or `activations` of its model, right "
+            "before it."
+        )
+    dy = array_of(name_of(layer), "dy", dy, of_pass.dtype, of_pass.rows, output_shape)
+    dx = method(layer, dy, *run, **options)
+    if not is_ours(type(layer)) and options.get("wants_dx", True):
+        dx = returned(layer, "backward", dx, (of_pass.rows, *input_shape), of_pass.dtype)
+    return dx
+
+
+class Inside(Protocol):
+    """A layer as a model calls it: with arrays that were checked, and the model's own dtype."""
+
+    @property
+    def forward(self) -> Callable[..., Array]: ...
+
+    @property
+    def backward(self) -> Callable[..., Array]: ...
+
+
+def inside(layer: Any) -> Inside:
+    """A layer for those who know what they pass to it; it must be built."""
+    return _Trusted(layer) if is_ours(type(layer)) else _Watched(layer)
+
+
+@final
+class _Trusted:
+    """A layer of ours."""
+
+    __slots__ = ("_layer", "backward", "forward")
+
+    def __init__(self, layer: Any) -> None:
+        self._layer = layer
+        self.forward = unchecked(layer.forward)
+        self.backward = unchecked(layer.backward)
+
+    def __reduce__(self) -> tuple[Callable[..., Inside], tuple[Any]]:
+        return inside, (self._layer,)
+
+
+@final
+class _Watched:
+    """A layer of somebody else's: what it returns is looked at before anything else works on it."""
+
+    __slots__ = ("_backward", "_forward", "_input_shape", "_layer", "_output_shape")
+
+    def __init__(self, layer: Any) -> None:
+        self._layer = layer
+        self._forward = unchecked(layer.forward)
+        self._backward = unchecked(layer.backward)
+        self._input_shape, self._output_shape = _shapes(layer, state_of(layer), type(layer))
+
+    def forward(self, x: Array, run: Any) -> Array:
+        y = self._forward(x, run)
+        return returned(self._layer, "forward", y, (len(x), *self._output_shape), x.dtype)
+
+    def backward(self, dy: Array, run: Any, *, wants_dx: bool = True) -> Array:
+        dx = self._backward(dy, run, wants_dx=wants_dx)
+        if not wants_dx:
+            return dy
+        return returned(self._layer, "backward", dx, (len(dy), *self._input_shape), dy.dtype)
+
+    def __reduce__(self) -> tuple[Callable[..., Inside], tuple[Any]]:
+        return inside, (self._layer,)
+
+
+def returned(layer: Any, method: str, array: Any, shape: Shape, dtype: np.dtype[Any]) -> Array:
+    """What a layer returned, in one piece that may be written to."""
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"{name_of(layer)}: {method} returned {_what(array)}; expected an array of shape {shape}.")
+    if array.shape != shape:
+        origin = "build said so" if method == "forward" else "that of its input"
+        raise ValueError(
+            f"{name_of(layer)}: {method} returned an array of shape {array.shape}; expected {shape}, {origin}."
+        )
+    if array.dtype != dtype:
+        raise ValueError(
+            f"{name_of(layer)}: {method} returned an array of {array.dtype}; expected {dtype}, in which the model "
+            f"computes. Write into an array of run.empty(shape, x.dtype), or return it .astype(x.dtype)."
+        )
+    return _in_one_piece(array)
+
+
+def array_of(owner: str, name: str, value: Any, dtype: np.dtype[Any] | None, rows: int | None, shape: Shape) -> Array:
+    """`value` (rows, *shape) as an array that kernels can work on, itself where it is one.
+
+    dtype: None for float32 or float64, whichever it is, and float32 for whole numbers.  rows: None for any number.
+    Raises `DataError` for what holds no numbers, ValueError for other shapes.
+    """
+    array = numbers(name, value)
+    if dtype is None:
+        dtype = array.dtype if array.dtype.kind == "f" else np.dtype(np.float32)
+    if not array.ndim or array.shape[1:] != shape or rows not in (None, len(array)):
+        expected = ", ".join(map(str, ("N" if rows is None else rows, *shape)))
+        reason = f"it was built for samples of shape {shape}" if rows is None else "the shape of its last output"
+        raise ValueError(f"{owner}: {name} has shape {array.shape}; expected ({expected}): {reason}.")
+    return _in_one_piece(_narrowed(name, array, dtype))
+
+
+def numbers(name: str, value: Any) -> Array:
+    """`value` as an array of numbers, in native byte order.  Raises `DataError` for anything else."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiub" or array.dtype == np.float16 or array.dtype.itemsize > 8:
+        raise DataError(f"{name} has dtype {array.dtype}; expected float32, float64, integers or bool.")
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _narrowed(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
+    """`array` in a dtype.  Raises `DataError` where a finite number is too large for it."""
+    if array.dtype == dtype:
+        return array
+    with np.errstate(over="ignore", invalid="ignore"):
+        copy = array.astype(dtype)
+        lost = np.isinf(copy) & np.isfinite(array)
+    if lost.any():
+        where = tuple(map(int, np.unravel_index(int(np.argmax(lost)), lost.shape)))
+        raise DataError(
+            f"{name}[{', '.join(map(str, where))}] is {array[where]}, too large for {dtype}. Scale the data, or build "
+            "the model with dtype float64."
+        )
+    return copy
+
+
+def _in_one_piece(array: Array) -> Array:
+    return (
+        array if array.__class__ is np.ndarray and array.flags.carray else np.require(np.asarray(array), None, _ORDER)
+    )
+
+
+def _shapes(layer: Any, state: State, kind: type) -> tuple[Shape, Shape]:
+    """Of the input and the output of a sample, as `build` of the class, or of the next one above it, has fixed them."""
+    for owner in (*kind.__mro__, *type(layer).__mro__):
+        if owner in state.shapes:
+            return state.shapes[owner]
+    raise ValueError(f"{name_of(layer)} was not built yet: it doesn't know its shapes. Build the model first.")
+
+
+def _dtype_of_params(layer: Any) -> np.dtype[Any] | None:
+    """In which a layer computes; None where it has no parameters.  Those without a gradient get room for it."""
+    dtype: np.dtype[Any] | None = None
+    for param in layer.params():
+        value = vars(param).get("value")
+        if value is None:
+            raise ValueError(
+                f"{name_of(layer)} has no parameters yet: initialize the model, or set {param.name}.value."
+            )
+        if dtype not in (None, value.dtype):
+            raise ValueError(f"{name_of(layer)}: {param.name} is of {value.dtype}, but others are of {dtype}.")
+        dtype = value.dtype
+        grad = vars(param).get("grad")
+        if grad is None or grad.dtype != dtype:
+            param.grad = np.zeros(param.shape, dtype)
+    return dtype
+
+
+def _last_pass(state: State) -> State:
+    """Of the pass that has gone through a layer last: its own, or that of a model that it stands in."""
+    last, is_direct = max([(state, True), *state.living_owners()], key=lambda one: one[0].stamp)
+    if last is not state and not (is_direct and last.singly):
+        return State()
+    return last
+
+
+def _what(value: object) -> str:
+    return "None" if value is None else f"an object of type {type(value).__name__}"
