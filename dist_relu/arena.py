@@ -82,10 +82,10 @@ def forward_backward(
         *_, outputs = of_passes = model.forward_seen(x, run)
         seen(of_passes)
     else:
-        outputs = model.forward(x, run)
+        outputs = model.forward_inside(x, run)
     d_outputs = run.empty(outputs.shape, outputs.dtype)
-    sums = loss.backward(outputs, targets, weight, d_outputs)
-    model.backward(d_outputs, run, wants_dx=False, left=left)
+    sums = loss.backward_inside(outputs, targets, weight, d_outputs)
+    model.backward_inside(d_outputs, run, wants_dx=False, left=left)
     return sums
 
 
@@ -99,7 +99,16 @@ def measure(model: Sequential, loss: Loss, target: Array) -> Layout:
     run = _MeasuringRun(model.params)
     x = run.empty((_NUM_MEASURED, *model.input_shape), model.dtype)
     x[...] = 0
-    forward_backward(model, loss, x, np.repeat(target, _NUM_MEASURED, axis=0), 1.0, run)
+    outputs = model.forward_inside(x, run)
+    d_outputs = run.empty(outputs.shape, outputs.dtype)
+    bits = d_outputs.view(f"u{d_outputs.itemsize}")
+    bits[...] = nobodys = np.iinfo(bits.dtype).max - 0xDEAD  # a NaN that no computation has for a result
+    loss.backward_inside(outputs, np.repeat(target, _NUM_MEASURED, axis=0), 1.0, d_outputs)
+    if (bits == nobodys).any():
+        raise ValueError(
+            f"{type(loss).__name__}.backward left elements of d_outputs as they were; expected the gradient in all."
+        )
+    model.backward_inside(d_outputs, run, wants_dx=False)
     return Layout(run.buffers, run.products)
 
 

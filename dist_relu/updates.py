@@ -9,7 +9,7 @@ pieces; so the bits do not depend on who measured what.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from typing import final
@@ -21,6 +21,7 @@ from dist_relu.arrays import Array, aligned_empty
 from dist_relu.checks import check_fields, check_int, check_positive, check_share, optional
 from dist_relu.chunks import Chunk, Piece, cut
 from dist_relu.collectives.barrier import Meeting
+from dist_relu.guards import unchecked
 from dist_relu.kernels import norms as kernels
 from dist_relu.kernels.update import BLOCK, add_ordered_sum, ordered_sum, running_mean
 from dist_relu.nn import Sequential
@@ -139,7 +140,7 @@ class _FusedUpdate(Update):
         squares: _Squares | None,
     ) -> None:
         self._chunks = chunks
-        self._optimizer = optimizer
+        self._update = unchecked(optimizer.update)
         self._ema_decay = ema_decay
         self._squares = squares
         self._shard_bounds: Sequence[tuple[int, int]] = []
@@ -150,7 +151,7 @@ class _FusedUpdate(Update):
     def step(self, hyper: Array, generation: int) -> None:
         for chunk in self._chunks:
             gradient = chunk.source.partial_sums(self._shard_bounds)
-            _update_elements(chunk, gradient, self._optimizer, hyper, generation)
+            _update_elements(chunk, gradient, self._update, hyper, generation)
             _average(chunk, self._ema_decay, generation)
             if self._squares:
                 self._squares.measure_step(chunk, generation, gradient)
@@ -168,7 +169,7 @@ class _SummedUpdate(Update):
         gradient: _SummedGradient,
     ) -> None:
         self._chunks = chunks
-        self._optimizer = optimizer
+        self._update = unchecked(optimizer.update)
         self._ema_decay = ema_decay
         self._gradient = gradient
         self._sums = [_as_partial_sums(total) for total in gradient.totals]
@@ -179,7 +180,7 @@ class _SummedUpdate(Update):
     def step(self, hyper: Array, generation: int) -> None:
         self._gradient.finish()
         for chunk, sums in zip(self._chunks, self._sums, strict=True):
-            _update_elements(chunk, sums, self._optimizer, hyper, generation)
+            _update_elements(chunk, sums, self._update, hyper, generation)
             _average(chunk, self._ema_decay, generation)
 
 
@@ -197,7 +198,7 @@ class _LayerwiseUpdate(Update):
         barrier: Meeting,
     ) -> None:
         self._chunks = chunks
-        self._optimizer = optimizer
+        self._direct, self._take = unchecked(optimizer.direct), unchecked(optimizer.take)
         self._ema_decay = ema_decay
         self._gradient = gradient
         self._squares = squares
@@ -211,7 +212,7 @@ class _LayerwiseUpdate(Update):
         for chunk, total in zip(self._chunks, self._gradient.totals, strict=True):
             if chunk.is_trained:
                 old, new = chunk.generations[generation], chunk.generations[1 - generation]
-                self._optimizer.direct(total, old, new, hyper, is_weight=chunk.is_weight)
+                self._direct(total, old, new, hyper, is_weight=chunk.is_weight)
                 self._squares.measure(_PARAM, chunk, old[0])
                 self._squares.measure(_DIRECTION, chunk, total)
         self._barrier.wait()
@@ -221,7 +222,7 @@ class _LayerwiseUpdate(Update):
             if chunk.is_trained:
                 param_and_direction = param_norms[chunk.param_number], direction_norms[chunk.param_number]
                 norms_of_weight = param_and_direction if chunk.is_weight else None
-                self._optimizer.take(total, old, new, hyper, norms_of_weight)
+                self._take(total, old, new, hyper, norms_of_weight)
             else:
                 _update_running_mean(chunk, _as_partial_sums(total), generation)
             _average(chunk, self._ema_decay, generation)
@@ -333,10 +334,10 @@ def _as_partial_sums(total: Array) -> PartialSums:
 
 
 def _update_elements(
-    chunk: Chunk, gradient: PartialSums, optimizer: ElementwiseOptimizer, hyper: Array, generation: int
+    chunk: Chunk, gradient: PartialSums, update: Callable[..., None], hyper: Array, generation: int
 ) -> None:
     if chunk.is_trained:
-        optimizer.update(gradient, chunk.generations[generation], chunk.generations[1 - generation], hyper)
+        update(gradient, chunk.generations[generation], chunk.generations[1 - generation], hyper)
     else:
         _update_running_mean(chunk, gradient, generation)
 

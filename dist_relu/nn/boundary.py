@@ -13,23 +13,23 @@ N samples.
 
 from __future__ import annotations
 
-import functools
 import itertools
+import operator
 import weakref
 from collections.abc import Callable, Sequence
-from types import FunctionType, MethodType
 from typing import Any, Literal, Protocol, final
 
 import numpy as np
 
+from dist_relu.array_checks import check_numbers
 from dist_relu.arrays import Array
 from dist_relu.checks import check_ints
 from dist_relu.errors import DataError
+from dist_relu.guards import is_ours, unchecked
 
 Shape = tuple[int, ...]
 
 _STATE = "_dist_relu_state"
-_UNCHECKED = "_dist_relu_unchecked"
 _ORDER: Sequence[Literal["C", "A", "W"]] = "C", "A", "W"
 _stamps = itertools.count(1)
 
@@ -41,13 +41,26 @@ class State:
     shapes: of the input and the output of a sample, for each class whose `build` was called.  place: in its model.
     rows, dtype: of the last pass, whose backward may follow; `rows` is None when none may.  stamp: when it began.
     singly: it was a model's `activations`, after which the layers may go backward one by one.
+    is_implied: it was not built but for the samples of that pass.
     owners: of the models and layers that this layer is a part of.
     """
 
-    __slots__ = ("__weakref__", "dtype", "is_model", "owners", "place", "rows", "shapes", "singly", "stamp")
+    __slots__ = (
+        "__weakref__",
+        "dtype",
+        "is_implied",
+        "is_model",
+        "owners",
+        "place",
+        "rows",
+        "shapes",
+        "singly",
+        "stamp",
+    )
 
     def __init__(self, *, is_model: bool = False) -> None:
         self.is_model = is_model
+        self.is_implied = False
         self.shapes: dict[type, tuple[Shape, Shape]] = {}
         self.place = ""
         self.rows: int | None = None
@@ -58,7 +71,7 @@ class State:
 
     def __getstate__(self) -> tuple[bool, dict[type, tuple[Shape, Shape]], str]:
         """A copy has seen no pass, and is a part of nothing."""
-        return self.is_model, self.shapes, self.place
+        return self.is_model, {} if self.is_implied else self.shapes, self.place
 
     def __setstate__(self, state: tuple[bool, dict[type, tuple[Shape, Shape]], str]) -> None:
         State.__init__(self)
@@ -102,36 +115,6 @@ def name_of(layer: object) -> str:
     return f"Layer {place} ({name})" if place else name
 
 
-def is_ours(kind: type) -> bool:
-    """Whether a class is one of this package's, whose layers and losses do what they say."""
-    return f"{kind.__module__}.".startswith("dist_relu.")
-
-
-def guard(kind: type, **checks: Callable[..., Any]) -> None:
-    """Let methods of a class, where it has them itself, go through checks.
-
-    Each check is called with the class, the method as it was written, the object, and the arguments.
-    """
-    for name, check in checks.items():
-        method = vars(kind).get(name)
-        if isinstance(method, FunctionType) and not getattr(method, "__isabstractmethod__", False):
-            setattr(kind, name, _checked(kind, getattr(method, _UNCHECKED, method), check))
-
-
-def unchecked(method: MethodType) -> Callable[..., Any]:
-    """A bound method as it was written."""
-    return MethodType(getattr(method, _UNCHECKED, method.__func__), method.__self__)
-
-
-def _checked(kind: type, method: FunctionType, check: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(method)
-    def checked(self: object, *arguments: Any, **options: Any) -> Any:
-        return check(kind, method, self, *arguments, **options)
-
-    setattr(checked, _UNCHECKED, method)
-    return checked
-
-
 def build(kind: type, method: Callable[..., Any], layer: Any, input_shape: Any) -> Shape:
     """`Layer.build`."""
     state = state_of(layer)
@@ -142,7 +125,10 @@ def build(kind: type, method: Callable[..., Any], layer: Any, input_shape: Any) 
             "model.blueprint().layers, and copy the parameters that are to stay once this model is built."
         )
     input_shape = check_ints(f"{name}.build(input_shape)", input_shape, 0)
-    returned = method(layer, input_shape)
+    try:
+        returned = method(layer, input_shape)
+    except IndexError:
+        raise ValueError(f"{name} can't take samples of shape {input_shape}: they have too few dimensions.") from None
     try:
         output_shape = check_ints("shape", returned, 0)
     except (TypeError, ValueError):
@@ -150,6 +136,7 @@ def build(kind: type, method: Callable[..., Any], layer: Any, input_shape: Any) 
             f"{name}.build returned {returned!r}; expected the shape of a sample's output, such as {input_shape}."
         ) from None
     state.shapes[kind] = input_shape, output_shape
+    state.is_implied = False
     state.owners.clear()
     state.rows = None
     return output_shape
@@ -158,6 +145,8 @@ def build(kind: type, method: Callable[..., Any], layer: Any, input_shape: Any) 
 def forward(kind: type, method: Callable[..., Any], layer: Any, x: Any, *run: Any, **options: Any) -> Any:
     """`Layer.forward`, called from outside of a model."""
     state = state_of(layer)
+    if not state.shapes or state.is_implied:
+        _build_for(layer, state, x)
     input_shape, output_shape = _shapes(layer, state, kind)
     dtype = _dtype_of_params(layer)
     x = array_of(name_of(layer), "x", x, dtype, None, input_shape)
@@ -245,6 +234,41 @@ class _Watched:
         return inside, (self._layer,)
 
 
+def loss_backward(
+    kind: type, method: Callable[..., Any], loss: Any, outputs: Any, targets: Any, weight: Any, d_outputs: Any
+) -> tuple[float, int]:
+    """`Loss.backward`, called by users or written by them."""
+    name = type(loss).__name__
+    if not is_ours(kind):
+        return _loss_and_hits(name, method(loss, outputs, targets, weight, d_outputs))
+    is_array = isinstance(d_outputs, np.ndarray) and d_outputs.dtype in (np.float32, np.float64) and d_outputs.ndim
+    if not is_array or not d_outputs.flags.carray:
+        raise ValueError(
+            f"{name}.backward writes the gradient into d_outputs; expected an array of float32 or float64, of the "
+            "shape of the outputs, in one piece that may be written to."
+        )
+    dtype, rows, shape = d_outputs.dtype, len(d_outputs), d_outputs.shape[1:]
+    outputs = array_of(f"{name}.backward", "outputs", outputs, dtype, rows, shape)
+    targets = check_numbers("targets", targets)
+    if not targets.ndim or len(targets) != rows:
+        raise ValueError(f"{name}.backward: targets have shape {targets.shape}; expected {rows} targets.")
+    loss.check(targets, shape)
+    targets = targets.astype(dtype if targets.dtype.kind == "f" else np.int64, copy=False)
+    return _loss_and_hits(name, method(loss, outputs, _in_one_piece(targets), float(weight), d_outputs))
+
+
+def _loss_and_hits(name: str, result: Any) -> tuple[float, int]:
+    """What a loss returned, as numbers."""
+    try:
+        loss, hits = result
+        return float(loss), operator.index(hits)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"{name}.backward returned {result!r}; expected two numbers: the sum of the losses of the samples, and how "
+            "many of them were predicted right (0 where that makes no sense)."
+        ) from None
+
+
 def returned(layer: Any, method: str, array: Any, shape: Shape, dtype: np.dtype[Any]) -> Array:
     """What a layer returned, in one piece that may be written to."""
     if not isinstance(array, np.ndarray):
@@ -268,7 +292,7 @@ def array_of(owner: str, name: str, value: Any, dtype: np.dtype[Any] | None, row
     dtype: None for float32 or float64, whichever it is, and float32 for whole numbers.  rows: None for any number.
     Raises `DataError` for what holds no numbers, ValueError for other shapes.
     """
-    array = numbers(name, value)
+    array = check_numbers(name, value)
     if dtype is None:
         dtype = array.dtype if array.dtype.kind == "f" else np.dtype(np.float32)
     if not array.ndim or array.shape[1:] != shape or rows not in (None, len(array)):
@@ -276,14 +300,6 @@ def array_of(owner: str, name: str, value: Any, dtype: np.dtype[Any] | None, row
         reason = f"it was built for samples of shape {shape}" if rows is None else "the shape of its last output"
         raise ValueError(f"{owner}: {name} has shape {array.shape}; expected ({expected}): {reason}.")
     return _in_one_piece(_narrowed(name, array, dtype))
-
-
-def numbers(name: str, value: Any) -> Array:
-    """`value` as an array of numbers, in native byte order.  Raises `DataError` for anything else."""
-    array = np.asarray(value)
-    if array.dtype.kind not in "fiub" or array.dtype == np.float16 or array.dtype.itemsize > 8:
-        raise DataError(f"{name} has dtype {array.dtype}; expected float32, float64, integers or bool.")
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def _narrowed(name: str, array: Array, dtype: np.dtype[Any]) -> Array:
@@ -314,6 +330,14 @@ def _shapes(layer: Any, state: State, kind: type) -> tuple[Shape, Shape]:
         if owner in state.shapes:
             return state.shapes[owner]
     raise ValueError(f"{name_of(layer)} was not built yet: it doesn't know its shapes. Build the model first.")
+
+
+def _build_for(layer: Any, state: State, x: Any) -> None:
+    """Build a layer that has no parameters, and was not built, for whatever comes."""
+    layer.build(check_numbers("x", x).shape[1:])
+    state.is_implied = not layer.params()
+    if not state.is_implied:
+        state.shapes.clear()
 
 
 def _dtype_of_params(layer: Any) -> np.dtype[Any] | None:

@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from dist_relu.arrays import Array, as_rows
+from dist_relu.guards import is_ours
 from dist_relu.kernels import activations, pooling
 from dist_relu.kernels.histogram import count_sums
 from dist_relu.kernels.residual import add_backward
 from dist_relu.kernels.tiles import AS_IS, BIAS, BIAS_RELU
 from dist_relu.nn.activations import Elementwise, ReLU
-from dist_relu.nn.boundary import is_ours
 from dist_relu.nn.convolution import Conv2d
 from dist_relu.nn.dense import Dense
 from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from dist_relu.arrays import Array, as_rows
 from dist_relu.checks import check_bool, check_ints, check_seed, check_sequence, instance_of
+from dist_relu.guards import guard
 from dist_relu.kernels.histogram import count_sums
 from dist_relu.kernels.products import multiply_transposed
 from dist_relu.nn import boundary
@@ -173,7 +174,7 @@ class Layer(ABC):
     """
 
     def __init_subclass__(cls) -> None:
-        boundary.guard(cls, build=boundary.build, forward=boundary.forward, backward=boundary.backward)
+        guard(cls, build=boundary.build, forward=boundary.forward, backward=boundary.backward)
 
     @abstractmethod
     def build(self, input_shape: Shape) -> Shape:

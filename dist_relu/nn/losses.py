@@ -12,13 +12,22 @@ import numpy as np
 from dist_relu.arrays import Array
 from dist_relu.checks import check_fields, check_probability, check_share, instance_of
 from dist_relu.errors import DataError
+from dist_relu.guards import guard, is_ours, unwrapped
 from dist_relu.kernels import layers as kernels
 from dist_relu.kernels.targets import smooth_labels
+from dist_relu.nn import boundary
 from dist_relu.nn.layer import Shape
 
 
 class Loss(ABC):
     """What is minimised: the mean of a function of output and target over the samples of a batch."""
+
+    def __init_subclass__(cls) -> None:
+        guard(cls, backward=boundary.loss_backward)
+        if is_ours(cls) and "backward" in vars(cls):
+            cls.backward_inside = unwrapped(cls.backward)  # type: ignore[method-assign]
+        else:
+            cls.backward_inside = Loss.backward_inside  # type: ignore[method-assign]
 
     @abstractmethod
     def check(self, targets: Array, output_shape: Shape) -> None:
@@ -31,6 +40,10 @@ class Loss(ABC):
         outputs: (N, *output_shape).  d_outputs: the same, gets the gradient of the sum times `weight`; for the
         mean over a batch, `weight` is one over its size.
         """
+
+    def backward_inside(self, outputs: Array, targets: Array, weight: float, d_outputs: Array) -> tuple[float, int]:
+        """`backward` for those who have checked the targets, and made the other arrays."""
+        return self.backward(outputs, targets, weight, d_outputs)
 
 
 @final
@@ -106,13 +119,15 @@ class MixedTargets(Loss):
         check_fields(self, loss=instance_of(Loss), others=instance_of(np.ndarray), share=check_probability)
 
     def check(self, targets: Array, output_shape: Shape) -> None:
+        if len(self.others) != len(targets):
+            raise DataError(f"MixedTargets has {len(self.others)} others; expected as many as targets: {len(targets)}.")
         self.loss.check(targets, output_shape)
         self.loss.check(self.others, output_shape)
 
     def backward(self, outputs: Array, targets: Array, weight: float, d_outputs: Array) -> tuple[float, int]:
         d_others = np.empty_like(d_outputs)
-        loss, hits = self.loss.backward(outputs, targets, weight * self.share, d_outputs)
-        others_loss, others_hits = self.loss.backward(outputs, self.others, weight * (1 - self.share), d_others)
+        loss, hits = self.loss.backward_inside(outputs, targets, weight * self.share, d_outputs)
+        others_loss, others_hits = self.loss.backward_inside(outputs, self.others, weight * (1 - self.share), d_others)
         d_outputs += d_others
         return (
             self.share * loss + (1 - self.share) * others_loss,

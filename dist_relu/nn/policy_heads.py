@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import final
 
@@ -11,8 +11,11 @@ import numpy as np
 
 from dist_relu.arrays import Array
 from dist_relu.checks import check_fields, check_floats, check_int
+from dist_relu.guards import guard
 from dist_relu.kernels import distributions as kernels
 from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
+
+Method = Callable[..., None]
 
 _LOG_STD = -20.0, 2.0
 """The bounds of Haarnoja et al. (2018)."""
@@ -24,6 +27,10 @@ class PolicyHead(Layer):
     Actions stand in arrays (N, `action_width`), as the head computes with them; `chosen` makes of them what an
     environment understands.
     """
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        guard(cls, draw=_draw, best=_best, log_probs=_log_probs, log_probs_backward=_log_probs_backward)
 
     @property
     @abstractmethod
@@ -60,6 +67,56 @@ class PolicyHead(Layer):
         self, outputs: Array, actions: Array, d_log_probs: Array, d_entropies: Array, d_outputs: Array
     ) -> None:
         """d_outputs = the gradient of `outputs`, but for the value's column, from those of `log_probs`."""
+
+
+def _check_rows(head: PolicyHead, outputs: Array, actions: Array, **others: Array) -> None:
+    """Raise ValueError unless these arrays are of as many states, and wide enough for the head."""
+    widths = {"outputs": (head.inputs,), "d_outputs": (head.inputs,)}
+    widths |= {"actions": (head.action_width,), "noise": (head.action_width,)}
+    for name, array in {"outputs": outputs, "actions": actions, **others}.items():
+        expected = (len(outputs), *widths.get(name, ()))
+        if not isinstance(array, np.ndarray) or array.dtype.kind != "f" or array.shape != expected:
+            what = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else f"{array!r}"
+            raise ValueError(f"{type(head).__name__}: {name} is {what}; expected floats of shape {expected}.")
+
+
+def _check_taken(head: PolicyHead, actions: Array) -> None:
+    """Raise ValueError for actions that the head has none of."""
+    if isinstance(head, Categorical) and not ((actions >= 0) & (actions <= head.actions - 1)).all():
+        raise ValueError(f"{type(head).__name__}: actions must be from 0 to {head.actions - 1}.")
+
+
+def _draw(kind: type, method: Method, head: PolicyHead, outputs: Array, noise: Array, actions: Array) -> None:
+    _check_rows(head, outputs, actions, noise=noise)
+    method(head, outputs, noise, actions)
+
+
+def _best(kind: type, method: Method, head: PolicyHead, outputs: Array, actions: Array) -> None:
+    _check_rows(head, outputs, actions)
+    method(head, outputs, actions)
+
+
+def _log_probs(
+    kind: type, method: Method, head: PolicyHead, outputs: Array, actions: Array, log_probs: Array, entropies: Array
+) -> None:
+    _check_rows(head, outputs, actions, log_probs=log_probs, entropies=entropies)
+    _check_taken(head, actions)
+    method(head, outputs, actions, log_probs, entropies)
+
+
+def _log_probs_backward(
+    kind: type,
+    method: Method,
+    head: PolicyHead,
+    outputs: Array,
+    actions: Array,
+    d_log_probs: Array,
+    d_entropies: Array,
+    d_outputs: Array,
+) -> None:
+    _check_rows(head, outputs, actions, d_log_probs=d_log_probs, d_entropies=d_entropies, d_outputs=d_outputs)
+    _check_taken(head, actions)
+    method(head, outputs, actions, d_log_probs, d_entropies, d_outputs)
 
 
 @final

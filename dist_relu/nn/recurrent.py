@@ -18,6 +18,7 @@ from dist_relu.kernels.layers import add_bias, sum_rows
 from dist_relu.kernels.products import add_multiplied, multiply, multiply_by_transpose
 from dist_relu.kernels.tiles import AS_IS
 from dist_relu.nn.activations import Elementwise, ReLU
+from dist_relu.nn.boundary import array_of
 from dist_relu.nn.description import fresh
 from dist_relu.nn.initializers import Constant, HeNormal, Identity, Initializer
 from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
@@ -137,6 +138,9 @@ class RNN(Layer):
 
         Of a state that stands at the end of a truncated segment, without the part that comes from later ones.
         """
+        steps, num, units = self._dz.shape
+        shape = (steps, units) if self.sequences else (units,)
+        dy = array_of("RNN.state_gradients", "dy", dy, self._dz.dtype, num, shape)
         dh = np.zeros_like(self._dz)
         multiply_by_transpose(as_rows(self._dz[1:]), self.recurrent.value, as_rows(dh[:-1]))
         if self.truncate is not None:
@@ -150,10 +154,13 @@ class RNN(Layer):
 
     def step(self, x: Array, state: Array | None = None) -> Array:
         """One step of a stream: the state (N, K) after the inputs x (N, C), from the one before, by default 0."""
-        bias, z = self.bias.value, np.empty((len(x), self.units), self.bias.value.dtype)
-        multiply(np.ascontiguousarray(x, z.dtype), self.weight.value, bias, AS_IS, z)
+        bias = self.bias.value
+        x = array_of("RNN.step", "x", x, bias.dtype, None, self.weight.shape[:1])
+        z = np.empty((len(x), self.units), bias.dtype)
+        multiply(x, self.weight.value, bias, AS_IS, z)
         if state is not None:
-            add_multiplied(np.ascontiguousarray(state, z.dtype), self.recurrent.value, bias, AS_IS, z)
+            state = array_of("RNN.step", "state", state, bias.dtype, len(x), (self.units,))
+            add_multiplied(state, self.recurrent.value, bias, AS_IS, z)
         add_bias(z, bias)
         function, arguments = self.activation.function()
         after = np.empty_like(z)

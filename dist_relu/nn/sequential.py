@@ -172,11 +172,16 @@ class Sequential:
         x: anything that is an array of numbers; computed with in the model's dtype.  Raises ValueError for another
         shape, and for a model that has no parameters yet.
         """
-        y = x = self._begin(x)
-        for layer in self._inside:
-            y = layer.forward(y, run)
+        x = self._begin(x)
+        y = self.forward_inside(x, run)
         self._end(x, singly=False)
         return y
+
+    def forward_inside(self, x: Array, run: Run) -> Array:
+        """`forward` of samples that are known to be what the model takes, in memory that only `run` knows."""
+        for layer in self._inside:
+            x = layer.forward(x, run)
+        return x
 
     def forward_seen(self, x: Array, run: Run = PLAIN) -> list[Array]:
         """As `forward`, with the output of every pass, of which neighbouring layers may share one."""
@@ -195,7 +200,12 @@ class Sequential:
 
         Raises ValueError for another shape than that of the last `forward`, and where there was none.
         """
-        dy = self._gradient(dy)
+        return self.backward_inside(self._gradient(dy), run, wants_dx=wants_dx, left=left)
+
+    def backward_inside(
+        self, dy: Array, run: Run, *, wants_dx: bool, left: Callable[[int], object] | None = None
+    ) -> Array:
+        """`backward` of the gradient of what `forward_inside` has just returned."""
         first, of_passes = 0, self._params_of_passes
         if not wants_dx:
             first = next((i for i, num_params in enumerate(of_passes) if num_params), 0)
@@ -219,7 +229,7 @@ class Sequential:
 
     def _begin(self, x: Any) -> Array:
         """Samples as an array that layers can work on, mostly x itself.  A pass begins with them."""
-        is_array = x.__class__ is np.ndarray and x.dtype == self.dtype and x.flags.carray
+        is_array = x.__class__ is np.ndarray and x.dtype is self.dtype and x.flags.carray
         if not (is_array and x.shape[1:] == self.input_shape and self._is_ready):
             if self.input_shape is None:
                 raise ValueError(_NOT_BUILT)
@@ -239,7 +249,7 @@ class Sequential:
         state = self._state
         if state.rows is None or state.singly:
             raise ValueError("backward needs a `forward` of the model right before it: its layers have seen others.")
-        is_array = dy.__class__ is np.ndarray and dy.dtype == self.dtype and dy.flags.carray
+        is_array = dy.__class__ is np.ndarray and dy.dtype is self.dtype and dy.flags.carray
         if is_array and len(dy) == state.rows and dy.shape[1:] == self.output_shape:
             return cast(Array, dy)
         return array_of("The model", "dy", dy, self.dtype, state.rows, self.output_shape)

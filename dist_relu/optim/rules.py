@@ -13,8 +13,10 @@ import numpy as np
 
 from dist_relu.arrays import Array
 from dist_relu.checks import check_bool, check_fields, check_is, check_not_negative, check_positive, check_share
+from dist_relu.guards import guard
 from dist_relu.hints import BETAS, EPS, hinting
 from dist_relu.kernels import update as kernels
+from dist_relu.optim import boundary
 from dist_relu.optim.schedules import Constant, Schedule
 from dist_relu.partition import PartialSums
 
@@ -35,6 +37,9 @@ class Optimizer(ABC):
 class ElementwiseOptimizer(Optimizer):
     """A rule in which every element of the flat vector goes its own way."""
 
+    def __init_subclass__(cls) -> None:
+        guard(cls, update=boundary.update)
+
     @abstractmethod
     def update(self, gradient: PartialSums, old: Sequence[Array], new: Sequence[Array], hyper: Array) -> None:
         """Sum the gradient and take the step, in one pass.
@@ -50,6 +55,9 @@ class LayerwiseOptimizer(Optimizer):
     That is for weights. Parameters of one dimension (biases, scales of a normalisation) take plain steps and don't
     decay, as in the implementations that people compare with (timm, MLPerf). (n,): a piece of a parameter.
     """
+
+    def __init_subclass__(cls) -> None:
+        guard(cls, direct=boundary.direct, take=boundary.take)
 
     @abstractmethod
     def direct(

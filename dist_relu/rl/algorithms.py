@@ -11,8 +11,9 @@ import numpy as np
 from dist_relu.arrays import Array
 from dist_relu.checks import check_fields, check_float, check_int, check_not_negative, check_positive, check_probability
 from dist_relu.errors import DataError
+from dist_relu.guards import unchecked
 from dist_relu.kernels import returns as kernels
-from dist_relu.nn import Loss, PolicyHead
+from dist_relu.nn import Categorical, Loss, PolicyHead
 
 
 @final
@@ -98,11 +99,15 @@ class PolicyLoss(Loss):
                 f"Expected targets of shape (N, {width}) and outputs of shape ({self.head.inputs},), "
                 f"not {targets.shape} and {output_shape}."
             )
+        if isinstance(self.head, Categorical):
+            actions = targets[:, 0]
+            if not ((actions >= 0) & (actions < self.head.actions)).all():
+                raise DataError(f"Actions in the first column of targets must be from 0 to {self.head.actions - 1}.")
 
     def backward(self, outputs: Array, targets: Array, weight: float, d_outputs: Array) -> tuple[float, int]:
         actions, old, advantages, returns = columns_of(self.head, targets)
         log_probs, entropies, d_log_probs = np.empty((3, len(outputs)))
-        self.head.log_probs(outputs, actions, log_probs, entropies)
+        unchecked(self.head.log_probs)(outputs, actions, log_probs, entropies)
         if self.clip is None:
             loss = kernels.score(log_probs, advantages, d_log_probs)
         else:
@@ -110,7 +115,7 @@ class PolicyLoss(Loss):
         loss -= self.entropy_weight * float(np.add.reduce(entropies))
         d_log_probs *= weight
         d_entropies = np.full(len(outputs), -self.entropy_weight * weight)
-        self.head.log_probs_backward(outputs, actions, d_log_probs, d_entropies, d_outputs)
+        unchecked(self.head.log_probs_backward)(outputs, actions, d_log_probs, d_entropies, d_outputs)
         value_loss = kernels.value_error(outputs, returns, self.value_weight * weight, d_outputs)
         return loss + self.value_weight * value_loss, 0
 
