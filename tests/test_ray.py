@@ -12,13 +12,15 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import dist_relu as dr
+from dist_relu.backends import ray_cluster as joining
 from dist_relu.backends.undertaker import processes_of
 from dist_relu.worker import World
 from tests.programs import TIMEOUT_S, TRAIN, wait_until
@@ -331,6 +333,97 @@ def test_a_wrong_token_is_explained(ray_cluster: RayCluster) -> None:
 def test_addresses_that_lead_nowhere_are_refused(address: str, message: str) -> None:
     with pytest.raises(dr.BackendError, match=message):
         dr.start(1, backend="ray", address=address)
+
+
+@contextmanager
+def listener(greeting: bytes) -> Iterator[int]:
+    """A server that is no cluster; it says something to everybody, and nothing more."""
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+        visitors = []
+
+        def welcome() -> None:
+            with suppress(OSError):
+                while True:
+                    visitors.append(server.accept()[0])
+                    visitors[-1].sendall(greeting)
+
+        pool.submit(welcome)
+        try:
+            yield server.getsockname()[1]
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            for visitor in visitors:
+                visitor.close()
+
+
+@pytest.mark.parametrize("greeting", [b"", b"H", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
+def test_servers_of_something_else_are_refused_at_once(monkeypatch: pytest.MonkeyPatch, greeting: bytes) -> None:
+    monkeypatch.setattr(joining, "_CONNECT_TIMEOUT_S", 0.3)
+    with (
+        listener(greeting) as port,
+        pytest.raises(dr.BackendError, match=rf"No Ray cluster answers at 127\.0\.0\.1:{port}"),
+    ):
+        dr.start(1, backend="ray", address=f"127.0.0.1:{port}")
+
+
+def test_a_server_of_grpc_that_is_no_cluster_is_refused_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joining, "_SHORT_WAITS", dict.fromkeys(joining._SHORT_WAITS, "1"))
+    settings = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+    with (
+        listener(settings) as port,
+        pytest.raises(dr.BackendError, match=rf"No Ray cluster answers at 127\.0\.0\.1:{port}"),
+    ):
+        dr.start(1, backend="ray", address=f"127.0.0.1:{port}")
+
+
+def test_a_note_that_leads_to_no_cluster_any_more_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joining, "_CONNECT_TIMEOUT_S", 0.3)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    (tmp_path / "ray").mkdir()
+    with listener(b"") as port:
+        (tmp_path / "ray" / "ray_current_cluster").write_text(f"127.0.0.1:{port}")
+        with pytest.raises(dr.BackendError, match="There is no Ray cluster on this machine"):
+            dr.start(1, backend="ray", address="auto")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of other users")
+def test_a_note_of_another_user_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    (tmp_path / "ray").mkdir()
+    note = tmp_path / "ray" / "ray_current_cluster"
+    note.write_text("127.0.0.1:1")
+    os.chown(note, 12345, 12345)
+    with pytest.raises(dr.BackendError, match="There is no Ray cluster on this machine"):
+        dr.start(1, backend="ray", address="auto")
+    assert "is from another user (number 12345)" in caplog.text
+
+
+STOPPED = """
+import os, signal, dist_relu as dr
+from dist_relu.collectives import standstill
+standstill._LOOKS_IN_VAIN = 2
+def work(world, request):
+    world.report((world.rank, os.getpid()))
+    while True:
+        world.barrier.check()
+def stop(who):
+    if who[0] == 1:
+        print(who[1], flush=True)
+        os.kill(who[1], signal.SIGSTOP)
+with dr.start(2, backend="ray") as coordinator:
+    coordinator.run(work, None, stop)
+"""
+
+
+def test_an_actor_that_stands_still_is_named(ray_cluster: RayCluster) -> None:
+    done = python(STOPPED, ray_cluster.environment)
+    victim = done.stdout.strip()
+    assert re.search(rf"Worker 1 \(host .*, pid {victim}\) was stopped by a signal", done.stderr), done.stderr
+    assert not Path(f"/proc/{victim}").exists()
 
 
 def test_an_address_is_for_ray_only() -> None:

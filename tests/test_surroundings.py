@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 import dist_relu as dr
-from dist_relu.backends import base
 from dist_relu.backends.keeper import descendants
+from dist_relu.collectives import standstill
 from dist_relu.worker import World
 from tests.programs import ROOT, run, wait_until
 
@@ -280,7 +280,7 @@ def wait_for_ever(world: World, request: None) -> None:
 
 
 def test_a_worker_that_stands_still_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base, "_LOOKS_IN_VAIN", 2)
+    monkeypatch.setattr(standstill, "_LOOKS_IN_VAIN", 2)
     with dr.start(2, backend="local") as coordinator:
         victim = coordinator.run(pid, None)[1]
 

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import os
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, final
 
 from dist_relu.collectives.barrier import Aborted
-from dist_relu.errors import WorkerLost
-from dist_relu.machine import is_stopped
 from dist_relu.worker import Call, Hello, Raised, Reply, Returned
 
 GRACE_AFTER_ERROR_S = 0.5
 """How long the other workers may take to answer when one has failed; then the error is raised without them."""
-
-LOOK_EVERY_S = 1.0
-"""How often a backend that waits looks whether workers stand still."""
-
-_LOOKS_IN_VAIN = 20
 
 _NODE_VARIABLE = "DIST_RELU_NODE"
 """Processes that set it to different names count as on different nodes, even where they could share memory."""
@@ -73,38 +65,6 @@ def values(replies: Sequence[Reply]) -> list[Any]:
     returned = [reply.value for reply in replies if isinstance(reply, Returned)]
     assert len(returned) == len(replies), "somebody gave up the call and did not say why"
     return returned
-
-
-@final
-class Standstill:
-    """Notices workers of this node that somebody has stopped (SIGSTOP), and who do not know it themselves.
-
-    It counts looks, not seconds, so that nobody is blamed after this process itself has stood still.
-    """
-
-    def __init__(self) -> None:
-        self._looks: dict[int, int] = {}  # how often each was seen to stand still, one look after the other
-        self._next_s = 0.0
-
-    def look(self, pids: Mapping[int, int]) -> int | None:
-        """To be called at least once a second; returns the rank of a worker that has stood still for long.
-
-        pids: of those who are waited for, by rank.
-        """
-        now = time.monotonic()
-        if now < self._next_s:
-            return None
-        self._next_s = now + LOOK_EVERY_S / 2
-        self._looks = {rank: self._looks.get(rank, 0) + 1 for rank, pid in pids.items() if is_stopped(pid)}
-        return next((rank for rank, looks in self._looks.items() if looks >= _LOOKS_IN_VAIN), None)
-
-
-def loss_by_standstill(rank: int, peer: Hello) -> WorkerLost:
-    """What to tell of a worker that stands still."""
-    return WorkerLost(
-        f"Worker {rank} (host {peer.host}, pid {peer.pid}) was stopped by a signal (such as SIGSTOP) and has not gone "
-        f"on for {_LOOKS_IN_VAIN * LOOK_EVERY_S:.0f} s."
-    )
 
 
 @final

@@ -13,19 +13,12 @@ from typing import Any, final
 
 import cloudpickle
 
-from dist_relu.backends.base import (
-    GRACE_AFTER_ERROR_S,
-    LOOK_EVERY_S,
-    Backend,
-    EventHandler,
-    Standstill,
-    loss_by_standstill,
-    values,
-)
+from dist_relu.backends.base import GRACE_AFTER_ERROR_S, Backend, EventHandler, values
 from dist_relu.backends.launching import LocalProcesses, without_interrupts
 from dist_relu.backends.local_worker import REPLY
 from dist_relu.collectives import barrier
 from dist_relu.collectives.memory import SharedArray
+from dist_relu.collectives.standstill import LOOK_EVERY_S, Standstill
 from dist_relu.errors import BackendError, WorkerLost
 from dist_relu.machine import how_it_ended, num_cores
 from dist_relu.worker import Call, Hello, Raised, Reply, Setup
@@ -156,10 +149,7 @@ class LocalBackend(Backend):
                     raise self._loss_of(rank) from None
                 if messages[rank][:1] == REPLY:
                     self._owing.remove(rank)
-        still = self._standstill.look({rank: self._hellos[rank].pid for rank in self._owing})
-        if still is not None:
-            self._lost = loss_by_standstill(still, self._hellos[still])
-            raise self._lost
+        self._look_for_standstill()
         replies = {}
         for rank, message in messages.items():
             content = cloudpickle.loads(memoryview(message)[1:])
@@ -168,6 +158,13 @@ class LocalBackend(Backend):
             else:
                 on_event(content)
         return replies
+
+    def _look_for_standstill(self) -> None:
+        try:
+            self._standstill.look({rank: self._hellos[rank].pid for rank in self._owing}, self._hellos[0].host)
+        except WorkerLost as loss:
+            self._lost = loss
+            raise
 
     def _failure_of(self, rank: int) -> BackendError:
         """What to tell of a worker that has hung up before it was one."""

@@ -7,6 +7,7 @@ Ray go only calls, events and replies, which are small but for the data sets, an
 from __future__ import annotations
 
 import secrets
+import threading
 import time
 from collections.abc import Sequence
 from math import inf
@@ -21,6 +22,7 @@ from dist_relu.backends.ray_gang import Gang, cause, cpus_of_cluster
 from dist_relu.backends.watch import Reception, Watch, called
 from dist_relu.collectives.barrier import ALL_CALLS, abort, control_shape
 from dist_relu.collectives.memory import Handle, SharedArray
+from dist_relu.collectives.standstill import Standstill
 from dist_relu.errors import BackendError, WorkerLost
 from dist_relu.machine import how_it_ended, num_cores
 from dist_relu.worker import Call, Hello, Raised, Reply, Setup, nodes_of
@@ -55,8 +57,11 @@ class RayBackend(Backend):
         self._threads_per_worker = threads_per_worker
         self._gang: Gang | None = None
         self._watch: Watch | None = None
+        self._meeting = threading.Lock()
+        self._standstill = Standstill()
         self._hellos: list[Hello] = []
         self._home: int | None = None
+        self._near = range(0)  # ranks of this node
         self._owing: dict[int, Any] = {}  # the streams of messages of the ranks that have not answered yet
         self._lost: BackendError | None = None
         self._node_loss: tuple[float, WorkerLost] | None = None  # and when it was noticed
@@ -79,16 +84,17 @@ class RayBackend(Backend):
     @property
     def peers(self) -> Sequence[Hello]:
         """The workers, by rank.  Waits until they have started: they do so while the user's script goes on."""
-        if self._lost:
-            raise self._lost
-        if not self._hellos:
-            try:
-                self._hellos = self._meet()
-            except BaseException as error:
-                interrupted = BackendError("The workers were stopped while they started. Start others.")
-                self._lost = error if isinstance(error, BackendError) else interrupted
-                self.close()
-                raise
+        with self._meeting:
+            if self._lost:
+                raise self._lost
+            if not self._hellos:
+                try:
+                    self._hellos = self._meet()
+                except BaseException as error:
+                    interrupted = BackendError("The workers were stopped while they started. Start others.")
+                    self._lost = error if isinstance(error, BackendError) else interrupted
+                    self.close()
+                    raise
         return self._hellos
 
     @property
@@ -144,6 +150,7 @@ class RayBackend(Backend):
         hellos = self._gang.hellos
         nodes = nodes_of(hellos)
         self._home = 0 if hellos[0].node == hello_here().node else None
+        self._near = nodes[0] if self._home == 0 else range(0)
         if len(nodes) > 1:
             self._connect(nodes)
         controls: list[Handle | None] = [None] * len(nodes)
@@ -225,6 +232,12 @@ class RayBackend(Backend):
                 else:
                     self._output_until = time.monotonic() + _OUTPUT_DELAY_S
         self._check_nodes(_TIME_TO_NAME_S)
+        try:
+            near = {rank: self._hellos[rank].pid for rank in self._owing if rank in self._near}
+            self._standstill.look(near, self._hellos[0].host)
+        except WorkerLost as loss:
+            self._lost = loss
+            raise
         return {}
 
     def _loss_of(self, rank: int, error: Exception) -> WorkerLost:

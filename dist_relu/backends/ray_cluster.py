@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,7 +25,18 @@ from typing import Any, final
 from dist_relu.backends import undertaker
 from dist_relu.errors import BackendError, UnsuitableBackend
 
+_log = logging.getLogger(__name__)
+
 _CONNECT_TIMEOUT_S = 5.0
+_SHORT_WAITS = {"RAY_py_gcs_connect_timeout_s": "5", "RAY_gcs_rpc_server_connect_timeout_s": "2"}
+_MAX_ADDRESS_BYTES = 1000
+_MAX_PORT = 65535
+
+_HTTP2_SETTINGS = 4
+_HTTP2_FRAME_HEADER_BYTES = 9
+_HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, _HTTP2_SETTINGS, 0, 0, 0, 0, 0])
+"""RFC 9113, sections 3.4 and 4.1: what a client says first, and a frame of settings with none."""
+
 _LOOPBACK = "127.0.0.1"
 _NO_CLIENT = (
     "Ray's client (ray://...) shares no memory with the workers. "
@@ -133,22 +145,72 @@ def _connect(address: str | None, num_cpus: int) -> Cluster:
 
 
 def _left_by_ray_start() -> str | None:
-    """The address of the cluster that `ray start` left on this machine, if it still answers."""
-    from ray._private.utils import read_ray_address
+    """The address of the cluster that `ray start` left on this machine, if it still answers.
 
-    address: str | None = read_ray_address()
-    return address if address and _answers(address) else None
+    The note lies where every user of the machine may write, so only one of this user or of root is believed.
+    """
+    from ray._common.utils import get_ray_address_file
+
+    path = get_ray_address_file(None)
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            owner = os.fstat(file.fileno()).st_uid
+            address = file.read(_MAX_ADDRESS_BYTES).decode(errors="replace").strip()
+    except OSError:
+        return None
+    if owner not in (0, os.geteuid()):
+        _log.warning(
+            f"{path} is from another user (number {owner}) and is not followed. Pass its address, {address!r}."
+        )
+        return None
+    try:
+        return address if address and _answers(address) else None
+    except BackendError as error:
+        raise BackendError(f"{path}, which `ray start` has left: {error}") from error
 
 
 def _answers(address: str) -> bool:
+    """Whether a Ray cluster is there; within seconds, since Ray itself would wait for minutes for one that is not.
+
+    Raises BackendError when there is one that does not let us in.
+    """
     host, colon, port = address.rpartition(":")
-    if not colon or not port.isdecimal():
-        raise UnsuitableBackend(f"address={address!r}: expected HOST:PORT, as `ray start` prints it.")
+    if not colon or not port.isdecimal() or not 0 < int(port) <= _MAX_PORT:
+        raise BackendError(f"address={address!r}: expected HOST:PORT, as `ray start` prints it.")
+    if not _speaks_http2(host.strip("[]"), int(port)):
+        return False
+    core: Any = importlib.import_module("ray._raylet")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_TIMEOUT_S).close()
+        with _environment(_SHORT_WAITS):
+            core.Config.initialize("")
+            core.GcsClient(address=address)
+    except Exception as error:
+        if _is_about_token(error):
+            raise BackendError(_explain(address, error)) from error
+        return False
+    finally:
+        core.Config.initialize("")
+    return True
+
+
+def _speaks_http2(host: str, port: int) -> bool:
+    """Whether somebody there answers as servers of gRPC do, Ray's among them: with their settings, at once."""
+    deadline = time.monotonic() + _CONNECT_TIMEOUT_S
+    answer = b""
+    try:
+        with socket.create_connection((host, port), _CONNECT_TIMEOUT_S) as connection:
+            if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
+                return True  # a matter for Ray itself
+            connection.sendall(_HTTP2_GREETING)
+            while len(answer) < _HTTP2_FRAME_HEADER_BYTES and time.monotonic() < deadline:
+                connection.settimeout(max(deadline - time.monotonic(), 0.01))
+                part = connection.recv(_HTTP2_FRAME_HEADER_BYTES - len(answer))
+                if not part:
+                    return False
+                answer += part
     except OSError:
         return False
-    return True
+    return len(answer) == _HTTP2_FRAME_HEADER_BYTES and answer[3] == _HTTP2_SETTINGS
 
 
 def _init(where: str, **options: Any) -> Any:
@@ -167,14 +229,18 @@ def _init(where: str, **options: Any) -> Any:
 
 def _explain(where: str, error: Exception) -> str:
     text = " ".join(str(error).split())
-    causes = " ".join([text, str(error.__cause__ or ""), type(error).__name__])
-    if any(word in causes for word in ("Auth", "authenticat", "token")):
+    if _is_about_token(error):
         return (
             f"The Ray cluster at {where} refuses this process's token, or has one and this process has none. "
             "Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to the file with the token (by default "
             f"~/.ray/auth_token), as they were for `ray start`; or RAY_AUTH_MODE=disabled for both. Ray says: {text}"
         )
     return f"Can't join the Ray cluster at {where}. Ray says: {text}"
+
+
+def _is_about_token(error: Exception) -> bool:
+    causes = " ".join([str(error), str(error.__cause__ or ""), type(error).__name__])
+    return any(word in causes for word in ("Auth", "authenticat", "token"))
 
 
 def _start(num_cpus: int) -> subprocess.Popen[bytes]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import select
+import socket
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import final
 
 from dist_relu.arrays import Array
+from dist_relu.collectives.standstill import Standstill
 from dist_relu.errors import WorkerLost
 from dist_relu.kernels import atomic
 
@@ -29,7 +31,7 @@ class Meeting(ABC):
     def wait(self) -> None:
         """Wait until every worker has come as far.  Collective.
 
-        Raises Aborted when the call was given up, WorkerLost when a worker died.
+        Raises Aborted when the call was given up, WorkerLost when a worker died or stands still.
         """
 
     @abstractmethod
@@ -62,6 +64,8 @@ class Barrier(Meeting):
                 descriptor = os.pidfd_open(pid)
                 self._rank_of[descriptor] = peer
                 self._deaths.register(descriptor, select.POLLIN)
+        self._others = {peer: pid for peer, pid in enumerate(pids) if pid != os.getpid()}
+        self._standstill = Standstill()
         self._call = self._phase = 0
 
     def begin(self, call: int) -> None:
@@ -101,6 +105,7 @@ class Barrier(Meeting):
         for descriptor, _ in self._deaths.poll(0):
             peer = self._rank_of[descriptor]
             raise WorkerLost(f"Worker {peer} (pid {self._pids[peer]}) died; worker {self._rank} waited for it.")
+        self._standstill.look(self._others, socket.gethostname())
 
 
 def abort(control: Array, call: int) -> None:
