@@ -1,8 +1,11 @@
 """Let a policy learn in an environment: `python scripts/rl.py --help`, or the same under mpirun."""
 
 import sys
+from pathlib import Path
 
-from dist_relu.cli import main
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # of a checkout that is not installed
+
+from dist_relu_main import main
 
 if __name__ == "__main__":
     main(["rl", *sys.argv[1:]])
