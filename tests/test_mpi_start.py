@@ -147,6 +147,32 @@ threading.Thread(target=work).start()
     assert done.stdout.count("end") == 2
 
 
+def test_forked_children_of_ranks_are_no_ranks(tmp_path: Path) -> None:
+    text = f"""
+import os, sys
+{TRAIN}
+child = os.fork()
+if child == 0:
+    for backend in ("mpi", "auto"):
+        try:
+            dr.start(backend=backend)
+        except (dr.BackendError, RuntimeWarning) as error:
+            print(error, flush=True)
+    sys.exit(0)
+os.waitpid(child, 0)
+with dr.start() as coordinator:
+    print("ranks", coordinator.run(lambda world, request: world.rank, None), flush=True)
+"""
+    script = tmp_path / "script.py"
+    script.write_text(text)
+    done = run(mpirun(2, sys.executable, "-W", "error::RuntimeWarning", str(script)))
+    assert (done.returncode, done.stderr) == (0, "")
+    before, by_name, unnamed, after = done.stdout.splitlines()
+    assert before == after == "ranks [0, 1]"
+    assert "This process was forked by a rank of an MPI job" in by_name
+    assert "PMI_SIZE=2 in the environment" in unnamed
+
+
 def test_nodes_need_ranks_whose_threads_may_all_call_mpi(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
@@ -195,6 +221,13 @@ def without_launchers(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
         {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "2"},
         {"PMIX_RANK": "0", "PMIX_NAMESPACE": "slurm.pmix.1.0", "SLURM_JOB_ID": "1", "SLURM_NTASKS": "1"},
         {"PMIX_RANK": "0", "PMIX_SERVER_URI41": "a.0;tcp4://127.0.0.1:1", "PMIX_SERVER_TMPDIR": "/nowhere/at/all"},
+        {
+            "PMIX_RANK": "0",
+            "PMIX_SERVER_URI41": "",
+            "PMIX_SERVER_TMPDIR": "/",
+            "SLURM_JOB_ID": "1",
+            "SLURM_NTASKS": "1",
+        },
         {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "4"},
     ],
 )

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from dist_relu.errors import BackendError
 
+_PID = os.getpid()
 _SIZE_VARIABLES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 
 
@@ -42,10 +43,14 @@ class Launched:
 
 def launched() -> Launched | None:
     """What the launcher says of this process; None if there is no launcher."""
+    if os.getpid() != _PID:
+        return None  # a forked child has all that a rank has, but the rank is its parent
     if (rank := _number("PMI_RANK")) is not None and ("PMI_PORT" in os.environ or _pmi_socket() is not None):
         return Launched("PMI_RANK", rank, _number("PMI_SIZE"), _number("MPI_LOCALNRANKS"), _pmi_socket())
     if (rank := _number("PMIX_RANK")) is not None and _has_pmix_server():
-        size = _number("OMPI_COMM_WORLD_SIZE") or _number("SLURM_STEP_NUM_TASKS")
+        size = _number("OMPI_COMM_WORLD_SIZE") or _number("SLURM_STEP_NUM_TASKS") or _number("SLURM_NTASKS")
+        if size == 1 and "SLURM_JOB_ID" in os.environ and "OMPI_COMM_WORLD_SIZE" not in os.environ:
+            return None  # srun --pty bash, with PMIx: nobody meant to start ranks
         return Launched("PMIX_RANK", rank, size, _number("OMPI_COMM_WORLD_LOCAL_SIZE"), None)
     return None
 

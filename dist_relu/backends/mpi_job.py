@@ -26,7 +26,15 @@ from dist_relu.backends import coroner
 from dist_relu.backends.base import hello_here
 from dist_relu.backends.launcher import launched
 from dist_relu.backends.mpi_channel import MpiChannel
-from dist_relu.backends.mpi_start import LONGEST_PAUSE_S, abort_job, at_end, library_name, meet, serving
+from dist_relu.backends.mpi_start import (
+    LONGEST_PAUSE_S,
+    abort_job,
+    at_end,
+    check_not_forked,
+    library_name,
+    meet,
+    serving,
+)
 from dist_relu.backends.watch import Ticket, Watch, visit
 from dist_relu.collectives.memory import attach
 from dist_relu.collectives.patience import Patience
@@ -62,6 +70,7 @@ class Job:
 
     def __init__(self, comm: Any) -> None:
         self.comm = comm
+        self._pid = os.getpid()
         self.size: int = comm.Get_size()
         self.owing: set[int] = set()
         self.num_calls = 0
@@ -91,6 +100,7 @@ class Job:
 
     def check(self) -> None:
         """Raises BackendError or WorkerLost when the other ranks can't be told anything any more."""
+        check_not_forked(self._pid)
         if self.is_lost:
             raise WorkerLost("A node of this MPI job was lost, and with it the job. Start it again.")
         if self._has_ended:

@@ -53,10 +53,20 @@ _member: _Member | None = None
 def take_part() -> _Member:
     """See to it that the other ranks hear of it when this process ends.  May be called several times."""
     global _member  # noqa: PLW0603 - a process is in one MPI job
-    if _member is None or _member.pid != os.getpid():  # a forked child is no rank
+    if _member is None:
         _member = _Member(os.getpid())
         atexit.register(_at_exit)
+    check_not_forked(_member.pid)
     return _member
+
+
+def check_not_forked(pid: int) -> None:
+    """Raises BackendError unless this is still the process that had this number."""
+    if os.getpid() != pid:
+        raise BackendError(
+            f"This process was forked by a rank of an MPI job (pid {pid}), and can't speak for it. "
+            'Use dist_relu.start(backend="local") in forked processes.'
+        )
 
 
 def at_end(function: Callable[[], object]) -> None:
@@ -142,14 +152,21 @@ def library_name() -> str:
 
 def _at_exit() -> None:
     """The last of the functions that run when Python ends, since it was registered first."""
-    if _member is None or _member.pid != os.getpid():
-        return  # a forked child
+    if _member is None:
+        return
+    has_failed = getattr(sys, "last_value", None) is not None  # of an exception that nobody caught
+    if _member.pid != os.getpid():
+        if _running():  # in a forked child, MPI_Finalize would end the connections of its parent
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(1 if has_failed else 0)
+        return
     told = launched()
     if _member.on_end:
         _member.on_end()
         if _member.has_begun:
             _finalize()
-    elif getattr(sys, "last_value", None) is not None:  # an exception that nobody caught
+    elif has_failed:
         abort_job(told)
     elif told and _running():  # MPI will wait for the other ranks now
         usher.mark(told.rank, usher.LEFT)

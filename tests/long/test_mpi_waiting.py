@@ -39,7 +39,8 @@ def test_a_job_on_several_nodes_that_is_suspended_as_a_whole_goes_on(tmp_path: P
         mpirun_on_nodes("ab", *train), stdout=subprocess.PIPE, text=True, env=marked_environment(mark)
     ) as job:
         assert job.stdout is not None
-        assert job.stdout.readline().startswith("epoch 1/")
+        while not job.stdout.readline().startswith("epoch 1/"):
+            assert job.poll() is None
         processes = processes_with(mark)
         for number in (signal.SIGSTOP, signal.SIGCONT):
             for pid in processes:
