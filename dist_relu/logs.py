@@ -273,7 +273,7 @@ def _events(folder: Path, tell: Callable[[str], object]) -> _Events | None:
 
 def _no_tensorboard(error: Exception) -> str:
     what = f"{type(error).__name__}: {error}".splitlines()[0]
-    return f"Nothing more is written for TensorBoard, which does not work here ({what}); the run goes on."
+    return f"Nothing is written for TensorBoard, which does not work here: {what}"
 
 
 @final
