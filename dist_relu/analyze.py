@@ -52,6 +52,7 @@ from dist_relu.options import (
     varied,
     with_recurrent_init,
 )
+from dist_relu.progress import RunsDisplay
 from dist_relu.watching import Watch
 
 samples_option = click.option(
@@ -121,8 +122,9 @@ def gradients(
             model.build(data.train.x.shape[1:]).initialize(seed)
     part = _first(data.train, samples)
     runs = []
-    with started(**workers) as coordinator:
+    with started(**workers) as coordinator, RunsDisplay(Console(), len(models)) as display:
         for name, model in models.items():
+            display.begin(name or model_text)
             flow = analysis.gradient_flow(coordinator, model, part)
             _show(_flow_table(flow, name or model_text, len(part)))
             runs.append({"model": model_text, "depth": depth, "activation": name, "init": init, **asdict(flow)})
@@ -178,8 +180,9 @@ def recurrence(
             model.build(data.train.x.shape[1:]).initialize(seed)
     part = _first(data.train, samples)
     flows: dict[str, analysis.TimeFlow] = {}
-    with started(**workers) as coordinator, usage_errors():
+    with started(**workers) as coordinator, usage_errors(), RunsDisplay(Console(), len(models)) as display:
         for init, model in models.items():
+            display.begin(init)
             layers = analysis.gradient_through_time(coordinator, model, part)
             flows |= {f"{init}, {layer.name}" if len(layers) > 1 else init: layer for layer in layers}
     _show(_steps_table(flows, model_text, len(part)))
@@ -275,25 +278,26 @@ def training(
             model.build(data.train.x.shape[1:])
             for part in data:
                 default_loss(part).check(part.y, model.output_shape)
-    console, courses = Console(), dict[str, list[analysis.Course]]()
-    with started(**workers) as coordinator:
+    courses: dict[str, list[analysis.Course]] = {}
+    with started(**workers) as coordinator, RunsDisplay(Console(), len(models) * seeds) as display:
         for name, model in models.items():
             courses[name or model_text] = []
             for number in range(seed, seed + seeds):
-                with console.status(f"{name or model_text}, seed {number}"):
-                    courses[name or model_text].append(
-                        analysis.watched_course(
-                            coordinator,
-                            model.blueprint(),
-                            data,
-                            rule,
-                            epochs=epochs,
-                            batch_size=batch_size,
-                            watch=Watch(watch_every),
-                            seed=number,
-                            shards=shards,
-                        )
+                display.begin(f"{name or model_text}, seed {number}")
+                courses[name or model_text].append(
+                    analysis.watched_course(
+                        coordinator,
+                        model.blueprint(),
+                        data,
+                        rule,
+                        epochs=epochs,
+                        batch_size=batch_size,
+                        watch=Watch(watch_every),
+                        seed=number,
+                        shards=shards,
+                        on_progress=display.show,
                     )
+                )
         shards = shards or coordinator.workers
     _show(_course_table(courses, f"{deep(model_text, depth)} on {source}, epochs: {epochs}"))
     options = {"data": source, "model": deep(model_text, depth), "init": init, "optimizer": optimizer, "lr": lr}

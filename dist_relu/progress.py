@@ -116,6 +116,45 @@ class StatusLine:
             self._timer = None
 
 
+@final
+class RunsDisplay:
+    """Several runs, one after another: which one it is, and how long all that are left may take.
+
+    Elsewhere than on a terminal a line for each.  total: of them.  Use as a context manager.
+    """
+
+    def __init__(self, console: Console, total: int) -> None:
+        self._console, self._total, self._number = console, total, 0
+        self._status = StatusLine(console)
+        self._words: list[str] = []
+        self._began_s = time.monotonic()
+
+    def begin(self, what: str) -> None:
+        """The next run begins."""
+        self._number += 1
+        self._words = [f"run {self._number} of {self._total}", what] if self._total > 1 else [what]
+        if self._total == 1 or self._console.is_interactive:
+            self._status.phase("  ".join(self._words))
+            return
+        done, elapsed_s = self._number - 1, time.monotonic() - self._began_s
+        left = f" ({clock(elapsed_s / done * (self._total - done))} left)" if done else ""
+        tell(self._console, f"{self._words[0]}: {what}{left}")
+
+    def show(self, step: Step) -> None:
+        """Take note of a step of the run."""
+        done = (self._number - 1) * step.num_steps + step.step
+        self._status.show([*self._words, f"epoch {step.epoch + 1}"], done, self._total * step.num_steps)
+
+    def __enter__(self) -> Self:
+        self._status.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._status.__exit__(kind, error, trace)
+
+
 def clock(seconds: float) -> str:
     """A duration: "0:07", "12:34", "1:02:03"."""
     minutes, rest = divmod(round(seconds), 60)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +150,20 @@ def test_training_is_compared_over_seeds(tmp_path: Path, capsys: pytest.CaptureF
     assert relu["loss"][-1] < relu["loss"][0]
     assert min(relu["sparsity"]) > 0.2
     assert max(tanh["sparsity"]) == 0
+
+
+def test_what_takes_several_runs_tells_which_one_it_is_at(capsys: pytest.CaptureFixture[str]) -> None:
+    several = "--activation", "relu", "--activation", "tanh"
+    _, output, _ = training(capsys, "--backend", "serial", *several, "--seeds", "2", "--seed", "5")
+    lines = [re.sub(r" \(.* left\)", "", line) for line in output.splitlines() if line.startswith("run ")]
+    runs = ["relu, seed 5", "relu, seed 6", "tanh, seed 5", "tanh, seed 6"]
+    assert lines == [f"run {number} of 4: {run}" for number, run in enumerate(runs, 1)]
+    assert re.search(r"run 2 of 4: .* \(\d+:\d\d left\)", output)
+    _, output, _ = gradients(capsys, "--model", "mlp:5", "--samples", "50", *several)
+    assert "run 1 of 2: relu\n" in output
+    options = "--backend", "serial", "--data", "digits", "--model", "rnn:4", "--samples", "50"
+    _, output, _ = call(capsys, "analyze", "recurrence", *options)
+    assert "run 1 of 3: identity\n" in output
 
 
 def test_a_course_is_what_fit_has_watched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ from dist_relu.data import Split
 from dist_relu.errors import TrainingDiverged
 from dist_relu.nn import RNN, CReLU, PReLU, RReLU, Sequential
 from dist_relu.nn.activations import Elementwise
+from dist_relu.observing import ProgressHandler
 from dist_relu.optim import Optimizer
 from dist_relu.watching import Watch, WatchedStep
 
@@ -49,6 +50,7 @@ def watched_course(
     watch: Watch,
     seed: int = 0,
     shards: int | None = None,
+    on_progress: ProgressHandler | None = None,
 ) -> Course:
     """Train the model, in place, and test it.
 
@@ -57,7 +59,15 @@ def watched_course(
     """
     try:
         result = coordinator.fit(
-            model, data.train, optimizer, epochs=epochs, batch_size=batch_size, watch=watch, seed=seed, shards=shards
+            model,
+            data.train,
+            optimizer,
+            epochs=epochs,
+            batch_size=batch_size,
+            watch=watch,
+            seed=seed,
+            shards=shards,
+            on_progress=on_progress,
         )
         steps = result.watched
         test = coordinator.evaluate(model, data.test)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -114,7 +116,7 @@ def test_a_model_without_its_dead_units_computes_the_same_bits(
 
 def test_courses_of_training_do_not_depend_on_the_workers(coordinator: dr.Coordinator, digits: dr.data.Split) -> None:
     def course(coordinator: dr.Coordinator) -> analysis.Course:
-        options = {"epochs": 1, "batch_size": 100, "shards": 4}
+        options: dict[str, Any] = {"epochs": 1, "batch_size": 100, "shards": 4}
         rule = optim.SGD(0.05, momentum=0.9)
         return analysis.watched_course(coordinator, small_model(), digits, rule, watch=dr.Watch(4), **options)
 
