@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -22,6 +23,10 @@ from dist_relu.foreign import read_up_to, reading
 _MAGIC = b"\x93NUMPY"
 _MAX_DIMS = 32
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_HEADER_BYTES = 30
+_UTF8 = 0x800
+_MOST_DESCRIPTOR_BYTES = 24
+"""What may follow a member: its sizes, where they were not known before."""
 
 
 @final
@@ -61,6 +66,7 @@ def open_arrays(path: Path) -> Iterator[Arrays]:
             yield Arrays(path, ["x"], file, None, size_bytes)
             return
         with zipfile.ZipFile(file) as archive:
+            _check_whole(path, archive, file)
             names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
             yield Arrays(path, names, file, archive, size_bytes)
 
@@ -69,6 +75,26 @@ def read_numpy(path: Path) -> dict[str, Array]:
     """The arrays of a .npz file by name, or that of a .npy file as "x".  Raises `DataError`."""
     with open_arrays(path) as arrays:
         return {name: arrays.read(name) for name in arrays.names}
+
+
+def _check_whole(path: Path, archive: zipfile.ZipFile, file: IO[bytes]) -> None:
+    """Raise `DataError` unless the members lie one behind the other, under the names that the directory has for them.
+
+    The directory has no checksum: a name that it lost would be missed by nobody.
+    """
+    end, most_bytes = 0, 0
+    for member in sorted(archive.infolist(), key=lambda one: one.header_offset):
+        file.seek(member.header_offset)
+        name_bytes, extra_bytes = struct.unpack("<26x2H", read_up_to(file, _HEADER_BYTES))
+        name = member.orig_filename.encode("utf-8" if member.flag_bits & _UTF8 else "cp437")
+        if not end <= member.header_offset <= end + most_bytes or bytes(read_up_to(file, name_bytes)) != name:
+            break
+        end = member.header_offset + _HEADER_BYTES + name_bytes + extra_bytes + member.compress_size
+        most_bytes = _MOST_DESCRIPTOR_BYTES
+    else:
+        if end <= archive.start_dir <= end + most_bytes:
+            return
+    raise DataError(f"{path} is damaged: its directory is not that of what is in it.")
 
 
 def _read(where: str, stream: IO[bytes], size_bytes: int) -> Array:
