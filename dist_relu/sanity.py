@@ -6,6 +6,7 @@ Conditions are such that they are all but surely wrong; what is merely unusual p
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import inf
 
 import numpy as np
 
@@ -33,8 +34,9 @@ def doubts_of_data(model: Sequential, data: Dataset, batch_size: int) -> Iterato
             f"batch_size={batch_size} is larger than the data set of {len(data)} samples, so that every epoch is a "
             "single step with all of them."
         )
-    size = float(np.sqrt(np.mean(np.square(_some(data.x), dtype=np.float64))))
-    if size > _LARGE and _feels_scale(model):
+    with np.errstate(over="ignore"):  # what is too large for the model's type is refused elsewhere
+        size = float(np.sqrt(np.mean(np.square(_some(data.x), dtype=np.float64))))
+    if _LARGE < size < inf and _feels_scale(model):
         yield (
             f"The samples are large: their root mean square is {size:.4g}, and models learn from inputs of about -1 to "
             "1. Scale them first, such as x / 255 for bytes, or (x - x.mean(axis=0)) / x.std(axis=0)."
