@@ -36,7 +36,7 @@ from dist_relu.command_parts import (
     usage_errors,
     worker_options,
 )
-from dist_relu.command_types import MODEL, SEED, Commands, choice, json_option
+from dist_relu.command_types import MODEL, SEED, Commands, GroupedCommand, choice, json_option
 from dist_relu.data import Dataset, Split, load
 from dist_relu.files import write_json
 from dist_relu.nn import Sequential
@@ -86,7 +86,12 @@ def analyze() -> None:
     """Measure what a network does: activations, dead units, the flow of gradients through layers and time."""
 
 
-@analyze.command()
+@analyze.command(
+    cls=GroupedCommand,
+    epilog="\b\nExample:\n"
+    "  dist-relu analyze gradients --model mlp:100 --depth 20 \\\n"
+    "    --activation relu --activation tanh\n",
+)
 @data_option
 @model_option
 @depth_option
@@ -132,7 +137,10 @@ def gradients(
     _write(path, {**told, "samples": len(part), "seed": seed, "runs": runs})
 
 
-@analyze.command()
+@analyze.command(
+    cls=GroupedCommand,
+    epilog="\b\nExample:\n  dist-relu analyze recurrence --data adding:20 --init identity \\\n    --init he-normal\n",
+)
 @data_option
 @click.option(
     "--model",
@@ -190,7 +198,11 @@ def recurrence(
     _write(path, {"data": source, "model": model_text, "samples": len(part), "seed": seed, "runs": runs})
 
 
-@analyze.command("activations")
+@analyze.command(
+    "activations",
+    cls=GroupedCommand,
+    epilog="\b\nExample:\n  dist-relu analyze activations model.safetensors --data mnist\n",
+)
 @click.argument("model_path", metavar="MODEL", type=click.Path(exists=True, path_type=Path))
 @data_option
 @samples_option
@@ -220,7 +232,12 @@ def show_activations(model_path: Path, source: str, samples: int, path: Path | N
     _write(path, {**told, "layers": [asdict(layer) for layer in layers]})
 
 
-@analyze.command()
+@analyze.command(
+    cls=GroupedCommand,
+    epilog="\b\nExample:\n"
+    "  dist-relu analyze training --model mlp:100 --depth 5 --activation relu \\\n"
+    "    --activation tanh --json t.json\n",
+)
 @data_option
 @model_option
 @depth_option

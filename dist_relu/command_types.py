@@ -9,7 +9,7 @@ from typing import Any, final
 import click
 from click.shell_completion import CompletionItem
 
-from dist_relu.checks import Check, check_not_negative, check_positive, check_probability, check_share
+from dist_relu.checks import Check, check_not_negative, check_positive, check_probability, check_seed, check_share
 
 DATA_FORMS = "digits, mnist, adding:STEPS, a folder of IDX files, or a .npz file"
 DATA_NAMES = ("digits", "mnist", "adding:")
@@ -31,6 +31,36 @@ class Commands(click.Group):
             with formatter.section(heading):
                 lines = [(name, self.commands[name].get_short_help_str(limit=1000)) for name in names]
                 formatter.write_dl(lines, col_max=max(map(len, self.commands)))
+
+
+_GROUPS = {
+    "Data and model": (
+        "--data --model --normalize --dtype --depth --activation --init --samples --augment --mixup --label-smoothing "
+        "--env --hidden"
+    ),
+    "Training": (
+        "--epochs --batch-size --optimizer --lr --schedule --momentum --weight-decay --clip-norm --clip-value "
+        "--accumulate --ema-decay --algorithm --steps --envs --horizon --minibatches --gamma --entropy-weight --seeds "
+        "--seed --shards"
+    ),
+    "Workers": "--workers --backend --threads-per-worker --address --spread",
+    "Results": "--json --save --export --log-dir --watch-every --output --quiet",
+}
+"""Options by what they are about."""
+
+
+@final
+class GroupedCommand(click.Command):
+    """A command with many options, which its help has in groups."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        records = {param.opts[0]: record for param in self.get_params(ctx) if (record := param.get_help_record(ctx))}
+        for heading, names in _GROUPS.items():
+            if lines := [records.pop(name) for name in names.split() if name in records]:
+                with formatter.section(heading):
+                    formatter.write_dl(lines)
+        with formatter.section("Other options"):
+            formatter.write_dl(list(records.values()))
 
 
 @final
@@ -82,6 +112,18 @@ def choice(names: Any) -> click.Choice[str]:
 FILE = click.Path(dir_okay=False, path_type=Path)
 """A file to write."""
 
-SEED = click.IntRange(0, 2**64 - 1)
+
+@final
+class Seed(click.types.IntParamType):
+    """What `dist_relu.checks.check_seed` takes."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            return check_seed(super().convert(value, param, ctx))
+        except ValueError as error:
+            self.fail(f"{value} {str(error).rpartition(': ')[2]}", param, ctx)
+
+
+SEED = Seed()
 
 json_option = click.option("--json", "path", metavar="FILE", type=FILE, help="Write the results to FILE as JSON.")

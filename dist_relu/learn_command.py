@@ -21,7 +21,7 @@ from dist_relu.command_parts import (
     worker_options,
     wrote,
 )
-from dist_relu.command_types import FILE, NOT_NEGATIVE, POSITIVE, PROBABILITY, SEED, choice
+from dist_relu.command_types import FILE, NOT_NEGATIVE, POSITIVE, PROBABILITY, SEED, GroupedCommand, choice
 from dist_relu.files import Attempts, write_file, write_json
 from dist_relu.nn import Sequential
 from dist_relu.options import parse_sizes
@@ -41,7 +41,7 @@ Examples:
 """
 
 
-@click.command("rl", epilog=_EXAMPLES)
+@click.command("rl", cls=GroupedCommand, epilog=_EXAMPLES)
 @click.option(
     "--env",
     default="CartPole-v1",

@@ -37,7 +37,7 @@ from dist_relu.command_parts import (
     worker_options,
     wrote,
 )
-from dist_relu.command_types import FILE, NOT_NEGATIVE, POSITIVE, SEED, SHARE, choice
+from dist_relu.command_types import FILE, NOT_NEGATIVE, POSITIVE, SEED, SHARE, GroupedCommand, choice
 from dist_relu.coordinator import Coordinator
 from dist_relu.data import Dataset, Split, load
 from dist_relu.errors import TrainingDiverged
@@ -70,7 +70,7 @@ Examples:
 """
 
 
-@click.command(epilog=_EXAMPLES)
+@click.command(cls=GroupedCommand, epilog=_EXAMPLES)
 @data_option
 @model_option
 @click.option(

@@ -13,14 +13,20 @@ from rich.console import Console
 from rich.table import Table
 
 from dist_relu import machine
-from dist_relu.command_types import Commands, json_option
+from dist_relu.command_types import Commands, choice, json_option
 from dist_relu.coordinator import start
 from dist_relu.files import write_json
 
 
 @click.group(cls=Commands)
 def bench() -> None:
-    """Measure speed, always side by side with something else."""
+    """Measure speed, always side by side with something else.
+
+    Cases are models with batches of random samples: mlp-tiny (784-64-32-16-10, batches of 64), mlp-small
+    (784-256-128-10, 128), mlp-medium (784-1024-1024-10, 256), mlp-large (1024-4096-4096-1024-10, 512), cnn-mnist and
+    cnn-cifar (two convolutions, 64 images of 28x28 and of 32x32 in colour), resnet-8 (64 images of 32x32), rnn (64
+    sequences of 64 steps), policy-1 and policy-64 (a small policy, for 1 and 64 states).
+    """
 
 
 @bench.command()
@@ -38,10 +44,15 @@ def allreduce(path: Path | None) -> None:
 
 
 @bench.command()
-@click.option("--backend", type=click.Choice(["mpi", "ray"]), default="mpi", show_default=True)
+@click.option("--backend", type=choice(["mpi", "ray"]), default="mpi", show_default=True, help="What the workers are.")
 @json_option
 def exchange(backend: str, path: Path | None) -> None:
-    """The sum over several nodes, 4 kB to 40 MB, beside what MPI or Ray have: mpirun ... dist-relu bench exchange."""
+    """The sum over several nodes, 4 kB to 40 MB, beside what MPI or Ray have.
+
+    \b
+    With two hosts: mpirun -hosts HOST1,HOST2 -n 2 dist-relu bench exchange
+    On a Ray cluster of several nodes: dist-relu bench exchange --backend ray
+    """
     from dist_relu.bench import exchange as benchmark
 
     with ExitStack() as stack:
@@ -66,8 +77,8 @@ def exchange(backend: str, path: Path | None) -> None:
 
 
 @bench.command()
-@click.option("--workers", type=click.IntRange(2), default=2, show_default=True)
-@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--workers", type=click.IntRange(2), default=2, show_default=True, help="The number of workers.")
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="The number of repetitions.")
 @json_option
 def scaling(workers: int, rounds: int, path: Path | None) -> None:
     """The training speed of several workers beside that of one."""
@@ -81,8 +92,8 @@ def scaling(workers: int, rounds: int, path: Path | None) -> None:
 
 
 @bench.command()
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--rounds", type=click.IntRange(1), default=9, show_default=True)
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="The number of workers.")
+@click.option("--rounds", type=click.IntRange(1), default=9, show_default=True, help="The number of repetitions.")
 @json_option
 def watching(workers: int, rounds: int, path: Path | None) -> None:
     """A training step of a run that is watched beside one of a run that is not.
@@ -102,9 +113,9 @@ def watching(workers: int, rounds: int, path: Path | None) -> None:
 
 
 @bench.command()
-@click.option("--peer", default="torch,jax", show_default=True, help="Any of torch, jax, with commas.")
-@click.option("--case", "cases", multiple=True, help="May be given several times. Default: all.")
-@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--peer", default="torch,jax", show_default=True, help="Measure beside torch, jax, or both with a comma.")
+@click.option("--case", "cases", multiple=True, help="Measure this case; may be given several times. Default: all.")
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="The number of repetitions.")
 @json_option
 def step(peer: str, cases: tuple[str, ...], rounds: int, path: Path | None) -> None:
     """A whole training step beside PyTorch and JAX, one core each."""
@@ -140,8 +151,8 @@ def _check_installed(package: str) -> None:
 
 
 @bench.command()
-@click.option("--peer", type=click.Choice(["torch"]), help="Whom to time beside us.")
-@click.option("--rounds", type=click.IntRange(1), default=15, show_default=True)
+@click.option("--peer", type=choice(["torch"]), help="Measure beside this library.")
+@click.option("--rounds", type=click.IntRange(1), default=15, show_default=True, help="The number of repetitions.")
 @json_option
 def kernels(peer: str | None, rounds: int, path: Path | None) -> None:
     """Every activation forward and backward on 16 MB, beside the machine's copy bandwidth."""
