@@ -19,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from dist_relu.array_checks import check_not_masked
 from dist_relu.arrays import Array
 from dist_relu.checks import Check, check_bool, check_float, check_int, check_is, check_positive, one_of, shown
 from dist_relu.kernels import activations as kernels
@@ -210,6 +211,7 @@ def value_and_derivative(name: str, x: npt.ArrayLike, **arguments: Any) -> tuple
 
 def _floats(name: str, x: npt.ArrayLike) -> Array:
     """x as a C-contiguous array of float32 or float64."""
+    check_not_masked("x", x)
     try:
         array = np.asarray(x)
     except ValueError as error:  # of lists of unlike lengths

@@ -35,11 +35,7 @@ def check_numbers(name: str, value: Any) -> Array:
 
     Raises `DataError` for anything else: masked values, sparse matrices, words, dates, records, ragged lists, ...
     """
-    if np.ma.is_masked(value) or (isinstance(value, list | tuple) and _holds_masked(value)):
-        raise DataError(
-            f"{name} is a masked array with masked elements, and what they hold would be taken for numbers. "
-            f"Fill them, as with {name}.filled(0), or leave their samples out."
-        )
+    check_not_masked(name, value)
     if hasattr(value, "toarray"):
         raise DataError(f"{name} is a sparse matrix ({type(value).__name__}); expected an array: {name}.toarray().")
     if isinstance(value, Iterator):
@@ -62,6 +58,15 @@ def check_numbers(name: str, value: Any) -> Array:
             f"{name} has dtype {dtype}; expected float32, float64, integers or bool. {advice.format(name=name)}"
         )
     return array.astype(dtype.newbyteorder("="), copy=False)
+
+
+def check_not_masked(name: str, value: Any) -> None:
+    """Raise `DataError` for masked elements, which arrays made of `value` would not know any more."""
+    if np.ma.is_masked(value) or (isinstance(value, list | tuple) and _holds_masked(value)):
+        raise DataError(
+            f"{name} is a masked array with masked elements, and what they hold would be taken for numbers. "
+            f"Fill them, as with {name}.filled(0), or leave their samples out."
+        )
 
 
 def check_finite(name: str, array: Array) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 
+import dist_relu as dr
 from dist_relu.arguments import numbers
 from dist_relu.data import Dataset, adding, load, load_samples, read_numpy, sources
 from dist_relu.errors import DataError, DataWarning
@@ -477,6 +478,12 @@ def test_what_is_no_array_of_numbers_is_refused_with_what_to_write_instead(x: An
         Dataset(x, np.zeros(4, int))
     with pytest.raises(DataError, match=message):
         numbers("x", x)
+
+
+def test_functions_of_arrays_know_masks_too() -> None:
+    for call in (dr.activations.relu, dr.activations.softmax):
+        with pytest.raises(DataError, match=r"masked elements"):
+            call(masked())
 
 
 def test_labels_that_are_words_are_refused_with_the_line_that_numbers_them() -> None:

@@ -291,6 +291,17 @@ def test_policies_with_other_bounds_than_those_of_actions_are_refused() -> None:
         assert rl.evaluate(coordinator, model, "Pendulum-v1", episodes=1).shape == (1,)
 
 
+def test_batch_norm_refuses_minibatches_of_one_sample() -> None:
+    model = nn.Sequential(nn.Dense(8), nn.BatchNorm(), nn.ReLU(), nn.Dense(3), nn.Categorical(2))
+    with (
+        dr.start(backend="serial") as coordinator,
+        pytest.raises(dr.PartitionError, match="BatchNorm takes the variance"),
+    ):
+        rl.train(
+            coordinator, "CartPole-v1", rl.PPO(horizon=8, minibatches=8), steps=1, num_envs=2, shards=2, model=model
+        )
+
+
 @pytest.mark.parametrize("seed", [-1, 2**64])
 def test_seeds_that_do_not_fit_into_64_bits_are_refused(seed: int) -> None:
     model = rl.policy_for("CartPole-v1").initialize()

@@ -9,6 +9,7 @@ from math import ceil
 import numpy as np
 import numpy.typing as npt
 
+from dist_relu.arguments import check_statistics
 from dist_relu.arrays import Array
 from dist_relu.checks import check_callable, check_int, check_is, check_seed, optional
 from dist_relu.coordinator import Coordinator
@@ -98,16 +99,17 @@ def train(
         model = policy_for(env)
     spaces.check(model, env)
     model.build((spaces.state_dim,))
+    per_iteration = num_envs * algorithm.horizon
+    batch_size = per_iteration // algorithm.minibatches
+    check_statistics(model, batch_size, batch_size, shards)
     if model.values is None:
         model.initialize(seed)
-    per_iteration = num_envs * algorithm.horizon
     iterations = ceil(steps / per_iteration)
     with coordinator.replicas.for_a_call() as replicas:
         targets = replicas.zeros((per_iteration, spaces.head.action_width + 3), model.dtype)
         placed = PlacedDataset(replicas.zeros((per_iteration, spaces.state_dim), model.dtype), targets)
         optimizer = Adam(Cosine(algorithm.lr, iterations), epsilon=1e-5)
         options = StepOptions(clip_norm=algorithm.clip_norm)
-        batch_size = per_iteration // algorithm.minibatches
         plan = StepPlan(algorithm.loss(spaces.head), optimizer, options, batch_size, shards, seed)
         memory = StepMemory(replicas, model, placed, plan, coordinator.workers)
         episodes = replicas.zeros((num_envs, iterations, 2), np.float64)
