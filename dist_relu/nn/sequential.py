@@ -250,7 +250,7 @@ class Sequential:
         if state.rows is None or state.singly:
             raise ValueError("backward needs a `forward` of the model right before it: its layers have seen others.")
         is_array = dy.__class__ is np.ndarray and dy.dtype is self.dtype and dy.flags.carray
-        if is_array and len(dy) == state.rows and dy.shape[1:] == self.output_shape:
+        if is_array and dy.shape == (state.rows, *self.output_shape):
             return cast(Array, dy)
         return array_of("The model", "dy", dy, self.dtype, state.rows, self.output_shape)
 
