@@ -386,6 +386,7 @@ def _steps_table(flows: dict[str, analysis.TimeFlow], name: str, num_samples: in
 
 def _show(table: Table) -> None:
     """Print a table as wide as it is: a number that is cut is another number."""
+    table.box, table.pad_edge, table.title_justify = None, False, "left"
     console = Console()
     width = Measurement.get(console, console.options.update(max_width=10_000), table).maximum
     Console(width=max(console.width, width)).print(table)

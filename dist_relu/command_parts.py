@@ -39,11 +39,16 @@ from dist_relu.errors import (
 )
 from dist_relu.logs import MODEL_FILE
 
+_log = logging.getLogger(__name__)
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _WARNINGS = (DataWarning, TrainingWarning)
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 130, 143
+
+_OF_OTHERS = {".pt", ".pth", ".ckpt", ".h5", ".keras", ".pkl", ".onnx", ".npz", ".npy"}
+"""Ends of names of models in other libraries' forms."""
 
 _MEANT = {
     "--learning-rate": "--lr",
@@ -316,6 +321,13 @@ def check_writable(option: str, path: Path | None) -> None:
     if path is not None:
         with _usage_errors_of_writing(option):
             files.check_writable(path)
+
+
+def check_model_path(path: Path | None) -> None:
+    """As `check_writable` for --save; warns of a name that says it is another kind of file."""
+    check_writable("--save", path)
+    if path and path.suffix in _OF_OTHERS:
+        _log.warning(f"warning: --save {path}: the file will be safetensors, whatever its name; .safetensors says so.")
 
 
 def make_folder(option: str, folder: Path) -> None:

@@ -14,6 +14,7 @@ from dist_relu.checkpoint import save_model
 from dist_relu.command_options import shards_option
 from dist_relu.command_parts import (
     Interrupted,
+    check_model_path,
     check_writable,
     new_attempts,
     started,
@@ -97,8 +98,9 @@ def learn(
     written then, with the weights after the last complete step.
     """
     console = Console(quiet=quiet)
-    for option, path in (("--json", report), ("--save", save), ("--export", export)):
+    for option, path in (("--json", report), ("--export", export)):
         check_writable(option, path)
+    check_model_path(save)
     paths = [path for path in (report, save, export) if path is not None]
     if len(set(paths)) < len(paths):
         raise click.UsageError("--json, --save and --export must name different files.")

@@ -28,6 +28,7 @@ from dist_relu.command_options import (
 )
 from dist_relu.command_parts import (
     Interrupted,
+    check_model_path,
     check_writable,
     data_option,
     make_folder,
@@ -226,7 +227,7 @@ def tested(accuracy: float | None, loss: float, num_samples: int) -> str:
 def _check_paths(report: Path | None, save: Path | None, log_dir: Path | None, watch_every: int | None) -> None:
     """Fail before the work rather than after it.  Makes the folder of the run."""
     check_writable("--json", report)
-    check_writable("--save", save)
+    check_model_path(save)
     if save is not None and save == report:
         raise click.UsageError("--save and --json name the same file.")
     if log_dir is None:

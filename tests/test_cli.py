@@ -95,6 +95,35 @@ def test_a_saved_model_evaluates_and_predicts(tmp_path: Path, npz: Path, capsys:
     assert (np.load(outputs).argmax(axis=1) == labels).all()
 
 
+def test_the_folder_of_a_run_stands_for_its_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, path, samples = tmp_path / "run", tmp_path / "e.json", tmp_path / "x.npy"
+    assert train(capsys, "--epochs", "2", "--model", "mlp:30", "--log-dir", str(folder))[0] == 0
+    code, output, _ = call(capsys, "evaluate", str(folder), "--backend", "serial", "--json", str(path))
+    assert code == 0
+    numbers = json.loads(path.read_text())
+    assert f"Test accuracy {numbers['accuracy']:.2%} on {numbers['samples']} unseen samples" in output
+    np.save(samples, dr.data.load("digits").test.x[:5])
+    code, output, _ = call(capsys, "predict", str(folder), str(samples), "--backend", "serial")
+    assert (code, len(output.split())) == (0, 5)
+    assert call(capsys, "analyze", "activations", str(folder), "--backend", "serial")[0] == 0
+    code, _, errors = call(capsys, "evaluate", str(tmp_path), "--backend", "serial")
+    assert code == 2
+    assert "has no model.safetensors: expected a saved model, or the folder of a finished run." in errors
+    run_info = json.loads((folder / "run.json").read_text())
+    assert run_info["options"]["lr"] == 0.1
+
+
+def test_names_of_other_libraries_files_are_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, errors = train(capsys, "--epochs", "1", "--model", "mlp:4", "--save", str(tmp_path / "m.pt"))
+    assert code == 0
+    assert "m.pt: the file will be safetensors" in errors
+
+
+@pytest.mark.parametrize("options", [["--optimizer", "Adam"], ["--data", "Digits"], ["--model", "MLP:8"]])
+def test_names_may_be_written_in_capitals(capsys: pytest.CaptureFixture[str], options: list[str]) -> None:
+    assert train(capsys, "--epochs", "1", "--quiet", *options) == (0, "", "")
+
+
 def test_real_targets_are_predicted_as_numbers(
     tmp_path: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
 ) -> None:

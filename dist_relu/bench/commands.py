@@ -174,6 +174,7 @@ def kernels(peer: str | None, rounds: int, path: Path | None) -> None:
 def _show(table: Table, rows: list[dict[str, Any]], path: Path | None) -> None:
     for column in table.columns[1:]:
         column.justify = "right"
+    table.box, table.pad_edge, table.title_justify, table.caption_justify = None, False, "left", "left"
     table.caption = f"{machine.cpu_name()}, {machine.num_cores()} cores, {machine.blas_name()}"
     Console().print(table)
     if path:

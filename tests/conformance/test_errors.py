@@ -104,9 +104,17 @@ def give_a_lock(world: World, request: None) -> object:
     return threading.Lock()
 
 
+def give_the_world(world: World, request: None) -> World:
+    return world
+
+
 def test_values_that_cannot_travel_are_an_error_like_any_other(coordinator: dr.Coordinator) -> None:
-    with pytest.raises(TypeError, match="cannot pickle"):
+    with pytest.raises(
+        TypeError, match=r"give_a_lock returned an object of type lock, which can't be sent to the coord"
+    ):
         coordinator.run(give_a_lock, None)
+    with pytest.raises(TypeError, match=r"give_the_world returned an object of type World, which can't be sent"):
+        coordinator.run(give_the_world, None)
     assert coordinator.run(meet, None) == list(range(coordinator.workers))
 
 
