@@ -16,6 +16,7 @@ import numpy as np
 
 from dist_relu.arrays import Array
 from dist_relu.kernels.compile import kernel
+from dist_relu.kernels.long_sums import TERMS, end_chain, end_sum, sum_rows, wide_sums
 from dist_relu.kernels.products import (
     FEW_ROWS,
     aligned,
@@ -27,7 +28,11 @@ from dist_relu.kernels.products import (
     vectors_for,
 )
 from dist_relu.kernels.tiles import AS_IS
-from dist_relu.kernels.windows import Windows, span
+from dist_relu.kernels.update import add
+from dist_relu.kernels.windows import Windows, outputs_of, span
+
+PIXELS = 512
+"""Terms of a product over pixels, unless a row has more."""
 
 
 class Correlation(NamedTuple):
@@ -146,41 +151,50 @@ def correlate(
 def add_correlated(x: Array, c: Correlation, runs: Array, length: int, dz: Array, groups: int, d_weight: Array) -> None:
     """d_weight += the gradient of the filters from that of the outputs of `correlate`, image after image.
 
-    dz: (N, I J, K).  d_weight: (A B D, K).  All else as in `correlate`.
+    Large images are cut into bands of rows, each a product of PIXELS terms, or of one row, and bands are added up as
+    `long_sums` does.  dz: (N, I J, K).  d_weight: (A B D, K).  All else as in `correlate`.
     """
     lanes, filters = lanes_of(x), dz.shape[2]
-    columns, num_pixels = filters // groups, c.rows * c.pixels
+    columns, band = filters // groups, min(max(PIXELS // c.pixels, 1), c.rows)
     padded, edge = np.zeros(c.height * c.width * c.channels, x.dtype), aligned(FEW_ROWS * 2 * lanes, x)
-    panel, rows, zero, one = aligned(num_pixels * 2 * lanes, x), np.arange(c.rows) * c.row, variable(0), variable(1)
-    flat = d_weight.reshape(-1)
+    panel, rows = aligned(band * c.pixels * 2 * lanes, x), np.arange(c.rows) * c.row
+    flat, zero, one, terms = d_weight.reshape(-1), variable(0), variable(1), 0
+    wide = wide_sums(len(x) * ((c.rows + band - 1) // band), flat.shape[0])
     for n in range(x.shape[0]):
         _place(x[n], c, padded)
-        for group in range(groups):
-            for k in range(0, columns, 2 * lanes):
-                here, column = min(columns - k, 2 * lanes), group * columns + k
-                vectors = vectors_for(here, lanes)
-                pack(dz[n], False, 0, num_pixels, column, column + here, panel)
-                for run in range(runs.shape[0]):
-                    multiply_into(
-                        padded,
-                        runs[run] + group * (c.channels // groups),
-                        one,
-                        c.pixel,
-                        rows,
-                        c.pixels,
-                        panel,
-                        zero,
-                        vectors,
-                        flat,
-                        run * length * filters + column,
-                        filters,
-                        length,
-                        here,
-                        True,
-                        edge,
-                        zero,
-                        edge,
-                    )
+        for first in range(0, c.rows, band):
+            if terms == TERMS:
+                end_chain(flat, wide)
+                terms = 0
+            terms += 1
+            stop = min(first + band, c.rows)
+            for group in range(groups):
+                for k in range(0, columns, 2 * lanes):
+                    here, column = min(columns - k, 2 * lanes), group * columns + k
+                    vectors = vectors_for(here, lanes)
+                    pack(dz[n], False, first * c.pixels, (stop - first) * c.pixels, column, column + here, panel)
+                    for run in range(runs.shape[0]):
+                        multiply_into(
+                            padded,
+                            runs[run] + group * (c.channels // groups),
+                            one,
+                            c.pixel,
+                            rows[first:stop],
+                            c.pixels,
+                            panel,
+                            zero,
+                            vectors,
+                            flat,
+                            run * length * filters + column,
+                            filters,
+                            length,
+                            here,
+                            True,
+                            edge,
+                            zero,
+                            edge,
+                        )
+    end_sum(flat, wide)
 
 
 @kernel
@@ -189,49 +203,70 @@ def depthwise(x: Array, weight: Array, w: Windows, channels: int, z: Array) -> N
 
     x: (N, H, W C).  weight: (A, B, J C), repeated for each pixel of a row, so that a row is one loop.  z: (N, I, J C).
     """
-    z[:] = 0
+    wide = wide_sums(w.kernel_h * w.kernel_w, z.shape[2])
     for n in range(z.shape[0]):
         for i in range(w.out_height):
+            row, terms = z[n, i], 0
+            row[:] = 0
             for a in range(w.kernel_h):
                 h = i * w.stride_h + a * w.dilation_h - w.top
                 if h < 0 or h >= w.height:
                     continue
                 for b in range(w.kernel_w):
+                    if terms == TERMS:
+                        end_chain(row, wide)
+                        terms = 0
+                    terms += 1
                     offset, begin, end = span(w, b)
                     pixels = max(end - begin, 1) if w.stride_w == 1 else 1
                     size = pixels * channels
                     for j in range(begin, end, pixels):
                         at, x_at = j * channels, (j * w.stride_w + offset) * channels
                         x_run, weight_run = x[n, h, x_at : x_at + size], weight[a, b, at : at + size]
-                        _add_product(z[n, i, at : at + size], x_run, weight_run)
+                        _add_product(row[at : at + size], x_run, weight_run)
+            end_sum(row, wide)
 
 
 @kernel
 def depthwise_backward_x(dz: Array, weight: Array, w: Windows, channels: int, dx: Array) -> None:
     """dx = the gradient of the input of `depthwise`, with the same shapes."""
-    dx[:] = 0
+    wide = wide_sums(w.kernel_h * w.kernel_w, dx.shape[2])
     for n in range(dz.shape[0]):
-        for i in range(w.out_height):
-            for a in range(w.kernel_h):
-                h = i * w.stride_h + a * w.dilation_h - w.top
-                if h < 0 or h >= w.height:
+        for h in range(w.height):
+            row, terms = dx[n, h], 0
+            row[:] = 0
+            first, stop = outputs_of(w, h)
+            for i in range(first, stop):
+                a, rest = divmod(h + w.top - i * w.stride_h, w.dilation_h)
+                if rest:
                     continue
                 for b in range(w.kernel_w):
+                    if terms == TERMS:
+                        end_chain(row, wide)
+                        terms = 0
+                    terms += 1
                     offset, begin, end = span(w, b)
                     pixels = max(end - begin, 1) if w.stride_w == 1 else 1
                     size = pixels * channels
                     for j in range(begin, end, pixels):
                         at, x_at = j * channels, (j * w.stride_w + offset) * channels
                         dz_run, weight_run = dz[n, i, at : at + size], weight[a, b, at : at + size]
-                        _add_product(dx[n, h, x_at : x_at + size], dz_run, weight_run)
+                        _add_product(row[x_at : x_at + size], dz_run, weight_run)
+            end_sum(row, wide)
 
 
 @kernel
 def depthwise_backward_weight(x: Array, dz: Array, w: Windows, channels: int, d_weight: Array) -> None:
     """d_weight = the gradients of the repeated weights of `depthwise`, with the same shapes."""
-    d_weight[:] = 0
+    flat, terms = d_weight.reshape(-1), 0
+    wide = wide_sums(dz.shape[0] * w.out_height, flat.shape[0])
+    flat[:] = 0
     for n in range(dz.shape[0]):
         for i in range(w.out_height):
+            if terms == TERMS:
+                end_chain(flat, wide)
+                terms = 0
+            terms += 1
             for a in range(w.kernel_h):
                 h = i * w.stride_h + a * w.dilation_h - w.top
                 if h < 0 or h >= w.height:
@@ -244,6 +279,18 @@ def depthwise_backward_weight(x: Array, dz: Array, w: Windows, channels: int, d_
                         at, x_at = j * channels, (j * w.stride_w + offset) * channels
                         x_run, dz_run = x[n, h, x_at : x_at + size], dz[n, i, at : at + size]
                         _add_product(d_weight[a, b, at : at + size], x_run, dz_run)
+    end_sum(flat, wide)
+
+
+@kernel
+def add_over_pixels(d_repeated: Array, d_weight: Array) -> None:
+    """d_weight += sums over pixels of a row.  d_repeated: (A, B, J C), as in `depthwise`.  d_weight: (A, B, 1, C)."""
+    channels = d_weight.shape[3]
+    total = np.empty(channels, d_weight.dtype)
+    for a in range(d_repeated.shape[0]):
+        for b in range(d_repeated.shape[1]):
+            sum_rows(d_repeated[a, b].reshape(d_repeated.shape[2] // channels, channels), total)
+            add(d_weight[a, b, 0], total)
 
 
 @kernel

@@ -16,6 +16,7 @@ from typing import Any, final
 import numpy as np
 
 from dist_relu.arrays import Array
+from dist_relu.kernels.long_sums import TERMS, end_chain, end_sum
 from dist_relu.kernels.products import product
 from dist_relu.kernels.scalars import prefetch, scalar, specialise
 from dist_relu.kernels.tiles import AS_IS, BIAS
@@ -38,6 +39,11 @@ def slope(kept: float, *arguments: float) -> float:
 
 def kept_of(x: float) -> float:
     """What the slope is a function of, x or y, from x."""
+    raise NotImplementedError
+
+
+def of_few_rows(*arrays: Any) -> None:
+    """A loop over a few rows, for the loop over many."""
     raise NotImplementedError
 
 
@@ -75,6 +81,18 @@ def add_bias(z: Array, bias: Array, *arguments: float) -> None:
 
 def backward_sum_rows(dy: Array, y: Array, total: Array, *arguments: float) -> None:
     """`backward` from the output, and total = the sum of the rows of the result; dy, y: (N, K), total: (K,)."""
+    if dy.shape[0] <= TERMS:
+        of_few_rows(dy, y, total, *arguments)
+        return
+    wide = np.zeros(total.shape[0])
+    for start in range(0, dy.shape[0], TERMS):
+        of_few_rows(dy[start : start + TERMS], y[start : start + TERMS], total, *arguments)
+        end_chain(total, wide)
+    end_sum(total, wide)
+
+
+def backward_sum_few_rows(dy: Array, y: Array, total: Array, *arguments: float) -> None:
+    """`backward_sum_rows` of so few rows that sums are single chains; apart from it, to be vectorised."""
     total[:] = 0
     for n in range(dy.shape[0]):
         for k in range(dy.shape[1]):
@@ -92,6 +110,18 @@ def add_bias_into(z: Array, bias: Array, y: Array, *arguments: float) -> None:
 
 def add_bias_backward_sum_rows(dy: Array, z: Array, bias: Array, total: Array, *arguments: float) -> None:
     """`backward` from the input z + bias, and total = the sum of the rows of the result; total: (K,)."""
+    if dy.shape[0] <= TERMS:
+        of_few_rows(dy, z, bias, total, *arguments)
+        return
+    wide = np.zeros(total.shape[0])
+    for start in range(0, dy.shape[0], TERMS):
+        of_few_rows(dy[start : start + TERMS], z[start : start + TERMS], bias, total, *arguments)
+        end_chain(total, wide)
+    end_sum(total, wide)
+
+
+def add_bias_backward_sum_few_rows(dy: Array, z: Array, bias: Array, total: Array, *arguments: float) -> None:
+    """`add_bias_backward_sum_rows` of so few rows that sums are single chains."""
     total[:] = 0
     for n in range(dy.shape[0]):
         for k in range(dy.shape[1]):
@@ -203,9 +233,9 @@ class Activation:
         """The arguments as kernels take them."""
         return [dtype.type(argument) for argument in arguments] if arguments else _NONE
 
-    def _specialise(self, loop: Kernel) -> Kernel:
-        kept_of = self._value if self.keeps_output else _same
-        return specialise(loop, f"{self.name}_{loop.__name__}", value=self._value, slope=self._slope, kept_of=kept_of)
+    def _specialise(self, loop: Kernel, **loops: Kernel) -> Kernel:
+        scalars = {"value": self._value, "slope": self._slope, "kept_of": self._value if self.keeps_output else _same}
+        return specialise(loop, f"{self.name}_{loop.__name__}", **scalars, **loops)
 
     @cached_property
     def forward(self) -> Kernel:
@@ -221,7 +251,7 @@ class Activation:
 
     @cached_property
     def backward_sum_rows(self) -> Kernel:
-        return self._specialise(backward_sum_rows)
+        return self._specialise(backward_sum_rows, of_few_rows=self._specialise(backward_sum_few_rows))
 
     @cached_property
     def add_bias_into(self) -> Kernel:
@@ -229,7 +259,8 @@ class Activation:
 
     @cached_property
     def add_bias_backward_sum_rows(self) -> Kernel:
-        return self._specialise(add_bias_backward_sum_rows)
+        of_few_rows = self._specialise(add_bias_backward_sum_few_rows)
+        return self._specialise(add_bias_backward_sum_rows, of_few_rows=of_few_rows)
 
     @cached_property
     def recur(self) -> Kernel:

@@ -10,7 +10,7 @@ from math import log
 from dist_relu.arrays import Array
 from dist_relu.kernels.compile import kernel
 from dist_relu.kernels.elementary import exp
-from dist_relu.kernels.update import add
+from dist_relu.kernels.long_sums import TERMS, sum_row
 
 
 @kernel
@@ -19,14 +19,6 @@ def add_bias(z: Array, bias: Array) -> None:
     for n in range(z.shape[0]):
         for k in range(z.shape[1]):
             z[n, k] += bias[k]
-
-
-@kernel
-def sum_rows(dz: Array, total: Array) -> None:
-    """total = the sum of the rows of dz, in their order; dz: (N, K), total: (K,)."""
-    total[:] = 0
-    for n in range(dz.shape[0]):
-        add(total, dz[n])
 
 
 @kernel
@@ -47,8 +39,11 @@ def cross_entropy(z: Array, labels: Array, weight: float, dz: Array) -> tuple[fl
         for k in range(z.shape[1]):
             dz[n, k] = exp(z[n, k] - largest)
         total = z.dtype.type(0)
-        for k in range(z.shape[1]):
-            total += dz[n, k]
+        if z.shape[1] > TERMS:
+            total = sum_row(dz[n])
+        else:
+            for k in range(z.shape[1]):
+                total += dz[n, k]
         loss += log(total) - at_label
         hits += best == label
         factor = z.dtype.type(weight) / total

@@ -8,6 +8,7 @@ import numpy as np
 
 from dist_relu.arrays import Array
 from dist_relu.kernels.compile import kernel
+from dist_relu.kernels.long_sums import TERMS, end_chain, end_sum, wide_sums
 from dist_relu.kernels.update import add
 
 _ROWS_PER_SUM = 64
@@ -142,9 +143,13 @@ def layer_norm_backward(
 
     dy, normed: (M, C).  inverse: (M,).  weight, d_weight, d_bias: (C,).
     """
+    wide_weight, wide_bias = wide_sums(dy.shape[0], d_weight.shape[0]), wide_sums(dy.shape[0], d_bias.shape[0])
     d_weight[:] = 0
     d_bias[:] = 0
     for m in range(dy.shape[0]):
+        if m % TERMS == 0:
+            end_chain(d_weight, wide_weight)
+            end_chain(d_bias, wide_bias)
         row, hat = dy[m], normed[m]
         for c in range(row.shape[0]):
             d_weight[c] += row[c] * hat[c]
@@ -157,6 +162,8 @@ def layer_norm_backward(
         a, b, factor = dy.dtype.type(mean / dy.shape[1]), dy.dtype.type(along / dy.shape[1]), inverse[m]
         for c in range(row.shape[0]):
             row[c] = factor * (row[c] * weight[c] - a - hat[c] * b)
+    end_sum(d_weight, wide_weight)
+    end_sum(d_bias, wide_bias)
 
 
 @kernel
@@ -179,6 +186,29 @@ def drop_backward(dy: Array, bits: Array, threshold: int, scale: float) -> None:
 
 @kernel
 def add_rows_at(indices: Array, rows: Array, table: Array) -> None:
-    """table[indices[m]] += rows[m], one after another.  indices: (M,) integers.  rows: (M, C).  table: (V, C)."""
+    """table[indices[m]] += rows[m], one after another.  indices: (M,) integers.  rows: (M, C).  table: (V, C).
+
+    Rows of the table that get more than one chain have wide sums of their own.
+    """
+    counts, most = np.zeros(table.shape[0], np.int64), 0
     for m in range(indices.shape[0]):
-        add(table[indices[m]], rows[m])
+        counts[indices[m]] += 1
+        most = max(most, counts[indices[m]])
+    if most <= TERMS:
+        for m in range(indices.shape[0]):
+            add(table[indices[m]], rows[m])
+        return
+    place, num_wide = np.empty(counts.shape[0], np.int64), 0
+    for v in range(counts.shape[0]):
+        place[v] = num_wide
+        num_wide += counts[v] > TERMS
+    wide, added = np.zeros((num_wide, table.shape[1])), np.zeros_like(counts)
+    for m in range(indices.shape[0]):
+        v = indices[m]
+        add(table[v], rows[m])
+        added[v] += 1
+        if added[v] % TERMS == 0 and counts[v] > TERMS:
+            end_chain(table[v], wide[place[v]])
+    for v in range(counts.shape[0]):
+        if counts[v] > TERMS:
+            end_sum(table[v], wide[place[v]])

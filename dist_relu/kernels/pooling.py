@@ -11,7 +11,9 @@ import numpy as np
 
 from dist_relu.arrays import Array
 from dist_relu.kernels.compile import kernel
-from dist_relu.kernels.windows import Windows, span
+from dist_relu.kernels.long_sums import TERMS, end_chain, end_sum, sum_rows, wide_sums
+from dist_relu.kernels.scalars import CHAINS
+from dist_relu.kernels.windows import Windows, outputs_of, span
 
 NONE = -1
 
@@ -91,17 +93,25 @@ def add_bias_relu_max_pool_2x2(z: Array, bias: Array, y: Array, choice: Array) -
 @kernel
 def max_pool_backward(dy: Array, choice: Array, w: Windows, dx: Array) -> None:
     """dx = dy where the maximum came from, summed over overlapping windows.  Shapes as in `max_pool`."""
-    dx[:] = 0
+    wide = wide_sums(w.kernel_h * w.kernel_w, dx.shape[2] * dx.shape[3])
     for n in range(dy.shape[0]):
-        for i in range(w.out_height):
-            for a in range(w.kernel_h):
-                h = i * w.stride_h + a * w.dilation_h - w.top
-                if h < 0 or h >= w.height:
+        for h in range(w.height):
+            row, terms = dx[n, h], 0
+            row[:] = 0
+            first, stop = outputs_of(w, h)
+            for i in range(first, stop):
+                a, rest = divmod(h + w.top - i * w.stride_h, w.dilation_h)
+                if rest:
                     continue
                 for b in range(w.kernel_w):
+                    if terms == TERMS:
+                        end_chain(row.reshape(-1), wide)
+                        terms = 0
                     offset, begin, end = span(w, b)
                     number = dy.dtype.type(a * w.kernel_w + b)
-                    _add_chosen(dy[n, i], choice[n, i], number, begin, end, dx[n, h], offset, w.stride_w)
+                    _add_chosen(dy[n, i], choice[n, i], number, begin, end, row, offset, w.stride_w)
+                    terms += 1
+            end_sum(row.reshape(-1), wide)
 
 
 @kernel
@@ -140,18 +150,43 @@ def _put_chosen(dy: Array, choice: Array, number: float, dx: Array) -> None:
 @kernel
 def average_pool(x: Array, w: Windows, y: Array) -> None:
     """y = the mean of every window, padding counted as 0.  x: (N, H, W, C); y: (N, I, J, C)."""
-    y[:] = 0
+    wide = wide_sums(w.kernel_h * w.kernel_w, y.shape[2] * y.shape[3])
     factor = y.dtype.type(1 / (w.kernel_h * w.kernel_w))
     for n in range(y.shape[0]):
         for i in range(w.out_height):
+            row, terms = y[n, i], 0
+            row[:] = 0
             for a in range(w.kernel_h):
                 h = i * w.stride_h + a * w.dilation_h - w.top
                 if h < 0 or h >= w.height:
                     continue
                 for b in range(w.kernel_w):
+                    if terms == TERMS:
+                        end_chain(row.reshape(-1), wide)
+                        terms = 0
                     offset, begin, end = span(w, b)
-                    _add_row(x[n, h], offset, w.stride_w, begin, end, y[n, i])
-            y[n, i] *= factor
+                    _add_row(x[n, h], offset, w.stride_w, begin, end, row)
+                    terms += 1
+            end_sum(row.reshape(-1), wide)
+            row *= factor
+
+
+@kernel
+def average_images(x: Array, y: Array) -> None:
+    """y = the mean over the M pixels of every image; x: (N, M, C), y: (N, C).
+
+    Few channels of many pixels are taken several pixels at a time, as if they were more channels of fewer pixels.
+    """
+    num_pixels, channels = x.shape[1], x.shape[2]
+    at_once = 1
+    while num_pixels > TERMS and num_pixels % (2 * at_once) == 0 and at_once * channels < CHAINS:
+        at_once *= 2
+    total = np.empty(at_once * channels, x.dtype)
+    for n in range(x.shape[0]):
+        sum_rows(x[n].reshape(num_pixels // at_once, at_once * channels), total)
+        sum_rows(total.reshape(at_once, channels), y[n])
+        for c in range(channels):
+            y[n, c] /= y.dtype.type(num_pixels)
 
 
 @kernel
@@ -164,17 +199,24 @@ def _add_row(x: Array, offset: int, stride: int, begin: int, end: int, y: Array)
 @kernel
 def average_pool_backward(dy: Array, w: Windows, dx: Array) -> None:
     """dx = dy shared out equally over its window, summed over overlapping windows.  Shapes as in `average_pool`."""
-    dx[:] = 0
+    wide = wide_sums(w.kernel_h * w.kernel_w, dx.shape[2] * dx.shape[3])
     factor = dx.dtype.type(1 / (w.kernel_h * w.kernel_w))
     for n in range(dy.shape[0]):
-        for i in range(w.out_height):
-            for a in range(w.kernel_h):
-                h = i * w.stride_h + a * w.dilation_h - w.top
-                if h < 0 or h >= w.height:
+        for h in range(w.height):
+            row, terms = dx[n, h], 0
+            row[:] = 0
+            first, stop = outputs_of(w, h)
+            for i in range(first, stop):
+                if (h + w.top - i * w.stride_h) % w.dilation_h:
                     continue
                 for b in range(w.kernel_w):
+                    if terms == TERMS:
+                        end_chain(row.reshape(-1), wide)
+                        terms = 0
                     offset, begin, end = span(w, b)
-                    _add_scaled(dy[n, i], factor, begin, end, dx[n, h], offset, w.stride_w)
+                    _add_scaled(dy[n, i], factor, begin, end, row, offset, w.stride_w)
+                    terms += 1
+            end_sum(row.reshape(-1), wide)
 
 
 @kernel

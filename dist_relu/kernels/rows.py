@@ -12,19 +12,10 @@ import numpy as np
 from dist_relu.arrays import Array
 from dist_relu.kernels.compile import kernel
 from dist_relu.kernels.elementary import exp
-from dist_relu.kernels.scalars import CHAINS, dot_in_chains, maximum, sum_in_chains
+from dist_relu.kernels.long_sums import TERMS, dot_row, end_chain, end_sum, sum_row, wide_sums
+from dist_relu.kernels.scalars import maximum
 
 _REPEATED_SIZE = 1024
-
-
-@kernel
-def _sum(x: Array) -> float:
-    """The sum of x (K,), in a fixed number of chains: so the bits don't depend on the processor's vectors."""
-    whole = x.shape[0] // CHAINS * CHAINS
-    total = sum_in_chains(x, whole)
-    for k in range(whole, x.shape[0]):
-        total += x[k]
-    return total  # type: ignore[no-any-return]
 
 
 @kernel
@@ -35,7 +26,7 @@ def _exp_of_row(x: Array, y: Array) -> tuple[float, float]:
         largest = maximum(largest, x[k])
     for k in range(x.shape[0]):
         y[k] = exp(x[k] - largest)
-    return largest, _sum(y)
+    return largest, sum_row(y)
 
 
 @kernel
@@ -54,10 +45,7 @@ def softmax_backward(dy: Array, y: Array) -> None:
     """dy = y (dy - Σ dy y) over every row, in place; both (N, K)."""
     for n in range(y.shape[0]):
         d, row = dy[n], y[n]
-        whole = d.shape[0] // CHAINS * CHAINS
-        inner = dot_in_chains(d, row, whole)
-        for k in range(whole, d.shape[0]):
-            inner += d[k] * row[k]
+        inner = dot_row(d, row)
         for k in range(d.shape[0]):
             d[k] = row[k] * (d[k] - inner)
 
@@ -78,7 +66,7 @@ def log_softmax_backward(dy: Array, y: Array) -> None:
     """dy = dy - exp(y) Σ dy over every row, in place; both (N, K)."""
     for n in range(y.shape[0]):
         d, row = dy[n], y[n]
-        total = _sum(d)
+        total = sum_row(d)
         for k in range(d.shape[0]):
             d[k] -= exp(row[k]) * total
 
@@ -102,15 +90,19 @@ def prelu(x: Array, weights: Array, y: Array) -> None:
 def prelu_backward(dy: Array, x: Array, weights: Array, totals: Array) -> None:
     """dy = the gradient of x from that of y, in place; totals = the gradient of the weights, (W,)."""
     width = weights.shape[0]
-    zero = x.dtype.type(0)
+    zero, num_terms = x.dtype.type(0), (x.shape[0] + width - 1) // width
+    wide = wide_sums(num_terms, width)
     totals[:] = 0
-    for start in range(0, x.shape[0], width):
-        source, d = x[start : start + width], dy[start : start + width]
-        for k in range(source.shape[0]):
-            s, v = source[k], d[k]
-            product, weighted = s * v, weights[k] * v
-            totals[k] += zero if s > 0 else product
-            d[k] = v + zero if s > 0 else weighted
+    for first in range(0, num_terms, TERMS):
+        end_chain(totals, wide)
+        for start in range(first * width, min((first + TERMS) * width, x.shape[0]), width):
+            source, d = x[start : start + width], dy[start : start + width]
+            for k in range(source.shape[0]):
+                s, v = source[k], d[k]
+                product, weighted = s * v, weights[k] * v
+                totals[k] += zero if s > 0 else product
+                d[k] = v + zero if s > 0 else weighted
+    end_sum(totals, wide)
 
 
 @kernel

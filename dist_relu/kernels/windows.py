@@ -38,3 +38,11 @@ def span(w: Windows, b: int) -> tuple[int, int, int]:
     begin = min(max(-(offset // w.stride_w), 0), w.out_width)
     end = min(max(-((offset - w.width) // w.stride_w), begin), w.out_width)
     return offset, begin, end
+
+
+@kernel
+def outputs_of(w: Windows, h: int) -> tuple[int, int]:
+    """The rows of windows that row `h` of the image may lie in, (first, stop); with dilation not all meet it."""
+    at = h + w.top
+    first = max(-((w.dilation_h * (w.kernel_h - 1) - at) // w.stride_h), 0)
+    return first, min(at // w.stride_h + 1, w.out_height)

@@ -14,7 +14,8 @@ from dist_relu.checks import check_bool, check_fields, check_int, instance_of
 from dist_relu.hints import hinting
 from dist_relu.kernels import convolution as kernels
 from dist_relu.kernels.activations import relu
-from dist_relu.kernels.layers import add_bias, sum_rows
+from dist_relu.kernels.layers import add_bias
+from dist_relu.kernels.long_sums import TERMS, end_chain, end_sum, sum_rows
 from dist_relu.kernels.tiles import AS_IS, BIAS, BIAS_RELU
 from dist_relu.kernels.windows import Windows
 from dist_relu.nn.correlation import Convolution
@@ -56,6 +57,7 @@ class Conv2d(Layer):
     _is_depthwise: bool = field(init=False, repr=False)
     _images_per_piece: int = field(init=False, repr=False)
     _x: Array = field(init=False, repr=False)
+    _wide: list[Array] = field(init=False, repr=False)  # of the gradients of all parameters
 
     def __post_init__(self) -> None:
         check_fields(
@@ -134,6 +136,8 @@ class Conv2d(Layer):
         """Begin gradients that `multiply_backward` adds to; returns room for that of x, if it is wanted."""
         for param in self.params():
             param.grad[...] = 0
+        is_long = len(self._x) > TERMS
+        self._wide = [np.zeros(param.grad.size) for param in self.params()] if is_long else []
         return run.empty(self._x.shape, self._x.dtype) if wants_dx else None
 
     def multiply_backward(self, piece: slice, dz: Array, dx: Array | None, run: Run) -> None:
@@ -141,7 +145,7 @@ class Conv2d(Layer):
 
         dz: (n, I, J, K), the gradient of the piece's `multiply`.  dx: (N, H, W, C), or None where it is not wanted.
         """
-        x, weight, grad = self._x[piece], self.weight.value, self.weight.grad
+        x, weight, grad, w = self._x[piece], self.weight.value, self.weight.grad, self._windows
         if self.offset is not None:
             total = run.scratch("convolution bias", (self.channels,), dz.dtype)
             sum_rows(dz.reshape(-1, self.channels), total)
@@ -149,13 +153,21 @@ class Conv2d(Layer):
         if self._is_depthwise:
             rows, dz_rows, repeated = _image_rows(x), _image_rows(dz), self._repeated(weight)
             if dx is not None:
-                kernels.depthwise_backward_x(dz_rows, repeated, self._windows, self.channels, _image_rows(dx[piece]))
-            kernels.depthwise_backward_weight(rows, dz_rows, self._windows, self.channels, repeated)
-            grad[:, :, 0] += repeated.reshape(*grad.shape[:2], -1, self.channels).sum(axis=2)
+                kernels.depthwise_backward_x(dz_rows, repeated, w, self.channels, _image_rows(dx[piece]))
+            kernels.depthwise_backward_weight(rows, dz_rows, w, self.channels, repeated)
+            kernels.add_over_pixels(repeated, grad)
         else:
             if dx is not None:
                 self._convolution.backward_x(dz, weight, dx[piece])
             self._convolution.add_backward_weight(x, dz, grad)
+        self._end_chains(piece)
+
+    def _end_chains(self, piece: slice) -> None:
+        """Let gradients be no chain of too many images, see `dist_relu.kernels.long_sums`."""
+        is_last = piece.stop == len(self._x)
+        if self._wide and (is_last or piece.start // TERMS != piece.stop // TERMS):
+            for param, wide in zip(self.params(), self._wide, strict=True):
+                (end_sum if is_last else end_chain)(param.grad.reshape(-1), wide)
 
     def _repeated(self, weight: Array) -> Array:
         """Depthwise filters side by side for every pixel of a row of the output: (kh, kw, J K)."""

@@ -31,8 +31,10 @@ class Runs:
     def of(cls, starts: Sequence[int], length: int) -> Self:
         """Runs of `length`; neighbours are joined where all of them can be, in equal numbers."""
         for number in range(len(starts), 0, -1):
+            if len(starts) % number:
+                continue
             expected = [starts[i - i % number] + i % number * length for i in range(len(starts))]
-            if len(starts) % number == 0 and list(starts) == expected:
+            if list(starts) == expected:
                 return cls(np.array(starts[::number], np.int64), length * number)
         raise AssertionError("single runs are always what they are")
 

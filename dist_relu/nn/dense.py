@@ -11,7 +11,7 @@ import numpy as np
 from dist_relu.arrays import Array, as_rows
 from dist_relu.checks import check_bool, check_fields, check_int, instance_of
 from dist_relu.hints import hinting
-from dist_relu.kernels.layers import sum_rows
+from dist_relu.kernels.long_sums import sum_rows
 from dist_relu.kernels.products import multiply, multiply_by_transpose
 from dist_relu.kernels.tiles import AS_IS, BIAS
 from dist_relu.nn.initializers import Constant, HeNormal, Initializer

@@ -14,7 +14,8 @@ import numpy as np
 
 from dist_relu.arrays import Array, as_rows
 from dist_relu.checks import check_bool, check_fields, check_int, instance_of, optional
-from dist_relu.kernels.layers import add_bias, sum_rows
+from dist_relu.kernels.layers import add_bias
+from dist_relu.kernels.long_sums import sum_rows
 from dist_relu.kernels.products import add_multiplied, multiply, multiply_by_transpose
 from dist_relu.kernels.tiles import AS_IS
 from dist_relu.nn.activations import Elementwise, ReLU

@@ -17,6 +17,7 @@ from dist_relu.arrays import Array
 from dist_relu.checks import check_fields, check_float, check_int
 from dist_relu.kernels import activations, rows
 from dist_relu.kernels.elementwise import Activation
+from dist_relu.kernels.long_sums import sum_rows
 from dist_relu.nn.activations import check_arguments_of
 from dist_relu.nn.initializers import Initializer
 from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape, count_inputs
@@ -26,6 +27,8 @@ from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape, count_inputs
 @dataclass(eq=False)
 class PReLU(Layer):
     """x where x > 0, else weight · x, with a learned weight.  He et al. (2015).
+
+    Its slope at 0 and at NaN is the weight.
 
     num_parameters: 1 for a weight that all share, or K for one of each channel.  init: the weights' first value.
     """
@@ -62,7 +65,7 @@ class PReLU(Layer):
         weights = rows.repeated(self.weight.value)
         totals = run.scratch("PReLU", weights.shape, weights.dtype)
         rows.prelu_backward(dx.reshape(-1), self._x.reshape(-1), weights, totals)
-        np.add.reduce(totals.reshape(-1, self.num_parameters), axis=0, out=self.weight.grad)
+        sum_rows(totals.reshape(-1, self.num_parameters), self.weight.grad)
         return dx
 
 
@@ -79,6 +82,8 @@ class _Constant(Initializer):
 @dataclass(eq=False)
 class RReLU(Layer):
     """x where x > 0, else slope · x; in training each slope is drawn from U(lower, upper), else it is their mean.
+
+    Its slope at 0 and at NaN is that of numbers below 0.
 
     Xu et al. (2015).
     """
@@ -116,7 +121,10 @@ class RReLU(Layer):
 @final
 @dataclass(eq=False)
 class CReLU(Layer):
-    """max(x, 0) and max(-x, 0), side by side: (N, ..., K) to (N, ..., 2K).  Shang et al. (2016)."""
+    """max(x, 0) and max(-x, 0), side by side: (N, ..., K) to (N, ..., 2K).  Shang et al. (2016).
+
+    The slopes of both at 0 are 0, at NaN 1 and -1.
+    """
 
     _x: Array = field(init=False, repr=False)
 
@@ -228,7 +236,10 @@ class Gate(Layer):
 @final
 @dataclass(eq=False)
 class GLU(Gate):
-    """a σ(b).  Dauphin et al. (2017)."""
+    """a σ(b).  Dauphin et al. (2017).
+
+    Where one half is NaN, the slopes of both are.
+    """
 
     def function(self) -> Activation:
         return activations.sigmoid
@@ -237,7 +248,10 @@ class GLU(Gate):
 @final
 @dataclass(eq=False)
 class ReGLU(Gate):
-    """a max(b, 0).  Shazeer (2020)."""
+    """a max(b, 0).  Shazeer (2020).
+
+    The slope by b at 0 is 0, at NaN a.
+    """
 
     def function(self) -> Activation:
         return activations.relu
@@ -246,7 +260,10 @@ class ReGLU(Gate):
 @final
 @dataclass(eq=False)
 class SwiGLU(Gate):
-    """a silu(b).  Shazeer (2020)."""
+    """a silu(b).  Shazeer (2020).
+
+    Where one half is NaN, the slopes of both are.
+    """
 
     def function(self) -> Activation:
         return activations.silu

@@ -1,0 +1,93 @@
+"""Sums of many terms.
+
+One chain of additions in float32 over 10^6 terms keeps two or three digits. So a sum is cut into chains of TERMS terms,
+in the arrays' own dtype, and what these come to is added up in float64, in their order. Sums of fewer terms are the
+plain chains, bit by bit. The order depends on the number of terms alone: not on the width of the processor's vectors.
+
+A sum over rows keeps its chains in the array of the result, `part`, and the float64 sums of finished ones in `wide`,
+which is empty where there is only one chain.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dist_relu.arrays import Array
+from dist_relu.kernels.compile import kernel
+from dist_relu.kernels.scalars import CHAINS, dot_in_chains, sum_in_chains
+from dist_relu.kernels.update import add
+
+TERMS = 128
+"""Terms of a chain."""
+
+_ROW = CHAINS * TERMS
+
+
+@kernel
+def wide_sums(num_terms: int, size: int) -> Array:
+    """Zeros for `size` sums of so many terms, float64; none where there is only one chain."""
+    return np.zeros(size if num_terms > TERMS else 0)
+
+
+@kernel
+def end_chain(part: Array, wide: Array) -> None:
+    """Add the finished chains to the wide sums, and begin new ones; both (n,), or wide is empty."""
+    for k in range(wide.shape[0]):
+        wide[k] += part[k]
+        part[k] = 0
+
+
+@kernel
+def end_sum(part: Array, wide: Array) -> None:
+    """part = the sum of all chains, and the wide sums begin anew; both (n,), or wide is empty."""
+    for k in range(wide.shape[0]):
+        part[k] = wide[k] + part[k]
+        wide[k] = 0
+
+
+@kernel
+def sum_rows(dz: Array, total: Array) -> None:
+    """total = the sum of the rows of dz; dz: (N, K), total: (K,)."""
+    if dz.shape[0] <= TERMS:
+        _sum_few_rows(dz, total)
+        return
+    wide = np.zeros(total.shape[0])
+    for start in range(0, dz.shape[0], TERMS):
+        _sum_few_rows(dz[start : start + TERMS], total)
+        end_chain(total, wide)
+    end_sum(total, wide)
+
+
+@kernel
+def _sum_few_rows(dz: Array, total: Array) -> None:
+    total[:] = 0
+    for n in range(dz.shape[0]):
+        add(total, dz[n])
+
+
+@kernel
+def sum_row(x: Array) -> float:
+    """The sum of x (K,), in CHAINS chains that take turns, of TERMS terms at most."""
+    total = 0.0
+    for start in range(0, x.shape[0], _ROW):
+        row = x[start : start + _ROW]
+        whole = row.shape[0] // CHAINS * CHAINS
+        part = sum_in_chains(row, whole)
+        for k in range(whole, row.shape[0]):
+            part += row[k]
+        total += part
+    return x.dtype.type(total)  # type: ignore[no-any-return]
+
+
+@kernel
+def dot_row(x: Array, y: Array) -> float:
+    """The sum of the products of x and y (K,), as `sum_row` adds."""
+    total = 0.0
+    for start in range(0, x.shape[0], _ROW):
+        a, b = x[start : start + _ROW], y[start : start + _ROW]
+        whole = a.shape[0] // CHAINS * CHAINS
+        part = dot_in_chains(a, b, whole)
+        for k in range(whole, a.shape[0]):
+            part += a[k] * b[k]
+        total += part
+    return x.dtype.type(total)  # type: ignore[no-any-return]
