@@ -6,7 +6,8 @@
 
 Every function takes an array of float32 or float64, of any shape and memory layout, and returns a new one of the same
 dtype; other dtypes raise TypeError. Names, arguments and defaults are those of `torch.nn.functional` where it has the
-function. NaN goes through, infinities give limits, nothing overflows on the way.
+function. NaN goes through, infinities give limits, nothing overflows on the way. At a kink the slope is the one that
+PyTorch takes; each function says what it is there, and at NaN.
 """
 
 from __future__ import annotations
@@ -28,17 +29,25 @@ from dist_relu.kernels.elementwise import Activation
 
 
 def relu(x: npt.ArrayLike) -> Array:
-    """max(x, 0).  Its derivative at 0 is 0.  Nair and Hinton (2010)."""
+    """max(x, 0).  Nair and Hinton (2010).
+
+    Its slope at 0 is 0, at NaN 1.
+    """
     return _value(kernels.relu, x)
 
 
 def leaky_relu(x: npt.ArrayLike, negative_slope: float = 0.01) -> Array:
-    """x where x > 0, else negative_slope · x.  Maas et al. (2013)."""
+    """x where x > 0, else negative_slope · x.  Maas et al. (2013).
+
+    Its slope at 0 and at NaN is negative_slope.
+    """
     return _value(kernels.leaky_relu, x, *check_arguments("leaky_relu", negative_slope=negative_slope))
 
 
 def prelu(x: npt.ArrayLike, weight: npt.ArrayLike) -> Array:
     """x where x > 0, else weight · x; weight: one number, or (C,) for the C channels on x's last axis.
+
+    Its slope at 0 and at NaN is the weight.
 
     He et al. (2015).  Raises ValueError when the shapes don't suit each other.
     """
@@ -58,6 +67,8 @@ def rrelu(
 ) -> Array:
     """x where x > 0, else slope · x; in training each slope is drawn from U(lower, upper), else it is their mean.
 
+    Its slope at 0 and at NaN is that of numbers below 0.
+
     Xu et al. (2015).  Raises ValueError in training without `rng`, since there is no global source of randomness.
     """
     lower, upper = check_arguments("rrelu", lower=lower, upper=upper)
@@ -73,17 +84,26 @@ def rrelu(
 
 
 def relu6(x: npt.ArrayLike) -> Array:
-    """min(max(x, 0), 6).  Krizhevsky (2010)."""
+    """min(max(x, 0), 6).  Krizhevsky (2010).
+
+    Its slope at 0 and at 6 is 0, at NaN 1.
+    """
     return _value(kernels.relu6, x)
 
 
 def threshold(x: npt.ArrayLike, threshold: float, value: float) -> Array:
-    """x above the threshold, else `value`."""
+    """x above the threshold, else `value`.
+
+    Its slope at the threshold is 0, at NaN 1.
+    """
     return _value(kernels.threshold, x, *check_arguments("threshold", threshold=threshold, value=value))
 
 
 def crelu(x: npt.ArrayLike, dim: int = -1) -> Array:
-    """max(x, 0) and max(-x, 0), one after the other along `dim`, which becomes twice as long.  Shang et al. (2016)."""
+    """max(x, 0) and max(-x, 0), one after the other along `dim`, which becomes twice as long.  Shang et al. (2016).
+
+    The slopes of both at 0 are 0, at NaN 1 and -1.
+    """
     rows = _rows("crelu", x, dim)
     y = np.empty((*rows.shape[:-1], 2 * rows.shape[-1]), rows.dtype)
     row_kernels.crelu(_flat_rows(rows), _flat_rows(y))
@@ -91,68 +111,107 @@ def crelu(x: npt.ArrayLike, dim: int = -1) -> Array:
 
 
 def squared_relu(x: npt.ArrayLike) -> Array:
-    """max(x, 0)².  So et al. (2021)."""
+    """max(x, 0)².  So et al. (2021).
+
+    Its slope at 0 is 0, at NaN NaN.
+    """
     return _value(kernels.squared_relu, x)
 
 
 def elu(x: npt.ArrayLike, alpha: float = 1.0) -> Array:
-    """x where x > 0, else alpha (eˣ - 1).  Clevert et al. (2016)."""
+    """x where x > 0, else alpha (eˣ - 1).  Clevert et al. (2016).
+
+    Its slope at 0 is alpha, at NaN NaN.
+    """
     return _value(kernels.elu, x, *check_arguments("elu", alpha=alpha))
 
 
 def selu(x: npt.ArrayLike) -> Array:
-    """λ x where x > 0, else λ α (eˣ - 1), with λ = 1.0507… and α = 1.6732….  Klambauer et al. (2017)."""
+    """λ x where x > 0, else λ α (eˣ - 1), with λ = 1.0507… and α = 1.6732….  Klambauer et al. (2017).
+
+    Its slope at 0 is λ α, at NaN NaN.
+    """
     return _value(kernels.selu, x)
 
 
 def celu(x: npt.ArrayLike, alpha: float = 1.0) -> Array:
-    """x where x > 0, else alpha (exp(x / alpha) - 1), alpha above 0.  Barron (2017)."""
+    """x where x > 0, else alpha (exp(x / alpha) - 1), alpha above 0.  Barron (2017).
+
+    Its slope at 0 is 1, at NaN NaN.
+    """
     return _value(kernels.celu, x, *check_arguments("celu", alpha=alpha))
 
 
 def gelu(x: npt.ArrayLike, approximate: Literal["none", "tanh"] = "none") -> Array:
-    """x Φ(x), exactly or through tanh.  Hendrycks and Gimpel (2016)."""
+    """x Φ(x), exactly or through tanh.  Hendrycks and Gimpel (2016).
+
+    Its slope at 0 is 1/2, at NaN NaN.
+    """
     check_arguments("gelu", approximate=approximate)
     return _value(kernels.gelu_by_name(approximate), x, name="gelu")
 
 
 def silu(x: npt.ArrayLike) -> Array:
-    """x / (1 + e⁻ˣ), also called Swish.  Elfwing et al. (2018)."""
+    """x / (1 + e⁻ˣ), also called Swish.  Elfwing et al. (2018).
+
+    Its slope at 0 is 1/2, at NaN NaN.
+    """
     return _value(kernels.silu, x)
 
 
 def mish(x: npt.ArrayLike) -> Array:
-    """x tanh(ln(1 + eˣ)).  Misra (2019)."""
+    """x tanh(ln(1 + eˣ)).  Misra (2019).
+
+    Its slope at 0 is 3/5, at NaN NaN.
+    """
     return _value(kernels.mish, x)
 
 
 def softplus(x: npt.ArrayLike, beta: float = 1.0, threshold: float = 20.0) -> Array:
-    """ln(1 + exp(beta x)) / beta, and x where beta x > threshold.  Dugas et al. (2001)."""
+    """ln(1 + exp(beta x)) / beta, and x where beta x > threshold.  Dugas et al. (2001).
+
+    Its slope at 0 is 1/2, or 1 for a threshold below 0, at NaN NaN.
+    """
     return _value(kernels.softplus, x, *check_arguments("softplus", beta=beta, threshold=threshold))
 
 
 def hardswish(x: npt.ArrayLike) -> Array:
-    """x relu6(x + 3) / 6.  Howard et al. (2019)."""
+    """x relu6(x + 3) / 6.  Howard et al. (2019).
+
+    Its slope at -3 is 0, at 0 1/2, at 3 1, at NaN NaN.
+    """
     return _value(kernels.hardswish, x)
 
 
 def hardsigmoid(x: npt.ArrayLike) -> Array:
-    """relu6(x + 3) / 6.  Courbariaux et al. (2015)."""
+    """relu6(x + 3) / 6.  Courbariaux et al. (2015).
+
+    Its slope at -3 and at 3 is 0, at 0 and at NaN 1/6.
+    """
     return _value(kernels.hardsigmoid, x)
 
 
 def hardtanh(x: npt.ArrayLike, min_val: float = -1.0, max_val: float = 1.0) -> Array:
-    """x, at least min_val and at most max_val.  Collobert (2004)."""
+    """x, at least min_val and at most max_val.  Collobert (2004).
+
+    Its slope at min_val and at max_val is 0, between them and at NaN 1.
+    """
     return _value(kernels.hardtanh, x, *check_arguments("hardtanh", min_val=min_val, max_val=max_val))
 
 
 def sigmoid(x: npt.ArrayLike) -> Array:
-    """1 / (1 + e⁻ˣ)."""
+    """1 / (1 + e⁻ˣ).
+
+    Its slope at 0 is 1/4, at NaN NaN.
+    """
     return _value(kernels.sigmoid, x)
 
 
 def tanh(x: npt.ArrayLike) -> Array:
-    """(eˣ - e⁻ˣ) / (eˣ + e⁻ˣ)."""
+    """(eˣ - e⁻ˣ) / (eˣ + e⁻ˣ).
+
+    Its slope at 0 is 1, at NaN NaN.
+    """
     return _value(kernels.tanh, x)
 
 
@@ -167,17 +226,26 @@ def log_softmax(x: npt.ArrayLike, dim: int = -1) -> Array:
 
 
 def glu(x: npt.ArrayLike, dim: int = -1) -> Array:
-    """a σ(b) for the halves a, b of x along `dim`.  Dauphin et al. (2017)."""
+    """a σ(b) for the halves a, b of x along `dim`.  Dauphin et al. (2017).
+
+    Where one half is NaN, the slopes of both are.
+    """
     return _gate("glu", kernels.sigmoid, x, dim)
 
 
 def reglu(x: npt.ArrayLike, dim: int = -1) -> Array:
-    """a max(b, 0) for the halves a, b of x along `dim`.  Shazeer (2020)."""
+    """a max(b, 0) for the halves a, b of x along `dim`.  Shazeer (2020).
+
+    The slope by b at 0 is 0, at NaN a.
+    """
     return _gate("reglu", kernels.relu, x, dim)
 
 
 def swiglu(x: npt.ArrayLike, dim: int = -1) -> Array:
-    """a silu(b) for the halves a, b of x along `dim`.  Shazeer (2020)."""
+    """a silu(b) for the halves a, b of x along `dim`.  Shazeer (2020).
+
+    Where one half is NaN, the slopes of both are.
+    """
     return _gate("swiglu", kernels.silu, x, dim)
 
 
@@ -241,6 +309,8 @@ def _prelu_weight(x: Array, weight: npt.ArrayLike) -> Array:
     weights = np.asarray(weight).reshape(-1)
     if weights.dtype.kind not in "fiu":
         raise TypeError(f"{shown('prelu(weight)', weight)}: must be real numbers.")
+    if not (np.abs(weights) <= np.finfo(x.dtype).max).all():
+        raise ValueError(f"{shown('prelu(weight)', weight)}: must be finite in {x.dtype}.")
     weights = weights.astype(x.dtype)
     channels = x.shape[-1] if x.ndim else 1
     if weights.size not in (1, channels):
@@ -294,7 +364,7 @@ def _log_softmax_jacobian(y: Array, x: Array, dim: int) -> Array:
 def _halved(name: str, x: npt.ArrayLike, dim: int) -> Array:
     rows = _rows(name, x, dim)
     if rows.shape[-1] % 2:
-        raise ValueError(f"{name} takes x apart into halves, but axis {dim} has {rows.shape[-1]} elements.")
+        raise ValueError(f"{name} takes x apart into halves, but axis dim={dim} has {rows.shape[-1]} elements.")
     return rows
 
 

@@ -25,7 +25,7 @@ Check = Callable[[str, Any], Any]
 _SMALLEST, _LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
 
 
-def check_int(name: str, value: Any, least: int = 1, most: int | None = None) -> int:
+def check_int(name: str, value: Any, least: int = 1, most: int = 2**63 - 1) -> int:
     """A whole number from `least` to `most`.  True and False are none."""
     scalar = _scalar(value)
     try:
@@ -36,17 +36,14 @@ def check_int(name: str, value: Any, least: int = 1, most: int | None = None) ->
         raise TypeError(f"{shown(name, value)}: must be a whole number.")
     if number < least:
         raise ValueError(f"{shown(name, number)}: must be at least {least}.")
-    if most is not None and number > most:
+    if number > most:
         raise ValueError(f"{shown(name, number)}: must be at most {most}.")
     return number
 
 
 def check_seed(seed: Any) -> int:
     """A whole number of 64 bits."""
-    number = check_int("seed", seed, 0)
-    if number >= 2**64:
-        raise ValueError(f"seed={number}: must be below 2^64.")
-    return number
+    return check_int("seed", seed, 0, 2**64 - 1)
 
 
 def check_float(

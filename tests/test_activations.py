@@ -294,7 +294,7 @@ def test_rrelu_draws_slopes_in_training(rng: np.random.Generator) -> None:
         (ValueError, r'expected "none" or "tanh"', lambda: call("gelu", [1.0], approximate="erf")),
         (ValueError, r"weight has 2 elements; expected 1, or 3", lambda: call("prelu", np.ones(3), weight=[1.0, 2.0])),
         (ValueError, r"Pass rng=", lambda: call("rrelu", np.ones(3), training=True)),
-        (ValueError, r"into halves, but axis -1 has 3 elements", lambda: call("glu", np.ones(3))),
+        (ValueError, r"into halves, but axis dim=-1 has 3 elements", lambda: call("glu", np.ones(3))),
         (ValueError, r"softmax works along an axis", lambda: call("softmax", 1.0)),
         (ValueError, r"No activation is called 'rely'. There are .*relu6", lambda: activations.derivative("rely", 1.0)),
         (TypeError, r"elu\(\): .*'beta'", lambda: activations.derivative("elu", 1.0, beta=2)),

@@ -61,7 +61,10 @@ class Elementwise(Layer):
 @final
 @dataclass(eq=False)
 class ReLU(Elementwise):
-    """max(x, 0).  The derivative at 0 is 0.  Nair and Hinton (2010)."""
+    """max(x, 0).  Nair and Hinton (2010).
+
+    Its slope at 0 is 0, at NaN 1.
+    """
 
     def function(self) -> tuple[Activation, Arguments]:
         return kernels.relu, ()
@@ -70,7 +73,10 @@ class ReLU(Elementwise):
 @final
 @dataclass(eq=False)
 class LeakyReLU(Elementwise):
-    """x where x > 0, else negative_slope · x.  Maas et al. (2013)."""
+    """x where x > 0, else negative_slope · x.  Maas et al. (2013).
+
+    Its slope at 0 and at NaN is negative_slope.
+    """
 
     negative_slope: float = 0.01
 
@@ -84,7 +90,10 @@ class LeakyReLU(Elementwise):
 @final
 @dataclass(eq=False)
 class ReLU6(Elementwise):
-    """min(max(x, 0), 6).  Krizhevsky (2010)."""
+    """min(max(x, 0), 6).  Krizhevsky (2010).
+
+    Its slope at 0 and at 6 is 0, at NaN 1.
+    """
 
     def function(self) -> tuple[Activation, Arguments]:
         return kernels.relu6, ()
@@ -93,7 +102,10 @@ class ReLU6(Elementwise):
 @final
 @dataclass(eq=False)
 class Threshold(Elementwise):
-    """x above the threshold, else `value`."""
+    """x above the threshold, else `value`.
+
+    Its slope at the threshold is 0, at NaN 1.
+    """
 
     threshold: float
     value: float
@@ -108,7 +120,10 @@ class Threshold(Elementwise):
 @final
 @dataclass(eq=False)
 class SquaredReLU(Elementwise):
-    """max(x, 0)².  So et al. (2021)."""
+    """max(x, 0)².  So et al. (2021).
+
+    Its slope at 0 is 0, at NaN NaN.
+    """
 
     def function(self) -> tuple[Activation, Arguments]:
         return kernels.squared_relu, ()
@@ -117,7 +132,10 @@ class SquaredReLU(Elementwise):
 @final
 @dataclass(eq=False)
 class ELU(Elementwise):
-    """x where x > 0, else alpha (eˣ - 1).  Clevert et al. (2016)."""
+    """x where x > 0, else alpha (eˣ - 1).  Clevert et al. (2016).
+
+    Its slope at 0 is alpha, at NaN NaN.
+    """
 
     alpha: float = 1.0
 
@@ -131,7 +149,10 @@ class ELU(Elementwise):
 @final
 @dataclass(eq=False)
 class SELU(Elementwise):
-    """λ x where x > 0, else λ α (eˣ - 1): keeps mean 0 and variance 1.  Klambauer et al. (2017)."""
+    """λ x where x > 0, else λ α (eˣ - 1): keeps mean 0 and variance 1.  Klambauer et al. (2017).
+
+    Its slope at 0 is λ α, at NaN NaN.
+    """
 
     def function(self) -> tuple[Activation, Arguments]:
         return kernels.selu, ()
@@ -140,7 +161,10 @@ class SELU(Elementwise):
 @final
 @dataclass(eq=False)
 class CELU(Elementwise):
-    """x where x > 0, else alpha (exp(x / alpha) - 1), alpha above 0.  Barron (2017)."""
+    """x where x > 0, else alpha (exp(x / alpha) - 1), alpha above 0.  Barron (2017).
+
+    Its slope at 0 is 1, at NaN NaN.
+    """
 
     alpha: float = 1.0
 
@@ -154,7 +178,10 @@ class CELU(Elementwise):
 @final
 @dataclass(eq=False)
 class GELU(Elementwise):
-    """x Φ(x), exactly or through tanh.  Hendrycks and Gimpel (2016)."""
+    """x Φ(x), exactly or through tanh.  Hendrycks and Gimpel (2016).
+
+    Its slope at 0 is 1/2, at NaN NaN.
+    """
 
     approximate: Literal["none", "tanh"] = "none"
 
@@ -168,7 +195,10 @@ class GELU(Elementwise):
 @final
 @dataclass(eq=False)
 class SiLU(Elementwise):
-    """x / (1 + e⁻ˣ), also called Swish.  Elfwing et al. (2018)."""
+    """x / (1 + e⁻ˣ), also called Swish.  Elfwing et al. (2018).
+
+    Its slope at 0 is 1/2, at NaN NaN.
+    """
 
     def function(self) -> tuple[Activation, Arguments]:
         return kernels.silu, ()
@@ -177,7 +207,10 @@ class SiLU(Elementwise):
 @final
 @dataclass(eq=False)
 class Mish(Elementwise):
-    """x tanh(ln(1 + eˣ)).  Misra (2019)."""
+    """x tanh(ln(1 + eˣ)).  Misra (2019).
+
+    Its slope at 0 is 3/5, at NaN NaN.
+    """
 
     def function(self) -> tuple[Activation, Arguments]:
         return kernels.mish, ()
@@ -186,7 +219,10 @@ class Mish(Elementwise):
 @final
 @dataclass(eq=False)
 class Softplus(Elementwise):
-    """ln(1 + exp(beta x)) / beta, and x where beta x > threshold.  Dugas et al. (2001)."""
+    """ln(1 + exp(beta x)) / beta, and x where beta x > threshold.  Dugas et al. (2001).
+
+    Its slope at 0 is 1/2, or 1 for a threshold below 0, at NaN NaN.
+    """
 
     beta: float = 1.0
     threshold: float = 20.0
@@ -201,7 +237,10 @@ class Softplus(Elementwise):
 @final
 @dataclass(eq=False)
 class Hardswish(Elementwise):
-    """x relu6(x + 3) / 6.  Howard et al. (2019)."""
+    """x relu6(x + 3) / 6.  Howard et al. (2019).
+
+    Its slope at -3 is 0, at 0 1/2, at 3 1, at NaN NaN.
+    """
 
     def function(self) -> tuple[Activation, Arguments]:
         return kernels.hardswish, ()
@@ -210,7 +249,10 @@ class Hardswish(Elementwise):
 @final
 @dataclass(eq=False)
 class Hardsigmoid(Elementwise):
-    """relu6(x + 3) / 6.  Courbariaux et al. (2015)."""
+    """relu6(x + 3) / 6.  Courbariaux et al. (2015).
+
+    Its slope at -3 and at 3 is 0, at 0 and at NaN 1/6.
+    """
 
     def function(self) -> tuple[Activation, Arguments]:
         return kernels.hardsigmoid, ()
@@ -219,7 +261,10 @@ class Hardsigmoid(Elementwise):
 @final
 @dataclass(eq=False)
 class Hardtanh(Elementwise):
-    """x, at least min_val and at most max_val.  Collobert (2004)."""
+    """x, at least min_val and at most max_val.  Collobert (2004).
+
+    Its slope at min_val and at max_val is 0, between them and at NaN 1.
+    """
 
     min_val: float = -1.0
     max_val: float = 1.0
@@ -234,7 +279,10 @@ class Hardtanh(Elementwise):
 @final
 @dataclass(eq=False)
 class Sigmoid(Elementwise):
-    """1 / (1 + e⁻ˣ)."""
+    """1 / (1 + e⁻ˣ).
+
+    Its slope at 0 is 1/4, at NaN NaN.
+    """
 
     def function(self) -> tuple[Activation, Arguments]:
         return kernels.sigmoid, ()
@@ -243,7 +291,10 @@ class Sigmoid(Elementwise):
 @final
 @dataclass(eq=False)
 class Tanh(Elementwise):
-    """(eˣ - e⁻ˣ) / (eˣ + e⁻ˣ)."""
+    """(eˣ - e⁻ˣ) / (eˣ + e⁻ˣ).
+
+    Its slope at 0 is 1, at NaN NaN.
+    """
 
     def function(self) -> tuple[Activation, Arguments]:
         return kernels.tanh, ()

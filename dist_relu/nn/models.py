@@ -106,7 +106,7 @@ def resnet(depth: int, image_shape: Shape, outputs: int, dtype: npt.DTypeLike = 
     """
     depth, outputs = check_int("depth", depth), check_int("outputs", outputs)
     if depth < 8 or depth % 6 != 2:
-        raise ValueError(f"A residual network has 6n + 2 layers: 8, 14, 20, ..., not {depth}.")
+        raise ValueError(f"depth={depth}: a residual network has 6n + 2 layers: 8, 14, 20, ..., not {depth}.")
     layers: list[Layer] = [Reshape(_image_shape(image_shape)), *_normalised(16, 3), ReLU()]
     channels = 16
     for stage_channels in (16, 32, 64):

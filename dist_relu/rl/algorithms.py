@@ -9,7 +9,16 @@ from typing import ClassVar, final
 import numpy as np
 
 from dist_relu.arrays import Array
-from dist_relu.checks import check_fields, check_float, check_int, check_not_negative, check_positive, check_probability
+from dist_relu.checks import (
+    check_fields,
+    check_float,
+    check_int,
+    check_not_negative,
+    check_positive,
+    check_probability,
+    instance_of,
+    optional,
+)
 from dist_relu.errors import DataError
 from dist_relu.guards import unchecked
 from dist_relu.kernels import returns as kernels
@@ -91,6 +100,15 @@ class PolicyLoss(Loss):
     clip: float | None
     value_weight: float
     entropy_weight: float
+
+    def __post_init__(self) -> None:
+        check_fields(
+            self,
+            head=instance_of(PolicyHead),
+            clip=optional(partial(check_float, above=0, below=1)),
+            value_weight=check_not_negative,
+            entropy_weight=check_not_negative,
+        )
 
     def check(self, targets: Array, output_shape: tuple[int, ...]) -> None:
         width = self.head.action_width + 3
