@@ -93,7 +93,13 @@ def element(name: str, where: tuple[int, ...]) -> str:
 
 
 def _holds_masked(values: list[Any] | tuple[Any, ...]) -> bool:
-    return any(np.ma.is_masked(value) or (isinstance(value, list | tuple) and _holds_masked(value)) for value in values)
+    kinds = set(map(type, values))  # of a list of a million numbers, a single one
+    nested = tuple(kind for kind in kinds if issubclass(kind, list | tuple))
+    masked = any(issubclass(kind, np.ma.MaskedArray) for kind in kinds)
+    return any(
+        (masked and np.ma.is_masked(value)) or (isinstance(value, nested) and _holds_masked(value))
+        for value in (values if masked or nested else ())
+    )
 
 
 def _advice_on_objects(name: str, array: Array) -> str:

@@ -120,7 +120,7 @@ def predict(model_path: Path, samples_path: Path, output: Path | None, **options
     """Print what a saved MODEL says of each of the SAMPLES, a line each: its class, or the numbers of a regression.
 
     MODEL is a file that `train --save` wrote, or the folder of a run that `train --log-dir` wrote. SAMPLES is a .npy
-    file, or a .npz file with an array x.
+    file, or a .npz file with an array x; unsigned bytes in it are taken for images and divided by 255, as in training.
     """
     check_writable("--output", output)
     if output and output.suffix != ".npy":

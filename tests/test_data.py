@@ -454,6 +454,7 @@ def masked() -> Array:
     [
         (masked(), r"masked elements.* Fill them, as with x.filled\(0\)"),
         (list(masked()), r"masked elements"),
+        ([[1.0, 2.0], (3.0, np.ma.masked)], r"masked elements"),
         (csr_matrix(np.eye(4)), r"sparse matrix \(csr_matrix\); expected an array: x.toarray\(\)"),
         ((row for row in np.eye(4)), r"is a generator; expected an array: np.array\(list\(x\)\)"),
         (iter(np.eye(4).tolist()), r"np.array\(list\(x\)\)"),
@@ -478,6 +479,18 @@ def test_what_is_no_array_of_numbers_is_refused_with_what_to_write_instead(x: An
         Dataset(x, np.zeros(4, int))
     with pytest.raises(DataError, match=message):
         numbers("x", x)
+
+
+def test_errors_of_data_from_files_begin_with_the_file(tmp_path: Path, folder: Path) -> None:
+    path = tmp_path / "data.npz"
+    np.savez(path, x=with_value(np.nan), y=np.array(list("abcd")))
+    with pytest.raises(DataError, match=r"^/.*data.npz: x\[2, 1\] is nan"):
+        load(path)
+    with pytest.raises(DataError, match=r"^/.*data.npz: x\[2, 1\] is nan"):
+        load_samples(path)
+    (folder / "train-labels-idx1-ubyte").write_bytes(idx(np.zeros(7)))
+    with pytest.raises(DataError, match=r"^/.*train-images-idx3-ubyte.gz: x has 30 samples, but y has 7"):
+        load(folder)
 
 
 def test_functions_of_arrays_know_masks_too() -> None:

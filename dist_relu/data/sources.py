@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import os
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, cast
 
 import numpy as np
 
@@ -18,6 +22,7 @@ from dist_relu.data.dataset import Dataset, Split, checked_samples, split
 from dist_relu.data.folders import Files, find_files, find_sets
 from dist_relu.data.idx import read_idx
 from dist_relu.errors import DataError, DataWarning
+from dist_relu.foreign import read_up_to
 from dist_relu.partition import Purpose, generator
 
 _TEST_SHARE = 0.2
@@ -31,6 +36,9 @@ _MNIST_SHA256 = {
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
 """Of the uncompressed files, since mirrors compress them differently."""
+
+
+_MOST_MNIST_BYTES = 50_000_000
 
 
 def load(source: str | Path) -> Split:
@@ -77,7 +85,8 @@ def load_samples(path: Path) -> Array:
     """The samples in a .npy file, or x of a .npz file, scaled as those of `load`.  Raises `DataError`."""
     with open_arrays(path) as arrays:
         (x,) = _required(arrays, "x")
-    return checked_samples(_scaled(x))
+    with _naming(path):
+        return checked_samples(_scaled(x))
 
 
 def _how_to_convert(path: Path) -> str:
@@ -150,22 +159,19 @@ def _download_mnist(cache: Path) -> None:
     with tempfile.TemporaryDirectory(dir=cache) as folder:
         for name, digest in _MNIST_SHA256.items():
             try:
-                path = pooch.retrieve(
-                    f"{MNIST_URL}{name}.gz",
-                    None,
-                    fname=f"{name}.gz",
-                    path=folder,
-                    processor=pooch.Decompress(name=name),
-                )
+                path = Path(pooch.retrieve(f"{MNIST_URL}{name}.gz", None, fname=f"{name}.gz", path=folder))
+                with gzip.open(path) as packed:
+                    content = read_up_to(cast("IO[bytes]", packed), _MOST_MNIST_BYTES)
             except Exception as error:  # pooch passes on those of requests, urllib3 and gzip
                 reason = (str(error) or type(error).__name__).splitlines()[0]
                 raise DataError(
                     f"MNIST could not be downloaded from {MNIST_URL}: {reason}. Put its four files into a folder "
                     "and pass that as the data set, or set DIST_RELU_DATA to the folder above `mnist`."
                 ) from None
-            found = pooch.file_hash(path)
+            found = hashlib.sha256(content).hexdigest()
             if found != digest:
                 raise DataError(f"{MNIST_URL}{name}.gz has SHA-256 {found} when unpacked; expected {digest}.")
+            path.write_bytes(content)
             os.replace(path, cache / name)
 
 
@@ -179,7 +185,9 @@ def _load_idx(files: Files) -> Split:
                 f"{labels.shape}; expected (N, height, width) and (N,)."
             )
         x = _pixels(files[part, "images"], images).reshape(len(images), images.shape[1] * images.shape[2])
-        parts.append(Dataset(x, _class_numbers(files[part, "labels"], labels), (images.shape[1], images.shape[2], 1)))
+        y = _class_numbers(files[part, "labels"], labels)
+        with _naming(files[part, "images"]):
+            parts.append(Dataset(x, y, (images.shape[1], images.shape[2], 1)))
     return split(*parts)
 
 
@@ -227,15 +235,23 @@ def _load_npz(path: Path) -> Split:
             DataWarning,
             stacklevel=3,
         )
-    if test is None:
-        whole = _images(x, y)
-        return _set_apart(whole.x, whole.y, whole.image_shape)
-    if (x.dtype == np.uint8) != (test[0].dtype == np.uint8):
+    if test is not None and (x.dtype == np.uint8) != (test[0].dtype == np.uint8):
         raise DataError(
             f"{path} has samples of {x.dtype} to train on, but of {test[0].dtype} to test with. Bytes become numbers "
             "in [0, 1], others stay as they are; expected the same type."
         )
-    return split(_images(x, y), _images(*test))
+    with _naming(path):
+        whole = _images(x, y)
+        return _set_apart(whole.x, whole.y, whole.image_shape) if test is None else split(whole, _images(*test))
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Let the errors of what was read from a file begin with its name."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
 
 
 def _required(arrays: Arrays, *names: str) -> list[Array]:

@@ -78,6 +78,7 @@ LAYERS = [
         lambda: (nn.Dense(300), nn.Residual([nn.Dense(300), nn.ReLU(), nn.Dense(300)]), nn.ReLU(), nn.Dense(10)),
         id="Residual",
     ),
+    pytest.param(lambda: (nn.Standardize([0.3, 0.2], [0.4, 0.1]), nn.Dense(10)), id="Standardize"),
     pytest.param(lambda: (Whole(), nn.Embedding(2, 3), nn.LayerNorm(), Flat(), nn.Dense(10)), id="Embedding"),
 ]
 
