@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+import dist_relu as dr
 from tests.programs import ROOT, run
 
 SCRIPTS = sorted(path for path in (ROOT / "scripts" / "papers").glob("*.py") if path.stem != "common")
@@ -47,16 +49,33 @@ def test_a_paper_has_a_table(by_two: QuickRun) -> None:
     assert all(len(row) == len(by_two.found["columns"]) for row in by_two.found["rows"])
 
 
-def test_a_paper_has_a_verdict_on_every_claim(by_two: QuickRun) -> None:
+def test_a_paper_has_claims_and_a_quick_run_no_verdicts_on_them(by_two: QuickRun) -> None:
     assert by_two.found["claims"]
     for claim in by_two.found["claims"]:
-        verdict = "SHOWN" if claim["shown"] else "NOT SHOWN"
-        assert f"\n{verdict}: {claim['statement']} ({claim['figures']})\n" in by_two.printed
+        assert claim["statement"]
+        assert claim["figures"]
+        assert claim["statement"] not in by_two.printed
+    assert "SHOWN" not in by_two.printed
+    assert "A quick run: its figures show nothing" in by_two.printed
+
+
+def test_verdicts_are_printed_with_their_figures(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts" / "papers"))
+    common = importlib.import_module("common")
+    claims = [common.Claim("Water is wet", True, "100 %"), common.Claim("Fire is cold", False, "0 of 3 seeds")]
+    findings = common.Findings([""], [["row"]], claims, lambda path: None)
+    with dr.start(backend="serial") as coordinator:
+        common._print("A paper", findings, 1.0, coordinator, gives_verdicts=True)
+    printed = capsys.readouterr().out
+    assert "\nSHOWN: Water is wet (100 %)\nNOT SHOWN: Fire is cold (0 of 3 seeds)\n" in printed
 
 
 def test_a_paper_has_a_picture(by_two: QuickRun) -> None:
     assert by_two.picture.with_suffix(".png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     ElementTree.parse(by_two.picture.with_suffix(".svg"))
+    assert by_two.picture.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_a_paper_comes_to_the_same_on_one_worker(script: Path, by_two: QuickRun, tmp_path: Path) -> None:

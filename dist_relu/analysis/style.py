@@ -215,6 +215,12 @@ def legend_below(*panels: Any) -> None:
         legend.remove()
 
 
+def legend_under(axes: Any) -> None:
+    """A legend of one panel, below it: where panels show different things with the same colours."""
+    handles, names = axes.get_legend_handles_labels()
+    axes.legend(handles, map(as_it_is, names), loc="upper center", bbox_to_anchor=(0.5, -0.2))
+
+
 def name_ticks(axes: Any, names: Sequence[str], most: int = 12) -> None:
     """Names along the x axis, at 0, 1, 2...; of many, one in a few."""
     places = range(0, len(names), -(-len(names) // most))

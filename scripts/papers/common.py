@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from dist_relu import start
-from dist_relu.command_parts import make_folder, new_attempts, run_program, worker_options
+from dist_relu.analysis.style import SUFFIXES
+from dist_relu.command_parts import check_installed, make_folder, new_attempts, run_program, worker_options
 from dist_relu.coordinator import Coordinator
 from dist_relu.data import Split, load
 from dist_relu.files import write_json
@@ -72,6 +73,11 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
     return f"{mean:.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
+def of_seeds(values: Sequence[object]) -> str:
+    """Words for what is compared: one value a seed, or their means."""
+    return f"as a mean of {len(values)} seeds" if len(values) > 1 else "with one seed"
+
+
 def clearly_lower(ours: Sequence[float], others: Sequence[float]) -> bool:
     """Whether ours are lower than the others from the same seeds: by Student's paired t test, one-sided, at 2.5 %."""
     mean, deviation = lower_by(ours, others)
@@ -99,18 +105,19 @@ def paper(name: str, reproduce: Callable[[Coordinator, bool, int], Findings], ab
         type=click.Path(file_okay=False, path_type=Path),
         default="papers",
         show_default=True,
-        help=f"Folder for {name}.png, {name}.svg and {name}.json.",
+        help=f"The folder for {name}.json and the picture, {name}{', '.join(SUFFIXES)}.",
     )
     @worker_options
     def command(seed: int, quick: bool, output: Path, **workers: Any) -> None:
+        check_installed("Pictures", "matplotlib")
         make_folder("--output", output)
         began = perf_counter()
         with start(**workers) as coordinator:
             findings = reproduce(coordinator, quick, seed)
             seconds = perf_counter() - began
-            _print(about.splitlines()[0], findings, seconds, coordinator)
+            _print(about.splitlines()[0], findings, seconds, coordinator, gives_verdicts=not quick)
         if quick:
-            click.echo("A quick run: neither its figures nor its verdicts show anything.")
+            click.echo("A quick run: its figures show nothing, so there are no verdicts on the paper's claims.")
         content = {"seed": seed, "quick": quick, "seconds": seconds, "columns": findings.columns}
         content |= {"rows": findings.rows, "claims": list(map(asdict, findings.claims))}
         assert not content.keys() & findings.numbers.keys()
@@ -118,7 +125,7 @@ def paper(name: str, reproduce: Callable[[Coordinator, bool, int], Findings], ab
         attempts = new_attempts()
         with attempts.writing(output / f"{name}.json"):
             write_json(output / f"{name}.json", content)
-        for suffix in (".png", ".svg"):
+        for suffix in SUFFIXES:
             with attempts.writing(output / f"{name}{suffix}"):
                 findings.draw(output / f"{name}{suffix}")
         attempts.check()
@@ -126,7 +133,7 @@ def paper(name: str, reproduce: Callable[[Coordinator, bool, int], Findings], ab
     run_program(command)
 
 
-def _print(title: str, findings: Findings, seconds: float, coordinator: Coordinator) -> None:
+def _print(title: str, findings: Findings, seconds: float, coordinator: Coordinator, *, gives_verdicts: bool) -> None:
     table = Table(*findings.columns, title=title, title_justify="left")
     for column in table.columns[1:]:
         column.justify = "right"
@@ -134,7 +141,7 @@ def _print(title: str, findings: Findings, seconds: float, coordinator: Coordina
         table.add_row(*row)
     console = Console(width=None if sys.stdout.isatty() else _WIDTH)
     console.print(table)
-    for claim in findings.claims:
+    for claim in findings.claims if gives_verdicts else ():
         verdict = "SHOWN" if claim.shown else "NOT SHOWN"
         console.print(f"{verdict}: {claim.statement} ({claim.figures})", highlight=False, soft_wrap=True)
     workers = f"{coordinator.workers} worker{'s' * (coordinator.workers > 1)} ({coordinator.backend})"

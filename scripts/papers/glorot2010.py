@@ -19,11 +19,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from common import Claim, Findings, error, images, paper, spread
+from common import Claim, Findings, error, images, of_seeds, paper, spread
 
 from dist_relu import nn
 from dist_relu.analysis import activation_statistics, gradient_flow
-from dist_relu.analysis.style import draw, look
+from dist_relu.analysis.style import draw, legend_below, look
 from dist_relu.coordinator import Coordinator
 from dist_relu.data import Dataset, Split
 from dist_relu.optim import SGD
@@ -158,7 +158,7 @@ def claims_about_learning(after: dict[str, Training]) -> list[Claim]:
         standard, normalised = errors
         claims.append(
             Claim(
-                f"The normalised initialisation ends with the lower {what}, as a mean of {len(standard)} seeds",
+                f"The normalised initialisation ends with the lower {what}, {of_seeds(standard)}",
                 sum(normalised) < sum(standard),
                 f"{spread(normalised)} % beside {spread(standard)} %",
             )
@@ -177,14 +177,20 @@ def paint(before: dict[str, Variances], after: dict[str, Training], path: Path) 
                 axes.plot(range(1, DEPTH + 1), variances, label=name, **look(number))
                 axes.set(xlabel="hidden layer", yscale="log")
         activations.set(title="activations", ylabel="variance before training")
-        activations.legend()
         gradients.set_title("gradients, propagated back")
         weights.set(title="gradients of weights", ylabel="variance before training")
         for number, training in enumerate(after.values()):
             for line in training.epochs:
                 errors.plot(range(1, len(line) + 1), line, **look(number))
-        errors.set(title=f"training, {NUM_SEEDS} seeds each", xlabel="epoch", ylabel="error in %", ylim=(0, None))
+        errors.set(
+            title=f"training, seeds of each: {len(training.epochs)}",
+            xlabel="epoch",
+            ylabel="error in %",
+            ylim=(0, None),
+        )
         errors.xaxis.get_major_locator().set_params(integer=True)
+
+        legend_below(activations)
 
     draw(2, panels, path, rows=2)
 

@@ -22,11 +22,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from common import Claim, Findings, error, images, paper, spread
+from common import Claim, Findings, error, images, of_seeds, paper, spread
 
 from dist_relu import nn
 from dist_relu.analysis import activation_statistics
-from dist_relu.analysis.style import GREY, draw, look
+from dist_relu.analysis.style import GREY, draw, legend_under, look
 from dist_relu.coordinator import Coordinator
 from dist_relu.data import Split
 from dist_relu.optim import SGD, Cosine
@@ -163,7 +163,7 @@ def claims_about_errors(by_activation: dict[str, Runs]) -> list[Claim]:
     relu = by_activation["ReLU"].errors
     return [
         Claim(
-            f"Rectifiers have a lower test error than {name}, as a mean of {NUM_SEEDS} seeds",
+            f"Rectifiers have a lower test error than {name}, {of_seeds(relu)}",
             fmean(relu) < fmean(runs.errors),
             f"{spread(relu)} % beside {spread(runs.errors)} %",
         )
@@ -185,10 +185,10 @@ def paint(penalised: dict[float, Runs], by_activation: dict[str, Runs], path: Pa
         ):
             zeros.plot(layers, list(map(fmean, zip(*shares, strict=True))), label=name, **look(number))
         zeros.axhline(PAPERS_ZEROS, color=GREY, linestyle="--")
-        zeros.annotate(f"paper: {PAPERS_ZEROS} %", (layers[-1], PAPERS_ZEROS + 1), ha="right", color=GREY)
+        zeros.annotate(f"paper: {PAPERS_ZEROS} %", (layers[-1], PAPERS_ZEROS + 3), ha="right", color=GREY)
         zeros.set(title="zeros by layer", xlabel="hidden layer", ylabel="share of activations in %", ylim=(0, 100))
         zeros.set_xticks(layers)
-        zeros.legend(loc="lower left")
+        legend_under(zeros)
         for number, (name, runs) in enumerate(by_activation.items()):
             points = {**look(number), "linestyle": ""}
             errors.plot([number] * len(runs.errors), runs.errors, **points)
@@ -196,11 +196,11 @@ def paint(penalised: dict[float, Runs], by_activation: dict[str, Runs], path: Pa
         errors.set(title="test error by seed (hollow: paper)", ylabel="error in %", xlim=(-0.5, 2.5))
         errors.set_xticks(range(len(by_activation)), list(by_activation))
         for number, (l1, runs) in enumerate(sorted(penalised.items())):
-            bearable.plot(runs.zeros, runs.errors, label=f"{l1:g}", **{**look(number), "linestyle": ""})
+            bearable.plot(runs.zeros, runs.errors, label=f"penalty {l1:g}", **{**look(number), "linestyle": ""})
         bearable.set(title="ReLU with several penalties", xlabel="zeros in %", ylabel="test error in %", ylim=(0, None))
-        bearable.legend(title="penalty")
+        legend_under(bearable)
 
-    draw(3, panels, path)
+    draw(3, panels, path, panel_inches=(4.0, 4.2))
 
 
 if __name__ == "__main__":

@@ -22,11 +22,11 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
-from common import Claim, Findings, error, images, paper, spread
+from common import Claim, Findings, error, images, of_seeds, paper, spread
 
 from dist_relu import nn
 from dist_relu.analysis import gradient_flow
-from dist_relu.analysis.style import draw, draw_course, look
+from dist_relu.analysis.style import draw, draw_course, legend_below, look, smoothing_note
 from dist_relu.coordinator import Coordinator
 from dist_relu.data import Dataset, Split
 from dist_relu.optim import SGD
@@ -151,7 +151,7 @@ def claims_about_slopes(relu: Runs, shared: Runs, by_unit: Runs) -> list[Claim]:
     return [
         *(
             Claim(
-                f"PReLU with a slope for each {what} has a lower test error than ReLU, as a mean of {NUM_SEEDS} seeds",
+                f"PReLU with a slope for each {what} has a lower test error than ReLU, {of_seeds(relu.errors)}",
                 fmean(runs.errors) < fmean(relu.errors),
                 f"{spread(runs.errors)} % beside {spread(relu.errors)} %",
             )
@@ -173,8 +173,7 @@ def paint(deep: dict[str, Runs], norms: dict[str, list[float]], rectified: dict[
                 mean = np.mean(deep[name].losses, axis=0)
                 draw_course(axes, number, range(len(mean)), mean, init)
             axes.set(title=f"{depth} layers", xlabel="step", ylim=(0, 2.5))
-        fewer.set_ylabel(f"loss, mean of {NUM_SEEDS} seeds")
-        fewer.legend()
+        fewer.set_ylabel("loss, mean of seeds" if len(deep[name].losses) > 1 else "loss")
         for number, init in enumerate(INITS):
             line = norms[f"{DEPTHS[-1]} layers, {init}"]
             gradients.plot(range(1, len(line) + 1), line, label=init, **look(number))
@@ -183,11 +182,12 @@ def paint(deep: dict[str, Runs], norms: dict[str, list[float]], rectified: dict[
         for number, (name, runs) in enumerate(rectified.items()):
             if name.endswith(("layer", "unit")):
                 line = np.mean(runs.slopes, axis=0)
-                slopes.plot(range(1, len(line) + 1), line, label=name.split(", ")[-1], **look(number + 1))
+                slopes.plot(range(1, len(line) + 1), line, label=f"PReLU, {name.split(', ')[-1]}", **look(number + 1))
         slopes.set(title="what PReLU learned, 14 layers", xlabel="layer", ylabel="slope below 0")
-        slopes.legend()
+        legend_below(fewer, slopes)
 
-    draw(2, panels, path, rows=2)
+    num_steps = max(len(losses) for runs in deep.values() for losses in runs.losses)
+    draw(2, panels, path, rows=2, note=smoothing_note(num_steps, "step"))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ import numpy as np
 from common import Claim, Findings, images, paper, spread
 
 from dist_relu import nn
-from dist_relu.analysis.style import GREY, draw, look
+from dist_relu.analysis.style import GREY, draw, legend_below, look
 from dist_relu.arrays import Array
 from dist_relu.coordinator import Coordinator
 from dist_relu.data import Dataset
@@ -179,18 +179,17 @@ def paint(found: dict[str, Learning], lrs: Sequence[float], path: Path) -> None:
                 label = "_" if i else f"{name}, learning rate {one.lr:g}"
                 errors.plot(run.epochs(), run.errors, label=label, color=colour, linewidth=0.8, alpha=0.7)
             rates.plot(lrs, [run.epochs_to(TARGETS[-1]) for run in one.choosing], label=name, **look(number))
-        errors.axhline(TARGETS[-1], color=GREY, linestyle="--", linewidth=1)
+        errors.axhline(TARGETS[-1], color=GREY, linestyle="--", linewidth=1, label=f"{TARGETS[-1]} %")
         errors.set(title=f"training, {len(one.runs)} seeds each", xlabel="epoch", ylabel="training error in %")
         errors.set_yscale("log")
         errors.set_yticks(ticks := (0.5, 1, 2, 5, 10, 20, 50), map(str, ticks))
         errors.set_ylim(0.25, 60)
         errors.minorticks_off()
-        errors.legend()
         rates.set(title=f"epochs to {TARGETS[-1]} % error", xlabel="learning rate", xscale="log", ylabel="epochs")
         rates.set_xticks(lrs, map(str, lrs))
         rates.minorticks_off()
         rates.set_ylim(bottom=0)
-        rates.legend()
+        legend_below(errors, rates)
 
     draw(2, panels, path)
 

@@ -28,7 +28,7 @@ from common import Claim, Findings, images, paper, spread
 from dist_relu import nn
 from dist_relu.analysis import TimeFlow, gradient_through_time
 from dist_relu.analysis.pictures.flow import paint_recurrence
-from dist_relu.analysis.style import GREY, draw, look
+from dist_relu.analysis.style import GREY, draw, legend_below, look
 from dist_relu.coordinator import Coordinator
 from dist_relu.data import Split, adding, load
 from dist_relu.data.dataset import Dataset
@@ -214,14 +214,15 @@ def paint(added: dict[str, Adding], flows: dict[str, TimeFlow], pixels: dict[str
             for line in seen.curves:
                 label = name if line is seen.curves[0] else None
                 sums.plot(np.linspace(0, 1, len(line)), line, label=label, **thin(number, line))
-        sums.axhline(TRIVIAL, color=GREY, linewidth=0.8)
-        sums.set(title=f"adding problem, {NUM_SEEDS} seeds each", ylabel="squared error", yscale="log")
+        sums.axhline(TRIVIAL, color=GREY, linewidth=1.2, label="always predicting 1: error 1/6")
+        sums.set(title=f"adding problem, seeds of each: {len(seen.curves)}", ylabel="squared error", yscale="log")
         sums.set(xlabel="part of the training", ylim=(1e-4, 2))
-        sums.legend()
         paint_recurrence(gradients, flows)
         for number, learned in enumerate(pixels.values()):
             reading.plot(np.linspace(0, 1, len(learned.curve)), learned.curve, **thin(number, learned.curve))
         reading.set(title="MNIST, pixel by pixel", xlabel="part of the training", ylabel="cross-entropy", ylim=(0, 2.6))
+
+        legend_below(sums)
 
     draw(3, panels, path)
 

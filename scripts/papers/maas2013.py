@@ -26,7 +26,7 @@ from common import Claim, Findings, clearly_lower, error, images, lower_by, pape
 
 from dist_relu import nn
 from dist_relu.analysis import activation_statistics
-from dist_relu.analysis.style import draw, look
+from dist_relu.analysis.style import draw, legend_below, look
 from dist_relu.arrays import Array
 from dist_relu.coordinator import Coordinator
 from dist_relu.data import Dataset
@@ -236,7 +236,7 @@ def paint(found: Outcomes, path: Path) -> None:
         errors.set_xticks(DEPTHS)
         codes.set(title=f"last of {DEPTHS[-1]} hidden layers", xlabel="unit, most active first", ylim=(0, 100))
         codes.set_ylabel("on, in % of samples")
-        codes.legend()
+        legend_below(codes)
 
     draw(2, panels, path)
 

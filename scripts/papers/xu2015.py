@@ -26,7 +26,7 @@ import numpy as np
 from common import Claim, Findings, clearly_lower, error, images, paper, spread
 
 from dist_relu import nn
-from dist_relu.analysis.style import draw, look
+from dist_relu.analysis.style import draw, legend_below, log_scale, look
 from dist_relu.coordinator import Coordinator
 from dist_relu.data import Dataset, Split
 from dist_relu.optim import SGD, Cosine
@@ -172,13 +172,15 @@ def paint(found: dict[str, Outcome], path: Path) -> None:
             ends = [[centre - min(outcome.test_errors)], [max(outcome.test_errors) - centre]]
             ours.errorbar([number], [centre], ends, capsize=3, **look(number))
             papers.plot([number], [float(PAPERS_ERRORS[name][1])], **look(number))
-        learning.set(title="while learning, mean of seeds", xlabel="epoch", ylabel="training loss", yscale="log")
-        learning.legend()
+        learning.set(title="while learning, mean of seeds", xlabel="epoch", ylabel="training loss")
+        log_scale(learning)
         ours.set(title="MNIST, ours: mean and range of seeds", ylabel="test error in %")
         papers.set(title="CIFAR-10, the paper's", ylabel="test error in %")
         for axes in (ours, papers):
             axes.set_xticks(range(len(found)), list(found), rotation=35, ha="right")
             axes.grid(axis="x", visible=False)
+            axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
+        legend_below(learning)
 
     draw(3, panels, path)
 
