@@ -261,6 +261,7 @@ class Coordinator:
         check_model(model, data, loss)
         with self.replicas.for_a_call() as replicas:
             placed = self._placed.place(data, model.dtype, self.replicas)
+            loss.check(placed.y.array, model.output_shape)  # `data` may have been changed since it was placed
             values = replicas.copy_of(_values(model))
             sums = replicas.zeros((inference.num_blocks(len(data)), 2), np.float64)
             rows = replicas.rows_by_node(inference.rows_of_blocks(len(data), self.workers))
@@ -349,6 +350,7 @@ class Coordinator:
         """
         with self.replicas.for_a_call() as replicas:
             placed = self._placed.place(data, model.dtype, self.replicas)
+            plan.loss.check(placed.y.array, model.output_shape)  # `data` may have been changed since it was placed
             placed.x.spread()
             placed.y.spread()
             watch = observer.request(replicas, self.workers)

@@ -10,6 +10,7 @@ import numpy as np
 
 from dist_relu.arena import measure
 from dist_relu.arrays import Array
+from dist_relu.checks import check_int
 from dist_relu.data.augment import ImageShape
 from dist_relu.errors import BackendError
 from dist_relu.kernels.update import ordered_sum
@@ -42,7 +43,9 @@ class StepMemory:
         assert model.values is not None
         self._model, self._placed, self.plan = model, placed, plan
         self._layout = layout = measure(model, plan.loss, placed.y.array[:1])
-        num_vectors = 1 + plan.optimizer.num_states + plan.options.num_averages
+        rule = plan.optimizer
+        num_states = check_int(f"{type(rule).__name__}.num_states", rule.num_states, 0)
+        num_vectors = 1 + num_states + plan.options.num_averages
         self._generations = generations = replicas.zeros((2, num_vectors, model.num_params), model.dtype)
         generations.array[0, 0] = model.values
         if plan.options.num_averages:

@@ -249,5 +249,5 @@ class TrainingStep:
             return loss, targets
         rng = generator(self._plan.seed, Purpose.AUGMENTATION, pass_number, shard)
         scratch = self._run.scratch("augment", x.shape, x.dtype)
-        mixture = augment.gather(self.x, rows, self._image_shape, rng, x, scratch)
+        mixture = augment.gather_inside(self.x, rows, self._image_shape, rng, x, scratch)
         return (MixedTargets(loss, targets[mixture.partners], mixture.share) if mixture else loss), targets

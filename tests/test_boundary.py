@@ -418,3 +418,28 @@ def test_scaling_of_weights_refuses_other_samples() -> None:
     for x in (np.ones((5, 4)), np.ones(3), np.ones((5, 3, 1))):
         with pytest.raises(ValueError, match=r"x has shape .*; expected \(N, 3\)"):
             nn.lsuv(model, x)
+
+
+def test_labels_are_checked_where_they_are_read(serial: dr.Coordinator) -> None:
+    """Workers hold copies of a data set, which its owner may change all the same."""
+    data = dr.Dataset(samples((5,), 20), np.arange(20) % 10)
+    serial.evaluate(nn.Sequential(nn.Dense(10)).build((5,)).initialize(0), data)
+    data.y[:] = 0
+    model = nn.Sequential(nn.Dense(3)).build((5,)).initialize(0)
+    for use in (serial.evaluate, serial.gradients):
+        with pytest.raises(dr.DataError, match="Label 3 of sample 3 is outside the classes 0 to 2"):
+            use(model, data)
+
+
+def test_random_changes_of_samples_stay_within_them(rng: np.random.Generator) -> None:
+    x, out = samples((4, 4, 1), 5), np.empty((2, 4, 4, 1), np.float32)
+    shape = dr.data.Augment(crop=1).image_shape(dr.Dataset(x, np.zeros(5, int)))
+    for rows, target in ((np.array([0, 5]), out), (np.array([0, -1]), out), (np.array([0, 1, 2]), out)):
+        with pytest.raises(ValueError, match=r"rows must be|out and scratch must be"):
+            dr.data.Augment(crop=1).gather(x, rows, shape, rng, target, np.empty_like(target))
+
+
+def test_a_pass_needs_a_run() -> None:
+    model = nn.Sequential(nn.Dense(3)).build((5,)).initialize(0)
+    with pytest.raises(TypeError, match="run=True: expected an object of type Run"):
+        model.forward(samples((5,)), True)  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from typing import NamedTuple, final
 
 import numpy as np
@@ -85,8 +86,28 @@ class Augment:
     ) -> Mixture | None:
         """out = samples[rows], changed at random; returns how they were mixed, or None.
 
-        samples: (N, ...).  rows: (n,).  out, scratch: (n, ...).
+        samples: (N, ...).  rows: (n,).  out, scratch: (n, ...), in one piece.  Raises ValueError for other shapes, and
+        for rows that there are none of.
         """
+        shape = (len(rows), *samples.shape[1:])
+        if not (out.shape == scratch.shape == shape and out.flags.carray and scratch.flags.carray):
+            raise ValueError(f"out and scratch must be arrays of shape {shape} in one piece, to write to.")
+        if rows.ndim != 1 or rows.dtype.kind not in "iu" or not ((rows >= 0) & (rows < len(samples))).all():
+            raise ValueError(f"rows must be numbers of the {len(samples)} samples, from 0 on.")
+        if image_shape is not None and prod(image_shape) != prod(shape[1:]):
+            raise ValueError(f"image_shape={image_shape} is not that of samples of shape {shape[1:]}.")
+        return self.gather_inside(samples, rows, image_shape, rng, out, scratch)
+
+    def gather_inside(
+        self,
+        samples: Array,
+        rows: Array,
+        image_shape: ImageShape | None,
+        rng: np.random.Generator,
+        out: Array,
+        scratch: Array,
+    ) -> Mixture | None:
+        """`gather` for those who have made all these arrays."""
         gathered = scratch if self.mixup else out
         if image_shape is None:
             np.take(samples, rows, axis=0, out=gathered, mode="clip")

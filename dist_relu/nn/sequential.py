@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dist_relu.arrays import Array
-from dist_relu.checks import check_dtype, check_ints, check_seed
+from dist_relu.checks import check_dtype, check_ints, check_is, check_seed
 from dist_relu.nn.boundary import Inside, Owner, State, array_of, inside, state_of
 from dist_relu.nn.description import brief, check_is_data, fresh, parts
 from dist_relu.nn.fusion import fuse
@@ -172,7 +172,7 @@ class Sequential:
         x: anything that is an array of numbers; computed with in the model's dtype.  Raises ValueError for another
         shape, and for a model that has no parameters yet.
         """
-        x = self._begin(x)
+        x = self._begin(x, run)
         y = self.forward_inside(x, run)
         self._end(x, singly=False)
         return y
@@ -185,7 +185,7 @@ class Sequential:
 
     def forward_seen(self, x: Array, run: Run = PLAIN) -> list[Array]:
         """As `forward`, with the output of every pass, of which neighbouring layers may share one."""
-        y = x = self._begin(x)
+        y = x = self._begin(x, run)
         outputs = [y := layer.forward(y, run) for layer in self._inside]
         self._end(x, singly=False)
         return outputs
@@ -200,6 +200,7 @@ class Sequential:
 
         Raises ValueError for another shape than that of the last `forward`, and where there was none.
         """
+        check_is("run", run, Run)
         return self.backward_inside(self._gradient(dy), run, wants_dx=wants_dx, left=left)
 
     def backward_inside(
@@ -222,13 +223,14 @@ class Sequential:
 
         Layers may go backward one by one after it.
         """
-        y = x = self._begin(x)
+        y = x = self._begin(x, run)
         outputs = [y := layer.forward(y, run) for layer in self._singly]
         self._end(x, singly=True)
         return outputs
 
-    def _begin(self, x: Any) -> Array:
+    def _begin(self, x: Any, run: Run) -> Array:
         """Samples as an array that layers can work on, mostly x itself.  A pass begins with them."""
+        check_is("run", run, Run)
         is_array = x.__class__ is np.ndarray and x.dtype is self.dtype and x.flags.carray
         if not (is_array and x.shape[1:] == self.input_shape and self._is_ready):
             if self.input_shape is None:
