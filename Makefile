@@ -5,11 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup train test test-nodes papers check check-peers check-cluster format bench clean
+.PHONY: help setup train test test-long test-nodes papers check check-peers check-cluster format bench clean
 
 help:
 	@echo "make train   set up, and train a network on handwritten digits on all cores"
 	@echo "make test    set up, and run all tests"
+	@echo "make test-long   test with tens of thousands of damaged files and hundreds of signals, which takes long"
 	@echo "make test-nodes   test on several hosts, which it makes out of network namespaces (as root)"
 	@echo "make check   format, lint, types and layers"
 	@echo "make format  format the code"
@@ -31,6 +32,9 @@ train: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+test-long: setup
+	$(BIN)/python -m pytest -s tests/long
 
 test-nodes: setup
 	@test "$$(id -u)" = 0 || { echo "make test-nodes needs root, to make network namespaces."; exit 1; }

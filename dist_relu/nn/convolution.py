@@ -53,7 +53,8 @@ class Conv2d(Layer):
     offset: Param | None = field(init=False, repr=False, default=None)
     output_shape: Shape = field(init=False, repr=False)
     _windows: Windows = field(init=False, repr=False)
-    _convolution: Convolution = field(init=False, repr=False)
+    _plan: Convolution | None = field(init=False, repr=False, default=None)
+    _channels_in: int = field(init=False, repr=False)
     _is_depthwise: bool = field(init=False, repr=False)
     _images_per_piece: int = field(init=False, repr=False)
     _x: Array = field(init=False, repr=False)
@@ -85,7 +86,7 @@ class Conv2d(Layer):
         self.weight = Param("weight", shape, self.init, fan_in, fan_out)
         if self.bias:
             self.offset = Param("bias", (self.channels,), Constant(0.0), fan_in, fan_out)
-        self._convolution = Convolution(w, channels, self.channels, self.groups)
+        self._plan, self._channels_in = None, channels
         self._is_depthwise = self.groups == self.channels == channels > 1
         self.output_shape = (w.out_height, w.out_width, self.channels)
         image_size = w.height * w.width * channels + w.out_height * w.out_width * self.channels
@@ -94,6 +95,12 @@ class Conv2d(Layer):
 
     def params(self) -> Sequence[Param]:
         return [self.weight] if self.offset is None else [self.weight, self.offset]
+
+    def _convolution(self) -> Convolution:
+        """Made at the first pass: it takes time and memory for each element of the kernel, and a file may lie."""
+        if self._plan is None:
+            self._plan = Convolution(self._windows, self._channels_in, self.channels, self.groups)
+        return self._plan
 
     def forward(self, x: Array, run: Run = PLAIN) -> Array:
         self._x = np.ascontiguousarray(x, self.weight.value.dtype)
@@ -130,7 +137,7 @@ class Conv2d(Layer):
             elif finish == BIAS_RELU:
                 relu.add_bias(rows, bias)
         else:
-            self._convolution.forward(x, weight, bias, finish, z)
+            self._convolution().forward(x, weight, bias, finish, z)
 
     def begin_backward(self, run: Run, *, wants_dx: bool) -> Array | None:
         """Begin gradients that `multiply_backward` adds to; returns room for that of x, if it is wanted."""
@@ -158,8 +165,8 @@ class Conv2d(Layer):
             kernels.add_over_pixels(repeated, grad)
         else:
             if dx is not None:
-                self._convolution.backward_x(dz, weight, dx[piece])
-            self._convolution.add_backward_weight(x, dz, grad)
+                self._convolution().backward_x(dz, weight, dx[piece])
+            self._convolution().add_backward_weight(x, dz, grad)
         self._end_chains(piece)
 
     def _end_chains(self, piece: slice) -> None:

@@ -58,7 +58,8 @@ class Convolution:
         self._columns, self._depth = filters // groups, channels // groups
         self._forward, self._runs = _forward(windows, channels, filters, self._depth)
         self._phases = _phases(windows, channels, filters, self._columns)
-        self._leaves_gaps = len(self._phases) < windows.stride_h * windows.stride_w
+        pixels = min(windows.stride_h, windows.height) * min(windows.stride_w, windows.width)
+        self._leaves_gaps = len(self._phases) < pixels
 
     def forward(self, x: Array, weight: Array, bias: Array, finish: int, z: Array) -> None:
         """z = x convolved with the filters, then what `finish` says.
@@ -122,8 +123,10 @@ def _phases(w: Windows, channels: int, filters: int, columns: int) -> list[Phase
 
     Pixel h belongs to output i through element a of the kernel where i stride = h + top - a dilation.
     """
-    vertical = [_taps(first, w.top, w.stride_h, w.dilation_h, w.kernel_h) for first in range(w.stride_h)]
-    horizontal = [_taps(first, w.left, w.stride_w, w.dilation_w, w.kernel_w) for first in range(w.stride_w)]
+    vertical = [_taps(first, w.top, w.stride_h, w.dilation_h, w.kernel_h) for first in range(min(w.stride_h, w.height))]
+    horizontal = [
+        _taps(first, w.left, w.stride_w, w.dilation_w, w.kernel_w) for first in range(min(w.stride_w, w.width))
+    ]
     top, height = _margin_and_size(vertical, w.height, w.stride_h)
     left, width = _margin_and_size(horizontal, w.width, w.stride_w)
     phases = []
