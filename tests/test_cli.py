@@ -357,13 +357,14 @@ def test_importing_the_package_imports_nothing_optional() -> None:
     assert done.stdout.strip() == "set()"
 
 
-def test_the_example_of_the_readme_runs(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "told"), [(0, r"0\.9\d+"), (1, r"FitResult\(epochs: 5, .*\)")])
+def test_the_examples_of_the_readme_run(tmp_path: Path, number: int, told: str) -> None:
     readme = (Path(__file__).parent.parent / "README.md").read_text()
-    example = readme.split("```python\n")[1].split("```")[0]
-    (tmp_path / "example.py").write_text(example)
+    (tmp_path / "example.py").write_text(readme.split("```python\n")[number + 1].split("```")[0])
     done = run([sys.executable, "example.py"], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert float(done.stdout) > 0.9
+    assert re.fullmatch(told, done.stdout.strip())
+    assert done.stderr == ""
 
 
 def test_versions_agree() -> None:
