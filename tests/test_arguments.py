@@ -9,6 +9,7 @@ import dataclasses
 import inspect
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from math import inf, nan
 from typing import Any
 
@@ -202,6 +203,34 @@ def test_what_is_no_model_is_refused(model: Any, serial: dr.Coordinator) -> None
     ]
     for call in calls:
         with pytest.raises(TypeError, match=r"model=.*: expected an object of type Sequential"):
+            call()
+
+
+@pytest.mark.parametrize("coordinator", [None, 2, "local", dr.Coordinator], ids=repr)
+def test_what_is_no_coordinator_is_refused(coordinator: Any) -> None:
+    x, y = np.ones((4, 2), np.float32), np.array([0, 1, 0, 1])
+    model, data = nn.Sequential(nn.Dense(2)).build((2,)).initialize(0), dr.Dataset(x, y)
+    split, once = dr.data.Split(data, data), partial(dr.analysis.watched_course, epochs=1, batch_size=4)
+    calls: list[Callable[[], object]] = [
+        lambda: dr.analysis.activation_statistics(coordinator, model, x),
+        lambda: dr.analysis.dead_units(coordinator, model, x),
+        lambda: dr.analysis.compact(coordinator, model, x),
+        lambda: dr.analysis.gradient_flow(coordinator, model, data),
+        lambda: dr.analysis.gradient_through_time(coordinator, model, data),
+        lambda: once(coordinator, model, split, optim.SGD(), watch=dr.Watch()),
+        lambda: rl.train(coordinator, "CartPole-v1", steps=1),
+        lambda: rl.evaluate(coordinator, model, "CartPole-v1"),
+        *([lambda: dr.DistributedReLU(2, coordinator)] if coordinator is not None else []),
+    ]
+    for call in calls:
+        with pytest.raises(TypeError, match=r"coordinator=.*: expected an object of type Coordinator"):
+            call()
+
+
+def test_what_is_no_environment_is_refused(serial: dr.Coordinator) -> None:
+    wrong: Any = 5
+    for call in (lambda: rl.policy_for(wrong), lambda: rl.train(serial, wrong, steps=1)):
+        with pytest.raises(TypeError, match="env=5: expected a name that gymnasium knows, or a function"):
             call()
 
 

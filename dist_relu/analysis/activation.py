@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from dist_relu.analysis.placing import Placing, checked_samples, layer_names
 from dist_relu.arrays import as_rows
+from dist_relu.checks import check_is
 from dist_relu.collectives.memory import Handles
 from dist_relu.coordinator import Coordinator
 from dist_relu.inference import ModelInput, my_blocks
@@ -43,6 +44,7 @@ def activation_statistics(coordinator: Coordinator, model: Sequential, x: npt.Ar
     Collective; the same bits on any number of workers. Raises ValueError for a model without parameters and DataError
     for samples that there are none of.
     """
+    check_is("coordinator", coordinator, Coordinator)
     x = checked_samples(model, x)
     units = [shape[-1] for shape in model.layer_shapes]
     with coordinator.replicas.for_a_call() as replicas:

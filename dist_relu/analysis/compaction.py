@@ -11,6 +11,7 @@ import numpy.typing as npt
 from dist_relu.analysis.activation import dead_units
 from dist_relu.analysis.placing import Placing, checked_samples
 from dist_relu.arrays import Array
+from dist_relu.checks import check_bool, check_is
 from dist_relu.collectives.memory import Handles
 from dist_relu.coordinator import Coordinator
 from dist_relu.inference import ModelInput, my_blocks
@@ -51,6 +52,8 @@ def compact(coordinator: Coordinator, model: Sequential, x: npt.ArrayLike, *, ex
     Raises FloatingPointError when outputs changed all the same: when weights that dead units are multiplied by are
     infinite or NaN, or layers of your own look at more than one sample.
     """
+    check_is("coordinator", coordinator, Coordinator)
+    exact = check_bool("exact", exact)
     x = checked_samples(model, x)
     dead = dead_units(coordinator, model, x)
     layers = list(model.blueprint().layers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import hypot, isfinite, prod
 
+from dist_relu.checks import check_is
 from dist_relu.coordinator import Coordinator
 from dist_relu.data import Split
 from dist_relu.errors import TrainingDiverged
@@ -57,6 +58,8 @@ def watched_course(
     Collective; the same bits on any number of workers, if `shards` is fixed. Raises what `Coordinator.fit` does, but
     for TrainingDiverged.
     """
+    check_is("coordinator", coordinator, Coordinator)
+    check_is("data", data, Split)
     try:
         result = coordinator.fit(
             model,

@@ -44,6 +44,7 @@ def gradient_flow(coordinator: Coordinator, model: Sequential, data: Data, *, lo
     Collective; the same bits on any number of workers. Memory for about log2(samples / 256) gradient vectors is
     needed on every worker. Raises ValueError and DataError for what does not fit together.
     """
+    check_is("coordinator", coordinator, Coordinator)
     data = dataset_of(data)
     loss = default_loss(data) if loss is None else loss
     check_is("loss", loss, Loss)

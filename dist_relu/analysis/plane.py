@@ -10,6 +10,7 @@ import numpy as np
 from dist_relu.activations import softmax
 from dist_relu.analysis.placing import layer_names
 from dist_relu.arrays import Array
+from dist_relu.checks import check_is, check_seed
 from dist_relu.coordinator import Coordinator
 from dist_relu.data import Dataset, Split
 from dist_relu.errors import DataError
@@ -44,6 +45,7 @@ class Plane:
 
 def check_plane(data: Split) -> None:
     """Raises DataError for samples that are not two numbers each, or have no classes."""
+    check_is("data", data, Split)
     if data.train.x.shape[1:] != (2,) or not data.train.has_classes:
         raise DataError(
             f"Samples have shape {data.train.x.shape[1:]} and targets are {data.train.y.dtype}; expected samples of "
@@ -53,6 +55,8 @@ def check_plane(data: Split) -> None:
 
 def train_on_plane(coordinator: Coordinator, model: Sequential, data: Split, seed: int = 0) -> None:
     """Train a small network to the end, in place; the same bits on any number of workers."""
+    check_is("coordinator", coordinator, Coordinator)
+    check_is("data", data, Split)
     coordinator.fit(model, data.train, Adam(Cosine(0.01, _EPOCHS)), epochs=_EPOCHS, batch_size=32, seed=seed, shards=1)
 
 
@@ -62,6 +66,7 @@ def plane_of(coordinator: Coordinator, model: Sequential, data: Split) -> Plane:
     Collective; the same bits on any number of workers. Raises DataError for samples that are not two numbers, or have
     no classes.
     """
+    check_is("coordinator", coordinator, Coordinator)
     check_plane(data)
     train = data.train
     evaluation = coordinator.evaluate(model, data.test)
@@ -91,13 +96,14 @@ def moons(seed: int = 0) -> Split:
         raise DataError("The moons come from scikit-learn. Install it: pip install 'dist_relu[data]'.") from None
     except Exception as error:  # whatever is wrong with it
         raise DataError(f"The moons come from scikit-learn, which can't be imported: {error}.") from error
+    seed = check_seed(seed)
     x, y = make_moons(_NUM_TRAIN + _NUM_TEST, noise=0.15, random_state=seed % 2**32)
     return _split(x, y)
 
 
 def spirals(seed: int = 0) -> Split:
     """Two spirals, one in the other, with noise; after Lang and Witbrock (1988)."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(check_seed(seed))
     y = rng.integers(0, 2, _NUM_TRAIN + _NUM_TEST)
     turn = np.sqrt(rng.uniform(0.02, 1, len(y)))
     angle = 3.5 * np.pi * turn + np.pi * y

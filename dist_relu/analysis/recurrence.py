@@ -39,6 +39,7 @@ def gradient_through_time(
     Collective; the same bits on any number of workers. Raises ValueError and DataError for what does not fit together,
     and for a model without RNN layers.
     """
+    check_is("coordinator", coordinator, Coordinator)
     data = dataset_of(data)
     loss = default_loss(data) if loss is None else loss
     check_is("loss", loss, Loss)

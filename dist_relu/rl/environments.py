@@ -15,7 +15,7 @@ from typing import Any, Self, cast, final
 import numpy as np
 
 from dist_relu.arrays import Array
-from dist_relu.checks import check_is
+from dist_relu.checks import check_is, shown
 from dist_relu.errors import DataError
 from dist_relu.nn import Categorical, PolicyHead, Sequential, TanhGaussian
 from dist_relu.partition import Purpose, generator
@@ -31,6 +31,8 @@ def make(env: Env) -> Any:
     """A new environment.  Raises `DataError` when there is none of that name, or gymnasium is not installed."""
     gym = _gymnasium()
     if not isinstance(env, str):
+        if not callable(env):
+            raise TypeError(f"{shown('env', env)}: expected a name that gymnasium knows, or a function.")
         return env()
     try:
         with warnings.catch_warnings():

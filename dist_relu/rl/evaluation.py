@@ -8,7 +8,7 @@ import numpy as np
 
 from dist_relu.arguments import check_has_parameters
 from dist_relu.arrays import Array
-from dist_relu.checks import check_int, check_seed
+from dist_relu.checks import check_int, check_is, check_seed
 from dist_relu.coordinator import Coordinator
 from dist_relu.errors import DataError
 from dist_relu.nn import PlainRun, Sequential
@@ -36,6 +36,7 @@ def evaluate(
 
     max_steps: of an episode.  Raises DataError when one has not ended by then.
     """
+    check_is("coordinator", coordinator, Coordinator)
     episodes, max_steps, seed = check_int("episodes", episodes), check_int("max_steps", max_steps), check_seed(seed)
     check_has_parameters(model)
     spaces = Spaces.of(env)

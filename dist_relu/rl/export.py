@@ -10,6 +10,7 @@ import numpy as np
 
 from dist_relu.arguments import check_has_parameters
 from dist_relu.arrays import Array
+from dist_relu.checks import check_is
 from dist_relu.nn import Categorical, Dense, Layer, Parallel, PolicyHead, ReLU, Sequential, TanhGaussian
 from dist_relu.rl.environments import head_of
 
@@ -84,6 +85,7 @@ def source(model: Sequential, about: str = "A policy of dist_relu") -> str:
     Raises ValueError for models that are not made by `nn.policy`.
     """
     check_has_parameters(model)
+    check_is("about", about, str)
     head = head_of(model)
     dense = _dense_layers(model, head)
     names: dict[str, Any] = {

@@ -87,6 +87,7 @@ def train(
     TrainingDiverged when the loss becomes NaN or infinite; the model then has the parameters before that step. After
     KeyboardInterrupt, or an exception of `on_progress` or an environment, it has those after the last complete step.
     """
+    check_is("coordinator", coordinator, Coordinator)
     algorithm = PPO() if algorithm is None else algorithm
     check_is("algorithm", algorithm, Algorithm)
     optional(check_callable)("on_progress", on_progress)
