@@ -105,7 +105,8 @@ def _holds_masked(values: list[Any] | tuple[Any, ...]) -> bool:
 def _advice_on_objects(name: str, array: Array) -> str:
     odd = next((where for where, item in np.ndenumerate(array) if not _is_number(item)), None)
     if odd is None:
-        return "Its elements are numbers: {name}.astype('float64')."
+        whole = all(isinstance(item, int | np.integer | np.bool_) for item in array.flat)
+        return f"Its elements are numbers: {{name}}.astype('{'int64' if whole else 'float64'}')."
     if isinstance(array[odd], str):
         return _ON_TEXT
     return (

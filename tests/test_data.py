@@ -366,6 +366,19 @@ def test_what_numpy_files_announce_is_not_believed(tmp_path: Path, content: byte
         load(tmp_path / "d.npz")
 
 
+def test_more_than_memory_holds_is_refused_before_it_is_unpacked(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez_compressed(tmp_path / "d.npz", x=np.zeros((1000, 100)), y=np.zeros(1000))
+    (folder / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(np.zeros((30, 50, 40)))))
+    monkeypatch.setattr("dist_relu.data.idx.available_memory_bytes", lambda: 50_000)
+    for path, name, size in ((tmp_path / "d.npz", "d.npz: x", "800,000"), (folder, "train-images.*", "60,000")):
+        with pytest.raises(
+            DataError, match=f"{name} unpacks to {size} bytes, but only 50,000 bytes of memory are left"
+        ):
+            load(path)
+
+
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_archives_are_packed_as_numpy_packs_them(tmp_path: Path, method: int) -> None:
     with zipfile.ZipFile(tmp_path / "d.npz", "w", method) as archive:
@@ -462,6 +475,7 @@ def masked() -> Array:
         ({1: 2}, "is of type dict"),
         (None, "is of type NoneType"),
         (np.eye(4).astype(object), r"dtype object.*: x.astype\('float64'\)"),
+        (np.eye(4, dtype=int).astype(object), r"dtype object.*: x.astype\('int64'\)"),
         ([[1, 2], [3, None]], r"x\[1, 1\] is of type NoneType"),
         ([[Decimal(1)], [Decimal(2)]], r"x\[0, 0\] is of type Decimal"),
         (np.zeros(4, [("a", "f4"), ("b", "i4")]), r"structured_to_unstructured\(x\)"),

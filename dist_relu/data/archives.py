@@ -16,7 +16,7 @@ from typing import IO, final
 import numpy as np
 
 from dist_relu.arrays import Array
-from dist_relu.data.idx import DEFLATE_RATIO
+from dist_relu.data.idx import DEFLATE_RATIO, check_room
 from dist_relu.errors import DataError
 from dist_relu.foreign import read_up_to, reading
 
@@ -116,6 +116,7 @@ def _read(where: str, stream: IO[bytes], size_bytes: int) -> Array:
     announced = f"its header, {dtype} of shape {shape}, announces {header_bytes + content_bytes}"
     if header_bytes + content_bytes != size_bytes:
         raise DataError(f"{where} is not whole: {size_bytes} bytes; {announced}.")
+    check_room(where, content_bytes)
     content = read_up_to(stream, content_bytes)
     if len(content) < content_bytes or stream.read(1):
         raise DataError(f"{where} is not whole: {announced}, and others follow.")

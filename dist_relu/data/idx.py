@@ -13,6 +13,7 @@ import numpy as np
 from dist_relu.arrays import Array
 from dist_relu.errors import DataError
 from dist_relu.foreign import read_up_to, reading
+from dist_relu.machine import available_memory_bytes
 
 _DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _MAX_DIMS = 32
@@ -20,6 +21,13 @@ _GZIP = b"\x1f\x8b"
 
 DEFLATE_RATIO = 1032
 """The most bytes that one byte of a deflated stream can stand for: 258 in each two bits."""
+
+
+def check_room(where: object, size_bytes: int) -> None:
+    """Raise `DataError` where memory is short for so much, which a small file may announce and hold, as zeros."""
+    available = available_memory_bytes()
+    if size_bytes > available:
+        raise DataError(f"{where} unpacks to {size_bytes:,} bytes, but only {available:,} bytes of memory are left.")
 
 
 def read_idx(path: Path) -> Array:
@@ -52,6 +60,7 @@ def _read(path: Path, stream: IO[bytes], most_bytes: int, most: str) -> Array:
     announced = f"its header, shape {shape}, announces {header_bytes + content_bytes}"
     if header_bytes + content_bytes > most_bytes:
         raise DataError(f"{path} is truncated: {most}; {announced}.")
+    check_room(path, content_bytes)
     content = read_up_to(stream, content_bytes)
     if len(content) < content_bytes:
         raise DataError(f"{path} is truncated: {header_bytes + len(content)} bytes; {announced}.")
