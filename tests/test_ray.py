@@ -426,6 +426,46 @@ def test_an_actor_that_stands_still_is_named(ray_cluster: RayCluster) -> None:
     assert not Path(f"/proc/{victim}").exists()
 
 
+STARTED = """
+import atexit, multiprocessing, os, pathlib, subprocess, sys
+import dist_relu as dr
+def work(world, request):
+    atexit.register(pathlib.Path(f"{request}/{world.rank}").touch)
+    away = subprocess.run(["setsid", "sh", "-c", "sleep 1000 >/dev/null & echo $!"], stdout=subprocess.PIPE, check=True)
+    return [os.getpid(), subprocess.Popen(["sleep", "1000"]).pid, int(away.stdout)]
+def use():
+    try:
+        coordinator.run(work, None)
+    except dr.BackendError as error:
+        print("belong to process" in str(error), flush=True)
+coordinator = dr.start(2, backend="ray")
+pids = coordinator.run(work, sys.argv[1])
+child = multiprocessing.get_context("fork").Process(target=use)
+child.start()
+child.join()
+print(*pids[0], *pids[1], *coordinator.run(lambda world, request: os.getpid(), None), flush=True)
+input()
+coordinator.close()
+"""
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_what_functions_have_started_ends_with_the_actors_and_not_with_a_forked_child(
+    ray_cluster: RayCluster, tmp_path: Path, is_killed: bool
+) -> None:
+    with running([*script(STARTED), str(tmp_path)], ray_cluster.environment) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "True\n"
+        *pids, first, second = map(int, process.stdout.readline().split())
+        assert (first, second) == (pids[0], pids[3])
+        if is_killed:
+            process.kill()
+        process.communicate("\n", timeout=TIMEOUT_S)
+    wait_until(lambda: not any(Path(f"/proc/{number}").exists() for number in pids))
+    if not is_killed:
+        assert {path.name for path in tmp_path.iterdir()} == {"0", "1"}
+
+
 def test_an_address_is_for_ray_only() -> None:
     with pytest.raises(dr.BackendError, match=r"address='h:1' is that of a Ray cluster; with backend=\"local\""):
         dr.start(1, backend="local", address="h:1")

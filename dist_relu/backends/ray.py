@@ -135,7 +135,7 @@ class RayBackend(Backend):
                 self._watch.close()
             if self._gang and self._cluster.is_connected:  # otherwise they are gone already
                 time.sleep(max(self._output_until - time.monotonic(), 0))
-                self._gang.end()
+                self._gang.end(are_idle=not self._owing and not self._lost)
         finally:
             if self._gang:
                 self._gang.forget()

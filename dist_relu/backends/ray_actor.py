@@ -6,11 +6,14 @@ there: a node with other versions is told by name.
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import importlib
 import os
 import platform
+import secrets
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -93,6 +96,7 @@ class DistReluWorker:
         def report(event: Any) -> None:
             self._outbox.put(EVENT + cloudpickle.dumps(event))
 
+        self._mark_what_functions_start()
         self._worker = Worker(setup, report, self._channel)
         (self._node_pids,) = (
             [setup.peers[rank].pid for rank in ranks] for ranks in nodes_of(setup.peers) if setup.rank in ranks
@@ -119,6 +123,17 @@ class DistReluWorker:
                 raise content  # it was meant for the process
             message = content
             yield message
+
+    def _mark_what_functions_start(self) -> None:
+        """So that it ends with this process; see `dist_relu.backends.undertaker`."""
+        from dist_relu.backends import undertaker
+
+        mark = secrets.token_hex(16)
+        command = [sys.executable, "-I", "-S", undertaker.__file__, mark, str(os.getpid())]
+        nothing = subprocess.DEVNULL
+        subprocess.run(command, stdin=nothing, stdout=nothing, stderr=nothing, start_new_session=True, check=True)
+        os.environ[undertaker.MARK] = mark
+        atexit.register(os._exit, 0)  # after what functions register; Ray's own farewell takes seconds
 
     def _on_loss(self, what: str) -> None:
         """Called by the watch: end all workers of this node, for Ray may take a minute to miss them."""

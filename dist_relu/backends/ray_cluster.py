@@ -6,6 +6,7 @@ is made here, shared by all backends of this process, and ended with the last of
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import logging
 import os
@@ -106,6 +107,18 @@ class Cluster:
 
 
 _cluster: Cluster | None = None
+
+
+def _leave_it_to_parent() -> None:
+    """In a forked process: let its end neither end the connection and the cluster of its parent, nor wait for them."""
+    if _cluster is not None:
+        worker = import_ray()._private.worker
+        atexit.unregister(worker.shutdown)
+        if worker._global_node is not None:
+            worker._global_node.all_processes.clear()  # which it would kill
+
+
+os.register_at_fork(after_in_child=_leave_it_to_parent)
 
 
 def import_ray() -> Any:

@@ -31,6 +31,7 @@ _QUIET_WAIT_S = 3.0
 _TIME_TO_PLACE_S = 0.5
 _POLL_S = 0.5
 _START_TIMEOUT_S = 60.0
+_GRACE_S = 2.0
 _CLOSE_TIMEOUT_S = 5.0
 
 _TOKEN_CPU = 0.001
@@ -109,8 +110,17 @@ class Gang:
         _wait_for_end(process, timeout_s)
         return exit_code(process)
 
-    def end(self) -> None:
-        """End them, whatever they do, and give back what they had; those of this node are gone on return."""
+    def end(self, *, are_idle: bool = False) -> None:
+        """End them, whatever they do, and give back what they had; those of this node are gone on return.
+
+        are_idle: they have a moment to end as Python programs do.
+        """
+        if are_idle and self.hellos:
+            for actor in self.actors:
+                actor.__ray_terminate__.remote()
+            deadline = time.monotonic() + _GRACE_S
+            for process in self._processes.values():
+                _wait_for_end(process, deadline - time.monotonic())
         for actor in self.actors:
             self._ray.kill(actor)
         self._ray.util.remove_placement_group(self._group)

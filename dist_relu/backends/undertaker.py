@@ -1,38 +1,67 @@
-"""A program that clears up after a Ray cluster: python undertaker.py FOLDER.
+"""A program that clears up after Ray: python undertaker.py FOLDER, or python undertaker.py MARK PID.
 
-Ray's own processes end with the process that started them, but some take a minute. When its standard input closes,
-because the cluster has been shut down or its owner has died in whatever way, this program kills all processes that
-have their files in FOLDER, and removes the folder. It imports nothing of the package: it must start at once and stay
-small.
+After a cluster: Ray's own processes end with the process that started them, but some take a minute. When its standard
+input closes, because the cluster has been shut down or its owner has died in whatever way, this program kills all
+processes that have their files in FOLDER, and removes the folder.
+
+After an actor: Ray leaves alone what functions have started there. When process PID has ended, in whatever way, this
+program kills all processes in whose environment MARK stands. It leaves its parent first, for Ray would end it too soon.
+
+It imports nothing of the package: it must start at once and stay small.
 """
 
 import os
+import select
 import shutil
 import signal
 import sys
 import time
+from collections.abc import Callable
+
+MARK = "DIST_RELU_WORKER"
+"""The variable that tells what an actor's functions have started."""
 
 
-def main(folder: str) -> None:
+def after_cluster(folder: str) -> None:
     while os.read(0, 1):
         pass
-    while victims := processes_of(folder):
+    _kill_all(lambda process: _belongs_to(folder, process))
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def after_actor(mark: str, pid: str) -> None:
+    end = select.poll()
+    try:
+        end.register(os.pidfd_open(int(pid)), select.POLLIN)
+    except ProcessLookupError:
+        return  # before any function has run
+    if os.fork():
+        os._exit(0)
+    end.poll()
+    _kill_all(lambda process: _is_marked(mark, process))
+
+
+def _kill_all(belongs: Callable[[str], bool]) -> None:
+    while victims := _processes(belongs):
         for pid in victims:
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
         time.sleep(0.01)
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def processes_of(folder: str) -> list[int]:
     """The living processes of the Ray cluster whose files are in `folder`."""
+    return _processes(lambda process: _belongs_to(folder, process))
+
+
+def _processes(belongs: Callable[[str], bool]) -> list[int]:
     found = []
     for pid in os.listdir("/proc"):
         if pid.isdigit():
             try:
-                if _belongs_to(folder, f"/proc/{pid}"):
+                if belongs(f"/proc/{pid}"):
                     found.append(int(pid))
             except OSError:
                 continue  # it has just ended, or is somebody else's
@@ -48,5 +77,13 @@ def _belongs_to(folder: str, process: str) -> bool:
     return any(os.readlink(f"{process}/fd/{name}").startswith(folder + "/") for name in os.listdir(f"{process}/fd"))
 
 
+def _is_marked(mark: str, process: str) -> bool:
+    with open(f"{process}/environ", "rb") as file:
+        return f"{MARK}={mark}".encode() in file.read().split(b"\0")
+
+
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) == 2:
+        after_cluster(sys.argv[1])
+    else:
+        after_actor(sys.argv[1], sys.argv[2])
