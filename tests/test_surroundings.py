@@ -230,6 +230,20 @@ def test_workers_that_are_still_importing_end_with_a_killed_coordinator(folder: 
     wait_until(lambda: not any(map(lives, pids)))
 
 
+def test_ctrl_c_is_not_for_workers_that_still_start(folder: Path) -> None:
+    program = """
+import signal, time
+from dist_relu.backends.keeper import descendants
+coordinator = dr.start(1, backend="local")
+while len(pids := descendants()) < 2:
+    time.sleep(0.001)
+for pid in pids:
+    os.kill(pid, signal.SIGINT)
+print(coordinator.run(lambda world, request: world.rank, None))
+"""
+    assert output_of(folder, program) == "[0]\n"
+
+
 def test_a_frozen_program_does_not_run_itself(folder: Path) -> None:
     program = """
 with open("runs", "a") as file:

@@ -163,6 +163,7 @@ def _become_worker(command: list[str], environment: dict[bytes, bytes], descript
         os.dup2(nothing, 0)
         os.set_inheritable(descriptor, True)
         os.set_inheritable(lifeline, True)
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # until the worker has its handler
         os.execve(command[0], [*command, str(descriptor), str(lifeline)], environment)
     except BaseException as error:
         os.write(2, f"{command[0]}: {error}\n".encode())

@@ -47,8 +47,6 @@ class _Ending:
     """Lets the main thread leave whatever it does when the keeper lets go.
 
     SIGTERM, by which the thread is woken, is from the keeper then; from anybody else it kills, as it does by default.
-    Ctrl-C is for the coordinator. A handler that does nothing, unlike one that ignores it, is not for the programs that
-    functions start.
     """
 
     def __init__(self, lifeline: Lifeline) -> None:
@@ -56,7 +54,6 @@ class _Ending:
         self._keeper.register(os.pidfd_open(os.getppid()), select.POLLIN)
         self._is_due = self._has_begun = False
         self._main = threading.main_thread().ident
-        signal.signal(signal.SIGINT, _do_nothing)
         signal.signal(signal.SIGTERM, self._on_terminate)
         lifeline.at_end = self._end
 
@@ -83,7 +80,3 @@ class _Ending:
         elif not self._has_begun:
             self._has_begun = True
             sys.exit()
-
-
-def _do_nothing(*_: object) -> None:
-    pass

@@ -7,6 +7,7 @@ the worker has told what is to happen in the end, it ends at once when its lifel
 import atexit
 import os
 import select
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -31,6 +32,9 @@ class Lifeline:
 
 
 def main(descriptor: int, lifeline: int) -> None:
+    # Ctrl-C is for the coordinator. Were it ignored, the programs that functions start would ignore it, too.
+    signal.signal(signal.SIGINT, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     for inherited in (descriptor, lifeline):
         os.set_inheritable(inherited, False)
     life = Lifeline(lifeline)
