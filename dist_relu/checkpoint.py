@@ -21,7 +21,7 @@ from safetensors.numpy import save
 
 from dist_relu import nn
 from dist_relu.arrays import Array
-from dist_relu.checks import check_sequence, instance_of, shown
+from dist_relu.checks import check_is, check_sequence, instance_of, shown
 from dist_relu.errors import CheckpointError
 from dist_relu.files import write_file
 from dist_relu.foreign import made, parse_json, read_up_to, reading
@@ -54,6 +54,7 @@ def save_model(model: Sequential, path: str | Path) -> None:
     Raises `WriteError`, and then the file of that name is as it was before; ValueError for a model that
     `check_can_be_saved` refuses, or that has no parameters yet.
     """
+    check_is("model", model, Sequential)
     if model.values is None or model.input_shape is None:
         raise ValueError("The model has no parameters yet: fit it, or build and initialize it.")
     check_can_be_saved(model)

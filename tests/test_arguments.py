@@ -200,6 +200,7 @@ def test_what_is_no_model_is_refused(model: Any, serial: dr.Coordinator) -> None
         lambda: dr.analysis.compact(serial, model, x),
         lambda: nn.lsuv(model, x),
         lambda: nn.summary(model),
+        lambda: dr.save_model(model, "nowhere.safetensors"),
     ]
     for call in calls:
         with pytest.raises(TypeError, match=r"model=.*: expected an object of type Sequential"):
@@ -229,6 +230,8 @@ def test_what_is_no_coordinator_is_refused(coordinator: Any) -> None:
 
 def test_what_is_no_environment_is_refused(serial: dr.Coordinator) -> None:
     wrong: Any = 5
+    with pytest.raises(TypeError, match=r"env=.*: returned ReLU\(\); expected an environment of gymnasium"):
+        rl.policy_for(nn.ReLU)
     for call in (lambda: rl.policy_for(wrong), lambda: rl.train(serial, wrong, steps=1)):
         with pytest.raises(TypeError, match="env=5: expected a name that gymnasium knows, or a function"):
             call()

@@ -11,7 +11,7 @@ import numpy as np
 
 from dist_relu.array_checks import check_finite, check_numbers
 from dist_relu.arrays import Array
-from dist_relu.checks import check_ints
+from dist_relu.checks import check_ints, check_is
 from dist_relu.errors import DataError, DataWarning
 
 _MAX_CLASSES = 1_000_000
@@ -145,6 +145,8 @@ def looks_channels_first(shape: tuple[int, ...]) -> bool:
 
 def split(train: Dataset, test: Dataset) -> Split:
     """Both parts together.  Raises `DataError` when one model can't serve both."""
+    check_is("train", train, Dataset)
+    check_is("test", test, Dataset)
     if train.x.shape[1:] != test.x.shape[1:]:
         raise DataError(
             f"Samples to train on have shape {train.x.shape[1:]}, but those to test with {test.x.shape[1:]}; "

@@ -33,7 +33,10 @@ def make(env: Env) -> Any:
     if not isinstance(env, str):
         if not callable(env):
             raise TypeError(f"{shown('env', env)}: expected a name that gymnasium knows, or a function.")
-        return env()
+        made = env()
+        if not (hasattr(made, "reset") and hasattr(made, "step")):
+            raise TypeError(f"{shown('env', env)}: returned {made!r}; expected an environment of gymnasium.")
+        return made
     try:
         with warnings.catch_warnings():
             if env in _told_of:
