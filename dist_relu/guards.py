@@ -36,8 +36,8 @@ def unwrapped(function: Any) -> Any:
 
 
 def unchecked(method: Any) -> Callable[..., Any]:
-    """A bound method as it was written."""
-    return MethodType(unwrapped(method.__func__), method.__self__)
+    """A bound method as it was written; anything else that can be called as it is."""
+    return MethodType(unwrapped(method.__func__), method.__self__) if isinstance(method, MethodType) else method
 
 
 def _checked(kind: type, method: FunctionType, check: Callable[..., Any]) -> Callable[..., Any]:

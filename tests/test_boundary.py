@@ -160,6 +160,22 @@ def test_backward_follows_the_forward_pass_that_was_last() -> None:
         copied.backward(np.ones((2, 4), np.float32))
 
 
+def test_layers_around_others_know_who_was_last_in_these() -> None:
+    dense = nn.Dense(3)
+    residual = nn.Residual([dense])
+    residual.build((3,))
+    for param in residual.params():
+        param.value = np.ones(param.shape, np.float32)
+    residual.forward(np.ones((2, 3)))
+    dense.forward(np.ones((50, 3)))
+    with pytest.raises(ValueError, match="Residual: backward needs a forward pass"):
+        residual.backward(np.ones((2, 3)))
+    residual.forward(np.ones((2, 3)))
+    residual.backward(np.ones((2, 3)))
+    with pytest.raises(ValueError, match="Dense: backward needs a forward pass"):
+        dense.backward(np.ones((50, 3)))
+
+
 @pytest.mark.parametrize(
     ("vector", "message"),
     [

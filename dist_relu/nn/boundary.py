@@ -26,6 +26,7 @@ from dist_relu.arrays import Array
 from dist_relu.checks import check_ints
 from dist_relu.errors import DataError
 from dist_relu.guards import is_ours, unchecked
+from dist_relu.nn.description import parts
 
 Shape = tuple[int, ...]
 
@@ -128,6 +129,8 @@ def build(kind: type, method: Callable[..., Any], layer: Any, input_shape: Any) 
     try:
         returned = method(layer, input_shape)
     except IndexError:
+        if not is_ours(kind):
+            raise
         raise ValueError(f"{name} can't take samples of shape {input_shape}: they have too few dimensions.") from None
     try:
         output_shape = check_ints("shape", returned, 0)
@@ -139,6 +142,9 @@ def build(kind: type, method: Callable[..., Any], layer: Any, input_shape: Any) 
     state.is_implied = False
     state.owners.clear()
     state.rows = None
+    for _, part in parts(layer):
+        if part is not layer and _STATE in getattr(part, "__dict__", ()):
+            state_of(part).owners.append(Owner(state))
     return output_shape
 
 
@@ -274,7 +280,7 @@ def returned(layer: Any, method: str, array: Any, shape: Shape, dtype: np.dtype[
     if not isinstance(array, np.ndarray):
         raise TypeError(f"{name_of(layer)}: {method} returned {_what(array)}; expected an array of shape {shape}.")
     if array.shape != shape:
-        origin = "build said so" if method == "forward" else "that of its input"
+        origin = "as its build has said" if method == "forward" else "as its input had"
         raise ValueError(
             f"{name_of(layer)}: {method} returned an array of shape {array.shape}; expected {shape}, {origin}."
         )
