@@ -73,7 +73,7 @@ def test_activations_of_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 def test_activations_over_the_steps_of_a_run(tmp_path: Path, logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     drawn(capsys, "activations", str(logs), "--output", str(tmp_path / "a.svg"))
-    for text in ("step", "silent: 0 for all samples of a step", "dead: 0 in all steps of an epoch", "1 ReLU"):
+    for text in ("step", "silent: 0 for all samples of a batch", "dead: 0 in all steps of an epoch", "1 ReLU"):
         assert f"<!-- {text} -->" in texts(tmp_path / "a.svg")
 
 

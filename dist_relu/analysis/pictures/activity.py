@@ -88,7 +88,7 @@ def draw_activations_over_time(
                 shares = [100 * len(units[layer.name]) / layer.num_units for units in dead]
                 dying.plot(range(1, 1 + len(dead)), shares, markevery=max(len(dead) // 8, 1), **look(line))
         sparsity.set(title="zeros", xlabel="step", ylabel="share of outputs in %", ylim=(0, 100))
-        silent.set(title="silent: 0 for all samples of a step", xlabel="step", ylabel="share of units in %")
+        silent.set(title="silent: 0 for all samples of a batch", xlabel="step", ylabel="share of units in %")
         if dying is not None:
             dying.set(title="dead: 0 in all steps of an epoch", xlabel="epoch", ylabel="share of units in %")
             dying.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
