@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from types import TracebackType
+from typing import Any, Self, final
 
 import click
 import numpy as np
@@ -18,9 +20,12 @@ from dist_relu import start
 from dist_relu.analysis.style import SUFFIXES
 from dist_relu.command_parts import check_installed, make_folder, new_attempts, run_program, worker_options
 from dist_relu.coordinator import Coordinator
-from dist_relu.data import Split, load
+from dist_relu.data import Dataset, Split, load
 from dist_relu.files import write_json
-from dist_relu.results import Evaluation
+from dist_relu.nn import Sequential
+from dist_relu.optim import Optimizer
+from dist_relu.progress import RunsDisplay
+from dist_relu.results import Evaluation, FitResult
 from dist_relu.watching import EpochSummary
 
 Rows = Sequence[Sequence[str]]
@@ -90,10 +95,39 @@ def lower_by(ours: Sequence[float], others: Sequence[float]) -> tuple[float, flo
     return float(differences.mean()), float(differences.std(ddof=1)) / len(ours) ** 0.5
 
 
-def paper(name: str, reproduce: Callable[[Coordinator, bool, int], Findings], about: str) -> None:
+@final
+class Trials:
+    """Trains the networks of a script, and tells which of its runs it is at.
+
+    coordinator: for what is no training.  Use as a context manager.
+    """
+
+    def __init__(self, coordinator: Coordinator) -> None:
+        self.coordinator = coordinator
+        self._stack = ExitStack()
+
+    def expect(self, num_runs: int) -> None:
+        """So many times `fit` is going to be called."""
+        self._display = self._stack.enter_context(RunsDisplay(Console(), num_runs))
+
+    def fit(self, what: str, model: Sequential, data: Dataset, optimizer: Optimizer, **options: Any) -> FitResult:
+        """As `Coordinator.fit`.  what: it is, for whoever waits."""
+        self._display.begin(what)
+        return self.coordinator.fit(model, data, optimizer, on_progress=self._display.show, **options)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+
+def paper(name: str, reproduce: Callable[[Trials, bool, int], Findings], about: str) -> None:
     """The command line of a paper's script.
 
-    name: of the files that it writes.  reproduce(coordinator, quick, seed): runs the experiment; a quick one is there
+    name: of the files that it writes.  reproduce(trials, quick, seed): runs the experiment; a quick one is there
     to see that the script works, and shows nothing.  about: the docstring of the script.
     """
 
@@ -113,7 +147,8 @@ def paper(name: str, reproduce: Callable[[Coordinator, bool, int], Findings], ab
         make_folder("--output", output)
         began = perf_counter()
         with start(**workers) as coordinator:
-            findings = reproduce(coordinator, quick, seed)
+            with Trials(coordinator) as trials:
+                findings = reproduce(trials, quick, seed)
             seconds = perf_counter() - began
             _print(about.splitlines()[0], findings, seconds, coordinator, gives_verdicts=not quick)
         if quick:

@@ -19,12 +19,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from common import Claim, Findings, error, images, of_seeds, paper, spread
+from common import Claim, Findings, Trials, error, images, of_seeds, paper, spread
 
 from dist_relu import nn
 from dist_relu.analysis import activation_statistics, gradient_flow
 from dist_relu.analysis.style import draw, legend_below, look
-from dist_relu.coordinator import Coordinator
 from dist_relu.data import Dataset, Split
 from dist_relu.optim import SGD
 
@@ -69,12 +68,13 @@ class Training:
     epochs: list[list[float]]
 
 
-def reproduce(coordinator: Coordinator, quick: bool, seed: int) -> Findings:
+def reproduce(trials: Trials, quick: bool, seed: int) -> Findings:
     data = images(quick)
     wide, units, epochs = (100, 50, 1) if quick else (1000, 500, 6)
     seeds = range(seed, seed + NUM_SEEDS)
-    before = {name: measure(coordinator, tanh_network(wide, name), data.test, seed) for name in INITS}
-    after = {name: learn(coordinator, units, name, data, seeds, epochs) for name in INITS}
+    trials.expect(len(INITS) * len(seeds))
+    before = {name: measure(trials, tanh_network(wide, name), data.test, seed) for name in INITS}
+    after = {name: learn(trials, units, name, data, seeds, epochs) for name in INITS}
     return Findings(
         columns=("", *(column for name in INITS for column in (name, "paper"))),
         rows=[
@@ -100,10 +100,10 @@ def tanh_network(units: int, init: str) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Dense(10, init=INITS[init]))
 
 
-def measure(coordinator: Coordinator, model: nn.Sequential, data: Dataset, seed: int) -> Variances:
+def measure(trials: Trials, model: nn.Sequential, data: Dataset, seed: int) -> Variances:
     model.build(data.x.shape[1:]).initialize(seed)
-    layers = activation_statistics(coordinator, model, data.x)
-    flow = gradient_flow(coordinator, model, data)
+    layers = activation_statistics(trials.coordinator, model, data.x)
+    flow = gradient_flow(trials.coordinator, model, data)
     hidden = range(0, 2 * DEPTH, 2)  # the numbers of dense layers; after each of them comes its tanh
     return Variances(
         [layers[number + 1].variance for number in hidden],
@@ -112,13 +112,15 @@ def measure(coordinator: Coordinator, model: nn.Sequential, data: Dataset, seed:
     )
 
 
-def learn(coordinator: Coordinator, units: int, init: str, data: Split, seeds: Sequence[int], epochs: int) -> Training:
+def learn(trials: Trials, units: int, init: str, data: Split, seeds: Sequence[int], epochs: int) -> Training:
     training = Training([], [], [])
     for seed in seeds:
         model = tanh_network(units, init)
-        result = coordinator.fit(model, data.train, SGD(LR[init]), epochs=epochs, batch_size=120, shards=4, seed=seed)
-        training.train.append(error(coordinator.evaluate(model, data.train)))
-        training.test.append(error(coordinator.evaluate(model, data.test)))
+        result = trials.fit(
+            f"{init}, seed {seed}", model, data.train, SGD(LR[init]), epochs=epochs, batch_size=120, shards=4, seed=seed
+        )
+        training.train.append(error(trials.coordinator.evaluate(model, data.train)))
+        training.test.append(error(trials.coordinator.evaluate(model, data.test)))
         training.epochs.append([error(epoch) for epoch in result.epochs])
     return training
 

@@ -22,12 +22,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from common import Claim, Findings, error, images, of_seeds, paper, spread
+from common import Claim, Findings, Trials, error, images, of_seeds, paper, spread
 
 from dist_relu import nn
 from dist_relu.analysis import activation_statistics
 from dist_relu.analysis.style import GREY, draw, legend_under, look
-from dist_relu.coordinator import Coordinator
 from dist_relu.data import Split
 from dist_relu.optim import SGD, Cosine
 
@@ -65,13 +64,15 @@ class Runs:
         return list(map(fmean, self.after))
 
 
-def reproduce(coordinator: Coordinator, quick: bool, seed: int) -> Findings:
+def reproduce(trials: Trials, quick: bool, seed: int) -> Findings:
     data = images(quick)
     units, epochs = (50, 1) if quick else (500, 8)
     seeds = range(seed, seed + (1 if quick else NUM_SEEDS))
+    trials.expect(4 * len(seeds) + len(OTHER_PENALTIES))
 
     def run(activation: str, l1: float, seeds: Sequence[int]) -> Runs:
-        return learn(coordinator, data, lambda: network(units, activation, l1), LR[activation], seeds, epochs)
+        name = f"{activation}, penalty {l1:g}"
+        return learn(trials, name, data, lambda: network(units, activation, l1), LR[activation], seeds, epochs)
 
     penalised = {l1: run("ReLU", l1, seeds) for l1 in (0.0, PENALTY)}
     penalised |= {l1: run("ReLU", l1, seeds[:1]) for l1 in OTHER_PENALTIES}
@@ -99,7 +100,8 @@ def network(units: int, activation: str, l1: float) -> nn.Sequential:
 
 
 def learn(
-    coordinator: Coordinator,
+    trials: Trials,
+    name: str,
     data: Split,
     build: Callable[[], nn.Sequential],
     lr: float,
@@ -109,18 +111,20 @@ def learn(
     runs = Runs()
     for seed in seeds:
         model = build().build(data.train.x.shape[1:]).initialize(seed)
-        runs.before.append(zeros_by_layer(coordinator, model, data))
+        runs.before.append(zeros_by_layer(trials, model, data))
         optimizer = SGD(Cosine(lr, epochs))
-        coordinator.fit(model, data.train, optimizer, epochs=epochs, batch_size=120, shards=4, seed=seed)
-        runs.after.append(zeros_by_layer(coordinator, model, data))
-        runs.errors.append(error(coordinator.evaluate(model, data.test)))
-        runs.train_errors.append(error(coordinator.evaluate(model, data.train)))
+        trials.fit(
+            f"{name}, seed {seed}", model, data.train, optimizer, epochs=epochs, batch_size=120, shards=4, seed=seed
+        )
+        runs.after.append(zeros_by_layer(trials, model, data))
+        runs.errors.append(error(trials.coordinator.evaluate(model, data.test)))
+        runs.train_errors.append(error(trials.coordinator.evaluate(model, data.train)))
     return runs
 
 
-def zeros_by_layer(coordinator: Coordinator, model: nn.Sequential, data: Split) -> list[float]:
+def zeros_by_layer(trials: Trials, model: nn.Sequential, data: Split) -> list[float]:
     """In % of the activations of each hidden layer."""
-    layers = activation_statistics(coordinator, model, data.test.x)
+    layers = activation_statistics(trials.coordinator, model, data.test.x)
     return [100 * layer.sparsity for layer in layers if layer.name.endswith("ActivityPenalty")]
 
 

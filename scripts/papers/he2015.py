@@ -22,12 +22,11 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
-from common import Claim, Findings, error, images, of_seeds, paper, spread
+from common import Claim, Findings, Trials, error, images, of_seeds, paper, spread
 
 from dist_relu import nn
 from dist_relu.analysis import gradient_flow
 from dist_relu.analysis.style import draw, draw_course, legend_below, look, smoothing_note
-from dist_relu.coordinator import Coordinator
 from dist_relu.data import Dataset, Split
 from dist_relu.optim import SGD
 
@@ -65,16 +64,21 @@ class Runs:
     slopes: list[list[float]] = field(default_factory=list)
 
 
-def reproduce(coordinator: Coordinator, quick: bool, seed: int) -> Findings:
+def reproduce(trials: Trials, quick: bool, seed: int) -> Findings:
     data, seeds = images(quick), range(seed, seed + (1 if quick else NUM_SEEDS))
+    trials.expect((len(DEPTHS) * len(INITS) + len(RECTIFIERS)) * len(seeds))
     deep, norms, rectified = {}, {}, {}
     for depth, (name, init) in product(DEPTHS, INITS.items()):
         build = partial(network, depth, "ReLU", init)
-        norms[f"{depth} layers, {name}"] = gradient_norms(coordinator, build(), data.test, seed)
-        deep[f"{depth} layers, {name}"] = learn(coordinator, build, data, seeds, epochs=1 if quick else 3)
+        norms[f"{depth} layers, {name}"] = gradient_norms(trials, build(), data.test, seed)
+        deep[f"{depth} layers, {name}"] = learn(
+            trials, f"{depth} layers, {name}", build, data, seeds, epochs=1 if quick else 3
+        )
     for name, init in zip(RECTIFIERS, RECTIFIER_INITS, strict=True):
         build = partial(network, 14, name, init)
-        rectified[f"14 layers, {name}"] = learn(coordinator, build, data, seeds, epochs=1 if quick else 8)
+        rectified[f"14 layers, {name}"] = learn(
+            trials, f"14 layers, {name}", build, data, seeds, epochs=1 if quick else 8
+        )
     ours = deep | rectified
     papers = PAPERS_COURSE + PAPERS_ERROR
     return Findings(
@@ -93,23 +97,25 @@ def network(depth: int, rectifier: str, init: nn.Initializer) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Dense(10, init=init))
 
 
-def gradient_norms(coordinator: Coordinator, model: nn.Sequential, data: Dataset, seed: int) -> list[float]:
+def gradient_norms(trials: Trials, model: nn.Sequential, data: Dataset, seed: int) -> list[float]:
     """Of every layer's weights, from the input on, before training."""
     model.build(data.x.shape[1:]).initialize(seed)
-    flow = gradient_flow(coordinator, model, data)
+    flow = gradient_flow(trials.coordinator, model, data)
     return [magnitude.norm for name, magnitude in flow.weights.items() if name.endswith(".weight")]
 
 
 def learn(
-    coordinator: Coordinator, build: Callable[[], nn.Sequential], data: Split, seeds: Sequence[int], epochs: int
+    trials: Trials, name: str, build: Callable[[], nn.Sequential], data: Split, seeds: Sequence[int], epochs: int
 ) -> Runs:
     runs = Runs()
     for seed in seeds:
         model = build()
         optimizer = SGD(LR, momentum=0.9)
-        result = coordinator.fit(model, data.train, optimizer, epochs=epochs, batch_size=128, shards=4, seed=seed)
+        result = trials.fit(
+            f"{name}, seed {seed}", model, data.train, optimizer, epochs=epochs, batch_size=128, shards=4, seed=seed
+        )
         runs.losses.append(result.losses.tolist())
-        runs.errors.append(error(coordinator.evaluate(model, data.test)))
+        runs.errors.append(error(trials.coordinator.evaluate(model, data.test)))
         runs.slopes.append([float(layer.weight.value.mean()) for layer in model.layers if isinstance(layer, nn.PReLU)])
     return runs
 

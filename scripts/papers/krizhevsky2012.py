@@ -23,12 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import Claim, Findings, images, paper, spread
+from common import Claim, Findings, Trials, images, paper, spread
 
 from dist_relu import nn
 from dist_relu.analysis.style import GREY, draw, legend_below, look
 from dist_relu.arrays import Array
-from dist_relu.coordinator import Coordinator
 from dist_relu.data import Dataset
 from dist_relu.errors import TrainingDiverged
 from dist_relu.optim import SGD
@@ -83,14 +82,15 @@ class Learning:
         return [run.epochs_to(error) for run in self.runs]
 
 
-def reproduce(coordinator: Coordinator, quick: bool, seed: int) -> Findings:
+def reproduce(trials: Trials, quick: bool, seed: int) -> Findings:
     data, lrs, epochs = images(quick).train, LRS[1::2] if quick else LRS, 8 if quick else 4
     seeds = range(seed + 1, seed + (2 if quick else NUM_SEEDS) + 1)
+    trials.expect(len(NETWORKS) * (len(lrs) + len(seeds)))
     found: dict[str, Learning] = {}
     for name in NETWORKS:
-        choosing = [learn(coordinator, name, lr, data, epochs, seed) for lr in lrs]
+        choosing = [learn(trials, name, lr, data, epochs, seed) for lr in lrs]
         lr = min(zip(choosing, lrs, strict=True), key=lambda tried: (tried[0].epochs_to(TARGETS[-1]), tried[1]))[1]
-        found[name] = Learning(choosing, lr, [learn(coordinator, name, lr, data, epochs, seed) for seed in seeds])
+        found[name] = Learning(choosing, lr, [learn(trials, name, lr, data, epochs, seed) for seed in seeds])
     return Findings(
         columns=["", "learning rate", *(f"epochs to {error} % error" for error in TARGETS), "paper: to 25 %, CIFAR-10"],
         rows=[
@@ -114,13 +114,20 @@ def reproduce(coordinator: Coordinator, quick: bool, seed: int) -> Findings:
     )
 
 
-def learn(coordinator: Coordinator, name: str, lr: float, data: Dataset, epochs: int, seed: int) -> Run:
+def learn(trials: Trials, name: str, lr: float, data: Dataset, epochs: int, seed: int) -> Run:
     per_epoch = -(-len(data) // BATCH_SIZE)
     width = max(per_epoch // 10, 1)
     model = network(name, data)
     try:
-        result = coordinator.fit(
-            model, data, SGD(lr, momentum=0.9), epochs=epochs, batch_size=BATCH_SIZE, shards=4, seed=seed
+        result = trials.fit(
+            f"{name}, lr {lr:g}, seed {seed}",
+            model,
+            data,
+            SGD(lr, momentum=0.9),
+            epochs=epochs,
+            batch_size=BATCH_SIZE,
+            shards=4,
+            seed=seed,
         )
     except TrainingDiverged:
         return Run(np.empty(0), width, per_epoch)

@@ -23,13 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import Claim, Findings, images, paper, spread
+from common import Claim, Findings, Trials, images, paper, spread
 
 from dist_relu import nn
 from dist_relu.analysis import TimeFlow, gradient_through_time
 from dist_relu.analysis.pictures.flow import paint_recurrence
 from dist_relu.analysis.style import GREY, draw, legend_below, look
-from dist_relu.coordinator import Coordinator
 from dist_relu.data import Split, adding, load
 from dist_relu.data.dataset import Dataset
 from dist_relu.nn.activations import Elementwise
@@ -75,15 +74,16 @@ class Reading:
     curve: list[float]
 
 
-def reproduce(coordinator: Coordinator, quick: bool, seed: int) -> Findings:
+def reproduce(trials: Trials, quick: bool, seed: int) -> Findings:
     sums = Split(adding(400, 20), adding(100, 20, seed=1)) if quick else load("adding:150")
     pictures = images(quick)
-    flows = {name: gradients(coordinator, name, sums.test, seed) for name in KINDS}
-    added = {name: add(coordinator, name, sums, range(seed, seed + NUM_SEEDS)) for name in KINDS}
+    trials.expect(len(KINDS) * (NUM_SEEDS + 2))
+    flows = {name: gradients(trials, name, sums.test, seed) for name in KINDS}
+    added = {name: add(trials, name, sums, range(seed, seed + NUM_SEEDS)) for name in KINDS}
     side = round(pictures.train.x.shape[1] ** 0.5)
     epochs = 1 if quick else 4
     rows, pixels = (
-        {name: read(coordinator, name, pictures, shape, lr, epochs, seed) for name in KINDS}
+        {name: read(trials, name, pictures, shape, lr, epochs, seed) for name in KINDS}
         for shape, lr in (((side, side), 5e-4), ((side * side, 1), 1e-4))
     )
     return Findings(
@@ -114,9 +114,9 @@ def recurrence(name: str) -> nn.RNN:
     return nn.RNN(UNITS, activation, init=WEIGHTS, recurrent_init=init)
 
 
-def gradients(coordinator: Coordinator, name: str, data: Dataset, seed: int) -> TimeFlow:
+def gradients(trials: Trials, name: str, data: Dataset, seed: int) -> TimeFlow:
     model = adder(name).build(data.x.shape[1:]).initialize(seed)
-    (flow,) = gradient_through_time(coordinator, model, (data.x[:1024], data.y[:1024]))
+    (flow,) = gradient_through_time(trials.coordinator, model, (data.x[:1024], data.y[:1024]))
     return flow
 
 
@@ -124,28 +124,42 @@ def adder(name: str) -> nn.Sequential:
     return nn.Sequential(recurrence(name), nn.Dense(1, init=WEIGHTS))
 
 
-def add(coordinator: Coordinator, name: str, data: Split, seeds: range) -> Adding:
+def add(trials: Trials, name: str, data: Split, seeds: range) -> Adding:
     seen = Adding([], [], [])
     for seed in seeds:
         model = adder(name)
-        result = coordinator.fit(
-            model, data.train, Adam(Cosine(1e-3, 1)), epochs=1, batch_size=16, shards=4, seed=seed, clip_norm=1.0
+        result = trials.fit(
+            f"adding, {name}, seed {seed}",
+            model,
+            data.train,
+            Adam(Cosine(1e-3, 1)),
+            epochs=1,
+            batch_size=16,
+            shards=4,
+            seed=seed,
+            clip_norm=1.0,
         )
-        seen.errors.append(coordinator.evaluate(model, data.test).loss)
+        seen.errors.append(trials.coordinator.evaluate(model, data.test).loss)
         seen.largest.append(float(result.losses.max()))
         seen.curves.append(curve(result))
     return seen
 
 
-def read(
-    coordinator: Coordinator, name: str, data: Split, shape: tuple[int, int], lr: float, epochs: int, seed: int
-) -> Reading:
+def read(trials: Trials, name: str, data: Split, shape: tuple[int, int], lr: float, epochs: int, seed: int) -> Reading:
     """Learn images as sequences of this shape: (steps, inputs)."""
     model = nn.Sequential(nn.Reshape(shape), recurrence(name), nn.Dense(10))
-    result = coordinator.fit(
-        model, data.train, Adam(Cosine(lr, epochs)), epochs=epochs, batch_size=64, shards=4, seed=seed, clip_norm=1.0
+    result = trials.fit(
+        f"images of {shape[0]} steps, {name}, seed {seed}",
+        model,
+        data.train,
+        Adam(Cosine(lr, epochs)),
+        epochs=epochs,
+        batch_size=64,
+        shards=4,
+        seed=seed,
+        clip_norm=1.0,
     )
-    accuracy = coordinator.evaluate(model, data.test).accuracy
+    accuracy = trials.coordinator.evaluate(model, data.test).accuracy
     assert accuracy is not None
     return Reading(100 * accuracy, curve(result))
 

@@ -22,13 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import Claim, Findings, clearly_lower, error, images, lower_by, paper, spread
+from common import Claim, Findings, Trials, clearly_lower, error, images, lower_by, paper, spread
 
 from dist_relu import nn
 from dist_relu.analysis import activation_statistics
 from dist_relu.analysis.style import draw, legend_below, look
 from dist_relu.arrays import Array
-from dist_relu.coordinator import Coordinator
 from dist_relu.data import Dataset
 from dist_relu.errors import TrainingDiverged
 from dist_relu.optim import SGD, Cosine
@@ -79,20 +78,21 @@ class Outcome:
 Outcomes = Mapping[tuple[str, int], Outcome]
 
 
-def reproduce(coordinator: Coordinator, quick: bool, seed: int) -> Findings:
+def reproduce(trials: Trials, quick: bool, seed: int) -> Findings:
     data = images(quick)
     size = Size(32, 4) if quick else Size(256, 5)
     seeds = range(seed, seed + (2 if quick else NUM_SEEDS))
-    lrs = {kind: best_lr(coordinator, kind, size, data.train, seed) for kind in LAYERS}
+    trials.expect(len(LAYERS) * (len(LRS) + len(DEPTHS) * len(seeds)))
+    lrs = {kind: best_lr(trials, kind, size, data.train, seed) for kind in LAYERS}
     found: dict[tuple[str, int], Outcome] = {}
     for kind, lr in lrs.items():
         for depth in DEPTHS:
             outcome = found[kind, depth] = Outcome([], [], [])
             for each in seeds:
-                model = learn(coordinator, kind, depth, size, data.train, lr, each)
-                outcome.errors.append(error(coordinator.evaluate(model, data.test)))
-                outcome.on.append(shares_on(coordinator, model, kind, data.test.x))
-                last = activation_statistics(coordinator, model, data.test.x)[-2]
+                model = learn(trials, kind, depth, size, data.train, lr, each)
+                outcome.errors.append(error(trials.coordinator.evaluate(model, data.test)))
+                outcome.on.append(shares_on(trials, model, kind, data.test.x))
+                last = activation_statistics(trials.coordinator, model, data.test.x)[-2]
                 outcome.zeros.append(100 * last.sparsity)
     return Findings(
         columns=["", "lr", "layers", "test error, %", "paper: words, %", "units on, %", "zeros, %", "never on"],
@@ -128,36 +128,43 @@ def reproduce(coordinator: Coordinator, quick: bool, seed: int) -> Findings:
     )
 
 
-def best_lr(coordinator: Coordinator, kind: str, size: Size, data: Dataset, seed: int) -> float:
+def best_lr(trials: Trials, kind: str, size: Size, data: Dataset, seed: int) -> float:
     """The learning rate that makes the fewest errors on samples that are set apart for this."""
     apart = len(data) // 6
     rest, unseen = Dataset(data.x[apart:], data.y[apart:]), Dataset(data.x[:apart], data.y[:apart])
     errors = {}
     for lr in LRS:
         try:
-            model = learn(coordinator, kind, DEPTHS[1], size, rest, lr, seed)
+            model = learn(trials, kind, DEPTHS[1], size, rest, lr, seed)
         except TrainingDiverged:
             continue
-        errors[lr] = error(coordinator.evaluate(model, unseen))
+        errors[lr] = error(trials.coordinator.evaluate(model, unseen))
     return min(errors, key=errors.__getitem__)
 
 
-def learn(
-    coordinator: Coordinator, kind: str, depth: int, size: Size, data: Dataset, lr: float, seed: int
-) -> nn.Sequential:
+def learn(trials: Trials, kind: str, depth: int, size: Size, data: Dataset, lr: float, seed: int) -> nn.Sequential:
     activation, init = LAYERS[kind]
     layers: list[nn.Layer] = []
     for _ in range(depth):
         layers += [nn.Dense(size.units, init=init), activation()]
     model = nn.Sequential(*layers, nn.Dense(10, init=nn.GlorotNormal()))
     rule = SGD(Cosine(lr, size.epochs), momentum=0.9, nesterov=True)
-    coordinator.fit(model, data, rule, epochs=size.epochs, batch_size=128, shards=4, seed=seed)
+    trials.fit(
+        f"{kind}, {depth} layers, lr {lr:g}, seed {seed}",
+        model,
+        data,
+        rule,
+        epochs=size.epochs,
+        batch_size=128,
+        shards=4,
+        seed=seed,
+    )
     return model
 
 
-def shares_on(coordinator: Coordinator, model: nn.Sequential, kind: str, x: Array) -> Array:
+def shares_on(trials: Trials, model: nn.Sequential, kind: str, x: Array) -> Array:
     """For each unit of the last hidden layer the share of samples for which it is on, (units,)."""
-    last = coordinator.activations(model, x)[-2]
+    last = trials.coordinator.activations(model, x)[-2]
     on = np.abs(last) > SATURATED if kind == TANH else last > 0
     share: Array = on.mean(axis=0)
     return share

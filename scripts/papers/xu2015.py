@@ -23,11 +23,10 @@ from statistics import mean
 from typing import Any
 
 import numpy as np
-from common import Claim, Findings, clearly_lower, error, images, paper, spread
+from common import Claim, Findings, Trials, clearly_lower, error, images, paper, spread
 
 from dist_relu import nn
 from dist_relu.analysis.style import draw, legend_below, log_scale, look
-from dist_relu.coordinator import Coordinator
 from dist_relu.data import Dataset, Split
 from dist_relu.optim import SGD, Cosine
 
@@ -64,15 +63,16 @@ class Outcome:
     epochs: list[list[float]]
 
 
-def reproduce(coordinator: Coordinator, quick: bool, seed: int) -> Findings:
+def reproduce(trials: Trials, quick: bool, seed: int) -> Findings:
     data, epochs = images(quick), 2 if quick else 25
     train = Dataset(data.train.x[:2000], data.train.y[:2000], data.train.image_shape)
     seeds = range(seed, seed + (2 if quick else NUM_SEEDS))
+    trials.expect(len(ACTIVATIONS) * len(seeds))
     found = {}
     for name in ACTIVATIONS:
         outcome = found[name] = Outcome([], [], [], [])
         for each in seeds:
-            learn(coordinator, name, Split(train, data.test), epochs, each, outcome)
+            learn(trials, name, Split(train, data.test), epochs, each, outcome)
     return Findings(
         columns=["", "training loss x 1000", "training error", "paper", "test error", "paper"],
         rows=[
@@ -92,15 +92,17 @@ def reproduce(coordinator: Coordinator, quick: bool, seed: int) -> Findings:
     )
 
 
-def learn(coordinator: Coordinator, name: str, data: Split, epochs: int, seed: int, outcome: Outcome) -> None:
+def learn(trials: Trials, name: str, data: Split, epochs: int, seed: int, outcome: Outcome) -> None:
     """Train a network from a seed, and add what comes of it."""
     model = network(name, data.train)
     rule = SGD(Cosine(LR, epochs), momentum=0.9)
-    result = coordinator.fit(model, data.train, rule, epochs=epochs, batch_size=64, shards=4, seed=seed)
-    fitted = coordinator.evaluate(model, data.train)
+    result = trials.fit(
+        f"{name}, seed {seed}", model, data.train, rule, epochs=epochs, batch_size=64, shards=4, seed=seed
+    )
+    fitted = trials.coordinator.evaluate(model, data.train)
     outcome.train_errors.append(error(fitted))
     outcome.train_losses.append(fitted.loss)
-    outcome.test_errors.append(error(coordinator.evaluate(model, data.test)))
+    outcome.test_errors.append(error(trials.coordinator.evaluate(model, data.test)))
     outcome.epochs.append([epoch.loss for epoch in result.epochs])
 
 
