@@ -69,12 +69,20 @@ def save_model(model: Sequential, path: str | Path) -> None:
         header["predicts"] = model.predicts
     header["header_sha256"] = _digest(header)
     tensors = dict(zip(model.names, map(np.ascontiguousarray, model.views(model.values)), strict=True))
-    content = save(tensors, header)
+    content = _with_header(save(tensors), header)
     if int.from_bytes(content[:8], "little") > _MOST_HEADER_BYTES:
         raise ValueError(
             f"The model can't be saved: its layers take more than {_MOST_HEADER_BYTES:,} bytes to describe."
         )
     write_file(path, content)
+
+
+def _with_header(content: bytes, header: dict[str, str]) -> bytes:
+    """A safetensors file with a header, whose keys always stand in the same order: the library's own order varies."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    text = json.dumps({"__metadata__": header, **json.loads(content[8:end])}).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 def check_can_be_saved(model: Sequential) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from dist_relu.analysis import Course, GradientFlow, LayerActivations, Magnitude, TimeFlow, pictures
+from dist_relu.analysis import Course, GradientFlow, LayerActivations, TimeFlow, pictures
 from dist_relu.analysis.examples import fit_curve
 from dist_relu.analysis.plane import PLANE_TRAINING, SETS, check_plane, plane_of, train_on_plane
 from dist_relu.analysis.style import EXPECTED_NAME, SUFFIXES, Form
@@ -21,10 +20,13 @@ from dist_relu.command_parts import check_installed, check_writable, model_file,
 from dist_relu.command_types import SEED, Commands
 from dist_relu.coordinator import start
 from dist_relu.data import load
+from dist_relu.foreign import made, parse_json, read_file
 from dist_relu.logs import Logs, in_words, read_logs
 from dist_relu.options import parse_model
 
 T = TypeVar("T")
+
+_MOST_BYTES = 2**30
 
 _Existing = click.Path(exists=True, path_type=Path)
 _Folder = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -283,9 +285,9 @@ def _written(paths: Sequence[Path]) -> Iterator[Path]:
 def _read(source: Path, command: str, parse: Callable[[Any], T]) -> tuple[T, str]:
     """What a command wrote, and a title for it.  Raises ValueError for any other file."""
     try:
-        content = json.loads(source.read_text())
+        content = made(dict[str, Any], parse_json(read_file(source, _MOST_BYTES)))
         parsed, about = parse(content), ", ".join(in_words(content))
-    except (json.JSONDecodeError, UnicodeDecodeError, IsADirectoryError, KeyError, TypeError, AttributeError):
+    except (ValueError, RecursionError, IsADirectoryError, KeyError, TypeError, AttributeError, OverflowError):
         parsed = None
     if not parsed:
         raise ValueError(f"{source}: expected a file that `dist-relu {command} --json` wrote.")
@@ -307,26 +309,34 @@ def _about(*runs: Logs) -> str:
     return ", ".join(part for part in known[0] if all(part in parts for parts in known))
 
 
-def _flows(content: Any) -> dict[str, GradientFlow]:
-    flows = {}
-    for run in content["runs"]:
-        outputs = {name: Magnitude(**magnitude) for name, magnitude in run["outputs"].items()}
-        weights = {name: Magnitude(**magnitude) for name, magnitude in run["weights"].items()}
-        flows[run["activation"] or run["model"]] = GradientFlow(run["loss"], outputs, weights)
-    return flows
+def _flows(content: dict[str, Any]) -> dict[str, GradientFlow]:
+    return {
+        made(str, run["activation"] or run["model"]): made(
+            GradientFlow, {name: run[name] for name in ("loss", "outputs", "weights")}
+        )
+        for run in content["runs"]
+    }
 
 
-def _courses(content: Any) -> dict[str, list[Course]]:
+def _courses(content: dict[str, Any]) -> dict[str, list[Course]]:
     courses: dict[str, list[Course]] = {}
     for run in content["runs"]:
-        course = Course(**{field.name: run[field.name] for field in fields(Course)})
-        courses.setdefault(run["activation"], []).append(course)
+        course = made(Course, {field.name: run[field.name] for field in fields(Course)})
+        if len({len(course.steps), len(course.loss), len(course.gradient_norm), len(course.sparsity)}) > 1:
+            raise ValueError("steps and what was seen in them differ in number")
+        courses.setdefault(made(str, run["activation"]), []).append(course)
     return courses
 
 
-def _time_flows(content: Any) -> dict[str, TimeFlow]:
-    return {run["init"]: TimeFlow(run["name"], list(map(float, run["norms"]))) for run in content["runs"]}
+def _time_flows(content: dict[str, Any]) -> dict[str, TimeFlow]:
+    return {
+        made(str, run["init"]): made(TimeFlow, {"name": run["name"], "norms": run["norms"]}) for run in content["runs"]
+    }
 
 
-def _layers(content: Any) -> list[LayerActivations]:
-    return [LayerActivations(**layer) for layer in content["layers"]]
+def _layers(content: dict[str, Any]) -> list[LayerActivations]:
+    layers = made(list[LayerActivations], content["layers"])
+    for layer in layers:
+        if layer.num_units < 1 or layer.variance < 0:
+            raise ValueError(f"{layer.name} has {layer.num_units} units and a variance of {layer.variance}")
+    return layers
