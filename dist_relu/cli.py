@@ -105,10 +105,10 @@ def evaluate(model_path: Path, source: str, path: Path | None, **options: Any) -
         model.build(data.test.x.shape[1:])
     with started(**options) as coordinator:
         test = coordinator.evaluate(model, data.test)
+    click.echo(tested(test.accuracy, test.loss, len(data.test)))
     if path:
         numbers = {"loss": test.loss, "accuracy": test.accuracy, "samples": test.num_samples}
         write_json(path, {"model": str(model_path), "data": source, **numbers})
-    click.echo(tested(test.accuracy, test.loss, len(data.test)))
 
 
 @program.command()

@@ -1,12 +1,14 @@
 """The one place that writes files: whole, or not at all.
 
 Under its name a file is always the one before or the new one, whatever interrupts the writing. What is no regular file
-(a pipe, a device, /dev/stdout) is written into and stays what it is.
+(a pipe, a device, /dev/stdout) is written into and stays what it is, and so is a file that the system lets nothing
+replace, such as one that is mounted into a container.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -135,6 +137,8 @@ def _explained(path: str | Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise WriteError(f"{path} can't be written: {error.strerror or error}.") from error
+    except ValueError as error:  # of a name that no file can have
+        raise WriteError(f"{str(path)!r} can't be written: {error}.") from error
 
 
 def _place(path: str | Path) -> Path | int:
@@ -182,7 +186,7 @@ def _replace(path: Path, before: os.stat_result | None, data: bytes | memoryview
     before: the file that it replaces.
     """
     temporary = path.parent / f".dist_relu-{secrets.token_hex(8)}"  # short: `path` may be as long as a name can get
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
     try:
         with _unnamed(path.parent) or open(temporary, "xb") as file:
             file.write(data)
@@ -194,12 +198,31 @@ def _replace(path: Path, before: os.stat_result | None, data: bytes | memoryview
             os.fsync(file.fileno())
             if not temporary.exists():
                 os.link(f"/proc/self/fd/{file.fileno()}", temporary.name, dst_dir_fd=folder)
-        os.replace(temporary, path)
-        os.fsync(folder)
+            _rename(temporary, path, data)  # at once: only a kill between these two leaves a temporary file
+        _sync(path.parent)
     finally:
         with contextlib.suppress(OSError):  # it has its right name
             os.unlink(temporary)
         os.close(folder)
+
+
+def _rename(temporary: Path, path: Path, data: bytes | memoryview) -> None:
+    try:
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.errno not in (errno.EBUSY, errno.EPERM):
+            raise
+        _write_into(path, data)  # a file that is mounted by itself, or another user's in a folder such as /tmp
+
+
+def _sync(folder: Path) -> None:
+    """Let a name in a folder outlast a loss of power: where that can't be, the file is there all the same."""
+    with contextlib.suppress(OSError):
+        number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
 
 
 def _unnamed(folder: Path) -> BinaryIO | None:

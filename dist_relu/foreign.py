@@ -21,24 +21,32 @@ from dist_relu.errors import DistReluError
 T = TypeVar("T")
 
 _PIECE_BYTES = 2**22
+_LONGEST_MESSAGE = 1000
 
 
 @contextmanager
 def reading(path: str | Path, kind: type[DistReluError], what: str) -> Iterator[None]:
     """Raise `kind`, which names the file and says why, for whatever goes wrong inside: libraries raise anything.
 
-    what: the file should be, such as "a model".
+    what: the file should be, such as "a model". What the file itself has put into a message is made `printable`.
     """
     try:
         yield
-    except kind:
-        raise
+    except kind as error:
+        raise kind(printable(str(error))) from error.__cause__
     except MemoryError as error:
         raise kind(f"{path} can't be read as {what}: there is not enough memory for what it holds.") from error
     except RecursionError as error:
         raise kind(f"{path} can't be read as {what}: it is nested too deep.") from error
     except Exception as error:
-        raise kind(f"{path} can't be read as {what}: {_reason(error)}.") from error
+        raise kind(printable(f"{path} can't be read as {what}: {_reason(error)}.")) from error
+
+
+def printable(message: str) -> str:
+    """A message that a terminal shows as it is: on one line, of bounded length, and without control characters."""
+    if len(message) > _LONGEST_MESSAGE:
+        message = message[:_LONGEST_MESSAGE] + "..."
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in message)
 
 
 def read_file(path: str | Path, most_bytes: int) -> bytes:

@@ -27,7 +27,7 @@ from typing import Any, Self, TypeVar, final
 from dist_relu.checkpoint import save_model
 from dist_relu.errors import WriteError
 from dist_relu.files import Attempts, GrowingFile, make_folder, strict, write_json
-from dist_relu.foreign import made, parse_json, read_file
+from dist_relu.foreign import made, parse_json, printable, read_file
 from dist_relu.nn import Sequential
 from dist_relu.watching import PREACTIVATION_EDGES, EpochSummary, WatchedLayer, WatchedStep
 
@@ -320,7 +320,9 @@ def _histogram(counts: list[int]) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    return "it is nested too deep" if isinstance(error, RecursionError) else (str(error) or type(error).__name__)
+    return (
+        "it is nested too deep" if isinstance(error, RecursionError) else printable(str(error) or type(error).__name__)
+    )
 
 
 def _lines(path: Path, parse: Callable[[Any], T], left_out: list[str]) -> list[T]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +16,14 @@ from dist_relu.analysis.plane import PLANE_TRAINING, SETS, check_plane, plane_of
 from dist_relu.analysis.style import EXPECTED_NAME, SUFFIXES, Form
 from dist_relu.arguments import default_loss
 from dist_relu.checkpoint import load_model
-from dist_relu.command_parts import check_installed, check_writable, model_file, tell_left_out, usage_errors
+from dist_relu.command_parts import (
+    check_installed,
+    check_writable,
+    model_file,
+    new_attempts,
+    tell_left_out,
+    usage_errors,
+)
 from dist_relu.command_types import SEED, Commands
 from dist_relu.coordinator import start
 from dist_relu.data import load
@@ -95,12 +102,12 @@ def gradients(source: Path, paths: Sequence[Path], form: Form) -> None:
     with usage_errors():
         if source.is_dir():
             logs = _logs(source)
-            for path in _written(paths):
-                pictures.draw_gradients_over_time(logs.steps, path, form=form, about=_about(logs))
+            _draw(
+                paths, lambda path: pictures.draw_gradients_over_time(logs.steps, path, form=form, about=_about(logs))
+            )
         else:
             flows, about = _read(source, "analyze gradients", _flows)
-            for path in _written(paths):
-                pictures.draw_gradients(flows, path, form=form, about=about)
+            _draw(paths, lambda path: pictures.draw_gradients(flows, path, form=form, about=about))
 
 
 @plot.command()
@@ -111,8 +118,7 @@ def recurrence(source: Path, paths: Sequence[Path], form: Form) -> None:
     _check(paths)
     with usage_errors():
         flows, about = _read(source, "analyze recurrence", _time_flows)
-        for path in _written(paths):
-            pictures.draw_recurrence(flows, path, form=form, about=about)
+        _draw(paths, lambda path: pictures.draw_recurrence(flows, path, form=form, about=about))
 
 
 @plot.command()
@@ -127,12 +133,15 @@ def activations(source: Path, paths: Sequence[Path], form: Form) -> None:
     with usage_errors():
         if source.is_dir():
             logs = _logs(source)
-            for path in _written(paths):
-                pictures.draw_activations_over_time(logs.steps, logs.epochs, path, form=form, about=_about(logs))
+            _draw(
+                paths,
+                lambda path: pictures.draw_activations_over_time(
+                    logs.steps, logs.epochs, path, form=form, about=_about(logs)
+                ),
+            )
         else:
             layers, about = _read(source, "analyze activations", _layers)
-            for path in _written(paths):
-                pictures.draw_activations(layers, path, form=form, about=about)
+            _draw(paths, lambda path: pictures.draw_activations(layers, path, form=form, about=about))
 
 
 @plot.command()
@@ -143,8 +152,7 @@ def preactivations(source: Path, paths: Sequence[Path], form: Form) -> None:
     _check(paths)
     with usage_errors():
         logs = _logs(source)
-        for path in _written(paths):
-            pictures.draw_preactivations(logs.steps, path, form=form, about=_about(logs))
+        _draw(paths, lambda path: pictures.draw_preactivations(logs.steps, path, form=form, about=_about(logs)))
 
 
 @plot.command()
@@ -159,8 +167,7 @@ def curves(sources: Sequence[Path], paths: Sequence[Path], form: Form) -> None:
             names = list(map(str, sources))
         runs = {name: _logs(source) for name, source in zip(names, sources, strict=True)}
         steps = {name: logs.steps for name, logs in runs.items()}
-        for path in _written(paths):
-            pictures.draw_curves(steps, path, form=form, about=_about(*runs.values()))
+        _draw(paths, lambda path: pictures.draw_curves(steps, path, form=form, about=_about(*runs.values())))
 
 
 @plot.command()
@@ -171,8 +178,7 @@ def training(source: Path, paths: Sequence[Path], form: Form) -> None:
     _check(paths)
     with usage_errors():
         courses, about = _read(source, "analyze training", _courses)
-        for path in _written(paths):
-            pictures.draw_training(courses, path, form=form, about=about)
+        _draw(paths, lambda path: pictures.draw_training(courses, path, form=form, about=about))
 
 
 @plot.command()
@@ -183,8 +189,7 @@ def relu(paths: Sequence[Path], form: Form, seed: int) -> None:
     _check(paths)
     with start(1, backend="serial") as coordinator:
         fit = fit_curve(coordinator, seed)
-    for path in _written(paths):
-        pictures.draw_relu(fit, path, form=form)
+    _draw(paths, lambda path: pictures.draw_relu(fit, path, form=form))
 
 
 @plot.command()
@@ -192,8 +197,7 @@ def relu(paths: Sequence[Path], form: Form, seed: int) -> None:
 def family(paths: Sequence[Path], form: Form) -> None:
     """All activations of one number, with their derivatives."""
     _check(paths)
-    for path in _written(paths):
-        pictures.draw_family(path, form=form)
+    _draw(paths, lambda path: pictures.draw_family(path, form=form))
 
 
 @plot.command()
@@ -211,8 +215,7 @@ def weights(model_path: Path, shape: str | None, paths: Sequence[Path], form: Fo
     model = load_model(model_file(model_path))
     with usage_errors():
         image_shape = _parse_shape(shape) if shape else None
-        for path in _written(paths):
-            pictures.draw_weights(model, path, image_shape, form=form)
+        _draw(paths, lambda path: pictures.draw_weights(model, path, image_shape, form=form))
 
 
 @plot.command()
@@ -255,8 +258,7 @@ def boundary(source: str, model_text: str, paths: Sequence[Path], form: Form, se
         if not is_saved:
             train_on_plane(coordinator, model, data, seed)
         plane = plane_of(coordinator, model, data)
-    for path in _written(paths):
-        pictures.draw_boundary(plane, path, form=form, about=about)
+    _draw(paths, lambda path: pictures.draw_boundary(plane, path, form=form, about=about))
 
 
 def _parse_shape(text: str) -> tuple[int, ...]:
@@ -275,11 +277,14 @@ def _check(paths: Sequence[Path]) -> None:
             raise click.UsageError(f"--output {path}: {EXPECTED_NAME}.")
 
 
-def _written(paths: Sequence[Path]) -> Iterator[Path]:
-    """The files to draw, each of which is then named."""
+def _draw(paths: Sequence[Path], draw: Callable[[Path], None]) -> None:
+    """Draw a picture into each of some files, and name them: one that can't be written costs none of the others."""
+    attempts = new_attempts()
     for path in paths:
-        yield path
-        click.echo(f"Wrote {path}.")
+        with attempts.writing(path):
+            draw(path)
+            click.echo(f"Wrote {path}.")
+    attempts.check()
 
 
 def _read(source: Path, command: str, parse: Callable[[Any], T]) -> tuple[T, str]:

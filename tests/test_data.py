@@ -345,6 +345,12 @@ def npy(header: str, content: bytes = b"", version: bytes = b"\1\0") -> bytes:
         (npy("{'descr': '|O', 'fortran_order': False, 'shape': (2, 3), }", bytes(48)), "Python objects"),
         (npy("{'descr': '<q9', 'fortran_order': False, 'shape': (2, 3), }", bytes(48)), "can't be read"),
         (npy("(" * 4000), "can't be read"),
+        (
+            b"\x93NUMPY\2\0" + struct.pack("<I", 2**30) + bytes(2**20),
+            "a header of 1,073,741,824 bytes; expected at most",
+        ),
+        (b"\x93NUMPY\1\0\xff\xff" + bytes(2**16), "a header of 65,535 bytes; expected at most"),
+        (b"\x93NUMPY\2\0\xff", "can't be read"),
         (npy("", version=b"\3\0"), "version .* of NumPy's format"),
         (npy("", version=b"\x09\0"), "version .* of NumPy's format"),
         (b"\x93NUMPY", "can't be read"),
@@ -364,6 +370,15 @@ def test_what_numpy_files_announce_is_not_believed(tmp_path: Path, content: byte
         archive.writestr("y.npy", content)
     with pytest.raises(DataError, match=rf"d.npz: x.*({message})|{message}"):
         load(tmp_path / "d.npz")
+
+
+@pytest.mark.parametrize("name", ["zero", "null", "full"])
+def test_what_has_no_end_is_no_file_of_arrays(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "x.npz"
+    path.symlink_to(f"/dev/{name}")
+    for read in (load, load_samples):
+        with pytest.raises(DataError, match=r"x.npz is no regular file"):
+            read(path)
 
 
 def test_more_than_memory_holds_is_refused_before_it_is_unpacked(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -114,6 +116,42 @@ def test_where_no_file_can_be_the_error_says_why(tmp_path: Path) -> None:
             with pytest.raises(dr.WriteError, match=f"^{path} can't be written: {why}.$"):
                 call(path)
     assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\ud800b"])
+def test_a_name_that_no_file_can_have_is_told(name: str) -> None:
+    for call in (check_writable, lambda path: write_file(path, "")):
+        with pytest.raises(dr.WriteError, match=f"^{re.escape(repr(name))} can't be written: .*\\.$"):
+            call(name)
+
+
+def test_a_file_that_nothing_may_replace_is_written_into(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    path.write_text("old and longer")
+
+    def refuse(source: Path, target: Path) -> None:
+        raise OSError(errno.EBUSY, "Device or resource busy", str(target))
+
+    monkeypatch.setattr(os, "replace", refuse)
+    before = path.stat().st_ino
+    write_file(path, "new")
+    assert (path.read_text(), path.stat().st_ino) == ("new", before)
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_file_is_written_though_its_folder_can_not_be_made_to_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync = os.fsync
+
+    def refuse_folders(number: int) -> None:
+        if stat.S_ISDIR(os.fstat(number).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        sync(number)
+
+    monkeypatch.setattr(os, "fsync", refuse_folders)
+    write_file(tmp_path / "file", "new")
+    assert (tmp_path / "file").read_text() == "new"
 
 
 @pytest.mark.filterwarnings("ignore:.*unclosed file:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")

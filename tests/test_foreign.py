@@ -86,6 +86,16 @@ def test_whatever_libraries_raise_becomes_one_error(error: Exception) -> None:
     assert raised.value.__cause__ is error
 
 
+@pytest.mark.parametrize("kind", [dr.DataError, ValueError])
+def test_what_a_file_says_reaches_no_terminal_unseen(kind: type[Exception]) -> None:
+    with pytest.raises(dr.DataError) as raised, reading("f", dr.DataError, "x"):
+        raise kind("\x1b[31m\ud800\u202eé" + "a" * 10**6)
+    message = str(raised.value)
+    assert r"\x1b[31m\ud800\u202eé" in message
+    assert message.isprintable()
+    assert len(message) < 1200
+
+
 def test_no_more_is_read_than_there_may_be(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"12345678")

@@ -249,6 +249,11 @@ DAMAGED: dict[str, tuple[str, Change | None, str]] = {
     "a number that no float holds": ("steps.jsonl", lambda s: s.update(loss=10**400), "line 1: loss is 1000"),
     "a share above 1": ("steps.jsonl", lambda s: s["layers"][0].update(sparsity=1.5), "line 1: sparsity is 1.5"),
     "no units": ("steps.jsonl", lambda s: s["layers"][0].update(num_units=0), "line 1: .* has 0 units"),
+    "units of a name for terminals": (
+        "steps.jsonl",
+        lambda s: s["layers"][0].update(name="\x1b[31m\n", num_units=0),
+        r"line 1: \\x1b\[31m\\n has 0 units",
+    ),
     "other layers": ("steps.jsonl", lambda s: s["layers"].pop(), "1 of 4 lines have other layers"),
     "unknown dead units": ("epochs.jsonl", lambda e: e.update(dead={"9 ReLU": []}), "1 of 2 lines have other layers"),
     "dead units that are none": ("epochs.jsonl", lambda e: e["dead"].update({"1 ReLU": 3}), r"dead\['1 ReLU'\] is 3"),

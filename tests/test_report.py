@@ -179,6 +179,14 @@ def test_a_page_shows_what_is_whole_and_says_what_is_not(
         assert f"Left out, since it is damaged: {name}" in notes
 
 
+def test_a_run_without_its_description_has_a_page(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run / "run.json").unlink()
+    assert call(capsys, "report", str(run), "--output", str(tmp_path / "a.html"))[0] == 0
+    assert {"Learning", "Epochs"} <= set(Page(tmp_path / "a.html").texts["h2"])
+
+
 def test_what_has_no_page_is_told_in_a_line(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

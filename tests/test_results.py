@@ -29,6 +29,24 @@ def test_a_save_that_fails_costs_neither_report_nor_answer(tmp_path: Path, capsy
     assert dr.load_model(tmp_path / "logs" / "model.safetensors").num_params > 0
 
 
+def test_an_answer_is_told_before_it_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(tmp_path / "model.safetensors")
+    assert train(capsys, "--epochs", "1", "--quiet", "--save", path)[0] == 0
+    code, output, errors = call(capsys, "evaluate", path, "--backend", "serial", "--json", "/dev/full")
+    assert code == 1
+    assert "Test accuracy" in output
+    assert "/dev/full can't be written: No space left on device." in errors
+
+
+def test_a_picture_that_fails_costs_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    full, path = tmp_path / "full.png", tmp_path / "a.png"
+    full.symlink_to("/dev/full")
+    code, output, errors = call(capsys, "plot", "family", "--output", str(full), "--output", str(path))
+    assert (code, output) == (1, f"Wrote {path}.\n")
+    assert f"{full} can't be written: No space left on device." in errors
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
 def test_a_report_that_fails_costs_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "model.safetensors"
     code, output, errors = train(capsys, "--epochs", "1", "--save", str(path), "--report", "/dev/full")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import stat
 import struct
 import warnings
 import zipfile
@@ -18,10 +20,16 @@ import numpy as np
 from dist_relu.arrays import Array
 from dist_relu.data.idx import DEFLATE_RATIO, check_room
 from dist_relu.errors import DataError
-from dist_relu.foreign import read_up_to, reading
+from dist_relu.foreign import read_exactly, read_up_to, reading
 
 _MAGIC = b"\x93NUMPY"
 _MAX_DIMS = 32
+_FORMS = {(1, 0): (np.lib.format.read_array_header_1_0, 2), (2, 0): (np.lib.format.read_array_header_2_0, 4)}
+"""What reads the header of each version of NumPy's format, and how many bytes tell the length of its text."""
+
+_MOST_TEXT_BYTES = 10_000
+"""NumPy takes no more either, but reads them first."""
+
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _HEADER_BYTES = 30
 _UTF8 = 0x800
@@ -61,7 +69,10 @@ class Arrays:
 def open_arrays(path: Path) -> Iterator[Arrays]:
     """Look into a .npz or .npy file.  Raises `DataError` for any other."""
     with reading(path, DataError, "a .npz or .npy file"), open(path, "rb") as file:
-        size_bytes = os.fstat(file.fileno()).st_size
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise DataError(f"{path} is no regular file, of which all parts can be read; copy it into one.")
+        size_bytes = status.st_size
         if file.peek(len(_MAGIC)).startswith(_MAGIC):
             yield Arrays(path, ["x"], file, None, size_bytes)
             return
@@ -100,11 +111,15 @@ def _check_whole(path: Path, archive: zipfile.ZipFile, file: IO[bytes]) -> None:
 def _read(where: str, stream: IO[bytes], size_bytes: int) -> Array:
     """The array in a stream of so many bytes, in the form of numpy.lib.format."""
     version = np.lib.format.read_magic(stream)
-    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    if version not in readers:
+    if version not in _FORMS:
         raise DataError(f"{where} is of version {version} of NumPy's format; expected 1.0 or 2.0.")
+    read_header, length_bytes = _FORMS[version]
+    length = read_exactly(stream, length_bytes)
+    text_bytes = int.from_bytes(length, "little")
+    if text_bytes > _MOST_TEXT_BYTES:
+        raise DataError(f"{where} announces a header of {text_bytes:,} bytes; expected at most {_MOST_TEXT_BYTES:,}.")
     with warnings.catch_warnings(action="ignore"):  # headers of Python 2, and what is odd in what Python parses
-        shape, fortran_order, dtype = readers[version](stream)
+        shape, fortran_order, dtype = read_header(io.BytesIO(length + read_exactly(stream, text_bytes)))
     if dtype.hasobject:
         raise DataError(f"{where} is an array of Python objects; expected numbers.")
     if not dtype.itemsize:

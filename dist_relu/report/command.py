@@ -32,7 +32,7 @@ def report(folder: Path, path: Path) -> None:
     check_writable("--output", path)
     if path.suffix != ".html":
         raise click.UsageError(f"--output {path}: expected a name that ends in .html.")
-    if not (folder / "run.json").is_file():
+    if not any((folder / name).is_file() for name in ("run.json", "steps.jsonl")):
         raise click.UsageError(f"{folder} has no run.json; expected a folder that dist-relu train --log-dir wrote.")
     with usage_errors():
         logs = read_logs(folder)
