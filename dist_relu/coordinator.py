@@ -227,7 +227,7 @@ class Coordinator:
             raise error
         average = None if run.average is None else _with_values(model, run.average)
         result = fit_result(trace, observer.epochs, average, observer.watched, has_classes=data.has_classes)
-        for doubt in doubts_of_result(result, data):
+        for doubt in doubts_of_result(result, data, loss):
             warnings.warn(doubt, TrainingWarning, stacklevel=2)
         return result
 

@@ -29,6 +29,7 @@ _LINE_EVERY_S = 60.0
 """How long an epoch may take before a file or pipe is told how far it is."""
 
 _LINES = 10
+_LARGE_LOSS = 1e5
 """About a run of reinforcement learning."""
 
 _NARROWEST_BAR, _WIDEST_BAR = 10, 40
@@ -162,6 +163,11 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def loss_text(loss: float) -> str:
+    """A loss in few characters, however large."""
+    return f"{loss:.4f}" if loss < _LARGE_LOSS else f"{loss:.3e}"
+
+
 @final
 class ProgressDisplay:
     """Shows the progress of training on `console`.  last: the latest that was heard of."""
@@ -179,7 +185,7 @@ class ProgressDisplay:
         """Take note of a step."""
         self.last = step
         per_epoch = step.num_steps // self._epochs
-        numbers = [f"loss {step.loss:.4f}"]
+        numbers = [f"loss {loss_text(step.loss)}"]
         if self._has_classes:
             numbers.append(f"accuracy {step.accuracy:.2%}")
         numbers.append(f"{step.samples_per_second:,.0f} samples/s")

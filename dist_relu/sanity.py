@@ -12,7 +12,19 @@ import numpy as np
 
 from dist_relu.arrays import Array
 from dist_relu.data import Dataset
-from dist_relu.nn import BatchNorm, Conv2d, Embedding, Flatten, FromNCHW, LayerNorm, Reshape, Sequential, Standardize
+from dist_relu.nn import (
+    BatchNorm,
+    Conv2d,
+    CrossEntropy,
+    Embedding,
+    Flatten,
+    FromNCHW,
+    LayerNorm,
+    Loss,
+    Reshape,
+    Sequential,
+    Standardize,
+)
 from dist_relu.results import FitResult
 
 _SEEN_ELEMENTS = 1 << 18
@@ -24,7 +36,10 @@ _LARGEST_KERNEL = 11
 
 _SAMPLES_PER_CLASS = 10
 _TIMES_ITS_START = 10.0
+_TIMES_ITS_START_MEANWHILE = 1000.0
 _STEPS_TO_LEARN = 100
+_NEARLY_ALL = 0.9
+"""The share of a class that is a fair answer without a look at the sample."""
 
 
 def doubts_of_data(model: Sequential, data: Dataset, batch_size: int) -> Iterator[str]:
@@ -46,19 +61,38 @@ def doubts_of_data(model: Sequential, data: Dataset, batch_size: int) -> Iterato
         yield from _doubts_of_labels(data.y)
 
 
-def doubts_of_result(result: FitResult, data: Dataset) -> Iterator[str]:
-    """Whether a training has learned nothing."""
+def doubts_of_result(result: FitResult, data: Dataset, loss: Loss) -> Iterator[str]:
+    """Whether a training has learned nothing, or forgotten it on its way."""
     first, last = result.losses[0], result.epochs[-1].loss
+    highest = max(result.epochs, key=lambda epoch: epoch.loss)
     if last > _TIMES_ITS_START * first and last > first + 1:
         yield f"The loss has grown from {first:.4g} to {last:.4g}. Lower the learning rate, or scale the samples."
+    elif highest.loss > _TIMES_ITS_START_MEANWHILE * first and highest.loss > first + 1:
+        yield (
+            f"The loss rose from {first:.4g} to {highest.loss:.4g} in epoch {highest.epoch + 1}, and ended at "
+            f"{last:.4g}. Lower the learning rate, warm it up, or scale the samples."
+        )
     elif result.accuracies is not None and len(result.losses) >= _STEPS_TO_LEARN:
-        accuracy, commonest = result.epochs[-1].accuracy, np.bincount(data.y).max() / len(data)
-        if accuracy is not None and accuracy <= commonest < 1 and last >= first:
-            yield (
-                f"Nothing was learned: the accuracy of {accuracy:.1%} in the last epoch is no better than always "
-                f"choosing the commonest class ({commonest:.1%}), and the loss has not fallen. Try another learning "
-                "rate."
-            )
+        yield from _doubts_of_accuracy(result, data, loss)
+
+
+def _doubts_of_accuracy(result: FitResult, data: Dataset, loss: Loss) -> Iterator[str]:
+    """Whether classes were told apart no better than by how common each one is."""
+    shares = np.bincount(data.y) / len(data)
+    commonest = shares.max()
+    by_chance = commonest + 2 * np.sqrt(commonest * (1 - commonest) / len(data))
+    accuracy = result.epochs[-1].accuracy
+    at_the_end = float(np.mean(result.losses[-max(len(result.losses) // 10, 1) :]))
+    blind = result.losses[0]
+    if loss == CrossEntropy():
+        occurring = shares[shares > 0]
+        blind = min(blind, float(-(occurring * np.log(occurring)).sum()))
+    if accuracy is not None and accuracy <= by_chance and commonest < _NEARLY_ALL and at_the_end >= 0.99 * blind:
+        yield (
+            f"Nothing was learned: the accuracy of {accuracy:.1%} in the last epoch is no better than always choosing "
+            f"the commonest class ({commonest:.1%}), and the loss of {at_the_end:.4g} than knowing nothing of a "
+            "sample. Try another learning rate."
+        )
 
 
 def _doubts_of_layers(model: Sequential) -> Iterator[str]:

@@ -56,7 +56,7 @@ from dist_relu.options import (
     parse_schedule,
 )
 from dist_relu.partition import check_fit
-from dist_relu.progress import ProgressDisplay, StatusLine, counted, tell
+from dist_relu.progress import ProgressDisplay, StatusLine, counted, loss_text, tell
 from dist_relu.results import FitResult
 from dist_relu.training import Progress
 from dist_relu.watching import Watch
@@ -221,7 +221,7 @@ def tested(accuracy: float | None, loss: float, num_samples: int) -> str:
     """What came out of a test, as a sentence."""
     if accuracy is None:
         return f"Test loss {loss:.5g} on {num_samples:,} unseen samples."
-    return f"Test accuracy {accuracy:.2%} on {num_samples:,} unseen samples (loss {loss:.4f})."
+    return f"Test accuracy {accuracy:.2%} on {num_samples:,} unseen samples (loss {loss_text(loss)})."
 
 
 def _check_paths(report: Path | None, save: Path | None, log_dir: Path | None, watch_every: int | None) -> None:

@@ -56,6 +56,26 @@ def test_a_loss_that_grows_is_warned_of() -> None:
         fit(X, X[:, 0] / 3, nn.Dense(1), lr=3, epochs=2)
 
 
+@pytest.mark.parametrize(
+    ("rule", "epochs", "what"),
+    [
+        (optim.SGD(10, momentum=0.9), 5, r"The loss rose from .* in epoch 1, and ended at .* Lower the learning rate"),
+        (optim.SGD(optim.Constant(1e-30)), 5, "Nothing was learned: the accuracy of"),
+        (optim.Adam(1), 5, "Nothing was learned: the accuracy of"),
+    ],
+)
+def test_a_training_that_ends_where_nothing_is_known_is_warned_of(
+    rule: optim.Optimizer, epochs: int, what: str
+) -> None:
+    model = nn.Sequential(nn.Dense(256), nn.ReLU(), nn.Dense(128), nn.ReLU(), nn.Dense(10))
+    with dr.start(backend="serial") as coordinator, pytest.warns(dr.TrainingWarning, match=what):
+        coordinator.fit(model, dr.data.load("digits").train, rule, epochs=epochs, batch_size=64)
+
+
+def test_the_commonest_class_is_a_fair_answer_while_the_loss_falls() -> None:
+    fit(X, (np.arange(200) == 7).astype(int), lr=0.1, epochs=40)
+
+
 def test_pytorchs_order_of_arguments_is_warned_of() -> None:
     images = RNG.standard_normal((20, 32, 32, 3)).astype("float32")
     with pytest.warns(dr.TrainingWarning, match=r"perhaps you mean Conv2d\(16, 3\)"):
