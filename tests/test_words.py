@@ -47,6 +47,7 @@ def other(name: str) -> Any:
     ("call", "message"),
     [
         (lambda: other("Adam")(betas=(0.9, 0.99)), r"Adam has no argument betas; write beta1=\.\.\., beta2=\.\.\."),
+        (lambda: other("Dense")(64, 10), r"Dense\(bias=10\).* Inputs are counted by the layer itself"),
         (lambda: other("AdamW")(eps=1e-8), r"write epsilon=\.\.\."),
         (lambda: other("LayerNorm")(eps=1e-8), r"write epsilon=\.\.\."),
         (lambda: other("Dense")(in_features=3), "has no argument in_features"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import final
+from typing import Any, final
 
 import numpy as np
 
@@ -32,7 +32,7 @@ class Dense(Layer):
     _x: Array = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_fields(self, units=check_int, bias=check_bool, init=instance_of(Initializer))
+        check_fields(self, units=check_int, bias=_check_bias, init=instance_of(Initializer))
 
     def build(self, input_shape: Shape) -> Shape:
         if not input_shape:
@@ -72,3 +72,11 @@ class Dense(Layer):
         dx = run.empty(self._x.shape, rows.dtype)
         multiply_by_transpose(rows, self.weight.value, as_rows(dx))
         return dx
+
+
+def _check_bias(name: str, value: Any) -> bool:
+    """What is no truth value is most often the number of outputs, after that of inputs."""
+    try:
+        return check_bool(name, value)
+    except TypeError as error:
+        raise TypeError(f"{error} Inputs are counted by the layer itself: pass the units alone.") from None
