@@ -373,7 +373,7 @@ def test_only_policies_can_be_exported() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: rl.PPO(horizon=0), "horizon=0: must be at least 1"),
+        (lambda: rl.PPO(horizon=0), r"PPO\(horizon=0\): must be at least 1"),
         (lambda: rl.PPO(clip=0), r"PPO\(clip=0\)"),
         (lambda: rl.REINFORCE(gamma=1.1), r"REINFORCE\(gamma=1\.1\)"),
         (lambda: rl.REINFORCE(lr=-1), r"REINFORCE\(lr=-1\)"),
@@ -387,3 +387,11 @@ def test_only_policies_can_be_exported() -> None:
 def test_numbers_that_make_no_sense_are_refused(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_gymnasium_says_once_what_it_finds_odd_about_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dist_relu.rl.environments._told_of", set())
+    with pytest.warns(UserWarning, match="latest versioned environment"):
+        rl.policy_for("CartPole")
+    rl.policy_for("CartPole")
+    Environments("CartPole", [1, 2], np.dtype(np.float32)).close()  # warnings are errors in tests

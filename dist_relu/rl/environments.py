@@ -27,8 +27,11 @@ an environment."""
 _IN_TRAINING, _FRESH = 0, 1
 
 
-def make(env: Env) -> Any:
-    """A new environment.  Raises `DataError` when there is none of that name, or gymnasium is not installed."""
+def make(env: Env, *, says_what_is_odd: bool = False) -> Any:
+    """A new environment.  Raises `DataError` when there is none of that name, or gymnasium is not installed.
+
+    says_what_is_odd: whether gymnasium's warnings are shown, the first time; they come whenever one is made.
+    """
     gym = _gymnasium()
     if not isinstance(env, str):
         if not callable(env):
@@ -39,17 +42,17 @@ def make(env: Env) -> Any:
         return made
     try:
         with warnings.catch_warnings():
-            if env in _told_of:
+            if not says_what_is_odd or env in _told_of:
                 warnings.simplefilter("ignore")
+            else:
+                _told_of.add(env)
             return gym.make(env, disable_env_checker=True)
     except (gym.error.Error, ModuleNotFoundError) as error:
         raise DataError(f"There is no environment {env!r} here: {str(error).rstrip('.')}.") from None
-    finally:
-        _told_of.add(env)
 
 
 _told_of: set[str] = set()
-"""Environments of which gymnasium has said what it says whenever one is made."""
+"""Environments of which gymnasium has said in this process what it has to say."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class Spaces:
     def of(cls, env: Env) -> Spaces:
         """Raises `DataError` for spaces that policies don't suit."""
         spaces = _gymnasium().spaces
-        made = make(env)
+        made = make(env, says_what_is_odd=True)
         try:
             states, actions = made.observation_space, made.action_space
         finally:
