@@ -17,7 +17,8 @@ import cloudpickle
 
 from dist_relu.backends.base import GRACE_AFTER_ERROR_S, Backend, EventHandler, hello_here, values
 from dist_relu.backends.ray_actor import EVENT, REPLY
-from dist_relu.backends.ray_cluster import Cluster, import_ray
+from dist_relu.backends.ray_cluster import Cluster
+from dist_relu.backends.ray_connection import import_ray
 from dist_relu.backends.ray_gang import Gang, cause, cpus_of_cluster
 from dist_relu.backends.watch import Reception, Watch, called
 from dist_relu.collectives.barrier import ALL_CALLS, abort, control_shape
@@ -104,7 +105,7 @@ class RayBackend(Backend):
 
     def call(self, call: Call, ranks: Sequence[int], on_event: EventHandler) -> list[Any]:
         _ = self.peers  # all have started, and none was lost
-        self._check_connected()
+        self._cluster.check()
         assert self._gang is not None
         try:
             while self._owing:  # ranks that are still busy with a call that was given up
@@ -133,7 +134,7 @@ class RayBackend(Backend):
         try:
             if self._watch:
                 self._watch.close()
-            if self._gang and self._cluster.is_connected:  # otherwise they are gone already
+            if self._gang and self._cluster.is_there:  # otherwise they are gone already
                 time.sleep(max(self._output_until - time.monotonic(), 0))
                 self._gang.end(are_idle=not self._owing and not self._lost)
         finally:
@@ -144,7 +145,7 @@ class RayBackend(Backend):
 
     def _meet(self) -> list[Hello]:
         """Wait for all workers, and make them known to one another."""
-        self._check_connected()
+        self._cluster.check()
         assert self._gang is not None
         self._gang.meet()
         hellos = self._gang.hellos
@@ -217,6 +218,7 @@ class RayBackend(Backend):
         """Wait for a message, for a while at most; pass on an event, or return a reply, by rank."""
         timeout_s = min(max(deadline - time.monotonic(), 0), _POLL_S)
         ready, _ = self._ray.wait(list(self._owing.values()), timeout=timeout_s)
+        self._cluster.check()
         for rank, stream in list(self._owing.items()):
             if stream in ready:
                 try:
@@ -247,11 +249,6 @@ class RayBackend(Backend):
         how = f"died. Ray says: {cause(error)}" if code is None else how_it_ended(code) + "."
         self._lost = WorkerLost(f"Worker {rank} (host {peer.host}, pid {peer.pid}) {how}")
         return self._lost
-
-    def _check_connected(self) -> None:
-        """Ray would start a cluster of its own rather than say that it was shut down."""
-        if not self._cluster.is_connected:
-            raise BackendError("The connection to the Ray cluster has ended. Start other workers.")
 
 
 def _ignore(event: object) -> None:

@@ -10,21 +10,13 @@ import atexit
 import importlib
 import logging
 import os
-import secrets
-import signal
 import socket
-import subprocess
-import sys
-import tempfile
-import threading
 import time
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any, final
 
-from dist_relu.backends import undertaker
-from dist_relu.errors import BackendError, UnsuitableBackend
+from dist_relu.backends.ray_connection import disconnect, environment, explain, import_ray, init, is_about_token
+from dist_relu.backends.ray_private import PrivateCluster
+from dist_relu.errors import BackendError, UnsuitableBackend, WorkerLost
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +30,6 @@ _HTTP2_FRAME_HEADER_BYTES = 9
 _HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, _HTTP2_SETTINGS, 0, 0, 0, 0, 0])
 """RFC 9113, sections 3.4 and 4.1: what a client says first, and a frame of settings with none."""
 
-_LOOPBACK = "127.0.0.1"
 _NO_CLIENT = (
     "Ray's client (ray://...) shares no memory with the workers. "
     "Run this program on a node of the cluster, with address='HOST:PORT' or none."
@@ -49,15 +40,13 @@ _NO_CLIENT = (
 class Cluster:
     """A connection to a Ray cluster.
 
-    is_ours: we made the connection.  address: what the user called it by.  undertaker: of a private cluster, which was
+    is_ours: we made the connection.  address: what the user called it by.  private: the cluster itself, if it was
     started here for this process alone.
     """
 
-    def __init__(
-        self, is_ours: bool, address: str | None = None, undertaker: subprocess.Popen[bytes] | None = None
-    ) -> None:
+    def __init__(self, is_ours: bool, address: str | None = None, private: PrivateCluster | None = None) -> None:
         self._is_ours = is_ours
-        self._undertaker = undertaker
+        self._private = private
         self._session = _session()
         self._addresses = {address, self._session[0]}
         self._num_users = 0
@@ -88,7 +77,19 @@ class Cluster:
 
     @property
     def is_private(self) -> bool:
-        return self._undertaker is not None
+        return self._private is not None
+
+    def check(self) -> None:
+        """Raises WorkerLost when a private cluster was lost, BackendError when the connection has ended."""
+        if self._private is not None and (loss := self._private.loss):
+            raise WorkerLost(loss)
+        if not self.is_connected:  # Ray would start a cluster of its own rather than say so
+            raise BackendError("The connection to the Ray cluster has ended. Start other workers.")
+
+    @property
+    def is_there(self) -> bool:
+        """Whether there is anybody to talk to."""
+        return self.is_connected and (self._private is None or not self._private.loss)
 
     @property
     def is_connected(self) -> bool:
@@ -100,10 +101,12 @@ class Cluster:
         self._num_users -= 1
         if self._num_users:
             return
+        if self._private is not None and not self.is_there:
+            self._private.end()  # before Ray looks for what is gone
         if self._is_ours and self.is_connected:
-            _disconnect()
-        if self._undertaker is not None:
-            self._undertaker.communicate()
+            disconnect()
+        if self._private is not None:
+            self._private.end()
 
 
 _cluster: Cluster | None = None
@@ -121,17 +124,6 @@ def _leave_it_to_parent() -> None:
 os.register_at_fork(after_in_child=_leave_it_to_parent)
 
 
-def import_ray() -> Any:
-    """The module `ray`.  Raises BackendError when it is not installed."""
-    try:
-        import ray
-    except ImportError as error:
-        raise UnsuitableBackend(
-            f"The Ray backend needs Ray ({error}). Install it: pip install 'dist_relu[ray]'."
-        ) from None
-    return ray
-
-
 def _session() -> tuple[str, str]:
     """What tells one connection from another."""
     context = import_ray().get_runtime_context()
@@ -144,16 +136,16 @@ def _connect(address: str | None, num_cpus: int) -> Cluster:
     if address in (None, "auto"):
         found = _left_by_ray_start()
         if found is not None:
-            _init(found)
+            init(found)
             return Cluster(is_ours=True)
         if address == "auto":
             raise BackendError("There is no Ray cluster on this machine. Start one: ray start --head.")
     if address in (None, "local"):
-        return Cluster(is_ours=True, address="local", undertaker=_start(num_cpus))
+        return Cluster(is_ours=True, address="local", private=PrivateCluster(num_cpus))
     assert address is not None
     if not _answers(address):
         raise BackendError(f"No Ray cluster answers at {address}. Start one there: ray start --head.")
-    _init(address, address=address)
+    init(address, address=address)
     return Cluster(is_ours=True, address=address)
 
 
@@ -194,12 +186,12 @@ def _answers(address: str) -> bool:
         return False
     core: Any = importlib.import_module("ray._raylet")
     try:
-        with _environment(_SHORT_WAITS):
+        with environment(_SHORT_WAITS):
             core.Config.initialize("")
             core.GcsClient(address=address)
     except Exception as error:
-        if _is_about_token(error):
-            raise BackendError(_explain(address, error)) from error
+        if is_about_token(error):
+            raise BackendError(explain(address, error)) from error
         return False
     finally:
         core.Config.initialize("")
@@ -224,108 +216,3 @@ def _speaks_http2(host: str, port: int) -> bool:
     except OSError:
         return False
     return len(answer) == _HTTP2_FRAME_HEADER_BYTES and answer[3] == _HTTP2_SETTINGS
-
-
-def _init(where: str, **options: Any) -> Any:
-    """Connect, quietly.  Raises BackendError that says what to do."""
-    ray = import_ray()
-    try:
-        with _terminate_as_before(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # Ray announces its plans to its users; ours can't act
-            return ray.init(logging_level=logging.ERROR, **options)
-    except BaseException as error:
-        _disconnect()
-        if not isinstance(error, Exception):
-            raise
-        raise BackendError(_explain(where, error)) from error
-
-
-def _explain(where: str, error: Exception) -> str:
-    text = " ".join(str(error).split())
-    if _is_about_token(error):
-        return (
-            f"The Ray cluster at {where} refuses this process's token, or has one and this process has none. "
-            "Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to the file with the token (by default "
-            f"~/.ray/auth_token), as they were for `ray start`; or RAY_AUTH_MODE=disabled for both. Ray says: {text}"
-        )
-    return f"Can't join the Ray cluster at {where}. Ray says: {text}"
-
-
-def _is_about_token(error: Exception) -> bool:
-    causes = " ".join([str(error), str(error.__cause__ or ""), type(error).__name__])
-    return any(word in causes for word in ("Auth", "authenticat", "token"))
-
-
-def _start(num_cpus: int) -> subprocess.Popen[bytes]:
-    """Start a cluster that ends with this process, listens on the loopback address, and leaves nothing behind.
-
-    Ray would take the address of a network interface instead, and write a token into ~/.ray that switches the
-    authentication of later clusters on. Returns the process that clears up when its standard input closes.
-    """
-    from ray._private import ray_constants
-
-    folder = tempfile.mkdtemp(prefix="dist_relu_ray_", dir="/tmp")  # sockets need a short path
-    cleaner = subprocess.Popen(
-        [sys.executable, "-I", "-S", undertaker.__file__, folder],
-        stdin=subprocess.PIPE,
-        start_new_session=True,
-    )
-    variables = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}  # it need not yield to anybody
-    if not _has_token():
-        variables["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    may_leave_loopback = ray_constants.ENABLE_RAY_CLUSTER
-    try:
-        ray_constants.ENABLE_RAY_CLUSTER = False
-        with _environment(variables):
-            context = _init("this machine", address="local", num_cpus=num_cpus, _temp_dir=folder)
-        if context.address_info["node_ip_address"] != _LOOPBACK:
-            _disconnect()
-            raise BackendError("This Ray can't be kept to the loopback address. Start a cluster: ray start --head.")
-    except BaseException:
-        cleaner.communicate()
-        raise
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = may_leave_loopback
-    return cleaner
-
-
-def _has_token() -> bool:
-    """Whether the user has set up Ray's authentication, one way or the other."""
-    names = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
-    return any(name in os.environ for name in names) or os.path.exists(os.path.expanduser("~/.ray/auth_token"))
-
-
-def _disconnect() -> None:
-    """End the connection, and let Ray look again at the environment and the home folder when it next connects."""
-    import_ray().shutdown()
-    core: Any = importlib.import_module("ray._raylet")
-    if hasattr(core, "AuthenticationTokenLoader"):  # since 2.52
-        core.Config.initialize("")
-        core.AuthenticationTokenLoader.instance().reset_cache()
-
-
-@contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables meanwhile, and undo whatever Ray sets."""
-    before = dict(os.environ)
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name in os.environ.keys() - before.keys():
-            del os.environ[name]
-        os.environ.update(before)
-
-
-@contextmanager
-def _terminate_as_before() -> Iterator[None]:
-    """Keep the user's handler of SIGTERM, which Ray would replace."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        if handler is not None:
-            signal.signal(signal.SIGTERM, handler)

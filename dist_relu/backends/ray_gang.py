@@ -17,7 +17,8 @@ import cloudpickle
 from dist_relu.backends import ray_actor
 from dist_relu.backends.base import hello_here
 from dist_relu.backends.ray_actor import DistReluWorker, versions_here
-from dist_relu.backends.ray_cluster import Cluster, import_ray
+from dist_relu.backends.ray_cluster import Cluster
+from dist_relu.backends.ray_connection import import_ray
 from dist_relu.errors import BackendError
 from dist_relu.machine import exit_code
 from dist_relu.surroundings import absolute_import_paths
@@ -49,6 +50,7 @@ class Gang:
 
     def __init__(self, cluster: Cluster, num_workers: int, threads_per_worker: int, *, spread: bool) -> None:
         self._ray = ray = import_ray()
+        self._cluster = cluster
         self._num_workers = num_workers
         self._cpus = _cpus_per_worker(cluster, num_workers, threads_per_worker)
         self._run = secrets.token_hex(3)
@@ -63,7 +65,8 @@ class Gang:
             if self._is_placed(_TIME_TO_PLACE_S):
                 self._start_actors()
         except BaseException:
-            self.end()
+            if cluster.is_there:
+                self.end()
             raise
 
     def meet(self) -> None:
@@ -137,6 +140,7 @@ class Gang:
 
     def _is_placed(self, timeout_s: float) -> bool:
         ready, _ = self._ray.wait([self._placed], timeout=timeout_s)
+        self._cluster.check()
         return bool(ready)
 
     def _start_actors(self) -> None:
@@ -176,6 +180,7 @@ class Gang:
         missing = introductions
         while missing and time.monotonic() < deadline:
             _, missing = self._ray.wait(introductions, num_returns=len(introductions), timeout=_POLL_S)
+            self._cluster.check()
         if missing:
             numbers = [introductions.index(reference) for reference in missing]
             raise BackendError(f"Workers {numbers} did not start within {_START_TIMEOUT_S:.0f} seconds.")

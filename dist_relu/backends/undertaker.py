@@ -25,6 +25,11 @@ MARK = "DIST_RELU_WORKER"
 def after_cluster(folder: str) -> None:
     while os.read(0, 1):
         pass
+    clear_up(folder)
+
+
+def clear_up(folder: str) -> None:
+    """Kill all processes of the Ray cluster whose files are in `folder`, and remove it."""
     _kill_all(lambda process: _belongs_to(folder, process))
     shutil.rmtree(folder, ignore_errors=True)
 
