@@ -364,7 +364,7 @@ def test_the_examples_of_the_readme_run(tmp_path: Path, number: int, told: str) 
     done = run([sys.executable, "example.py"], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(told, done.stdout.strip())
-    assert done.stderr == ""
+    assert _ONLY_WHERE_IT_IS_SLOW.sub("", done.stderr) == ""
 
 
 def test_versions_agree() -> None:
