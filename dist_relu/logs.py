@@ -107,8 +107,8 @@ class LogWriter:
     """
 
     def __init__(self, folder: Path, attempts: Attempts | None = None) -> None:
-        check_is_free(folder)
         make_folder(folder)
+        check_is_free(folder)
         self._folder = folder
         self._attempts = attempts or Attempts(warnings.warn)
         self._info: RunInfo | None = None

@@ -234,9 +234,9 @@ def _check_paths(report: Path | None, save: Path | None, log_dir: Path | None, w
         if watch_every is not None:
             raise click.UsageError("--watch-every goes with --log-dir: nothing is watched without.")
         return
+    make_folder("--log-dir", log_dir)
     with usage_errors():
         check_is_free(log_dir)
-    make_folder("--log-dir", log_dir)
 
 
 def _check_shards(batch_size: int, shards: int | None, workers: int | None) -> None:

@@ -76,6 +76,16 @@ def test_a_run_overwrites_nothing(tmp_path: Path, fitted: dr.FitResult, capsys: 
     assert read_logs(tmp_path) == before
 
 
+def test_a_folder_that_can_not_be_is_told_before_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("x" * 256, "file/folder"):
+        (tmp_path / "file").touch()
+        code, _, errors = train(capsys, "--log-dir", str(tmp_path / name))
+        assert code == 2
+        assert f"--log-dir {tmp_path / name} can't be written: " in errors
+        with pytest.raises(dr.WriteError, match="can't be written"):
+            LogWriter(tmp_path / name)
+
+
 def test_numbers_that_are_none_are_null_and_come_back_as_nan(tmp_path: Path, step: dr.WatchedStep) -> None:
     layer, param = step.layers[0], step.params[0]
     step = replace(
