@@ -6,6 +6,7 @@ SIGTERM.
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import re
@@ -19,9 +20,10 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn, TextIO, TypeVar, final
+from typing import IO, Any, NoReturn, TextIO, TypeVar, cast, final
 
 import click
+from rich.console import Console
 
 from dist_relu import files
 from dist_relu.backends import BACKENDS, is_under_mpirun, serve_if_rank
@@ -287,9 +289,10 @@ def started(**options: Any) -> Iterator[Coordinator]:
         yield coordinator
 
 
-def wrote(*paths: Path | None) -> str:
-    """What there is of a command that was interrupted: "; wrote FILE, FILE"."""
-    return f"; wrote {', '.join(str(path) for path in paths if path)}"
+def wrote(attempts: files.Attempts, *paths: Path | None) -> str:
+    """What there is of a command that was interrupted: "; wrote FILE, FILE", or nothing."""
+    there = [str(path) for path in paths if path and path not in attempts.failed]
+    return f"; wrote {', '.join(there)}" if there else ""
 
 
 def model_file(path: Path) -> Path:
@@ -347,6 +350,31 @@ def _usage_errors_of_writing(option: str) -> Iterator[None]:
 def new_attempts() -> files.Attempts:
     """To write the results of a command with, each of which is worth having without the others."""
     return files.Attempts(lambda message: click.echo(f"Warning: {message}", err=True))
+
+
+@final
+class LastingOutput(io.TextIOBase):
+    """Standard output, on which a run does not depend: attempts tell when a disk is full, and the run goes on."""
+
+    def __init__(self, attempts: files.Attempts) -> None:
+        self._stream, self._attempts = sys.stdout, attempts
+
+    def write(self, text: str) -> int:
+        with self._attempts.writing("standard output"):
+            try:
+                self._stream.write(text)
+                self._stream.flush()
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                raise WriteError(f"Standard output can't be written: {error.strerror}.") from error
+        return len(text)
+
+
+def run_console(attempts: files.Attempts, *, quiet: bool) -> Console:
+    """Where a command tells how its run is getting on."""
+    file = None if sys.stdout.isatty() else cast("IO[str]", LastingOutput(attempts))
+    return Console(quiet=quiet, file=file)
 
 
 def tell_left_out(folder: Path, left_out: Sequence[str]) -> None:

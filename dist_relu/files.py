@@ -64,11 +64,14 @@ def make_folder(folder: str | Path) -> None:
 
 @final
 class Attempts:
-    """Writing while other work goes on: what fails is told once a file, and all of it makes `check` fail in the end."""
+    """Writing while other work goes on: what fails is told once a file, and all of it makes `check` fail in the end.
+
+    failed: the files, with what was told of each.
+    """
 
     def __init__(self, tell: Callable[[str], object]) -> None:
         self.tell = tell
-        self._failed: dict[Path, str] = {}
+        self.failed: dict[Path, str] = {}
 
     @contextlib.contextmanager
     def writing(self, path: str | Path) -> Iterator[None]:
@@ -76,14 +79,14 @@ class Attempts:
         try:
             yield
         except WriteError as error:
-            if Path(path) not in self._failed:
-                self._failed[Path(path)] = str(error)
+            if Path(path) not in self.failed:
+                self.failed[Path(path)] = str(error)
                 self.tell(str(error))
 
     def check(self) -> None:
         """Raise `WriteError` if something was not written."""
-        if self._failed:
-            raise WriteError(f"Not written, or not whole: {', '.join(map(str, self._failed))}.")
+        if self.failed:
+            raise WriteError(f"Not written, or not whole: {', '.join(map(str, self.failed))}.")
 
 
 @final

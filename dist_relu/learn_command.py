@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
 from dist_relu import machine, rl
 from dist_relu.checkpoint import save_model
@@ -17,6 +16,7 @@ from dist_relu.command_parts import (
     check_model_path,
     check_writable,
     new_attempts,
+    run_console,
     started,
     usage_errors,
     worker_options,
@@ -97,7 +97,8 @@ def learn(
     Options without a default here have one that suits the algorithm. Ctrl-C ends it early: --save and --export are
     written then, with the weights after the last complete step.
     """
-    console = Console(quiet=quiet)
+    attempts = new_attempts()
+    console = run_console(attempts, quiet=quiet)
     for option, path in (("--json", report), ("--export", export)):
         check_writable(option, path)
     check_model_path(save)
@@ -111,7 +112,6 @@ def learn(
             raise ValueError("--epochs and --minibatches are for --algorithm ppo: reinforce takes one step a lesson.")
         rule = ALGORITHMS[algorithm](**given)
         model = rl.policy_for(env, parse_sizes("--hidden ", hidden))
-    attempts = new_attempts()
     with StatusLine(console) as status, started(**others) as coordinator:
         status.phase("Starting workers and environments")
         display = LearningDisplay(console, status)
@@ -132,7 +132,7 @@ def learn(
                 raise
             _write(attempts, model, env, save, export)
             told = f"interrupted in iteration {last.iteration + 1} of {last.iterations}"
-            raise Interrupted(told + wrote(save, export)) from stop
+            raise Interrupted(told + wrote(attempts, save, export)) from stop
         _write(attempts, model, env, save, export)
         status.phase("Testing")
         returns = rl.evaluate(coordinator, model, env, episodes=_EPISODES, seed=seed)

@@ -10,7 +10,6 @@ from typing import Any
 
 import click
 import numpy as np
-from rich.console import Console
 
 from dist_relu import machine
 from dist_relu.arguments import default_loss
@@ -33,6 +32,7 @@ from dist_relu.command_parts import (
     data_option,
     make_folder,
     new_attempts,
+    run_console,
     started,
     usage_errors,
     worker_options,
@@ -145,7 +145,8 @@ def train(
 
     Ctrl-C ends it early: what was asked for is written then, with the weights after the last complete step.
     """
-    console = Console(quiet=quiet)
+    attempts = new_attempts()
+    console = run_console(attempts, quiet=quiet)
     _check_paths(report, save, log_dir, watch_every)
     lr = DEFAULT_LR[optimizer] if lr is None else lr
     with usage_errors():
@@ -153,7 +154,6 @@ def train(
         rule = OPTIMIZERS[optimizer](rate, momentum, weight_decay)
         changes = parse_augment(augment, mixup)
     _check_shards(batch_size, shards, options["workers"])
-    attempts = new_attempts()
     with StatusLine(console) as status, started(**options) as coordinator:
         status.phase(f"Reading {source}")
         data, model = _read(source, model_text, normalize, dtype, saves=save is not None)  # the workers start meanwhile
@@ -200,7 +200,7 @@ def train(
                 models = [path for path in (save, log_dir / MODEL_FILE if log_dir else None) if path]
                 _write(attempts, model, models, about, report)
                 told = f"interrupted in epoch {display.last.epoch + 1} of {epochs}"
-                raise Interrupted(told + wrote(save, report, log_dir)) from stop
+                raise Interrupted(told + wrote(attempts, save, report, log_dir)) from stop
             numbers = _about(coordinator, model, shards, seed) | _numbers(result)
             numbers |= {"test_loss": test.loss, "test_accuracy": test.accuracy}
             if logs:

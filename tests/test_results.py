@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 import dist_relu as dr
 from dist_relu import nn
 from dist_relu.checkpoint import check_can_be_saved
+from tests.programs import TRAIN
 from tests.test_cli import call, train
 from tests.twin import Array
 
@@ -27,6 +29,19 @@ def test_a_save_that_fails_costs_neither_report_nor_answer(tmp_path: Path, capsy
     assert errors.splitlines()[-1].endswith("Not written, or not whole: /dev/full.")
     assert json.loads(report.read_text())["epochs"] == 1
     assert dr.load_model(tmp_path / "logs" / "model.safetensors").num_params > 0
+
+
+def test_output_that_has_no_room_costs_no_model(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    with open("/dev/full", "wb") as full:
+        command = [*TRAIN, "--backend", "serial", "--epochs", "1", "--save", str(path)]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=300, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "Warning: Standard output can't be written: No space left on device.",
+        "dist-relu: error: Not written, or not whole: standard output.",
+    ]
+    assert dr.load_model(path).num_params > 0
 
 
 def test_an_answer_is_told_before_it_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
