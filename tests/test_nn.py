@@ -147,7 +147,7 @@ def test_softmax_rows_are_probabilities(rng: np.random.Generator) -> None:
 
 def test_a_model_describes_itself_and_survives_pickling(rng: np.random.Generator) -> None:
     model = built(nn.Dense(3, init=nn.GlorotUniform()), nn.ReLU())
-    assert "Dense(units=3, bias=True, init=GlorotUniform(gain=1.0))" in repr(model)
+    assert "Dense(units=3, init=GlorotUniform())" in repr(model)
     x = rng.standard_normal((2, 6))
     assert (pickle.loads(pickle.dumps(model)).forward(x) == model.forward(x)).all()
 
