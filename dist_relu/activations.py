@@ -265,7 +265,7 @@ def value_and_derivative(name: str, x: npt.ArrayLike, **arguments: Any) -> tuple
 
     Raises ValueError for an unknown name, TypeError for an argument that the function does not take.
     """
-    if name not in _DERIVATIVES:
+    if not isinstance(name, str) or name not in _DERIVATIVES:
         raise ValueError(f"No activation is called {name!r}. There are {', '.join(sorted(_DERIVATIVES))}.")
     function: Callable[..., Array] = globals()[name]
     try:

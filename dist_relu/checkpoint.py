@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from inspect import isabstract
@@ -110,6 +111,7 @@ def load_model(path: str | Path, layers: Sequential | None = None, *, classes: S
     that are in the file.
     """
     own = set(check_sequence("classes", classes, instance_of(type), "classes"))
+    os.fspath(path)  # raises TypeError for what is no path
     with reading(path, CheckpointError, "a model"):
         _check_header_size(path)
         with safe_open(path, framework="numpy") as file:

@@ -28,6 +28,7 @@ def write_file(path: str | Path, content: str | bytes | memoryview) -> None:
     A file that was there leaves its owner and mode to the new one. A symbolic link stays, and what it leads to is
     replaced. Text becomes UTF-8.
     """
+    os.fspath(path)  # a number would be that of an open file
     data = content.encode(errors="replace") if isinstance(content, str) else content
     with _explained(path):
         place = _place(path)

@@ -254,3 +254,14 @@ def test_saved_models_hold_whole_numbers_of_python(tmp_path: Any) -> None:
     model.build((four * four,)).initialize(four)
     dr.save_model(model, tmp_path / "model.safetensors")
     assert dr.load_model(tmp_path / "model.safetensors").sha256() == model.sha256()
+
+
+@pytest.mark.parametrize(
+    ("x", "channels"),
+    [([1.0], None), ([["a"]], None), ([[]], None), ([[np.nan]], None), ([[1.0, 2.0]], "a"), ([[1.0, 2.0, 3.0]], 2)],
+)
+def test_standardizing_refuses_what_is_no_batch_of_samples(x: Any, channels: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match=r"\bx\b|channels="):
+        nn.standardized(nn.Sequential(nn.Dense(2)), x, channels)
+    with pytest.raises(TypeError, match="model=3: expected an object of type Sequential"):
+        nn.standardized(3, [[1.0]])  # type: ignore[arg-type]

@@ -459,3 +459,79 @@ def test_a_pass_needs_a_run() -> None:
     model = nn.Sequential(nn.Dense(3)).build((5,)).initialize(0)
     with pytest.raises(TypeError, match="run=True: expected an object of type Run"):
         model.forward(samples((5,)), True)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("make", "shape", "name", "value"),
+    [
+        (lambda: nn.Dense(3), ROWS, "units", 5000),
+        (lambda: nn.Dense(3), ROWS, "offset", nn.Param("bias", (1,), nn.Constant(), 1, 1)),
+        (lambda: nn.Conv2d(4, 3), IMAGES, "channels", 3000),
+        (lambda: nn.Conv2d(4, 3), IMAGES, "groups", 4),
+        (lambda: nn.RNN(4), SEQUENCES, "units", 4000),
+        (lambda: nn.RNN(4), SEQUENCES, "sequences", True),
+        (lambda: nn.Embedding(5, 3), ROWS, "symbols", 10**6),
+        (lambda: nn.PReLU(6), ROWS, "num_parameters", 1),
+    ],
+)
+def test_what_a_layer_was_built_with_is_fixed(
+    make: Callable[[], nn.Layer], shape: tuple[int, ...], name: str, value: Any
+) -> None:
+    model = nn.Sequential(make()).build(shape).initialize(0)
+    with pytest.raises(ValueError, match=rf"Layer 0 \(\w+\) was built, and its {name} is fixed since"):
+        setattr(model.layers[0], name, value)
+    setattr(make(), name, value)
+
+
+def test_slopes_and_probabilities_may_change_all_the_time() -> None:
+    model = nn.Sequential(nn.LeakyReLU(), nn.Dropout()).build((1,))
+    leaky, dropout = model.layers
+    leaky.negative_slope, dropout.p = 0.5, 0.25
+    assert model.forward(np.array([[-2.0]])).tolist() == [[-1.0]]
+
+
+@pytest.mark.parametrize("name", ["layers", "dtype", "input_shape", "output_shape", "params", "names"])
+def test_what_a_model_was_built_with_is_fixed(name: str) -> None:
+    model = nn.Sequential(nn.Dense(3)).build((5,)).initialize(0)
+    with pytest.raises(ValueError, match=rf"A model's {name} can't be set"):
+        setattr(model, name, None)
+    with pytest.raises(ValueError, match=r"weight is in use, and keeps its shape: \(5, 3\)"):
+        model.params[0].shape = (3, 5)
+
+
+def test_numbers_that_a_parameter_is_given_are_those_of_its_model(serial: dr.Coordinator) -> None:
+    model = nn.Sequential(nn.Dense(3)).build((5,)).initialize(0)
+    weight = model.params[0]
+    weight.value = np.ones((5, 3), np.float32)
+    assert (model.views(model.values)[0] == 1).all()  # type: ignore[arg-type]
+    assert (serial.forward(model, np.ones((2, 5))) == 5).all()
+    values = model.values
+    model.values = np.full(model.num_params, 2.0, np.float32)
+    assert model.values is values
+    assert (model.forward(np.ones((2, 5))) == 12).all()
+
+
+def test_a_layer_that_could_not_be_built_again_is_not_built() -> None:
+    layer = nn.Parallel([[nn.Dense(2)]])
+    layer.build((3,))
+    with pytest.raises(ValueError, match="branch 0 gives shape"):
+        layer.build((4, 3))
+    with pytest.raises(ValueError, match="was not built yet"):
+        layer.forward(np.ones((1, 3)))
+
+
+@of_every_layer
+def test_a_batch_may_be_empty(make: Callable[[], nn.Layer], shape: tuple[int, ...]) -> None:
+    model = nn.Sequential(make()).build(shape).initialize(0)
+    y = model.forward(np.ones((0, *shape)))
+    assert y.shape == (0, *model.output_shape)
+    assert model.backward(y).shape == (0, *shape)
+    assert all((param.grad == 0).all() for param in model.params)
+
+
+def test_a_recurrence_without_parameters_or_gradients_says_so() -> None:
+    rnn = nn.RNN(4)
+    with pytest.raises(ValueError, match=r"RNN\.step needs parameters"):
+        rnn.step(np.ones((2, 3)))
+    with pytest.raises(ValueError, match=r"RNN\.state_gradients needs a backward pass"):
+        rnn.state_gradients(np.ones((2, 4)))

@@ -6,7 +6,7 @@ import copy
 import pickle
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -230,3 +230,61 @@ def test_only_our_own_layers_have_plain_names_in_files() -> None:
     assert list(describe(nn.ReLU())) == ["ReLU"]
     assert list(describe(ReLU())) == ["tests.test_identity:ReLU"]
     assert list(describe(dr.optim.Constant(0.1))) == ["dist_relu.optim.schedules:Constant"]
+
+
+def test_a_parameter_belongs_to_one_layer() -> None:
+    shared = nn.Param("weight", (6,), nn.Constant(1.0), 1, 1)
+
+    @dataclass(eq=False)
+    class Sharing(ReLU):
+        def params(self) -> Sequence[nn.Param]:
+            return [shared]
+
+    with pytest.raises(ValueError, match=r"Layer 0 \(Sharing\): its parameter 'weight' is that of another layer"):
+        nn.Sequential(Sharing(), Sharing()).build((6,))
+    nn.Sequential(Sharing()).build((6,)).initialize()
+    with pytest.raises(ValueError, match=r"or model too\. Make parameters in build"):
+        nn.Sequential(Sharing()).build((6,))
+
+
+def test_layers_whose_copies_would_be_others_are_refused() -> None:
+    class Undecorated(ReLU):
+        extra: float = 3.0
+
+    @dataclass(eq=False)
+    class WithoutField(ReLU):
+        factor: InitVar[float] = 1.0
+
+        def __post_init__(self, factor: float) -> None:
+            self.kept = factor
+
+    @dataclass(eq=False)
+    class Doubling(ReLU):
+        def __post_init__(self) -> None:
+            self.most *= 2
+
+    for layer in (Undecorated(), WithoutField(factor=5.0)):
+        with pytest.raises(TypeError, match="is no dataclass"):
+            nn.Sequential(layer)
+    with pytest.raises(TypeError, match="Doubling can't be copied: its constructor makes another layer"):
+        nn.Sequential(Doubling())
+
+
+@pytest.mark.parametrize("make", [copy.copy, copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_of_a_model_has_parameters_of_its_own(make: Callable[[nn.Sequential], nn.Sequential]) -> None:
+    model = nn.Sequential(nn.Dense(4)).build((6,)).initialize()
+    before = model.sha256()
+    copied = make(model)
+    copied.values[...] = 0  # type: ignore[index]
+    assert model.sha256() == before
+    assert (copied.forward(np.ones((1, 6))) == 0).all()
+    assert model.forward(np.ones((1, 6))).any()
+
+
+def test_numbers_are_no_paths(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Dense(4)).build((6,)).initialize()
+    for number in (1, True):
+        with pytest.raises(TypeError, match=r"os\.PathLike"):
+            dr.save_model(model, number)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match=r"os\.PathLike"):
+            dr.load_model(number)  # type: ignore[arg-type]

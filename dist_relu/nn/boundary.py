@@ -42,13 +42,14 @@ class State:
     shapes: of the input and the output of a sample, for each class whose `build` was called.  place: in its model.
     rows, dtype: of the last pass, whose backward may follow; `rows` is None when none may.  stamp: when it began.
     singly: it was a model's `activations`, after which the layers may go backward one by one.
-    is_implied: it was not built but for the samples of that pass.
+    is_building: its `build` is at work.  is_implied: it was not built but for the samples of that pass.
     owners: of the models and layers that this layer is a part of.
     """
 
     __slots__ = (
         "__weakref__",
         "dtype",
+        "is_building",
         "is_implied",
         "is_model",
         "owners",
@@ -61,6 +62,7 @@ class State:
 
     def __init__(self, *, is_model: bool = False) -> None:
         self.is_model = is_model
+        self.is_building = False
         self.is_implied = False
         self.shapes: dict[type, tuple[Shape, Shape]] = {}
         self.place = ""
@@ -126,12 +128,16 @@ def build(kind: type, method: Callable[..., Any], layer: Any, input_shape: Any) 
             "model.blueprint().layers, and copy the parameters that are to stay once this model is built."
         )
     input_shape = check_ints(f"{name}.build(input_shape)", input_shape, 0)
+    state.shapes.pop(kind, None)
+    was_building, state.is_building = state.is_building, True  # it may be that of a class above
     try:
         returned = method(layer, input_shape)
     except IndexError:
         if not is_ours(kind):
             raise
         raise ValueError(f"{name} can't take samples of shape {input_shape}: they have too few dimensions.") from None
+    finally:
+        state.is_building = was_building
     try:
         output_shape = check_ints("shape", returned, 0)
     except (TypeError, ValueError):
@@ -146,6 +152,21 @@ def build(kind: type, method: Callable[..., Any], layer: Any, input_shape: Any) 
         if part is not layer and _STATE in getattr(part, "__dict__", ()):
             state_of(part).owners.append(Owner(state))
     return output_shape
+
+
+def check_change(layer: Any, name: str) -> None:
+    """Raise ValueError where an attribute of a layer of ours can't change any more, as arrays were made for it.
+
+    Numbers like a slope or a probability may change all the time.
+    """
+    state = vars(layer).get(_STATE)
+    if state is None or state.is_building or state.is_implied or not state.shapes:
+        return
+    owners = (kind for kind in type(layer).__mro__ if name in vars(kind).get("__annotations__", ()))
+    if is_ours(next(owners, object)) and not isinstance(vars(layer).get(name), float):
+        raise ValueError(
+            f"{name_of(layer)} was built, and its {name} is fixed since: make a new layer, and a model of it."
+        )
 
 
 def forward(kind: type, method: Callable[..., Any], layer: Any, x: Any, *run: Any, **options: Any) -> Any:
@@ -360,7 +381,7 @@ def _dtype_of_params(layer: Any) -> np.dtype[Any] | None:
         dtype = value.dtype
         grad = vars(param).get("grad")
         if grad is None or grad.dtype != dtype:
-            param.grad = np.zeros(param.shape, dtype)
+            param.move(grad=np.zeros(param.shape, dtype))
     return dtype
 
 

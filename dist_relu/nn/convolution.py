@@ -18,7 +18,7 @@ from dist_relu.kernels.layers import add_bias
 from dist_relu.kernels.long_sums import TERMS, end_chain, end_sum, sum_rows
 from dist_relu.kernels.tiles import AS_IS, BIAS, BIAS_RELU
 from dist_relu.kernels.windows import Windows
-from dist_relu.nn.correlation import Convolution
+from dist_relu.nn.correlation import Convolution, image_rows
 from dist_relu.nn.initializers import Constant, HeNormal, Initializer
 from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
 from dist_relu.nn.windows import Padding, Size, check_padding, check_size, image_shape, windows
@@ -130,7 +130,7 @@ class Conv2d(Layer):
         x, weight = self._x[piece], self.weight.value
         bias = weight.reshape(-1) if self.offset is None else self.offset.value
         if self._is_depthwise:
-            kernels.depthwise(_image_rows(x), self._repeated(weight), self._windows, self.channels, _image_rows(z))
+            kernels.depthwise(image_rows(x), self._repeated(weight), self._windows, self.channels, image_rows(z))
             rows = z.reshape(-1, self.channels)
             if finish == BIAS:
                 add_bias(rows, bias)
@@ -158,9 +158,9 @@ class Conv2d(Layer):
             sum_rows(dz.reshape(-1, self.channels), total)
             self.offset.grad += total
         if self._is_depthwise:
-            rows, dz_rows, repeated = _image_rows(x), _image_rows(dz), self._repeated(weight)
+            rows, dz_rows, repeated = image_rows(x), image_rows(dz), self._repeated(weight)
             if dx is not None:
-                kernels.depthwise_backward_x(dz_rows, repeated, w, self.channels, _image_rows(dx[piece]))
+                kernels.depthwise_backward_x(dz_rows, repeated, w, self.channels, image_rows(dx[piece]))
             kernels.depthwise_backward_weight(rows, dz_rows, w, self.channels, repeated)
             kernels.add_over_pixels(repeated, grad)
         else:
@@ -179,8 +179,3 @@ class Conv2d(Layer):
     def _repeated(self, weight: Array) -> Array:
         """Depthwise filters side by side for every pixel of a row of the output: (kh, kw, J K)."""
         return np.tile(weight[:, :, 0], (1, 1, self._windows.out_width))
-
-
-def _image_rows(x: Array) -> Array:
-    """Images by rows, (n, H, W C)."""
-    return x.reshape(*x.shape[:2], -1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Self, final
 
 import numpy as np
@@ -67,16 +68,16 @@ class Convolution:
         x: (n, H, W, C).  weight: (A, B, D, K).  bias: (K,), or any where none is asked for.  z: (n, I, J, K).
         """
         panels = kernels.pack_filters(_as_matrix(weight), self._groups)
-        runs, images = self._runs, _by_rows(x)
+        runs, images = self._runs, image_rows(x)
         kernels.correlate(
-            images, self._forward, runs.starts, runs.length, panels, self._columns, bias, finish, z.reshape(len(z), -1)
+            images, self._forward, runs.starts, runs.length, panels, self._columns, bias, finish, _flat(z)
         )
 
     def backward_x(self, dz: Array, weight: Array, dx: Array) -> None:
         """dx = the gradient of the images; shapes as in `forward`."""
         if self._leaves_gaps:
             dx[...] = 0
-        images, flat, matrix = _by_rows(dz), dx.reshape(len(dx), -1), _as_matrix(weight)
+        images, flat, matrix = image_rows(dz), _flat(dx), _as_matrix(weight)
         for phase in self._phases:
             panels = kernels.pack_filters_transposed(matrix, self._depth, phase.taps, self._groups)
             runs, no_bias = phase.runs, weight.reshape(-1)
@@ -86,10 +87,10 @@ class Convolution:
 
     def add_backward_weight(self, x: Array, dz: Array, d_weight: Array) -> None:
         """Add the gradient of the filters to d_weight; shapes as in `forward`."""
-        pixels = dz.reshape(len(dz), -1, dz.shape[-1])
+        pixels = dz.reshape(len(dz), dz.shape[1] * dz.shape[2], dz.shape[3])
         runs = self._runs
         kernels.add_correlated(
-            _by_rows(x), self._forward, runs.starts, runs.length, pixels, self._groups, _as_matrix(d_weight)
+            image_rows(x), self._forward, runs.starts, runs.length, pixels, self._groups, _as_matrix(d_weight)
         )
 
 
@@ -166,9 +167,14 @@ def _margin_and_size(taps: Sequence[Sequence[tuple[int, int]]], size: int, strid
     return margin, margin + max([*ends, 1])
 
 
-def _by_rows(x: Array) -> Array:
+def image_rows(x: Array) -> Array:
     """Images by rows, (n, H, W C)."""
-    return x.reshape(*x.shape[:2], -1)
+    return x.reshape(*x.shape[:2], x.shape[2] * x.shape[3])
+
+
+def _flat(x: Array) -> Array:
+    """Images as rows of numbers, (n, H W C)."""
+    return x.reshape(len(x), prod(x.shape[1:]))
 
 
 def _as_matrix(weight: Array) -> Array:

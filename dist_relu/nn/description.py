@@ -7,6 +7,7 @@ class of somebody's own that is called `ReLU` is never taken for ours. Names tur
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar, cast
 
@@ -34,11 +35,16 @@ def fresh(value: T) -> T:
 def check_is_data(value: object) -> None:
     """Raise TypeError unless an object's fields are what its constructor takes, so that it can be made anew."""
     kind = type(value)
-    constructor = next(owner for owner in kind.__mro__ if "__init__" in vars(owner))
-    if not _is_data(value) or "__dataclass_fields__" not in vars(constructor):
+    has_own_fields = bool(vars(kind).get("__annotations__")) and "__dataclass_fields__" not in vars(kind)
+    if not _is_data(value) or has_own_fields or set(inspect.signature(kind).parameters) != set(_arguments(value)):
         raise TypeError(
             f"{kind.__name__} is no dataclass: it can be copied neither to workers nor into files. Write @dataclass(eq="
             "False) before the class, its arguments as fields, and all else as field(init=False)."
+        )
+    if not _are_same(value, fresh(value)):
+        raise TypeError(
+            f"{kind.__name__} can't be copied: its constructor makes another layer of the same fields. Let "
+            "__post_init__ leave them as they are, or as it would leave them a second time."
         )
 
 
@@ -126,6 +132,21 @@ def _find(name: str, classes: Mapping[str, type], own: Iterable[type]) -> type:
 
 def _is_data(value: object) -> bool:
     return dataclasses.is_dataclass(value) and not isinstance(value, type)
+
+
+def _are_same(one: Any, other: Any) -> bool:
+    """Whether two layers or arguments of such are made of the same."""
+    if one is other or type(one) is not type(other):
+        return one is other
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(_are_same, one, other))
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_are_same(one[key], other[key]) for key in one)
+    if isinstance(one, np.ndarray):
+        return (one.shape, one.dtype, one.tobytes()) == (other.shape, other.dtype, other.tobytes())
+    if _is_data(one):
+        return _are_same(_arguments(one), _arguments(other))
+    return bool(one == other)
 
 
 def _arguments(value: Any) -> dict[str, Any]:

@@ -5,13 +5,24 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
 
 from dist_relu.arrays import Array, as_rows
-from dist_relu.checks import check_bool, check_ints, check_seed, check_sequence, instance_of
+from dist_relu.checks import (
+    check_bool,
+    check_fields,
+    check_float,
+    check_int,
+    check_ints,
+    check_seed,
+    check_sequence,
+    instance_of,
+    optional,
+)
 from dist_relu.guards import guard
 from dist_relu.kernels.histogram import count_sums
 from dist_relu.kernels.products import multiply_transposed
@@ -42,15 +53,30 @@ class Param:
     grad: Array = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.shape = check_ints(f"Param({self.name!r}, shape)", self.shape, 0)
+        check_fields(
+            self,
+            name=instance_of(str),
+            shape=lambda name, value: check_ints(name, value, 0),
+            init=instance_of(Initializer),
+            fan_in=check_int,
+            fan_out=check_int,
+            momentum=optional(partial(check_float, least=0, most=1)),
+        )
 
     def __setattr__(self, name: str, value: Any) -> None:
+        """Let a parameter have other numbers: an array that it has already takes them, for others look there too."""
         if name in ("value", "grad"):
             self._check(name, value)
+            before = vars(self).get(name)
+            if before is not None:
+                before[...] = value
+                return
+        elif name == "shape" and "value" in vars(self):
+            raise ValueError(f"{self.name} is in use, and keeps its shape: {self.shape}.")
         object.__setattr__(self, name, value)
 
     def move(self, **arrays: Array) -> None:
-        """Take the value or the gradient from elsewhere: from an array like the one before, so it is not checked."""
+        """Have value or gradient elsewhere from now on: in an array that is known to be one for this parameter."""
         vars(self).update(arrays)
 
     def _check(self, name: str, array: Any) -> None:
@@ -175,6 +201,11 @@ class Layer(ABC):
 
     def __init_subclass__(cls) -> None:
         guard(cls, build=boundary.build, forward=boundary.forward, backward=boundary.backward)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name[0] != "_":
+            boundary.check_change(self, name)
+        object.__setattr__(self, name, value)
 
     @abstractmethod
     def build(self, input_shape: Shape) -> Shape:

@@ -139,6 +139,8 @@ class RNN(Layer):
 
         Of a state that stands at the end of a truncated segment, without the part that comes from later ones.
         """
+        if not hasattr(self, "_dz"):
+            raise ValueError("RNN.state_gradients needs a backward pass before it.")
         steps, num, units = self._dz.shape
         shape = (steps, units) if self.sequences else (units,)
         dy = array_of("RNN.state_gradients", "dy", dy, self._dz.dtype, num, shape)
@@ -155,6 +157,8 @@ class RNN(Layer):
 
     def step(self, x: Array, state: Array | None = None) -> Array:
         """One step of a stream: the state (N, K) after the inputs x (N, C), from the one before, by default 0."""
+        if not hasattr(self, "bias") or not hasattr(self.bias, "value"):
+            raise ValueError("RNN.step needs parameters: build and initialize the model first.")
         bias = self.bias.value
         x = array_of("RNN.step", "x", x, bias.dtype, None, self.weight.shape[:1])
         z = np.empty((len(x), self.units), bias.dtype)

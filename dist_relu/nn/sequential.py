@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable, Sequence
 from math import prod
@@ -19,6 +20,10 @@ from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
 from dist_relu.partition import Purpose, generator
 
 _NOT_BUILT = "The model was not built yet, so it has no shapes: build it first, model.build(input_shape)."
+_AT_ONCE = frozenset({"layers", "dtype"})
+_ONCE_BUILT = _AT_ONCE | {"input_shape", "output_shape", "layer_shapes", "params", "names", "passes"}
+"""What can't be set any more: layers have arrays for it."""
+
 _NO_PARAMETERS = "The model has no parameters yet: fit it, or build and initialize it."
 
 
@@ -56,6 +61,17 @@ class Sequential:
         self._params_of_passes: list[int] = []
         self._is_ready = False
         self._state = State(is_model=True)
+        self._fixed = _AT_ONCE
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in getattr(self, "_fixed", ()):
+            raise ValueError(f"A model's {name} can't be set: make another model.")
+        before = vars(self).get(name)
+        if name == "values" and before is not None:
+            self.views(value)  # raises an error for what is no such vector
+            before[...] = value
+            return
+        object.__setattr__(self, name, value)
 
     def __repr__(self) -> str:
         return f"Sequential({', '.join(map(brief, self.layers))}, dtype={self.dtype.name!r})"
@@ -83,22 +99,29 @@ class Sequential:
                 self.layer_shapes.append(shape)
             except ValueError as error:
                 raise ValueError(f"Layer {i}: {error}") from None
-        for i, layer in enumerate(self.layers):
-            _check_params(f"Layer {i} ({type(layer).__name__})", layer)
         self.params = [param for layer in self.layers for param in layer.params()]
+        for i, layer in enumerate(self.layers):
+            _check_params(f"Layer {i} ({type(layer).__name__})", layer, self.params)
         self.names = [f"{i}.{param.name}" for i, layer in enumerate(self.layers) for param in layer.params()]
         self.passes = fuse(self.layers)
         self._inside, self._singly = list(map(inside, self.passes)), list(map(inside, self.layers))
         self._params_of_passes = [len(layer.params()) for layer in self.passes]
         self.input_shape, self.output_shape = input_shape, shape
         self._is_ready = not self.params
+        self._fixed = _ONCE_BUILT
         self._own_layers()
         return self
+
+    def __copy__(self) -> Sequential:
+        """With layers of its own, for these know where their parameters are."""
+        return copy.deepcopy(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         if self.input_shape is not None:
             self._own_layers()
+        if self.values is not None:
+            self.bind(self.values)  # views of one vector have become arrays of their own
 
     def _own_layers(self) -> None:
         """Let every layer know where it stands, and in what."""
@@ -160,10 +183,10 @@ class Sequential:
                 f"values are {values.dtype}{'' if values.flags.carray else ' that do not lie in one piece'}; expected "
                 f"{self.dtype}, as the model, one behind the other in memory that may be written to."
             )
-        self.values = values
+        vars(self)["values"] = values
         gradient = np.zeros(self.num_params, self.dtype)
         for param, value, grad in zip(self.params, views, self.views(gradient), strict=True):
-            param.value, param.grad = value, grad
+            param.move(value=value, grad=grad)
         self._is_ready = True
 
     def forward(self, x: Array, run: Run = PLAIN) -> Array:
@@ -258,9 +281,9 @@ class Sequential:
 
     def blueprint(self) -> Sequential:
         """The same model, unbuilt and without parameters."""
-        copy = Sequential(*map(fresh, self.layers), dtype=self.dtype)
-        copy.predicts = self.predicts
-        return copy
+        unbuilt = Sequential(*map(fresh, self.layers), dtype=self.dtype)
+        unbuilt.predicts = self.predicts
+        return unbuilt
 
     def sha256(self) -> str:
         """The digest of the parameters, little-endian, in layer order."""
@@ -287,8 +310,8 @@ def _check_places(layers: Sequence[Layer]) -> None:
         places[id(layer)] = place
 
 
-def _check_params(name: str, layer: Layer) -> None:
-    """Raise an error unless a layer has a list of parameters, each with a name of its own."""
+def _check_params(name: str, layer: Layer, of_model: Sequence[Param]) -> None:
+    """Raise an error unless a layer has a list of parameters, all of which are its own, with names of their own."""
     params = list(layer.params())
     for param in params:
         if not isinstance(param, Param):
@@ -303,6 +326,10 @@ def _check_params(name: str, layer: Layer) -> None:
                 f"{param.shape}; files and gradients tell parameters apart by their names. Name them differently."
             )
         seen[param.name] = param
+        if "value" in vars(param) or sum(other is param for other in of_model) > 1:
+            raise ValueError(
+                f"{name}: its parameter {param.name!r} is that of another layer or model too. Make parameters in build."
+            )
 
 
 def digest_of(values: Array) -> str:

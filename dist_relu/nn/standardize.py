@@ -10,8 +10,9 @@ from typing import Any, final
 
 import numpy as np
 
+from dist_relu.array_checks import check_finite, check_numbers
 from dist_relu.arrays import Array
-from dist_relu.checks import check_fields, check_floats, check_positive, check_sequence
+from dist_relu.checks import check_fields, check_floats, check_int, check_is, check_positive, check_sequence
 from dist_relu.kernels import normalization as kernels
 from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
 from dist_relu.nn.reshaping import FromNCHW, Reshape
@@ -75,12 +76,21 @@ def standardized(model: Sequential, x: Array, channels: int | None = None) -> Se
     channels: of samples, where flat rows hold images; by default the last axis of what the model gets when it has
     reshaped them. Channels that are the same everywhere become 0. Parameters are those of `model`, which keeps its own.
     """
+    check_is("model", model, Sequential)
+    x = check_numbers("x", x)
+    if x.ndim < 2 or not x.size:
+        raise ValueError(f"standardized: x has shape {x.shape}; expected (N, ...), with samples in it.")
+    check_finite("x", x)
     layers = model.blueprint().layers
     first = next((i for i, layer in enumerate(layers) if not isinstance(layer, Reshape | FromNCHW)), len(layers))
     if first:
         x = Sequential(*layers[:first], dtype=model.dtype).build(x.shape[1:]).forward(x)
         layers = model.blueprint().layers
-    rows = np.ascontiguousarray(x.reshape(-1, x.shape[-1] if first or channels is None else channels), model.dtype)
+    if first or channels is None:
+        channels = x.shape[-1]
+    if prod(x.shape[1:]) % check_int("channels", channels):
+        raise ValueError(f"channels={channels}: samples of shape {x.shape[1:]} can't be cut into so many.")
+    rows = np.ascontiguousarray(x.reshape(-1, channels), model.dtype)
     mean, variance = np.empty((2, rows.shape[1]))
     kernels.channel_statistics(rows, mean, variance)
     constant = rows.min(axis=0) == rows.max(axis=0)
