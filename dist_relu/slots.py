@@ -43,7 +43,7 @@ class Slots:
         private = [np.empty_like(slots[0]) for _ in range(stack_depth(self._carries) - len(kept))]
         self._stack = shared + private
         summed = [param for number, param in enumerate(model.params) if number not in layout.products]
-        self._summed = summed
+        self._places = [param.places() for param in summed]
         self._views = [_views(row, [param.shape for param in summed]) for row in self._stack]
         self._top = self._pushed = 0
         self.rows = slots
@@ -58,8 +58,8 @@ class Slots:
 
     def push(self) -> Array:
         """Bind the model's gradients to the next row of the stack, which is returned."""
-        for param, view in zip(self._summed, self._views[self._top], strict=True):
-            param.move(grad=view)
+        for places, view in zip(self._places, self._views[self._top], strict=True):
+            places["grad"] = view
         self._top += 1
         row: Array = self._stack[self._top - 1]
         return row

@@ -99,6 +99,7 @@ class TrainingStep:
         generations = attach(memory.generations)
         model.bind(generations[0, 0])
         self._values = [model.views(generation[0]) for generation in generations]
+        self._places = [param.places() for param in model.params]
         arrays = request.layout.arrays(attach(memory.arena), plan.batch_size)
         self._run = ShardRun(request.layout, arrays, model.params, plan.seed)
         self._slots = slots = Slots(model, request.layout, attach(memory.slots), plan.shards, world.rank, world.size)
@@ -200,8 +201,8 @@ class TrainingStep:
             if self.notes is not None:
                 self.norms = self._norms.read()
         self.generation = 1 - self.generation
-        for param, value in zip(self.model.params, self._values[self.generation], strict=True):
-            param.move(value=value)
+        for places, value in zip(self._places, self._values[self.generation], strict=True):
+            places["value"] = value
         return loss, hits, False
 
     def begin_epoch(self) -> None:

@@ -381,7 +381,7 @@ def _dtype_of_params(layer: Any) -> np.dtype[Any] | None:
         dtype = value.dtype
         grad = vars(param).get("grad")
         if grad is None or grad.dtype != dtype:
-            param.move(grad=np.zeros(param.shape, dtype))
+            param.places()["grad"] = np.zeros(param.shape, dtype)
     return dtype
 
 

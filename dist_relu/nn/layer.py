@@ -75,9 +75,9 @@ class Param:
             raise ValueError(f"{self.name} is in use, and keeps its shape: {self.shape}.")
         object.__setattr__(self, name, value)
 
-    def move(self, **arrays: Array) -> None:
-        """Have value or gradient elsewhere from now on: in an array that is known to be one for this parameter."""
-        vars(self).update(arrays)
+    def places(self) -> dict[str, Any]:
+        """Where "value" and "grad" stand: steps move them to other arrays, which are known to be for this parameter."""
+        return vars(self)
 
     def _check(self, name: str, array: Any) -> None:
         """Raise an error for what kernels can't work on in place of the parameter's value or gradient."""

@@ -186,7 +186,7 @@ class Sequential:
         vars(self)["values"] = values
         gradient = np.zeros(self.num_params, self.dtype)
         for param, value, grad in zip(self.params, views, self.views(gradient), strict=True):
-            param.move(value=value, grad=grad)
+            param.places().update(value=value, grad=grad)
         self._is_ready = True
 
     def forward(self, x: Array, run: Run = PLAIN) -> Array:

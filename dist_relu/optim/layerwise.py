@@ -11,7 +11,7 @@ from dist_relu.arrays import Array
 from dist_relu.checks import check_fields, check_not_negative, check_positive, check_share
 from dist_relu.hints import BETAS, hinting
 from dist_relu.kernels import layerwise as kernels
-from dist_relu.optim.rules import LayerwiseOptimizer, check_adam, check_rate, schedule_of
+from dist_relu.optim.rules import LayerwiseOptimizer, check_adam, check_rate, rate_at
 from dist_relu.optim.schedules import Schedule
 
 
@@ -37,7 +37,7 @@ class LARS(LayerwiseOptimizer):
         return 1
 
     def hyper(self, step: int, epoch: float) -> Sequence[float]:
-        return (schedule_of(self.lr).at(epoch),)
+        return (rate_at(self.lr, epoch),)
 
     def direct(
         self, gradient: Array, old: Sequence[Array], new: Sequence[Array], hyper: Array, *, is_weight: bool
@@ -87,7 +87,7 @@ class LAMB(LayerwiseOptimizer):
         mean_bias = 1 - self.beta1 ** (step + 1)
         square_bias = 1 - self.beta2 ** (step + 1)
         moments = self.beta1, 1 - self.beta1, self.beta2, 1 - self.beta2
-        return 1 / mean_bias, *moments, 1 / sqrt(square_bias), self.epsilon, schedule_of(self.lr).at(epoch)
+        return 1 / mean_bias, *moments, 1 / sqrt(square_bias), self.epsilon, rate_at(self.lr, epoch)
 
     def direct(
         self, gradient: Array, old: Sequence[Array], new: Sequence[Array], hyper: Array, *, is_weight: bool

@@ -17,7 +17,7 @@ from dist_relu.guards import guard
 from dist_relu.hints import BETAS, EPS, hinting
 from dist_relu.kernels import update as kernels
 from dist_relu.optim import boundary
-from dist_relu.optim.schedules import Constant, Schedule
+from dist_relu.optim.schedules import Schedule
 from dist_relu.partition import PartialSums
 
 
@@ -91,9 +91,9 @@ def check_rate(name: str, value: object) -> float | Schedule:
     return check_is(name, value, float | Schedule)
 
 
-def schedule_of(lr: float | Schedule) -> Schedule:
-    """A number as a constant schedule."""
-    return lr if isinstance(lr, Schedule) else Constant(lr)
+def rate_at(lr: float | Schedule, epoch: float) -> float:
+    """The learning rate so many epochs after the start; a number stays the same."""
+    return lr if isinstance(lr, float) else lr.at(epoch)
 
 
 @final
@@ -119,7 +119,7 @@ class SGD(ElementwiseOptimizer):
         return 1 if self.momentum else 0
 
     def hyper(self, step: int, epoch: float) -> Sequence[float]:
-        return schedule_of(self.lr).at(epoch), self.weight_decay, self.momentum, float(self.nesterov)
+        return rate_at(self.lr, epoch), self.weight_decay, self.momentum, float(self.nesterov)
 
     def update(self, gradient: PartialSums, old: Sequence[Array], new: Sequence[Array], hyper: Array) -> None:
         if self.momentum:
@@ -158,7 +158,7 @@ class RMSprop(ElementwiseOptimizer):
         return 2 if self.momentum else 1
 
     def hyper(self, step: int, epoch: float) -> Sequence[float]:
-        lr = schedule_of(self.lr).at(epoch)
+        lr = rate_at(self.lr, epoch)
         return lr, self.weight_decay, self.alpha, 1 - self.alpha, self.epsilon, self.momentum
 
     def update(self, gradient: PartialSums, old: Sequence[Array], new: Sequence[Array], hyper: Array) -> None:
@@ -188,7 +188,7 @@ class Adam(ElementwiseOptimizer):
         return 2
 
     def hyper(self, step: int, epoch: float) -> Sequence[float]:
-        return _adam_hyper(self, step, schedule_of(self.lr).at(epoch), coupled=self.weight_decay, keep=1.0)
+        return _adam_hyper(self, step, rate_at(self.lr, epoch), coupled=self.weight_decay, keep=1.0)
 
     def update(self, gradient: PartialSums, old: Sequence[Array], new: Sequence[Array], hyper: Array) -> None:
         kernels.adam(*gradient, old[0], new[0], old[1], new[1], old[2], new[2], hyper)
@@ -214,7 +214,7 @@ class AdamW(ElementwiseOptimizer):
         return 2
 
     def hyper(self, step: int, epoch: float) -> Sequence[float]:
-        lr = schedule_of(self.lr).at(epoch)
+        lr = rate_at(self.lr, epoch)
         return _adam_hyper(self, step, lr, coupled=0.0, keep=1 - lr * self.weight_decay)
 
     def update(self, gradient: PartialSums, old: Sequence[Array], new: Sequence[Array], hyper: Array) -> None:
