@@ -98,6 +98,44 @@ def test_a_cluster_that_has_lost_its_server_is_told_of_and_the_program_goes_on(n
     assert not Path(folder).exists()
 
 
+FORK = """
+import os, sys, time
+import dist_relu as dr
+def rank(world, request):
+    return world.rank
+coordinator = dr.start(2, backend="ray")
+print(coordinator.run(rank, None), flush=True)
+child = os.fork()
+if not child:
+    try:
+        dr.start(2, backend="ray")
+    except dr.BackendError as error:
+        print(error)
+    sys.exit()
+print(os.waitpid(child, 0)[1], coordinator.run(rank, None), flush=True)
+helper = os.fork()
+if not helper:
+    time.sleep(1000)
+import ray
+print(helper, ray._private.worker._global_node.get_session_dir_path(), flush=True)
+time.sleep(1000)
+"""
+
+
+def test_forked_processes_neither_use_the_cluster_nor_end_it_nor_keep_it(newcomer: dict[str, str]) -> None:
+    with running(script(FORK), newcomer) as process:
+        lines = lines_until(process, "/dist_relu_ray_")
+        helper, _, path = lines[-1].strip().partition(" ")
+        folder = path.partition("/session_")[0]
+        process.kill()
+        try:
+            wait_until(lambda: not processes_of(folder) and not Path(folder).exists())
+        finally:
+            os.kill(int(helper), signal.SIGKILL)
+    assert "This process was forked from one that is connected to Ray" in lines[1]
+    assert lines[2] == "0 [0, 1]\n"
+
+
 def _has(pid: int, word: str) -> bool:
     """Whether a living process was called with `word`."""
     return word in Path(f"/proc/{pid}/cmdline").read_text(errors="replace")

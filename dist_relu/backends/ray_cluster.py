@@ -11,6 +11,7 @@ import importlib
 import logging
 import os
 import socket
+import sys
 import time
 from typing import Any, final
 
@@ -61,6 +62,11 @@ class Cluster:
         """
         global _cluster  # noqa: PLW0603 - Ray has one connection for each process
         ray = import_ray()
+        if _is_forked:
+            raise BackendError(
+                "This process was forked from one that is connected to Ray, and can't use Ray. "
+                'Use backend="local", or start processes with multiprocessing\'s method "spawn".'
+            )
         if ray.util.client.ray.is_connected():
             raise BackendError(_NO_CLIENT)
         if not ray.is_initialized():
@@ -110,18 +116,31 @@ class Cluster:
 
 
 _cluster: Cluster | None = None
+_is_forked = False
+"""Whether this process was forked from one that was connected."""
 
 
 def _leave_it_to_parent() -> None:
     """In a forked process: let its end neither end the connection and the cluster of its parent, nor wait for them."""
+    global _is_forked  # noqa: PLW0603 - as above
     if _cluster is not None:
+        _is_forked = True
         worker = import_ray()._private.worker
         atexit.unregister(worker.shutdown)
         if worker._global_node is not None:
             worker._global_node.all_processes.clear()  # which it would kill
 
 
+def _end_at_once() -> None:
+    """In a forked process, the last of what Python does: Ray's objects can't end without the threads of the parent."""
+    if _is_forked:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0 if getattr(sys, "last_value", None) is None else 1)
+
+
 os.register_at_fork(after_in_child=_leave_it_to_parent)
+atexit.register(_end_at_once)
 
 
 def _session() -> tuple[str, str]:

@@ -26,7 +26,6 @@ _WHAT_TO_DO = "Start this program again: Ray ends a process that has lost its cl
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",  # it need not yield to anybody
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "20",  # then Ray ends a process whose gcs_server is gone
 }
 _INDISPENSABLE = ("gcs_server", "raylet")
 """The programs without which Ray would wait for minutes: the kernel's names of their processes."""
@@ -52,7 +51,7 @@ class PrivateCluster:
             raise BackendError(f"An earlier cluster did not start. {_WHAT_TO_DO}")
         self._folder = tempfile.mkdtemp(prefix="dist_relu_ray_", dir="/tmp")  # sockets need a short path
         self._undertaker = subprocess.Popen(
-            [sys.executable, "-I", "-S", undertaker.__file__, self._folder],
+            [sys.executable, "-I", "-S", undertaker.__file__, self._folder, str(os.getpid())],
             stdin=subprocess.PIPE,
             start_new_session=True,
         )

@@ -1,4 +1,4 @@
-"""A program that clears up after Ray: python undertaker.py FOLDER, or python undertaker.py MARK PID.
+"""A program that clears up after Ray: python undertaker.py FOLDER PID_OF_OWNER, or python undertaker.py MARK PID.
 
 After a cluster: Ray's own processes end with the process that started them, but some take a minute. When its standard
 input closes, because the cluster has been shut down or its owner has died in whatever way, this program kills all
@@ -17,14 +17,18 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 MARK = "DIST_RELU_WORKER"
 """The variable that tells what an actor's functions have started."""
 
 
-def after_cluster(folder: str) -> None:
-    while os.read(0, 1):
-        pass
+def after_cluster(folder: str, pid: str) -> None:
+    ends = select.poll()
+    ends.register(0, select.POLLIN)
+    with suppress(ProcessLookupError):
+        ends.register(os.pidfd_open(int(pid)), select.POLLIN)  # a process that it has forked may hold our input
+        ends.poll()
     clear_up(folder)
 
 
@@ -88,7 +92,7 @@ def _is_marked(mark: str, process: str) -> bool:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 2:
-        after_cluster(sys.argv[1])
+    if os.path.isabs(sys.argv[1]):
+        after_cluster(sys.argv[1], sys.argv[2])
     else:
         after_actor(sys.argv[1], sys.argv[2])
