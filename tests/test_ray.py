@@ -95,7 +95,8 @@ def double(world, request):
     return 2 * request + world.rank
 with dr.start(2, backend="ray") as coordinator:
     print(coordinator.run(double, 21))
-    print(coordinator._backend._cluster._undertaker.args[-1])
+    import ray
+    print(ray._private.worker._global_node.get_session_dir_path().partition("/session_")[0])
     input()
 print({name for name in os.environ if name.startswith("RAY_AUTH")})
 """
