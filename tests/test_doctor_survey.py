@@ -166,7 +166,7 @@ def test_the_command_proves_that_training_works(tmp_path: Path) -> None:
 def test_a_file_that_can_not_be_written_is_refused_before_the_work() -> None:
     done = run([*DOCTOR, "--json", "/nowhere/findings.json"])
     assert (done.returncode, done.stdout) == (2, "")
-    assert "--json /nowhere/findings.json: the folder /nowhere does not exist" in done.stderr
+    assert "--json /nowhere/findings.json can't be written: the folder /nowhere does not exist" in done.stderr
 
 
 def test_the_command_fails_when_an_installed_backend_is_broken(tmp_path: Path) -> None:
