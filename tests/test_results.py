@@ -136,10 +136,10 @@ def test_a_model_that_can_not_be_saved_is_not_trained(tmp_path: Path, capsys: py
     path = tmp_path / "own.py"
     path.write_text(
         "from tests.test_results import Odd\nfrom dist_relu import nn\n"
-        "def net(): return nn.Sequential(nn.Dense(8), Odd(print), nn.Dense(10))\n"
+        "def net(): return nn.Sequential(nn.Dense(8), Odd(len), nn.Dense(10))\n"
     )
     options = "--model", f"{path}:net", "--epochs", "1", "--save", str(tmp_path / "model")
     code, output, errors = train(capsys, *options)
     assert code == 2
-    assert "Layer 1 (Odd) can't be saved: argument=<built-in function print>" in errors
+    assert "Layer 1 (Odd) can't be saved: argument=<built-in function len>" in errors
     assert "epoch" not in output
