@@ -31,6 +31,7 @@ _RANK_VARIABLES = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")
 _COMMAND, _ANSWER, _DATA = 28411, 28412, 28413
 _INIT_TIMEOUT_S = 60.0
 _ANSWER_TIMEOUT_S = 60.0
+_TIME_FOR_OUTPUT_S = 0.5
 _LOOK_TIMEOUT_S = 400.0
 """For all checks of another machine, which may have to compile all kernels."""
 
@@ -111,8 +112,13 @@ def _send_back(comm: Any) -> None:
             comm.Send(buffer, dest=0, tag=_DATA)
 
 
-def survey(look: Callable[[], Sequence[Finding]]) -> tuple[list[Finding], Survey]:
-    """On rank 0: what `look` finds here, and the survey of the job.  Raises BackendError."""
+def survey(
+    look: Callable[[], Sequence[Finding]], answer_timeout_s: float = _ANSWER_TIMEOUT_S
+) -> tuple[list[Finding], Survey]:
+    """On rank 0: what `look` finds here, and the survey of the job.
+
+    answer_timeout_s: how long to wait for a rank to present itself.  Raises BackendError.
+    """
     comm = _world()
     from mpi4py import MPI
 
@@ -124,7 +130,7 @@ def survey(look: Callable[[], Sequence[Finding]]) -> tuple[list[Finding], Survey
             f"({library}). Use the mpirun of that library."
         )
     processes = [Process.here(0)] + [
-        _answer(comm, rank, "a node that did not say its name", _ANSWER_TIMEOUT_S) for rank in range(1, comm.Get_size())
+        _answer(comm, rank, "a node that did not say its name", answer_timeout_s) for rank in range(1, comm.Get_size())
     ]
     firsts = {process.node: process for process in reversed(processes)}
     others = sorted(
@@ -158,6 +164,7 @@ def abort() -> None:
     """End all ranks of the job: some can't be reached."""
     from mpi4py import MPI
 
+    time.sleep(_TIME_FOR_OUTPUT_S)  # what was said is on its way through mpirun, and would be overtaken
     MPI.COMM_WORLD.Abort(1)
 
 
@@ -191,7 +198,7 @@ def _answer(comm: Any, rank: int, host: str, timeout_s: float) -> Any:
 
 def _silence(rank: int, host: str, timeout_s: float) -> BackendError:
     return BackendError(
-        f"Rank {rank} (on {host}) did not answer within {timeout_s:.0f} seconds. See whether its node can be reached, "
+        f"Rank {rank} (on {host}) did not answer within {timeout_s:g} seconds. See whether its node can be reached, "
         "whether a firewall closes ports between nodes, and whether it runs `dist-relu doctor`."
     )
 
