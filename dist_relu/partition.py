@@ -7,16 +7,18 @@ shard 0 the first rows of a batch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from functools import lru_cache
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar, final
 
 import numpy as np
 
 from dist_relu.arrays import Array
 from dist_relu.errors import PartitionError
+
+T = TypeVar("T")
 
 
 @lru_cache(maxsize=4096)
@@ -95,6 +97,51 @@ class SummationTree:
         while number and number % 2 == 0 and (number + 1) << level >= self._shards:
             level, number = level + 1, number // 2
         return TreeNode(level, number)
+
+
+@final
+class Fold(Generic[T]):
+    """Adds terms one after another as a binary counter carries; its compiled twin is `kernels.update.sum_block`.
+
+    carries: of `SummationTree.fold`, one number for each term.  add: takes two neighbouring terms, the left one first,
+    and returns what stands for both; that may be the left one itself, changed in place.
+    """
+
+    def __init__(self, carries: Sequence[int], add: Callable[[T, T], T]) -> None:
+        self._carries = carries
+        self._add = add
+        self._stack: list[T] = []
+        self._num_carried = 0
+
+    def begin(self) -> None:
+        """Begin anew, with an empty stack."""
+        self._stack.clear()
+        self._num_carried = 0
+
+    @property
+    def depth(self) -> int:
+        """How many terms lie on the stack."""
+        return len(self._stack)
+
+    @property
+    def num_additions(self) -> int:
+        """How many additions the next `carry` makes: of the topmost two, then of their sum and the one below, ..."""
+        return self._carries[self._num_carried]
+
+    def push(self, term: T) -> None:
+        """Lay a term on the stack."""
+        self._stack.append(term)
+
+    def carry(self) -> None:
+        """Add what the tree adds after the last term."""
+        for _ in range(self.num_additions):
+            right = self._stack.pop()
+            self._stack.append(self._add(self._stack.pop(), right))
+        self._num_carried += 1
+
+    def sums(self) -> list[T]:
+        """What is left when all terms were pushed and carried, from left to right: one sum for the whole tree."""
+        return list(self._stack)
 
 
 def stack_depth(carries: Sequence[int]) -> int:

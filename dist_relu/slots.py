@@ -13,7 +13,7 @@ from dist_relu.arrays import Array
 from dist_relu.collectives.gradients import SlotSource
 from dist_relu.kernels.update import ordered_sum
 from dist_relu.nn import Sequential
-from dist_relu.partition import SummationTree, TreeNode, bounds, stack_depth
+from dist_relu.partition import Fold, SummationTree, TreeNode, bounds, stack_depth
 
 TAIL = 2
 """Numbers behind the gradient in a slot: the summed loss and the hits. So they are summed at no extra cost."""
@@ -37,15 +37,15 @@ class Slots:
         tree = SummationTree(shards)
         subtrees = _subtrees(shards, workers)
         self.shards = range(*bounds(shards, workers)[rank])
-        self._carries, kept = tree.fold(tree.leaves(self.shards.start, self.shards.stop))
+        carries, kept = tree.fold(tree.leaves(self.shards.start, self.shards.stop))
         first_row = sum(map(len, subtrees[:rank]))
         shared = list(slots[first_row : first_row + len(kept)])
-        private = [np.empty_like(slots[0]) for _ in range(stack_depth(self._carries) - len(kept))]
+        private = [np.empty_like(slots[0]) for _ in range(stack_depth(carries) - len(kept))]
         self._stack = shared + private
         summed = [param for number, param in enumerate(model.params) if number not in layout.products]
         self._places = [param.places() for param in summed]
         self._views = [_views(row, [param.shape for param in summed]) for row in self._stack]
-        self._top = self._pushed = 0
+        self._fold = Fold(carries, _left)  # of the numbers of rows: one that others are added to keeps its place
         self.rows = slots
         self._tree = tree
         self._subtrees = [node for nodes in subtrees for node in nodes]  # of each row
@@ -54,26 +54,27 @@ class Slots:
 
     def begin(self) -> None:
         """Begin with an empty stack."""
-        self._top = self._pushed = 0
+        self._fold.begin()
 
     def push(self) -> Array:
         """Bind the model's gradients to the next row of the stack, which is returned."""
-        for places, view in zip(self._places, self._views[self._top], strict=True):
+        number = self._fold.depth
+        for places, view in zip(self._places, self._views[number], strict=True):
             places["grad"] = view
-        self._top += 1
-        row: Array = self._stack[self._top - 1]
+        self._fold.push(number)
+        row: Array = self._stack[number]
         return row
 
     def carry(self) -> None:
         """Add the topmost rows as the summation tree asks after this shard."""
         self.carry_columns(0, None)
-        self._top -= self._carries[self._pushed]
-        self._pushed += 1
+        self._fold.carry()
 
     def carry_columns(self, first: int, stop: int | None) -> None:
         """The additions of `carry`, for columns `first` to `stop` alone; they must not be carried again."""
-        for top in range(self._top - 1, self._top - 1 - self._carries[self._pushed], -1):
-            self._stack[top - 1][first:stop] += self._stack[top][first:stop]
+        top = self._fold.depth - 1
+        for number in range(top, top - self._fold.num_additions, -1):
+            self._stack[number - 1][first:stop] += self._stack[number][first:stop]
 
     def source(self, column: int, shards: range) -> SlotSource:
         """What stands from `column` on, summed over some shards: one subtree of the summation tree, or all."""
@@ -85,6 +86,10 @@ class Slots:
         """Loss and hits of the whole batch; every worker sums these few numbers for itself."""
         ordered_sum(*self._tail.partial_sums([]), self._total_tail)
         return float(self._total_tail[0]), int(self._total_tail[1])
+
+
+def _left(left: int, right: int) -> int:
+    return left
 
 
 def _subtrees(shards: int, workers: int) -> list[list[TreeNode]]:

@@ -7,18 +7,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dist_relu.partition import Purpose, SummationTree, TreeNode, balance, bounds, epoch_order, generator, stack_depth
+from dist_relu.kernels.update import BLOCK, ordered_sum
+from dist_relu.partition import (
+    Fold,
+    Purpose,
+    SummationTree,
+    TreeNode,
+    balance,
+    bounds,
+    epoch_order,
+    generator,
+    stack_depth,
+)
 
 
 def added(terms: list[str], carries: list[int]) -> list[str]:
-    """Follow `carries` with a stack, writing down what is added to what."""
-    stack: list[str] = []
-    for term, carry in zip(terms, carries, strict=True):
-        stack.append(term)
-        for _ in range(carry):
-            right = stack.pop()
-            stack.append(f"({stack.pop()}+{right})")
-    return stack
+    """What is added to what."""
+    fold = Fold(carries, lambda left, right: f"({left}+{right})")
+    for term in terms:
+        fold.push(term)
+        fold.carry()
+    return fold.sums()
 
 
 @given(st.integers(0, 200), st.integers(1, 20))
@@ -52,6 +61,19 @@ def test_the_order_of_additions_does_not_depend_on_the_workers(shards: int, work
         sums += partial
         nodes += left
     assert added(sums, tree.fold(nodes)[0]) == [expected]
+
+
+@given(st.integers(1, 40), st.integers(0, 9))
+def test_the_compiled_walk_along_the_tree_ends_with_the_bits_of_the_other(shards: int, seed: int) -> None:
+    rows = np.random.default_rng(seed).standard_normal((shards, BLOCK + 3), np.float32)
+    carries, _ = SummationTree(shards).fold(SummationTree(shards).leaves(0, shards))
+    fold = Fold(carries, np.add)
+    for row in rows:
+        fold.push(row)
+        fold.carry()
+    total, stack = np.empty(BLOCK + 3, np.float32), np.empty((stack_depth(carries), BLOCK), np.float32)
+    ordered_sum(rows, 0, np.array(carries), stack, total)
+    np.testing.assert_array_equal(total, fold.sums()[0])
 
 
 @given(st.lists(st.floats(0.1, 10), max_size=50), st.integers(1, 8))

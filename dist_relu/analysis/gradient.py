@@ -17,7 +17,7 @@ from dist_relu.coordinator import Coordinator
 from dist_relu.inference import ModelInput, my_blocks, num_blocks
 from dist_relu.moments import NUM_MOMENTS, Magnitude, moments_of, put_together
 from dist_relu.nn import Loss, PlainRun, Sequential
-from dist_relu.partition import SummationTree, TreeNode, bounds
+from dist_relu.partition import Fold, SummationTree, TreeNode, bounds
 from dist_relu.worker import World
 
 
@@ -107,8 +107,8 @@ def _back_propagate(world: World, request: _Request) -> None:
     tree = SummationTree(len(losses))
     carries, _ = tree.fold(tree.leaves(*bounds(len(losses), world.size)[world.rank]))
     run = PlainRun(training=False)
-    stack: list[Array] = []
-    for (block, rows), num_carries in zip(my_blocks(world, len(x)), carries, strict=True):
+    fold = Fold(carries, _add)
+    for block, rows in my_blocks(world, len(x)):
         outputs = model.activations(x[rows], run)[-1]
         gradient = np.empty_like(outputs)
         losses[block], _ = request.loss.backward(outputs, y[rows], 1.0, gradient)
@@ -116,28 +116,26 @@ def _back_propagate(world: World, request: _Request) -> None:
         for number, layer in reversed(list(enumerate(model.layers))):
             gradient = layer.backward(gradient, run)
             moments[block, number] = moments_of(gradient)
-        stack.append(np.concatenate([param.grad.reshape(-1) for param in model.params] or [np.empty(0, model.dtype)]))
-        _carry(stack, num_carries)
+        fold.push(np.concatenate([param.grad.reshape(-1) for param in model.params] or [np.empty(0, model.dtype)]))
+        fold.carry()
     start, stop = request.starts[world.rank : world.rank + 2]
-    for row, total in zip(range(start, stop), stack, strict=True):
+    for row, total in zip(range(start, stop), fold.sums(), strict=True):
         sums[row] = total
 
 
 def _sum_along(tree: SummationTree, nodes: list[TreeNode], gradients: list[Array]) -> Array:
     """The sum of all gradients, along the tree."""
-    stack: list[Array] = []
-    for gradient, num_carries in zip(gradients, tree.fold(nodes)[0], strict=True):
-        stack.append(gradient)
-        _carry(stack, num_carries)
-    (total,) = stack
+    fold = Fold(tree.fold(nodes)[0], _add)
+    for gradient in gradients:
+        fold.push(gradient)
+        fold.carry()
+    (total,) = fold.sums()
     return total
 
 
-def _carry(stack: list[Array], times: int) -> None:
-    """Add the two topmost arrays, so many times; the sum takes the place of the lower one."""
-    for _ in range(times):
-        top = stack.pop()
-        stack[-1] += top
+def _add(left: Array, right: Array) -> Array:
+    left += right
+    return left
 
 
 def _magnitude(rows: Array) -> Magnitude:

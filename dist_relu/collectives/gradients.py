@@ -18,7 +18,7 @@ import numpy as np
 from dist_relu.arrays import Array, aligned_empty
 from dist_relu.kernels import update as kernels
 from dist_relu.kernels.products import multiply_transposed
-from dist_relu.partition import PartialSums, stack_depth
+from dist_relu.partition import Fold, PartialSums, stack_depth
 
 
 class Source(ABC):
@@ -63,7 +63,7 @@ class ProductSource(Source):
         self._dz = dz
         self._rows_per_sample = rows_per_sample
         # The update adds what the last shard leaves on the stack, on its way through the tile.
-        self._carries = [*carries[:-1], 0]
+        self._fold = Fold([*carries[:-1], 0], self._add)
         self._flat = [row[:size] for row in scratch]
         self._tiles = [row.reshape(stop - start, dz.shape[1]) for row in self._flat]
         num_left = 1 + carries[-1]
@@ -75,12 +75,16 @@ class ProductSource(Source):
         )
 
     def partial_sums(self, shard_bounds: Sequence[tuple[int, int]]) -> PartialSums:
-        top = 0
-        for (first, last), carry in zip(shard_bounds, self._carries, strict=True):
+        fold = self._fold
+        fold.begin()
+        for first, last in shard_bounds:
             rows = slice(first * self._rows_per_sample, last * self._rows_per_sample)
-            multiply_transposed(self._x[rows], *self._columns, self._dz[rows], self._tiles[top])
-            top += 1
-            for _ in range(carry):
-                top -= 1
-                kernels.add(self._flat[top - 1], self._flat[top])
+            multiply_transposed(self._x[rows], *self._columns, self._dz[rows], self._tiles[fold.depth])
+            fold.push(fold.depth)
+            fold.carry()
         return self._sums
+
+    def _add(self, left: int, right: int) -> int:
+        """Add tile `right` into tile `left`."""
+        kernels.add(self._flat[left], self._flat[right])
+        return left
