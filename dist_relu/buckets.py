@@ -10,11 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dist_relu.chunks import Piece
-from dist_relu.collectives.exchange import Bucket
+from dist_relu.collectives.exchange import Bucket, assign_buckets, num_buckets
 from dist_relu.slots import TAIL
-
-BUCKET_BYTES = 256 * 1024
-"""Large enough for a link's full speed, small enough that it is soon on its way."""
 
 HEAD = 16
 """Numbers before the gradient in the sums: a cache line or two, whose last ones are the tail of the slots."""
@@ -49,21 +46,15 @@ def stages_of(
     of an element, in bytes.
     """
     stretches = _stretches(pieces, len(nodes), itemsize)
-    owned = [0] * len(nodes)
-    busy_s = [[0.0] * len(ranks) for ranks in nodes]
+    cuts = [
+        (HEAD + pieces[stretch.start].start if stretch.start else HEAD - TAIL, HEAD + pieces[stretch.stop - 1].stop)
+        for stretch in stretches
+    ]
+    buckets = assign_buckets(cuts, [sum(costs[i] for i in stretch) for stretch in stretches], nodes)
     stages: list[Stage] = []
     column = num_columns
-    for number, stretch in enumerate(stretches):
-        start, stop = pieces[stretch.start].start, pieces[stretch.stop - 1].stop
-        owner = owned.index(min(owned))
-        owned[owner] += stop - start
-        ranks = []
-        for node_busy_s, node_ranks in zip(busy_s, nodes, strict=True):
-            idlest = node_busy_s.index(min(node_busy_s))
-            node_busy_s[idlest] += sum(costs[i] for i in stretch)
-            ranks.append(node_ranks[idlest])
-        begin = HEAD + start if start else HEAD - TAIL
-        load = Load(Bucket(number, begin, HEAD + stop, owner, ranks), stretch)
+    for bucket, stretch in zip(buckets, stretches, strict=True):
+        load = Load(bucket, stretch)
         first_param = pieces[stretch.start].param
         first_column = min((pieces[i].column for i in stretch if pieces[i].rows is None), default=column)
         if stages and stages[-1].first_param == first_param:
@@ -78,8 +69,7 @@ def stages_of(
 def _stretches(pieces: Sequence[Piece], num_nodes: int, itemsize: int) -> list[range]:
     """Stretches of about the same size, the last of the vector first; as many for each node."""
     size = pieces[-1].stop
-    num_rounds = max(round(size * itemsize / (BUCKET_BYTES * num_nodes)), 1)
-    num_stretches = num_rounds * num_nodes
+    num_stretches = num_buckets(size * itemsize, num_nodes)
     stretches: list[range] = []
     stop = len(pieces)
     for number in range(1, num_stretches + 1):

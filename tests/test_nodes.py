@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
@@ -20,7 +21,9 @@ from dist_relu.buckets import HEAD, stages_of
 from dist_relu.chunks import costs_of
 from dist_relu.collectives.barrier import abort, control_shape
 from dist_relu.collectives.doors import Place
+from dist_relu.collectives.exchange import assign_buckets
 from dist_relu.collectives.memory import SharedArray
+from dist_relu.partition import bounds
 from dist_relu.replicas import Replicas
 from dist_relu.slots import TAIL
 from dist_relu.updates import StepOptions, cut_for
@@ -58,6 +61,15 @@ def test_buckets_hold_everything_once(make: Callable[[], nn.Sequential], nodes: 
     assert stages[-1].first_param == 0
     columns = [stage.columns for stage in reversed(stages)]
     assert [0, *(stop for _, stop in columns)] == [*(start for start, _ in columns), num_columns]
+
+
+@pytest.mark.parametrize("nodes", [[range(2), range(2, 4)], [range(3), range(3, 6), range(6, 9)]])
+def test_all_workers_of_a_node_add_what_it_owns(nodes: list[range]) -> None:
+    cuts = bounds(36_000, 36)
+    buckets = assign_buckets(cuts, [1.0] * len(cuts), nodes)
+    assert [(bucket.start, bucket.stop) for bucket in buckets] == list(cuts)
+    adds = Counter(bucket.ranks[bucket.owner] for bucket in buckets)
+    assert set(adds.values()) == {36 // nodes[-1].stop}
 
 
 class Nodes:

@@ -11,8 +11,7 @@ from typing import final
 import numpy as np
 
 from dist_relu.arrays import Array
-from dist_relu.buckets import BUCKET_BYTES
-from dist_relu.collectives.exchange import Bucket, Exchange, OrderedSum
+from dist_relu.collectives.exchange import Exchange, OrderedSum, assign_buckets, num_buckets
 from dist_relu.collectives.gradients import SlotSource
 from dist_relu.collectives.memory import Handles
 from dist_relu.coordinator import Coordinator
@@ -121,11 +120,8 @@ class _Sum:
 
     def __init__(self, world: World, slots: Array, sums: Array) -> None:
         assert world.courier is not None
-        num_buckets = len(world.nodes) * max(round(sums.nbytes / len(world.nodes) / BUCKET_BYTES), 1)
-        buckets = [
-            Bucket(i, start, stop, i % len(world.nodes), [ranks[i % len(ranks)] for ranks in world.nodes])
-            for i, (start, stop) in enumerate(bounds(len(sums), num_buckets))
-        ]
+        cuts = bounds(len(sums), num_buckets(sums.nbytes, len(world.nodes)))
+        buckets = assign_buckets(cuts, [stop - start for start, stop in cuts], world.nodes)
         tree = SummationTree(world.size)
         folds = [tree.fold(tree.leaves(ranks.start, ranks.stop)) for ranks in world.nodes]
         carries, _ = tree.fold([node for _, nodes in folds for node in nodes])

@@ -39,6 +39,36 @@ class Bucket:
     ranks: Sequence[int]
 
 
+BUCKET_BYTES = 256 * 1024
+"""Large enough for a link's full speed, small enough that it is soon on its way."""
+
+
+def num_buckets(size_bytes: int, num_nodes: int) -> int:
+    """Into how many buckets to cut sums of so many bytes: as many for each node to own."""
+    return num_nodes * max(round(size_bytes / (BUCKET_BYTES * num_nodes)), 1)
+
+
+def assign_buckets(cuts: Sequence[tuple[int, int]], costs: Sequence[float], nodes: Sequence[range]) -> Sequence[Bucket]:
+    """Give every bucket to the node that owns the least so far, and on each node to the worker with the least to do.
+
+    cuts: first element and end of each.  costs: of adding what lies on one node, in any unit; the owner's worker, who
+    also adds what comes from the others, has about twice as much to do.  nodes: the ranks of each.
+    """
+    owned = [0] * len(nodes)
+    busy = [[0.0] * len(ranks) for ranks in nodes]
+    buckets = []
+    for number, ((start, stop), cost) in enumerate(zip(cuts, costs, strict=True)):
+        owner = owned.index(min(owned))
+        owned[owner] += stop - start
+        looks_after = []
+        for node, ranks in enumerate(nodes):
+            idlest = busy[node].index(min(busy[node]))
+            busy[node][idlest] += cost * (2 if node == owner else 1)
+            looks_after.append(ranks[idlest])
+        buckets.append(Bucket(number, start, stop, owner, looks_after))
+    return buckets
+
+
 Add = Callable[[Array, Array], object]
 """(rows, total): total = all `rows` together, in an order that they alone decide."""
 

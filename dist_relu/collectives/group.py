@@ -15,17 +15,16 @@ import numpy as np
 from dist_relu.arrays import Array
 from dist_relu.collectives.barrier import Aborted, Barrier
 from dist_relu.collectives.channel import MAX_TAG, Courier
-from dist_relu.collectives.exchange import Bucket, Exchange
+from dist_relu.collectives.exchange import Exchange, assign_buckets, num_buckets
 from dist_relu.collectives.meeting import WorldBarrier
 from dist_relu.collectives.memory import Handle, SharedArray, attach
 from dist_relu.collectives.tcp_channel import TcpChannel
 from dist_relu.errors import WorkerLost
-from dist_relu.partition import SummationTree, TreeNode, bounds
+from dist_relu.partition import Fold, SummationTree, TreeNode, bounds
 
 Operation = Callable[[Array, Array], Array]
 """Combines two arrays element by element, for instance `np.add`."""
 
-_BUCKET_BYTES = 256 * 1024
 _LINE_BYTES = 64
 _POINT_TO_POINT, _TO_ALL, _MEMORY = MAX_TAG - 1, MAX_TAG - 2, MAX_TAG - 3
 
@@ -220,12 +219,8 @@ class _Reduction:
         everything = [subtree for of_node in subtrees for subtree in of_node]
         order = sorted(range(len(everything)), key=lambda i: tree.shards_of(everything[i]).start)
         over_nodes, _ = tree.fold([everything[i] for i in order])
-        size = rows.shape[1]
-        num_buckets = len(nodes) * max(round(rows[0].nbytes / len(nodes) / _BUCKET_BYTES), 1)
-        buckets = [
-            Bucket(i, start, stop, i % len(nodes), [ranks[i // len(nodes) % len(ranks)] for ranks in nodes])
-            for i, (start, stop) in enumerate(bounds(size, num_buckets))
-        ]
+        cuts = bounds(rows.shape[1], num_buckets(rows[0].nbytes, len(nodes)))
+        buckets = assign_buckets(cuts, [stop - start for start, stop in cuts], nodes)
         self._mine = [bucket for bucket in buckets if rank in bucket.ranks]
 
         def add(of_all_nodes: Array, total: Array) -> None:
@@ -256,10 +251,8 @@ class _Reduction:
 
 def combine(operation: Operation, carries: Sequence[int], rows: Iterable[Array], total: Array) -> None:
     """total = all `rows` together, two by two along the summation tree."""
-    stack: list[Array] = []
-    for row, carry in zip(rows, carries, strict=True):
-        top = row
-        for _ in range(carry):
-            top = operation(stack.pop(), top)
-        stack.append(top)
-    (total[:],) = stack
+    fold = Fold(carries, operation)
+    for row in rows:
+        fold.push(row)
+        fold.carry()
+    (total[:],) = fold.sums()
