@@ -38,7 +38,7 @@ test-long: setup
 
 test-nodes: setup
 	@test "$$(id -u)" = 0 || { echo "make test-nodes needs root, to make network namespaces."; exit 1; }
-	$(BIN)/python -m pytest tests/nodes
+	$(BIN)/python -m pytest tests/hosts
 
 papers: setup
 	for script in $(filter-out %/common.py,$(wildcard scripts/papers/*.py)); do $(BIN)/python $$script || exit 1; done

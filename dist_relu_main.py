@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit; see `dist_relu.cli.main`."""
+    """Run the command line and exit; see `dist_relu.cli.main.main`."""
     before = signal.getsignal(signal.SIGINT)
     if before is signal.default_int_handler:
         signal.signal(signal.SIGINT, _end)
-    from dist_relu.cli import main as run
+    from dist_relu.cli.main import main as run
 
     signal.signal(signal.SIGINT, before)
     run(arguments)

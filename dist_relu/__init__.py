@@ -2,9 +2,17 @@
 
 from dist_relu import activations, analysis, data, nn, optim, rl
 from dist_relu.checkpoint import load_model, save_model
-from dist_relu.coordinator import Coordinator, start
+from dist_relu.coordinator import Coordinator, DistributedReLU, start
 from dist_relu.data import Dataset
-from dist_relu.distributed_relu import DistributedReLU
+from dist_relu.engine.results import Evaluation, FitResult
+from dist_relu.engine.watch.records import (
+    PREACTIVATION_EDGES,
+    EpochSummary,
+    Watch,
+    WatchedLayer,
+    WatchedParam,
+    WatchedStep,
+)
 from dist_relu.errors import (
     BackendError,
     CheckpointError,
@@ -18,8 +26,6 @@ from dist_relu.errors import (
     WorkerLost,
     WriteError,
 )
-from dist_relu.results import Evaluation, FitResult
-from dist_relu.watching import PREACTIVATION_EDGES, EpochSummary, Watch, WatchedLayer, WatchedParam, WatchedStep
 
 __version__ = "0.1.0"
 

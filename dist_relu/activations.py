@@ -20,11 +20,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from dist_relu.array_checks import check_not_masked
-from dist_relu.arrays import Array
-from dist_relu.checks import Check, check_bool, check_float, check_int, check_is, check_positive, one_of, shown
+from dist_relu.core.array_checks import check_not_masked
+from dist_relu.core.arrays import Array
+from dist_relu.core.checks import Check, check_bool, check_float, check_int, check_is, check_positive, one_of, shown
 from dist_relu.kernels import activations as kernels
-from dist_relu.kernels import rows as row_kernels
+from dist_relu.kernels import row_activations as row_kernels
 from dist_relu.kernels.elementwise import Activation
 
 

@@ -21,11 +21,11 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from dist_relu import nn
-from dist_relu.arrays import Array
-from dist_relu.checks import check_is, check_sequence, instance_of, shown
+from dist_relu.core.arrays import Array
+from dist_relu.core.checks import check_is, check_sequence, instance_of, shown
+from dist_relu.core.files import write_file
+from dist_relu.core.untrusted import made, parse_json, read_up_to, reading
 from dist_relu.errors import CheckpointError
-from dist_relu.files import write_file
-from dist_relu.foreign import made, parse_json, read_up_to, reading
 from dist_relu.nn import Initializer, Layer, Sequential
 from dist_relu.nn.description import construct, describe, parts
 from dist_relu.nn.sequential import digest_of

@@ -18,8 +18,13 @@ from typing import Any, Self, final
 import numpy as np
 import numpy.typing as npt
 
-from dist_relu import inference, training
-from dist_relu.arguments import (
+from dist_relu.core.arrays import Array
+from dist_relu.core.checks import check_bool, check_callable, check_int, check_is, check_seed, instance_of, optional
+from dist_relu.core.compiling import PROGRESS_LOG, Compiling
+from dist_relu.data import Augment, Dataset
+from dist_relu.data.augment import ImageShape
+from dist_relu.engine import inference, loop
+from dist_relu.engine.arguments import (
     Data,
     check_augment,
     check_has_parameters,
@@ -31,26 +36,21 @@ from dist_relu.arguments import (
     numbers,
     warn_of_classes,
 )
-from dist_relu.arrays import Array
-from dist_relu.backends import Backend, connect
-from dist_relu.checks import check_bool, check_callable, check_int, check_is, check_seed, instance_of, optional
-from dist_relu.compiling import PROGRESS_LOG, Compiling
-from dist_relu.data import Augment, Dataset
-from dist_relu.data.augment import ImageShape
+from dist_relu.engine.memory import LeaveGradient, StepMemory, Trained, stopped, trained
+from dist_relu.engine.results import Evaluation, FitResult, fit_result
+from dist_relu.engine.sanity import doubts_of_data, doubts_of_result
+from dist_relu.engine.step import StepPlan
+from dist_relu.engine.update import StepOptions
+from dist_relu.engine.watch.observer import Observer, ProgressHandler
+from dist_relu.engine.watch.records import Watch
 from dist_relu.errors import BackendError, TrainingDiverged, TrainingWarning
-from dist_relu.fitting import LeaveGradient, StepMemory, Trained, stopped, trained
 from dist_relu.nn import Loss, Sequential
-from dist_relu.observing import Observer, ProgressHandler
 from dist_relu.optim import Optimizer
 from dist_relu.partition import bounds, check_fit
-from dist_relu.placed import PlacedDatasets
-from dist_relu.replicas import Replica, Replicas
-from dist_relu.results import Evaluation, FitResult, fit_result
-from dist_relu.sanity import doubts_of_data, doubts_of_result
-from dist_relu.step import StepPlan
-from dist_relu.updates import StepOptions
-from dist_relu.watching import Watch
-from dist_relu.worker import Call, Hello, World, nodes_of
+from dist_relu.runtime.backends import Backend, connect
+from dist_relu.runtime.placed import PlacedDatasets
+from dist_relu.runtime.replicated import Replica, Replicas
+from dist_relu.runtime.worker import Call, Hello, World, nodes_of
 
 _log = logging.getLogger(PROGRESS_LOG)
 
@@ -210,7 +210,7 @@ class Coordinator:
             model.initialize(seed)
         model.predicts = "classes" if data.has_classes else "numbers"
         plan = StepPlan(loss, optimizer, options, batch_size, shards, seed, augment)
-        per_epoch = training.num_steps_per_epoch(len(data), batch_size, accumulate)
+        per_epoch = loop.num_steps_per_epoch(len(data), batch_size, accumulate)
         observer = Observer(model, plan, per_epoch, watch, on_progress, has_classes=data.has_classes)
         trace, run = self._train(
             model, data, plan, observer, image_shape, epochs=epochs, shuffle=shuffle, keeps_what_is_left=True
@@ -343,8 +343,8 @@ class Coordinator:
         epochs: int = 1,
         shuffle: bool = False,
         keeps_what_is_left: bool = False,
-    ) -> tuple[training.Trace, Trained]:
-        """Run `training.fit` on all workers.
+    ) -> tuple[loop.Trace, Trained]:
+        """Run `loop.fit` on all workers.
 
         keeps_what_is_left: when it ends with an exception, the model gets the parameters after the last complete step.
         """
@@ -355,9 +355,9 @@ class Coordinator:
             placed.y.spread()
             watch = observer.request(replicas, self.workers)
             memory = StepMemory(replicas, model, placed, plan, self.workers, is_watched=watch is not None)
-            request = training.FitRequest(memory.request(watch, image_shape), epochs, shuffle)
+            request = loop.FitRequest(memory.request(watch, image_shape), epochs, shuffle)
             try:
-                trace: training.Trace = self.run(training.fit, request, observer.hear)[0]
+                trace: loop.Trace = self.run(loop.fit, request, observer.hear)[0]
             except BaseException as error:
                 if keeps_what_is_left and (left := stopped(memory)):
                     _keep(model, left)
@@ -437,6 +437,42 @@ class Coordinator:
         self._check_process()
         if not self._finalizer.alive:
             raise RuntimeError("This coordinator is closed. Start another one with dist_relu.start().")
+
+
+@final
+class DistributedReLU:
+    """ReLU on arrays cut into `num_partitions` parts, which workers share out.
+
+    coordinator: whose workers compute; by default workers are started as `dist_relu.start()` does, and closed with this
+    object.
+    """
+
+    def __init__(self, num_partitions: int, coordinator: Coordinator | None = None) -> None:
+        self._num_partitions = check_int("num_partitions", num_partitions)
+        optional(instance_of(Coordinator))("coordinator", coordinator)
+        self._is_own = coordinator is None
+        self._coordinator = start() if coordinator is None else coordinator
+
+    def parallel_relu(self, x: npt.ArrayLike) -> Array:
+        """max(x, 0) of an array of any shape."""
+        return self._coordinator.relu(x, partitions=self._num_partitions)
+
+    def parallel_backward(self, dy: npt.ArrayLike, x: npt.ArrayLike) -> Array:
+        """dy where x > 0 or NaN, else 0; dy and x of the same shape."""
+        return self._coordinator.relu_backward(dy, x, partitions=self._num_partitions)
+
+    def close(self) -> None:
+        """End the workers, if they were started for this object."""
+        if self._is_own:
+            self._coordinator.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 def _close_in(process: int, backend: Backend) -> None:

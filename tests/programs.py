@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from dist_relu.backends.mpi import mpirun_path
+from dist_relu.runtime.backends.mpi.backend import mpirun_path
 
 ROOT = Path(__file__).parent.parent
 TRAIN = [sys.executable, str(ROOT / "scripts" / "train.py")]

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from dist_relu.backends.undertaker import processes_of
+from dist_relu.runtime.backends.ray.reaper import processes_of
 from tests.programs import TIMEOUT_S
 
 RAY = str(Path(sys.executable).parent / "ray")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dist_relu.backends import serve_if_rank
+from dist_relu.runtime.backends import serve_if_rank
 
 if __name__ == "__main__":
     tests = Path(__file__).parent

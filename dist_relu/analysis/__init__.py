@@ -4,13 +4,12 @@ Everything here is measured by the workers, block by block of samples, and added
 So no number depends on how many workers there are.
 """
 
-from dist_relu.analysis import pictures
 from dist_relu.analysis.activation import LayerActivations, activation_statistics, dead_units
 from dist_relu.analysis.compaction import Compaction, compact
 from dist_relu.analysis.course import Course, watched_course
 from dist_relu.analysis.gradient import GradientFlow, gradient_flow
 from dist_relu.analysis.recurrence import TimeFlow, gradient_through_time
-from dist_relu.moments import Magnitude
+from dist_relu.engine.watch.moments import Magnitude
 
 __all__ = [
     "Compaction",
@@ -24,6 +23,5 @@ __all__ = [
     "dead_units",
     "gradient_flow",
     "gradient_through_time",
-    "pictures",
     "watched_course",
 ]

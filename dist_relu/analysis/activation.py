@@ -11,15 +11,15 @@ from math import prod
 import numpy as np
 import numpy.typing as npt
 
-from dist_relu.analysis.placing import Placing, checked_samples, layer_names
-from dist_relu.arrays import as_rows
-from dist_relu.checks import check_is
-from dist_relu.collectives.memory import Handles
+from dist_relu.comm.shared_memory import Handles
 from dist_relu.coordinator import Coordinator
-from dist_relu.inference import ModelInput, my_blocks
-from dist_relu.moments import NUM_MOMENTS, moments_of, put_together
+from dist_relu.core.arrays import as_rows
+from dist_relu.core.checks import check_is
+from dist_relu.engine.inference import ModelInput, my_blocks
+from dist_relu.engine.placing import Placing, checked_samples, layer_names
+from dist_relu.engine.watch.moments import NUM_MOMENTS, moments_of, put_together
 from dist_relu.nn import PlainRun, Sequential
-from dist_relu.worker import World
+from dist_relu.runtime.worker import World
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def activation_statistics(coordinator: Coordinator, model: Sequential, x: npt.Ar
     x = checked_samples(model, x)
     units = [shape[-1] for shape in model.layer_shapes]
     with coordinator.replicas.for_a_call() as replicas:
-        placing = Placing.of(coordinator, replicas, len(x))
+        placing = Placing.of(coordinator.workers, replicas, len(x))
         samples = placing.samples(x, model.dtype)
         model_input, _values = placing.model(model, samples)
         active = replicas.zeros((coordinator.workers, sum(units)), np.int64)

@@ -9,16 +9,16 @@ import numpy as np
 import numpy.typing as npt
 
 from dist_relu.analysis.activation import dead_units
-from dist_relu.analysis.placing import Placing, checked_samples
-from dist_relu.arrays import Array
-from dist_relu.checks import check_bool, check_is
-from dist_relu.collectives.memory import Handles
+from dist_relu.comm.shared_memory import Handles
 from dist_relu.coordinator import Coordinator
-from dist_relu.inference import ModelInput, my_blocks
+from dist_relu.core.arrays import Array
+from dist_relu.core.checks import check_bool, check_is
+from dist_relu.engine.inference import ModelInput, my_blocks
+from dist_relu.engine.placing import Placing, checked_samples
 from dist_relu.kernels.products import DEPTH
 from dist_relu.nn import ActivityPenalty, Dense, Dropout, Layer, PlainRun, RReLU, Sequential
-from dist_relu.nn.activations import Elementwise
-from dist_relu.worker import World
+from dist_relu.nn.layers.activations import Elementwise
+from dist_relu.runtime.worker import World
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def _dense(layer: Layer) -> Dense:
 def _compare(coordinator: Coordinator, before: Sequential, after: Sequential, x: Array) -> tuple[int, float]:
     """How many outputs for x have other bits, and the largest difference."""
     with coordinator.replicas.for_a_call() as replicas:
-        placing = Placing.of(coordinator, replicas, len(x))
+        placing = Placing.of(coordinator.workers, replicas, len(x))
         samples = placing.samples(x, before.dtype)
         (first, _first_values), (second, _second_values) = (placing.model(m, samples) for m in (before, after))
         differences = replicas.zeros((len(placing.block_sizes), 2), np.float64)

@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import hypot, isfinite, prod
 
-from dist_relu.checks import check_is
 from dist_relu.coordinator import Coordinator
+from dist_relu.core.checks import check_is
 from dist_relu.data import Split
+from dist_relu.engine.watch.observer import ProgressHandler
+from dist_relu.engine.watch.records import Watch, WatchedStep
 from dist_relu.errors import TrainingDiverged
 from dist_relu.nn import RNN, CReLU, PReLU, RReLU, Sequential
-from dist_relu.nn.activations import Elementwise
-from dist_relu.observing import ProgressHandler
+from dist_relu.nn.layers.activations import Elementwise
 from dist_relu.optim import Optimizer
-from dist_relu.watching import Watch, WatchedStep
 
 _ACTING = Elementwise, PReLU, RReLU, CReLU, RNN
 

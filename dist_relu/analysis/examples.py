@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dist_relu.arrays import Array
 from dist_relu.coordinator import Coordinator
+from dist_relu.core.arrays import Array
 from dist_relu.nn import Dense, Sequential, mlp
 from dist_relu.optim import Adam, Cosine
 

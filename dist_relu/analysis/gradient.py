@@ -8,17 +8,17 @@ from math import prod, sqrt
 
 import numpy as np
 
-from dist_relu.analysis.placing import Placing, checked_samples, layer_names
-from dist_relu.arguments import Data, check_has_parameters, check_model, dataset_of, default_loss
-from dist_relu.arrays import Array
-from dist_relu.checks import check_is
-from dist_relu.collectives.memory import Handles
+from dist_relu.comm.shared_memory import Handles
 from dist_relu.coordinator import Coordinator
-from dist_relu.inference import ModelInput, my_blocks, num_blocks
-from dist_relu.moments import NUM_MOMENTS, Magnitude, moments_of, put_together
+from dist_relu.core.arrays import Array
+from dist_relu.core.checks import check_is
+from dist_relu.engine.arguments import Data, check_has_parameters, check_model, dataset_of, default_loss
+from dist_relu.engine.inference import ModelInput, my_blocks, num_blocks
+from dist_relu.engine.placing import Placing, checked_samples, layer_names
+from dist_relu.engine.watch.moments import NUM_MOMENTS, Magnitude, moments_of, put_together
 from dist_relu.nn import Loss, PlainRun, Sequential
 from dist_relu.partition import Fold, SummationTree, TreeNode, bounds
-from dist_relu.worker import World
+from dist_relu.runtime.worker import World
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def gradient_flow(coordinator: Coordinator, model: Sequential, data: Data, *, lo
     left = [tree.fold(tree.leaves(*part))[1] for part in bounds(num_blocks(len(x)), coordinator.workers)]
     starts = np.cumsum([0, *map(len, left)]).tolist()
     with coordinator.replicas.for_a_call() as replicas:
-        placing = Placing.of(coordinator, replicas, len(x))
+        placing = Placing.of(coordinator.workers, replicas, len(x))
         samples = placing.samples(x, model.dtype)
         targets = placing.samples(data.y, np.int64 if data.has_classes else model.dtype)
         model_input, _values = placing.model(model, samples)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from dist_relu.activations import softmax
-from dist_relu.analysis.placing import layer_names
-from dist_relu.arrays import Array
-from dist_relu.checks import check_is, check_seed
 from dist_relu.coordinator import Coordinator
+from dist_relu.core.arrays import Array
+from dist_relu.core.checks import check_is, check_seed
 from dist_relu.data import Dataset, Split
+from dist_relu.engine.placing import layer_names
 from dist_relu.errors import DataError
 from dist_relu.nn import ReLU, Sequential
 from dist_relu.optim import Adam, Cosine

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dist_relu.analysis.placing import Placing, checked_samples, layer_names
-from dist_relu.arguments import Data, check_has_parameters, check_model, dataset_of, default_loss
-from dist_relu.checks import check_is
-from dist_relu.collectives.memory import Handles
+from dist_relu.comm.shared_memory import Handles
 from dist_relu.coordinator import Coordinator
-from dist_relu.inference import ModelInput, my_blocks
+from dist_relu.core.checks import check_is
+from dist_relu.engine.arguments import Data, check_has_parameters, check_model, dataset_of, default_loss
+from dist_relu.engine.inference import ModelInput, my_blocks
+from dist_relu.engine.placing import Placing, checked_samples, layer_names
 from dist_relu.nn import RNN, Loss, PlainRun, Sequential
-from dist_relu.worker import World
+from dist_relu.runtime.worker import World
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def gradient_through_time(
     if not steps:
         raise ValueError(f"Gradients go through time in RNN layers, and the model has none: {model}.")
     with coordinator.replicas.for_a_call() as replicas:
-        placing = Placing.of(coordinator, replicas, len(x))
+        placing = Placing.of(coordinator.workers, replicas, len(x))
         samples = placing.samples(x, model.dtype)
         targets = placing.samples(data.y, np.int64 if data.has_classes else model.dtype)
         model_input, _values = placing.model(model, samples)

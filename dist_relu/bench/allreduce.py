@@ -8,14 +8,14 @@ import sys
 from dataclasses import asdict, dataclass
 from time import perf_counter
 
-import click
 import numpy as np
 
-from dist_relu.backends.mpi import mpirun_path
-from dist_relu.collectives.all_reduce import AllReduce
-from dist_relu.collectives.memory import Handle, SharedArray, attach
+from dist_relu.bench.node_all_reduce import AllReduce
+from dist_relu.comm.shared_memory import Handle, SharedArray, attach
 from dist_relu.coordinator import start
-from dist_relu.worker import World
+from dist_relu.errors import BackendError
+from dist_relu.runtime.backends.mpi.backend import mpirun_path
+from dist_relu.runtime.worker import World
 
 ROUNDS = 5
 SIZES_BYTES = [4_000, 40_000, 400_000, 4_000_000, 40_000_000]
@@ -45,7 +45,7 @@ def run(processes: int) -> list[Timing]:
     command = [mpirun_path(), "-n", str(processes), sys.executable, "-m", "dist_relu.bench.allreduce"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise click.ClickException(f"{' '.join(command)} failed: {done.stderr.strip()}")
+        raise BackendError(f"{' '.join(command)} failed: {done.stderr.strip()}")
     return [Timing(**row) for row in json.loads(done.stdout)]
 
 
@@ -90,7 +90,7 @@ def _main() -> None:
             # A repetition takes as long as its slowest rank.
             ours_ms, mpi_ms = np.median(np.max(replies, axis=0), axis=1) * 1e3
             timings.append(Timing(coordinator.workers, size_bytes, float(ours_ms), float(mpi_ms)))
-        click.echo(json.dumps([asdict(timing) for timing in timings]))
+        sys.stdout.write(json.dumps([asdict(timing) for timing in timings]))
 
 
 if __name__ == "__main__":

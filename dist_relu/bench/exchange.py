@@ -10,14 +10,14 @@ from typing import final
 
 import numpy as np
 
-from dist_relu.arrays import Array
-from dist_relu.collectives.exchange import Exchange, OrderedSum, assign_buckets, num_buckets
-from dist_relu.collectives.gradients import SlotSource
-from dist_relu.collectives.memory import Handles
+from dist_relu.comm.exchange import Exchange, OrderedSum, assign_buckets, num_buckets
+from dist_relu.comm.shared_memory import Handles
 from dist_relu.coordinator import Coordinator
-from dist_relu.kernels.update import ordered_sum
+from dist_relu.core.arrays import Array
+from dist_relu.kernels.ordered_sum import ordered_sum
 from dist_relu.partition import SummationTree, bounds
-from dist_relu.worker import World
+from dist_relu.reduction.sources import SlotSource
+from dist_relu.runtime.worker import World
 
 ROUNDS = 3
 SIZES_BYTES = [4_000, 40_000, 400_000, 4_000_000, 40_000_000]

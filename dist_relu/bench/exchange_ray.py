@@ -10,11 +10,11 @@ from typing import final
 
 import numpy as np
 
-from dist_relu import ray_collective
-from dist_relu.arrays import Array
 from dist_relu.bench.exchange import Peer, time_sums
 from dist_relu.coordinator import Coordinator
-from dist_relu.worker import World
+from dist_relu.core.arrays import Array
+from dist_relu.integrations import ray_collective
+from dist_relu.runtime.worker import World
 
 
 @contextmanager

@@ -13,12 +13,11 @@ from functools import partial
 from time import perf_counter
 from typing import Any
 
-import click
 import numpy as np
 
-from dist_relu.arrays import Array, aligned_empty
+from dist_relu.core.arrays import Array, aligned_empty
 from dist_relu.kernels import activations as table
-from dist_relu.kernels import rows
+from dist_relu.kernels import row_activations as rows
 from dist_relu.kernels.elementwise import Activation
 
 ROWS, COLUMNS = 4096, 1024
@@ -183,11 +182,9 @@ _OURS = {
 
 
 def _torch() -> tuple[dict[str, _Case], Callable[[Array], Any]]:
-    try:
-        import torch
-        from torch.nn import functional
-    except ImportError:
-        raise click.ClickException("--peer torch needs PyTorch: pip install torch") from None
+    import torch
+    from torch.nn import functional
+
     torch.set_num_threads(1)
     ops = torch.ops.aten
     weight = torch.full((1,), 0.25)

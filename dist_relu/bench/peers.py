@@ -11,7 +11,7 @@ from typing import Any, final
 
 import numpy as np
 
-from dist_relu.arrays import Array
+from dist_relu.core.arrays import Array
 
 LR, MOMENTUM = 0.001, 0.9
 

@@ -13,9 +13,9 @@ from unittest.mock import patch
 import numpy as np
 
 from dist_relu import nn
-from dist_relu.arrays import Array
 from dist_relu.bench.peers import PEERS, Peer
 from dist_relu.coordinator import Coordinator, start
+from dist_relu.core.arrays import Array
 from dist_relu.data import Dataset
 from dist_relu.kernels import convolution, products
 from dist_relu.optim import SGD

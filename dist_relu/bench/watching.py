@@ -9,9 +9,9 @@ import numpy as np
 from dist_relu.bench.scaling import CASES
 from dist_relu.coordinator import start
 from dist_relu.data import Dataset
+from dist_relu.engine.watch.records import Watch
 from dist_relu.nn import mlp
 from dist_relu.optim import SGD
-from dist_relu.watching import Watch
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dist_relu.checks import check_int, check_seed
+from dist_relu.core.checks import check_int, check_seed
 from dist_relu.data.dataset import Dataset
 from dist_relu.partition import Purpose, generator
 

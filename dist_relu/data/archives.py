@@ -17,10 +17,10 @@ from typing import IO, final
 
 import numpy as np
 
-from dist_relu.arrays import Array
+from dist_relu.core.arrays import Array
+from dist_relu.core.untrusted import read_exactly, read_up_to, reading
 from dist_relu.data.idx import DEFLATE_RATIO, check_room
 from dist_relu.errors import DataError
-from dist_relu.foreign import read_exactly, read_up_to, reading
 
 _MAGIC = b"\x93NUMPY"
 _MAX_DIMS = 32

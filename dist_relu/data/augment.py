@@ -9,8 +9,8 @@ from typing import NamedTuple, final
 
 import numpy as np
 
-from dist_relu.arrays import Array
-from dist_relu.checks import check_bool, check_fields, check_int, check_not_negative
+from dist_relu.core.arrays import Array
+from dist_relu.core.checks import check_bool, check_fields, check_int, check_not_negative
 from dist_relu.data.dataset import Dataset, looks_channels_first
 from dist_relu.errors import DataError
 from dist_relu.kernels import augment as kernels

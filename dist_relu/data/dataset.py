@@ -9,9 +9,9 @@ from typing import Any, NamedTuple, final
 
 import numpy as np
 
-from dist_relu.array_checks import check_finite, check_numbers
-from dist_relu.arrays import Array
-from dist_relu.checks import check_ints, check_is
+from dist_relu.core.array_checks import check_finite, check_numbers
+from dist_relu.core.arrays import Array
+from dist_relu.core.checks import check_ints, check_is
 from dist_relu.errors import DataError, DataWarning
 
 _MAX_CLASSES = 1_000_000

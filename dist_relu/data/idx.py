@@ -10,10 +10,10 @@ from typing import IO, cast
 
 import numpy as np
 
-from dist_relu.arrays import Array
+from dist_relu.core.arrays import Array
+from dist_relu.core.machine import available_memory_bytes
+from dist_relu.core.untrusted import read_up_to, reading
 from dist_relu.errors import DataError
-from dist_relu.foreign import read_up_to, reading
-from dist_relu.machine import available_memory_bytes
 
 _DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _MAX_DIMS = 32

@@ -14,15 +14,15 @@ from typing import IO, cast
 
 import numpy as np
 
-from dist_relu.array_checks import check_finite, first_where
-from dist_relu.arrays import Array
+from dist_relu.core.array_checks import check_finite, first_where
+from dist_relu.core.arrays import Array
+from dist_relu.core.untrusted import read_up_to
 from dist_relu.data.adding import adding
 from dist_relu.data.archives import Arrays, open_arrays
 from dist_relu.data.dataset import Dataset, Split, checked_samples, split
 from dist_relu.data.folders import Files, find_files, find_sets
 from dist_relu.data.idx import read_idx
 from dist_relu.errors import DataError, DataWarning
-from dist_relu.foreign import read_up_to
 from dist_relu.partition import Purpose, generator
 
 _TEST_SHARE = 0.2

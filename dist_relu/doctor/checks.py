@@ -10,7 +10,7 @@ from typing import Any
 
 from threadpoolctl import threadpool_info
 
-from dist_relu import control_groups, machine
+from dist_relu.core import cgroups, machine
 from dist_relu.data.sources import MNIST_URL, cache_folder, find_mnist
 from dist_relu.doctor import blas, clock, cores, memory, storage, trial
 from dist_relu.doctor.finding import Check, Finding, carry_out
@@ -31,7 +31,7 @@ def machine_checks() -> list[Check]:
         Check(
             "cores",
             lambda: cores.check_cores(
-                machine.cpu_name(), os.cpu_count() or 1, allowed, control_groups.cpu_limit(), machine.num_cores()
+                machine.cpu_name(), os.cpu_count() or 1, allowed, cgroups.cpu_limit(), machine.num_cores()
             ),
         ),
         Check("threads", lambda: cores.check_thread_variables(environment, allowed)),
@@ -39,7 +39,7 @@ def machine_checks() -> list[Check]:
         Check("clock", lambda: clock.check_clock(clock.clock_source())),
         Check(
             "memory",
-            lambda: memory.check_memory(machine.available_memory_bytes(), control_groups.memory_limit_bytes()),
+            lambda: memory.check_memory(machine.available_memory_bytes(), cgroups.memory_limit_bytes()),
         ),
         Check("/dev/shm", lambda: memory.check_dev_shm(memory.dev_shm_bytes())),
         Check("shared memory", memory.check_memfd),

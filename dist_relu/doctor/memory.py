@@ -1,6 +1,6 @@
 """Memory: how much there is, and whether the processes of a node can share it.
 
-See `dist_relu.collectives.memory`: shared arrays are files without names, opened by others through /proc/PID/fd.
+See `dist_relu.comm.shared_memory`: shared arrays are files without names, opened by others through /proc/PID/fd.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 
-from dist_relu.collectives.memory import Handle, SharedArray
+from dist_relu.comm.shared_memory import Handle, SharedArray
 from dist_relu.doctor.finding import Finding, State, size
 from dist_relu.doctor.programs import Outcome, run_program
 
@@ -23,7 +23,7 @@ _TRIAL_SIZE = 1 << 18
 _TIMEOUT_S = 60.0
 _ATTACH = """
 import pickle, sys
-from dist_relu.collectives.memory import attach
+from dist_relu.comm.shared_memory import attach
 attach(pickle.loads(bytes.fromhex(sys.argv[1])))[-1] = 1
 """
 _GET_DUMPABLE = 3

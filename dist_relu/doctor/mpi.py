@@ -10,10 +10,10 @@ import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
 
-from dist_relu.backends.mpi import mpirun_path
 from dist_relu.doctor.finding import Finding, State
 from dist_relu.doctor.programs import Outcome, run_program
 from dist_relu.errors import BackendError
+from dist_relu.runtime.backends.mpi.backend import mpirun_path
 
 _TIMEOUT_S = 40.0
 _RANKS = 2

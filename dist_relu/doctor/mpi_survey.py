@@ -19,7 +19,7 @@ from typing import Any
 import cloudpickle
 import numpy as np
 
-from dist_relu.arrays import Array
+from dist_relu.core.arrays import Array
 from dist_relu.doctor import watchdog
 from dist_relu.doctor.finding import Finding, State
 from dist_relu.doctor.mpi import short_name

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from dist_relu.arrays import Array
+from dist_relu.core.arrays import Array
 from dist_relu.doctor.finding import Finding
 from dist_relu.doctor.survey import Link, Process, Survey, measure
 

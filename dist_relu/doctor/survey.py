@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dist_relu import machine
-from dist_relu.arrays import Array
+from dist_relu.core import machine
+from dist_relu.core.arrays import Array
 from dist_relu.doctor.finding import Check, Finding, State
-from dist_relu.worker import Hello
+from dist_relu.runtime.worker import Hello
 
 Exchange = Callable[[Array], None]
 """Sends bytes to a peer, who sends as many back, into the same array."""

@@ -8,8 +8,8 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from dist_relu.arrays import Array
-from dist_relu.kernels.compile import kernel
+from dist_relu.core.arrays import Array
+from dist_relu.kernels.jit import kernel
 
 WORDS_PER_LINE = 16
 """int64 words between two flags: two cache lines, since processors fetch lines in pairs."""

@@ -14,9 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dist_relu.arrays import Array
-from dist_relu.kernels.compile import kernel
+from dist_relu.core.arrays import Array
+from dist_relu.kernels.jit import kernel
 from dist_relu.kernels.long_sums import TERMS, end_chain, end_sum, sum_rows, wide_sums
+from dist_relu.kernels.ordered_sum import add
 from dist_relu.kernels.products import (
     FEW_ROWS,
     aligned,
@@ -28,7 +29,6 @@ from dist_relu.kernels.products import (
     vectors_for,
 )
 from dist_relu.kernels.tiles import AS_IS
-from dist_relu.kernels.update import add
 from dist_relu.kernels.windows import Windows, outputs_of, span
 
 PIXELS = 512

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from math import log, log1p, pi
 
-from dist_relu.arrays import Array
-from dist_relu.kernels.compile import kernel
+from dist_relu.core.arrays import Array
 from dist_relu.kernels.elementary import exp
+from dist_relu.kernels.jit import kernel
 
 _HALF_LOG_2PI = 0.5 * log(2 * pi)
 _LOG_2 = log(2.0)

@@ -15,7 +15,7 @@ from typing import Any, final
 
 import numpy as np
 
-from dist_relu.arrays import Array
+from dist_relu.core.arrays import Array
 from dist_relu.kernels.long_sums import TERMS, end_chain, end_sum
 from dist_relu.kernels.products import product
 from dist_relu.kernels.scalars import prefetch, scalar, specialise

@@ -13,8 +13,8 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from dist_relu.arrays import Array
-from dist_relu.kernels.compile import kernel
+from dist_relu.core.arrays import Array
+from dist_relu.kernels.jit import kernel
 
 _SMALLEST, _LARGEST = -8, 6
 _MAGNITUDES = [0.0, *(f * 2.0**e for e in range(_SMALLEST, _LARGEST) for f in (1.0, 1.5)), 2.0**_LARGEST, np.inf]

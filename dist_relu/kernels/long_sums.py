@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from dist_relu.arrays import Array
-from dist_relu.kernels.compile import kernel
+from dist_relu.core.arrays import Array
+from dist_relu.kernels.jit import kernel
+from dist_relu.kernels.ordered_sum import add
 from dist_relu.kernels.scalars import CHAINS, dot_in_chains, sum_in_chains
-from dist_relu.kernels.update import add
 
 TERMS = 128
 """Terms of a chain."""

@@ -6,10 +6,10 @@ from math import sqrt
 
 import numpy as np
 
-from dist_relu.arrays import Array
-from dist_relu.kernels.compile import kernel
+from dist_relu.core.arrays import Array
+from dist_relu.kernels.jit import kernel
 from dist_relu.kernels.long_sums import TERMS, end_chain, end_sum, wide_sums
-from dist_relu.kernels.update import add
+from dist_relu.kernels.ordered_sum import add
 
 _ROWS_PER_SUM = 64
 """Sums of so many rows are formed in the arrays' own dtype, and added up in float64."""

@@ -15,10 +15,10 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from dist_relu.arrays import Array
-from dist_relu.kernels.compile import kernel
+from dist_relu.core.arrays import Array
+from dist_relu.kernels.jit import kernel
+from dist_relu.kernels.ordered_sum import BLOCK, sum_block
 from dist_relu.kernels.scalars import CHAINS
-from dist_relu.kernels.update import BLOCK, sum_block
 
 
 def _square_sums(terms: Callable[..., list[Any]]) -> Callable[..., Any]:

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from dist_relu.arrays import Array
-from dist_relu.kernels.compile import kernel
+from dist_relu.core.arrays import Array
+from dist_relu.kernels.jit import kernel
 from dist_relu.kernels.tiles import AS_IS, VECTOR_BYTES, copy_vector, multiply_panel, transpose_square
 
 DEPTH = 256

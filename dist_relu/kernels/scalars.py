@@ -17,7 +17,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic, overload
 
-from dist_relu.kernels.compile import kernel
+from dist_relu.kernels.jit import kernel
 
 F = TypeVar("F", bound=Callable[..., Any])
 

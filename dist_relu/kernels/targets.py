@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dist_relu.arrays import Array
-from dist_relu.kernels.compile import kernel
+from dist_relu.core.arrays import Array
+from dist_relu.kernels.jit import kernel
 
 
 @kernel

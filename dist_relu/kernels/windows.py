@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from dist_relu.kernels.compile import kernel
+from dist_relu.kernels.jit import kernel
 
 
 class Windows(NamedTuple):

@@ -1,6 +1,19 @@
 """Layers, losses, initialisers and the model that holds them.  Knows nothing of processes."""
 
-from dist_relu.nn.activations import (
+from dist_relu.nn.initializers import (
+    Constant,
+    GlorotNormal,
+    GlorotUniform,
+    HeNormal,
+    HeUniform,
+    Identity,
+    Initializer,
+    Normal,
+    Orthogonal,
+    gain,
+)
+from dist_relu.nn.layer import PLAIN, Layer, Param, PlainRun, Run
+from dist_relu.nn.layers.activations import (
     CELU,
     ELU,
     GELU,
@@ -19,36 +32,23 @@ from dist_relu.nn.activations import (
     Tanh,
     Threshold,
 )
-from dist_relu.nn.convolution import Conv2d
-from dist_relu.nn.dense import Dense
-from dist_relu.nn.embedding import Embedding
-from dist_relu.nn.initializers import (
-    Constant,
-    GlorotNormal,
-    GlorotUniform,
-    HeNormal,
-    HeUniform,
-    Identity,
-    Initializer,
-    Normal,
-    Orthogonal,
-    gain,
-)
-from dist_relu.nn.layer import PLAIN, Layer, Param, PlainRun, Run
+from dist_relu.nn.layers.convolution import Conv2d
+from dist_relu.nn.layers.dense import Dense
+from dist_relu.nn.layers.embedding import Embedding
+from dist_relu.nn.layers.normalization import BatchNorm, Dropout, LayerNorm
+from dist_relu.nn.layers.parallel import Parallel
+from dist_relu.nn.layers.penalty import ActivityPenalty
+from dist_relu.nn.layers.policy_heads import Categorical, PolicyHead, TanhGaussian
+from dist_relu.nn.layers.pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d
+from dist_relu.nn.layers.recurrent import RNN
+from dist_relu.nn.layers.reshaping import Flatten, FromNCHW, Reshape
+from dist_relu.nn.layers.residual import Residual
+from dist_relu.nn.layers.row_activations import GLU, CReLU, LogSoftmax, PReLU, ReGLU, RReLU, Softmax, SwiGLU
+from dist_relu.nn.layers.standardize import Standardize, standardized
 from dist_relu.nn.losses import CrossEntropy, Loss, MeanSquaredError, MixedTargets
 from dist_relu.nn.lsuv import lsuv
 from dist_relu.nn.models import actor, cnn, mlp, policy, resnet, rnn
-from dist_relu.nn.normalization import BatchNorm, Dropout, LayerNorm
-from dist_relu.nn.parallel import Parallel
-from dist_relu.nn.penalty import ActivityPenalty
-from dist_relu.nn.policy_heads import Categorical, PolicyHead, TanhGaussian
-from dist_relu.nn.pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d
-from dist_relu.nn.recurrent import RNN
-from dist_relu.nn.reshaping import Flatten, FromNCHW, Reshape
-from dist_relu.nn.residual import Residual
-from dist_relu.nn.row_activations import GLU, CReLU, LogSoftmax, PReLU, ReGLU, RReLU, Softmax, SwiGLU
 from dist_relu.nn.sequential import Sequential
-from dist_relu.nn.standardize import Standardize, standardized
 from dist_relu.nn.summary import summary
 
 __all__ = [

@@ -21,11 +21,11 @@ from typing import Any, Literal, Protocol, final
 
 import numpy as np
 
-from dist_relu.array_checks import check_numbers
-from dist_relu.arrays import Array
-from dist_relu.checks import check_ints
+from dist_relu.core.array_checks import check_numbers
+from dist_relu.core.arrays import Array
+from dist_relu.core.checks import check_ints
+from dist_relu.core.guards import is_ours, unchecked
 from dist_relu.errors import DataError
-from dist_relu.guards import is_ours, unchecked
 from dist_relu.nn.description import parts
 
 Shape = tuple[int, ...]

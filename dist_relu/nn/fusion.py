@@ -9,20 +9,20 @@ from typing import final
 import numpy as np
 import numpy.typing as npt
 
-from dist_relu.arrays import Array, as_rows
-from dist_relu.guards import is_ours
+from dist_relu.core.arrays import Array, as_rows
+from dist_relu.core.guards import is_ours
 from dist_relu.kernels import activations, pooling
 from dist_relu.kernels.histogram import count_sums
 from dist_relu.kernels.residual import add_backward
 from dist_relu.kernels.tiles import AS_IS, BIAS, BIAS_RELU
-from dist_relu.nn.activations import Elementwise, ReLU
-from dist_relu.nn.convolution import Conv2d
-from dist_relu.nn.dense import Dense
 from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
-from dist_relu.nn.normalization import BatchNorm
-from dist_relu.nn.parallel import Parallel
-from dist_relu.nn.pooling import MaxPool2d
-from dist_relu.nn.residual import Residual
+from dist_relu.nn.layers.activations import Elementwise, ReLU
+from dist_relu.nn.layers.convolution import Conv2d
+from dist_relu.nn.layers.dense import Dense
+from dist_relu.nn.layers.normalization import BatchNorm
+from dist_relu.nn.layers.parallel import Parallel
+from dist_relu.nn.layers.pooling import MaxPool2d
+from dist_relu.nn.layers.residual import Residual
 
 
 def fuse(layers: Sequence[Layer]) -> list[Layer]:

@@ -10,8 +10,8 @@ from typing import Literal, final
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from dist_relu.arrays import Array
-from dist_relu.checks import check_choice, check_fields, check_float, check_not_negative, one_of
+from dist_relu.core.arrays import Array
+from dist_relu.core.checks import check_choice, check_fields, check_float, check_not_negative, one_of
 
 Fan = Literal["fan_in", "fan_out"]
 

@@ -11,8 +11,8 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
-from dist_relu.arrays import Array, as_rows
-from dist_relu.checks import (
+from dist_relu.core.arrays import Array, as_rows
+from dist_relu.core.checks import (
     check_bool,
     check_fields,
     check_float,
@@ -23,7 +23,7 @@ from dist_relu.checks import (
     instance_of,
     optional,
 )
-from dist_relu.guards import guard
+from dist_relu.core.guards import guard
 from dist_relu.kernels.histogram import count_sums
 from dist_relu.kernels.products import multiply_transposed
 from dist_relu.nn import boundary
@@ -232,7 +232,7 @@ class Layer(ABC):
 
 
 def check_layers(name: str, value: object) -> tuple[Layer, ...]:
-    """A check for `dist_relu.checks`: layers, one after another."""
+    """A check for `dist_relu.core.checks`: layers, one after another."""
     return check_sequence(name, value, instance_of(Layer), "layers")
 
 

@@ -9,11 +9,11 @@ from typing import final
 
 import numpy as np
 
-from dist_relu.arrays import Array
-from dist_relu.checks import check_fields, check_probability, check_share, instance_of
+from dist_relu.core.arrays import Array
+from dist_relu.core.checks import check_fields, check_probability, check_share, instance_of
+from dist_relu.core.guards import guard, is_ours, unwrapped
 from dist_relu.errors import DataError
-from dist_relu.guards import guard, is_ours, unwrapped
-from dist_relu.kernels import layers as kernels
+from dist_relu.kernels import losses as kernels
 from dist_relu.kernels.targets import smooth_labels
 from dist_relu.nn import boundary
 from dist_relu.nn.layer import Shape

@@ -6,8 +6,8 @@ from math import sqrt
 
 import numpy as np
 
-from dist_relu.arrays import Array
-from dist_relu.checks import check_is
+from dist_relu.core.arrays import Array
+from dist_relu.core.checks import check_is
 from dist_relu.nn.boundary import array_of
 from dist_relu.nn.layer import Layer, Param
 from dist_relu.nn.sequential import Sequential

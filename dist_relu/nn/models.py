@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from dist_relu.checks import (
+from dist_relu.core.checks import (
     check_choice,
     check_float,
     check_floats,
@@ -18,18 +18,18 @@ from dist_relu.checks import (
     check_shape,
     shown,
 )
-from dist_relu.nn.activations import ReLU
-from dist_relu.nn.convolution import Conv2d
-from dist_relu.nn.dense import Dense
 from dist_relu.nn.initializers import HeNormal, Orthogonal
 from dist_relu.nn.layer import Layer, Shape
-from dist_relu.nn.normalization import BatchNorm
-from dist_relu.nn.parallel import Parallel
-from dist_relu.nn.policy_heads import Categorical, PolicyHead, TanhGaussian
-from dist_relu.nn.pooling import GlobalAvgPool2d, MaxPool2d
-from dist_relu.nn.recurrent import RNN
-from dist_relu.nn.reshaping import Flatten, Reshape
-from dist_relu.nn.residual import Residual
+from dist_relu.nn.layers.activations import ReLU
+from dist_relu.nn.layers.convolution import Conv2d
+from dist_relu.nn.layers.dense import Dense
+from dist_relu.nn.layers.normalization import BatchNorm
+from dist_relu.nn.layers.parallel import Parallel
+from dist_relu.nn.layers.policy_heads import Categorical, PolicyHead, TanhGaussian
+from dist_relu.nn.layers.pooling import GlobalAvgPool2d, MaxPool2d
+from dist_relu.nn.layers.recurrent import RNN
+from dist_relu.nn.layers.reshaping import Flatten, Reshape
+from dist_relu.nn.layers.residual import Residual
 from dist_relu.nn.sequential import Sequential
 
 

@@ -11,8 +11,8 @@ from typing import Any, Literal, cast, final
 import numpy as np
 import numpy.typing as npt
 
-from dist_relu.arrays import Array
-from dist_relu.checks import check_dtype, check_ints, check_is, check_seed
+from dist_relu.core.arrays import Array
+from dist_relu.core.checks import check_dtype, check_ints, check_is, check_seed
 from dist_relu.nn.boundary import Inside, Owner, State, array_of, inside, state_of
 from dist_relu.nn.description import brief, check_is_data, fresh, parts
 from dist_relu.nn.fusion import fuse

@@ -7,9 +7,9 @@ from math import prod
 
 from dist_relu.nn.description import parts
 from dist_relu.nn.layer import Layer, Shape
-from dist_relu.nn.parallel import Parallel
-from dist_relu.nn.reshaping import Flatten, Reshape
-from dist_relu.nn.residual import Residual
+from dist_relu.nn.layers.parallel import Parallel
+from dist_relu.nn.layers.reshaping import Flatten, Reshape
+from dist_relu.nn.layers.residual import Residual
 
 
 def every_layer(layers: Sequence[Layer]) -> Iterator[Layer]:

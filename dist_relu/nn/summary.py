@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
-from dist_relu.checks import check_is
+from dist_relu.core.checks import check_is
 from dist_relu.nn.sequential import Sequential
 
 

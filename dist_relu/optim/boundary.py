@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from dist_relu.arrays import Array
-from dist_relu.guards import is_ours
-from dist_relu.kernels.update import BLOCK
+from dist_relu.core.arrays import Array
+from dist_relu.core.guards import is_ours
+from dist_relu.kernels.ordered_sum import BLOCK
 from dist_relu.partition import PartialSums, stack_depth
 
 Method = Callable[..., None]

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import final
 
-from dist_relu.arrays import Array
-from dist_relu.checks import check_fields, check_not_negative, check_positive, check_share
-from dist_relu.hints import BETAS, hinting
-from dist_relu.kernels import layerwise as kernels
+from dist_relu.core.arrays import Array
+from dist_relu.core.checks import check_fields, check_not_negative, check_positive, check_share
+from dist_relu.core.hints import BETAS, hinting
+from dist_relu.kernels import optim as kernels
 from dist_relu.optim.rules import LayerwiseOptimizer, check_adam, check_rate, rate_at
 from dist_relu.optim.schedules import Schedule
 

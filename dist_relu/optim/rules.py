@@ -11,11 +11,11 @@ from typing import final
 
 import numpy as np
 
-from dist_relu.arrays import Array
-from dist_relu.checks import check_bool, check_fields, check_is, check_not_negative, check_positive, check_share
-from dist_relu.guards import guard
-from dist_relu.hints import BETAS, EPS, hinting
-from dist_relu.kernels import update as kernels
+from dist_relu.core.arrays import Array
+from dist_relu.core.checks import check_bool, check_fields, check_is, check_not_negative, check_positive, check_share
+from dist_relu.core.guards import guard
+from dist_relu.core.hints import BETAS, EPS, hinting
+from dist_relu.kernels import ordered_sum as kernels
 from dist_relu.optim import boundary
 from dist_relu.optim.schedules import Schedule
 from dist_relu.partition import PartialSums
@@ -85,7 +85,7 @@ class LayerwiseOptimizer(Optimizer):
 
 
 def check_rate(name: str, value: object) -> float | Schedule:
-    """A check for `dist_relu.checks`: a learning rate, a number above 0 or a schedule."""
+    """A check for `dist_relu.core.checks`: a learning rate, a number above 0 or a schedule."""
     if isinstance(value, Real | np.ndarray):
         return check_positive(name, value)
     return check_is(name, value, float | Schedule)

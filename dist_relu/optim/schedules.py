@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import cos, pi
 from typing import final
 
-from dist_relu.checks import check_fields, check_not_negative, check_positive, instance_of
+from dist_relu.core.checks import check_fields, check_not_negative, check_positive, instance_of
 
 
 class Schedule(ABC):

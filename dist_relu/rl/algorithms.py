@@ -8,8 +8,8 @@ from typing import ClassVar, final
 
 import numpy as np
 
-from dist_relu.arrays import Array
-from dist_relu.checks import (
+from dist_relu.core.arrays import Array
+from dist_relu.core.checks import (
     check_fields,
     check_float,
     check_int,
@@ -19,9 +19,9 @@ from dist_relu.checks import (
     instance_of,
     optional,
 )
+from dist_relu.core.guards import unchecked
 from dist_relu.errors import DataError
-from dist_relu.guards import unchecked
-from dist_relu.kernels import returns as kernels
+from dist_relu.kernels import policy as kernels
 from dist_relu.nn import Categorical, Loss, PolicyHead
 
 

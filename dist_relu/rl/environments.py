@@ -14,8 +14,8 @@ from typing import Any, Self, cast, final
 
 import numpy as np
 
-from dist_relu.arrays import Array
-from dist_relu.checks import check_is, shown
+from dist_relu.core.arrays import Array
+from dist_relu.core.checks import check_is, shown
 from dist_relu.errors import DataError
 from dist_relu.nn import Categorical, PolicyHead, Sequential, TanhGaussian
 from dist_relu.partition import Purpose, generator

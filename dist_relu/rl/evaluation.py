@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dist_relu.arguments import check_has_parameters
-from dist_relu.arrays import Array
-from dist_relu.checks import check_int, check_is, check_seed
 from dist_relu.coordinator import Coordinator
+from dist_relu.core.arrays import Array
+from dist_relu.core.checks import check_int, check_is, check_seed
+from dist_relu.engine.arguments import check_has_parameters
 from dist_relu.errors import DataError
 from dist_relu.nn import PlainRun, Sequential
 from dist_relu.partition import bounds
 from dist_relu.rl.environments import Env, Environments, Spaces, fresh_seed, head_of, name_of
-from dist_relu.worker import World
+from dist_relu.runtime.worker import World
 
 _AT_ONCE = 32
 """Environments of a worker that are open at the same time."""

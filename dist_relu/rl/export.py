@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from dist_relu.arguments import check_has_parameters
-from dist_relu.arrays import Array
-from dist_relu.checks import check_is
+from dist_relu.core.arrays import Array
+from dist_relu.core.checks import check_is
+from dist_relu.engine.arguments import check_has_parameters
 from dist_relu.nn import Categorical, Dense, Layer, Parallel, PolicyHead, ReLU, Sequential, TanhGaussian
 from dist_relu.rl.environments import head_of
 

@@ -9,21 +9,21 @@ from math import ceil
 import numpy as np
 import numpy.typing as npt
 
-from dist_relu.arguments import check_statistics
-from dist_relu.arrays import Array
-from dist_relu.checks import check_callable, check_int, check_is, check_seed, optional
 from dist_relu.coordinator import Coordinator
+from dist_relu.core.arrays import Array
+from dist_relu.core.checks import check_callable, check_int, check_is, check_seed, optional
+from dist_relu.engine.arguments import check_statistics
+from dist_relu.engine.memory import StepMemory, stopped, trained
+from dist_relu.engine.step import StepPlan
+from dist_relu.engine.update import StepOptions
 from dist_relu.errors import PartitionError, TrainingDiverged
-from dist_relu.fitting import StepMemory, stopped, trained
 from dist_relu.nn import Sequential, TanhGaussian, policy
 from dist_relu.optim import Adam, Cosine
 from dist_relu.partition import bounds, check_fit
-from dist_relu.placed import PlacedDataset
 from dist_relu.rl.algorithms import PPO, Algorithm
 from dist_relu.rl.environments import Env, Spaces
 from dist_relu.rl.worker import ENDED, RETURNS, LearningProgress, LearningRequest, Lesson, learn
-from dist_relu.step import StepPlan
-from dist_relu.updates import StepOptions
+from dist_relu.runtime.placed import PlacedDataset
 
 _NUM_ENVS = 16
 

@@ -11,15 +11,15 @@ from typing import final
 
 import numpy as np
 
-from dist_relu.arrays import Array
-from dist_relu.collectives.memory import Handles
-from dist_relu.kernels.returns import advantages
+from dist_relu.comm.shared_memory import Handles
+from dist_relu.core.arrays import Array
+from dist_relu.engine.step import StepRequest, TrainingStep
+from dist_relu.kernels.policy import advantages
 from dist_relu.nn import PlainRun, Sequential
 from dist_relu.partition import Purpose, bounds, generator
 from dist_relu.rl.algorithms import Algorithm, columns_of
 from dist_relu.rl.environments import Env, Environments, head_of, training_seed
-from dist_relu.step import StepRequest, TrainingStep
-from dist_relu.worker import World
+from dist_relu.runtime.worker import World
 
 RETURNS, ENDED = 0, 1
 """What is kept of an environment's episodes in an iteration: the sum of their returns, and how many ended."""

@@ -17,16 +17,16 @@ from rich.console import Console
 from rich.table import Table
 
 from dist_relu import start
-from dist_relu.analysis.style import SUFFIXES
-from dist_relu.command_parts import check_installed, make_folder, new_attempts, run_program, worker_options
+from dist_relu.cli.common import check_installed, make_folder, new_attempts, run_program, worker_options
+from dist_relu.cli.progress import RunsDisplay
 from dist_relu.coordinator import Coordinator
+from dist_relu.core.files import write_json
 from dist_relu.data import Dataset, Split, load
-from dist_relu.files import write_json
+from dist_relu.engine.results import Evaluation, FitResult
+from dist_relu.engine.watch.records import EpochSummary
 from dist_relu.nn import Sequential
 from dist_relu.optim import Optimizer
-from dist_relu.progress import RunsDisplay
-from dist_relu.results import Evaluation, FitResult
-from dist_relu.watching import EpochSummary
+from dist_relu.reports.plots.style import SUFFIXES
 
 Rows = Sequence[Sequence[str]]
 

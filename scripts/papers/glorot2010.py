@@ -23,9 +23,9 @@ from common import Claim, Findings, Trials, error, images, of_seeds, paper, spre
 
 from dist_relu import nn
 from dist_relu.analysis import activation_statistics, gradient_flow
-from dist_relu.analysis.style import draw, legend_below, look
 from dist_relu.data import Dataset, Split
 from dist_relu.optim import SGD
+from dist_relu.reports.plots.style import draw, legend_below, look
 
 DEPTH = 5
 NUM_SEEDS = 3

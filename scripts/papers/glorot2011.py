@@ -26,9 +26,9 @@ from common import Claim, Findings, Trials, error, images, of_seeds, paper, spre
 
 from dist_relu import nn
 from dist_relu.analysis import activation_statistics
-from dist_relu.analysis.style import GREY, draw, legend_under, look
 from dist_relu.data import Split
 from dist_relu.optim import SGD, Cosine
+from dist_relu.reports.plots.style import GREY, draw, legend_under, look
 
 NUM_SEEDS = 3
 DEPTH = 3

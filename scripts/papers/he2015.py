@@ -26,9 +26,9 @@ from common import Claim, Findings, Trials, error, images, of_seeds, paper, spre
 
 from dist_relu import nn
 from dist_relu.analysis import gradient_flow
-from dist_relu.analysis.style import draw, draw_course, legend_below, look, smoothing_note
 from dist_relu.data import Dataset, Split
 from dist_relu.optim import SGD
+from dist_relu.reports.plots.style import draw, draw_course, legend_below, look, smoothing_note
 
 NUM_SEEDS = 3
 UNITS = 128

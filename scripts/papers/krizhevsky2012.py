@@ -26,11 +26,11 @@ import numpy as np
 from common import Claim, Findings, Trials, images, paper, spread
 
 from dist_relu import nn
-from dist_relu.analysis.style import GREY, draw, legend_below, look
-from dist_relu.arrays import Array
+from dist_relu.core.arrays import Array
 from dist_relu.data import Dataset
 from dist_relu.errors import TrainingDiverged
 from dist_relu.optim import SGD
+from dist_relu.reports.plots.style import GREY, draw, legend_below, look
 
 NETWORKS: dict[str, tuple[type[nn.ReLU | nn.Tanh], nn.Initializer]] = {
     "ReLU": (nn.ReLU, nn.HeNormal()),

@@ -27,13 +27,13 @@ from common import Claim, Findings, Trials, images, paper, spread
 
 from dist_relu import nn
 from dist_relu.analysis import TimeFlow, gradient_through_time
-from dist_relu.analysis.pictures.flow import paint_recurrence
-from dist_relu.analysis.style import GREY, draw, legend_below, look
 from dist_relu.data import Split, adding, load
 from dist_relu.data.dataset import Dataset
-from dist_relu.nn.activations import Elementwise
+from dist_relu.engine.results import FitResult
+from dist_relu.nn.layers.activations import Elementwise
 from dist_relu.optim import Adam, Cosine
-from dist_relu.results import FitResult
+from dist_relu.reports.plots.flow import paint_recurrence
+from dist_relu.reports.plots.style import GREY, draw, legend_below, look
 
 UNITS = 100
 NUM_SEEDS = 3

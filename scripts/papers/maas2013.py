@@ -26,11 +26,11 @@ from common import Claim, Findings, Trials, clearly_lower, error, images, lower_
 
 from dist_relu import nn
 from dist_relu.analysis import activation_statistics
-from dist_relu.analysis.style import draw, legend_below, look
-from dist_relu.arrays import Array
+from dist_relu.core.arrays import Array
 from dist_relu.data import Dataset
 from dist_relu.errors import TrainingDiverged
 from dist_relu.optim import SGD, Cosine
+from dist_relu.reports.plots.style import draw, legend_below, look
 
 TANH, RELU, LEAKY = "tanh", "ReLU", "leaky ReLU"
 LAYERS: dict[str, tuple[type[nn.Tanh | nn.ReLU | nn.LeakyReLU], nn.Initializer]] = {

@@ -26,9 +26,9 @@ import numpy as np
 from common import Claim, Findings, Trials, clearly_lower, error, images, paper, spread
 
 from dist_relu import nn
-from dist_relu.analysis.style import draw, legend_below, log_scale, look
 from dist_relu.data import Dataset, Split
 from dist_relu.optim import SGD, Cosine
+from dist_relu.reports.plots.style import draw, legend_below, log_scale, look
 
 RELU, LEAKY, VERY_LEAKY, PRELU, RRELU = "ReLU", "leaky, 1/100", "leaky, 1/5.5", "PReLU", "RReLU"
 ACTIVATIONS: dict[str, Callable[[int], nn.Layer]] = {

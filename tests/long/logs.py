@@ -10,8 +10,8 @@ import numpy as np
 
 import dist_relu as dr
 from dist_relu import nn, optim
-from dist_relu.logs import Logs, LogWriter, RunInfo, read_logs
-from dist_relu.report.page import page
+from dist_relu.reports.logs import Logs, LogWriter, RunInfo, read_logs
+from dist_relu.reports.page import page
 from tests.long.harness import check_refused, dumped, mutate_bytes, mutate_json
 
 _NAMES = "run.json", "steps.jsonl", "epochs.jsonl"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dist_relu.model_file import model_from_file
+from dist_relu.cli.model_file import model_from_file
 from dist_relu.nn import Sequential
 from tests.long.harness import check_refused, mutate_bytes
 

@@ -1,0 +1,400 @@
+"""`dist-relu analyze ...`: tables on the terminal, JSON in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import click
+import numpy as np
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+
+from dist_relu import analysis
+from dist_relu.checkpoint import load_model
+from dist_relu.cli.common import check_writable, data_option, model_file, started, usage_errors, worker_options
+from dist_relu.cli.options import (
+    batch_option,
+    dtype_option,
+    epochs_option_with,
+    lr_option,
+    model_option_with,
+    momentum_option,
+    optimizer_option,
+    schedule_option,
+    shards_option,
+)
+from dist_relu.cli.parsing import (
+    ACTIVATIONS,
+    DEFAULT_LR,
+    INITIALIZERS,
+    OPTIMIZERS,
+    deep,
+    parse_new_model,
+    parse_recurrent_init,
+    parse_schedule,
+    varied,
+    with_recurrent_init,
+)
+from dist_relu.cli.progress import RunsDisplay
+from dist_relu.cli.types import MODEL, SEED, Commands, GroupedCommand, choice, json_option
+from dist_relu.core.files import write_json
+from dist_relu.data import Dataset, Split, load
+from dist_relu.engine.arguments import default_loss
+from dist_relu.engine.watch.records import Watch
+from dist_relu.nn import Sequential
+
+samples_option = click.option(
+    "--samples",
+    type=click.IntRange(1),
+    default=2048,
+    show_default=True,
+    help="Look at no more than so many training samples.",
+)
+model_option = model_option_with("mlp:256")
+depth_option = click.option(
+    "--depth", type=click.IntRange(1), help="With --model mlp:UNITS, the number of hidden layers of so many units."
+)
+activation_option = click.option(
+    "--activation",
+    "activations",
+    type=choice(ACTIVATIONS),
+    multiple=True,
+    help="Put this activation in place of every ReLU, with the same initial weights; may be given several times.",
+)
+init_option = click.option(
+    "--init", type=choice(INITIALIZERS), help="Draw the weights of dense layers and convolutions like this."
+)
+seed_option = click.option("--seed", type=SEED, default=0, show_default=True, help="Fixes all that is random.")
+
+_SHOWN_STEPS = 10
+
+
+@click.group(cls=Commands)
+def analyze() -> None:
+    """Measure what a network does: activations, dead units, the flow of gradients through layers and time."""
+
+
+@analyze.command(
+    cls=GroupedCommand,
+    epilog="\b\nExample:\n"
+    "  dist-relu analyze gradients --model mlp:100 --depth 20 \\\n"
+    "    --activation relu --activation tanh\n",
+)
+@data_option
+@model_option
+@depth_option
+@activation_option
+@init_option
+@samples_option
+@seed_option
+@dtype_option
+@json_option
+@worker_options
+def gradients(
+    source: str,
+    model_text: str,
+    depth: int | None,
+    activations: Sequence[str],
+    init: str | None,
+    samples: int,
+    seed: int,
+    dtype: str | None,
+    path: Path | None,
+    **workers: Any,
+) -> None:
+    """How large gradients are at every layer of a new network, from the loss back to the input.
+
+    At the outputs of layers: of each sample's own loss; its root mean square over samples, and its mean magnitude and
+    variance over all elements. At weights: the norm of the gradient of the mean loss.
+    """
+    check_writable("--json", path)
+    with usage_errors():
+        data = load(source)
+        models = _models(data, model_text, depth, activations, init, dtype)
+        for model in models.values():
+            model.build(data.train.x.shape[1:]).initialize(seed)
+    part = _first(data.train, samples)
+    runs = []
+    with started(**workers) as coordinator, RunsDisplay(Console(), len(models)) as display:
+        for name, model in models.items():
+            display.begin(name or model_text)
+            flow = analysis.gradient_flow(coordinator, model, part)
+            _show(_flow_table(flow, name or model_text, len(part)))
+            runs.append({"model": model_text, "depth": depth, "activation": name, "init": init, **asdict(flow)})
+    told = {"data": source, "model": deep(model_text, depth)} | ({"init": init} if init else {})
+    _write(path, {**told, "samples": len(part), "seed": seed, "runs": runs})
+
+
+@analyze.command(
+    cls=GroupedCommand,
+    epilog="\b\nExample:\n  dist-relu analyze recurrence --data adding:20 --init identity \\\n    --init he-normal\n",
+)
+@data_option
+@click.option(
+    "--model",
+    "model_text",
+    type=MODEL,
+    metavar="MODEL",
+    default="rnn:100",
+    show_default=True,
+    help="The network: rnn:UNITS, rnn:UNITS,pixels, or file.py:function.",
+)
+@click.option(
+    "--init",
+    "inits",
+    default=["identity", "he-normal", "orthogonal"],
+    show_default=True,
+    multiple=True,
+    help=f"Draw recurrent weights like this: identity, identity:SCALE, {', '.join(INITIALIZERS)}; may be given several "
+    "times.",
+)
+@samples_option
+@seed_option
+@dtype_option
+@json_option
+@worker_options
+def recurrence(
+    source: str,
+    model_text: str,
+    inits: Sequence[str],
+    samples: int,
+    seed: int,
+    dtype: str | None,
+    path: Path | None,
+    **workers: Any,
+) -> None:
+    """How large gradients are at every step of a new recurrent network, from the last one back to the first.
+
+    At the states: the norm of the gradient of each sample's own loss, of which the root mean square over samples.
+    """
+    check_writable("--json", path)
+    with usage_errors():
+        data = load(source)
+        plain = parse_new_model(model_text, data, dtype)
+        models = {init: with_recurrent_init(plain, parse_recurrent_init(init)) for init in inits}
+        for model in models.values():
+            model.build(data.train.x.shape[1:]).initialize(seed)
+    part = _first(data.train, samples)
+    flows: dict[str, analysis.TimeFlow] = {}
+    with started(**workers) as coordinator, usage_errors(), RunsDisplay(Console(), len(models)) as display:
+        for init, model in models.items():
+            display.begin(init)
+            layers = analysis.gradient_through_time(coordinator, model, part)
+            flows |= {f"{init}, {layer.name}" if len(layers) > 1 else init: layer for layer in layers}
+    _show(_steps_table(flows, model_text, len(part)))
+    runs = [{"init": name, **asdict(flow)} for name, flow in flows.items()]
+    _write(path, {"data": source, "model": model_text, "samples": len(part), "seed": seed, "runs": runs})
+
+
+@analyze.command(
+    "activations",
+    cls=GroupedCommand,
+    epilog="\b\nExample:\n  dist-relu analyze activations model.safetensors --data mnist\n",
+)
+@click.argument("model_path", metavar="MODEL", type=click.Path(exists=True, path_type=Path))
+@data_option
+@samples_option
+@json_option
+@worker_options
+def show_activations(model_path: Path, source: str, samples: int, path: Path | None, **workers: Any) -> None:
+    """Sparsity, dead units, mean and variance of every layer of a saved MODEL.
+
+    MODEL is a file that `train --save` wrote, or the folder of a run that `train --log-dir` wrote. A unit is dead when
+    it is 0 for every sample.
+    """
+    check_writable("--json", path)
+    model = load_model(model_file(model_path))
+    with usage_errors():
+        data = load(source)
+        model.build(data.train.x.shape[1:])
+    part = _first(data.train, samples)
+    with started(**workers) as coordinator:
+        layers = analysis.activation_statistics(coordinator, model, part.x)
+    table = Table("layer", "units", "zeros", "dead units", "mean", "variance")
+    table.title = f"Activations of {model_path.name} for {len(part):,} samples"
+    for layer in layers:
+        numbers = f"{layer.sparsity:.1%}", str(len(layer.dead)), f"{layer.mean:.4g}", f"{layer.variance:.4g}"
+        table.add_row(layer.name, str(layer.num_units), *numbers)
+    _show(_aligned(table))
+    told = {"data": source, "model": model_path.name, "samples": len(part)}
+    _write(path, {**told, "layers": [asdict(layer) for layer in layers]})
+
+
+@analyze.command(
+    cls=GroupedCommand,
+    epilog="\b\nExample:\n"
+    "  dist-relu analyze training --model mlp:100 --depth 5 --activation relu \\\n"
+    "    --activation tanh --json t.json\n",
+)
+@data_option
+@model_option
+@depth_option
+@activation_option
+@init_option
+@click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="The number of runs of each.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="The seed of the first run.")
+@epochs_option_with(10)
+@batch_option
+@optimizer_option
+@lr_option
+@schedule_option
+@momentum_option
+@click.option(
+    "--watch-every", type=click.IntRange(1), default=10, show_default=True, help="Look at one in so many steps."
+)
+@shards_option
+@dtype_option
+@json_option
+@worker_options
+def training(
+    source: str,
+    model_text: str,
+    depth: int | None,
+    activations: Sequence[str],
+    init: str | None,
+    seeds: int,
+    seed: int,
+    epochs: int,
+    batch_size: int,
+    optimizer: str,
+    lr: float | None,
+    momentum: float,
+    schedule: str,
+    watch_every: int,
+    shards: int | None,
+    dtype: str | None,
+    path: Path | None,
+    **workers: Any,
+) -> None:
+    """How networks with different activations learn: loss, norm of the gradient and sparsity, over several seeds.
+
+    The table has means ± standard deviations over the seeds: of the loss, the norm of the gradient and the share of
+    zeros in hidden layers, over the last tenth of the watched steps, and of the accuracy on unseen samples.
+    """
+    check_writable("--json", path)
+    lr = DEFAULT_LR[optimizer] if lr is None else lr
+    if seed + seeds > 2**64:
+        raise click.UsageError(f"--seed {seed} --seeds {seeds}: seeds must stay below 2^64.")
+    with usage_errors():
+        rule = OPTIMIZERS[optimizer](parse_schedule(schedule, lr, epochs), momentum, 0.0)
+        data = load(source)
+        models = _models(data, model_text, depth, activations, init, dtype)
+        for model in models.values():
+            model.build(data.train.x.shape[1:])
+            for part in data:
+                default_loss(part).check(part.y, model.output_shape)
+    courses: dict[str, list[analysis.Course]] = {}
+    with started(**workers) as coordinator, RunsDisplay(Console(), len(models) * seeds) as display:
+        for name, model in models.items():
+            courses[name or model_text] = []
+            for number in range(seed, seed + seeds):
+                display.begin(f"{name or model_text}, seed {number}")
+                courses[name or model_text].append(
+                    analysis.watched_course(
+                        coordinator,
+                        model.blueprint(),
+                        data,
+                        rule,
+                        epochs=epochs,
+                        batch_size=batch_size,
+                        watch=Watch(watch_every),
+                        seed=number,
+                        shards=shards,
+                        on_progress=display.show,
+                    )
+                )
+        shards = shards or coordinator.workers
+    _show(_course_table(courses, f"{deep(model_text, depth)} on {source}, epochs: {epochs}"))
+    options = {"data": source, "model": deep(model_text, depth), "init": init, "optimizer": optimizer, "lr": lr}
+    options |= {"momentum": momentum, "schedule": schedule, "epochs": epochs, "batch_size": batch_size}
+    options |= {"shards": shards, "dtype": next(iter(models.values())).dtype.name}
+    runs = [
+        {"activation": name, "seed": number, **asdict(run)}
+        for name, runs in courses.items()
+        for number, run in enumerate(runs, seed)
+    ]
+    _write(path, {**options, "runs": runs})
+
+
+def _models(
+    data: Split, text: str, depth: int | None, activations: Sequence[str], init: str | None, dtype: str | None
+) -> dict[str | None, Sequential]:
+    """The model with each of the activations, by their names; without any, as it is."""
+    plain = parse_new_model(deep(text, depth), data, dtype)
+    return {name: varied(plain, name, init) for name in activations or (None,)}
+
+
+def _course_table(courses: Mapping[str, Sequence[analysis.Course]], title: str) -> Table:
+    table = Table("activation", "loss", "test accuracy", "gradient", "zeros", title=title)
+    for name, runs in courses.items():
+        kept = [run for run in runs if not run.diverged]
+        diverged = f" ({len(runs) - len(kept)} of {len(runs)} diverged)" if len(kept) < len(runs) else ""
+        table.add_row(
+            name + diverged,
+            _spread([_last_tenth(run.loss) for run in kept], ".3g", ".1g"),
+            _spread([run.test_accuracy for run in kept if run.test_accuracy is not None], ".2%", ".1%"),
+            _spread([_last_tenth(run.gradient_norm) for run in kept], ".3g", ".1g"),
+            _spread([_last_tenth(run.sparsity) for run in kept], ".1%", ".1%"),
+        )
+    return _aligned(table)
+
+
+def _last_tenth(values: Sequence[float]) -> float:
+    return mean(values[-max(len(values) // 10, 1) :])
+
+
+def _spread(values: Sequence[float], of_mean: str, of_deviation: str) -> str:
+    """Mean ± standard deviation, of a sample; "-" of nothing."""
+    if not values:
+        return "-"
+    return f"{mean(values):{of_mean}}" + (f" ± {stdev(values):{of_deviation}}" if len(values) > 1 else "")
+
+
+def _flow_table(flow: analysis.GradientFlow, name: str, num_samples: int) -> Table:
+    """The loss first, the input last: the way that gradients go."""
+    table = Table("at", "norm", "mean magnitude", "variance", "norm at weights")
+    table.title = f"Gradients of the loss ({flow.loss:.4g}), {name}, {num_samples:,} samples"
+    for stage, magnitude in reversed(flow.outputs.items()):
+        weights = [flow.weights[key].norm for key in flow.weights if key == f"{stage.split()[0]}.weight"]
+        numbers = (magnitude.norm, magnitude.mean_absolute, magnitude.variance, *weights)
+        table.add_row(stage, *(f"{number:.3e}" for number in numbers))
+    return _aligned(table)
+
+
+def _steps_table(flows: dict[str, analysis.TimeFlow], name: str, num_samples: int) -> Table:
+    """The last step first: the way that gradients go.  Of many steps, some, evenly."""
+    table = Table("after step", *flows)
+    table.title = f"Norm of the gradient at the states of {name}, {num_samples:,} samples"
+    num_steps = max(len(flow.norms) for flow in flows.values())
+    for step in sorted({round(step) for step in np.linspace(1, num_steps, min(num_steps, _SHOWN_STEPS))}, reverse=True):
+        norms = (f"{flow.norms[step - 1]:.3e}" if step <= len(flow.norms) else "" for flow in flows.values())
+        table.add_row(str(step), *norms)
+    return _aligned(table)
+
+
+def _show(table: Table) -> None:
+    """Print a table as wide as it is: a number that is cut is another number."""
+    table.box, table.pad_edge, table.title_justify = None, False, "left"
+    console = Console()
+    width = Measurement.get(console, console.options.update(max_width=10_000), table).maximum
+    Console(width=max(console.width, width)).print(table)
+
+
+def _aligned(table: Table) -> Table:
+    for column in table.columns[1:]:
+        column.justify = "right"
+    return table
+
+
+def _first(data: Dataset, num_samples: int) -> Dataset:
+    return Dataset(data.x[:num_samples], data.y[:num_samples])
+
+
+def _write(path: Path | None, content: dict[str, Any]) -> None:
+    if path:
+        write_json(path, content)

@@ -1,0 +1,76 @@
+"""Options that several commands have: of models and of training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from dist_relu.cli.parsing import DEFAULT_LR, OPTIMIZERS
+from dist_relu.cli.types import MODEL, MODEL_FORMS, POSITIVE, SHARE, choice
+
+Option = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def model_option_with(default: str) -> Option:
+    """`--model`, with a default of its own."""
+    return click.option(
+        "--model",
+        "model_text",
+        type=MODEL,
+        metavar="MODEL",
+        default=default,
+        show_default=True,
+        help=f"The network: {MODEL_FORMS}, or file.py:function.",
+    )
+
+
+def epochs_option_with(default: int) -> Option:
+    """`--epochs`, with a default of its own."""
+    return click.option(
+        "--epochs", type=click.IntRange(1), default=default, show_default=True, help="How often every sample is seen."
+    )
+
+
+model_option = model_option_with("mlp:256,128")
+epochs_option = epochs_option_with(20)
+dtype_option = click.option(
+    "--dtype",
+    type=choice(["float32", "float64"]),
+    help="The type of the numbers that the model computes with. Default: float32, or what a model from a file has.",
+)
+batch_option = click.option(
+    "--batch-size",
+    type=click.IntRange(1),
+    default=64,
+    show_default=True,
+    help="Samples in a batch, over all workers together.",
+)
+optimizer_option = click.option(
+    "--optimizer", type=choice(OPTIMIZERS), default="sgd", show_default=True, help="How weights follow gradients."
+)
+lr_option = click.option(
+    "--lr",
+    type=POSITIVE,
+    help=f"The learning rate. Default: {', '.join(f'{lr:g} for {name}' for name, lr in DEFAULT_LR.items())}.",
+)
+momentum_option = click.option(
+    "--momentum",
+    type=SHARE,
+    default=0.9,
+    show_default=True,
+    help="The momentum of sgd, nesterov, rmsprop and lars.",
+)
+schedule_option = click.option(
+    "--schedule",
+    default="cosine",
+    show_default=True,
+    help="How the learning rate changes: constant, step:EVERY,FACTOR, cosine, or warmup:EPOCHS+one of them; EVERY and "
+    "EPOCHS count epochs.",
+)
+shards_option = click.option(
+    "--shards",
+    type=click.IntRange(1),
+    help="The number of parts of the work; with equal shards, results have equal bits. Default: the number of workers.",
+)

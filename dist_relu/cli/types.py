@@ -1,0 +1,136 @@
+"""What options of the command line take: finite numbers, data sets and models, with their completion in a shell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, final
+
+import click
+from click.shell_completion import CompletionItem
+
+from dist_relu.core.checks import (
+    Check,
+    check_not_negative,
+    check_positive,
+    check_probability,
+    check_seed,
+    check_share,
+)
+
+DATA_FORMS = "digits, mnist, adding:STEPS, a folder of IDX files, or a .npz file"
+DATA_NAMES = ("digits", "mnist", "adding:")
+MODEL_FORMS = "mlp:UNITS,UNITS,..., cnn, resnet:8|20, rnn:UNITS[,pixels], policy:UNITS,..."
+MODEL_NAMES = ("mlp:", "cnn", "resnet:8", "resnet:20", "rnn:", "policy:")
+
+
+@final
+class Commands(click.Group):
+    """A group whose help has a whole sentence for each command.  sections: commands by their headings."""
+
+    def __init__(self, *arguments: Any, sections: Mapping[str, Sequence[str]] | None = None, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._sections = sections
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        sections = self._sections or {"Commands": self.list_commands(ctx)}
+        for heading, names in sections.items():
+            with formatter.section(heading):
+                lines = [(name, self.commands[name].get_short_help_str(limit=1000)) for name in names]
+                formatter.write_dl(lines, col_max=max(map(len, self.commands)))
+
+
+_GROUPS = {
+    "Data and model": (
+        "--data --model --normalize --dtype --depth --activation --init --samples --augment --mixup --label-smoothing "
+        "--env --hidden"
+    ),
+    "Training": (
+        "--epochs --batch-size --optimizer --lr --schedule --momentum --weight-decay --clip-norm --clip-value "
+        "--accumulate --ema-decay --algorithm --steps --envs --horizon --minibatches --gamma --entropy-weight --seeds "
+        "--seed --shards"
+    ),
+    "Workers": "--workers --backend --threads-per-worker --address --spread",
+    "Results": "--json --save --export --log-dir --watch-every --output --quiet",
+}
+"""Options by what they are about."""
+
+
+@final
+class GroupedCommand(click.Command):
+    """A command with many options, which its help has in groups."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        records = {param.opts[0]: record for param in self.get_params(ctx) if (record := param.get_help_record(ctx))}
+        for heading, names in _GROUPS.items():
+            if lines := [records.pop(name) for name in names.split() if name in records]:
+                with formatter.section(heading):
+                    formatter.write_dl(lines)
+        with formatter.section("Other options"):
+            formatter.write_dl(list(records.values()))
+
+
+@final
+class Number(click.types.FloatParamType):
+    """A real number that passes one of `dist_relu.core.checks`, which NaN never does."""
+
+    def __init__(self, check: Check) -> None:
+        self._check = check
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = super().convert(value, param, ctx)
+        try:
+            return float(self._check("", number))
+        except ValueError as error:
+            self.fail(f"{value} {str(error).rpartition(': ')[2]}", param, ctx)
+
+
+POSITIVE, NOT_NEGATIVE = Number(check_positive), Number(check_not_negative)
+SHARE, PROBABILITY = Number(check_share), Number(check_probability)
+
+
+@final
+class NameOrPath(click.ParamType[str]):
+    """One of some names, whatever their case, or a file or folder."""
+
+    def __init__(self, name: str, names: tuple[str, ...]) -> None:
+        self.name = name
+        self.names = names
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = str(value)
+        is_name = any(text.lower().startswith(name) for name in self.names)
+        return text.lower() if is_name and not Path(text).exists() and ".py:" not in text else text
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        names = [CompletionItem(name) for name in self.names if name.startswith(incomplete)]
+        return [*names, CompletionItem(incomplete, type="file")]
+
+
+DATA = NameOrPath("data", DATA_NAMES)
+MODEL = NameOrPath("model", MODEL_NAMES)
+
+
+def choice(names: Any) -> click.Choice[str]:
+    """One of these names, whatever its case."""
+    return click.Choice(list(names), case_sensitive=False)
+
+
+FILE = click.Path(dir_okay=False, path_type=Path)
+"""A file to write."""
+
+
+@final
+class Seed(click.types.IntParamType):
+    """What `dist_relu.core.checks.check_seed` takes."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            return check_seed(super().convert(value, param, ctx))
+        except ValueError as error:
+            self.fail(f"{value} {str(error).rpartition(': ')[2]}", param, ctx)
+
+
+SEED = Seed()
+
+json_option = click.option("--json", "path", metavar="FILE", type=FILE, help="Write the results to FILE as JSON.")

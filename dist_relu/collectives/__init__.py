@@ -1,1 +1,0 @@
-"""How gradients meet: shared memory, barrier, ordered reduction."""

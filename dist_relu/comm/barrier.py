@@ -1,0 +1,113 @@
+"""How the processes of a node wait for one another, and stop waiting when something is wrong."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import final
+
+from dist_relu.comm.suspended import Standstill
+from dist_relu.core.arrays import Array
+from dist_relu.errors import WorkerLost
+from dist_relu.kernels import atomic
+
+_PHASES_PER_CALL = 1 << 32
+
+ALL_CALLS = 1 << 62
+"""What to give up when there will be no call any more."""
+
+
+class Aborted(Exception):
+    """Another process gave up this call; the cause is reported from there."""
+
+
+class Meeting(ABC):
+    """Where workers wait for one another."""
+
+    @abstractmethod
+    def wait(self) -> None:
+        """Wait until every worker has come as far.  Collective.
+
+        Raises Aborted when the call was given up, WorkerLost when a worker died or stands still.
+        """
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raise Aborted when the call was given up: for long work between meetings."""
+
+
+def control_shape(num_ranks: int) -> tuple[int, ...]:
+    """The shape of the shared int64 array that a barrier works on: a line to abort, then a line for each rank."""
+    return ((num_ranks + 1) * atomic.WORDS_PER_LINE,)
+
+
+@final
+class Barrier(Meeting):
+    """A barrier for the processes of a node, which notices that a peer died or gave up.
+
+    Work comes in calls, numbered from 1 upwards. Within a call every rank must wait equally often; a call may be
+    given up at any time, and a later one starts afresh: phases only grow, so nothing is ever reset.
+    """
+
+    def __init__(self, control: Array, rank: int, pids: Sequence[int]) -> None:
+        self._abort = control[: atomic.WORDS_PER_LINE]
+        self._flags = control[atomic.WORDS_PER_LINE :]
+        self._rank = rank
+        self._pids = pids
+        self._deaths = select.poll()
+        self._rank_of: dict[int, int] = {}
+        for peer, pid in enumerate(pids):
+            if pid != os.getpid():
+                descriptor = os.pidfd_open(pid)
+                self._rank_of[descriptor] = peer
+                self._deaths.register(descriptor, select.POLLIN)
+        self._others = {peer: pid for peer, pid in enumerate(pids) if pid != os.getpid()}
+        self._standstill = Standstill()
+        self._call = self._phase = 0
+
+    def begin(self, call: int) -> None:
+        """Start call number `call`."""
+        self._call = call
+        self._phase = call * _PHASES_PER_CALL
+
+    def wait(self) -> None:
+        if len(self._pids) == 1:
+            self.check()
+            return
+        self._phase += 1
+        while True:
+            outcome = atomic.arrive_and_wait(
+                self._flags, self._rank, len(self._pids), self._phase, self._abort, self._call
+            )
+            if outcome == atomic.PASSED:
+                return
+            if outcome == atomic.ABORTED:
+                raise Aborted
+            self._look_for_deaths()
+
+    def check(self) -> None:
+        if self._abort[0] >= self._call:
+            raise Aborted
+
+    def abort(self) -> None:
+        """Give up the present call for all ranks."""
+        abort(self._abort, self._call)
+
+    def close(self) -> None:
+        for descriptor in self._rank_of:
+            os.close(descriptor)
+        self._rank_of.clear()
+
+    def _look_for_deaths(self) -> None:
+        for descriptor, _ in self._deaths.poll(0):
+            peer = self._rank_of[descriptor]
+            raise WorkerLost(f"Worker {peer} (pid {self._pids[peer]}) died; worker {self._rank} waited for it.")
+        self._standstill.look(self._others, socket.gethostname())
+
+
+def abort(control: Array, call: int) -> None:
+    """Give up call number `call`, from outside: whoever waits in it stops waiting."""
+    atomic.give_up(control, call)

@@ -1,0 +1,136 @@
+"""Messages between the workers of several nodes, and who keeps them moving.
+
+A backend brings its own `Channel`. Everything above it, the exchange of gradients and the barrier over all nodes, is
+written once, for a `Courier`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import final
+
+from dist_relu.comm.backoff import Patience
+from dist_relu.comm.barrier import Barrier
+from dist_relu.core.arrays import Array
+
+MAX_TAG = (1 << 16) - 1
+
+_NUM_OFFERS = 20
+_LONGEST_PAUSE_S, _IDLE_PAUSE_S = 0.0005, 0.02
+_CLOSE_TIMEOUT_S = 2.0
+
+Then = Callable[[], object]
+
+
+class Channel(ABC):
+    """Sends arrays from the memory of one worker to that of another.  Used by one thread at a time.
+
+    Messages from one worker to another with the same tag arrive in their order. They belong to a call: what was sent in
+    an earlier one and still arrives is thrown away, so that a call may be given up at any time.
+    """
+
+    @abstractmethod
+    def begin(self, call: int) -> None:
+        """Send and receive messages of call number `call` from now on; forget those of earlier ones."""
+
+    @abstractmethod
+    def send(self, array: Array, rank: int, tag: int, then: Then) -> None:
+        """Start to send `array`, contiguous, to worker `rank`; it must stay as it is until `then` is called."""
+
+    @abstractmethod
+    def receive(self, array: Array, rank: int, tag: int, then: Then) -> None:
+        """Let the next message of worker `rank` with this tag, of the same size, go into `array`; then call `then`."""
+
+    @property
+    @abstractmethod
+    def is_busy(self) -> bool:
+        """Whether anything that is being sent or received is not through yet."""
+
+    @abstractmethod
+    def progress(self) -> bool:
+        """Let messages move, and call the `then` of those that are through; returns whether anything moved.
+
+        Does not wait. Whatever is sent and received moves only while this is called.
+        """
+
+
+@final
+class Courier:
+    """Keeps the messages of a worker moving: from the worker's thread while that waits, otherwise from its own.
+
+    Both pause between two looks, longer and longer, so that they leave the processor to those who compute. Between
+    calls the courier goes on slowly: others may still wait to get rid of messages of a call that was given up.
+    lock: held by whoever calls a `then`; the other thread takes it for what these change as well.
+    """
+
+    def __init__(self, channel: Channel, barrier: Barrier) -> None:
+        self._channel = channel
+        self._barrier = barrier
+        self.lock = threading.RLock()
+        self._awake = threading.Event()
+        self._closed = False
+        self._call = 0
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="dist_relu-courier", daemon=True)
+        self._thread.start()
+
+    def begin(self, call: int) -> None:
+        """Start call number `call`."""
+        self._call = call
+        with self.lock:
+            self._channel.begin(call)
+
+    def send(self, array: Array, rank: int, tag: int, then: Then) -> None:
+        """See `Channel.send`."""
+        with self.lock:
+            self._channel.send(array, rank, tag, then)
+
+    def receive(self, array: Array, rank: int, tag: int, then: Then) -> None:
+        """See `Channel.receive`."""
+        with self.lock:
+            self._channel.receive(array, rank, tag, then)
+
+    def hurry(self) -> None:
+        """Let the other thread look after the messages often, until `wait_until` relieves it."""
+        self._awake.set()
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Keep messages moving until `condition` holds.  Raises Aborted when the call was given up."""
+        self._awake.clear()
+        patience = Patience(longest_s=_LONGEST_PAUSE_S, num_offers=_NUM_OFFERS)
+        while not condition():
+            self._barrier.check()
+            if self._error is not None:
+                raise self._error
+            with self.lock:
+                moved = self._channel.progress()
+            patience.pause(again=not moved)
+
+    def close(self) -> None:
+        """Stop, when what is left of a call that was given up is out of the way.  May be called twice."""
+        if not self._closed:
+            self.begin(self._call + 1)
+        deadline = time.monotonic() + _CLOSE_TIMEOUT_S
+        while self._channel.is_busy and time.monotonic() < deadline:
+            time.sleep(_LONGEST_PAUSE_S)
+        self._closed = True
+        self._awake.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        patience = Patience(longest_s=_LONGEST_PAUSE_S)
+        moved = False
+        while not self._closed:
+            if self._awake.is_set():
+                patience.pause(again=not moved)
+            else:
+                self._awake.wait(_IDLE_PAUSE_S)
+            try:
+                with self.lock:
+                    moved = self._channel.progress()
+            except BaseException as error:  # for `wait_until` to raise
+                self._error = error
+                return

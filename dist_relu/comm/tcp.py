@@ -1,0 +1,291 @@
+"""Messages between workers over TCP connections of their own.
+
+What is sent goes from the array into the kernel, and what is wanted goes from there into its array, with no copy
+between. A message is a header and its bytes; those of one connection come in their order.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import final
+
+import numpy as np
+
+from dist_relu.comm.channel import Channel, Then
+from dist_relu.comm.handshake import Door, Place, knock
+from dist_relu.core.arrays import Array
+from dist_relu.errors import BackendError, WorkerLost
+
+_HEADER = struct.Struct("!qQQ")  # call, tag, bytes that follow
+_WASTE_BYTES = 1 << 16
+_START_TIMEOUT_S = 30.0
+
+
+def connect(rank: int, nodes: Sequence[range], door: Door, places: Sequence[Place], secret: bytes) -> TcpChannel:
+    """The channel of worker `rank` to those of other nodes, who all do the same.  Collective; closes `door`.
+
+    door: ours, which knows the secret.  places: of all doors, by rank.  Raises BackendError that names who is missing.
+    """
+    (own,) = (ranks for ranks in nodes if rank in ranks)
+    others = [other for ranks in nodes for other in ranks if ranks is not own]
+    connections: dict[int, socket.socket] = {}
+    for other in others:
+        if other < rank and (connection := knock(places[other], secret, rank)):
+            connections[other] = connection
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while (missing := [other for other in others if other not in connections]) and missing[-1] > rank:
+        if time.monotonic() > deadline:
+            break
+        if visitor := door.admit(deadline - time.monotonic()):
+            connections[visitor[0]] = visitor[1]
+    door.close()
+    if missing:
+        for connection in connections.values():
+            connection.close()
+        there = "; ".join(f"worker {other} at {places[other]}" for other in missing)
+        raise BackendError(
+            f"Worker {rank} at {places[rank]} has no connection with {there}. "
+            "Nodes must be able to open TCP connections to one another: look for firewalls between them."
+        )
+    return TcpChannel(connections)
+
+
+@final
+class TcpChannel(Channel):
+    """connections: non-blocking, to each worker that messages are exchanged with, by rank.
+
+    A message that nobody has asked for yet is kept in memory of its own, so that those behind it can come through.
+    A worker whose connection ends is lost as soon as something is to be sent there or wanted from there.
+    """
+
+    def __init__(self, connections: Mapping[int, socket.socket]) -> None:
+        self._peers = {rank: _Peer(rank, connection) for rank, connection in connections.items()}
+        self._gone: set[int] = set()
+        self._call = 0
+        self._wanted: dict[tuple[int, int], deque[tuple[memoryview, Then]]] = {}
+        self._early: dict[tuple[int, int, int], deque[memoryview]] = {}
+        """By rank and tag, both; the early ones by call as well."""
+        self._through: list[Then] = []
+        self._waste = memoryview(bytearray(_WASTE_BYTES))
+        self._poll = select.epoll()
+        self._by_descriptor = {peer.socket.fileno(): peer for peer in self._peers.values()}
+        for descriptor in self._by_descriptor:
+            self._poll.register(descriptor, select.EPOLLIN)
+
+    def begin(self, call: int) -> None:
+        self._call = call
+        self._through.clear()
+        self._wanted.clear()
+        self._early = {key: messages for key, messages in self._early.items() if key[0] >= call}
+        for peer in self._peers.values():
+            under_way = [message for message in peer.leaving if message.is_under_way]
+            for message in under_way:  # the other side must be able to tell where the next one starts
+                message.then = _nothing
+            peer.leaving = deque(under_way)
+            if peer.incoming and peer.incoming.call < call:
+                peer.incoming.then = None
+                peer.incoming.is_waste = True
+
+    def send(self, array: Array, rank: int, tag: int, then: Then) -> None:
+        content = _bytes_of(array)
+        peer = self._peers[rank]
+        peer.leaving.append(_Leaving([memoryview(_HEADER.pack(self._call, tag, len(content))), content], then))
+        if len(peer.leaving) == 1:
+            self._push(peer)
+
+    def receive(self, array: Array, rank: int, tag: int, then: Then) -> None:
+        content = _bytes_of(array)
+        key = self._call, rank, tag
+        early = self._early.get(key)
+        if early:
+            _copy(early.popleft(), content)
+            if not early:
+                del self._early[key]
+            self._through.append(then)
+        else:
+            self._wanted.setdefault((rank, tag), deque()).append((content, then))
+
+    @property
+    def is_busy(self) -> bool:
+        return any(peer.leaving or peer.incoming for peer in self._peers.values() if not peer.is_gone)
+
+    def progress(self) -> bool:
+        ready = self._poll.poll(0)
+        for descriptor, events in ready:
+            peer = self._by_descriptor[descriptor]
+            if events & select.EPOLLOUT:
+                self._push(peer)
+            if events & ~select.EPOLLOUT:
+                self._pull(peer)
+        moved = bool(ready or self._through)
+        while self._through:
+            through, self._through = self._through, []
+            for then in through:
+                then()
+        for rank in self._gone:
+            if self._peers[rank].leaving or any(self._wanted[key] for key in self._wanted if key[0] == rank):
+                raise WorkerLost(f"Worker {rank} has closed its connection.")
+        return moved
+
+    def close(self) -> None:
+        """End all connections.  May be called twice."""
+        for peer in self._peers.values():
+            peer.is_gone = True
+            peer.socket.close()
+        self._poll.close()
+
+    def _push(self, peer: _Peer) -> None:
+        """Send what the connection takes."""
+        while peer.leaving and not peer.is_gone:
+            message = peer.leaving[0]
+            try:
+                sent = peer.socket.sendmsg(message.parts)
+            except BlockingIOError:
+                break
+            except OSError:
+                self._lose(peer)
+                return
+            message.skip(sent)
+            if not message.parts:
+                peer.leaving.popleft()
+                self._through.append(message.then)
+        is_full = bool(peer.leaving)
+        if is_full != peer.is_full and not peer.is_gone:
+            peer.is_full = is_full
+            self._poll.modify(peer.socket, select.EPOLLIN | (select.EPOLLOUT if is_full else 0))
+
+    def _pull(self, peer: _Peer) -> None:
+        """Take in what has come."""
+        while not peer.is_gone:
+            target = peer.incoming.target(self._waste) if peer.incoming else peer.header[peer.header_size :]
+            try:
+                size = peer.socket.recv_into(target)
+            except BlockingIOError:
+                return
+            except OSError:
+                size = 0
+            if not size:
+                self._lose(peer)
+                return
+            if peer.incoming:
+                peer.incoming.size += size
+            else:
+                peer.header_size += size
+                if peer.header_size == _HEADER.size:
+                    peer.header_size = 0
+                    peer.incoming = self._expected(peer.rank, *_HEADER.unpack(peer.header))
+            if peer.incoming and peer.incoming.is_complete:
+                incoming, peer.incoming = peer.incoming, None
+                self._arrived(incoming)
+            if size < len(target):
+                return
+
+    def _expected(self, rank: int, call: int, tag: int, size: int) -> _Incoming:
+        """Where a message of `size` bytes is to go."""
+        wanted = self._wanted.get((rank, tag)) if call == self._call else None
+        if wanted:
+            content, then = wanted.popleft()
+            assert len(content) == size, "the workers do not agree about what they exchange"
+            return _Incoming(call, rank, tag, size, content, then)
+        if call < self._call:
+            return _Incoming(call, rank, tag, size, self._waste, None, is_waste=True)
+        return _Incoming(call, rank, tag, size, np.empty(size, np.uint8).data, None)
+
+    def _arrived(self, message: _Incoming) -> None:
+        if message.is_waste:
+            return
+        if message.then:
+            self._through.append(message.then)
+            return
+        wanted = self._wanted.get((message.rank, message.tag)) if message.call == self._call else None
+        if wanted:  # since it began to arrive
+            content, then = wanted.popleft()
+            _copy(message.content, content)
+            self._through.append(then)
+        else:
+            self._early.setdefault((message.call, message.rank, message.tag), deque()).append(message.content)
+
+    def _lose(self, peer: _Peer) -> None:
+        peer.is_gone = True
+        self._gone.add(peer.rank)
+        self._poll.unregister(peer.socket)
+        del self._by_descriptor[peer.socket.fileno()]
+        peer.socket.close()
+
+
+@dataclass
+class _Leaving:
+    """A message on its way out.  parts: what is still to be sent."""
+
+    parts: list[memoryview]
+    then: Then
+    is_under_way: bool = False
+
+    def skip(self, size: int) -> None:
+        self.is_under_way = True
+        while self.parts and size >= len(self.parts[0]):
+            size -= len(self.parts.pop(0))
+        if size:
+            self.parts[0] = self.parts[0][size:]
+
+
+@dataclass
+class _Incoming:
+    """A message on its way in.  size: how much of it has come.  then: None for what nobody has asked for.
+
+    is_waste: it belongs to a call that was given up, and its memory may already be in other use.
+    """
+
+    call: int
+    rank: int
+    tag: int
+    size_bytes: int
+    content: memoryview
+    then: Then | None
+    size: int = 0
+    is_waste: bool = False
+
+    @property
+    def is_complete(self) -> bool:
+        return self.size == self.size_bytes
+
+    def target(self, waste: memoryview) -> memoryview:
+        """Where the next bytes go."""
+        return waste[: self.size_bytes - self.size] if self.is_waste else self.content[self.size :]
+
+
+@dataclass
+class _Peer:
+    """A worker at the other end of a connection.  incoming: None while its header is still on the way.
+
+    is_full: the connection takes nothing more at the moment.
+    """
+
+    rank: int
+    socket: socket.socket
+    leaving: deque[_Leaving] = field(default_factory=deque)
+    header: memoryview = field(default_factory=lambda: memoryview(bytearray(_HEADER.size)))
+    header_size: int = 0
+    incoming: _Incoming | None = None
+    is_full: bool = False
+    is_gone: bool = False
+
+
+def _bytes_of(array: Array) -> memoryview:
+    assert array.flags.c_contiguous
+    return array.reshape(-1).view(np.uint8).data
+
+
+def _copy(source: memoryview, target: memoryview) -> None:
+    assert len(source) == len(target), "the workers do not agree about what they exchange"
+    target[:] = source
+
+
+def _nothing() -> None:
+    pass

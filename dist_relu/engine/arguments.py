@@ -1,0 +1,114 @@
+"""What users pass to the coordinator, checked and in the form that we work with."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import numpy.typing as npt
+
+from dist_relu.core.array_checks import check_numbers
+from dist_relu.core.arrays import Array
+from dist_relu.core.checks import check_is
+from dist_relu.data import Augment, Dataset, Split
+from dist_relu.data.augment import ImageShape
+from dist_relu.errors import DataError, DataWarning, PartitionError
+from dist_relu.nn import BatchNorm, CrossEntropy, Embedding, FromNCHW, Loss, MeanSquaredError, Sequential
+from dist_relu.nn.structure import entries, every_layer
+
+Data = Dataset | tuple[npt.ArrayLike, npt.ArrayLike]
+
+
+def dataset_of(data: Data) -> Dataset:
+    """A data set, or (x, y), as a data set."""
+    if isinstance(data, Dataset):
+        return data
+    if isinstance(data, Split):
+        raise TypeError("Expected a Dataset as data, not both parts of one: pass data.train or data.test.")
+    if isinstance(data, tuple | list) and len(data) == 2:
+        x, y = data
+        return Dataset(check_numbers("x", x), check_numbers("y", y))
+    raise TypeError(f"Expected a Dataset or (x, y) as data, not {type(data).__name__}.")
+
+
+def numbers(name: str, value: npt.ArrayLike) -> Array:
+    """`value` as an array of numbers that kernels can work on: True and False are 1 and 0."""
+    array = check_numbers(name, value)
+    return array.view(np.uint8) if array.dtype == np.bool_ else array
+
+
+def default_loss(data: Dataset) -> Loss:
+    """Cross-entropy for class numbers, the mean squared error for real targets."""
+    return CrossEntropy() if data.has_classes else MeanSquaredError()
+
+
+def warn_of_classes(data: Dataset) -> None:
+    """Say that targets are taken for real numbers, where they look like classes."""
+    reason = data.look_like_classes()
+    if reason is not None:
+        warnings.warn(
+            f"y is of type {data.y.dtype}, so it is taken for real targets, with the mean squared error. It has "
+            f"{reason}. To take it as it is, pass loss=nn.MeanSquaredError().",
+            DataWarning,
+            stacklevel=3,
+        )
+
+
+def check_model(model: Sequential, data: Dataset, loss: Loss) -> Sequential:
+    """Raise an error unless the model takes such samples and gives such targets; leaves the model as it is.
+
+    Returns the model, or a copy of it, built for them.
+    """
+    check_is("model", model, Sequential)
+    model = model if model.input_shape else model.blueprint()
+    model.build(data.x.shape[1:])
+    loss.check(data.y, model.output_shape)
+    check_samples(model, data.x)
+    return model
+
+
+def check_samples(model: Sequential, x: Array) -> None:
+    """Raise `DataError` where the model looks up symbols and x (N, ...) holds none."""
+    for layer, shape in entries(model.layers, x.shape[1:]):
+        if isinstance(layer, Embedding):
+            layer.check_symbols(x.reshape(len(x), *shape), model.dtype)
+
+
+def check_augment(augment: Augment, model: Sequential, data: Dataset) -> ImageShape | None:
+    """Raise `DataError` unless samples for this model can be changed so; returns the shape of their images, or None."""
+    first = list(entries(model.layers, data.x.shape[1:]))
+    if augment.mixup and any(isinstance(layer, Embedding) for layer, _ in first):
+        raise DataError(
+            f"Augment(mixup={augment.mixup}) averages samples, but the model looks them up as symbols (Embedding), of "
+            "which there is no average."
+        )
+    return augment.image_shape(data, next((shape for layer, shape in first if isinstance(layer, FromNCHW)), None))
+
+
+def check_statistics(model: Sequential, num_samples: int, batch_size: int, shards: int) -> None:
+    """Raise `PartitionError` when BatchNorm meets a shard with a single element of each channel: it has no variance.
+
+    That is so in a batch of less than two samples for each shard. model: built.
+    """
+    norms = (layer for layer in every_layer(model.layers) if isinstance(layer, BatchNorm))
+    if all(norm.elements_per_sample > 1 for norm in norms):
+        return
+    least, last = 2 * shards, num_samples % batch_size or batch_size
+    smallest = min(batch_size, last)
+    if smallest >= least:
+        return
+    sizes = (size for size in range(batch_size + 1, num_samples + 1) if size >= least)
+    larger = next((size for size in sizes if not 0 < num_samples % size < least), None)
+    ways = [f"shards <= {smallest // 2}"] * (smallest > 1) + [f"batch_size={larger}"] * (larger is not None)
+    raise PartitionError(
+        f"BatchNorm takes the variance over each shard, and one sample has none: "
+        f"{'a batch' if batch_size < least else 'the last batch of an epoch'} has {smallest} samples for {shards} "
+        f"shards; expected at least {least}. Pass {' or '.join(ways) or 'more samples'}."
+    )
+
+
+def check_has_parameters(model: Sequential) -> None:
+    """Raise ValueError for a model that was never fitted or initialised."""
+    check_is("model", model, Sequential)
+    if model.values is None:
+        raise ValueError("The model has no parameters yet: fit it first, or build and initialize it.")

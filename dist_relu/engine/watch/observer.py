@@ -1,0 +1,152 @@
+"""What the coordinator makes of what workers report while they train."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any, final
+
+import numpy as np
+
+from dist_relu.core.arrays import Array
+from dist_relu.engine.loop import Progress
+from dist_relu.engine.step import StepPlan
+from dist_relu.engine.watch.moments import spread
+from dist_relu.engine.watch.recorder import NUM_SLOTS, SeenEpoch, SeenStep, WatchRequest, row_dtype
+from dist_relu.engine.watch.records import EpochSummary, Watch, WatchedLayer, WatchedParam, WatchedStep
+from dist_relu.nn import Sequential
+from dist_relu.nn.fusion import last_layers
+from dist_relu.optim import Optimizer, Schedule
+from dist_relu.partition import bounds
+from dist_relu.runtime.replicated import Replicas
+
+ProgressHandler = Callable[[Progress], object]
+
+
+@final
+class Observer:
+    """Hears of a run's progress, epochs and watched steps, and passes them on.
+
+    epochs: all that are over.  watched: the steps, unless `Watch.on_step` gets them.
+    """
+
+    def __init__(
+        self,
+        model: Sequential,
+        plan: StepPlan,
+        per_epoch: int,
+        watch: Watch | None = None,
+        on_progress: ProgressHandler | None = None,
+        *,
+        has_classes: bool,
+    ) -> None:
+        """per_epoch: the number of steps."""
+        self.epochs: list[EpochSummary] = []
+        self.watched: list[WatchedStep] = []
+        self._plan, self._per_epoch, self._has_classes = plan, per_epoch, has_classes
+        self._watch, self._on_progress = watch, on_progress
+        self._param_names = model.names
+        self._layers = _LayersSeen(model, plan) if watch else None
+
+    def request(self, replicas: Replicas, workers: int) -> WatchRequest | None:
+        """What workers need to watch, in memory of the run."""
+        if self._watch is None or self._layers is None:
+            return None
+        units = self._layers.units
+        self._rows = replicas.zeros((NUM_SLOTS, self._plan.shards), row_dtype(units))
+        self._active = replicas.zeros((workers, -(-sum(units) // 8)), np.uint8)
+        return WatchRequest(self._watch.every, units, self._rows.handles, self._active.handles)
+
+    def hear(self, event: Any) -> None:
+        """Take what a worker reported."""
+        match event:
+            case Progress():
+                if self._on_progress:
+                    self._on_progress(event)
+            case [*steps]:
+                for step in steps:
+                    self._take_step(step)
+            case SeenEpoch():
+                self._take_epoch(event)
+
+    def _take_step(self, seen: SeenStep) -> None:
+        assert self._watch is not None
+        assert self._layers is not None
+        step = WatchedStep(
+            seen.step,
+            seen.step // self._per_epoch,
+            seen.loss,
+            self._accuracy(seen.hits, seen.num_samples),
+            _learning_rate(self._plan.optimizer, (seen.step + 0.5) / self._per_epoch),
+            seen.num_samples / seen.seconds,
+            self._layers.take(seen.rows, min(seen.num_samples, self._plan.batch_size)),
+            _params(self._param_names, seen.norms),
+        )
+        if self._watch.on_step:
+            self._watch.on_step(step)
+        else:
+            self.watched.append(step)
+
+    def _take_epoch(self, seen: SeenEpoch) -> None:
+        epoch = EpochSummary(
+            len(self.epochs),
+            float(np.average(seen.loss, weights=seen.num_samples)),
+            self._accuracy(int(seen.hits.sum()), int(seen.num_samples.sum())),
+            float(seen.seconds.sum()),
+            self._layers.dead(seen.active) if self._layers and seen.active is not None else None,
+        )
+        self.epochs.append(epoch)
+        if self._watch and self._watch.on_epoch:
+            self._watch.on_epoch(epoch)
+
+    def _accuracy(self, hits: int, num_samples: int) -> float | None:
+        return hits / num_samples if self._has_classes else None
+
+
+@final
+class _LayersSeen:
+    """Adds up the notes of all shards.  units: of each pass through the model, see `row_dtype`."""
+
+    def __init__(self, model: Sequential, plan: StepPlan) -> None:
+        assert model.input_shape is not None
+        ends = last_layers(model.blueprint().build(model.input_shape).layers)
+        self._names = [f"{end} {type(model.layers[end]).__name__}" for end in ends]
+        self._sizes = [prod(model.layer_shapes[end]) for end in ends]
+        self.units = [model.layer_shapes[end][-1] for end in ends]
+        self._stops = np.cumsum(self.units)[:-1]
+        self._shards = plan.shards
+
+    def take(self, rows: Array, batch_size: int) -> list[WatchedLayer]:
+        """What was seen of a step.  rows: (shards,), of `row_dtype`.  batch_size: the samples that they tell of."""
+        samples = np.array([stop - first for first, stop in bounds(batch_size, self._shards)])
+        zeros, counts = np.add.reduce(rows["zeros"], axis=0), np.add.reduce(rows["counts"], axis=0)
+        active = np.unpackbits(np.bitwise_or.reduce(rows["active"], axis=0), count=sum(self.units)).astype(np.bool)
+        layers = []
+        for i, (name, size, here) in enumerate(
+            zip(self._names, self._sizes, np.split(active, self._stops), strict=True)
+        ):
+            with np.errstate(all="ignore"):  # a run may end with numbers that are none
+                mean, variance = spread(rows["mean"][:, i], rows["squares"][:, i], samples * size)
+            preactivations = counts[i, :-1].tolist() if counts[i].any() else None
+            silent, sparsity = int(len(here) - here.sum()), int(zeros[i]) / (batch_size * size)
+            layers.append(WatchedLayer(name, len(here), sparsity, silent, mean, variance, preactivations))
+        return layers
+
+    def dead(self, active: Array) -> dict[str, list[int]]:
+        """The units of each layer that were not active in an epoch.  active: (units,), of all layers."""
+        parts = np.split(active, self._stops)
+        return {name: np.flatnonzero(~here).tolist() for name, here in zip(self._names, parts, strict=True)}
+
+
+def _params(names: Sequence[str], norms: Array) -> list[WatchedParam]:
+    """norms: (3, params): of gradients, of parameters before the step, and of their changes; 0 for running means."""
+    return [
+        WatchedParam(name, gradient, change / before if before else None)
+        for name, gradient, before, change in zip(names, *norms.tolist(), strict=True)
+    ]
+
+
+def _learning_rate(optimizer: Optimizer, epoch: float) -> float | None:
+    """That of an optimizer so many epochs after the start; None for one that has no `lr`."""
+    lr = getattr(optimizer, "lr", None)
+    return lr.at(epoch) if isinstance(lr, Schedule) else lr

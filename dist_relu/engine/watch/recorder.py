@@ -1,0 +1,217 @@
+"""What workers note of watched steps, and how it comes together while the run goes on.
+
+Each shard of a watched step has a row of notes, in memory that the workers of a node share. After the step the first
+workers of the other nodes send their rows to worker 0, which reports all of them to the coordinator from time to time.
+There they are added up in the order of the shards; so the numbers depend on the shards, as the run itself does, and not
+on the workers. The rows of two steps are enough, since nobody can be two steps ahead of worker 0.
+
+Whether a unit was 0 for every sample of an epoch can't be told from some of its steps. So every worker keeps in mind,
+in all steps, which units it has seen nothing but zeros of; after the epoch these come together in the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, final
+
+import numpy as np
+
+from dist_relu.comm.channel import MAX_TAG
+from dist_relu.comm.shared_memory import Handles
+from dist_relu.core.arrays import Array, as_rows
+from dist_relu.kernels.histogram import (
+    NUM_BINS,
+    bin_of_place,
+    empty_table,
+    keep_zero_columns,
+    output_statistics,
+    take_counts,
+)
+from dist_relu.nn import Layer
+from dist_relu.partition import bounds
+from dist_relu.runtime.worker import World
+
+NUM_SLOTS = 2
+_TAG = MAX_TAG - 1
+
+
+def row_dtype(units: Sequence[int]) -> np.dtype[np.void]:
+    """The notes of a shard, of passes with so many units (places on the last axis) each.
+
+    zeros: outputs that are 0.  counts: what went into the activation of a pass, by bins; the last bin is for what is no
+    number, and all are 0 where nothing is known.  mean, squares: of outputs, and the sum of squared distances from it.
+    active: a bit for each unit of all passes, set where it was not 0 for some sample.
+    """
+    return np.dtype(
+        [
+            ("zeros", np.int64, (len(units),)),
+            ("counts", np.int64, (len(units), NUM_BINS + 1)),
+            ("mean", np.float64, (len(units),)),
+            ("squares", np.float64, (len(units),)),
+            ("active", np.uint8, (-(-sum(units) // 8),)),
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class WatchRequest:
+    """What workers need to watch.  every: one of how many steps.
+
+    rows: (NUM_SLOTS, shards), of `row_dtype`.  active: (workers, bytes), a bit for each unit of all passes, set where
+    the worker has seen it do anything since the epoch began; valid when the epoch is over.
+    """
+
+    every: int
+    units: Sequence[int]
+    rows: Handles
+    active: Handles
+
+
+@dataclass(frozen=True)
+class SeenStep:
+    """A watched step.  loss: the mean over its samples.  rows: (shards,), of `row_dtype`.
+
+    norms: (3, params), see `WatchedNorms`.
+    """
+
+    step: int
+    loss: float
+    hits: int
+    num_samples: int
+    seconds: float
+    rows: Array
+    norms: Array
+
+
+@dataclass(frozen=True)
+class SeenEpoch:
+    """The steps of an epoch, watched or not; all (steps,), but for `active`.
+
+    active: for each unit of all passes whether it was not 0 for some sample, (units,); None in a run without a watch.
+    """
+
+    active: Array | None
+    loss: Array
+    hits: Array
+    num_samples: Array
+    seconds: Array
+
+
+@final
+class Watcher:
+    """One worker's eyes.  passes: of its model."""
+
+    def __init__(self, world: World, request: WatchRequest, passes: Sequence[Layer], dtype: np.dtype[Any]) -> None:
+        self._world, self._every = world, request.every
+        self._rows: Array = world.node.attach(request.rows)
+        self._active: Array = world.node.attach(request.active)
+        self._silent = _SilentUnits(request.units)
+        shards = bounds(self._rows.shape[1], world.size)
+        self._mine = slice(*shards[world.rank])
+        self._shards_of_node = [slice(shards[ranks[0]][0], shards[ranks[-1]][1]) for ranks in world.nodes]
+        self._tables = [empty_table(dtype) for _ in passes]
+        self._bin_of_place = bin_of_place(dtype)
+        self.tables: Mapping[int, Array] = {id(layer): table for layer, table in zip(passes, self._tables, strict=True)}
+        stops = np.cumsum([0, *request.units])
+        slices = [slice(first, stop) for first, stop in pairwise(stops)]
+        self._nonzero = np.zeros(stops[-1], np.int64)
+        self._columns = [(self._nonzero[units], *np.empty((2, units.stop - units.start))) for units in slices]
+        self._slot = self._rows[0]
+        self._under_way = 0
+
+    def watches(self, step: int) -> bool:
+        return step % self._every == 0
+
+    def begin_epoch(self) -> None:
+        """An epoch begins, in which no unit has been active yet."""
+        self._silent.begin()
+
+    def see(self, outputs: Sequence[Array]) -> None:
+        """Take notice of the outputs of all passes over a shard, in a step that is not watched."""
+        self._silent.look_at(outputs)
+
+    def end_epoch(self) -> Array | None:
+        """Which units were active in the epoch, (units,); collective.  Worker 0 gets them."""
+        self._active[self._world.rank] = np.packbits(self._silent.active())
+        self._world.barrier.wait()
+        rows = self._collect(self._active, [slice(ranks.start, ranks.stop) for ranks in self._world.nodes])
+        if rows is None:
+            return None
+        return np.unpackbits(np.bitwise_or.reduce(rows, axis=0), count=len(self._nonzero)).astype(np.bool)
+
+    def begin(self, step: int) -> None:
+        """A watched step begins: clear the notes of this worker's shards, some of which may have no samples in it."""
+        self._slot = self._rows[step // self._every % NUM_SLOTS]
+        self._slot[self._mine] = 0
+
+    def seen_in(self, shard: int) -> Callable[[Sequence[Array]], None]:
+        """What notes the outputs of all passes over a shard, and what `tables` have counted meanwhile."""
+
+        def seen(outputs: Sequence[Array]) -> None:
+            self._silent.look_at(outputs)
+            row = self._slot[shard]
+            zeros, means, squares, counts = (row[name] for name in ("zeros", "mean", "squares", "counts"))
+            for number, (output, columns) in enumerate(zip(outputs, self._columns, strict=True)):
+                zeros[number], means[number], squares[number] = output_statistics(as_rows(output), *columns)
+                take_counts(self._tables[number], self._bin_of_place, counts[number])
+            row["active"][:] = np.packbits(self._nonzero > 0)
+
+        return seen
+
+    def gather(self) -> Array | None:
+        """The notes of all shards, when all workers have met behind the step; worker 0 gets them."""
+        return self._collect(self._slot, self._shards_of_node)
+
+    def _collect(self, rows: Array, of_node: Sequence[slice]) -> Array | None:
+        """Bring all rows to worker 0, which gets a copy.  of_node: those that each node has filled."""
+        courier = self._world.courier
+        if courier and self._world.node.rank == 0:
+            others = [node for node in range(len(self._world.nodes)) if node != self._world.node.number]
+            with courier.lock:
+                if self._world.rank == 0:
+                    self._under_way = len(others)
+                    for node in others:
+                        notes = rows[of_node[node]].view(np.uint8)
+                        courier.receive(notes, self._world.nodes[node].start, _TAG, self._through)
+                else:
+                    self._under_way = 1
+                    notes = rows[of_node[self._world.node.number]].view(np.uint8)
+                    courier.send(notes, 0, _TAG, self._through)
+            courier.wait_until(lambda: not self._under_way)
+        return rows.copy() if self._world.rank == 0 else None
+
+    def _through(self) -> None:
+        self._under_way -= 1
+
+
+@final
+class _SilentUnits:
+    """The units of all passes that this worker has seen nothing but zeros of.
+
+    Nearly all units are active for one of the first samples and are not looked at again, so it costs a step little.
+    """
+
+    def __init__(self, units: Sequence[int]) -> None:
+        self._units = units
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget what was seen."""
+        self._silent = [np.arange(num_units) for num_units in self._units]
+        self._num_silent = list(self._units)
+
+    def look_at(self, outputs: Sequence[Array]) -> None:
+        """Cross out the units that are not 0 for some sample.  outputs: of the passes, each (N, ..., units)."""
+        for number, output in enumerate(outputs):
+            if self._num_silent[number]:
+                silent = self._silent[number]
+                self._num_silent[number] = keep_zero_columns(as_rows(output), silent, self._num_silent[number])
+
+    def active(self) -> Array:
+        """For each unit of all passes whether it has been crossed out, (units,)."""
+        active = [np.ones(num_units, np.bool) for num_units in self._units]
+        for mask, silent, num_silent in zip(active, self._silent, self._num_silent, strict=True):
+            mask[silent[:num_silent]] = False
+        return np.concatenate(active)

@@ -1,0 +1,236 @@
+"""The sum over nodes for actors of your own: a backend of `ray.util.collective` for NumPy arrays.
+
+    from dist_relu import ray_collective
+    ray_collective.register()                       # in the driver and in every actor
+    collective.init_collective_group(4, rank, backend="dist_relu")
+    collective.allreduce(gradient)
+
+Arrays of actors on one node meet in shared memory; between nodes each part of them crosses the wire once each way.
+What comes out depends neither on who was first nor on where the actors run.
+"""
+
+from __future__ import annotations
+
+import pickle
+import secrets
+import socket
+import struct
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import ray
+from ray.experimental import internal_kv
+from ray.util.collective.collective_group.base_collective_group import BaseGroup
+from ray.util.collective.types import ReduceOp
+
+from dist_relu.comm.barrier import control_shape
+from dist_relu.comm.group import Group, Operation
+from dist_relu.comm.handshake import Door, Place, knock
+from dist_relu.comm.shared_memory import Handle, SharedArray, attach
+from dist_relu.comm.tcp import connect
+from dist_relu.core.arrays import Array
+from dist_relu.errors import BackendError
+from dist_relu.runtime.backends.base import hello_here
+from dist_relu.runtime.worker import Hello, by_node, nodes_of
+
+NAME = "dist_relu"
+
+_OPERATIONS: dict[Any, Operation] = {
+    ReduceOp.SUM: np.add,
+    ReduceOp.PRODUCT: np.multiply,
+    ReduceOp.MIN: np.minimum,
+    ReduceOp.MAX: np.maximum,
+}
+_START_TIMEOUT_S = 60.0
+_POLL_S = 0.02
+_LENGTH = struct.Struct("!Q")
+
+
+def register() -> None:
+    """Make the backend "dist_relu" known to `ray.util.collective`, in this process.  May be called twice.
+
+    Raises BackendError when this Ray takes no backends of others.
+    """
+    try:
+        from ray.util.collective.backend_registry import _global_registry, register_collective_backend
+    except ImportError:
+        raise BackendError(
+            f"ray.util.collective of Ray {ray.__version__} takes no backends of others; that of Ray 2.60 does."
+        ) from None
+    if not _global_registry.is_registered(NAME):
+        register_collective_backend(NAME, DistReluGroup)
+
+
+@final
+class DistReluGroup(BaseGroup):
+    """What `ray.util.collective` calls; see there.  It takes NumPy arrays of numbers, and changes them in place.
+
+    Results have the same bits wherever the actors run. Most is to be won where ranks of a node follow one another.
+    """
+
+    def __init__(self, world_size: int, rank: int, group_name: str) -> None:
+        super().__init__(world_size, rank, group_name)
+        roster = _meet(world_size, rank, group_name)
+        order = by_node([entry.hello for entry in roster.entries])
+        entries = [roster.entries[i] for i in order]
+        nodes = nodes_of([entry.hello for entry in entries])
+        self._numbers = [order.index(i) for i in range(world_size)]  # from Ray's ranks to ours, node by node
+        number = self._numbers[rank]
+        alone = [range(i, i + 1) for i in range(world_size)]
+        channel = connect(number, alone, roster.door, [entry.place for entry in entries], roster.secret)
+        (ranks,) = (ranks for ranks in nodes if number in ranks)
+        control = attach(entries[ranks.start].control)
+        self._group = Group(number, nodes, order, [entries[i].hello.pid for i in ranks], control, channel)
+        self._group.barrier()  # until all have mapped what they share
+
+    def destroy_group(self) -> None:
+        self._group.close()
+
+    @classmethod
+    def backend(cls) -> str:
+        return NAME.upper()
+
+    @classmethod
+    def check_backend_availability(cls) -> bool:
+        return True
+
+    def allreduce(self, tensor: Sequence[Any], allreduce_options: Any) -> None:
+        self._group.all_reduce(_one(tensor), _OPERATIONS[allreduce_options.reduceOp])
+
+    def barrier(self, barrier_options: Any = None) -> None:
+        self._group.barrier()
+
+    def reduce(self, tensor: Sequence[Any], reduce_options: Any) -> None:
+        root = self._numbers[reduce_options.root_rank]
+        self._group.all_reduce(_one(tensor), _OPERATIONS[reduce_options.reduceOp], root=root)
+
+    def allgather(self, tensor_list: Sequence[Any], tensor: Sequence[Any], allgather_options: Any = None) -> None:
+        (arrays,), array = tensor_list, _one(tensor)
+        _check_alike(array, arrays)
+        self._group.all_gather(self._by_number(arrays), array)
+
+    def broadcast(self, tensor: Sequence[Any], broadcast_options: Any) -> None:
+        self._group.broadcast(_one(tensor), self._numbers[broadcast_options.root_rank])
+
+    def reducescatter(self, tensor: Sequence[Any], tensor_list: Sequence[Any], reducescatter_options: Any) -> None:
+        array, (parts,) = _one(tensor), tensor_list
+        _check_alike(array, parts)
+        self._group.reduce_scatter(array, self._by_number(parts), _OPERATIONS[reducescatter_options.reduceOp])
+
+    def send(self, tensor: Sequence[Any], send_options: Any) -> None:
+        self._group.send(_one(tensor), self._numbers[send_options.dst_rank])
+
+    def recv(self, tensor: Sequence[Any], recv_options: Any) -> None:
+        self._group.receive(_one(tensor), self._numbers[recv_options.src_rank])
+
+    def _by_number(self, arrays: Sequence[Array]) -> list[Array]:
+        return [arrays[self._numbers.index(i)] for i in range(len(arrays))]
+
+
+def _one(tensors: Sequence[Any]) -> Array:
+    """The only array among `tensors`."""
+    if len(tensors) != 1:
+        raise ValueError(f"expected one array for each actor, got {len(tensors)}: this backend has no GPUs.")
+    array = tensors[0]
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biufc":
+        what = f"an array of {array.dtype}" if isinstance(array, np.ndarray) else type(array).__name__
+        raise TypeError(f"expected a NumPy array of numbers, got {what}. For PyTorch tensors pass tensor.numpy().")
+    return array
+
+
+def _check_alike(array: Array, others: Sequence[Any]) -> None:
+    for i, other in enumerate(others):
+        if _one([other]).shape != array.shape or other.dtype != array.dtype:
+            raise ValueError(
+                f"array {i} of the list is {other.dtype} {other.shape}; expected {array.dtype} {array.shape}."
+            )
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One rank, as the others need to know it.  control: memory for its node, if it is the first there."""
+
+    hello: Hello
+    place: Place
+    control: Handle
+
+
+@dataclass(frozen=True)
+class _Roster:
+    """All ranks.  door: where they come to this one.  secret: what all know.  control: this rank's, to be kept."""
+
+    entries: Sequence[_Entry]
+    door: Door
+    secret: bytes
+    control: SharedArray
+
+
+def _meet(size: int, rank: int, group: str) -> _Roster:
+    """Get to know all ranks through rank 0, whose place Ray tells.  Raises BackendError that names who is missing."""
+    key = f"dist_relu group {group} of job {ray.get_runtime_context().get_job_id()}"
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    address = ray.util.get_node_ip_address()
+    control = SharedArray(control_shape(size), "int64")
+
+    def own(door: Door) -> _Entry:
+        return _Entry(hello_here(), door.place, control.handle)
+
+    if rank:
+        connection, secret = _visit(key, rank, group, deadline)
+        door = Door(secret, [address], on=address, backlog=size)
+        with connection:
+            _write(connection, own(door))
+            return _Roster(_read(connection), door, secret, control)
+    secret = secrets.token_bytes(32)
+    door = Door(secret, [address], on=address, backlog=size)
+    reception = Door(secret, [address], on=address, backlog=size)
+    entries = {0: own(door)}
+    visitors = []
+    try:
+        internal_kv._internal_kv_put(key, pickle.dumps((reception.place, secret)))
+        while len(entries) < size:
+            if time.monotonic() > deadline:
+                missing = [rank for rank in range(size) if rank not in entries]
+                raise BackendError(f"Ranks {missing} did not join group {group!r} within {_START_TIMEOUT_S:.0f} s.")
+            if visitor := reception.admit(deadline - time.monotonic()):
+                visitors.append(visitor[1])
+                entries[visitor[0]] = _read(visitor[1])
+        in_order = [entries[i] for i in range(size)]
+        for connection in visitors:
+            _write(connection, in_order)
+    finally:
+        internal_kv._internal_kv_del(key)
+        reception.close()
+        for connection in visitors:
+            connection.close()
+    return _Roster(in_order, door, secret, control)
+
+
+def _visit(key: str, rank: int, group: str, deadline: float) -> tuple[socket.socket, bytes]:
+    """Connect to rank 0; what somebody has left who is gone does not count."""
+    stale = None
+    while time.monotonic() < deadline:
+        note = internal_kv._internal_kv_get(key)
+        if note not in (None, stale):
+            place, secret = pickle.loads(note)
+            if connection := knock(place, secret, rank):
+                return connection, secret
+            stale = note
+        time.sleep(_POLL_S)
+    raise BackendError(f"Rank 0 of group {group!r} could not be reached within {_START_TIMEOUT_S:.0f} s.")
+
+
+def _write(connection: socket.socket, message: Any) -> None:
+    data = pickle.dumps(message)
+    connection.settimeout(_START_TIMEOUT_S)
+    connection.sendall(_LENGTH.pack(len(data)) + data)
+
+
+def _read(connection: socket.socket) -> Any:
+    connection.settimeout(_START_TIMEOUT_S)
+    with connection.makefile("rb") as file:
+        (length,) = _LENGTH.unpack(file.read(_LENGTH.size))
+        return pickle.loads(file.read(length))

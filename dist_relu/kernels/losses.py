@@ -1,0 +1,74 @@
+"""Loops around the matrix products of layers and losses.
+
+N batch, K units.
+"""
+
+from __future__ import annotations
+
+from math import log
+
+from dist_relu.core.arrays import Array
+from dist_relu.kernels.elementary import exp
+from dist_relu.kernels.jit import kernel
+from dist_relu.kernels.long_sums import TERMS, sum_row
+
+
+@kernel
+def add_bias(z: Array, bias: Array) -> None:
+    """z += bias in place; z: (N, K), bias: (K,)."""
+    for n in range(z.shape[0]):
+        for k in range(z.shape[1]):
+            z[n, k] += bias[k]
+
+
+@kernel
+def cross_entropy(z: Array, labels: Array, weight: float, dz: Array) -> tuple[float, int]:
+    """Sum of -log softmax(z)[label] over the rows, and how many rows have their maximum at the label.
+
+    z: (N, K) logits.  labels: (N,) integers.  dz: (N, K) gets the gradient of the sum times `weight`; may be z.
+    """
+    loss, hits = 0.0, 0
+    for n in range(z.shape[0]):
+        label = labels[n]
+        best = 0
+        for k in range(1, z.shape[1]):
+            if z[n, k] > z[n, best]:
+                best = k
+        largest = z[n, best]
+        at_label = z[n, label] - largest
+        for k in range(z.shape[1]):
+            dz[n, k] = exp(z[n, k] - largest)
+        total = z.dtype.type(0)
+        if z.shape[1] > TERMS:
+            total = sum_row(dz[n])
+        else:
+            for k in range(z.shape[1]):
+                total += dz[n, k]
+        loss += log(total) - at_label
+        hits += best == label
+        factor = z.dtype.type(weight) / total
+        for k in range(z.shape[1]):
+            dz[n, k] *= factor
+        dz[n, label] -= z.dtype.type(weight)
+    return loss, hits
+
+
+@kernel
+def squared_error(y: Array, target: Array, weight: float, dy: Array) -> float:
+    """Sum of (y - target)² over all elements; dy gets the gradient of the sum times `weight`.  All flat (n,)."""
+    loss = 0.0
+    factor = y.dtype.type(2 * weight)
+    for i in range(y.shape[0]):
+        d = y[i] - target[i]
+        loss += d * d
+        dy[i] = factor * d
+    return loss
+
+
+@kernel
+def add_signs(dx: Array, x: Array, weight: float) -> None:
+    """dx += weight · sign(x) in place, and nothing where x is 0; both flat (n,)."""
+    zero = dx.dtype.type(0)
+    for i in range(dx.shape[0]):
+        v = x[i]
+        dx[i] += weight if v > zero else (-weight if v < zero else zero)

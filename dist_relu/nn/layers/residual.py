@@ -1,0 +1,82 @@
+"""Layers around other layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import final
+
+import numpy as np
+
+from dist_relu.core.arrays import Array
+from dist_relu.core.checks import check_fields
+from dist_relu.kernels import residual as kernels
+from dist_relu.nn.boundary import Inside, inside
+from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape, check_layers
+
+
+@final
+@dataclass(eq=False)
+class Residual(Layer):
+    """y = body(x) + shortcut(x), each one layer after another; an empty shortcut is the identity.
+
+    He et al. (2016), equations 1 and 2. The sum takes no activation: write one behind it.
+    """
+
+    body: Sequence[Layer]
+    shortcut: Sequence[Layer] = ()
+    _body: list[Inside] = field(init=False, repr=False)
+    _shortcut: list[Inside] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_fields(self, body=check_layers, shortcut=check_layers)
+
+    def build(self, input_shape: Shape) -> Shape:
+        shapes = []
+        for name, branch in (("body", self.body), ("shortcut", self.shortcut)):
+            shape = input_shape
+            for number, layer in enumerate(branch):
+                shape = layer.build(shape)
+                for param in layer.params():
+                    param.name = f"{name}.{number}.{param.name}"
+            shapes.append(shape)
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"Residual: the body gives shape {shapes[0]}, but the shortcut gives {shapes[1]}.")
+        self.run_as(self.body, self.shortcut)
+        return shapes[0]
+
+    def run_as(self, body: Sequence[Layer], shortcut: Sequence[Layer]) -> None:
+        """Compute with other layers that do the same."""
+        self._body, self._shortcut = list(map(inside, body)), list(map(inside, shortcut))
+
+    def params(self) -> Sequence[Param]:
+        return [param for branch in (self.body, self.shortcut) for layer in branch for param in layer.params()]
+
+    def forward(self, x: Array, run: Run = PLAIN) -> Array:
+        return self.add(x, run, cuts=False)
+
+    def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
+        side = run.own(dy)
+        main = run.empty(side.shape, side.dtype)
+        np.copyto(main, side)
+        return self.backward_of_branches(main, side, run)
+
+    def add(self, x: Array, run: Run, *, cuts: bool) -> Array:
+        """The forward pass, with ReLU behind the sum if it `cuts`."""
+        main = side = x
+        for layer in self._body:
+            main = layer.forward(main, run)
+        for layer in self._shortcut:
+            side = layer.forward(side, run)
+        y = run.empty(main.shape, main.dtype)
+        kernels.add(main.reshape(-1), side.reshape(-1), cuts, y.reshape(-1))
+        return y
+
+    def backward_of_branches(self, main: Array, side: Array, run: Run) -> Array:
+        """The gradient of x, from that of the sum, of which each branch may overwrite its own copy."""
+        for layer in reversed(self._body):
+            main = layer.backward(main, run)
+        for layer in reversed(self._shortcut):
+            side = layer.backward(side, run)
+        main += side
+        return main

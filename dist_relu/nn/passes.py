@@ -1,0 +1,274 @@
+"""The memory of a training step: every array that a pass through the model makes, for the whole batch.
+
+All workers of a node map one arena and each fills the rows of its own shards, so that what one worker computed
+(the factors of a gradient, above all) is at hand for the others. Models ask for the same arrays in the same order in
+every pass; so a pass of two samples tells the layout, and no array is ever allocated twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+
+from dist_relu.core.arrays import Array, aligned_empty
+from dist_relu.kernels.products import multiply_transposed
+from dist_relu.nn import Layer, Loss, Param, Run, Sequential
+from dist_relu.nn.layer import check_product
+from dist_relu.partition import Purpose, generator
+
+_ALIGNMENT_BYTES = 64
+_MIN_PRODUCT_SIZE = 1 << 14
+"""Elements from which a weight's gradient is worth being multiplied out by the owners of its chunks."""
+
+_NUM_MEASURED = 2
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """An array that a pass asks for: the shape of one sample's part, and its dtype."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[np.generic]
+
+    def size_bytes(self, batch_size: int) -> int:
+        """The room that it takes for a batch, up to the next multiple of the alignment."""
+        size = batch_size * prod(self.shape) * self.dtype.itemsize
+        return -(-size // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a pass through a model asks for.
+
+    products: for each parameter (by number) whose gradient is left as a product, the buffers of its factors.
+    """
+
+    buffers: Sequence[Buffer]
+    products: Mapping[int, tuple[int, int]]
+
+    def size_bytes(self, batch_size: int) -> int:
+        return sum(buffer.size_bytes(batch_size) for buffer in self.buffers)
+
+    def arrays(self, memory: Array, batch_size: int) -> list[Array]:
+        """`memory` (bytes) as one array for each buffer, (batch_size, ...)."""
+        arrays, start = [], 0
+        for buffer in self.buffers:
+            stop = start + batch_size * prod(buffer.shape) * buffer.dtype.itemsize
+            arrays.append(memory[start:stop].view(buffer.dtype).reshape(batch_size, *buffer.shape))
+            start += buffer.size_bytes(batch_size)
+        return arrays
+
+
+def forward_backward(
+    model: Sequential,
+    loss: Loss,
+    x: Array,
+    targets: Array,
+    weight: float,
+    run: Run,
+    left: Callable[[int], object] | None = None,
+    seen: Callable[[Sequence[Array]], object] | None = None,
+) -> tuple[float, int]:
+    """One pass forward and backward: leaves the gradients, returns the summed loss and the number of hits.
+
+    left: see `Sequential.backward`.  seen: called with the outputs of `Sequential.forward_seen`.
+    """
+    if seen:
+        *_, outputs = of_passes = model.forward_seen(x, run)
+        seen(of_passes)
+    else:
+        outputs = model.forward_inside(x, run)
+    d_outputs = run.empty(outputs.shape, outputs.dtype)
+    sums = loss.backward_inside(outputs, targets, weight, d_outputs)
+    model.backward_inside(d_outputs, run, wants_dx=False, left=left)
+    return sums
+
+
+def measure(model: Sequential, loss: Loss, target: Array) -> Layout:
+    """The layout of the model's passes, from a pass of two samples.  target: (1, ...), that of any sample.
+
+    Two, since what is wrong with an array is often right for one: a sum over samples has the same shape, a transpose
+    the same memory. Raises an error that names the layer or the loss that returns what it should not.
+    """
+    assert model.input_shape is not None
+    run = _MeasuringRun(model.params)
+    x = run.empty((_NUM_MEASURED, *model.input_shape), model.dtype)
+    x[...] = 0
+    outputs = model.forward_inside(x, run)
+    d_outputs = run.empty(outputs.shape, outputs.dtype)
+    bits = d_outputs.view(f"u{d_outputs.itemsize}")
+    bits[...] = nobodys = np.iinfo(bits.dtype).max - 0xDEAD  # a NaN that no computation has for a result
+    loss.backward_inside(outputs, np.repeat(target, _NUM_MEASURED, axis=0), 1.0, d_outputs)
+    if (bits == nobodys).any():
+        raise ValueError(
+            f"{type(loss).__name__}.backward left elements of d_outputs as they were; expected the gradient in all."
+        )
+    model.backward_inside(d_outputs, run, wants_dx=False)
+    return Layout(run.buffers, run.products)
+
+
+@final
+class _MeasuringRun(Run):
+    """Notes what a pass of a few samples asks for."""
+
+    def __init__(self, params: Sequence[Param]) -> None:
+        self.buffers: list[Buffer] = []
+        self.products: dict[int, tuple[int, int]] = {}
+        self._arrays: list[Array] = []
+        self._numbers = {id(param): number for number, param in enumerate(params)}
+
+    @property
+    def training(self) -> bool:
+        return True
+
+    @property
+    def sample_weight(self) -> float:
+        return 1.0
+
+    def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+        if not shape or shape[0] != _NUM_MEASURED:
+            raise ValueError(
+                f"A layer asked run.empty for shape {shape} with {_NUM_MEASURED} samples; expected one row for each "
+                "sample. Arrays of other shapes come from run.scratch."
+            )
+        self.buffers.append(Buffer(shape[1:], np.dtype(dtype)))
+        self._arrays.append(np.empty(shape, dtype))
+        return self._arrays[-1]
+
+    def scratch(self, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+        return np.empty(shape, dtype)
+
+    def generator(self) -> np.random.Generator:
+        return generator(0, Purpose.LAYERS)
+
+    def own(self, dy: Array) -> Array:
+        return _contiguous(dy)
+
+    def table(self, layer: Layer) -> Array | None:
+        return None
+
+    def statistic(self, running: Param, value: Array) -> None:
+        pass
+
+    def product(self, weight: Param, x: Array, dz: Array) -> None:
+        check_product(weight, x, dz)
+        assert self._numbers[id(weight)] not in self.products, "a weight's gradient can be left as one product only"
+        factors = self._buffer_of(x), self._buffer_of(dz)
+        if weight.value.size >= _MIN_PRODUCT_SIZE and None not in factors:
+            self.products[self._numbers[id(weight)]] = factors  # type: ignore[assignment]
+        else:
+            multiply_transposed(x, 0, x.shape[1], dz, weight.grad)
+
+    def _buffer_of(self, rows: Array) -> int | None:
+        """The buffer whose memory `rows` is, whatever its shape; None if it is another array's."""
+        return next((number for number, array in enumerate(self._arrays) if _is_memory_of(rows, array)), None)
+
+
+@final
+class ShardRun(Run):
+    """Passes over the rows of one shard after another, in an arena."""
+
+    def __init__(self, layout: Layout, arrays: Sequence[Array], params: Sequence[Param], seed: int) -> None:
+        self._arrays = arrays
+        self._seed = seed
+        self._scratch: dict[tuple[str, np.dtype[Any]], Array] = {}
+        self._products = {id(params[number]): buffers for number, buffers in layout.products.items()}
+        self._dtypes = [buffer.dtype for buffer in layout.buffers]
+        self._is_new = False  # nobody has looked yet at what layers do with so many rows
+        self._rows_of: dict[tuple[int, int], list[Array]] = {}
+        self._rows: list[Array] = []
+        self._next = self._drawn = 0
+        self._step = self._shard = 0
+        self._share = self._sample_weight = 1.0
+        self._tables: Mapping[int, Array] = {}
+
+    def enter(
+        self,
+        first: int,
+        stop: int,
+        *,
+        batch_size: int,
+        step: int,
+        shard: int,
+        tables: Mapping[int, Array] | None = None,
+    ) -> None:
+        """Begin the pass over a shard of the batch of a step: the rows from `first` to `stop`.
+
+        tables: for `Run.table`, by the identity of layers; None when nothing is counted.
+        """
+        self._tables = tables or {}
+        self._step, self._shard, self._drawn = step, shard, 0
+        self._share, self._sample_weight = (stop - first) / batch_size, 1 / batch_size
+        self._is_new = (first, stop) not in self._rows_of
+        if self._is_new:
+            self._rows_of[first, stop] = [array[first:stop] for array in self._arrays]
+        self._rows = self._rows_of[first, stop]
+        self._next = 0
+
+    @property
+    def training(self) -> bool:
+        return True
+
+    @property
+    def sample_weight(self) -> float:
+        return self._sample_weight
+
+    def empty(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+        is_known = self._next < len(self._rows) and self._rows[self._next].shape == shape
+        if not is_known or (self._is_new and self._dtypes[self._next] != dtype):
+            raise RuntimeError(
+                f"The model asked for an array of {np.dtype(dtype)} of shape {shape} that its first pass did not ask "
+                "for at this point. Layers must call run.empty alike in every pass."
+            )
+        self._next += 1
+        return self._rows[self._next - 1]
+
+    def scratch(self, name: str, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
+        size, key = prod(shape), (name, np.dtype(dtype))
+        if key not in self._scratch or self._scratch[key].size < size:
+            self._scratch[key] = aligned_empty((size,), dtype)
+        return self._scratch[key][:size].reshape(shape)
+
+    def generator(self) -> np.random.Generator:
+        self._drawn += 1
+        return generator(self._seed, Purpose.LAYERS, self._step, self._shard, self._drawn)
+
+    def own(self, dy: Array) -> Array:
+        return _contiguous(dy)
+
+    def table(self, layer: Layer) -> Array | None:
+        return self._tables.get(id(layer))
+
+    def statistic(self, running: Param, value: Array) -> None:
+        np.multiply(value, self._share, out=running.grad)
+
+    def product(self, weight: Param, x: Array, dz: Array) -> None:
+        if self._is_new:
+            self._check_product(weight, x, dz)
+        if id(weight) not in self._products:
+            multiply_transposed(x, 0, x.shape[1], dz, weight.grad)
+
+    def _check_product(self, weight: Param, x: Array, dz: Array) -> None:
+        """Raise an error unless others will find these factors where the layout says."""
+        check_product(weight, x, dz)
+        buffers = self._products.get(id(weight), ())
+        if not all(_is_memory_of(rows, self._rows[buffer]) for rows, buffer in zip((x, dz), buffers, strict=False)):
+            raise RuntimeError(
+                f"The gradient of {weight.name} is a product of other arrays than in the first pass. Layers must "
+                "return arrays of run.empty in every pass, or in none."
+            )
+
+
+def _is_memory_of(rows: Array, array: Array) -> bool:
+    """Whether two arrays are the same memory, whatever their shapes."""
+    return rows.ctypes.data == array.ctypes.data and rows.nbytes == array.nbytes and rows.flags.c_contiguous
+
+
+def _contiguous(dy: Array) -> Array:
+    """`dy` itself, or a copy if a layer handed on a view that kernels can't write to in one piece."""
+    return dy if dy.flags.c_contiguous and dy.flags.writeable else np.array(dy, order="C")

@@ -1,0 +1,1 @@
+"""From the partial gradients of all shards to the whole one."""

@@ -1,0 +1,85 @@
+"""How the gradient is cut into messages between nodes: who adds which of them, and when they can leave.
+
+Backward leaves gradients from the last parameter to the first, and so buckets are filled from the end of the vector.
+Every worker works out the same answer alone.  P parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dist_relu.comm.exchange import Bucket, assign_buckets, num_buckets
+from dist_relu.reduction.chunks import Piece
+from dist_relu.reduction.slots import TAIL
+
+HEAD = 16
+"""Numbers before the gradient in the sums: a cache line or two, whose last ones are the tail of the slots."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """A bucket with the pieces that it holds, by number: those of a stretch of the vector."""
+
+    bucket: Bucket
+    pieces: range
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Buckets that are full once the gradients of all parameters from `first_param` on are left.
+
+    columns: what of the slots they hold.
+    """
+
+    first_param: int
+    columns: tuple[int, int]
+    loads: Sequence[Load]
+
+
+def stages_of(
+    pieces: Sequence[Piece], costs: Sequence[float], nodes: Sequence[range], num_columns: int, itemsize: int
+) -> list[Stage]:
+    """In the order in which backward comes to them; the last one has the first parameter, and the tail.
+
+    costs: seconds for each piece.  nodes: the ranks of each.  num_columns: of the slots, without their tail.  itemsize:
+    of an element, in bytes.
+    """
+    stretches = _stretches(pieces, len(nodes), itemsize)
+    cuts = [
+        (HEAD + pieces[stretch.start].start if stretch.start else HEAD - TAIL, HEAD + pieces[stretch.stop - 1].stop)
+        for stretch in stretches
+    ]
+    buckets = assign_buckets(cuts, [sum(costs[i] for i in stretch) for stretch in stretches], nodes)
+    stages: list[Stage] = []
+    column = num_columns
+    for bucket, stretch in zip(buckets, stretches, strict=True):
+        load = Load(bucket, stretch)
+        first_param = pieces[stretch.start].param
+        first_column = min((pieces[i].column for i in stretch if pieces[i].rows is None), default=column)
+        if stages and stages[-1].first_param == first_param:
+            last = stages.pop()
+            stages.append(Stage(first_param, (first_column, last.columns[1]), [*last.loads, load]))
+        else:
+            stages.append(Stage(first_param, (first_column, column), [load]))
+        column = first_column
+    return stages
+
+
+def _stretches(pieces: Sequence[Piece], num_nodes: int, itemsize: int) -> list[range]:
+    """Stretches of about the same size, the last of the vector first; as many for each node."""
+    size = pieces[-1].stop
+    num_stretches = num_buckets(size * itemsize, num_nodes)
+    stretches: list[range] = []
+    stop = len(pieces)
+    for number in range(1, num_stretches + 1):
+        limit = size - size * number // num_stretches
+        start = stop
+        while start and (pieces[start - 1].start + pieces[start - 1].stop) // 2 >= limit:
+            start -= 1
+        if number == num_stretches:
+            start = 0
+        if start < stop:
+            stretches.append(range(start, stop))
+            stop = start
+    return stretches

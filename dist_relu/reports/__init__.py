@@ -1,0 +1,1 @@
+"""What a run was like: its log folder, its page, its pictures."""

@@ -1,0 +1,23 @@
+"""Pictures of what was measured; each is written to a .png or .svg file.  They need matplotlib."""
+
+from dist_relu.reports.plots.activity import draw_activations, draw_activations_over_time, draw_preactivations
+from dist_relu.reports.plots.boundary import draw_boundary
+from dist_relu.reports.plots.curves import draw_curves, draw_training
+from dist_relu.reports.plots.family import draw_family, draw_relu
+from dist_relu.reports.plots.flow import draw_gradients, draw_gradients_over_time, draw_recurrence
+from dist_relu.reports.plots.weights import draw_weights
+
+__all__ = [
+    "draw_activations",
+    "draw_activations_over_time",
+    "draw_boundary",
+    "draw_curves",
+    "draw_family",
+    "draw_gradients",
+    "draw_gradients_over_time",
+    "draw_preactivations",
+    "draw_recurrence",
+    "draw_relu",
+    "draw_training",
+    "draw_weights",
+]

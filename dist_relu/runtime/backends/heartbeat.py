@@ -1,0 +1,236 @@
+"""How nodes notice that another one is gone: a machine that died, or a link that went down.
+
+Neither MPI nor TCP says so for more than a minute. So the first worker of every node keeps a connection to the
+coordinator, and both say every second that they are there. What they say is which calls are given up, so that it gets
+about at once: a node that gave up a call tells the coordinator, and the coordinator tells all others.
+
+A job that is suspended and goes on later (by Ctrl-Z, a batch system, a laptop's lid) has lost nobody. So silence is
+measured in time during which the listener itself was running.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import select
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import final
+
+from dist_relu.comm.barrier import abort
+from dist_relu.comm.handshake import Door, Place, knock
+from dist_relu.core.arrays import Array
+from dist_relu.errors import BackendError
+from dist_relu.runtime.worker import Hello
+
+_PERIOD_S = 1.0
+_SILENCE_S = 10.0
+_POLL_S = 0.02
+_START_TIMEOUT_S = 30.0
+_NUMBER = struct.Struct("!q")
+_GOODBYE = -1
+_SIOCGIFADDR = 0x8915
+_WHAT_TO_DO = "Nodes must be able to open TCP connections to one another: look for firewalls between them."
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """Lets a worker connect to the coordinator at `place`.
+
+    name: of the coordinator's node, for people.  node: the number of the worker's.  secret: shared.
+    """
+
+    name: str
+    place: Place
+    node: int
+    secret: bytes
+
+
+@dataclass
+class Link:
+    """A connection to another node.  name: of what is at its other end, for people."""
+
+    socket: socket.socket
+    name: str
+    heard_s: float = 0.0
+    buffer: bytes = b""
+
+
+@final
+class Watch:
+    """Keeps in touch with other nodes, from a thread of its own.
+
+    control: of this node, see `Barrier`; what is given up on one node is given up on all.  on_loss: called once,
+    in that thread, with a sentence that says who is gone.
+    """
+
+    def __init__(self, links: Sequence[Link], control: Array, on_loss: Callable[[str], object]) -> None:
+        self._links = links
+        self._control = control
+        self._on_loss = on_loss
+        self._told = int(control[0])
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="dist_relu-watch", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Say goodbye.  May be called twice."""
+        self._closed.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        poll = select.poll()
+        clock = _WakingTime()
+        now = spoken_s = clock.now()
+        for link in self._links:
+            link.heard_s = now
+            poll.register(link.socket, select.POLLIN)
+        links = {link.socket.fileno(): link for link in self._links}
+        try:
+            while not self._closed.is_set():
+                ready = poll.poll(_POLL_S * 1000)
+                now = clock.now()
+                for descriptor, _ in ready:
+                    if self._listen(links[descriptor], now):
+                        poll.unregister(descriptor)
+                        del links[descriptor]
+                given_up = int(self._control[0])
+                if given_up > self._told or now - spoken_s > _PERIOD_S:
+                    self._told, spoken_s = given_up, now
+                    self._tell(links.values(), given_up)
+                if any(now - link.heard_s > _SILENCE_S for link in links.values()):
+                    raise _LostError(_silence(list(links.values()), now))
+        except _LostError as loss:
+            self._on_loss(str(loss))
+        finally:
+            self._tell(links.values(), _GOODBYE)
+            for link in self._links:
+                link.socket.close()
+
+    def _listen(self, link: Link, now: float) -> bool:
+        """Take in what has come; returns whether it was the last."""
+        try:
+            arrived = link.socket.recv(4096)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise _LostError(f"{link.name} is gone ({error.strerror})") from None
+        if not arrived:
+            raise _LostError(f"{link.name} is gone: its connection was closed")
+        link.heard_s = now
+        link.buffer += arrived
+        while len(link.buffer) >= _NUMBER.size:
+            (number,) = _NUMBER.unpack_from(link.buffer)
+            link.buffer = link.buffer[_NUMBER.size :]
+            if number == _GOODBYE:
+                return True
+            if number > self._control[0]:
+                abort(self._control, number)
+        return False
+
+    def _tell(self, links: Iterable[Link], number: int) -> None:
+        for link in links:
+            with suppress(OSError):  # it will show as silence
+                link.socket.send(_NUMBER.pack(number))
+
+
+@final
+class _WakingTime:
+    """Seconds that this process was running, if it looks often enough: what is longer than a period counts as one."""
+
+    def __init__(self) -> None:
+        self._passed_s = 0.0
+        self._looked_s = time.monotonic()
+
+    def now(self) -> float:
+        looked_s = time.monotonic()
+        self._passed_s += min(looked_s - self._looked_s, _PERIOD_S)
+        self._looked_s = looked_s
+        return self._passed_s
+
+
+def _silence(links: Sequence[Link], now: float) -> str:
+    """Who is not heard of.  If nobody is, of several, they are hardly all to blame."""
+    silent = [link.name for link in links if now - link.heard_s > _SILENCE_S - 2 * _PERIOD_S]
+    if len(silent) == len(links) > 1:
+        names = f"{', '.join(silent[:-1])} and {silent[-1]}"
+        return f"{names} have not been heard of for {_SILENCE_S:.0f} s; host {socket.gethostname()} may be cut off"
+    return f"{silent[0]} has not been heard of for {_SILENCE_S:.0f} s"
+
+
+class _LostError(Exception):
+    """Another node is gone."""
+
+
+@final
+class Reception:
+    """Where the other nodes' first workers connect to.
+
+    names: what to call each node; ours is the first.  address: the only one to listen on; by default all of this host.
+    """
+
+    def __init__(self, names: Sequence[str], address: str = "") -> None:
+        self._names = names
+        self._secret = secrets.token_bytes(32)
+        self._door = Door(self._secret, [address] if address else _own_addresses(), on=address)
+
+    def ticket(self, node: int) -> Ticket:
+        return Ticket(self._names[0], self._door.place, node, self._secret)
+
+    def links(self, nodes: Sequence[int]) -> list[Link]:
+        """Wait for these nodes to connect.  Raises `BackendError` with the names of those who don't."""
+        missing = set(nodes)
+        links = []
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while missing and (patience_s := deadline - time.monotonic()) > 0:
+            visitor = self._door.admit(patience_s)
+            if visitor is None:
+                continue
+            node, connection = visitor
+            if node in missing:
+                missing.remove(node)
+                links.append(Link(connection, self._names[node]))
+            else:
+                connection.close()
+        self._door.close()
+        if missing:
+            raise BackendError(
+                f"No connection from {', '.join(self._names[node] for node in sorted(missing))} within "
+                f"{_START_TIMEOUT_S:.0f} s to any of {self._door.place}. {_WHAT_TO_DO}"
+            )
+        return links
+
+
+def visit(ticket: Ticket) -> Link:
+    """Connect to the coordinator.  Raises `BackendError` when none of its addresses can be reached."""
+    connection = knock(ticket.place, ticket.secret, ticket.node)
+    if connection is None:
+        raise BackendError(
+            f"Host {socket.gethostname()} can't reach {ticket.name} at any of {ticket.place}. {_WHAT_TO_DO}"
+        )
+    return Link(connection, ticket.name)
+
+
+def called(peers: Sequence[Hello], ranks: range) -> str:
+    """A node, for people."""
+    numbers = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]}-{ranks[-1]}"
+    return f"Host {peers[ranks[0]].host} ({numbers})"
+
+
+def _own_addresses() -> list[str]:
+    """The IPv4 addresses of this host's interfaces, the loopback last."""
+    found = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        for _, name in socket.if_nameindex():
+            request = struct.pack("256s", os.fsencode(name)[:15])
+            try:
+                found.append(socket.inet_ntoa(fcntl.ioctl(any_socket.fileno(), _SIOCGIFADDR, request)[20:24]))
+            except OSError:
+                continue  # it has no address
+    return sorted(found, key=lambda address: address.startswith("127."))

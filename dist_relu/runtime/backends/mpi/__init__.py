@@ -1,0 +1,1 @@
+"""Workers as the ranks of an MPI job."""

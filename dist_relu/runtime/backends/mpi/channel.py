@@ -1,0 +1,114 @@
+"""Messages between workers as MPI messages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+
+from dist_relu.comm.channel import MAX_TAG, Channel, Then
+from dist_relu.core.arrays import Array
+
+_NUM_CALLS = 1 << 12
+"""Calls that a tag can tell apart; with the tags of a call that makes 28 bits, which MPICH and Open MPI both allow."""
+
+
+@final
+class MpiChannel(Channel):
+    """comm: a communicator of nobody else's, whose ranks are those of the workers.
+
+    calls_before: how many calls others have made on it, see `begin`; a channel outlives those who use it, because
+    what is under way can't be called back.
+
+    Messages are looked for rather than waited for. So one that comes early is left where it is until somebody wants
+    it, and one that nobody wants any more can be taken in and thrown away, for else its sender would wait for ever.
+    """
+
+    def __init__(self, comm: Any) -> None:
+        from mpi4py import MPI
+
+        self._mpi = MPI
+        self._comm = comm
+        self.calls_before = 0
+        self._call = 0
+        self._status = MPI.Status()
+        self._requests: list[Any] = []
+        self._thens: list[Then] = []  # what follows each request
+        self._wanted: dict[tuple[int, int], list[tuple[Array, Then]]] = {}
+        self._early: dict[tuple[int, int], list[_Message]] = {}
+        """By rank and tag, both."""
+
+    def begin(self, call: int) -> None:
+        self._call = (self.calls_before + call) % _NUM_CALLS
+        self._thens = [_nothing] * len(self._thens)
+        self._wanted.clear()
+        early, self._early = self._early, {}
+        for (rank, tag), messages in early.items():
+            for message in messages:
+                self._sort(message, rank, tag)
+
+    def send(self, array: Array, rank: int, tag: int, then: Then) -> None:
+        self._follow(self._comm.Isend([array, array.nbytes, self._mpi.BYTE], rank, self._tag(tag)), then)
+
+    def receive(self, array: Array, rank: int, tag: int, then: Then) -> None:
+        key = rank, self._tag(tag)
+        early = self._early.get(key)
+        if early:
+            self._take(early.pop(0), array, then)
+        else:
+            self._wanted.setdefault(key, []).append((array, then))
+
+    @property
+    def is_busy(self) -> bool:
+        return bool(self._requests)
+
+    def progress(self) -> bool:
+        moved = False
+        status = self._status
+        while (message := self._comm.Improbe(status=status)) is not None:
+            moved = True
+            self._sort(_Message(message, status.Get_count(self._mpi.BYTE)), status.source, status.tag)
+        done = self._mpi.Request.Testsome(self._requests) if self._requests else None
+        if done:
+            moved = True
+            thens = [self._thens[i] for i in done]
+            for i in sorted(done, reverse=True):
+                del self._requests[i], self._thens[i]
+            for then in thens:
+                then()
+        return moved
+
+    def _sort(self, message: _Message, rank: int, tag: int) -> None:
+        """Receive a message, or leave it for later, or throw it away."""
+        age = (self._call - tag // (MAX_TAG + 1)) % _NUM_CALLS
+        wanted = self._wanted.get((rank, tag))
+        if wanted:
+            self._take(message, *wanted.pop(0))
+        elif 0 < age < _NUM_CALLS // 2:
+            self._take(message, np.empty(message.size_bytes, np.uint8), _nothing)
+        else:
+            self._early.setdefault((rank, tag), []).append(message)
+
+    def _take(self, message: _Message, array: Array, then: Then) -> None:
+        assert message.size_bytes == array.nbytes, "the workers do not agree about what they exchange"
+        self._follow(message.handle.Irecv([array, array.nbytes, self._mpi.BYTE]), then)
+
+    def _follow(self, request: Any, then: Then) -> None:
+        self._requests.append(request)
+        self._thens.append(then)
+
+    def _tag(self, tag: int) -> int:
+        return self._call * (MAX_TAG + 1) + tag
+
+
+@dataclass(frozen=True)
+class _Message:
+    """A message that MPI has matched for us, and that is still to be received."""
+
+    handle: Any
+    size_bytes: int
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,1 @@
+"""Workers as the actors of a Ray cluster."""

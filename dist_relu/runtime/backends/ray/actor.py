@@ -1,0 +1,161 @@
+"""The Ray actor that is one worker.
+
+It travels to its node by value, and so imports nothing of the package before it has looked whether the package is
+there: a node with other versions is told by name.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import importlib
+import os
+import platform
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, final
+
+EVENT, REPLY, PRINTED = b"E", b"R", b"P"
+"""The first byte of a worker's message; a pickle follows, but for the news that the worker has printed something."""
+
+
+def versions_here() -> dict[str, str]:
+    """What must be equal on all nodes for equal bits: versions, and the code of dist_relu itself."""
+    versions = {"python": platform.python_version()}
+    for name in ("numpy", "numba", "dist_relu"):
+        try:
+            versions[name] = importlib.import_module(name).__version__
+        except ImportError as error:
+            versions[name] = f"missing ({error})"
+    package = sys.modules.get("dist_relu")
+    if package is not None and package.__file__ is not None:
+        folder = Path(package.__file__).parent
+        digest = hashlib.sha256()
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+        versions["dist_relu"] += f" (code {digest.hexdigest()[:8]})"
+    return versions
+
+
+@final
+class DistReluWorker:
+    """Takes part in calls, one after the other, and reports meanwhile."""
+
+    def __init__(self, rank: int) -> None:
+        self._rank = rank
+        self._worker: Any = None
+        self._channel: Any = None
+        self._node_pids: Sequence[int] = ()
+
+    def __repr__(self) -> str:
+        """Ray puts it in front of every line that this process prints."""
+        return f"worker {self._rank}"
+
+    def introduce(self, paths: Sequence[str]) -> tuple[dict[str, str], str, bytes]:
+        """Find modules where the coordinator finds them too; returns versions, the host, and Hello if it has one."""
+        sys.path += [path for path in paths if path not in sys.path]
+        versions = versions_here()
+        try:
+            from dist_relu.runtime.backends.base import hello_here
+        except ImportError:
+            return versions, platform.node(), b""
+        import cloudpickle
+
+        return versions, platform.node(), cloudpickle.dumps(hello_here())
+
+    def open_door(self, secret: bytes) -> Any:
+        """Listen for workers of other nodes, on Ray's own address only; returns the place."""
+        import ray
+
+        from dist_relu.comm.handshake import Door
+
+        address = ray.util.get_node_ip_address()
+        self._door = Door(secret, [address], on=address)
+        return self._door.place
+
+    def connect(self, wish: tuple[Sequence[range], Sequence[Any], bytes]) -> None:
+        """Get connections to the workers of other nodes: (ranks of each node, places by rank, secret).  Collective."""
+        from dist_relu.comm.tcp import connect
+
+        nodes, places, secret = wish
+        self._channel = connect(self._rank, nodes, self._door, places, secret)
+
+    def join(self, setup: Any) -> Any:
+        """Become the worker that `setup` says; returns the control memory that it uses."""
+        import cloudpickle
+
+        from dist_relu.runtime.worker import Worker, nodes_of
+
+        def report(event: Any) -> None:
+            self._outbox.put(EVENT + cloudpickle.dumps(event))
+
+        self._mark_what_functions_start()
+        self._worker = Worker(setup, report, self._channel)
+        (self._node_pids,) = (
+            [setup.peers[rank].pid for rank in ranks] for ranks in nodes_of(setup.peers) if setup.rank in ranks
+        )
+        return self._worker.control
+
+    def watch(self, ticket: Any) -> None:
+        """Keep in touch with the coordinator, who is on another node, for all workers of this one."""
+        from dist_relu.comm.shared_memory import attach
+        from dist_relu.runtime.backends.heartbeat import Watch, visit
+
+        self._watch = Watch([visit(ticket)], attach(self._worker.control), self._on_loss)
+
+    def run(self, call: Any) -> Iterator[bytes]:
+        """Run this worker's part of a call, in a thread, so that events can leave meanwhile; the reply comes last."""
+        with suppress(Exception):  # which the thread will meet again
+            self._worker.unpack(call)  # imports the user's modules in the main thread, as some of them expect
+        self._outbox: SimpleQueue[bytes | BaseException] = SimpleQueue()
+        threading.Thread(target=self._work, args=[call], daemon=True).start()
+        message = b""
+        while message[:1] != REPLY:
+            content = self._outbox.get()
+            if isinstance(content, BaseException):
+                raise content  # it was meant for the process
+            message = content
+            yield message
+
+    def _mark_what_functions_start(self) -> None:
+        """So that it ends with this process; see `dist_relu.runtime.backends.ray.reaper`."""
+        from dist_relu.runtime.backends.ray import reaper
+
+        mark = secrets.token_hex(16)
+        command = [sys.executable, "-I", "-S", reaper.__file__, mark, str(os.getpid())]
+        nothing = subprocess.DEVNULL
+        subprocess.run(command, stdin=nothing, stdout=nothing, stderr=nothing, start_new_session=True, check=True)
+        os.environ[reaper.MARK] = mark
+        atexit.register(os._exit, 0)  # after what functions register; Ray's own farewell takes seconds
+
+    def _on_loss(self, what: str) -> None:
+        """Called by the watch: end all workers of this node, for Ray may take a minute to miss them."""
+        for pid in self._node_pids:
+            if pid != os.getpid():
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        os._exit(1)
+
+    def _work(self, call: Any) -> None:
+        before = _output_size()
+        try:
+            reply = REPLY + self._worker.run(call)
+            if _output_size() > before:
+                self._outbox.put(PRINTED)
+            self._outbox.put(reply)
+        except BaseException as error:
+            self._outbox.put(error)
+
+
+def _output_size() -> int:
+    """How much this process has printed; Ray sends it to files."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return os.fstat(1).st_size + os.fstat(2).st_size

@@ -1,0 +1,55 @@
+"""Data sets where the workers are."""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+
+from dist_relu.core.arrays import Array
+from dist_relu.data import Dataset
+from dist_relu.errors import DataError
+from dist_relu.runtime.replicated import Replica, Replicas
+
+
+@dataclass(frozen=True)
+class PlacedDataset:
+    """A data set on every node, in the dtypes of a model; the nodes get its rows when they want them."""
+
+    x: Replica
+    y: Replica
+
+
+@final
+class PlacedDatasets:
+    """Data sets stay where they were placed as long as the user has them."""
+
+    def __init__(self) -> None:
+        self._placed: weakref.WeakKeyDictionary[Dataset, PlacedDataset] = weakref.WeakKeyDictionary()
+
+    def place(self, data: Dataset, dtype: np.dtype[Any], replicas: Replicas) -> PlacedDataset:
+        """`data` for a model of this dtype.  Raises DataError when it does not fit into the dtype."""
+        placed = self._placed.get(data)
+        if placed is None or placed.x.array.dtype != dtype:
+            y_dtype = np.dtype(np.int64) if data.has_classes else dtype
+            with np.errstate(over="ignore"):
+                placed = PlacedDataset(replicas.copy_of(data.x, dtype), replicas.copy_of(data.y, y_dtype))
+            _check_finite("x", data.x, placed.x.array)
+            _check_finite("y", data.y, placed.y.array)
+            self._placed[data] = placed
+        return placed
+
+
+def _check_finite(name: str, source: Array, copy: Array) -> None:
+    """Raise DataError unless `source`, which is finite, is finite still in a narrower type."""
+    if source.dtype.kind != "f" or source.dtype.itemsize <= copy.itemsize:
+        return
+    finite = np.isfinite(copy)
+    if not finite.all():
+        where = tuple(map(int, np.unravel_index(int(np.argmin(finite)), source.shape)))
+        raise DataError(
+            f"{name}[{', '.join(map(str, where))}] is {source[where]}, too large for {copy.dtype}. "
+            "Scale the data, or build the model with dtype float64."
+        )

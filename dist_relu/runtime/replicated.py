@@ -1,0 +1,186 @@
+"""Arrays of which every node has a copy, in memory that its workers share.
+
+The coordinator makes them. On its own node it is the coordinator's memory that workers map; on every other node the
+first worker holds a copy until the coordinator says that it is of no use any more. Of a copy only those rows travel,
+and take memory, that are wanted there.
+"""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+
+from dist_relu.comm.shared_memory import Handle, Handles, SharedArray
+from dist_relu.core.arrays import Array
+from dist_relu.runtime.worker import World
+
+_MESSAGE_BYTES = 32 << 20
+
+Ask = Callable[[Sequence[int], Callable[[World, Any], Any], Any], list[Any]]
+"""(ranks, function, request): run function(world, request) on these workers; returns what they return."""
+
+
+@final
+class Replicas:
+    """All arrays of one coordinator.
+
+    nodes: the ranks of each.  home: the number of the coordinator's own node; None when no worker runs there.
+    """
+
+    def __init__(self, nodes: Sequence[range], home: int | None, ask: Ask) -> None:
+        self.num_nodes = len(nodes)
+        self.home = home
+        self._nodes = nodes
+        self._ask = ask
+        self._keys = itertools.count()
+        self._useless: list[int] = []
+        self._made: weakref.WeakSet[Replica] = weakref.WeakSet()
+
+    def zeros(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Replica:
+        """An array of zeros on every node."""
+        return self._everywhere(SharedArray(shape, dtype))
+
+    def copy_of(self, source: Array, dtype: npt.DTypeLike | None = None) -> Replica:
+        """`source`, converted to `dtype`; the other nodes have zeros until its rows are spread."""
+        return self._everywhere(SharedArray.copy_of(source, dtype))
+
+    @contextmanager
+    def for_a_call(self) -> Iterator[Replicas]:
+        """For arrays that end with a block of code: frees them on the other nodes behind it.
+
+        When the block fails, they are freed when the next array is made: workers may still be stuck.
+        """
+        call = Replicas(self._nodes, self.home, self._ask)
+        call._keys, call._useless = self._keys, self._useless
+        yield call
+        for replica in list(call._made):
+            replica.release()
+        if self._useless:
+            with self._useless_ones() as useless:
+                self.ask(self.others, _let_go, useless)
+
+    def rows_by_node(self, rows: Sequence[range]) -> dict[int, range]:
+        """From rows by rank, in their order, to rows by node."""
+        return {number: range(rows[ranks[0]].start, rows[ranks[-1]].stop) for number, ranks in enumerate(self._nodes)}
+
+    @property
+    def others(self) -> list[int]:
+        """The numbers of all nodes but the coordinator's own."""
+        return [number for number in range(self.num_nodes) if number != self.home]
+
+    def ask(self, nodes: Sequence[int], function: Callable[[World, Any], Any], request: Any) -> list[Any]:
+        """Run a function on the first worker of each of these nodes."""
+        return self._ask([self._nodes[number].start for number in nodes], function, request) if nodes else []
+
+    def _everywhere(self, shared: SharedArray) -> Replica:
+        key = next(self._keys)
+        with self._useless_ones() as useless:
+            wish = _Hold(key, shared.handle.shape, shared.handle.dtype, useless)
+            handles = dict(zip(self.others, self.ask(self.others, _hold, wish), strict=True))
+        replica = Replica(self, key, shared, [handles.get(i, shared.handle) for i in range(self.num_nodes)])
+        if handles:
+            replica.release = weakref.finalize(replica, self._useless.append, key)
+            self._made.add(replica)
+        return replica
+
+    @contextmanager
+    def _useless_ones(self) -> Iterator[list[int]]:
+        """What the other nodes are to let go; they are told again when it fails."""
+        useless = self._useless[:]
+        yield useless
+        del self._useless[: len(useless)]
+
+
+@final
+class Replica:
+    """An array on every node.
+
+    array: the coordinator's own.  handles: for `Node.attach`.  release: marks the other nodes' copies as useless.
+    """
+
+    release: Callable[[], object]
+
+    def __init__(self, replicas: Replicas, key: int, shared: SharedArray, handles: Handles) -> None:
+        self.array = shared.array
+        self.handles = handles
+        self._shared = shared  # workers map it through this
+        self._replicas = replicas
+        self._key = key
+        self._there = dict.fromkeys(replicas.others, range(0))
+
+    def spread(self, rows: Mapping[int, range] | None = None) -> None:
+        """Bring rows to the nodes that want them, by default all to all; what a node has already does not travel."""
+        wanted = dict.fromkeys(self._there, range(len(self.array))) if rows is None else rows
+        nodes_of: dict[range, list[int]] = {}
+        for node, there in self._there.items():
+            want = wanted[node]
+            have = there or range(want.start, want.start)
+            for missing in (range(want.start, have.start), range(have.stop, want.stop)):
+                if missing:
+                    nodes_of.setdefault(missing, []).append(node)
+        for missing, nodes in nodes_of.items():
+            for part in self._messages(missing):
+                self._replicas.ask(nodes, _write, _Rows(self._key, part, self.array[part.start : part.stop]))
+        for node, there in self._there.items():
+            have = there or wanted[node]
+            self._there[node] = range(min(have.start, wanted[node].start), max(have.stop, wanted[node].stop))
+
+    def collect(self, rows: Mapping[int, range]) -> Array:
+        """Fetch the rows that the workers of each node have written; returns the whole array."""
+        for node in self._there:
+            for part in self._messages(rows.get(node, range(0))):
+                (values,) = self._replicas.ask([node], _read, _Rows(self._key, part))
+                self.array[part.start : part.stop] = values
+        return self.array
+
+    def _messages(self, rows: range) -> Iterator[range]:
+        """Cut rows into messages of a size that any backend carries."""
+        num_rows = max(_MESSAGE_BYTES // max(self.array[:1].nbytes, 1), 1)
+        for first in range(rows.start, rows.stop, num_rows):
+            yield range(first, min(first + num_rows, rows.stop))
+
+
+@dataclass(frozen=True)
+class _Hold:
+    """useless: the keys of arrays to let go."""
+
+    key: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[np.generic]
+    useless: Sequence[int]
+
+
+def _hold(world: World, request: _Hold) -> Handle:
+    _let_go(world, request.useless)
+    shared = SharedArray(request.shape, request.dtype)
+    world.node.held[request.key] = shared
+    return shared.handle
+
+
+def _let_go(world: World, useless: Sequence[int]) -> None:
+    for key in useless:
+        world.node.held.pop(key, None)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """values: (rows, ...), to be written."""
+
+    key: int
+    rows: range
+    values: Array | None = None
+
+
+def _write(world: World, request: _Rows) -> None:
+    world.node.held[request.key].array[request.rows.start : request.rows.stop] = request.values
+
+
+def _read(world: World, request: _Rows) -> Array:
+    return world.node.held[request.key].array[request.rows.start : request.rows.stop]

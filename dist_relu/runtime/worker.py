@@ -1,0 +1,249 @@
+"""What every process runs: calls from the coordinator, one after another, and what becomes of their errors.
+
+A call is a plain function of (world, request); every worker of a call runs the same function on the same request
+and finds its part of the work by its rank. How calls and replies travel is the backend's business.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import cloudpickle
+import numpy as np
+from threadpoolctl import ThreadpoolController
+
+from dist_relu.comm.barrier import Aborted, Barrier, Meeting, control_shape
+from dist_relu.comm.channel import Channel, Courier
+from dist_relu.comm.shared_memory import Handle, Handles, SharedArray, attach
+from dist_relu.comm.world_barrier import WorldBarrier
+from dist_relu.core.arrays import Array
+from dist_relu.core.compiling import compilation_reported
+from dist_relu.runtime.surroundings import Surroundings, check_modules, follow, look
+
+
+@dataclass(frozen=True)
+class Hello:
+    """How a process presents itself.
+
+    node: equal for processes that share memory: those of one user that see the same processes through the same network.
+    Containers that share both count as one; hosts of a test network on one machine do not.
+    """
+
+    pid: int
+    host: str
+    node: str
+
+    @classmethod
+    def here(cls, node: str = "") -> Hello:
+        """This process.  node: a name that sets it apart from other processes of its machine."""
+        boot = _read("/proc/sys/kernel/random/boot_id")
+        spaces = " ".join(os.readlink(f"/proc/self/ns/{kind}") for kind in ("pid", "net"))
+        return cls(os.getpid(), socket.gethostname(), f"{boot} {spaces} {os.getuid()} {node}".rstrip())
+
+
+def by_node(peers: Sequence[Hello]) -> list[int]:
+    """The numbers of `peers` in an order where those of a node stand together, the first peer's node first."""
+    nodes = list(dict.fromkeys(peer.node for peer in peers))
+    return sorted(range(len(peers)), key=lambda i: nodes.index(peers[i].node))
+
+
+def nodes_of(peers: Sequence[Hello]) -> list[range]:
+    """The ranks of each node.  peers: by rank, those of a node together."""
+    nodes: list[range] = []
+    for rank, peer in enumerate(peers):
+        if rank and peer.node == peers[rank - 1].node:
+            nodes[-1] = range(nodes[-1].start, rank + 1)
+        else:
+            nodes.append(range(rank, rank + 1))
+    return nodes
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a process must know to be worker `rank`.
+
+    peers: by rank, those of a node together.  control: memory of this worker's node, see `Barrier`; None for the first
+    worker of a node who is to make it.  threads: for BLAS.
+    """
+
+    rank: int
+    peers: Sequence[Hello]
+    control: Handle | None
+    threads: int
+
+
+@dataclass(frozen=True)
+class Node:
+    """A worker's view of its own node, the `number`-th.
+
+    ranks: of its workers.  rank: of this worker among them.  barrier: of them alone.  held: the memory that this worker
+    keeps for its node, see `dist_relu.runtime.replicated`.
+    """
+
+    number: int
+    ranks: range
+    rank: int
+    barrier: Barrier
+    held: dict[int, SharedArray]
+
+    def attach(self, handles: Handles) -> Array:
+        """This node's copy of an array that every node has."""
+        return attach(handles[self.number])
+
+
+@dataclass(frozen=True)
+class World:
+    """A worker's view of all workers.
+
+    report: sends an event to the coordinator.  nodes: the ranks of each.  courier: to workers of other nodes; None when
+    there are none.
+    """
+
+    rank: int
+    size: int
+    barrier: Meeting
+    report: Callable[[Any], None]
+    node: Node
+    nodes: Sequence[range]
+    courier: Courier | None
+
+
+@dataclass(frozen=True)
+class Call:
+    """Work for all workers: function(world, request), pickled.  Numbers grow."""
+
+    number: int
+    work: bytes
+    surroundings: Surroundings
+
+    @classmethod
+    def of(cls, number: int, function: Callable[[World, Any], Any], request: Any) -> Call:
+        here = look()  # before, since it decides about what is pickled by value
+        return cls(number, cloudpickle.dumps((function, request)), here)
+
+
+@dataclass(frozen=True)
+class Returned:
+    """The worker's part is done."""
+
+    value: Any
+
+
+@dataclass(frozen=True)
+class Raised:
+    """The worker's part failed, and the other workers were told to stop."""
+
+    error: BaseException
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """The worker stopped because another one failed."""
+
+
+Reply = Returned | Raised | Stopped
+
+
+@final
+class Worker:
+    """A process that takes part in calls."""
+
+    def __init__(self, setup: Setup, report: Callable[[Any], None], channel: Channel | None = None) -> None:
+        """channel: to the workers of other nodes, where there are any."""
+        self._setup = setup
+        nodes = nodes_of(setup.peers)
+        number, ranks = next((i, ranks) for i, ranks in enumerate(nodes) if setup.rank in ranks)
+        self._own_control = SharedArray(control_shape(len(ranks)), "int64") if setup.control is None else None
+        self.control = setup.control or self._own_control.handle  # type: ignore[union-attr]
+        pids = [setup.peers[rank].pid for rank in ranks]
+        self._barrier = barrier = Barrier(attach(self.control), setup.rank - ranks.start, pids)
+        node = Node(number, ranks, setup.rank - ranks.start, barrier, {})
+        self._courier = courier = Courier(channel, barrier) if channel else None
+        meeting: Meeting = barrier
+        if courier:
+            others = [others.start for others in nodes if others != ranks]
+            meeting = WorldBarrier(barrier, courier, leader=node.rank == 0, others=others)
+        self._world = World(setup.rank, len(setup.peers), meeting, report, node, nodes, courier)
+        self._blas = ThreadpoolController().select(user_api="blas")
+
+    def run(self, call: Call) -> bytes:
+        """Run this worker's part of a call; returns the pickled reply, and whatever goes wrong is in it.
+
+        KeyboardInterrupt and SystemExit, which are meant for the process, stop the others and go on.
+        """
+        self._barrier.begin(call.number)
+        if self._courier:
+            self._courier.begin(call.number)
+        try:
+            # What overflows shows in the results; a warning in a worker reaches nobody.
+            with (
+                self._blas.limit(limits=self._setup.threads),
+                np.errstate(all="ignore"),
+                compilation_reported(self._world.report),
+            ):
+                function, request = self.unpack(call)
+                value = function(self._world, request)
+                check_modules()
+                reply = _pickled(function, value)
+            self._barrier.check()  # nobody waits for the value of a call that was given up
+            return reply
+        except Aborted:
+            self._barrier.abort()
+            return cloudpickle.dumps(Stopped())  # type: ignore[no-any-return]
+        except Exception as error:
+            self._barrier.abort()
+            return cloudpickle.dumps(Raised(self._signed(error)))  # type: ignore[no-any-return]
+        except BaseException:
+            self._barrier.abort()
+            raise
+
+    def unpack(self, call: Call) -> tuple[Callable[[World, Any], Any], Any]:
+        """The function and the request of a call, with things around them as in the user's process."""
+        follow(call.surroundings)
+        function, request = cloudpickle.loads(call.work)
+        check_modules()
+        return function, request
+
+    def close(self) -> None:
+        """Let go of the other workers.  May be called twice."""
+        if self._courier:
+            self._courier.close()
+        self._barrier.close()
+
+    def _signed(self, error: Exception) -> Exception:
+        """`error` with this worker's name on it, in a form that survives the way to another process."""
+        me = self._setup.peers[self._setup.rank]
+        where = f"Raised by worker {self._setup.rank} of {self._world.size} (host {me.host}, pid {me.pid})."
+        trace = "".join(traceback.format_exception(error)).rstrip()
+        try:
+            copy: Exception = cloudpickle.loads(cloudpickle.dumps(error))
+            same = type(copy) is type(error)
+        except Exception:
+            same = False
+        if not same:
+            copy = RuntimeError(f"{type(error).__name__}: {error}")
+        copy.__notes__ = [where, trace]
+        return copy
+
+
+def _pickled(function: Callable[..., Any], value: Any) -> bytes:
+    """What a function returned, on its way to the coordinator."""
+    try:
+        reply: bytes = cloudpickle.dumps(Returned(value))
+    except Exception as error:
+        name = getattr(function, "__name__", repr(function))
+        raise TypeError(
+            f"{name} returned an object of type {type(value).__name__}, which can't be sent to the coordinator: "
+            f"{error}. Return numbers, arrays and the like, or nothing."
+        ) from error
+    return reply
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="ascii") as file:
+        return file.read().strip()

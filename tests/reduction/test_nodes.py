@@ -1,0 +1,216 @@
+"""What several nodes are made of: who stands where, what travels, and how a lost one is noticed."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+import dist_relu as dr
+from dist_relu import nn
+from dist_relu.comm.barrier import abort, control_shape
+from dist_relu.comm.exchange import assign_buckets
+from dist_relu.comm.handshake import Place
+from dist_relu.comm.shared_memory import SharedArray
+from dist_relu.engine.update import StepOptions, cut_for
+from dist_relu.nn.passes import measure
+from dist_relu.partition import bounds
+from dist_relu.reduction.buckets import HEAD, stages_of
+from dist_relu.reduction.chunks import costs_of
+from dist_relu.reduction.slots import TAIL
+from dist_relu.runtime.backends import heartbeat
+from dist_relu.runtime.backends.heartbeat import Reception, Ticket, Watch, visit
+from dist_relu.runtime.replicated import Replicas
+from dist_relu.runtime.worker import Hello, World, by_node, nodes_of
+from tests.programs import wait_until
+from tests.twin import Array
+
+
+def test_workers_of_a_node_stand_together_and_the_first_ones_node_comes_first() -> None:
+    peers = [Hello(pid, "host", node) for pid, node in enumerate("baabc")]
+    order = by_node(peers)
+    assert order == [0, 3, 1, 2, 4]
+    assert nodes_of([peers[i] for i in order]) == [range(2), range(2, 4), range(4, 5)]
+
+
+def test_processes_of_one_machine_are_one_node_unless_they_are_told_apart() -> None:
+    assert Hello.here().node == Hello.here().node != Hello.here("another").node
+
+
+MODELS = [lambda: nn.mlp((1024, 1024), 10), lambda: nn.mlp((16,), 10), lambda: nn.cnn((8, 8, 1), 10)]
+
+
+@pytest.mark.parametrize("make", MODELS)
+@pytest.mark.parametrize("nodes", [[range(1), range(1, 2)], [range(2), range(2, 3), range(3, 4)]])
+def test_buckets_hold_everything_once(make: Callable[[], nn.Sequential], nodes: list[range]) -> None:
+    model = make().build((64,)).initialize()
+    layout = measure(model, nn.CrossEntropy(), np.zeros(1, np.int64))
+    pieces = cut_for(dr.optim.SGD(), StepOptions(), model, layout)
+    num_columns = sum(piece.stop - piece.start for piece in pieces if piece.rows is None)
+    stages = stages_of(pieces, costs_of(pieces, 4, 2, 64, 4), nodes, num_columns, 4)
+    loads = [load for stage in stages for load in stage.loads]
+    assert [i for load in reversed(loads) for i in load.pieces] == list(range(len(pieces)))
+    assert loads[-1].bucket.start == HEAD - TAIL
+    assert all(rank in ranks for load in loads for rank, ranks in zip(load.bucket.ranks, nodes, strict=True))
+    assert stages[-1].first_param == 0
+    columns = [stage.columns for stage in reversed(stages)]
+    assert [0, *(stop for _, stop in columns)] == [*(start for start, _ in columns), num_columns]
+
+
+@pytest.mark.parametrize("nodes", [[range(2), range(2, 4)], [range(3), range(3, 6), range(6, 9)]])
+def test_all_workers_of_a_node_add_what_it_owns(nodes: list[range]) -> None:
+    cuts = bounds(36_000, 36)
+    buckets = assign_buckets(cuts, [1.0] * len(cuts), nodes)
+    assert [(bucket.start, bucket.stop) for bucket in buckets] == list(cuts)
+    adds = Counter(bucket.ranks[bucket.owner] for bucket in buckets)
+    assert set(adds.values()) == {36 // nodes[-1].stop}
+
+
+class Nodes:
+    """Nodes of one worker each, in this process; notes what is asked of them."""
+
+    def __init__(self, number: int) -> None:
+        self.asked: list[tuple[Sequence[int], Any]] = []
+        self.worlds = [cast(World, SimpleNamespace(node=SimpleNamespace(number=i, held={}))) for i in range(number)]
+
+    def ask(self, ranks: Sequence[int], function: Callable[[World, Any], Any], request: Any) -> list[Any]:
+        self.asked.append((ranks, request))
+        return [function(self.worlds[rank], request) for rank in ranks]
+
+    def held(self, node: int) -> list[SharedArray]:
+        return list(self.worlds[node].node.held.values())
+
+
+def test_rows_travel_once_and_only_to_those_who_want_them() -> None:
+    nodes = Nodes(3)
+    replicas = Replicas([range(1), range(1, 2), range(2, 3)], 0, nodes.ask)
+    x = np.arange(12.0).reshape(6, 2)
+    copy = replicas.copy_of(x)
+    nodes.asked.clear()
+    copy.spread({0: range(2), 1: range(2, 4), 2: range(4, 6)})
+    assert [(ranks, request.rows) for ranks, request in nodes.asked] == [([1], range(2, 4)), ([2], range(4, 6))]
+    nodes.asked.clear()
+    copy.spread()
+    assert [(ranks, request.rows) for ranks, request in nodes.asked] == [
+        ([1], range(2)),
+        ([1], range(4, 6)),
+        ([2], range(4)),
+    ]
+    copy.spread()
+    assert len(nodes.asked) == 3
+    assert all((nodes.held(node)[0].array == x).all() for node in (1, 2))
+    nodes.held(2)[0].array[5] = -1
+    assert (copy.collect({0: range(2), 1: range(2, 4), 2: range(4, 6)})[5] == -1).all()
+
+
+def test_the_other_nodes_keep_nothing_of_a_call_that_is_over() -> None:
+    nodes = Nodes(2)
+    replicas = Replicas([range(1), range(1, 2)], 0, nodes.ask)
+    kept = replicas.zeros((3,), np.float32)
+    with replicas.for_a_call() as call:
+        made = call.zeros((5,), np.float32)
+        assert len(nodes.held(1)) == 2
+    assert made.array.shape == (5,)
+    assert [shared.array.shape for shared in nodes.held(1)] == [kept.array.shape]
+    del kept
+    replicas.zeros((1,), np.float32)
+    assert [shared.array.shape for shared in nodes.held(1)] == [(1,)]
+
+
+class Losses:
+    """What watches say."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def __call__(self, what: str) -> None:
+        self.seen.append(what)
+
+
+def connected(names: Sequence[str], losses: Losses) -> tuple[list[Watch], list[Array]]:
+    """The watches of a coordinator and of the first workers of other nodes, with their control memories."""
+    reception = Reception(names)
+    visits: list[heartbeat.Link] = []
+    others = range(1, len(names))
+    threads = [threading.Thread(target=lambda n=node: visits.append(visit(reception.ticket(n)))) for node in others]
+    for thread in threads:
+        thread.start()
+    links = reception.links(others)
+    for thread in threads:
+        thread.join()
+    controls = [SharedArray(control_shape(1), np.int64).array for _ in names]
+    watches = [Watch(links, controls[0], losses)]
+    watches += [Watch([link], control, losses) for link, control in zip(visits, controls[1:], strict=True)]
+    return watches, controls
+
+
+def test_a_call_that_one_node_gives_up_is_given_up_by_all() -> None:
+    losses = Losses()
+    watches, controls = connected(["Host a", "Host b", "Host c"], losses)
+    abort(controls[2], 7)
+    wait_until(lambda: all(control[0] == 7 for control in controls))
+    for one in watches:
+        one.close()
+    assert losses.seen == []
+
+
+def test_a_node_that_says_nothing_any_more_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "_SILENCE_S", 0.3)
+    losses = Losses()
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    one = Watch([heartbeat.Link(ours, "Host b (rank 2)")], SharedArray(control_shape(1), np.int64).array, losses)
+    wait_until(lambda: bool(losses.seen))
+    assert losses.seen == ["Host b (rank 2) has not been heard of for 0 s"]
+    one.close()
+    theirs.close()
+
+
+def test_who_hears_of_nobody_may_be_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "_SILENCE_S", 0.3)
+    losses = Losses()
+    pairs = [socket.socketpair() for _ in range(2)]
+    links = [heartbeat.Link(ours, name) for (ours, _), name in zip(pairs, ["Host b", "Host c"], strict=True)]
+    for link in links:
+        link.socket.setblocking(False)
+    one = Watch(links, SharedArray(control_shape(1), np.int64).array, losses)
+    wait_until(lambda: bool(losses.seen))
+    here = socket.gethostname()
+    assert losses.seen == [f"Host b and Host c have not been heard of for 0 s; host {here} may be cut off"]
+    one.close()
+    for _, theirs in pairs:
+        theirs.close()
+
+
+def test_a_node_whose_connection_ends_is_named() -> None:
+    losses = Losses()
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    one = Watch([heartbeat.Link(ours, "Host b (rank 2)")], SharedArray(control_shape(1), np.int64).array, losses)
+    theirs.close()
+    wait_until(lambda: bool(losses.seen))
+    assert losses.seen == ["Host b (rank 2) is gone: its connection was closed"]
+    one.close()
+
+
+def test_who_does_not_know_the_secret_is_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "_START_TIMEOUT_S", 1.0)
+    reception = Reception(["Host a (rank 0)", "Host b (rank 1)"])
+    ticket = reception.ticket(1)
+    wrong = Ticket(ticket.name, Place(["127.0.0.1"], ticket.place.port), 1, b"guessed")
+
+    def come() -> None:
+        with pytest.raises(dr.BackendError, match=r"can't reach Host a \(rank 0\) at any of 127\.0\.0\.1, port"):
+            visit(wrong)
+
+    stranger = threading.Thread(target=come)
+    stranger.start()
+    with pytest.raises(dr.BackendError, match=r"No connection from Host b \(rank 1\) within"):
+        reception.links([1])
+    stranger.join()

@@ -1,0 +1,250 @@
+"""Pictures can be read: whatever is drawn, words stay inside and legends cover nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+import dist_relu as dr
+from dist_relu import analysis, nn
+from dist_relu.analysis.examples import CurveFit
+from dist_relu.analysis.plane import Plane
+from dist_relu.engine.watch.records import EpochSummary, WatchedLayer, WatchedParam, WatchedStep
+from dist_relu.reports import plots
+from dist_relu.reports.plots.activity import densities_of
+from dist_relu.reports.plots.style import Form, smooth
+
+LONG = "a-run-whose-name-says-everything-about-it-" * 3
+ODD = "_cost$100_and$more, 日本"
+TITLE = "mlp:256,128 on /home/somebody/somewhere/in/a/folder/of/a/folder/data.npz, SGD, lr 0.1, seed 3, " * 2
+Draw = Callable[[Path, Form], None]
+
+
+def steps(num_steps: int, num_layers: int, *, kind: str = "ReLU", low: float = 1e-3) -> list[WatchedStep]:
+    """Of a run that goes from 1 down to `low`."""
+    rng, watched = np.random.default_rng(0), []
+    for step, size in enumerate(np.geomspace(1, low, num_steps).tolist()):
+        counts = np.histogram(rng.standard_normal(500) * size, dr.PREACTIVATION_EDGES)[0].tolist()
+        layers = [WatchedLayer(f"{2 * i + 1} {kind}", 50, 0.5, i, 0.1, 1.0, counts) for i in range(num_layers)]
+        layers.append(WatchedLayer(f"{2 * num_layers} Dense", 10, 0.0, 0, 0.1, 1.0, None))
+        params = [WatchedParam(f"{2 * i}.weight", size * (1 + i), size / 10) for i in range(num_layers + 1)]
+        watched.append(WatchedStep(10 * step, step // 5, size, 1 - size, 0.1, 1e4, layers, params))
+    return watched
+
+
+def epochs(watched: list[WatchedStep]) -> list[EpochSummary]:
+    dead = {layer.name: list(range(layer.silent)) for layer in watched[0].layers}
+    return [EpochSummary(epoch, 1.0, 0.5, 1.0, dead) for epoch in range(watched[-1].epoch + 1)]
+
+
+def flow(num_layers: int, low: float) -> analysis.GradientFlow:
+    norms = np.geomspace(1, low, 2 * num_layers + 2).tolist()
+    names = ["input", *(f"{i} {'Dense' if i % 2 == 0 else 'ReLU'}" for i in range(2 * num_layers + 1))]
+    outputs = {name: analysis.Magnitude(norm, norm, norm) for name, norm in zip(names, norms, strict=True)}
+    weights = {f"{i}.weight": analysis.Magnitude(norms[i], 1.0, 1.0) for i in range(0, 2 * num_layers + 1, 2)}
+    return analysis.GradientFlow(1.0, outputs, weights)
+
+
+def course(num_steps: int) -> analysis.Course:
+    values = np.geomspace(1, 0.7, num_steps).tolist()
+    return analysis.Course(list(range(0, 10 * num_steps, 10)), values, values, values, 0.5, 0.9)
+
+
+def plane(num_classes: int) -> Plane:
+    side = np.linspace(-1.0, 1.0, 21)
+    across, up = np.meshgrid(side, side)
+    scores = np.stack([across * np.cos(k) + up * np.sin(k) for k in range(num_classes)], axis=-1)
+    probabilities = np.exp(3 * scores) / np.exp(3 * scores).sum(axis=-1, keepdims=True)
+    kinks = {f"{2 * i + 1} ReLU": np.stack([across + 0.1 * i, up], axis=-1) for i in range(6)}
+    x, y = np.random.default_rng(0).uniform(-1, 1, (50, 2)), np.arange(50) % num_classes
+    return Plane(x, y, side, side, probabilities, kinks, 1000, 0.95)
+
+
+def runs(number: int) -> dict[str, list[WatchedStep]]:
+    names = [LONG, ODD, *(f"run {i}" for i in range(number))]
+    return {name: steps(30 + 10 * i, 2) for i, name in enumerate(names[:number])}
+
+
+def activations(number: int, kind: str) -> list[analysis.LayerActivations]:
+    return [analysis.LayerActivations(f"{i} {kind}", 50, 0.5, [1, 2], 0.1, 1.0) for i in range(number)]
+
+
+def fit() -> CurveFit:
+    x = np.linspace(-2, 2, 50)
+    names = "linear layers", "with ReLU between them"
+    return CurveFit(x, np.sin(x), x, dict.fromkeys(names, x), dict.fromkeys(names, np.geomspace(1, 0.1, 500)))
+
+
+OWN = "AnActivationOfTheUsersOwnWithAVeryLongName"
+FEW, MANY = steps(2, 1, low=0.9), steps(100, 13)
+UNNAMED = steps(5, 13, kind=OWN)
+WEIGHTS = nn.mlp([70], 10).build((64,)).initialize()
+
+
+def curves(num_runs: int) -> Draw:
+    return lambda path, form: plots.draw_curves(runs(num_runs), path, form=form, about=TITLE)
+
+
+def over_time(what: str, watched: list[WatchedStep]) -> Draw:
+    def draw(path: Path, form: Form) -> None:
+        match what:
+            case "gradients":
+                plots.draw_gradients_over_time(watched, path, form=form)
+            case "activations":
+                plots.draw_activations_over_time(watched, epochs(watched), path, form=form, about=TITLE)
+            case "no epochs":
+                plots.draw_activations_over_time(watched, [], path, form=form)
+            case "preactivations":
+                plots.draw_preactivations(watched, path, form=form)
+
+    return draw
+
+
+def by_layer(num_layers: int, low: float) -> Draw:
+    flows = {name: flow(num_layers, low) for name in ("relu", "tanh", LONG)}
+    return lambda path, form: plots.draw_gradients(flows, path, form=form)
+
+
+PICTURES: dict[str, Draw] = {
+    **{f"curves of {num_runs}": curves(num_runs) for num_runs in (1, 2, 6, 12)},
+    "curves, a step": lambda path, form: plots.draw_curves({"run": FEW[:1]}, path, form=form),
+    "curves, no classes": lambda path, form: plots.draw_curves(
+        {LONG: [replace(step, accuracy=None) for step in MANY], "b": FEW}, path, form=form
+    ),
+    **{
+        f"{what}, {name}": over_time(what, watched)
+        for what in ("gradients", "activations", "no epochs", "preactivations")
+        for name, watched in (("few", FEW), ("many", MANY), ("long names", UNNAMED))
+    },
+    **{f"gradients by layer, {n} to {low}": by_layer(n, low) for n, low in ((1, 0.8), (3, 0.05), (13, 1e-9))},
+    "activations by layer": lambda path, form: plots.draw_activations(activations(3, OWN), path, form=form),
+    "activations by many": lambda path, form: plots.draw_activations(activations(40, "ReLU"), path, form=form),
+    "training": lambda path, form: plots.draw_training(
+        {name: [course(90), course(80)] for name in (ODD, "relu", LONG)}, path, form=form, about=TITLE
+    ),
+    "recurrence": lambda path, form: plots.draw_recurrence(
+        {name: analysis.TimeFlow("0 RNN", np.geomspace(0.6, 0.8, 50).tolist()) for name in ("identity", LONG)},
+        path,
+        form=form,
+    ),
+    "boundary": lambda path, form: plots.draw_boundary(plane(7), path, form=form, about=TITLE),
+    "relu": lambda path, form: plots.draw_relu(fit(), path, form=form),
+    "family": lambda path, form: plots.draw_family(path, form=form),
+    "weights": lambda path, form: plots.draw_weights(WEIGHTS, path, form=form, about=TITLE),
+}
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """What is being drawn."""
+    seen: list[Figure] = []
+    save = Figure.savefig
+
+    def savefig(figure: Figure, *arguments: Any, **options: Any) -> None:
+        seen.append(figure)
+        save(figure, *arguments, **options)
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    return seen
+
+
+@pytest.mark.parametrize("form", [Form(), Form(title=LONG, width=9, dpi=60)], ids=["plain", "formed"])
+@pytest.mark.parametrize("name", PICTURES)
+def test_words_stay_inside_and_legends_cover_nothing(
+    tmp_path: Path, figures: list[Figure], name: str, form: Form
+) -> None:
+    PICTURES[name](tmp_path / "a.png", form)
+    (figure,) = figures
+    figure.draw_without_rendering()
+    needed, tolerance = figure.get_tightbbox(), 0.02
+    assert needed.x0 > -tolerance
+    assert needed.y0 > -tolerance
+    assert needed.x1 < figure.get_figwidth() + tolerance
+    assert needed.y1 < figure.get_figheight() + tolerance
+    panels = [box for axes in figure.axes if axes.axison and (box := axes.get_tightbbox())]
+    assert not any(axes.get_legend() for axes in figure.axes if axes.axison)
+    for legend in figure.legends:
+        assert not any(legend.get_window_extent().padded(-1).overlaps(box) for box in panels)
+    titles = [axes.title.get_window_extent() for axes in figure.axes if axes.get_title()]
+    assert not any(a.overlaps(b) for i, a in enumerate(titles) for b in titles[:i])
+    assert all(axes.get_window_extent().height > 0.8 * figure.dpi for axes in figure.axes if axes.axison)
+
+
+def test_of_what_was_left_out_a_picture_tells(tmp_path: Path, figures: list[Figure]) -> None:
+    plots.draw_gradients_over_time(MANY, tmp_path / "a.png")
+    plots.draw_activations_over_time(MANY, [], tmp_path / "a.png")
+    plots.draw_preactivations(MANY, tmp_path / "a.png")
+    plots.draw_gradients_over_time(FEW, tmp_path / "a.png")
+    words = [" ".join(text.get_text() for text in figure.findobj(Text)).replace("\n", " ") for figure in figures]
+    for seen, told in zip(words, ("7 of 14 weights", "7 of 13 hidden layers", "6 of 13 layers"), strict=False):
+        assert f"Shown: {told}" in seen
+        assert "One of 10 steps was watched." in seen
+    assert "means of up to 5 around it" in words[0]
+    assert "Shown:" not in words[3]
+
+
+@pytest.mark.parametrize("low", [0.7, 0.2])
+def test_short_ranges_have_plain_numbers(tmp_path: Path, figures: list[Figure], low: float) -> None:
+    plots.draw_curves({"run": steps(20, 1, low=low)}, tmp_path / "a.png")
+    (figure,) = figures
+    axis = figure.axes[0].yaxis
+    seen = [tick for tick in axis.get_major_ticks() if low <= tick.get_loc() <= 1]
+    assert len(seen) >= 2
+    assert [float(tick.label1.get_text()) for tick in seen] == pytest.approx([tick.get_loc() for tick in seen])
+
+
+def test_a_smooth_line_begins_where_its_values_do() -> None:
+    values = np.geomspace(100, 1e-3, 400)
+    smoothed = smooth(values.tolist())
+    assert smoothed[0] == values[0]
+    assert smoothed[200] == pytest.approx(values[190:211].mean(), rel=1e-12)
+    assert smoothed[-1] == pytest.approx(values[-11:].mean(), rel=1e-12)
+    values[100] = np.nan
+    smoothed = smooth(values.tolist())
+    assert np.flatnonzero(np.isnan(smoothed)).tolist() == [100]
+    assert smooth([3.0, np.inf]).tolist() == [3.0, np.inf]
+    assert smooth([]).tolist() == []
+
+
+def test_a_bell_has_one_top_at_0(rng: np.random.Generator) -> None:
+    counts = np.histogram(rng.standard_normal(100_000), dr.PREACTIVATION_EDGES)[0].tolist()
+    limits, densities = densities_of([counts, counts])
+    assert densities.shape == (len(limits) - 1, 2)
+    middle = len(limits) // 2
+    assert limits[middle] == 0
+    assert limits[0] == -limits[-1] == -3
+    tops = np.flatnonzero(densities[:, 0] > 0.95 * densities.max())
+    assert np.abs(limits[tops]).max() < 0.5
+    centres = (limits[1:] + limits[:-1]) / 2
+    np.testing.assert_allclose(densities[:, 0], np.exp(-(centres**2) / 2) / np.sqrt(2 * np.pi), atol=0.05)
+
+
+@pytest.mark.parametrize("counts", [[0] * 60, [0, 1, *[0] * 58], [*[0] * 59, 5]], ids=["none", "low", "infinite"])
+def test_any_distribution_can_be_drawn(tmp_path: Path, counts: list[int]) -> None:
+    assert len(counts) == len(dr.PREACTIVATION_EDGES) - 1
+    layers = [replace(layer, preactivations=counts) for layer in FEW[0].layers]
+    plots.draw_preactivations([replace(FEW[0], layers=layers)], tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
+def test_the_same_picture_is_the_same_file_in_any_form(tmp_path: Path, suffix: str) -> None:
+    contents = set()
+    for name in ("a", "b"):
+        path = tmp_path / (name + suffix)
+        plots.draw_activations_over_time(MANY, epochs(MANY), path, form=Form(title="dead units", width=6, dpi=80))
+        contents.add(path.read_bytes())
+    assert len(contents) == 1
+
+
+def test_a_picture_is_as_wide_as_it_is_told_to_be(tmp_path: Path, figures: list[Figure]) -> None:
+    plots.draw_curves({"run": MANY}, tmp_path / "a.png", form=Form(title="", width=6.5, dpi=100), about="of digits")
+    assert figures[0].get_figwidth() == 6.5
+    assert figures[0].dpi == 100
+    assert figures[0].get_suptitle() == ""
