@@ -49,8 +49,8 @@ from dist_relu.optim import Optimizer
 from dist_relu.partition import bounds, check_fit
 from dist_relu.runtime.backends import Backend, connect
 from dist_relu.runtime.placed import PlacedDatasets
-from dist_relu.runtime.replicated import Replica, Replicas
-from dist_relu.runtime.worker import Call, Hello, World, nodes_of
+from dist_relu.runtime.replicated import ReplicatedArray, ReplicatedArrays
+from dist_relu.runtime.worker import ProcessInfo, Task, World, nodes_of
 
 _log = logging.getLogger(PROGRESS_LOG)
 
@@ -96,7 +96,7 @@ class Coordinator:
         self._one_at_a_time = threading.Lock()
         self._caller: int | None = None  # the thread whose call the workers are busy with
         self._placed = PlacedDatasets()
-        self._known_replicas: Replicas | None = None
+        self._known_replicas: ReplicatedArrays | None = None
         self._finalizer = weakref.finalize(self, _close_in, self._process, backend)
 
     @property
@@ -265,13 +265,13 @@ class Coordinator:
             values = replicas.copy_of(_values(model))
             sums = replicas.zeros((inference.num_blocks(len(data)), 2), np.float64)
             rows = replicas.rows_by_node(inference.rows_of_blocks(len(data), self.workers))
-            values.spread()
-            placed.x.spread(rows)
-            placed.y.spread(rows)
+            values.broadcast()
+            placed.x.broadcast(rows)
+            placed.y.broadcast(rows)
             model_input = _model_input(model, values, placed.x)
             self.run(inference.evaluate, inference.EvaluateRequest(model_input, placed.y.handles, loss, sums.handles))
             blocks = replicas.rows_by_node([range(*b) for b in bounds(len(sums.array), self.workers)])
-            loss_sum, hits = np.add.reduce(sums.collect(blocks), axis=0)
+            loss_sum, hits = np.add.reduce(sums.gather(blocks), axis=0)
         accuracy = float(hits / len(data)) if data.has_classes else None
         return Evaluation(float(loss_sum / len(data)), accuracy, len(data))
 
@@ -308,11 +308,11 @@ class Coordinator:
             result = replicas.zeros((x.size,), dtype)
             sources = [replicas.copy_of(source.reshape(-1)) for source in (x, dy) if source is not None]
             for source in sources:
-                source.spread(elements)
+                source.broadcast(elements)
             x_handles, dy_handles = [*(source.handles for source in sources), None][:2]
             assert x_handles is not None
             self.run(inference.relu, inference.ReluRequest(x_handles, dy_handles, result.handles, partitions))
-            return result.collect(elements).reshape(x.shape)
+            return result.gather(elements).reshape(x.shape)
 
     def _outputs(self, model: Sequential, x: npt.ArrayLike, *, every_layer: bool) -> list[Array]:
         check_has_parameters(model)
@@ -323,14 +323,14 @@ class Coordinator:
         with self.replicas.for_a_call() as replicas:
             rows = replicas.rows_by_node(inference.rows_of_blocks(len(x), self.workers))
             samples, values = replicas.copy_of(x, model.dtype), replicas.copy_of(_values(model))
-            samples.spread(rows)
-            values.spread()
+            samples.broadcast(rows)
+            values.broadcast()
             outputs = [replicas.zeros((len(x), *shape), model.dtype) for shape in shapes]
             request = inference.ActivationsRequest(
                 _model_input(model, values, samples), [output.handles for output in outputs], every_layer
             )
             self.run(inference.activations, request)
-            return [output.collect(rows) for output in outputs]
+            return [output.gather(rows) for output in outputs]
 
     def _train(
         self,
@@ -351,8 +351,8 @@ class Coordinator:
         with self.replicas.for_a_call() as replicas:
             placed = self._placed.place(data, model.dtype, self.replicas)
             plan.loss.check(placed.y.array, model.output_shape)  # `data` may have been changed since it was placed
-            placed.x.spread()
-            placed.y.spread()
+            placed.x.broadcast()
+            placed.y.broadcast()
             watch = observer.request(replicas, self.workers)
             memory = StepMemory(replicas, model, placed, plan, self.workers, is_watched=watch is not None)
             request = loop.FitRequest(memory.request(watch, image_shape), epochs, shuffle)
@@ -367,11 +367,11 @@ class Coordinator:
             return trace, trained(memory, trace.generation)
 
     @property
-    def replicas(self) -> Replicas:
+    def replicas(self) -> ReplicatedArrays:
         """Makes arrays that every node has a copy of, for functions to `run`."""
         self._check_process()
         if self._known_replicas is None:
-            replicas = Replicas(nodes_of(self._peers()), self._backend.home, self._ask)
+            replicas = ReplicatedArrays(nodes_of(self._peers()), self._backend.coordinator_node, self._ask)
             with self._one_at_a_time:  # another thread may have been faster
                 self._known_replicas = self._known_replicas or replicas
         return self._known_replicas
@@ -410,12 +410,12 @@ class Coordinator:
             self._caller = threading.get_ident()
             try:
                 self._calls += 1
-                call = Call.of(self._calls, function, request)
+                call = Task.of(self._calls, function, request)
                 return self._backend.call(call, ranks, lambda event: self._hear(event, on_event))
             finally:
                 self._caller = None
 
-    def _peers(self) -> Sequence[Hello]:
+    def _peers(self) -> Sequence[ProcessInfo]:
         self._check_process()
         return self._backend.peers
 
@@ -486,7 +486,7 @@ def _values(model: Sequential) -> Array:
     return model.values
 
 
-def _model_input(model: Sequential, values: Replica, x: Replica) -> inference.ModelInput:
+def _model_input(model: Sequential, values: ReplicatedArray, x: ReplicatedArray) -> inference.ModelInput:
     assert model.input_shape is not None
     return inference.ModelInput(model.blueprint(), model.input_shape, values.handles, x.handles)
 

@@ -16,7 +16,7 @@ def check_backward(
     x: Array,
     rng: np.random.Generator,
     *,
-    run: Callable[[], nn.Run] = nn.PlainRun,
+    run: Callable[[], nn.Pass] = nn.PlainPass,
     wants_dx: bool = True,
     step: float = 1e-6,
     rel: float = 1e-6,

@@ -321,13 +321,13 @@ def test_backward_of_layers_agrees_with_finite_differences(
     x = 2 * rng.standard_normal((40, *shape))
 
     def output() -> Array:
-        return model.forward(x, nn.PlainRun(training=True, seed=3))
+        return model.forward(x, nn.PlainPass(training=True, seed=3))
 
     y = output()
     assert y.shape == (40, *model.output_shape)
     dy = rng.standard_normal(y.shape)
     before = dy.copy()
-    dx = model.backward(dy, nn.PlainRun(training=True))
+    dx = model.backward(dy, nn.PlainPass(training=True))
     assert (dy == before).all()
     gradients = [param.grad.copy() for param in model.params]
     pairs = [(x, dx), *((param.value, gradient) for param, gradient in zip(model.params, gradients, strict=True))]
@@ -387,10 +387,10 @@ def test_layers_describe_themselves(make: Callable[[], nn.Layer]) -> None:
 def test_rrelu_draws_anew_in_every_pass_and_the_same_for_a_seed() -> None:
     x = -np.ones((4, 50), np.float32)
     layer = nn.RReLU()
-    run = nn.PlainRun(training=True, seed=1)
+    run = nn.PlainPass(training=True, seed=1)
     first, second = layer.forward(x, run), layer.forward(x, run)
     assert (first != second).any()
-    assert (first == layer.forward(x, nn.PlainRun(training=True, seed=1))).all()
+    assert (first == layer.forward(x, nn.PlainPass(training=True, seed=1))).all()
 
 
 TORCH_NAMES = [name for name in [*ELEMENTWISE, *ROWWISE] if name not in ("crelu", "squared_relu", "reglu", "swiglu")]

@@ -136,10 +136,10 @@ class Doubling(nn.Layer):
     def params(self) -> list[nn.Param]:
         return []
 
-    def forward(self, x: Array, run: nn.Run = nn.PLAIN) -> Array:
+    def forward(self, x: Array, run: nn.Pass = nn.PLAIN) -> Array:
         return np.multiply(x, self.factor, out=run.empty(x.shape, x.dtype))
 
-    def backward(self, dy: Array, run: nn.Run = nn.PLAIN, *, wants_dx: bool = True) -> Array:
+    def backward(self, dy: Array, run: nn.Pass = nn.PLAIN, *, wants_dx: bool = True) -> Array:
         return np.multiply(dy, self.factor, out=run.empty(dy.shape, dy.dtype))
 
 

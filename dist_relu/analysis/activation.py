@@ -18,7 +18,7 @@ from dist_relu.core.checks import check_is
 from dist_relu.engine.inference import ModelInput, my_blocks
 from dist_relu.engine.placing import Placing, checked_samples, layer_names
 from dist_relu.engine.watch.moments import NUM_MOMENTS, moments_of, put_together
-from dist_relu.nn import PlainRun, Sequential
+from dist_relu.nn import PlainPass, Sequential
 from dist_relu.runtime.worker import World
 
 
@@ -54,8 +54,8 @@ def activation_statistics(coordinator: Coordinator, model: Sequential, x: npt.Ar
         active = replicas.zeros((coordinator.workers, sum(units)), np.int64)
         moments = replicas.zeros((len(placing.block_sizes), len(units), NUM_MOMENTS), np.float64)
         coordinator.run(_measure, _Request(model_input, active.handles, moments.handles))
-        num_active = np.add.reduce(active.collect(placing.ranks), axis=0)
-        blocks = moments.collect(placing.blocks)
+        num_active = np.add.reduce(active.gather(placing.ranks), axis=0)
+        blocks = moments.gather(placing.blocks)
     layers, stop = [], 0
     for number, (name, shape) in enumerate(zip(layer_names(model), model.layer_shapes, strict=True)):
         first, stop = stop, stop + shape[-1]
@@ -88,7 +88,7 @@ def _measure(world: World, request: _Request) -> None:
     """Count what is not 0, unit by unit, and form the moments of every block; collective."""
     model, x = request.input.attach(world)
     active, moments = world.node.attach(request.active)[world.rank], world.node.attach(request.moments)
-    run = PlainRun(training=False)
+    run = PlainPass(training=False)
     for block, rows in my_blocks(world, len(x)):
         stop = 0
         for number, output in enumerate(model.activations(x[rows], run)):

@@ -16,7 +16,7 @@ from dist_relu.core.checks import check_bool, check_is
 from dist_relu.engine.inference import ModelInput, my_blocks
 from dist_relu.engine.placing import Placing, checked_samples
 from dist_relu.kernels.products import DEPTH
-from dist_relu.nn import ActivityPenalty, Dense, Dropout, Layer, PlainRun, RReLU, Sequential
+from dist_relu.nn import ActivityPenalty, Dense, Dropout, Layer, PlainPass, RReLU, Sequential
 from dist_relu.nn.layers.activations import Elementwise
 from dist_relu.runtime.worker import World
 
@@ -123,7 +123,7 @@ def _compare(coordinator: Coordinator, before: Sequential, after: Sequential, x:
         (first, _first_values), (second, _second_values) = (placing.model(m, samples) for m in (before, after))
         differences = replicas.zeros((len(placing.block_sizes), 2), np.float64)
         coordinator.run(_differences, _Request(first, second, differences.handles))
-        changed, largest = differences.collect(placing.blocks).T
+        changed, largest = differences.gather(placing.blocks).T
     return int(changed.sum()), float(largest.max())
 
 
@@ -141,7 +141,7 @@ def _differences(world: World, request: _Request) -> None:
     before, x = request.before.attach(world)
     after, _ = request.after.attach(world)
     differences = world.node.attach(request.differences)
-    run = PlainRun(training=False)
+    run = PlainPass(training=False)
     bits = f"u{before.dtype.itemsize}"
     for block, rows in my_blocks(world, len(x)):
         old, new = (np.ascontiguousarray(model.forward(x[rows], run)) for model in (before, after))

@@ -16,7 +16,7 @@ from dist_relu.engine.arguments import Data, check_has_parameters, check_model, 
 from dist_relu.engine.inference import ModelInput, my_blocks, num_blocks
 from dist_relu.engine.placing import Placing, checked_samples, layer_names
 from dist_relu.engine.watch.moments import NUM_MOMENTS, Magnitude, moments_of, put_together
-from dist_relu.nn import Loss, PlainRun, Sequential
+from dist_relu.nn import Loss, PlainPass, Sequential
 from dist_relu.partition import Fold, SummationTree, TreeNode, bounds
 from dist_relu.runtime.worker import World
 
@@ -66,10 +66,10 @@ def gradient_flow(coordinator: Coordinator, model: Sequential, data: Data, *, lo
         sums = replicas.zeros((starts[-1], model.num_params), model.dtype)
         request = _Request(model_input, targets.handles, loss, losses.handles, moments.handles, sums.handles, starts)
         coordinator.run(_back_propagate, request)
-        loss_sum = float(np.add.reduce(losses.collect(placing.blocks)))
-        blocks = moments.collect(placing.blocks)
+        loss_sum = float(np.add.reduce(losses.gather(placing.blocks)))
+        blocks = moments.gather(placing.blocks)
         own = replicas.rows_by_node([range(*part) for part in pairwise(starts)])
-        gradient = _sum_along(tree, [node for nodes in left for node in nodes], list(sums.collect(own)))
+        gradient = _sum_along(tree, [node for nodes in left for node in nodes], list(sums.gather(own)))
     outputs = {}
     shapes = [model.input_shape, *model.layer_shapes]
     for number, (name, shape) in enumerate(zip(["input", *layer_names(model)], shapes, strict=True)):
@@ -106,7 +106,7 @@ def _back_propagate(world: World, request: _Request) -> None:
     moments, sums = world.node.attach(request.moments), world.node.attach(request.sums)
     tree = SummationTree(len(losses))
     carries, _ = tree.fold(tree.leaves(*bounds(len(losses), world.size)[world.rank]))
-    run = PlainRun(training=False)
+    run = PlainPass(training=False)
     fold = Fold(carries, _add)
     for block, rows in my_blocks(world, len(x)):
         outputs = model.activations(x[rows], run)[-1]

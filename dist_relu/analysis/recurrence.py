@@ -12,7 +12,7 @@ from dist_relu.core.checks import check_is
 from dist_relu.engine.arguments import Data, check_has_parameters, check_model, dataset_of, default_loss
 from dist_relu.engine.inference import ModelInput, my_blocks
 from dist_relu.engine.placing import Placing, checked_samples, layer_names
-from dist_relu.nn import RNN, Loss, PlainRun, Sequential
+from dist_relu.nn import RNN, Loss, PlainPass, Sequential
 from dist_relu.runtime.worker import World
 
 
@@ -56,7 +56,7 @@ def gradient_through_time(
         model_input, _values = placing.model(model, samples)
         squares = replicas.zeros((len(placing.block_sizes), sum(steps.values())), np.float64)
         coordinator.run(_back_propagate, _Request(model_input, targets.handles, loss, squares.handles))
-        mean = np.add.reduce(squares.collect(placing.blocks), axis=0) / len(x)
+        mean = np.add.reduce(squares.gather(placing.blocks), axis=0) / len(x)
     flows, stop = [], 0
     for number, num_steps in steps.items():
         start, stop = stop, stop + num_steps
@@ -78,7 +78,7 @@ def _back_propagate(world: World, request: _Request) -> None:
     """Measure the gradients of every block; collective."""
     model, x = request.input.attach(world)
     y, squares = world.node.attach(request.y), world.node.attach(request.squares)
-    steps, run = _steps(model), PlainRun(training=False)
+    steps, run = _steps(model), PlainPass(training=False)
     for block, rows in my_blocks(world, len(x)):
         outputs = model.activations(x[rows], run)[-1]
         gradient, at = np.empty_like(outputs), squares.shape[1]

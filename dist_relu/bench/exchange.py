@@ -119,7 +119,7 @@ class _Sum:
     """Adds the rows of `slots` into `sums` on every node, as training does without a model."""
 
     def __init__(self, world: World, slots: Array, sums: Array) -> None:
-        assert world.courier is not None
+        assert world.progress_engine is not None
         cuts = bounds(len(sums), num_buckets(sums.nbytes, len(world.nodes)))
         buckets = assign_buckets(cuts, [stop - start for start, stop in cuts], world.nodes)
         tree = SummationTree(world.size)
@@ -128,7 +128,7 @@ class _Sum:
         self._mine = [bucket for bucket in buckets if world.rank in bucket.ranks]
         num_rows = [len(nodes) for _, nodes in folds]
         self._exchange = Exchange(
-            world.courier, world.node.number, self._mine, num_rows, OrderedSum(carries, sums.dtype), sums
+            world.progress_engine, world.node.number, self._mine, num_rows, OrderedSum(carries, sums.dtype), sums
         )
         self._sources = []
         for bucket in self._mine:

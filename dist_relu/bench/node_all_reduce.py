@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import final
 
-from dist_relu.comm.barrier import Meeting
+from dist_relu.comm.barrier import Barrier
 from dist_relu.core.arrays import Array
 from dist_relu.kernels.ordered_sum import ordered_sum
 from dist_relu.partition import SummationTree, bounds
@@ -19,7 +19,7 @@ class AllReduce:
     The sum runs along the summation tree over ranks, each rank adding its own chunk.
     """
 
-    def __init__(self, slots: Array, total: Array, rank: int, barrier: Meeting) -> None:
+    def __init__(self, slots: Array, total: Array, rank: int, barrier: Barrier) -> None:
         num_ranks = len(slots)
         start, stop = bounds(len(total), num_ranks)[rank]
         tree = SummationTree(num_ranks)

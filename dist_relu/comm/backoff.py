@@ -10,7 +10,7 @@ _SHORTEST_PAUSE_S = 0.00002
 
 
 @final
-class Patience:
+class Backoff:
     """Pauses between two looks: at first the processor is only offered to others, then they grow up to `longest_s`."""
 
     def __init__(self, *, longest_s: float, num_offers: int = 0) -> None:
@@ -19,9 +19,9 @@ class Patience:
         self._in_vain = 0
         self._pause_s = _SHORTEST_PAUSE_S
 
-    def pause(self, *, again: bool) -> None:
-        """Wait a little; longer than before if it is for the same thing `again`."""
-        if not again:
+    def pause(self, *, retry: bool) -> None:
+        """Wait a little; longer than before if it is for the same thing `retry`."""
+        if not retry:
             self._in_vain, self._pause_s = 0, _SHORTEST_PAUSE_S
         if self._in_vain < self._num_offers:
             self._in_vain += 1

@@ -20,11 +20,11 @@ ALL_CALLS = 1 << 62
 """What to give up when there will be no call any more."""
 
 
-class Aborted(Exception):
+class TaskAborted(Exception):
     """Another process gave up this call; the cause is reported from there."""
 
 
-class Meeting(ABC):
+class Barrier(ABC):
     """Where workers wait for one another."""
 
     @abstractmethod
@@ -45,7 +45,7 @@ def control_shape(num_ranks: int) -> tuple[int, ...]:
 
 
 @final
-class Barrier(Meeting):
+class NodeBarrier(Barrier):
     """A barrier for the processes of a node, which notices that a peer died or gave up.
 
     Work comes in calls, numbered from 1 upwards. Within a call every rank must wait equally often; a call may be
@@ -85,12 +85,12 @@ class Barrier(Meeting):
             if outcome == atomic.PASSED:
                 return
             if outcome == atomic.ABORTED:
-                raise Aborted
+                raise TaskAborted
             self._look_for_deaths()
 
     def check(self) -> None:
         if self._abort[0] >= self._call:
-            raise Aborted
+            raise TaskAborted
 
     def abort(self) -> None:
         """Give up the present call for all ranks."""

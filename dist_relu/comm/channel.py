@@ -1,7 +1,7 @@
 """Messages between the workers of several nodes, and who keeps them moving.
 
 A backend brings its own `Channel`. Everything above it, the exchange of gradients and the barrier over all nodes, is
-written once, for a `Courier`.
+written once, for a `ProgressEngine`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import final
 
-from dist_relu.comm.backoff import Patience
-from dist_relu.comm.barrier import Barrier
+from dist_relu.comm.backoff import Backoff
+from dist_relu.comm.barrier import NodeBarrier
 from dist_relu.core.arrays import Array
 
 MAX_TAG = (1 << 16) - 1
@@ -22,7 +22,7 @@ _NUM_OFFERS = 20
 _LONGEST_PAUSE_S, _IDLE_PAUSE_S = 0.0005, 0.02
 _CLOSE_TIMEOUT_S = 2.0
 
-Then = Callable[[], object]
+Callback = Callable[[], object]
 
 
 class Channel(ABC):
@@ -37,11 +37,11 @@ class Channel(ABC):
         """Send and receive messages of call number `call` from now on; forget those of earlier ones."""
 
     @abstractmethod
-    def send(self, array: Array, rank: int, tag: int, then: Then) -> None:
+    def send(self, array: Array, rank: int, tag: int, then: Callback) -> None:
         """Start to send `array`, contiguous, to worker `rank`; it must stay as it is until `then` is called."""
 
     @abstractmethod
-    def receive(self, array: Array, rank: int, tag: int, then: Then) -> None:
+    def receive(self, array: Array, rank: int, tag: int, then: Callback) -> None:
         """Let the next message of worker `rank` with this tag, of the same size, go into `array`; then call `then`."""
 
     @property
@@ -58,15 +58,15 @@ class Channel(ABC):
 
 
 @final
-class Courier:
+class ProgressEngine:
     """Keeps the messages of a worker moving: from the worker's thread while that waits, otherwise from its own.
 
     Both pause between two looks, longer and longer, so that they leave the processor to those who compute. Between
-    calls the courier goes on slowly: others may still wait to get rid of messages of a call that was given up.
+    calls the progress engine goes on slowly: others may still wait to get rid of messages of a call that was given up.
     lock: held by whoever calls a `then`; the other thread takes it for what these change as well.
     """
 
-    def __init__(self, channel: Channel, barrier: Barrier) -> None:
+    def __init__(self, channel: Channel, barrier: NodeBarrier) -> None:
         self._channel = channel
         self._barrier = barrier
         self.lock = threading.RLock()
@@ -74,7 +74,7 @@ class Courier:
         self._closed = False
         self._call = 0
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._work, name="dist_relu-courier", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="dist_relu-progress", daemon=True)
         self._thread.start()
 
     def begin(self, call: int) -> None:
@@ -83,31 +83,31 @@ class Courier:
         with self.lock:
             self._channel.begin(call)
 
-    def send(self, array: Array, rank: int, tag: int, then: Then) -> None:
+    def send(self, array: Array, rank: int, tag: int, then: Callback) -> None:
         """See `Channel.send`."""
         with self.lock:
             self._channel.send(array, rank, tag, then)
 
-    def receive(self, array: Array, rank: int, tag: int, then: Then) -> None:
+    def receive(self, array: Array, rank: int, tag: int, then: Callback) -> None:
         """See `Channel.receive`."""
         with self.lock:
             self._channel.receive(array, rank, tag, then)
 
-    def hurry(self) -> None:
+    def wake(self) -> None:
         """Let the other thread look after the messages often, until `wait_until` relieves it."""
         self._awake.set()
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
         """Keep messages moving until `condition` holds.  Raises Aborted when the call was given up."""
         self._awake.clear()
-        patience = Patience(longest_s=_LONGEST_PAUSE_S, num_offers=_NUM_OFFERS)
+        backoff = Backoff(longest_s=_LONGEST_PAUSE_S, num_offers=_NUM_OFFERS)
         while not condition():
             self._barrier.check()
             if self._error is not None:
                 raise self._error
             with self.lock:
                 moved = self._channel.progress()
-            patience.pause(again=not moved)
+            backoff.pause(retry=not moved)
 
     def close(self) -> None:
         """Stop, when what is left of a call that was given up is out of the way.  May be called twice."""
@@ -121,11 +121,11 @@ class Courier:
         self._thread.join()
 
     def _work(self) -> None:
-        patience = Patience(longest_s=_LONGEST_PAUSE_S)
+        backoff = Backoff(longest_s=_LONGEST_PAUSE_S)
         moved = False
         while not self._closed:
             if self._awake.is_set():
-                patience.pause(again=not moved)
+                backoff.pause(retry=not moved)
             else:
                 self._awake.wait(_IDLE_PAUSE_S)
             try:

@@ -19,7 +19,7 @@ from typing import final
 import numpy as np
 import numpy.typing as npt
 
-from dist_relu.comm.channel import MAX_TAG, Courier
+from dist_relu.comm.channel import MAX_TAG, ProgressEngine
 from dist_relu.core.arrays import Array, aligned_empty
 from dist_relu.kernels.ordered_sum import BLOCK, ordered_sum
 from dist_relu.partition import stack_depth
@@ -95,7 +95,7 @@ class Exchange:
 
     def __init__(
         self,
-        courier: Courier,
+        progress_engine: ProgressEngine,
         node: int,
         mine: Sequence[Bucket],
         num_rows: Sequence[int],
@@ -116,7 +116,7 @@ class Exchange:
             )
             for bucket in mine
         }
-        self._courier = courier
+        self._progress_engine = progress_engine
         self._node = node
         self._rows_of = rows_of
         self._add_rows = add
@@ -131,22 +131,22 @@ class Exchange:
                 for node, rank in enumerate(bucket.ranks):
                     if node != self._node:
                         rows = state.rows[self._rows_of[node]]
-                        self._courier.receive(rows, rank, 2 * bucket.number, partial(self._arrived, state))
+                        self._progress_engine.receive(rows, rank, 2 * bucket.number, partial(self._arrived, state))
             else:
                 rank = bucket.ranks[bucket.owner]
-                self._courier.receive(state.total, rank, 2 * bucket.number + 1, self._finished)
+                self._progress_engine.receive(state.total, rank, 2 * bucket.number + 1, self._finished)
 
     def rows(self, bucket: Bucket) -> Array:
         """Where this node's partial sums of a bucket are to be left, (R_n, elements of the bucket)."""
         state = self._states[bucket.number]
         if state.unsent:
-            self._courier.wait_until(lambda: not state.unsent)
+            self._progress_engine.wait_until(lambda: not state.unsent)
         return state.rows[self._rows_of[self._node]] if bucket.owner == self._node else state.rows
 
     def leave(self, bucket: Bucket) -> None:
         """This node's partial sums of a bucket are complete: let them go their way."""
         state = self._states[bucket.number]
-        with self._courier.lock:
+        with self._progress_engine.lock:
             if bucket.owner == self._node:
                 self._arrived(state)
             else:
@@ -154,7 +154,7 @@ class Exchange:
 
     def wait(self) -> None:
         """Wait until all buckets of this worker are summed.  Raises Aborted when the call was given up."""
-        self._courier.wait_until(lambda: not self._unfinished)
+        self._progress_engine.wait_until(lambda: not self._unfinished)
 
     def _arrived(self, state: _State) -> None:
         state.missing -= 1
@@ -173,7 +173,7 @@ class Exchange:
 
     def _send(self, state: _State, array: Array, rank: int, tag: int) -> None:
         state.unsent += 1
-        self._courier.send(array, rank, tag, partial(self._sent, state))
+        self._progress_engine.send(array, rank, tag, partial(self._sent, state))
 
     def _sent(self, state: _State) -> None:
         state.unsent -= 1

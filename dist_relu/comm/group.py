@@ -12,8 +12,8 @@ from typing import Any, final
 
 import numpy as np
 
-from dist_relu.comm.barrier import Aborted, Barrier
-from dist_relu.comm.channel import MAX_TAG, Courier
+from dist_relu.comm.barrier import NodeBarrier, TaskAborted
+from dist_relu.comm.channel import MAX_TAG, ProgressEngine
 from dist_relu.comm.exchange import Exchange, assign_buckets, num_buckets
 from dist_relu.comm.shared_memory import Handle, SharedArray, attach
 from dist_relu.comm.tcp import TcpChannel
@@ -35,7 +35,7 @@ class Group:
 
     rank: of this process; ranks stand in the order of the nodes.  nodes: the ranks of each.  leaves: the place of each
     rank in the summation tree, ascending in every node.  pids: of this node's processes.  control: shared by this node,
-    see `Barrier`.  channel: to all other ranks.
+    see `NodeBarrier`.  channel: to all other ranks.
     When a process fails or dies, all others raise WorkerLost in their next operation, if not in this one.
     """
 
@@ -56,12 +56,14 @@ class Group:
         self._ranks = ranks = nodes[self._node]
         self._channel = channel
         self._pids = pids
-        self._barrier = Barrier(control, rank - ranks.start, pids)
+        self._barrier = NodeBarrier(control, rank - ranks.start, pids)
         self._barrier.begin(1)
-        self._courier = Courier(channel, self._barrier)
-        self._courier.begin(1)
+        self._progress_engine = ProgressEngine(channel, self._barrier)
+        self._progress_engine.begin(1)
         self._leaders = [other.start for other in nodes if other is not ranks]
-        self._meeting = WorldBarrier(self._barrier, self._courier, leader=rank == ranks.start, others=self._leaders)
+        self._world_barrier = WorldBarrier(
+            self._barrier, self._progress_engine, leader=rank == ranks.start, others=self._leaders
+        )
         self._shared: SharedArray | None = None
         self._memory: Array = np.empty(0, np.uint8)
         self._reductions: dict[tuple[int, np.dtype[Any], Operation], _Reduction] = {}
@@ -70,7 +72,7 @@ class Group:
     def barrier(self) -> None:
         """Wait for everybody."""
         with self._together():
-            self._meeting.wait()
+            self._world_barrier.wait()
 
     def all_reduce(self, array: Array, operation: Operation, *, root: int | None = None) -> None:
         """Combine everybody's `array` into everybody's, or into that of `root` alone."""
@@ -123,7 +125,7 @@ class Group:
 
     def close(self) -> None:
         """Leave the group.  May be called twice."""
-        self._courier.close()
+        self._progress_engine.close()
         self._channel.close()
         self._barrier.close()
 
@@ -137,9 +139,9 @@ class Group:
         except BaseException as error:
             self._is_broken = True
             self._barrier.abort()
-            with self._courier.lock:
+            with self._progress_engine.lock:
                 self._channel.close()
-            if isinstance(error, Aborted):
+            if isinstance(error, TaskAborted):
                 raise WorkerLost("Another worker of this group has failed or died. Make another group.") from None
             raise
 
@@ -150,7 +152,7 @@ class Group:
         key = array.size, array.dtype, operation
         if key not in self._reductions:
             self._reductions[key] = _Reduction(
-                self.rank, self._node, self._nodes, self._leaves, self._courier, self._barrier, rows, operation
+                self.rank, self._node, self._nodes, self._leaves, self._progress_engine, self._barrier, rows, operation
             )
         self._reductions[key]()
         total: Array = rows[-1]
@@ -192,10 +194,10 @@ class Group:
             missing[0] -= 1
 
         for array, rank in arriving:
-            self._courier.receive(array, rank, tag, through)
+            self._progress_engine.receive(array, rank, tag, through)
         for array, rank in leaving:
-            self._courier.send(array, rank, tag, through)
-        self._courier.wait_until(lambda: not missing[0])
+            self._progress_engine.send(array, rank, tag, through)
+        self._progress_engine.wait_until(lambda: not missing[0])
 
 
 @final
@@ -208,8 +210,8 @@ class _Reduction:
         node: int,
         nodes: Sequence[range],
         leaves: Sequence[int],
-        courier: Courier,
-        barrier: Barrier,
+        progress_engine: ProgressEngine,
+        barrier: NodeBarrier,
         rows: Array,
         operation: Operation,
     ) -> None:
@@ -227,7 +229,7 @@ class _Reduction:
             combine(operation, over_nodes, [of_all_nodes[i] for i in order], total)
 
         num_rows = [len(of_node) for of_node in subtrees]
-        self._exchange = Exchange(courier, node, self._mine, num_rows, add, rows[-1])
+        self._exchange = Exchange(progress_engine, node, self._mine, num_rows, add, rows[-1])
         self._terms = []
         for subtree in subtrees[node]:
             together = tree.shards_of(subtree)

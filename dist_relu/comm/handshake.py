@@ -39,7 +39,7 @@ _INTRODUCTION_BYTES = _NUMBER.size + _NONCE_BYTES + _PROOF_BYTES
 
 
 @dataclass(frozen=True)
-class Place:
+class Endpoint:
     """Where a door is: at a port of one host, whose addresses are tried one after the other."""
 
     addresses: Sequence[str]
@@ -60,7 +60,7 @@ class _Visitor:
 
 
 @final
-class Door:
+class Listener:
     """Where others connect to.
 
     addresses: at which others reach it.  on: the one that it listens on; "" means all that this host has.
@@ -72,9 +72,9 @@ class Door:
         self._server = socket.create_server((on, 0), family=family, backlog=backlog)
         self._server.setblocking(False)
         self._visitors: dict[int, _Visitor] = {}  # by descriptor, in the order in which they came
-        self.place = Place(addresses, self._server.getsockname()[1])
+        self.endpoint = Endpoint(addresses, self._server.getsockname()[1])
 
-    def admit(self, timeout_s: float) -> tuple[int, socket.socket] | None:
+    def accept(self, timeout_s: float) -> tuple[int, socket.socket] | None:
         """Wait for somebody; returns the number that they give, if they know the secret, and the connection."""
         deadline = time.monotonic() + max(timeout_s, 0.01)
         while (now := time.monotonic()) < deadline:
@@ -145,11 +145,11 @@ class Door:
         visitor.connection.close()
 
 
-def knock(place: Place, secret: bytes, number: int) -> socket.socket | None:
+def connect(endpoint: Endpoint, secret: bytes, number: int) -> socket.socket | None:
     """Connect to a door and give one's number; None when there is nobody, or nobody who knows the secret."""
-    for address in place.addresses:
+    for address in endpoint.addresses:
         try:
-            connection = socket.create_connection((address, place.port), _CONNECT_TIMEOUT_S)
+            connection = socket.create_connection((address, endpoint.port), _CONNECT_TIMEOUT_S)
         except OSError:
             continue
         if _introduce(connection, secret, number):

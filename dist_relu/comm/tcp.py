@@ -17,8 +17,8 @@ from typing import final
 
 import numpy as np
 
-from dist_relu.comm.channel import Channel, Then
-from dist_relu.comm.handshake import Door, Place, knock
+from dist_relu.comm.channel import Callback, Channel
+from dist_relu.comm.handshake import Endpoint, Listener, connect
 from dist_relu.core.arrays import Array
 from dist_relu.errors import BackendError, WorkerLost
 
@@ -27,8 +27,10 @@ _WASTE_BYTES = 1 << 16
 _START_TIMEOUT_S = 30.0
 
 
-def connect(rank: int, nodes: Sequence[range], door: Door, places: Sequence[Place], secret: bytes) -> TcpChannel:
-    """The channel of worker `rank` to those of other nodes, who all do the same.  Collective; closes `door`.
+def connect_nodes(
+    rank: int, nodes: Sequence[range], listener: Listener, endpoints: Sequence[Endpoint], secret: bytes
+) -> TcpChannel:
+    """The channel of worker `rank` to those of other nodes, who all do the same.  Collective; closes `listener`.
 
     door: ours, which knows the secret.  places: of all doors, by rank.  Raises BackendError that names who is missing.
     """
@@ -36,21 +38,21 @@ def connect(rank: int, nodes: Sequence[range], door: Door, places: Sequence[Plac
     others = [other for ranks in nodes for other in ranks if ranks is not own]
     connections: dict[int, socket.socket] = {}
     for other in others:
-        if other < rank and (connection := knock(places[other], secret, rank)):
+        if other < rank and (connection := connect(endpoints[other], secret, rank)):
             connections[other] = connection
     deadline = time.monotonic() + _START_TIMEOUT_S
     while (missing := [other for other in others if other not in connections]) and missing[-1] > rank:
         if time.monotonic() > deadline:
             break
-        if visitor := door.admit(deadline - time.monotonic()):
+        if visitor := listener.accept(deadline - time.monotonic()):
             connections[visitor[0]] = visitor[1]
-    door.close()
+    listener.close()
     if missing:
         for connection in connections.values():
             connection.close()
-        there = "; ".join(f"worker {other} at {places[other]}" for other in missing)
+        there = "; ".join(f"worker {other} at {endpoints[other]}" for other in missing)
         raise BackendError(
-            f"Worker {rank} at {places[rank]} has no connection with {there}. "
+            f"Worker {rank} at {endpoints[rank]} has no connection with {there}. "
             "Nodes must be able to open TCP connections to one another: look for firewalls between them."
         )
     return TcpChannel(connections)
@@ -68,10 +70,10 @@ class TcpChannel(Channel):
         self._peers = {rank: _Peer(rank, connection) for rank, connection in connections.items()}
         self._gone: set[int] = set()
         self._call = 0
-        self._wanted: dict[tuple[int, int], deque[tuple[memoryview, Then]]] = {}
+        self._wanted: dict[tuple[int, int], deque[tuple[memoryview, Callback]]] = {}
         self._early: dict[tuple[int, int, int], deque[memoryview]] = {}
         """By rank and tag, both; the early ones by call as well."""
-        self._through: list[Then] = []
+        self._through: list[Callback] = []
         self._waste = memoryview(bytearray(_WASTE_BYTES))
         self._poll = select.epoll()
         self._by_descriptor = {peer.socket.fileno(): peer for peer in self._peers.values()}
@@ -92,14 +94,14 @@ class TcpChannel(Channel):
                 peer.incoming.then = None
                 peer.incoming.is_waste = True
 
-    def send(self, array: Array, rank: int, tag: int, then: Then) -> None:
+    def send(self, array: Array, rank: int, tag: int, then: Callback) -> None:
         content = _bytes_of(array)
         peer = self._peers[rank]
         peer.leaving.append(_Leaving([memoryview(_HEADER.pack(self._call, tag, len(content))), content], then))
         if len(peer.leaving) == 1:
             self._push(peer)
 
-    def receive(self, array: Array, rank: int, tag: int, then: Then) -> None:
+    def receive(self, array: Array, rank: int, tag: int, then: Callback) -> None:
         content = _bytes_of(array)
         key = self._call, rank, tag
         early = self._early.get(key)
@@ -224,7 +226,7 @@ class _Leaving:
     """A message on its way out.  parts: what is still to be sent."""
 
     parts: list[memoryview]
-    then: Then
+    then: Callback
     is_under_way: bool = False
 
     def skip(self, size: int) -> None:
@@ -247,7 +249,7 @@ class _Incoming:
     tag: int
     size_bytes: int
     content: memoryview
-    then: Then | None
+    then: Callback | None
     size: int = 0
     is_waste: bool = False
 

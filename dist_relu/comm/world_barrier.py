@@ -7,22 +7,24 @@ from typing import final
 
 import numpy as np
 
-from dist_relu.comm.barrier import Barrier, Meeting
-from dist_relu.comm.channel import MAX_TAG, Courier
+from dist_relu.comm.barrier import Barrier, NodeBarrier
+from dist_relu.comm.channel import MAX_TAG, ProgressEngine
 
 _TAG = MAX_TAG
 
 
 @final
-class WorldBarrier(Meeting):
+class WorldBarrier(Barrier):
     """A barrier over all nodes: the workers of a node meet, then the first ones of all nodes, then the node again.
 
     leader: whether this worker is the first of its node.  others: the first workers of the other nodes.
     """
 
-    def __init__(self, barrier: Barrier, courier: Courier, *, leader: bool, others: Sequence[int]) -> None:
+    def __init__(
+        self, barrier: NodeBarrier, progress_engine: ProgressEngine, *, leader: bool, others: Sequence[int]
+    ) -> None:
         self._barrier = barrier
-        self._courier = courier
+        self._progress_engine = progress_engine
         self._others = others if leader else []
         self._here = np.zeros(1, np.uint8)
         self._there = np.zeros(len(others), np.uint8)
@@ -31,12 +33,12 @@ class WorldBarrier(Meeting):
     def wait(self) -> None:
         self._barrier.wait()
         if self._others:
-            with self._courier.lock:
+            with self._progress_engine.lock:
                 self._under_way = 2 * len(self._others)
                 for i, rank in enumerate(self._others):
-                    self._courier.receive(self._there[i : i + 1], rank, _TAG, self._through)
-                    self._courier.send(self._here, rank, _TAG, self._through)
-            self._courier.wait_until(lambda: not self._under_way)
+                    self._progress_engine.receive(self._there[i : i + 1], rank, _TAG, self._through)
+                    self._progress_engine.send(self._here, rank, _TAG, self._through)
+            self._progress_engine.wait_until(lambda: not self._under_way)
         self._barrier.wait()
 
     def check(self) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from dist_relu.core import machine
 from dist_relu.core.arrays import Array
 from dist_relu.doctor.finding import Check, Finding, State
-from dist_relu.runtime.worker import Hello
+from dist_relu.runtime.worker import ProcessInfo
 
 Exchange = Callable[[Array], None]
 """Sends bytes to a peer, who sends as many back, into the same array."""
@@ -32,7 +32,7 @@ _LONG_ENOUGH_S = 0.1
 
 @dataclass(frozen=True)
 class Process:
-    """A process that would be a worker.  node: as in `Hello`.  cores: numbers of the hardware threads it may use."""
+    """A process that would be a worker.  node: as in `ProcessInfo`.  cores: the hardware threads it may use."""
 
     rank: int
     host: str
@@ -44,9 +44,9 @@ class Process:
 
     @classmethod
     def here(cls, rank: int) -> Process:
-        hello = Hello.here()
+        info = ProcessInfo.here()
         cores = tuple(sorted(os.sched_getaffinity(0)))
-        return cls(rank, hello.host, hello.node, cores, machine.cpu_name(), machine.blas_name(), machine.versions())
+        return cls(rank, info.host, info.node, cores, machine.cpu_name(), machine.blas_name(), machine.versions())
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 from dist_relu.comm.shared_memory import Handles
 from dist_relu.core.arrays import Array
 from dist_relu.kernels.activations import relu as pair
-from dist_relu.nn import Loss, PlainRun, Sequential
+from dist_relu.nn import Loss, PlainPass, Sequential
 from dist_relu.partition import bounds
 from dist_relu.runtime.worker import World
 
@@ -54,7 +54,7 @@ def evaluate(world: World, request: EvaluateRequest) -> None:
     """Sum loss and hits over the samples of every block; collective."""
     model, x = request.input.attach(world)
     y, sums = world.node.attach(request.y), world.node.attach(request.sums)
-    run = PlainRun(training=False)
+    run = PlainPass(training=False)
     for block, rows in my_blocks(world, len(x)):
         outputs = model.forward(x[rows], run)
         sums[block] = request.loss.backward_inside(outputs, y[rows], 1.0, np.empty_like(outputs))
@@ -73,7 +73,7 @@ def activations(world: World, request: ActivationsRequest) -> None:
     """Write the output of every layer, or of the model; collective."""
     model, x = request.input.attach(world)
     targets = [world.node.attach(handles) for handles in request.outputs]
-    run = PlainRun(training=False)
+    run = PlainPass(training=False)
     for _, rows in my_blocks(world, len(x)):
         outputs = model.activations(x[rows], run) if request.every_layer else [model.forward(x[rows], run)]
         for target, output in zip(targets, outputs, strict=True):

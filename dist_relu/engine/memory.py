@@ -23,7 +23,7 @@ from dist_relu.partition import PartialSums
 from dist_relu.reduction.reducer import sums_size
 from dist_relu.reduction.slots import slots_shape
 from dist_relu.runtime.placed import PlacedDataset
-from dist_relu.runtime.replicated import Replicas
+from dist_relu.runtime.replicated import ReplicatedArrays
 
 
 @final
@@ -32,7 +32,7 @@ class StepMemory:
 
     def __init__(
         self,
-        replicas: Replicas,
+        replicas: ReplicatedArrays,
         model: Sequential,
         placed: PlacedDataset,
         plan: StepPlan,
@@ -50,7 +50,7 @@ class StepMemory:
         generations.array[0, 0] = model.values
         if plan.options.num_averages:
             generations.array[0, -1] = model.values
-        generations.spread(dict.fromkeys(range(replicas.num_nodes), range(1)))
+        generations.broadcast(dict.fromkeys(range(replicas.num_nodes), range(1)))
         self._slots = replicas.zeros(slots_shape(model, layout, plan.shards, workers), model.dtype)
         self._sums = replicas.zeros((sums_size(model.num_params, replicas.num_nodes),), model.dtype)
         pieces = cut_for(plan.optimizer, plan.options, model, layout, is_watched=is_watched)
@@ -76,11 +76,11 @@ class StepMemory:
 
     def vectors(self) -> Array:
         """Both generations, (2, 1 + optimiser states + averages, P)."""
-        return self._generations.collect({0: range(2)})  # they are the same on all nodes
+        return self._generations.gather({0: range(2)})  # they are the same on all nodes
 
     def num_completed(self) -> int:
         """The number of steps that are known to be complete, on the node whose vectors `vectors` gives."""
-        return int(self._completed.collect({0: range(len(self._completed.array))}).max())
+        return int(self._completed.gather({0: range(len(self._completed.array))}).max())
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from dist_relu.engine.inference import BLOCK_ROWS, ModelInput, num_blocks, rows_
 from dist_relu.errors import DataError
 from dist_relu.nn import Sequential
 from dist_relu.partition import bounds
-from dist_relu.runtime.replicated import Replica, Replicas
+from dist_relu.runtime.replicated import ReplicatedArray, ReplicatedArrays
 
 
 @final
@@ -25,14 +25,14 @@ class Placing:
     block_sizes: (blocks,), the number of samples of each block.
     """
 
-    replicas: Replicas
+    replicas: ReplicatedArrays
     block_sizes: Array
     rows: dict[int, range]
     blocks: dict[int, range]
     ranks: dict[int, range]
 
     @classmethod
-    def of(cls, workers: int, replicas: Replicas, num_samples: int) -> Placing:
+    def of(cls, workers: int, replicas: ReplicatedArrays, num_samples: int) -> Placing:
         """replicas: of this call.  Rows, blocks and rows of results by rank are those of each node's workers."""
         blocks = num_blocks(num_samples)
         sizes = np.full(blocks, BLOCK_ROWS)
@@ -45,18 +45,18 @@ class Placing:
             replicas.rows_by_node([range(rank, rank + 1) for rank in range(workers)]),
         )
 
-    def samples(self, x: Array, dtype: npt.DTypeLike) -> Replica:
+    def samples(self, x: Array, dtype: npt.DTypeLike) -> ReplicatedArray:
         """`x` or `y`, every node with the rows that its workers need."""
         placed = self.replicas.copy_of(x, dtype)
-        placed.spread(self.rows)
+        placed.broadcast(self.rows)
         return placed
 
-    def model(self, model: Sequential, x: Replica) -> tuple[ModelInput, Replica]:
+    def model(self, model: Sequential, x: ReplicatedArray) -> tuple[ModelInput, ReplicatedArray]:
         """The model on these samples, and the parameters, which must be kept as long as it is used."""
         assert model.values is not None
         assert model.input_shape is not None
         values = self.replicas.copy_of(model.values)
-        values.spread()
+        values.broadcast()
         return ModelInput(model.blueprint(), model.input_shape, values.handles, x.handles), values
 
 

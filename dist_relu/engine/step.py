@@ -20,7 +20,7 @@ from dist_relu.data.augment import ImageShape
 from dist_relu.engine.update import NUM_SQUARES, StepOptions, WatchedNorms, cut_for, update_of
 from dist_relu.engine.watch.recorder import Watcher, WatchRequest
 from dist_relu.nn import Loss, MixedTargets, Sequential
-from dist_relu.nn.passes import Layout, ShardRun, forward_backward
+from dist_relu.nn.passes import Layout, ShardPass, forward_backward
 from dist_relu.optim import Optimizer
 from dist_relu.partition import Purpose, bounds, generator
 from dist_relu.reduction.chunks import Sources, costs_of, empty_chunks
@@ -101,7 +101,7 @@ class TrainingStep:
         self._values = [model.views(generation[0]) for generation in generations]
         self._places = [param.places() for param in model.params]
         arrays = request.layout.arrays(attach(memory.arena), plan.batch_size)
-        self._run = ShardRun(request.layout, arrays, model.params, plan.seed)
+        self._run = ShardPass(request.layout, arrays, model.params, plan.seed)
         self._slots = slots = Slots(model, request.layout, attach(memory.slots), plan.shards, world.rank, world.size)
         is_watched = request.watch is not None
         pieces = cut_for(plan.optimizer, plan.options, model, request.layout, is_watched=is_watched)

@@ -16,7 +16,7 @@ from typing import final
 
 import numpy as np
 
-from dist_relu.comm.barrier import Meeting
+from dist_relu.comm.barrier import Barrier
 from dist_relu.core.arrays import Array, aligned_empty
 from dist_relu.core.checks import check_fields, check_int, check_positive, check_share, optional
 from dist_relu.core.guards import unchecked
@@ -81,7 +81,7 @@ def update_of(
     chunks: Sequence[Chunk],
     pieces: Sequence[Piece],
     squares: Array,
-    barrier: Meeting,
+    barrier: Barrier,
     *,
     is_watched: bool = False,
 ) -> Update:
@@ -195,7 +195,7 @@ class _LayerwiseUpdate(Update):
         ema_decay: float | None,
         gradient: _SummedGradient,
         squares: _Squares,
-        barrier: Meeting,
+        barrier: Barrier,
     ) -> None:
         self._chunks = chunks
         self._direct, self._take = unchecked(optimizer.direct), unchecked(optimizer.take)
@@ -251,7 +251,7 @@ class _SummedGradient:
     """This worker's chunks of the gradient, summed over the shards and then over the batches of a step."""
 
     def __init__(
-        self, chunks: Sequence[Chunk], options: StepOptions, squares: _Squares, barrier: Meeting, *, is_watched: bool
+        self, chunks: Sequence[Chunk], options: StepOptions, squares: _Squares, barrier: Barrier, *, is_watched: bool
     ) -> None:
         self.totals = [aligned_empty((chunk.size,), chunk.dtype) for chunk in chunks]
         self._chunks = chunks

@@ -28,13 +28,13 @@ from ray.util.collective.types import ReduceOp
 
 from dist_relu.comm.barrier import control_shape
 from dist_relu.comm.group import Group, Operation
-from dist_relu.comm.handshake import Door, Place, knock
+from dist_relu.comm.handshake import Endpoint, Listener, connect
 from dist_relu.comm.shared_memory import Handle, SharedArray, attach
-from dist_relu.comm.tcp import connect
+from dist_relu.comm.tcp import connect_nodes
 from dist_relu.core.arrays import Array
 from dist_relu.errors import BackendError
-from dist_relu.runtime.backends.base import hello_here
-from dist_relu.runtime.worker import Hello, by_node, nodes_of
+from dist_relu.runtime.backends.base import info_here
+from dist_relu.runtime.worker import ProcessInfo, by_node, nodes_of
 
 NAME = "dist_relu"
 
@@ -74,16 +74,16 @@ class DistReluGroup(BaseGroup):
     def __init__(self, world_size: int, rank: int, group_name: str) -> None:
         super().__init__(world_size, rank, group_name)
         roster = _meet(world_size, rank, group_name)
-        order = by_node([entry.hello for entry in roster.entries])
+        order = by_node([entry.info for entry in roster.entries])
         entries = [roster.entries[i] for i in order]
-        nodes = nodes_of([entry.hello for entry in entries])
+        nodes = nodes_of([entry.info for entry in entries])
         self._numbers = [order.index(i) for i in range(world_size)]  # from Ray's ranks to ours, node by node
         number = self._numbers[rank]
         alone = [range(i, i + 1) for i in range(world_size)]
-        channel = connect(number, alone, roster.door, [entry.place for entry in entries], roster.secret)
+        channel = connect_nodes(number, alone, roster.listener, [entry.endpoint for entry in entries], roster.secret)
         (ranks,) = (ranks for ranks in nodes if number in ranks)
         control = attach(entries[ranks.start].control)
-        self._group = Group(number, nodes, order, [entries[i].hello.pid for i in ranks], control, channel)
+        self._group = Group(number, nodes, order, [entries[i].info.pid for i in ranks], control, channel)
         self._group.barrier()  # until all have mapped what they share
 
     def destroy_group(self) -> None:
@@ -153,8 +153,8 @@ def _check_alike(array: Array, others: Sequence[Any]) -> None:
 class _Entry:
     """One rank, as the others need to know it.  control: memory for its node, if it is the first there."""
 
-    hello: Hello
-    place: Place
+    info: ProcessInfo
+    endpoint: Endpoint
     control: Handle
 
 
@@ -163,7 +163,7 @@ class _Roster:
     """All ranks.  door: where they come to this one.  secret: what all know.  control: this rank's, to be kept."""
 
     entries: Sequence[_Entry]
-    door: Door
+    listener: Listener
     secret: bytes
     control: SharedArray
 
@@ -175,27 +175,27 @@ def _meet(size: int, rank: int, group: str) -> _Roster:
     address = ray.util.get_node_ip_address()
     control = SharedArray(control_shape(size), "int64")
 
-    def own(door: Door) -> _Entry:
-        return _Entry(hello_here(), door.place, control.handle)
+    def own(listener: Listener) -> _Entry:
+        return _Entry(info_here(), listener.endpoint, control.handle)
 
     if rank:
         connection, secret = _visit(key, rank, group, deadline)
-        door = Door(secret, [address], on=address, backlog=size)
+        listener = Listener(secret, [address], on=address, backlog=size)
         with connection:
-            _write(connection, own(door))
-            return _Roster(_read(connection), door, secret, control)
+            _write(connection, own(listener))
+            return _Roster(_read(connection), listener, secret, control)
     secret = secrets.token_bytes(32)
-    door = Door(secret, [address], on=address, backlog=size)
-    reception = Door(secret, [address], on=address, backlog=size)
-    entries = {0: own(door)}
+    listener = Listener(secret, [address], on=address, backlog=size)
+    reception = Listener(secret, [address], on=address, backlog=size)
+    entries = {0: own(listener)}
     visitors = []
     try:
-        internal_kv._internal_kv_put(key, pickle.dumps((reception.place, secret)))
+        internal_kv._internal_kv_put(key, pickle.dumps((reception.endpoint, secret)))
         while len(entries) < size:
             if time.monotonic() > deadline:
                 missing = [rank for rank in range(size) if rank not in entries]
                 raise BackendError(f"Ranks {missing} did not join group {group!r} within {_START_TIMEOUT_S:.0f} s.")
-            if visitor := reception.admit(deadline - time.monotonic()):
+            if visitor := reception.accept(deadline - time.monotonic()):
                 visitors.append(visitor[1])
                 entries[visitor[0]] = _read(visitor[1])
         in_order = [entries[i] for i in range(size)]
@@ -206,7 +206,7 @@ def _meet(size: int, rank: int, group: str) -> _Roster:
         reception.close()
         for connection in visitors:
             connection.close()
-    return _Roster(in_order, door, secret, control)
+    return _Roster(in_order, listener, secret, control)
 
 
 def _visit(key: str, rank: int, group: str, deadline: float) -> tuple[socket.socket, bytes]:
@@ -215,8 +215,8 @@ def _visit(key: str, rank: int, group: str, deadline: float) -> tuple[socket.soc
     while time.monotonic() < deadline:
         note = internal_kv._internal_kv_get(key)
         if note not in (None, stale):
-            place, secret = pickle.loads(note)
-            if connection := knock(place, secret, rank):
+            endpoint, secret = pickle.loads(note)
+            if connection := connect(endpoint, secret, rank):
                 return connection, secret
             stale = note
         time.sleep(_POLL_S)

@@ -12,7 +12,7 @@ from dist_relu.nn.initializers import (
     Orthogonal,
     gain,
 )
-from dist_relu.nn.layer import PLAIN, Layer, Param, PlainRun, Run
+from dist_relu.nn.layer import PLAIN, Layer, Param, Pass, PlainPass
 from dist_relu.nn.layers.activations import (
     CELU,
     ELU,
@@ -96,7 +96,8 @@ __all__ = [
     "PReLU",
     "Parallel",
     "Param",
-    "PlainRun",
+    "Pass",
+    "PlainPass",
     "PolicyHead",
     "RReLU",
     "ReGLU",
@@ -104,7 +105,6 @@ __all__ = [
     "ReLU6",
     "Reshape",
     "Residual",
-    "Run",
     "Sequential",
     "SiLU",
     "Sigmoid",

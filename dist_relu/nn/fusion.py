@@ -15,7 +15,7 @@ from dist_relu.kernels import activations, pooling
 from dist_relu.kernels.histogram import count_sums
 from dist_relu.kernels.residual import add_backward
 from dist_relu.kernels.tiles import AS_IS, BIAS, BIAS_RELU
-from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
+from dist_relu.nn.layer import PLAIN, Layer, Param, Pass, Shape
 from dist_relu.nn.layers.activations import Elementwise, ReLU
 from dist_relu.nn.layers.convolution import Conv2d
 from dist_relu.nn.layers.dense import Dense
@@ -84,7 +84,7 @@ class DenseActivation(Layer):
     def params(self) -> Sequence[Param]:
         return self.dense.params()
 
-    def forward(self, x: Array, run: Run = PLAIN) -> Array:
+    def forward(self, x: Array, run: Pass = PLAIN) -> Array:
         function, arguments = self.activation.function()
         table = run.table(self)
         if function is activations.relu and table is None:
@@ -103,7 +103,7 @@ class DenseActivation(Layer):
         function.add_bias_into(rows, bias, as_rows(y), *numbers)
         return y
 
-    def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
+    def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         function, arguments = self.activation.function()
         numbers = function.in_dtype(dy.dtype, arguments)
         assert self.dense.offset is not None
@@ -131,7 +131,7 @@ class ConvReLU(Layer):
     def params(self) -> Sequence[Param]:
         return self.conv.params()
 
-    def forward(self, x: Array, run: Run = PLAIN) -> Array:
+    def forward(self, x: Array, run: Pass = PLAIN) -> Array:
         self._y = run.empty((len(x), *self.conv.output_shape), x.dtype)
         table = run.table(self)
         for piece in self.conv.pieces(x):
@@ -141,7 +141,7 @@ class ConvReLU(Layer):
                 _count_and_cut(y, table)
         return self._y
 
-    def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
+    def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         dz = run.own(dy)
         dx = self.conv.begin_backward(run, wants_dx=wants_dx)
         for piece in self.conv.pieces_of_last():
@@ -168,7 +168,7 @@ class ConvReLUPool(Layer):
     def params(self) -> Sequence[Param]:
         return self.conv.params()
 
-    def forward(self, x: Array, run: Run = PLAIN) -> Array:
+    def forward(self, x: Array, run: Pass = PLAIN) -> Array:
         height, width, channels = self.conv.output_shape
         shape = (len(x), height // 2, width // 2, channels)
         y, self._choice = run.empty(shape, x.dtype), run.empty(shape, x.dtype)
@@ -182,7 +182,7 @@ class ConvReLUPool(Layer):
             pooling.add_bias_relu_max_pool_2x2(z, self.conv.offset.value, y[piece], self._choice[piece])
         return y
 
-    def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
+    def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         dy = np.ascontiguousarray(dy)
         dx = self.conv.begin_backward(run, wants_dx=wants_dx)
         for piece in self.conv.pieces_of_last():
@@ -191,7 +191,7 @@ class ConvReLUPool(Layer):
             self.conv.multiply_backward(piece, dz, dx, run)
         return dy if dx is None else dx
 
-    def _scratch(self, piece: slice, dtype: npt.DTypeLike, run: Run) -> Array:
+    def _scratch(self, piece: slice, dtype: npt.DTypeLike, run: Pass) -> Array:
         return run.scratch("convolution output", (piece.stop - piece.start, *self.conv.output_shape), dtype)
 
 
@@ -208,14 +208,14 @@ class BatchNormReLU(Layer):
     def params(self) -> Sequence[Param]:
         return self.norm.params()
 
-    def forward(self, x: Array, run: Run = PLAIN) -> Array:
+    def forward(self, x: Array, run: Pass = PLAIN) -> Array:
         table = run.table(self)
         y = self.norm.normalise(x, run, cuts=table is None)
         if table is not None:
             _count_and_cut(y, table)
         return y
 
-    def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
+    def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         return self.norm.normalise_backward(dy, run, cuts=True, wants_dx=wants_dx)
 
 
@@ -233,14 +233,14 @@ class ResidualReLU(Layer):
     def params(self) -> Sequence[Param]:
         return self.residual.params()
 
-    def forward(self, x: Array, run: Run = PLAIN) -> Array:
+    def forward(self, x: Array, run: Pass = PLAIN) -> Array:
         table = run.table(self)
         self._y = self.residual.add(x, run, cuts=table is None)
         if table is not None:
             _count_and_cut(self._y, table)
         return self._y
 
-    def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
+    def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         side = run.own(dy)
         main = run.empty(side.shape, side.dtype)
         add_backward(side.reshape(-1), self._y.reshape(-1), main.reshape(-1))

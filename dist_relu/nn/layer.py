@@ -39,7 +39,7 @@ class Param:
     """A weight, a bias or a running statistic: views of the model's flat vectors of parameters and gradients.
 
     `fan_in` and `fan_out` are the numbers of connections that initialisers scale by. A parameter with a `momentum` is
-    not trained: it is a running mean of what layers pass to `Run.statistic`: value = (1 - momentum) value + momentum
+    not trained: it is a running mean of what layers pass to `Pass.statistic`: value = (1 - momentum) value + momentum
     new.
     """
 
@@ -93,7 +93,7 @@ class Param:
             raise ValueError(f"{self.name}.{name} is of {array.dtype}; expected {before.dtype}, as its value is.")
 
 
-class Run(ABC):
+class Pass(ABC):
     """One pass forward and backward: hands out memory and takes the gradients that are products."""
 
     @property
@@ -142,14 +142,14 @@ class Run(ABC):
 
 
 @final
-class PlainRun(Run):
+class PlainPass(Pass):
     """Fresh memory for every array, gradients multiplied on the spot: what a single process needs.
 
     training: whether layers drop, perturb and count; by default they don't.  seed: of what they draw.
     """
 
     def __init__(self, *, training: bool = False, seed: int = 0) -> None:
-        self._training = check_bool("PlainRun(training)", training)
+        self._training = check_bool("PlainPass(training)", training)
         self._seed = check_seed(seed)
         self._drawn = 0
 
@@ -186,7 +186,7 @@ class PlainRun(Run):
         running.value += running.momentum * (value - running.value)
 
 
-PLAIN = PlainRun()
+PLAIN = PlainPass()
 
 
 class Layer(ABC):
@@ -219,11 +219,11 @@ class Layer(ABC):
         """The parameters, in the order in which they stand in the flat vector."""
 
     @abstractmethod
-    def forward(self, x: Array, run: Run = PLAIN) -> Array:
+    def forward(self, x: Array, run: Pass = PLAIN) -> Array:
         """(N, *input_shape) to (N, *output_shape).  Remembers what `backward` needs."""
 
     @abstractmethod
-    def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
+    def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         """Leave the gradients of the parameters; return the gradient of the input of the last `forward`.
 
         dy: (N, *output_shape), may be overwritten in training: a layer that needs it after passing it on must copy it.
@@ -237,7 +237,7 @@ def check_layers(name: str, value: object) -> tuple[Layer, ...]:
 
 
 def check_product(weight: Param, x: Array, dz: Array) -> None:
-    """Raise ValueError for factors that `Run.product` doesn't take."""
+    """Raise ValueError for factors that `Pass.product` doesn't take."""
     for name, factor in (("x", x), ("dz", dz)):
         if not isinstance(factor, np.ndarray) or factor.dtype != weight.value.dtype or not factor.flags.c_contiguous:
             raise ValueError(
@@ -250,7 +250,7 @@ def check_product(weight: Param, x: Array, dz: Array) -> None:
         )
 
 
-def count_inputs(x: Array, layer: Layer, run: Run) -> None:
+def count_inputs(x: Array, layer: Layer, run: Pass) -> None:
     """Count what goes into an activation, where that is asked for."""
     table = run.table(layer)
     if table is not None:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from dist_relu.core.arrays import Array, aligned_empty
 from dist_relu.kernels.products import multiply_transposed
-from dist_relu.nn import Layer, Loss, Param, Run, Sequential
+from dist_relu.nn import Layer, Loss, Param, Pass, Sequential
 from dist_relu.nn.layer import check_product
 from dist_relu.partition import Purpose, generator
 
@@ -70,7 +70,7 @@ def forward_backward(
     x: Array,
     targets: Array,
     weight: float,
-    run: Run,
+    run: Pass,
     left: Callable[[int], object] | None = None,
     seen: Callable[[Sequence[Array]], object] | None = None,
 ) -> tuple[float, int]:
@@ -113,7 +113,7 @@ def measure(model: Sequential, loss: Loss, target: Array) -> Layout:
 
 
 @final
-class _MeasuringRun(Run):
+class _MeasuringRun(Pass):
     """Notes what a pass of a few samples asks for."""
 
     def __init__(self, params: Sequence[Param]) -> None:
@@ -170,7 +170,7 @@ class _MeasuringRun(Run):
 
 
 @final
-class ShardRun(Run):
+class ShardPass(Pass):
     """Passes over the rows of one shard after another, in an arena."""
 
     def __init__(self, layout: Layout, arrays: Sequence[Array], params: Sequence[Param], seed: int) -> None:
@@ -199,7 +199,7 @@ class ShardRun(Run):
     ) -> None:
         """Begin the pass over a shard of the batch of a step: the rows from `first` to `stop`.
 
-        tables: for `Run.table`, by the identity of layers; None when nothing is counted.
+        tables: for `Pass.table`, by the identity of layers; None when nothing is counted.
         """
         self._tables = tables or {}
         self._step, self._shard, self._drawn = step, shard, 0

@@ -16,7 +16,7 @@ from dist_relu.core.checks import check_dtype, check_ints, check_is, check_seed
 from dist_relu.nn.boundary import Inside, Owner, State, array_of, inside, state_of
 from dist_relu.nn.description import brief, check_is_data, fresh, parts
 from dist_relu.nn.fusion import fuse
-from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
+from dist_relu.nn.layer import PLAIN, Layer, Param, Pass, Shape
 from dist_relu.partition import Purpose, generator
 
 _NOT_BUILT = "The model was not built yet, so it has no shapes: build it first, model.build(input_shape)."
@@ -189,7 +189,7 @@ class Sequential:
             param.places().update(value=value, grad=grad)
         self._is_ready = True
 
-    def forward(self, x: Array, run: Run = PLAIN) -> Array:
+    def forward(self, x: Array, run: Pass = PLAIN) -> Array:
         """(N, *input_shape) to (N, *output_shape).
 
         x: anything that is an array of numbers; computed with in the model's dtype.  Raises ValueError for another
@@ -200,13 +200,13 @@ class Sequential:
         self._end(x, singly=False)
         return y
 
-    def forward_inside(self, x: Array, run: Run) -> Array:
+    def forward_inside(self, x: Array, run: Pass) -> Array:
         """`forward` of samples that are known to be what the model takes, in memory that only `run` knows."""
         for layer in self._inside:
             x = layer.forward(x, run)
         return x
 
-    def forward_seen(self, x: Array, run: Run = PLAIN) -> list[Array]:
+    def forward_seen(self, x: Array, run: Pass = PLAIN) -> list[Array]:
         """As `forward`, with the output of every pass, of which neighbouring layers may share one."""
         y = x = self._begin(x, run)
         outputs = [y := layer.forward(y, run) for layer in self._inside]
@@ -214,7 +214,7 @@ class Sequential:
         return outputs
 
     def backward(
-        self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True, left: Callable[[int], object] | None = None
+        self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True, left: Callable[[int], object] | None = None
     ) -> Array:
         """Leave the gradients of all parameters; return that of the input of the last `forward`.
 
@@ -223,11 +223,11 @@ class Sequential:
 
         Raises ValueError for another shape than that of the last `forward`, and where there was none.
         """
-        check_is("run", run, Run)
+        check_is("run", run, Pass)
         return self.backward_inside(self._gradient(dy), run, wants_dx=wants_dx, left=left)
 
     def backward_inside(
-        self, dy: Array, run: Run, *, wants_dx: bool, left: Callable[[int], object] | None = None
+        self, dy: Array, run: Pass, *, wants_dx: bool, left: Callable[[int], object] | None = None
     ) -> Array:
         """`backward` of the gradient of what `forward_inside` has just returned."""
         first, of_passes = 0, self._params_of_passes
@@ -241,7 +241,7 @@ class Sequential:
                 left(number)
         return dy
 
-    def activations(self, x: Array, run: Run = PLAIN) -> list[Array]:
+    def activations(self, x: Array, run: Pass = PLAIN) -> list[Array]:
         """The output of every layer as the user wrote them, unfused; each (N, ...).
 
         Layers may go backward one by one after it.
@@ -251,9 +251,9 @@ class Sequential:
         self._end(x, singly=True)
         return outputs
 
-    def _begin(self, x: Any, run: Run) -> Array:
+    def _begin(self, x: Any, run: Pass) -> Array:
         """Samples as an array that layers can work on, mostly x itself.  A pass begins with them."""
-        check_is("run", run, Run)
+        check_is("run", run, Pass)
         is_array = x.__class__ is np.ndarray and x.dtype is self.dtype and x.flags.carray
         if not (is_array and x.shape[1:] == self.input_shape and self._is_ready):
             if self.input_shape is None:

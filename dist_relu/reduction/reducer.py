@@ -14,7 +14,7 @@ from typing import final
 
 import numpy as np
 
-from dist_relu.comm.barrier import Barrier
+from dist_relu.comm.barrier import NodeBarrier
 from dist_relu.comm.exchange import Exchange, OrderedSum
 from dist_relu.core.arrays import Array
 from dist_relu.kernels.ordered_sum import ordered_sum
@@ -72,7 +72,7 @@ class Parts:
 
 def sums_of(world: World, parts: Parts, sums: Array) -> Sums:
     """The sums of a worker.  sums: (`sums_size`,), shared by its node."""
-    return _SumsOfNode(world, parts) if world.courier is None else _SumsOverNodes(world, parts, sums)
+    return _SumsOfNode(world, parts) if world.progress_engine is None else _SumsOverNodes(world, parts, sums)
 
 
 def sums_size(num_params: int, num_nodes: int) -> int:
@@ -124,10 +124,10 @@ class _SumsOverNodes(Sums):
     """
 
     def __init__(self, world: World, parts: Parts, sums: Array) -> None:
-        assert world.courier is not None
+        assert world.progress_engine is not None
         self._slots = parts.slots
-        self._barrier: Barrier = world.node.barrier
-        self._courier = world.courier
+        self._barrier: NodeBarrier = world.node.barrier
+        self._progress_engine = world.progress_engine
         self._tail = sums[HEAD - TAIL : HEAD]
         num_columns = parts.slots.rows.shape[1] - TAIL
         self._stages = stages_of(parts.pieces, parts.costs, world.nodes, num_columns, sums.itemsize)
@@ -141,7 +141,7 @@ class _SumsOverNodes(Sums):
         buckets = [load.bucket for load in mine]
         add = OrderedSum(carries, sums.dtype)
         self._exchange = Exchange(
-            world.courier, world.node.number, buckets, [len(nodes) for nodes in subtrees], add, sums
+            world.progress_engine, world.node.number, buckets, [len(nodes) for nodes in subtrees], add, sums
         )
         own_shards = [tree.shards_of(node) for node in subtrees[world.node.number]]
         self._terms = {load.bucket.number: _terms(load, parts, own_shards) for load in mine}
@@ -181,7 +181,7 @@ class _SumsOverNodes(Sums):
     def _send_full_buckets(self, first_param: int) -> None:
         while self._next < len(self._stages) - 1 and self._stages[self._next].first_param >= first_param:
             self._send_stage()
-            self._courier.hurry()
+            self._progress_engine.wake()
 
     def _send_stage(self) -> None:
         """Add what the workers of this node have left of the next stage, each its own buckets, and send the sums."""

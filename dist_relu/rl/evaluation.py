@@ -11,7 +11,7 @@ from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_int, check_is, check_seed
 from dist_relu.engine.arguments import check_has_parameters
 from dist_relu.errors import DataError
-from dist_relu.nn import PlainRun, Sequential
+from dist_relu.nn import PlainPass, Sequential
 from dist_relu.partition import bounds
 from dist_relu.rl.environments import Env, Environments, Spaces, fresh_seed, head_of, name_of
 from dist_relu.runtime.worker import World
@@ -75,7 +75,7 @@ def _play_mine(world: World, request: _Request) -> Array:
 
 def _play(world: World, request: _Request, model: Sequential, environments: Environments, returns: Array) -> None:
     """Play one episode in each environment; returns: (E,) of zeros, gets what they come to."""
-    head, run = head_of(model), PlainRun()
+    head, run = head_of(model), PlainPass()
     actions = np.empty((len(returns), head.action_width), model.dtype)
     reward = np.empty(len(returns))
     playing = np.ones(len(returns), bool)

@@ -125,7 +125,7 @@ def train(
         run = trained(memory, lesson.generation)
         assert model.values is not None
         model.values[:] = run.values
-        totals = episodes.collect(replicas.rows_by_node(_rows(num_envs, shards, coordinator.workers))).sum(axis=0)
+        totals = episodes.gather(replicas.rows_by_node(_rows(num_envs, shards, coordinator.workers))).sum(axis=0)
     if lesson.diverged or run.overflowed:
         iteration = len(lesson.losses) - 1
         raise TrainingDiverged(

@@ -15,7 +15,7 @@ from dist_relu.comm.shared_memory import Handles
 from dist_relu.core.arrays import Array
 from dist_relu.engine.step import StepRequest, TrainingStep
 from dist_relu.kernels.policy import advantages
-from dist_relu.nn import PlainRun, Sequential
+from dist_relu.nn import PlainPass, Sequential
 from dist_relu.partition import Purpose, bounds, generator
 from dist_relu.rl.algorithms import Algorithm, columns_of
 from dist_relu.rl.environments import Env, Environments, head_of, training_seed
@@ -151,7 +151,7 @@ class Rollout:
 
         episodes: (E, 2), see `RETURNS` and `ENDED`; gets this worker's rows.
         """
-        run, horizon = PlainRun(), self._algorithm.horizon
+        run, horizon = PlainPass(), self._algorithm.horizon
         states, noise = self._environments.states, self._noise(iteration)
         cut_short: list[tuple[int, int, Array]] = []
         self._ended[...] = False

@@ -11,15 +11,15 @@ import numpy as np
 from dist_relu.core.arrays import Array
 from dist_relu.data import Dataset
 from dist_relu.errors import DataError
-from dist_relu.runtime.replicated import Replica, Replicas
+from dist_relu.runtime.replicated import ReplicatedArray, ReplicatedArrays
 
 
 @dataclass(frozen=True)
 class PlacedDataset:
     """A data set on every node, in the dtypes of a model; the nodes get its rows when they want them."""
 
-    x: Replica
-    y: Replica
+    x: ReplicatedArray
+    y: ReplicatedArray
 
 
 @final
@@ -29,7 +29,7 @@ class PlacedDatasets:
     def __init__(self) -> None:
         self._placed: weakref.WeakKeyDictionary[Dataset, PlacedDataset] = weakref.WeakKeyDictionary()
 
-    def place(self, data: Dataset, dtype: np.dtype[Any], replicas: Replicas) -> PlacedDataset:
+    def place(self, data: Dataset, dtype: np.dtype[Any], replicas: ReplicatedArrays) -> PlacedDataset:
         """`data` for a model of this dtype.  Raises DataError when it does not fit into the dtype."""
         placed = self._placed.get(data)
         if placed is None or placed.x.array.dtype != dtype:

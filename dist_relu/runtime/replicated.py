@@ -28,36 +28,36 @@ Ask = Callable[[Sequence[int], Callable[[World, Any], Any], Any], list[Any]]
 
 
 @final
-class Replicas:
+class ReplicatedArrays:
     """All arrays of one coordinator.
 
     nodes: the ranks of each.  home: the number of the coordinator's own node; None when no worker runs there.
     """
 
-    def __init__(self, nodes: Sequence[range], home: int | None, ask: Ask) -> None:
+    def __init__(self, nodes: Sequence[range], coordinator_node: int | None, ask: Ask) -> None:
         self.num_nodes = len(nodes)
-        self.home = home
+        self.coordinator_node = coordinator_node
         self._nodes = nodes
         self._ask = ask
         self._keys = itertools.count()
         self._useless: list[int] = []
-        self._made: weakref.WeakSet[Replica] = weakref.WeakSet()
+        self._made: weakref.WeakSet[ReplicatedArray] = weakref.WeakSet()
 
-    def zeros(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> Replica:
+    def zeros(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> ReplicatedArray:
         """An array of zeros on every node."""
         return self._everywhere(SharedArray(shape, dtype))
 
-    def copy_of(self, source: Array, dtype: npt.DTypeLike | None = None) -> Replica:
+    def copy_of(self, source: Array, dtype: npt.DTypeLike | None = None) -> ReplicatedArray:
         """`source`, converted to `dtype`; the other nodes have zeros until its rows are spread."""
         return self._everywhere(SharedArray.copy_of(source, dtype))
 
     @contextmanager
-    def for_a_call(self) -> Iterator[Replicas]:
+    def for_a_call(self) -> Iterator[ReplicatedArrays]:
         """For arrays that end with a block of code: frees them on the other nodes behind it.
 
         When the block fails, they are freed when the next array is made: workers may still be stuck.
         """
-        call = Replicas(self._nodes, self.home, self._ask)
+        call = ReplicatedArrays(self._nodes, self.coordinator_node, self._ask)
         call._keys, call._useless = self._keys, self._useless
         yield call
         for replica in list(call._made):
@@ -73,18 +73,18 @@ class Replicas:
     @property
     def others(self) -> list[int]:
         """The numbers of all nodes but the coordinator's own."""
-        return [number for number in range(self.num_nodes) if number != self.home]
+        return [number for number in range(self.num_nodes) if number != self.coordinator_node]
 
     def ask(self, nodes: Sequence[int], function: Callable[[World, Any], Any], request: Any) -> list[Any]:
         """Run a function on the first worker of each of these nodes."""
         return self._ask([self._nodes[number].start for number in nodes], function, request) if nodes else []
 
-    def _everywhere(self, shared: SharedArray) -> Replica:
+    def _everywhere(self, shared: SharedArray) -> ReplicatedArray:
         key = next(self._keys)
         with self._useless_ones() as useless:
             wish = _Hold(key, shared.handle.shape, shared.handle.dtype, useless)
             handles = dict(zip(self.others, self.ask(self.others, _hold, wish), strict=True))
-        replica = Replica(self, key, shared, [handles.get(i, shared.handle) for i in range(self.num_nodes)])
+        replica = ReplicatedArray(self, key, shared, [handles.get(i, shared.handle) for i in range(self.num_nodes)])
         if handles:
             replica.release = weakref.finalize(replica, self._useless.append, key)
             self._made.add(replica)
@@ -99,7 +99,7 @@ class Replicas:
 
 
 @final
-class Replica:
+class ReplicatedArray:
     """An array on every node.
 
     array: the coordinator's own.  handles: for `Node.attach`.  release: marks the other nodes' copies as useless.
@@ -107,7 +107,7 @@ class Replica:
 
     release: Callable[[], object]
 
-    def __init__(self, replicas: Replicas, key: int, shared: SharedArray, handles: Handles) -> None:
+    def __init__(self, replicas: ReplicatedArrays, key: int, shared: SharedArray, handles: Handles) -> None:
         self.array = shared.array
         self.handles = handles
         self._shared = shared  # workers map it through this
@@ -115,7 +115,7 @@ class Replica:
         self._key = key
         self._there = dict.fromkeys(replicas.others, range(0))
 
-    def spread(self, rows: Mapping[int, range] | None = None) -> None:
+    def broadcast(self, rows: Mapping[int, range] | None = None) -> None:
         """Bring rows to the nodes that want them, by default all to all; what a node has already does not travel."""
         wanted = dict.fromkeys(self._there, range(len(self.array))) if rows is None else rows
         nodes_of: dict[range, list[int]] = {}
@@ -132,7 +132,7 @@ class Replica:
             have = there or wanted[node]
             self._there[node] = range(min(have.start, wanted[node].start), max(have.stop, wanted[node].stop))
 
-    def collect(self, rows: Mapping[int, range]) -> Array:
+    def gather(self, rows: Mapping[int, range]) -> Array:
         """Fetch the rows that the workers of each node have written; returns the whole array."""
         for node in self._there:
             for part in self._messages(rows.get(node, range(0))):

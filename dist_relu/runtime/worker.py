@@ -17,8 +17,8 @@ import cloudpickle
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from dist_relu.comm.barrier import Aborted, Barrier, Meeting, control_shape
-from dist_relu.comm.channel import Channel, Courier
+from dist_relu.comm.barrier import Barrier, NodeBarrier, TaskAborted, control_shape
+from dist_relu.comm.channel import Channel, ProgressEngine
 from dist_relu.comm.shared_memory import Handle, Handles, SharedArray, attach
 from dist_relu.comm.world_barrier import WorldBarrier
 from dist_relu.core.arrays import Array
@@ -27,7 +27,7 @@ from dist_relu.runtime.surroundings import Surroundings, check_modules, follow, 
 
 
 @dataclass(frozen=True)
-class Hello:
+class ProcessInfo:
     """How a process presents itself.
 
     node: equal for processes that share memory: those of one user that see the same processes through the same network.
@@ -39,20 +39,20 @@ class Hello:
     node: str
 
     @classmethod
-    def here(cls, node: str = "") -> Hello:
+    def here(cls, node: str = "") -> ProcessInfo:
         """This process.  node: a name that sets it apart from other processes of its machine."""
         boot = _read("/proc/sys/kernel/random/boot_id")
         spaces = " ".join(os.readlink(f"/proc/self/ns/{kind}") for kind in ("pid", "net"))
         return cls(os.getpid(), socket.gethostname(), f"{boot} {spaces} {os.getuid()} {node}".rstrip())
 
 
-def by_node(peers: Sequence[Hello]) -> list[int]:
+def by_node(peers: Sequence[ProcessInfo]) -> list[int]:
     """The numbers of `peers` in an order where those of a node stand together, the first peer's node first."""
     nodes = list(dict.fromkeys(peer.node for peer in peers))
     return sorted(range(len(peers)), key=lambda i: nodes.index(peers[i].node))
 
 
-def nodes_of(peers: Sequence[Hello]) -> list[range]:
+def nodes_of(peers: Sequence[ProcessInfo]) -> list[range]:
     """The ranks of each node.  peers: by rank, those of a node together."""
     nodes: list[range] = []
     for rank, peer in enumerate(peers):
@@ -64,15 +64,15 @@ def nodes_of(peers: Sequence[Hello]) -> list[range]:
 
 
 @dataclass(frozen=True)
-class Setup:
+class WorkerConfig:
     """What a process must know to be worker `rank`.
 
-    peers: by rank, those of a node together.  control: memory of this worker's node, see `Barrier`; None for the first
-    worker of a node who is to make it.  threads: for BLAS.
+    peers: by rank, those of a node together.  control: memory of this worker's node, see `NodeBarrier`; None for the
+    first worker of a node who is to make it.  threads: for BLAS.
     """
 
     rank: int
-    peers: Sequence[Hello]
+    peers: Sequence[ProcessInfo]
     control: Handle | None
     threads: int
 
@@ -88,7 +88,7 @@ class Node:
     number: int
     ranks: range
     rank: int
-    barrier: Barrier
+    barrier: NodeBarrier
     held: dict[int, SharedArray]
 
     def attach(self, handles: Handles) -> Array:
@@ -100,21 +100,21 @@ class Node:
 class World:
     """A worker's view of all workers.
 
-    report: sends an event to the coordinator.  nodes: the ranks of each.  courier: to workers of other nodes; None when
-    there are none.
+    report: sends an event to the coordinator.  nodes: the ranks of each.  progress_engine: to workers of other nodes;
+    None when there are none.
     """
 
     rank: int
     size: int
-    barrier: Meeting
+    barrier: Barrier
     report: Callable[[Any], None]
     node: Node
     nodes: Sequence[range]
-    courier: Courier | None
+    progress_engine: ProgressEngine | None
 
 
 @dataclass(frozen=True)
-class Call:
+class Task:
     """Work for all workers: function(world, request), pickled.  Numbers grow."""
 
     number: int
@@ -122,7 +122,7 @@ class Call:
     surroundings: Surroundings
 
     @classmethod
-    def of(cls, number: int, function: Callable[[World, Any], Any], request: Any) -> Call:
+    def of(cls, number: int, function: Callable[[World, Any], Any], request: Any) -> Task:
         here = look()  # before, since it decides about what is pickled by value
         return cls(number, cloudpickle.dumps((function, request)), here)
 
@@ -135,54 +135,54 @@ class Returned:
 
 
 @dataclass(frozen=True)
-class Raised:
+class Failed:
     """The worker's part failed, and the other workers were told to stop."""
 
     error: BaseException
 
 
 @dataclass(frozen=True)
-class Stopped:
+class Aborted:
     """The worker stopped because another one failed."""
 
 
-Reply = Returned | Raised | Stopped
+Reply = Returned | Failed | Aborted
 
 
 @final
 class Worker:
     """A process that takes part in calls."""
 
-    def __init__(self, setup: Setup, report: Callable[[Any], None], channel: Channel | None = None) -> None:
+    def __init__(self, config: WorkerConfig, report: Callable[[Any], None], channel: Channel | None = None) -> None:
         """channel: to the workers of other nodes, where there are any."""
-        self._setup = setup
-        nodes = nodes_of(setup.peers)
-        number, ranks = next((i, ranks) for i, ranks in enumerate(nodes) if setup.rank in ranks)
-        self._own_control = SharedArray(control_shape(len(ranks)), "int64") if setup.control is None else None
-        self.control = setup.control or self._own_control.handle  # type: ignore[union-attr]
-        pids = [setup.peers[rank].pid for rank in ranks]
-        self._barrier = barrier = Barrier(attach(self.control), setup.rank - ranks.start, pids)
-        node = Node(number, ranks, setup.rank - ranks.start, barrier, {})
-        self._courier = courier = Courier(channel, barrier) if channel else None
-        meeting: Meeting = barrier
-        if courier:
+        self._config = config
+        nodes = nodes_of(config.peers)
+        number, ranks = next((i, ranks) for i, ranks in enumerate(nodes) if config.rank in ranks)
+        self._own_control = SharedArray(control_shape(len(ranks)), "int64") if config.control is None else None
+        self.control = config.control or self._own_control.handle  # type: ignore[union-attr]
+        pids = [config.peers[rank].pid for rank in ranks]
+        self._barrier = barrier = NodeBarrier(attach(self.control), config.rank - ranks.start, pids)
+        node = Node(number, ranks, config.rank - ranks.start, barrier, {})
+        self._progress_engine = progress_engine = ProgressEngine(channel, barrier) if channel else None
+        world_barrier: Barrier = barrier
+        if progress_engine:
             others = [others.start for others in nodes if others != ranks]
-            meeting = WorldBarrier(barrier, courier, leader=node.rank == 0, others=others)
-        self._world = World(setup.rank, len(setup.peers), meeting, report, node, nodes, courier)
+            world_barrier = WorldBarrier(barrier, progress_engine, leader=node.rank == 0, others=others)
+        self._world = World(config.rank, len(config.peers), world_barrier, report, node, nodes, progress_engine)
         self._blas = ThreadpoolController().select(user_api="blas")
 
-    def run(self, call: Call) -> bytes:
+    def run(self, call: Task) -> bytes:
         """Run this worker's part of a call; returns the pickled reply, and whatever goes wrong is in it.
 
         KeyboardInterrupt and SystemExit, which are meant for the process, stop the others and go on.
         """
         self._barrier.begin(call.number)
-        if self._courier:
-            self._courier.begin(call.number)
+        if self._progress_engine:
+            self._progress_engine.begin(call.number)
         try:
             # What overflows shows in the results; a warning in a worker reaches nobody.
             with (
-                self._blas.limit(limits=self._setup.threads),
+                self._blas.limit(limits=self._config.threads),
                 np.errstate(all="ignore"),
                 compilation_reported(self._world.report),
             ):
@@ -192,17 +192,17 @@ class Worker:
                 reply = _pickled(function, value)
             self._barrier.check()  # nobody waits for the value of a call that was given up
             return reply
-        except Aborted:
+        except TaskAborted:
             self._barrier.abort()
-            return cloudpickle.dumps(Stopped())  # type: ignore[no-any-return]
+            return cloudpickle.dumps(Aborted())  # type: ignore[no-any-return]
         except Exception as error:
             self._barrier.abort()
-            return cloudpickle.dumps(Raised(self._signed(error)))  # type: ignore[no-any-return]
+            return cloudpickle.dumps(Failed(self._signed(error)))  # type: ignore[no-any-return]
         except BaseException:
             self._barrier.abort()
             raise
 
-    def unpack(self, call: Call) -> tuple[Callable[[World, Any], Any], Any]:
+    def unpack(self, call: Task) -> tuple[Callable[[World, Any], Any], Any]:
         """The function and the request of a call, with things around them as in the user's process."""
         follow(call.surroundings)
         function, request = cloudpickle.loads(call.work)
@@ -211,14 +211,14 @@ class Worker:
 
     def close(self) -> None:
         """Let go of the other workers.  May be called twice."""
-        if self._courier:
-            self._courier.close()
+        if self._progress_engine:
+            self._progress_engine.close()
         self._barrier.close()
 
     def _signed(self, error: Exception) -> Exception:
         """`error` with this worker's name on it, in a form that survives the way to another process."""
-        me = self._setup.peers[self._setup.rank]
-        where = f"Raised by worker {self._setup.rank} of {self._world.size} (host {me.host}, pid {me.pid})."
+        me = self._config.peers[self._config.rank]
+        where = f"Raised by worker {self._config.rank} of {self._world.size} (host {me.host}, pid {me.pid})."
         trace = "".join(traceback.format_exception(error)).rstrip()
         try:
             copy: Exception = cloudpickle.loads(cloudpickle.dumps(error))

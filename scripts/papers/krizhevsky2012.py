@@ -46,7 +46,7 @@ PAPERS_FACTOR = 6
 
 
 @dataclass(frozen=True)
-class Run:
+class Pass:
     """The training error in % after every step: over the samples of the last `width` steps, so it begins with that one.
 
     Of a run that diverged there are none.
@@ -74,9 +74,9 @@ class Run:
 class Learning:
     """How fast a network learns.  choosing: a run for each learning rate.  runs: with the fastest, `lr`, by seed."""
 
-    choosing: list[Run]
+    choosing: list[Pass]
     lr: float
-    runs: list[Run]
+    runs: list[Pass]
 
     def epochs_to(self, error: float) -> list[float]:
         return [run.epochs_to(error) for run in self.runs]
@@ -114,7 +114,7 @@ def reproduce(trials: Trials, quick: bool, seed: int) -> Findings:
     )
 
 
-def learn(trials: Trials, name: str, lr: float, data: Dataset, epochs: int, seed: int) -> Run:
+def learn(trials: Trials, name: str, lr: float, data: Dataset, epochs: int, seed: int) -> Pass:
     per_epoch = -(-len(data) // BATCH_SIZE)
     width = max(per_epoch // 10, 1)
     model = network(name, data)
@@ -130,9 +130,9 @@ def learn(trials: Trials, name: str, lr: float, data: Dataset, epochs: int, seed
             seed=seed,
         )
     except TrainingDiverged:
-        return Run(np.empty(0), width, per_epoch)
+        return Pass(np.empty(0), width, per_epoch)
     assert result.accuracies is not None
-    return Run(100 * (1 - np.convolve(result.accuracies, np.full(width, 1 / width), "valid")), width, per_epoch)
+    return Pass(100 * (1 - np.convolve(result.accuracies, np.full(width, 1 / width), "valid")), width, per_epoch)
 
 
 def network(name: str, data: Dataset) -> nn.Sequential:

@@ -16,7 +16,7 @@ import pytest
 
 import dist_relu as dr
 from dist_relu.bench.node_all_reduce import AllReduce
-from dist_relu.comm.barrier import Aborted, Barrier, abort, control_shape
+from dist_relu.comm.barrier import NodeBarrier, TaskAborted, abort, control_shape
 from dist_relu.comm.shared_memory import SharedArray, attach
 from dist_relu.runtime.worker import World
 
@@ -63,10 +63,10 @@ def test_calls_leave_no_memory_behind(digits: dr.data.Split) -> None:
         assert (mapped_segments(), open_segments()) <= before
 
 
-def barriers(num: int) -> tuple[list[Barrier], SharedArray]:
+def barriers(num: int) -> tuple[list[NodeBarrier], SharedArray]:
     """Barriers of threads of this process, which stand for ranks."""
     control = SharedArray(control_shape(num), np.int64)
-    made = [Barrier(control.array, rank, [os.getpid()] * num) for rank in range(num)]
+    made = [NodeBarrier(control.array, rank, [os.getpid()] * num) for rank in range(num)]
     for barrier in made:
         barrier.begin(1)
     return made, control
@@ -96,9 +96,9 @@ def test_nobody_passes_a_barrier_before_the_last_has_come() -> None:
 def test_a_call_that_was_given_up_releases_those_who_wait() -> None:
     made, control = barriers(2)
     threading.Timer(0.05, abort, [control.array, 1]).start()
-    with pytest.raises(Aborted):
+    with pytest.raises(TaskAborted):
         made[0].wait()
-    with pytest.raises(Aborted):
+    with pytest.raises(TaskAborted):
         made[0].check()
     made[0].begin(2)
     made[0].check()

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from dist_relu.comm import handshake, tcp
-from dist_relu.comm.handshake import Door, knock
-from dist_relu.comm.tcp import TcpChannel, connect
+from dist_relu.comm.handshake import Listener, connect
+from dist_relu.comm.tcp import TcpChannel, connect_nodes
 from dist_relu.errors import BackendError, WorkerLost
 from tests.programs import TIMEOUT_S, wait_until
 from tests.twin import Array
@@ -28,10 +28,10 @@ HAS_IP_VERSION_6 = ADDRESSES.exists() and f"{1:032}" in ADDRESSES.read_text()
 
 def channels(nodes: Sequence[range]) -> list[TcpChannel]:
     """The channels of all workers, connected."""
-    own = [Door(SECRET, [HERE], on=HERE) for ranks in nodes for _ in ranks]
-    places = [door.place for door in own]
+    own = [Listener(SECRET, [HERE], on=HERE) for ranks in nodes for _ in ranks]
+    places = [listener.endpoint for listener in own]
     with ThreadPoolExecutor(len(own)) as pool:
-        return list(pool.map(lambda rank: connect(rank, nodes, own[rank], places, SECRET), range(len(own))))
+        return list(pool.map(lambda rank: connect_nodes(rank, nodes, own[rank], places, SECRET), range(len(own))))
 
 
 @pytest.fixture
@@ -181,46 +181,48 @@ def test_who_hangs_up_is_missed_when_something_is_wanted_from_there(pair: tuple[
 
 def test_who_does_not_come_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tcp, "_START_TIMEOUT_S", 0.2)
-    ours, theirs = Door(SECRET, [HERE], on=HERE), Door(SECRET, [HERE], on=HERE)
+    ours, theirs = Listener(SECRET, [HERE], on=HERE), Listener(SECRET, [HERE], on=HERE)
     theirs.close()
-    nodes, places = [range(1), range(1, 2)], [ours.place, theirs.place]
-    with pytest.raises(BackendError, match=rf"no connection with worker 1 at 127\.0\.0\.1, port {theirs.place.port}"):
-        connect(0, nodes, ours, places, SECRET)
+    nodes, endpoints = [range(1), range(1, 2)], [ours.endpoint, theirs.endpoint]
+    with pytest.raises(
+        BackendError, match=rf"no connection with worker 1 at 127\.0\.0\.1, port {theirs.endpoint.port}"
+    ):
+        connect_nodes(0, nodes, ours, endpoints, SECRET)
 
 
 @pytest.mark.skipif(not HAS_IP_VERSION_6, reason="this machine has no loopback of IP version 6")
 def test_a_door_may_be_at_an_address_of_ip_version_6() -> None:
-    door = Door(SECRET, ["::1"], on="::1")
+    listener = Listener(SECRET, ["::1"], on="::1")
     with ThreadPoolExecutor(1) as pool:
-        visit = pool.submit(knock, door.place, SECRET, 3)
-        guest = door.admit(5)
+        visit = pool.submit(connect, listener.endpoint, SECRET, 3)
+        guest = listener.accept(5)
         connection = visit.result()
     assert guest is not None
     assert guest[0] == 3
     assert connection is not None
     guest[1].close()
     connection.close()
-    door.close()
+    listener.close()
 
 
 def test_strangers_are_not_admitted() -> None:
-    door = Door(SECRET, [HERE], on=HERE)
+    listener = Listener(SECRET, [HERE], on=HERE)
     guests: list[object] = []
-    host = threading.Thread(target=lambda: guests.append(door.admit(1)))
+    host = threading.Thread(target=lambda: guests.append(listener.accept(1)))
     host.start()
-    assert knock(door.place, b"guessed", 1) is None
+    assert connect(listener.endpoint, b"guessed", 1) is None
     host.join()
     assert guests == [None]
-    door.close()
+    listener.close()
 
 
-def admitted_beside(strangers: list[socket.socket], door: Door) -> int | None:
+def admitted_beside(strangers: list[socket.socket], listener: Listener) -> int | None:
     """The number of the guest who is admitted when one of us comes after `strangers`; hangs up on all."""
     with ThreadPoolExecutor(1) as pool:
-        visit = pool.submit(knock, door.place, SECRET, 7)
-        guest = door.admit(TIMEOUT_S)
+        visit = pool.submit(connect, listener.endpoint, SECRET, 7)
+        guest = listener.accept(TIMEOUT_S)
         connection = visit.result()
-    door.close()
+    listener.close()
     for each in (*strangers, connection, guest and guest[1]):
         if each:
             each.close()
@@ -229,49 +231,51 @@ def admitted_beside(strangers: list[socket.socket], door: Door) -> int | None:
 
 def test_strangers_who_say_nothing_keep_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handshake, "_VISIT_TIMEOUT_S", 10 * TIMEOUT_S)
-    door = Door(SECRET, [HERE], on=HERE)
-    assert admitted_beside([socket.create_connection((HERE, door.place.port)) for _ in range(12)], door) == 7
+    listener = Listener(SECRET, [HERE], on=HERE)
+    assert admitted_beside([socket.create_connection((HERE, listener.endpoint.port)) for _ in range(12)], listener) == 7
 
 
 def test_strangers_who_talk_nonsense_keep_nobody_waiting() -> None:
-    door = Door(SECRET, [HERE], on=HERE)
-    strangers = [socket.create_connection((HERE, door.place.port)) for _ in range(3)]
+    listener = Listener(SECRET, [HERE], on=HERE)
+    strangers = [socket.create_connection((HERE, listener.endpoint.port)) for _ in range(3)]
     strangers[0].sendall(b"GET / HTTP/1.1\r\n\r\n" * 1000)
     strangers[1].sendall(b"\x7f")
     strangers[2].close()
-    assert admitted_beside(strangers, door) == 7
+    assert admitted_beside(strangers, listener) == 7
 
 
 def test_of_many_strangers_those_go_who_came_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handshake, "_MAX_VISITORS", 4)
-    door = Door(SECRET, [HERE], on=HERE)
-    assert admitted_beside([socket.create_connection((HERE, door.place.port)) for _ in range(100)], door) == 7
+    listener = Listener(SECRET, [HERE], on=HERE)
+    assert (
+        admitted_beside([socket.create_connection((HERE, listener.endpoint.port)) for _ in range(100)], listener) == 7
+    )
 
 
 def test_who_takes_too_long_is_sent_away(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handshake, "_VISIT_TIMEOUT_S", 0.1)
-    door = Door(SECRET, [HERE], on=HERE)
-    with socket.create_connection((HERE, door.place.port)) as stranger:
+    listener = Listener(SECRET, [HERE], on=HERE)
+    with socket.create_connection((HERE, listener.endpoint.port)) as stranger:
         stranger.sendall(b"\x7f")
-        assert door.admit(0.5) is None
+        assert listener.accept(0.5) is None
         assert len(stranger.recv(1000)) == 32
         with suppress(ConnectionResetError):
             assert stranger.recv(1) == b""
-    door.close()
+    listener.close()
 
 
 def test_who_spoke_while_nobody_listened_is_admitted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handshake, "_VISIT_TIMEOUT_S", 0.1)
-    door = Door(SECRET, [HERE], on=HERE)
+    listener = Listener(SECRET, [HERE], on=HERE)
     with ThreadPoolExecutor(2) as pool:
-        visits = [pool.submit(knock, door.place, SECRET, number) for number in range(2)]
+        visits = [pool.submit(connect, listener.endpoint, SECRET, number) for number in range(2)]
         guests: list[tuple[int, socket.socket] | None] = []
         while len(guests) < 2:
-            guests.append(door.admit(TIMEOUT_S))
+            guests.append(listener.accept(TIMEOUT_S))
             time.sleep(0.3)  # busy with the first guest
         connections = [visit.result() for visit in visits]
     assert {guest and guest[0] for guest in guests} == {0, 1}
     for each in (*connections, *(guest and guest[1] for guest in guests)):
         assert each is not None
         each.close()
-    door.close()
+    listener.close()

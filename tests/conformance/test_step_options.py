@@ -12,7 +12,7 @@ import pytest
 import dist_relu as dr
 from dist_relu import nn, optim
 from dist_relu.data import Augment
-from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
+from dist_relu.nn.layer import PLAIN, Layer, Param, Pass, Shape
 from tests import twin
 from tests.conftest import small_model
 from tests.twin import Array
@@ -54,11 +54,11 @@ class CountingBatches(Layer):
     def params(self) -> Sequence[Param]:
         return [self.mean]
 
-    def forward(self, x: Array, run: Run = PLAIN) -> Array:
+    def forward(self, x: Array, run: Pass = PLAIN) -> Array:
         run.statistic(self.mean, x.mean(axis=0))
         return x
 
-    def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
+    def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         return dy
 
 

@@ -96,10 +96,10 @@ class Flat(nn.Layer):
     def params(self) -> list[nn.Param]:
         return []
 
-    def forward(self, x: twin.Array, run: nn.Run = nn.PLAIN) -> twin.Array:
+    def forward(self, x: twin.Array, run: nn.Pass = nn.PLAIN) -> twin.Array:
         return x.reshape(len(x), -1)
 
-    def backward(self, dy: twin.Array, run: nn.Run = nn.PLAIN, *, wants_dx: bool = True) -> twin.Array:
+    def backward(self, dy: twin.Array, run: nn.Pass = nn.PLAIN, *, wants_dx: bool = True) -> twin.Array:
         return dy.reshape(len(dy), *self._shape)
 
 
@@ -113,12 +113,12 @@ class Whole(nn.Layer):
     def params(self) -> list[nn.Param]:
         return []
 
-    def forward(self, x: twin.Array, run: nn.Run = nn.PLAIN) -> twin.Array:
+    def forward(self, x: twin.Array, run: nn.Pass = nn.PLAIN) -> twin.Array:
         y = run.empty(x.shape, x.dtype)
         y[...] = np.floor(x)
         return y
 
-    def backward(self, dy: twin.Array, run: nn.Run = nn.PLAIN, *, wants_dx: bool = True) -> twin.Array:
+    def backward(self, dy: twin.Array, run: nn.Pass = nn.PLAIN, *, wants_dx: bool = True) -> twin.Array:
         return dy
 
 

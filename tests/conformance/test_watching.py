@@ -233,7 +233,7 @@ def test_what_goes_into_any_activation_is_counted(
     number = next(i for i, layer in enumerate(layers) if isinstance(layer, _ACTIVATIONS))
     inputs = before.activations(x)[number - 1]
     if isinstance(before.layers[0], nn.BatchNorm):  # in training it takes the statistics of a shard
-        shards = [before.layers[0].forward(x[first:stop], nn.PlainRun(training=True)) for first, stop in bounds(30, 4)]
+        shards = [before.layers[0].forward(x[first:stop], nn.PlainPass(training=True)) for first, stop in bounds(30, 4)]
         inputs = np.concatenate(shards)
     seen = next(layer for layer in step.layers if int(layer.name.split()[0]) >= number)
     assert seen.preactivations == distribution(inputs)

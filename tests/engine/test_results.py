@@ -96,10 +96,10 @@ class Odd(nn.Layer):
     def params(self) -> list[nn.Param]:
         return []
 
-    def forward(self, x: Array, run: nn.Run = nn.PLAIN) -> Array:
+    def forward(self, x: Array, run: nn.Pass = nn.PLAIN) -> Array:
         return x
 
-    def backward(self, dy: Array, run: nn.Run = nn.PLAIN, *, wants_dx: bool = True) -> Array:
+    def backward(self, dy: Array, run: nn.Pass = nn.PLAIN, *, wants_dx: bool = True) -> Array:
         return dy
 
 

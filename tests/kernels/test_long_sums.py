@@ -26,7 +26,7 @@ def tenths(*shape: int) -> Array:
 def backward(layers: Sequence[nn.Layer], x: Array, dy: Array | None = None) -> tuple[Array, Array, dict[str, Array]]:
     """Outputs, the gradient of the inputs, and those of the parameters; dy is 0.1 where none is given."""
     model = nn.Sequential(*layers).build(x.shape[1:]).initialize(0)
-    run = nn.PlainRun(training=True)
+    run = nn.PlainPass(training=True)
     y = model.forward(x, run)
     dx = model.backward(tenths(*y.shape) if dy is None else dy, run)
     return y, dx, {name: param.grad for name, param in zip(model.names, model.params, strict=True)}

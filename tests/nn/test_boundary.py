@@ -228,11 +228,11 @@ class Own(nn.Layer):
     def params(self) -> Sequence[nn.Param]:
         return []
 
-    def forward(self, x: Array, run: nn.Run = nn.PLAIN) -> Array:
+    def forward(self, x: Array, run: nn.Pass = nn.PLAIN) -> Array:
         self._x = x
         return self.after(np.maximum(x, 0, out=run.empty(x.shape, x.dtype)))  # type: ignore[no-any-return]
 
-    def backward(self, dy: Array, run: nn.Run = nn.PLAIN, *, wants_dx: bool = True) -> Array:
+    def backward(self, dy: Array, run: nn.Pass = nn.PLAIN, *, wants_dx: bool = True) -> Array:
         return self.before(dy * (self._x > 0))  # type: ignore[no-any-return]
 
 
@@ -304,7 +304,7 @@ def test_shapes_that_build_does_not_return_are_missed_where_they_should_be() -> 
 def test_a_child_of_a_layer_of_ours_computes_what_it_says() -> None:
     @dataclass(eq=False)
     class Twice(nn.Dense):  # type: ignore[misc]
-        def forward(self, x: Array, run: nn.Run = nn.PLAIN) -> Array:
+        def forward(self, x: Array, run: nn.Pass = nn.PLAIN) -> Array:
             return 2 * super().forward(x, run)
 
     x = samples((5,))

@@ -30,10 +30,10 @@ class ReLU(nn.Layer):
     def params(self) -> Sequence[nn.Param]:
         return []
 
-    def forward(self, x: Array, run: nn.Run = nn.PLAIN) -> Array:
+    def forward(self, x: Array, run: nn.Pass = nn.PLAIN) -> Array:
         return np.clip(x, 0, self.most, out=run.empty(x.shape, x.dtype))
 
-    def backward(self, dy: Array, run: nn.Run = nn.PLAIN, *, wants_dx: bool = True) -> Array:
+    def backward(self, dy: Array, run: nn.Pass = nn.PLAIN, *, wants_dx: bool = True) -> Array:
         return dy
 
 
@@ -55,12 +55,12 @@ class Both(nn.Layer):
     def params(self) -> Sequence[nn.Param]:
         return [param for layer in self._all() for param in layer.params()]
 
-    def forward(self, x: Array, run: nn.Run = nn.PLAIN) -> Array:
+    def forward(self, x: Array, run: nn.Pass = nn.PLAIN) -> Array:
         for layer in self._all():
             x = layer.forward(x, run)
         return x
 
-    def backward(self, dy: Array, run: nn.Run = nn.PLAIN, *, wants_dx: bool = True) -> Array:
+    def backward(self, dy: Array, run: nn.Pass = nn.PLAIN, *, wants_dx: bool = True) -> Array:
         for layer in reversed(self._all()):
             dy = layer.backward(dy, run)
         return dy
@@ -86,10 +86,10 @@ class Plain(nn.Layer):
     def params(self) -> Sequence[nn.Param]:
         return self.dense.params()
 
-    def forward(self, x: Array, run: nn.Run = nn.PLAIN) -> Array:
+    def forward(self, x: Array, run: nn.Pass = nn.PLAIN) -> Array:
         return self.dense.forward(x, run)
 
-    def backward(self, dy: Array, run: nn.Run = nn.PLAIN, *, wants_dx: bool = True) -> Array:
+    def backward(self, dy: Array, run: nn.Pass = nn.PLAIN, *, wants_dx: bool = True) -> Array:
         return self.dense.backward(dy, run)
 
 

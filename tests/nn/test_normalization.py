@@ -38,12 +38,12 @@ def test_backward_agrees_with_finite_differences(
     model = built(layers, shape)
     x = rng.standard_normal((9, *shape))
     # Running means must stand still between evaluations, or evaluation mode would differ from one to the next.
-    check_backward(model, x, rng, run=lambda: nn.PlainRun(training=training, seed=4), rel=1e-5)
+    check_backward(model, x, rng, run=lambda: nn.PlainPass(training=training, seed=4), rel=1e-5)
 
 
 def test_batch_norm_gives_every_channel_mean_0_and_variance_1(rng: np.random.Generator) -> None:
     y = built((nn.BatchNorm(epsilon=1e-12),), (4, 4, 3)).forward(
-        5 + 3 * rng.standard_normal((50, 4, 4, 3)), nn.PlainRun(training=True)
+        5 + 3 * rng.standard_normal((50, 4, 4, 3)), nn.PlainPass(training=True)
     )
     np.testing.assert_allclose(y.mean(axis=(0, 1, 2)), 0, atol=1e-12)
     np.testing.assert_allclose(y.var(axis=(0, 1, 2)), 1, rtol=1e-9)
@@ -75,10 +75,10 @@ def test_batch_norm_learns_and_evaluates_like_it_trains(digits: dr.data.Split) -
 def test_dropout_drops_its_share_and_keeps_the_mean(rng: np.random.Generator) -> None:
     model = built((nn.Dropout(0.3),), (1000,))
     x = np.ones((100, 1000))
-    y = model.forward(x, nn.PlainRun(training=True, seed=1))
+    y = model.forward(x, nn.PlainPass(training=True, seed=1))
     assert (y == 0).mean() == pytest.approx(0.3, abs=0.01)
     assert y.mean() == pytest.approx(1, abs=0.01)
-    assert (y != model.forward(x, nn.PlainRun(training=True, seed=2))).any()
+    assert (y != model.forward(x, nn.PlainPass(training=True, seed=2))).any()
     assert (model.forward(x) == x).all()
 
 
@@ -129,7 +129,7 @@ def test_normalisation_is_that_of_pytorch(
         param.value[...] = value
         peer.data[...] = torch.from_numpy(value)
     peer_x = torch.from_numpy(x.copy()).requires_grad_()
-    run = nn.PlainRun(training=True)
+    run = nn.PlainPass(training=True)
     y, peer_y = model.forward(x, run), reference(peer_x)
     dx = model.backward(dy, run)
     peer_y.backward(torch.from_numpy(dy))

@@ -51,10 +51,10 @@ class Swap(nn.Layer):
     def params(self) -> list[nn.Param]:
         return []
 
-    def forward(self, x: Array, run: nn.Run = nn.PLAIN) -> Array:
+    def forward(self, x: Array, run: nn.Pass = nn.PLAIN) -> Array:
         return np.ascontiguousarray(x.transpose(0, 2, 1))
 
-    def backward(self, dy: Array, run: nn.Run = nn.PLAIN, *, wants_dx: bool = True) -> Array:
+    def backward(self, dy: Array, run: nn.Pass = nn.PLAIN, *, wants_dx: bool = True) -> Array:
         return dy.transpose(0, 2, 1)
 
 
@@ -80,7 +80,7 @@ def test_gradients_are_those_of_a_plain_pass(
         x = np.floor(x)  # symbols
     with dr.start(backend="serial") as coordinator:
         gradients = coordinator.gradients(model, (x, y), shards=1)
-    run = nn.PlainRun(training=True)
+    run = nn.PlainPass(training=True)
     outputs = model.forward(x, run)
     d_outputs = np.empty_like(outputs)
     nn.CrossEntropy().backward(outputs, y, 1 / len(x), d_outputs)

@@ -16,7 +16,7 @@ import dist_relu as dr
 from dist_relu import nn
 from dist_relu.comm.barrier import abort, control_shape
 from dist_relu.comm.exchange import assign_buckets
-from dist_relu.comm.handshake import Place
+from dist_relu.comm.handshake import Endpoint
 from dist_relu.comm.shared_memory import SharedArray
 from dist_relu.engine.update import StepOptions, cut_for
 from dist_relu.nn.passes import measure
@@ -26,21 +26,21 @@ from dist_relu.reduction.chunks import costs_of
 from dist_relu.reduction.slots import TAIL
 from dist_relu.runtime.backends import heartbeat
 from dist_relu.runtime.backends.heartbeat import Reception, Ticket, Watch, visit
-from dist_relu.runtime.replicated import Replicas
-from dist_relu.runtime.worker import Hello, World, by_node, nodes_of
+from dist_relu.runtime.replicated import ReplicatedArrays
+from dist_relu.runtime.worker import ProcessInfo, World, by_node, nodes_of
 from tests.programs import wait_until
 from tests.twin import Array
 
 
 def test_workers_of_a_node_stand_together_and_the_first_ones_node_comes_first() -> None:
-    peers = [Hello(pid, "host", node) for pid, node in enumerate("baabc")]
+    peers = [ProcessInfo(pid, "host", node) for pid, node in enumerate("baabc")]
     order = by_node(peers)
     assert order == [0, 3, 1, 2, 4]
     assert nodes_of([peers[i] for i in order]) == [range(2), range(2, 4), range(4, 5)]
 
 
 def test_processes_of_one_machine_are_one_node_unless_they_are_told_apart() -> None:
-    assert Hello.here().node == Hello.here().node != Hello.here("another").node
+    assert ProcessInfo.here().node == ProcessInfo.here().node != ProcessInfo.here("another").node
 
 
 MODELS = [lambda: nn.mlp((1024, 1024), 10), lambda: nn.mlp((16,), 10), lambda: nn.cnn((8, 8, 1), 10)]
@@ -89,29 +89,29 @@ class Nodes:
 
 def test_rows_travel_once_and_only_to_those_who_want_them() -> None:
     nodes = Nodes(3)
-    replicas = Replicas([range(1), range(1, 2), range(2, 3)], 0, nodes.ask)
+    replicas = ReplicatedArrays([range(1), range(1, 2), range(2, 3)], 0, nodes.ask)
     x = np.arange(12.0).reshape(6, 2)
     copy = replicas.copy_of(x)
     nodes.asked.clear()
-    copy.spread({0: range(2), 1: range(2, 4), 2: range(4, 6)})
+    copy.broadcast({0: range(2), 1: range(2, 4), 2: range(4, 6)})
     assert [(ranks, request.rows) for ranks, request in nodes.asked] == [([1], range(2, 4)), ([2], range(4, 6))]
     nodes.asked.clear()
-    copy.spread()
+    copy.broadcast()
     assert [(ranks, request.rows) for ranks, request in nodes.asked] == [
         ([1], range(2)),
         ([1], range(4, 6)),
         ([2], range(4)),
     ]
-    copy.spread()
+    copy.broadcast()
     assert len(nodes.asked) == 3
     assert all((nodes.held(node)[0].array == x).all() for node in (1, 2))
     nodes.held(2)[0].array[5] = -1
-    assert (copy.collect({0: range(2), 1: range(2, 4), 2: range(4, 6)})[5] == -1).all()
+    assert (copy.gather({0: range(2), 1: range(2, 4), 2: range(4, 6)})[5] == -1).all()
 
 
 def test_the_other_nodes_keep_nothing_of_a_call_that_is_over() -> None:
     nodes = Nodes(2)
-    replicas = Replicas([range(1), range(1, 2)], 0, nodes.ask)
+    replicas = ReplicatedArrays([range(1), range(1, 2)], 0, nodes.ask)
     kept = replicas.zeros((3,), np.float32)
     with replicas.for_a_call() as call:
         made = call.zeros((5,), np.float32)
@@ -203,7 +203,7 @@ def test_who_does_not_know_the_secret_is_nobody(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(heartbeat, "_START_TIMEOUT_S", 1.0)
     reception = Reception(["Host a (rank 0)", "Host b (rank 1)"])
     ticket = reception.ticket(1)
-    wrong = Ticket(ticket.name, Place(["127.0.0.1"], ticket.place.port), 1, b"guessed")
+    wrong = Ticket(ticket.name, Endpoint(["127.0.0.1"], ticket.endpoint.port), 1, b"guessed")
 
     def come() -> None:
         with pytest.raises(dr.BackendError, match=r"can't reach Host a \(rank 0\) at any of 127\.0\.0\.1, port"):

@@ -76,7 +76,7 @@ def test_a_rank_that_is_ended_while_it_waits_for_others_ends_the_job_and_leaves_
         while not files:
             ranks = set(processes_with(mark)) & set(processes_with("PMI_RANK=0\0"))
             files = {file for rank in ranks for file in init_watchdog.files_of(rank, init_watchdog.launcher_of(rank))}
-        os.kill(min(ranks), number)  # the first: it started the usher
+        os.kill(min(ranks), number)  # the first: it started the watchdog
         assert job.wait(60) != 0
     wait_until(lambda: not processes_with(mark))
     assert not [file for file in files if Path(file).exists()]

@@ -41,12 +41,12 @@ def running(command: list[str], variables: dict[str, str]) -> Iterator[subproces
     with subprocess.Popen(
         command, env=variables, stdin=pipe, stdout=pipe, stderr=pipe, text=True, start_new_session=True
     ) as process:
-        patience = threading.Timer(TIMEOUT_S, process.kill)
-        patience.start()
+        backoff = threading.Timer(TIMEOUT_S, process.kill)
+        backoff.start()
         try:
             yield process
         finally:
-            patience.cancel()
+            backoff.cancel()
             process.kill()
 
 

@@ -79,8 +79,8 @@ def test_a_cluster_outlives_the_thread_that_started_it_and_goes_even_if_nobody_i
 ) -> None:
     with running(script(USE), newcomer) as process:
         folder = lines_until(process, "/dist_relu_ray_")[-1].strip().partition("/session_")[0]
-        (undertaker,) = (pid for pid in children(process.pid, "python") if _has(pid, "undertaker.py"))
-        os.kill(undertaker, signal.SIGKILL)
+        (reaper,) = (pid for pid in children(process.pid, "python") if _has(pid, "reaper.py"))
+        os.kill(reaper, signal.SIGKILL)
         out, errors = process.communicate("\n", timeout=TIMEOUT_S)
     assert (out, errors) == ("[0, 1]\n[0, 1]\n", "")
     assert not processes_of(folder)

@@ -166,7 +166,7 @@ print(coordinator.run(meet, None) == pids)
     assert output_of(folder, program) == "True\n" * 4 + "None\nTrue\n"
 
 
-@pytest.mark.parametrize("how", ["close", "kill", "kill the keeper", "kill a worker"])
+@pytest.mark.parametrize("how", ["close", "kill", "kill the supervisor", "kill a worker"])
 def test_what_functions_have_started_ends_with_the_workers(folder: Path, how: str) -> None:
     program = """
 import atexit, multiprocessing, pathlib, signal, subprocess, threading, time
@@ -184,7 +184,7 @@ pids = coordinator.run(work, None)
 if os.fork() == 0:  # it keeps all sockets of its parent
     os.close(0), os.close(1), os.close(2)
     time.sleep(1000)
-print(coordinator._backend._processes._keeper.pid, *pids[0], *pids[1], flush=True)
+print(coordinator._backend._processes._supervisor.pid, *pids[0], *pids[1], flush=True)
 sys.stdin.readline()
 coordinator.close()
 """
@@ -194,14 +194,14 @@ coordinator.close()
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        keeper, *others = map(int, process.stdout.readline().split())
-        (forked,) = set(descendants(process.pid)) - {keeper, *others}
+        supervisor, *others = map(int, process.stdout.readline().split())
+        (forked,) = set(descendants(process.pid)) - {supervisor, *others}
         try:
             match how:
                 case "kill":
                     process.kill()
-                case "kill the keeper":
-                    os.kill(keeper, signal.SIGKILL)
+                case "kill the supervisor":
+                    os.kill(supervisor, signal.SIGKILL)
                 case "kill a worker":
                     os.kill(others[0], signal.SIGKILL)
             if how in ("close", "kill a worker"):
@@ -224,7 +224,7 @@ def test_workers_that_are_still_importing_end_with_a_killed_coordinator(folder: 
     ) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        wait_until(lambda: len(descendants(process.pid)) == 3)  # a keeper and two workers
+        wait_until(lambda: len(descendants(process.pid)) == 3)  # a supervisor and two workers
         pids = descendants(process.pid)
         process.kill()
     wait_until(lambda: not any(map(lives, pids)))

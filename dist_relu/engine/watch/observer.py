@@ -18,7 +18,7 @@ from dist_relu.nn import Sequential
 from dist_relu.nn.fusion import last_layers
 from dist_relu.optim import Optimizer, Schedule
 from dist_relu.partition import bounds
-from dist_relu.runtime.replicated import Replicas
+from dist_relu.runtime.replicated import ReplicatedArrays
 
 ProgressHandler = Callable[[Progress], object]
 
@@ -48,7 +48,7 @@ class Observer:
         self._param_names = model.names
         self._layers = _LayersSeen(model, plan) if watch else None
 
-    def request(self, replicas: Replicas, workers: int) -> WatchRequest | None:
+    def request(self, replicas: ReplicatedArrays, workers: int) -> WatchRequest | None:
         """What workers need to watch, in memory of the run."""
         if self._watch is None or self._layers is None:
             return None

@@ -166,20 +166,20 @@ class Watcher:
 
     def _collect(self, rows: Array, of_node: Sequence[slice]) -> Array | None:
         """Bring all rows to worker 0, which gets a copy.  of_node: those that each node has filled."""
-        courier = self._world.courier
-        if courier and self._world.node.rank == 0:
+        progress_engine = self._world.progress_engine
+        if progress_engine and self._world.node.rank == 0:
             others = [node for node in range(len(self._world.nodes)) if node != self._world.node.number]
-            with courier.lock:
+            with progress_engine.lock:
                 if self._world.rank == 0:
                     self._under_way = len(others)
                     for node in others:
                         notes = rows[of_node[node]].view(np.uint8)
-                        courier.receive(notes, self._world.nodes[node].start, _TAG, self._through)
+                        progress_engine.receive(notes, self._world.nodes[node].start, _TAG, self._through)
                 else:
                     self._under_way = 1
                     notes = rows[of_node[self._world.node.number]].view(np.uint8)
-                    courier.send(notes, 0, _TAG, self._through)
-            courier.wait_until(lambda: not self._under_way)
+                    progress_engine.send(notes, 0, _TAG, self._through)
+            progress_engine.wait_until(lambda: not self._under_way)
         return rows.copy() if self._world.rank == 0 else None
 
     def _through(self) -> None:

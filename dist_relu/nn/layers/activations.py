@@ -11,7 +11,7 @@ from dist_relu.activations import check_arguments
 from dist_relu.core.arrays import Array
 from dist_relu.kernels import activations as kernels
 from dist_relu.kernels.elementwise import Activation
-from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape, count_inputs
+from dist_relu.nn.layer import PLAIN, Layer, Param, Pass, Shape, count_inputs
 
 Arguments = tuple[float, ...]
 
@@ -43,7 +43,7 @@ class Elementwise(Layer):
     def params(self) -> Sequence[Param]:
         return []
 
-    def forward(self, x: Array, run: Run = PLAIN) -> Array:
+    def forward(self, x: Array, run: Pass = PLAIN) -> Array:
         activation, arguments = self.function()
         count_inputs(x, self, run)
         y = run.empty(x.shape, x.dtype)
@@ -51,7 +51,7 @@ class Elementwise(Layer):
         self._kept = y if activation.keeps_output else x
         return y
 
-    def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
+    def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         activation, arguments = self.function()
         dx = run.own(dy)
         activation.backward(dx.reshape(-1), self._kept.reshape(-1), *activation.in_dtype(dx.dtype, arguments))

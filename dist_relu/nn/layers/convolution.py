@@ -19,7 +19,7 @@ from dist_relu.kernels.losses import add_bias
 from dist_relu.kernels.tiles import AS_IS, BIAS, BIAS_RELU
 from dist_relu.kernels.windows import Windows
 from dist_relu.nn.initializers import Constant, HeNormal, Initializer
-from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
+from dist_relu.nn.layer import PLAIN, Layer, Param, Pass, Shape
 from dist_relu.nn.layers.correlation import Convolution, image_rows
 from dist_relu.nn.layers.windows import Padding, Size, check_padding, check_size, image_shape, windows
 
@@ -102,13 +102,13 @@ class Conv2d(Layer):
             self._plan = Convolution(self._windows, self._channels_in, self.channels, self.groups)
         return self._plan
 
-    def forward(self, x: Array, run: Run = PLAIN) -> Array:
+    def forward(self, x: Array, run: Pass = PLAIN) -> Array:
         self._x = np.ascontiguousarray(x, self.weight.value.dtype)
         y = run.empty((len(x), *self.output_shape), self._x.dtype)
         self.multiply(slice(len(x)), y, AS_IS if self.offset is None else BIAS)
         return y
 
-    def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
+    def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         dx = self.begin_backward(run, wants_dx=wants_dx)
         for piece in self.pieces_of_last():
             self.multiply_backward(piece, np.ascontiguousarray(dy[piece]), dx, run)
@@ -139,7 +139,7 @@ class Conv2d(Layer):
         else:
             self._convolution().forward(x, weight, bias, finish, z)
 
-    def begin_backward(self, run: Run, *, wants_dx: bool) -> Array | None:
+    def begin_backward(self, run: Pass, *, wants_dx: bool) -> Array | None:
         """Begin gradients that `multiply_backward` adds to; returns room for that of x, if it is wanted."""
         for param in self.params():
             param.grad[...] = 0
@@ -147,7 +147,7 @@ class Conv2d(Layer):
         self._wide = [np.zeros(param.grad.size) for param in self.params()] if is_long else []
         return run.empty(self._x.shape, self._x.dtype) if wants_dx else None
 
-    def multiply_backward(self, piece: slice, dz: Array, dx: Array | None, run: Run) -> None:
+    def multiply_backward(self, piece: slice, dz: Array, dx: Array | None, run: Pass) -> None:
         """Add the gradients of bias and filters from a piece; write those of its images into their rows of dx.
 
         dz: (n, I, J, K), the gradient of the piece's `multiply`.  dx: (N, H, W, C), or None where it is not wanted.

@@ -15,7 +15,7 @@ from dist_relu.kernels.long_sums import sum_rows
 from dist_relu.kernels.products import multiply, multiply_by_transpose
 from dist_relu.kernels.tiles import AS_IS, BIAS
 from dist_relu.nn.initializers import Constant, HeNormal, Initializer
-from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
+from dist_relu.nn.layer import PLAIN, Layer, Param, Pass, Shape
 
 
 @final
@@ -46,15 +46,15 @@ class Dense(Layer):
     def params(self) -> Sequence[Param]:
         return [self.weight] if self.offset is None else [self.weight, self.offset]
 
-    def forward(self, x: Array, run: Run = PLAIN) -> Array:
+    def forward(self, x: Array, run: Pass = PLAIN) -> Array:
         return self.multiply(x, run, AS_IS if self.offset is None else BIAS)
 
-    def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
+    def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         if self.offset is not None:
             sum_rows(as_rows(dy), self.offset.grad)
         return self.multiply_backward(dy, run, wants_dx=wants_dx)
 
-    def multiply(self, x: Array, run: Run, finish: int) -> Array:
+    def multiply(self, x: Array, run: Pass, finish: int) -> Array:
         """x·W, then the bias and ReLU if `finish` says so; remembers x."""
         weight = self.weight.value
         self._x = x = np.ascontiguousarray(x, weight.dtype)
@@ -63,7 +63,7 @@ class Dense(Layer):
         multiply(as_rows(x), weight, bias, finish, as_rows(y))
         return y
 
-    def multiply_backward(self, dz: Array, run: Run, *, wants_dx: bool) -> Array:
+    def multiply_backward(self, dz: Array, run: Pass, *, wants_dx: bool) -> Array:
         """The backward of x·W: leaves xᵀ·dz for W and returns dz·Wᵀ."""
         x, rows = as_rows(self._x), as_rows(np.ascontiguousarray(dz))
         run.product(self.weight, x, rows)

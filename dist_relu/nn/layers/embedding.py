@@ -15,7 +15,7 @@ from dist_relu.core.checks import check_fields, check_int, instance_of
 from dist_relu.errors import DataError
 from dist_relu.kernels import normalization as kernels
 from dist_relu.nn.initializers import Initializer, Normal
-from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
+from dist_relu.nn.layer import PLAIN, Layer, Param, Pass, Shape
 
 
 @final
@@ -68,14 +68,14 @@ class Embedding(Layer):
                 f"{np.dtype(dtype)} can't tell neighbouring symbols apart. Build the model with dtype float64."
             )
 
-    def forward(self, x: Array, run: Run = PLAIN) -> Array:
+    def forward(self, x: Array, run: Pass = PLAIN) -> Array:
         self.check_symbols(x, self.weight.value.dtype)
         self._indices = x.astype(np.int64).reshape(-1)
         y = run.empty((*x.shape, self.units), self.weight.value.dtype)
         np.take(self.weight.value, self._indices, axis=0, out=y.reshape(-1, self.units), mode="clip")
         return y
 
-    def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
+    def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         """The gradient of whole numbers has no meaning: what is returned is 0."""
         self.weight.grad[...] = 0
         kernels.add_rows_at(self._indices, dy.reshape(-1, self.units), self.weight.grad)

@@ -15,7 +15,7 @@ from dist_relu.core.checks import check_fields, check_float, check_positive, che
 from dist_relu.core.hints import EPS, hinting
 from dist_relu.kernels import normalization as kernels
 from dist_relu.nn.initializers import Constant
-from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
+from dist_relu.nn.layer import PLAIN, Layer, Param, Pass, Shape
 
 
 @final
@@ -60,13 +60,13 @@ class BatchNorm(Layer):
     def params(self) -> Sequence[Param]:
         return [self.weight, self.bias, self.running_mean, self.running_variance]
 
-    def forward(self, x: Array, run: Run = PLAIN) -> Array:
+    def forward(self, x: Array, run: Pass = PLAIN) -> Array:
         return self.normalise(x, run, cuts=False)
 
-    def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
+    def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         return self.normalise_backward(dy, run, cuts=False, wants_dx=wants_dx)
 
-    def normalise(self, x: Array, run: Run, *, cuts: bool) -> Array:
+    def normalise(self, x: Array, run: Pass, *, cuts: bool) -> Array:
         """The forward pass, with ReLU behind it if it `cuts`."""
         self._x, self._in_training = x, run.training
         rows = x.reshape(-1, x.shape[-1])
@@ -84,7 +84,7 @@ class BatchNorm(Layer):
         kernels.scale_and_shift(rows, self._scale, self._shift, cuts, y.reshape(rows.shape))
         return y
 
-    def normalise_backward(self, dy: Array, run: Run, *, cuts: bool, wants_dx: bool) -> Array:
+    def normalise_backward(self, dy: Array, run: Pass, *, cuts: bool, wants_dx: bool) -> Array:
         """The backward pass of `normalise`."""
         rows = self._x.reshape(-1, self._x.shape[-1])
         dx = run.own(dy)
@@ -136,7 +136,7 @@ class LayerNorm(Layer):
     def params(self) -> Sequence[Param]:
         return [self.weight, self.bias]
 
-    def forward(self, x: Array, run: Run = PLAIN) -> Array:
+    def forward(self, x: Array, run: Pass = PLAIN) -> Array:
         rows = x.reshape(-1, x.shape[-1])
         self._normed = run.empty(x.shape, x.dtype)
         self._inverse = run.empty(x.shape[:-1], x.dtype)
@@ -147,7 +147,7 @@ class LayerNorm(Layer):
         )
         return y
 
-    def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
+    def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         dx = run.own(dy)
         rows = dx.reshape(-1, dx.shape[-1])
         normed, inverse = self._normed.reshape(rows.shape), self._inverse.reshape(-1)
@@ -176,7 +176,7 @@ class Dropout(Layer):
     def params(self) -> Sequence[Param]:
         return []
 
-    def forward(self, x: Array, run: Run = PLAIN) -> Array:
+    def forward(self, x: Array, run: Pass = PLAIN) -> Array:
         self._in_training = run.training
         if not run.training:
             return x
@@ -185,7 +185,7 @@ class Dropout(Layer):
         kernels.drop(x.reshape(-1), self._bits, self._threshold, 1 / (1 - self.p), y.reshape(-1))
         return y
 
-    def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
+    def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         if not self._in_training:
             return dy
         dx = run.own(dy)

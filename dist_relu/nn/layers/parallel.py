@@ -10,7 +10,7 @@ from typing import final
 from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_fields, check_sequence
 from dist_relu.nn.boundary import Inside, inside
-from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape, check_layers
+from dist_relu.nn.layer import PLAIN, Layer, Param, Pass, Shape, check_layers
 
 
 @final
@@ -52,7 +52,7 @@ class Parallel(Layer):
     def params(self) -> Sequence[Param]:
         return [param for branch in self.branches for layer in branch for param in layer.params()]
 
-    def forward(self, x: Array, run: Run = PLAIN) -> Array:
+    def forward(self, x: Array, run: Pass = PLAIN) -> Array:
         outputs = []
         for branch in self._running:
             y = x
@@ -64,7 +64,7 @@ class Parallel(Layer):
             joined[:, columns] = y
         return joined
 
-    def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
+    def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         total: Array | None = None
         for branch, columns in zip(self._running, self._columns, strict=True):
             d = run.empty((len(dy), columns.stop - columns.start), dy.dtype)

@@ -9,7 +9,7 @@ from typing import final
 from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_fields, check_not_negative
 from dist_relu.kernels.losses import add_signs
-from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
+from dist_relu.nn.layer import PLAIN, Layer, Param, Pass, Shape
 
 
 @final
@@ -33,11 +33,11 @@ class ActivityPenalty(Layer):
     def params(self) -> Sequence[Param]:
         return []
 
-    def forward(self, x: Array, run: Run = PLAIN) -> Array:
+    def forward(self, x: Array, run: Pass = PLAIN) -> Array:
         self._x, self._in_training = x, run.training
         return x
 
-    def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
+    def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         if not self._in_training:
             return dy
         dx = run.own(dy)

@@ -13,7 +13,7 @@ from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_fields, check_floats, check_int
 from dist_relu.core.guards import guard
 from dist_relu.kernels import distributions as kernels
-from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
+from dist_relu.nn.layer import PLAIN, Layer, Param, Pass, Shape
 
 Method = Callable[..., None]
 
@@ -136,12 +136,12 @@ class Categorical(PolicyHead):
     def params(self) -> Sequence[Param]:
         return []
 
-    def forward(self, x: Array, run: Run = PLAIN) -> Array:
+    def forward(self, x: Array, run: Pass = PLAIN) -> Array:
         self._y = run.empty(x.shape, x.dtype)
         kernels.log_probabilities(x, self._y)
         return self._y
 
-    def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
+    def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         dx = run.own(dy)
         kernels.log_probabilities_backward(dx, self._y)
         return dx
@@ -201,13 +201,13 @@ class TanhGaussian(PolicyHead):
     def params(self) -> Sequence[Param]:
         return []
 
-    def forward(self, x: Array, run: Run = PLAIN) -> Array:
+    def forward(self, x: Array, run: Pass = PLAIN) -> Array:
         self._x = x
         y = run.empty(x.shape, x.dtype)
         kernels.bound_columns(x, self.action_width, 2 * self.action_width, *_LOG_STD, y)
         return y
 
-    def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
+    def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         dx = run.own(dy)
         kernels.bound_columns_backward(dx, self._x, self.action_width, 2 * self.action_width, *_LOG_STD)
         return dx

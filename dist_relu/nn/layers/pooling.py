@@ -12,7 +12,7 @@ from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_fields, optional
 from dist_relu.kernels import pooling as kernels
 from dist_relu.kernels.windows import Windows
-from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
+from dist_relu.nn.layer import PLAIN, Layer, Param, Pass, Shape
 from dist_relu.nn.layers.windows import Size, check_margin, check_size, image_shape, pair, windows
 
 
@@ -48,14 +48,14 @@ class MaxPool2d(Layer):
     def params(self) -> Sequence[Param]:
         return []
 
-    def forward(self, x: Array, run: Run = PLAIN) -> Array:
+    def forward(self, x: Array, run: Pass = PLAIN) -> Array:
         w = self._windows
         shape = (len(x), w.out_height, w.out_width, x.shape[3])
         y, self._choice, self._x_shape = run.empty(shape, x.dtype), run.empty(shape, x.dtype), x.shape
         kernels.max_pool(np.ascontiguousarray(x), w, y, self._choice)
         return y
 
-    def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
+    def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         dx = run.empty(self._x_shape, dy.dtype)
         if self.halves:
             kernels.max_pool_2x2_backward(np.ascontiguousarray(dy), self._choice, dx)
@@ -88,13 +88,13 @@ class AvgPool2d(Layer):
     def params(self) -> Sequence[Param]:
         return []
 
-    def forward(self, x: Array, run: Run = PLAIN) -> Array:
+    def forward(self, x: Array, run: Pass = PLAIN) -> Array:
         self._x_shape = x.shape
         y = run.empty((len(x), self._windows.out_height, self._windows.out_width, x.shape[3]), x.dtype)
         kernels.average_pool(np.ascontiguousarray(x), self._windows, y)
         return y
 
-    def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
+    def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         dx = run.empty(self._x_shape, dy.dtype)
         kernels.average_pool_backward(np.ascontiguousarray(dy), self._windows, dx)
         return dx
@@ -113,14 +113,14 @@ class GlobalAvgPool2d(Layer):
     def params(self) -> Sequence[Param]:
         return []
 
-    def forward(self, x: Array, run: Run = PLAIN) -> Array:
+    def forward(self, x: Array, run: Pass = PLAIN) -> Array:
         self._x_shape = x.shape
         num_pixels, channels = x.shape[1] * x.shape[2], x.shape[3]
         y = run.empty((len(x), channels), x.dtype)
         kernels.average_images(np.ascontiguousarray(x).reshape(len(x), num_pixels, channels), y)
         return y
 
-    def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
+    def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         dx = run.empty(self._x_shape, dy.dtype)
         np.multiply(dy[:, None, None], dy.dtype.type(1 / (dx.shape[1] * dx.shape[2])), out=dx)
         return dx

@@ -21,7 +21,7 @@ from dist_relu.kernels.tiles import AS_IS
 from dist_relu.nn.boundary import array_of
 from dist_relu.nn.description import fresh
 from dist_relu.nn.initializers import Constant, HeNormal, Identity, Initializer
-from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
+from dist_relu.nn.layer import PLAIN, Layer, Param, Pass, Shape
 from dist_relu.nn.layers.activations import Elementwise, ReLU
 
 
@@ -76,7 +76,7 @@ class RNN(Layer):
     def params(self) -> Sequence[Param]:
         return [self.weight, self.recurrent, self.bias]
 
-    def forward(self, x: Array, run: Run = PLAIN) -> Array:
+    def forward(self, x: Array, run: Pass = PLAIN) -> Array:
         num, steps, inputs = x.shape
         function, arguments = self.activation.function()
         bias = self.bias.value
@@ -101,7 +101,7 @@ class RNN(Layer):
         y[:, -1] = self._last
         return y
 
-    def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
+    def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         steps, num, inputs = self._x.shape
         function, arguments = self.activation.function()
         dz = self._dz = run.empty((num, steps, self.units), dy.dtype).reshape(steps, num, self.units)

@@ -9,7 +9,7 @@ from typing import final
 
 from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_fields, check_ints
-from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
+from dist_relu.nn.layer import PLAIN, Layer, Param, Pass, Shape
 
 
 @final
@@ -38,10 +38,10 @@ class Reshape(Layer):
     def params(self) -> Sequence[Param]:
         return []
 
-    def forward(self, x: Array, run: Run = PLAIN) -> Array:
+    def forward(self, x: Array, run: Pass = PLAIN) -> Array:
         return x.reshape(len(x), *self.shape)
 
-    def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
+    def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         return dy.reshape(len(dy), *self._input_shape)
 
 
@@ -59,10 +59,10 @@ class Flatten(Layer):
     def params(self) -> Sequence[Param]:
         return []
 
-    def forward(self, x: Array, run: Run = PLAIN) -> Array:
+    def forward(self, x: Array, run: Pass = PLAIN) -> Array:
         return x.reshape(len(x), prod(self._input_shape))
 
-    def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
+    def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         return dy.reshape(len(dy), *self._input_shape)
 
 
@@ -83,13 +83,13 @@ class FromNCHW(Layer):
     def params(self) -> Sequence[Param]:
         return []
 
-    def forward(self, x: Array, run: Run = PLAIN) -> Array:
+    def forward(self, x: Array, run: Pass = PLAIN) -> Array:
         num, channels, height, width = x.shape
         y = run.empty((num, height, width, channels), x.dtype)
         y[...] = x.transpose(0, 2, 3, 1)
         return y
 
-    def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
+    def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         num, height, width, channels = dy.shape
         dx = run.empty((num, channels, height, width), dy.dtype)
         dx[...] = dy.transpose(0, 3, 1, 2)

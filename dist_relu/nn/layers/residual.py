@@ -12,7 +12,7 @@ from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_fields
 from dist_relu.kernels import residual as kernels
 from dist_relu.nn.boundary import Inside, inside
-from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape, check_layers
+from dist_relu.nn.layer import PLAIN, Layer, Param, Pass, Shape, check_layers
 
 
 @final
@@ -52,16 +52,16 @@ class Residual(Layer):
     def params(self) -> Sequence[Param]:
         return [param for branch in (self.body, self.shortcut) for layer in branch for param in layer.params()]
 
-    def forward(self, x: Array, run: Run = PLAIN) -> Array:
+    def forward(self, x: Array, run: Pass = PLAIN) -> Array:
         return self.add(x, run, cuts=False)
 
-    def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
+    def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         side = run.own(dy)
         main = run.empty(side.shape, side.dtype)
         np.copyto(main, side)
         return self.backward_of_branches(main, side, run)
 
-    def add(self, x: Array, run: Run, *, cuts: bool) -> Array:
+    def add(self, x: Array, run: Pass, *, cuts: bool) -> Array:
         """The forward pass, with ReLU behind the sum if it `cuts`."""
         main = side = x
         for layer in self._body:
@@ -72,7 +72,7 @@ class Residual(Layer):
         kernels.add(main.reshape(-1), side.reshape(-1), cuts, y.reshape(-1))
         return y
 
-    def backward_of_branches(self, main: Array, side: Array, run: Run) -> Array:
+    def backward_of_branches(self, main: Array, side: Array, run: Pass) -> Array:
         """The gradient of x, from that of the sum, of which each branch may overwrite its own copy."""
         for layer in reversed(self._body):
             main = layer.backward(main, run)

@@ -19,7 +19,7 @@ from dist_relu.kernels import activations, row_activations
 from dist_relu.kernels.elementwise import Activation
 from dist_relu.kernels.long_sums import sum_rows
 from dist_relu.nn.initializers import Initializer
-from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape, count_inputs
+from dist_relu.nn.layer import PLAIN, Layer, Param, Pass, Shape, count_inputs
 from dist_relu.nn.layers.activations import check_arguments_of
 
 
@@ -53,14 +53,14 @@ class PReLU(Layer):
     def params(self) -> Sequence[Param]:
         return [self.weight]
 
-    def forward(self, x: Array, run: Run = PLAIN) -> Array:
+    def forward(self, x: Array, run: Pass = PLAIN) -> Array:
         self._x = x
         count_inputs(x, self, run)
         y = run.empty(x.shape, x.dtype)
         row_activations.prelu(x.reshape(-1), row_activations.repeated(self.weight.value), y.reshape(-1))
         return y
 
-    def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
+    def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         dx = run.own(dy)
         weights = row_activations.repeated(self.weight.value)
         totals = run.scratch("PReLU", weights.shape, weights.dtype)
@@ -101,7 +101,7 @@ class RReLU(Layer):
     def params(self) -> Sequence[Param]:
         return []
 
-    def forward(self, x: Array, run: Run = PLAIN) -> Array:
+    def forward(self, x: Array, run: Pass = PLAIN) -> Array:
         count_inputs(x, self, run)
         self._factors = run.empty(x.shape, x.dtype)
         if run.training:
@@ -113,7 +113,7 @@ class RReLU(Layer):
         row_activations.rrelu(x.reshape(-1), self._factors.reshape(-1), y.reshape(-1), lower, width)
         return y
 
-    def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
+    def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         dx = run.own(dy)
         return np.multiply(dx, self._factors, out=dx)
 
@@ -134,14 +134,14 @@ class CReLU(Layer):
     def params(self) -> Sequence[Param]:
         return []
 
-    def forward(self, x: Array, run: Run = PLAIN) -> Array:
+    def forward(self, x: Array, run: Pass = PLAIN) -> Array:
         self._x = x
         count_inputs(x, self, run)
         y = run.empty((*x.shape[:-1], 2 * x.shape[-1]), x.dtype)
         row_activations.crelu(_rows(x), _rows(y))
         return y
 
-    def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
+    def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         dx = run.empty(self._x.shape, dy.dtype)
         row_activations.crelu_backward(_rows(dy), _rows(self._x), _rows(dx))
         return dx
@@ -163,12 +163,12 @@ class Softmax(Layer):
     def params(self) -> Sequence[Param]:
         return []
 
-    def forward(self, x: Array, run: Run = PLAIN) -> Array:
+    def forward(self, x: Array, run: Pass = PLAIN) -> Array:
         self._y = run.empty(x.shape, x.dtype)
         row_activations.softmax(_rows(x), _rows(self._y))
         return self._y
 
-    def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
+    def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         dx = run.own(dy)
         row_activations.softmax_backward(_rows(dx), _rows(self._y))
         return dx
@@ -187,12 +187,12 @@ class LogSoftmax(Layer):
     def params(self) -> Sequence[Param]:
         return []
 
-    def forward(self, x: Array, run: Run = PLAIN) -> Array:
+    def forward(self, x: Array, run: Pass = PLAIN) -> Array:
         self._y = run.empty(x.shape, x.dtype)
         row_activations.log_softmax(_rows(x), _rows(self._y))
         return self._y
 
-    def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
+    def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         dx = run.own(dy)
         row_activations.log_softmax_backward(_rows(dx), _rows(self._y))
         return dx
@@ -221,13 +221,13 @@ class Gate(Layer):
     def params(self) -> Sequence[Param]:
         return []
 
-    def forward(self, x: Array, run: Run = PLAIN) -> Array:
+    def forward(self, x: Array, run: Pass = PLAIN) -> Array:
         self._x = x
         y = run.empty((*x.shape[:-1], x.shape[-1] // 2), x.dtype)
         self.function().gate(_rows(x), _rows(y))
         return y
 
-    def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
+    def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         dx = run.empty(self._x.shape, dy.dtype)
         self.function().gate_backward(_rows(dy), _rows(self._x), _rows(dx))
         return dx

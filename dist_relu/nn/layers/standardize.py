@@ -14,7 +14,7 @@ from dist_relu.core.array_checks import check_finite, check_numbers
 from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_fields, check_floats, check_int, check_is, check_positive, check_sequence
 from dist_relu.kernels import normalization as kernels
-from dist_relu.nn.layer import PLAIN, Layer, Param, Run, Shape
+from dist_relu.nn.layer import PLAIN, Layer, Param, Pass, Shape
 from dist_relu.nn.layers.reshaping import FromNCHW, Reshape
 from dist_relu.nn.sequential import Sequential
 
@@ -53,13 +53,13 @@ class Standardize(Layer):
     def params(self) -> Sequence[Param]:
         return []
 
-    def forward(self, x: Array, run: Run = PLAIN) -> Array:
+    def forward(self, x: Array, run: Pass = PLAIN) -> Array:
         y = run.empty(x.shape, x.dtype)
         rows = x.reshape(-1, len(self._scale))
         kernels.scale_and_shift(rows, *self._cast(x.dtype), False, y.reshape(rows.shape))
         return y
 
-    def backward(self, dy: Array, run: Run = PLAIN, *, wants_dx: bool = True) -> Array:
+    def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         dx = run.own(dy)
         rows = dx.reshape(-1, len(self._scale))
         scale, shift = self._cast(dx.dtype)

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, final
 
-from dist_relu.comm.barrier import Aborted
-from dist_relu.runtime.worker import Call, Hello, Raised, Reply, Returned
+from dist_relu.comm.barrier import TaskAborted
+from dist_relu.runtime.worker import Failed, ProcessInfo, Reply, Returned, Task
 
 GRACE_AFTER_ERROR_S = 0.5
 """How long the other workers may take to answer when one has failed; then the error is raised without them."""
@@ -30,16 +30,16 @@ class Backend(ABC):
 
     @property
     @abstractmethod
-    def peers(self) -> Sequence[Hello]:
+    def peers(self) -> Sequence[ProcessInfo]:
         """The workers, by rank; those of a node have ranks one after the other."""
 
     @property
     @abstractmethod
-    def home(self) -> int | None:
+    def coordinator_node(self) -> int | None:
         """The number of the node whose memory the coordinator shares; None if there are no workers on its node."""
 
     @abstractmethod
-    def call(self, call: Call, ranks: Sequence[int], on_event: EventHandler) -> list[Any]:
+    def call(self, call: Task, ranks: Sequence[int], on_event: EventHandler) -> list[Any]:
         """Run the call on these workers; returns what they returned, in the order of `ranks`, which ascends.
 
         Events that workers report meanwhile go to `on_event`, in this thread. Raises what the failing worker raised,
@@ -52,15 +52,15 @@ class Backend(ABC):
         """End or release all workers, whatever they do.  May be called twice."""
 
 
-def hello_here() -> Hello:
+def info_here() -> ProcessInfo:
     """How this process presents itself to the others of a cluster."""
-    return Hello.here(os.environ.get(_NODE_VARIABLE, ""))
+    return ProcessInfo.here(os.environ.get(_NODE_VARIABLE, ""))
 
 
 def values(replies: Sequence[Reply]) -> list[Any]:
     """What the workers returned.  Raises the error of the lowest rank that failed."""
     for reply in replies:
-        if isinstance(reply, Raised):
+        if isinstance(reply, Failed):
             raise reply.error
     returned = [reply.value for reply in replies if isinstance(reply, Returned)]
     assert len(returned) == len(replies), "somebody gave up the call and did not say why"
@@ -82,7 +82,7 @@ class EventsHere:
             self._handler(event)
         except BaseException as error:
             self._error = error
-            raise Aborted from None
+            raise TaskAborted from None
 
     @contextmanager
     def to(self, handler: EventHandler) -> Iterator[None]:

@@ -24,10 +24,10 @@ from dataclasses import dataclass
 from typing import final
 
 from dist_relu.comm.barrier import abort
-from dist_relu.comm.handshake import Door, Place, knock
+from dist_relu.comm.handshake import Endpoint, Listener, connect
 from dist_relu.core.arrays import Array
 from dist_relu.errors import BackendError
-from dist_relu.runtime.worker import Hello
+from dist_relu.runtime.worker import ProcessInfo
 
 _PERIOD_S = 1.0
 _SILENCE_S = 10.0
@@ -41,13 +41,13 @@ _WHAT_TO_DO = "Nodes must be able to open TCP connections to one another: look f
 
 @dataclass(frozen=True)
 class Ticket:
-    """Lets a worker connect to the coordinator at `place`.
+    """Lets a worker connect to the coordinator at `endpoint`.
 
     name: of the coordinator's node, for people.  node: the number of the worker's.  secret: shared.
     """
 
     name: str
-    place: Place
+    endpoint: Endpoint
     node: int
     secret: bytes
 
@@ -66,7 +66,7 @@ class Link:
 class Watch:
     """Keeps in touch with other nodes, from a thread of its own.
 
-    control: of this node, see `Barrier`; what is given up on one node is given up on all.  on_loss: called once,
+    control: of this node, see `NodeBarrier`; what is given up on one node is given up on all.  on_loss: called once,
     in that thread, with a sentence that says who is gone.
     """
 
@@ -178,10 +178,10 @@ class Reception:
     def __init__(self, names: Sequence[str], address: str = "") -> None:
         self._names = names
         self._secret = secrets.token_bytes(32)
-        self._door = Door(self._secret, [address] if address else _own_addresses(), on=address)
+        self._listener = Listener(self._secret, [address] if address else _own_addresses(), on=address)
 
     def ticket(self, node: int) -> Ticket:
-        return Ticket(self._names[0], self._door.place, node, self._secret)
+        return Ticket(self._names[0], self._listener.endpoint, node, self._secret)
 
     def links(self, nodes: Sequence[int]) -> list[Link]:
         """Wait for these nodes to connect.  Raises `BackendError` with the names of those who don't."""
@@ -189,7 +189,7 @@ class Reception:
         links = []
         deadline = time.monotonic() + _START_TIMEOUT_S
         while missing and (patience_s := deadline - time.monotonic()) > 0:
-            visitor = self._door.admit(patience_s)
+            visitor = self._listener.accept(patience_s)
             if visitor is None:
                 continue
             node, connection = visitor
@@ -198,26 +198,26 @@ class Reception:
                 links.append(Link(connection, self._names[node]))
             else:
                 connection.close()
-        self._door.close()
+        self._listener.close()
         if missing:
             raise BackendError(
                 f"No connection from {', '.join(self._names[node] for node in sorted(missing))} within "
-                f"{_START_TIMEOUT_S:.0f} s to any of {self._door.place}. {_WHAT_TO_DO}"
+                f"{_START_TIMEOUT_S:.0f} s to any of {self._listener.endpoint}. {_WHAT_TO_DO}"
             )
         return links
 
 
 def visit(ticket: Ticket) -> Link:
     """Connect to the coordinator.  Raises `BackendError` when none of its addresses can be reached."""
-    connection = knock(ticket.place, ticket.secret, ticket.node)
+    connection = connect(ticket.endpoint, ticket.secret, ticket.node)
     if connection is None:
         raise BackendError(
-            f"Host {socket.gethostname()} can't reach {ticket.name} at any of {ticket.place}. {_WHAT_TO_DO}"
+            f"Host {socket.gethostname()} can't reach {ticket.name} at any of {ticket.endpoint}. {_WHAT_TO_DO}"
         )
     return Link(connection, ticket.name)
 
 
-def called(peers: Sequence[Hello], ranks: range) -> str:
+def called(peers: Sequence[ProcessInfo], ranks: range) -> str:
     """A node, for people."""
     numbers = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]}-{ranks[-1]}"
     return f"Host {peers[ranks[0]].host} ({numbers})"

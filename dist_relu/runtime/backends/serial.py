@@ -11,7 +11,7 @@ from dist_relu.comm.barrier import control_shape
 from dist_relu.comm.shared_memory import SharedArray
 from dist_relu.errors import UnsuitableBackend
 from dist_relu.runtime.backends.base import Backend, EventHandler, EventsHere, values
-from dist_relu.runtime.worker import Call, Hello, Setup, Worker
+from dist_relu.runtime.worker import ProcessInfo, Task, Worker, WorkerConfig
 
 
 @final
@@ -22,24 +22,24 @@ class SerialBackend(Backend):
         if workers not in (None, 1):
             raise UnsuitableBackend(f'backend="serial" has one worker, not {workers}. Use backend="local" for more.')
         self._events = EventsHere()
-        self._peers = [Hello.here()]
+        self._peers = [ProcessInfo.here()]
         control = SharedArray(control_shape(1), "int64")
-        setup = Setup(0, self._peers, control.handle, threads_per_worker)
-        self._worker = Worker(setup, self._events.report)
+        config = WorkerConfig(0, self._peers, control.handle, threads_per_worker)
+        self._worker = Worker(config, self._events.report)
 
     @property
     def name(self) -> str:
         return "serial"
 
     @property
-    def peers(self) -> Sequence[Hello]:
+    def peers(self) -> Sequence[ProcessInfo]:
         return self._peers
 
     @property
-    def home(self) -> int:
+    def coordinator_node(self) -> int:
         return 0
 
-    def call(self, call: Call, ranks: Sequence[int], on_event: EventHandler) -> list[Any]:
+    def call(self, call: Task, ranks: Sequence[int], on_event: EventHandler) -> list[Any]:
         with self._events.to(on_event):
             reply = self._worker.run(call)
         return values([cloudpickle.loads(reply)])

@@ -21,7 +21,7 @@ from dist_relu.errors import BackendError, WorkerLost
 from dist_relu.runtime.backends.base import GRACE_AFTER_ERROR_S, Backend, EventHandler, values
 from dist_relu.runtime.backends.local.processes import LocalProcesses, without_interrupts
 from dist_relu.runtime.backends.local.worker import REPLY
-from dist_relu.runtime.worker import Call, Hello, Raised, Reply, Setup
+from dist_relu.runtime.worker import Failed, ProcessInfo, Reply, Task, WorkerConfig
 
 _START_TIMEOUT_S = 60.0
 _CLOSED = "The workers were ended by close(). Start others."
@@ -38,7 +38,7 @@ class LocalBackend(Backend):
         self._lost: BackendError | None = None
         self._owing: set[int] = set()  # ranks that have not answered yet
         self._is_closed = False
-        self._hellos: list[Hello] = []
+        self._infos: list[ProcessInfo] = []
         self._meeting = threading.Lock()
         self._standstill = Standstill()
         self._processes = LocalProcesses(num_workers, threads_per_worker)
@@ -48,27 +48,27 @@ class LocalBackend(Backend):
         return "local"
 
     @property
-    def peers(self) -> Sequence[Hello]:
+    def peers(self) -> Sequence[ProcessInfo]:
         """The workers, by rank.  Waits until they have started: they do so while the user's script goes on."""
         with self._meeting:
             if self._lost:
                 raise self._lost
-            if not self._hellos:
+            if not self._infos:
                 try:
-                    hellos = self._meet()
+                    infos = self._meet()
                 except BaseException as error:
                     interrupted = BackendError("The workers were stopped while they started. Start others.")
                     self._lost = error if isinstance(error, BackendError) else interrupted
                     self.close()
                     raise
-                self._hellos = hellos
-        return self._hellos
+                self._infos = infos
+        return self._infos
 
     @property
-    def home(self) -> int:
+    def coordinator_node(self) -> int:
         return 0
 
-    def call(self, call: Call, ranks: Sequence[int], on_event: EventHandler) -> list[Any]:
+    def call(self, call: Task, ranks: Sequence[int], on_event: EventHandler) -> list[Any]:
         _ = self.peers  # all have started, and none was lost
         try:
             while self._owing:  # ranks that are still busy with a call that was given up
@@ -82,7 +82,7 @@ class LocalBackend(Backend):
             deadline = None
             while self._owing and (deadline is None or time.monotonic() < deadline):
                 replies |= self._receive(on_event, deadline)
-                if deadline is None and any(isinstance(reply, Raised) for reply in replies.values()):
+                if deadline is None and any(isinstance(reply, Failed) for reply in replies.values()):
                     deadline = time.monotonic() + GRACE_AFTER_ERROR_S
         except BaseException:
             barrier.abort(self._control.array, call.number)
@@ -91,28 +91,28 @@ class LocalBackend(Backend):
 
     def close(self) -> None:
         self._is_closed = True
-        if not self._hellos and not self._lost:
+        if not self._infos and not self._lost:
             self._lost = BackendError(_CLOSED)
-        self._processes.end(at_once=not self._hellos)
+        self._processes.end(at_once=not self._infos)
 
-    def _meet(self) -> list[Hello]:
+    def _meet(self) -> list[ProcessInfo]:
         """Wait for all workers, and make them known to one another."""
-        hellos: dict[int, Hello] = {}
+        infos: dict[int, ProcessInfo] = {}
         everybody = range(len(self._processes.connections))
         deadline = time.monotonic() + _START_TIMEOUT_S
-        while missing := [rank for rank in everybody if rank not in hellos]:
+        while missing := [rank for rank in everybody if rank not in infos]:
             if time.monotonic() > deadline:
                 raise BackendError(f"Worker {missing[0]} did not start within {_START_TIMEOUT_S:.0f} seconds.")
             for rank in self._wait_for(missing, deadline - time.monotonic()):
                 try:
-                    hellos[rank] = self._processes.connections[rank].recv()
+                    infos[rank] = self._processes.connections[rank].recv()
                 except (EOFError, ConnectionResetError):
                     raise self._failure_of(rank) from None
-        in_order = [hellos[rank] for rank in everybody]
+        in_order = [infos[rank] for rank in everybody]
         for rank, connection in enumerate(self._processes.connections):
             with without_interrupts():
                 try:
-                    connection.send(Setup(rank, in_order, self._control.handle, self._threads_per_worker))
+                    connection.send(WorkerConfig(rank, in_order, self._control.handle, self._threads_per_worker))
                 except (BrokenPipeError, ConnectionResetError):
                     raise self._failure_of(rank) from None
         return in_order
@@ -126,7 +126,7 @@ class LocalBackend(Backend):
         # A process that a worker has forked may hold its socket, which then does not tell of its end.
         for rank in self._processes.ended().keys() & set(connections.values()) - set(speaking):
             if not self._processes.connections[rank].poll():
-                raise self._loss_of(rank) if self._hellos else self._failure_of(rank)
+                raise self._loss_of(rank) if self._infos else self._failure_of(rank)
         return speaking
 
     def _send(self, rank: int, message: bytes) -> None:
@@ -161,7 +161,7 @@ class LocalBackend(Backend):
 
     def _look_for_standstill(self) -> None:
         try:
-            self._standstill.look({rank: self._hellos[rank].pid for rank in self._owing}, self._hellos[0].host)
+            self._standstill.look({rank: self._infos[rank].pid for rank in self._owing}, self._infos[0].host)
         except WorkerLost as loss:
             self._lost = loss
             raise
@@ -175,7 +175,7 @@ class LocalBackend(Backend):
     def _loss_of(self, rank: int) -> BackendError:
         if self._is_closed:  # in another thread
             return BackendError(_CLOSED)
-        peer, code = self._hellos[rank], self._processes.exit_code(rank)
+        peer, code = self._infos[rank], self._processes.exit_code(rank)
         how = "has hung up" if code is None else how_it_ended(code)
         self._lost = WorkerLost(f"Worker {rank} (host {peer.host}, pid {peer.pid}) {how}.")
         return self._lost

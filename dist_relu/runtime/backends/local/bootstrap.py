@@ -1,4 +1,4 @@
-"""The first lines of a local worker: python newborn.py SOCKET LIFELINE.
+"""The first lines of a local worker: python bootstrap.py SOCKET LIFELINE.
 
 Nothing of the package can be imported before the coordinator has said, through the socket, where modules are. Until
 the worker has told what is to happen in the end, it ends at once when its lifeline, a pipe, is cut.

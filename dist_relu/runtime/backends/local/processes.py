@@ -4,9 +4,9 @@ A worker is a fresh Python process, so that a user's script needs no `if __name_
 
 It inherits what any program does that the script starts: environment, working folder, limits, output. Its standard
 input is empty, no signal is blocked or newly ignored, and two descriptors are open, one to the coordinator and one to
-the keeper. One thing is set: how many threads libraries may use, in OMP_NUM_THREADS and its kin, because most read it
-when they are loaded. Programs that functions start inherit that limit, since they share the cores with other workers.
-Python itself is started with the script's own flags.
+the supervisor. One thing is set: how many threads libraries may use, in OMP_NUM_THREADS and its kin, because most read
+it when they are loaded. Programs that functions start inherit that limit, since they share the cores with other
+workers. Python itself is started with the script's own flags.
 
 It is told the rest: `sys.path` in its first message, and with every call the command line, the working folder,
 `sys.path` again, and which modules have been reloaded (`dist_relu.runtime.surroundings`). So nothing of it is in
@@ -42,8 +42,8 @@ from dist_relu.runtime.surroundings import import_paths
 
 THREAD_VARIABLES = "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"
 
-_MARK = "DIST_RELU_KEEPER"
-"""Set for the keeper alone: a program that finds it in its environment was started in place of Python."""
+_MARK = "DIST_RELU_SUPERVISOR"
+"""Set for the supervisor alone: a program that finds it in its environment was started in place of Python."""
 
 _FOR_ANY_PROGRAM = ("PYTHONHOME", "PATH", "LANG", "LC_ALL")
 _FIRST_FREE = 3
@@ -59,9 +59,9 @@ _WHAT_TO_DO = (
 
 @final
 class LocalProcesses:
-    """`number` worker processes and their keeper.
+    """`number` worker processes and their supervisor.
 
-    connections: to each worker.  news: becomes readable when a worker has ended, or the keeper.
+    connections: to each worker.  news: becomes readable when a worker has ended, or the supervisor.
     """
 
     def __init__(self, number: int, threads: int) -> None:
@@ -77,7 +77,7 @@ class LocalProcesses:
         try:
             with without_interrupts():
                 descriptors = [theirs.fileno() for _, theirs in pairs]
-                self._keeper = _start_keeper(command[0], control, descriptors)
+                self._supervisor = _start_supervisor(command[0], control, descriptors)
                 order = marshal.dumps((command, environment, descriptors))
                 with suppress(BrokenPipeError, ConnectionResetError):  # it will show as its end
                     self.news.sendall(supervisor.LENGTH.pack(len(order)) + order)
@@ -97,12 +97,12 @@ class LocalProcesses:
         return self._pids
 
     def ended(self) -> dict[int, int]:
-        """With what codes workers have ended so far; does not wait.  Raises BackendError when the keeper has ended."""
+        """With what codes workers have ended so far.  Raises BackendError when the supervisor has ended."""
         with suppress(BlockingIOError):
             while data := self._receive():
                 self._buffer += data
             raise BackendError(
-                f"The keeper of the workers (pid {self._keeper.pid}) {how_it_ended(self._keeper.wait())}. "
+                f"The supervisor of the workers (pid {self._supervisor.pid}) {how_it_ended(self._supervisor.wait())}. "
                 "Start other workers."
             )
         while len(self._buffer) >= supervisor.RECORD.size:
@@ -131,14 +131,14 @@ class LocalProcesses:
                     self.news.send(b"!")
                 self.news.shutdown(socket.SHUT_WR)
         try:
-            self._keeper.wait(_TIME_TO_END_S)
+            self._supervisor.wait(_TIME_TO_END_S)
         except subprocess.TimeoutExpired:  # somebody has stopped it
             with suppress(BackendError):
                 self.ended()
-            for pid in (*supervisor.descendants(self._keeper.pid), self._keeper.pid):
+            for pid in (*supervisor.descendants(self._supervisor.pid), self._supervisor.pid):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            self._keeper.wait()
+            self._supervisor.wait()
         self.forget()
 
     def forget(self) -> None:
@@ -190,7 +190,7 @@ def without_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _start_keeper(executable: str, control: socket.socket, descriptors: list[int]) -> subprocess.Popen[bytes]:
+def _start_supervisor(executable: str, control: socket.socket, descriptors: list[int]) -> subprocess.Popen[bytes]:
     names = [name for name in os.environ if name in _FOR_ANY_PROGRAM or name.startswith("LD_")]
     try:
         return subprocess.Popen(

@@ -1,4 +1,4 @@
-"""A program that starts the local workers of a coordinator, and ends them: python keeper.py PID_OF_COORDINATOR.
+"""A program that starts the local workers of a coordinator, and ends them: python supervisor.py PID_OF_COORDINATOR.
 
 It stands between the two, so that somebody is left to clear up whatever is killed. What workers have started becomes
 its own child when they are gone (it is a "subreaper", as they are), so that nothing can slip away. Its standard input

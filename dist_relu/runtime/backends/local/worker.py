@@ -15,10 +15,10 @@ import cloudpickle
 
 from dist_relu.runtime.backends.local.bootstrap import Lifeline
 from dist_relu.runtime.backends.local.supervisor import GRACE_S, descendants
-from dist_relu.runtime.worker import Hello, Worker
+from dist_relu.runtime.worker import ProcessInfo, Worker
 
 _TIME_TO_DIE_S = 0.1
-"""After so long it is clear whether the keeper has let go or died."""
+"""After so long it is clear whether the supervisor has let go or died."""
 
 EVENT, REPLY = b"E", b"R"
 """The first byte of a worker's message; a pickle follows."""
@@ -29,7 +29,7 @@ def serve(connection: Connection[Any, Any], lifeline: Lifeline) -> None:
     ending = _Ending(lifeline)
     me = os.getpid()
     with suppress(EOFError, ConnectionResetError, BrokenPipeError):
-        connection.send(Hello.here())
+        connection.send(ProcessInfo.here())
         worker = Worker(connection.recv(), lambda event: connection.send_bytes(EVENT + cloudpickle.dumps(event)))
         while True:
             call = cloudpickle.loads(connection.recv_bytes())
@@ -44,14 +44,14 @@ def serve(connection: Connection[Any, Any], lifeline: Lifeline) -> None:
 
 @final
 class _Ending:
-    """Lets the main thread leave whatever it does when the keeper lets go.
+    """Lets the main thread leave whatever it does when the supervisor lets go.
 
-    SIGTERM, by which the thread is woken, is from the keeper then; from anybody else it kills, as it does by default.
+    SIGTERM, by which the thread is woken, is from the supervisor then; from anybody else it kills, as by default.
     """
 
     def __init__(self, lifeline: Lifeline) -> None:
-        self._keeper = select.poll()
-        self._keeper.register(os.pidfd_open(os.getppid()), select.POLLIN)
+        self._supervisor = select.poll()
+        self._supervisor.register(os.pidfd_open(os.getppid()), select.POLLIN)
         self._is_due = self._has_begun = False
         self._main = threading.main_thread().ident
         signal.signal(signal.SIGTERM, self._on_terminate)
@@ -63,11 +63,11 @@ class _Ending:
 
     def _end(self) -> None:
         """Called in the lifeline's thread."""
-        if not self._keeper.poll(_TIME_TO_DIE_S * 1000):  # it lives, and kills what is left in a moment
+        if not self._supervisor.poll(_TIME_TO_DIE_S * 1000):  # it lives, and kills what is left in a moment
             self._is_due = True
             assert self._main is not None
             signal.pthread_kill(self._main, signal.SIGTERM)
-            self._keeper.poll(2 * GRACE_S * 1000)
+            self._supervisor.poll(2 * GRACE_S * 1000)
         for pid in descendants():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

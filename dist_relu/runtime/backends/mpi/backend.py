@@ -17,7 +17,7 @@ from typing import Any, final
 
 import cloudpickle
 
-from dist_relu.comm.backoff import Patience
+from dist_relu.comm.backoff import Backoff
 from dist_relu.comm.barrier import ALL_CALLS, abort, control_shape
 from dist_relu.comm.shared_memory import SharedArray
 from dist_relu.errors import UnsuitableBackend, WorkerLost
@@ -25,7 +25,7 @@ from dist_relu.runtime.backends.base import GRACE_AFTER_ERROR_S, Backend, EventH
 from dist_relu.runtime.backends.heartbeat import Reception, Watch, called
 from dist_relu.runtime.backends.mpi.job import Group, join
 from dist_relu.runtime.backends.mpi.membership import LONGEST_PAUSE_S
-from dist_relu.runtime.worker import Call, Hello, Raised, Reply, Setup, Worker, by_node, nodes_of
+from dist_relu.runtime.worker import Failed, ProcessInfo, Reply, Task, Worker, WorkerConfig, by_node, nodes_of
 
 _TIME_TO_TELL_S = 3.0
 
@@ -46,8 +46,8 @@ class MpiBackend(Backend):
                 f"workers={num_workers}, but MPI started {job.size} ranks. "
                 f"Start the job with mpirun -n {num_workers}, or pass workers <= {job.size}."
             )
-        self._ranks = by_node(job.hellos[:num_workers])  # of the workers, in the job
-        self._peers = peers = [job.hellos[rank] for rank in self._ranks]
+        self._ranks = by_node(job.infos[:num_workers])  # of the workers, in the job
+        self._peers = peers = [job.infos[rank] for rank in self._ranks]
         self._nodes = nodes = nodes_of(peers)
         self._events = EventsHere()
         self._control = SharedArray(control_shape(len(nodes[0])), "int64")
@@ -66,7 +66,7 @@ class MpiBackend(Backend):
         self._set_up([rank for rank, _ in others], [control for _, control in others], threads_per_worker)
         self._watch = self._watch_over(firsts) if firsts else None
         self._worker = job.worker = Worker(
-            Setup(0, peers, self._control.handle, threads_per_worker), self._events.report, channel
+            WorkerConfig(0, peers, self._control.handle, threads_per_worker), self._events.report, channel
         )
 
     @property
@@ -74,14 +74,14 @@ class MpiBackend(Backend):
         return "mpi"
 
     @property
-    def peers(self) -> Sequence[Hello]:
+    def peers(self) -> Sequence[ProcessInfo]:
         return self._peers
 
     @property
-    def home(self) -> int:
+    def coordinator_node(self) -> int:
         return 0
 
-    def call(self, call: Call, ranks: Sequence[int], on_event: EventHandler) -> list[Any]:
+    def call(self, call: Task, ranks: Sequence[int], on_event: EventHandler) -> list[Any]:
         self._check_lost()
         self._job.check()
         self._job.settle()
@@ -93,14 +93,14 @@ class MpiBackend(Backend):
                 with self._events.to(on_event):
                     replies[0] = cloudpickle.loads(self._worker.run(call))
             deadline = None
-            patience = Patience(longest_s=LONGEST_PAUSE_S)
+            backoff = Backoff(longest_s=LONGEST_PAUSE_S)
             while self._job.owing and (deadline is None or time.monotonic() < deadline):
                 self._check_lost()
                 arrived = self._job.replies()
                 replies |= arrived
-                if deadline is None and any(isinstance(reply, Raised) for reply in replies.values()):
+                if deadline is None and any(isinstance(reply, Failed) for reply in replies.values()):
                     deadline = time.monotonic() + GRACE_AFTER_ERROR_S
-                patience.pause(again=not arrived)
+                backoff.pause(retry=not arrived)
         except BaseException:
             abort(self._control.array, call.number)
             raise
@@ -115,7 +115,7 @@ class MpiBackend(Backend):
     def _set_up(self, workers: Sequence[int], controls: Sequence[Any], threads: int) -> list[Any]:
         """Make workers of ranks; returns the control memory that each of them uses."""
         for worker, control in zip(workers, controls, strict=True):
-            self._job.tell([self._ranks[worker]], Setup(worker, self._peers, control, threads))
+            self._job.tell([self._ranks[worker]], WorkerConfig(worker, self._peers, control, threads))
         replies = self._job.settle()
         return [replies[self._ranks[worker]] for worker in workers]
 

@@ -7,7 +7,7 @@ from typing import Any, final
 
 import numpy as np
 
-from dist_relu.comm.channel import MAX_TAG, Channel, Then
+from dist_relu.comm.channel import MAX_TAG, Callback, Channel
 from dist_relu.core.arrays import Array
 
 _NUM_CALLS = 1 << 12
@@ -34,8 +34,8 @@ class MpiChannel(Channel):
         self._call = 0
         self._status = MPI.Status()
         self._requests: list[Any] = []
-        self._thens: list[Then] = []  # what follows each request
-        self._wanted: dict[tuple[int, int], list[tuple[Array, Then]]] = {}
+        self._thens: list[Callback] = []  # what follows each request
+        self._wanted: dict[tuple[int, int], list[tuple[Array, Callback]]] = {}
         self._early: dict[tuple[int, int], list[_Message]] = {}
         """By rank and tag, both."""
 
@@ -48,10 +48,10 @@ class MpiChannel(Channel):
             for message in messages:
                 self._sort(message, rank, tag)
 
-    def send(self, array: Array, rank: int, tag: int, then: Then) -> None:
+    def send(self, array: Array, rank: int, tag: int, then: Callback) -> None:
         self._follow(self._comm.Isend([array, array.nbytes, self._mpi.BYTE], rank, self._tag(tag)), then)
 
-    def receive(self, array: Array, rank: int, tag: int, then: Then) -> None:
+    def receive(self, array: Array, rank: int, tag: int, then: Callback) -> None:
         key = rank, self._tag(tag)
         early = self._early.get(key)
         if early:
@@ -90,11 +90,11 @@ class MpiChannel(Channel):
         else:
             self._early.setdefault((rank, tag), []).append(message)
 
-    def _take(self, message: _Message, array: Array, then: Then) -> None:
+    def _take(self, message: _Message, array: Array, then: Callback) -> None:
         assert message.size_bytes == array.nbytes, "the workers do not agree about what they exchange"
         self._follow(message.handle.Irecv([array, array.nbytes, self._mpi.BYTE]), then)
 
-    def _follow(self, request: Any, then: Then) -> None:
+    def _follow(self, request: Any, then: Callback) -> None:
         self._requests.append(request)
         self._thens.append(then)
 

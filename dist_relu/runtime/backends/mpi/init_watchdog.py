@@ -1,4 +1,4 @@
-"""A program that sees a rank through the start of an MPI job: python usher.py PID VARIABLE RANK SIZE LOCAL PMI.
+"""A program that sees a rank through the start of an MPI job: python init_watchdog.py PID VARIABLE RANK SIZE LOCAL PMI.
 
 A rank that waits for the others inside MPI_Init can do nothing else: none of its threads gets a turn. So it starts this
 program before. It says for whom the rank waits when that takes long, and ends the job when a rank of this node is
@@ -139,7 +139,7 @@ def roll_call(launcher: int, variable: str) -> tuple[list[int], dict[str, set[in
 
 
 def mark(rank: int, state: str) -> int:
-    """Show the ushers of this node how it stands with a rank, for as long as the descriptor is open."""
+    """Show the watchdog of this node how it stands with a rank, for as long as the descriptor is open."""
     return os.memfd_create(f"dist_relu-{state}-{rank}")
 
 

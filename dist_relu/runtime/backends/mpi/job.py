@@ -22,10 +22,10 @@ from typing import Any, NoReturn, final
 
 import cloudpickle
 
-from dist_relu.comm.backoff import Patience
+from dist_relu.comm.backoff import Backoff
 from dist_relu.comm.shared_memory import attach
 from dist_relu.errors import BackendError, WorkerLost
-from dist_relu.runtime.backends.base import hello_here
+from dist_relu.runtime.backends.base import info_here
 from dist_relu.runtime.backends.heartbeat import Ticket, Watch, visit
 from dist_relu.runtime.backends.mpi import reaper
 from dist_relu.runtime.backends.mpi.channel import MpiChannel
@@ -39,7 +39,7 @@ from dist_relu.runtime.backends.mpi.membership import (
     meet,
     serving,
 )
-from dist_relu.runtime.worker import Hello, Setup, Worker, by_node, nodes_of
+from dist_relu.runtime.worker import ProcessInfo, Worker, WorkerConfig, by_node, nodes_of
 
 _TO_WORKER, _TO_COORDINATOR, _GROUP_TAG = 1, 2, 3
 """Tags of our messages, which have a communicator of their own."""
@@ -81,11 +81,11 @@ class Job:
         self._channels = _Channels(comm)
         others = [cloudpickle.loads(_receive(comm, rank, _TO_COORDINATOR)) for rank in range(1, self.size)]
         self._introductions: list[_Introduction] = [_Introduction.here(), *others]
-        self.hellos = [introduction.hello for introduction in self._introductions]
-        order = by_node(self.hellos)
-        names = [f"Worker {i} (host {self.hellos[r].host}, pid {self.hellos[r].pid})" for i, r in enumerate(order)]
-        nodes = nodes_of([self.hellos[rank] for rank in order])
-        roll_calls = [_RollCall([self.hellos[order[i]].pid for i in node], [names[i] for i in node]) for node in nodes]
+        self.infos = [introduction.info for introduction in self._introductions]
+        order = by_node(self.infos)
+        names = [f"Worker {i} (host {self.infos[r].host}, pid {self.infos[r].pid})" for i, r in enumerate(order)]
+        nodes = nodes_of([self.infos[rank] for rank in order])
+        roll_calls = [_RollCall([self.infos[order[i]].pid for i in node], [names[i] for i in node]) for node in nodes]
         for node, roll_call in zip(nodes[1:], roll_calls[1:], strict=True):
             self.tell([order[node.start]], roll_call)
         self._coroner = _start_coroner(roll_calls[0])
@@ -143,12 +143,12 @@ class Job:
     def settle(self, timeout_s: float = inf) -> dict[int, Any]:
         """Wait until no rank owes an answer, or for `timeout_s`; returns what they answered, by rank."""
         deadline = time.monotonic() + timeout_s
-        patience = Patience(longest_s=LONGEST_PAUSE_S)
+        backoff = Backoff(longest_s=LONGEST_PAUSE_S)
         replies: dict[int, Any] = {}
         while self.owing and time.monotonic() < deadline and not self.is_lost:
             arrived = self.replies()
             replies |= arrived
-            patience.pause(again=not arrived)
+            backoff.pause(retry=not arrived)
         return replies
 
     def channel(self, group: Group) -> MpiChannel | None:
@@ -194,14 +194,14 @@ class Job:
 class _Introduction:
     """What a rank says first.  has_threads: several of its threads may call MPI at once."""
 
-    hello: Hello
+    info: ProcessInfo
     has_threads: bool
 
     @classmethod
     def here(cls) -> _Introduction:
         from mpi4py import MPI
 
-        return cls(hello_here(), MPI.Query_thread() == MPI.THREAD_MULTIPLE)
+        return cls(info_here(), MPI.Query_thread() == MPI.THREAD_MULTIPLE)
 
 
 @dataclass(frozen=True)
@@ -313,7 +313,7 @@ class _Rank:
                 self._let_go()
                 self._channel = self._channels.channel(message)
                 answer = None
-            case Setup():
+            case WorkerConfig():
                 self._worker = Worker(message, lambda _: None, self._channel)
                 answer = self._worker.control
             case Ticket():
@@ -343,8 +343,8 @@ class _Rank:
 
 def _receive(comm: Any, source: int, tag: int) -> bytes:
     """A message from `source`, polled for with growing pauses."""
-    patience = Patience(longest_s=LONGEST_PAUSE_S)
+    backoff = Backoff(longest_s=LONGEST_PAUSE_S)
     while (message := comm.improbe(source=source, tag=tag)) is None:
-        patience.pause(again=True)
+        backoff.pause(retry=True)
     data: bytes = message.recv()
     return data

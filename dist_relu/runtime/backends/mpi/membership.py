@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from dist_relu.comm.backoff import Patience
+from dist_relu.comm.backoff import Backoff
 from dist_relu.errors import BackendError, UnsuitableBackend
 from dist_relu.runtime.backends.mpi import init_watchdog
 from dist_relu.runtime.backends.mpi.launcher import Launched, check_not_alone, launched
@@ -37,14 +37,14 @@ class _Member:
 
     on_end: what to do about the other ranks when this process ends; None as long as it has not asked to meet them.
     is_meeting: it has asked the others, and can't ask twice.  has_begun: MPI was started here, and not by the user.
-    usher: at this rank's side.
+    watchdog: at this rank's side.
     """
 
     pid: int
     on_end: Callable[[], object] | None = None
     is_meeting: bool = False
     has_begun: bool = False
-    usher: subprocess.Popen[bytes] | None = None
+    watchdog: subprocess.Popen[bytes] | None = None
 
 
 _member: _Member | None = None
@@ -95,9 +95,9 @@ def meet() -> Any:
         check_not_alone(MPI.COMM_WORLD.Get_size(), library_name())
         take_part().is_meeting = True
         comm, request = MPI.COMM_WORLD.Idup()
-        patience = Patience(longest_s=LONGEST_PAUSE_S)
+        backoff = Backoff(longest_s=LONGEST_PAUSE_S)
         while not request.Test():  # inside MPI, Ctrl-C would have no effect
-            patience.pause(again=True)
+            backoff.pause(retry=True)
         _unlink_files()  # all ranks have opened them by now
     return comm
 
@@ -174,14 +174,14 @@ def _at_exit() -> None:
 
 @contextmanager
 def _seen_through(told: Launched | None) -> Iterator[None]:
-    """With an usher at this rank's side."""
+    """With a watchdog at this rank's side."""
     if told is None or told.size is None or told.is_alone:
         yield
         return
     numbers = (told.rank, told.size, told.num_local or 0, -1 if told.pmi is None else told.pmi)
     command = [sys.executable, "-I", "-S", init_watchdog.__file__, str(os.getpid()), told.variable, *map(str, numbers)]
     descriptors = () if told.pmi is None else (told.pmi,)
-    process = take_part().usher = subprocess.Popen(
+    process = take_part().watchdog = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True, pass_fds=descriptors
     )
     mark = init_watchdog.mark(told.rank, init_watchdog.WAITS)

@@ -59,36 +59,36 @@ class DistReluWorker:
         return f"worker {self._rank}"
 
     def introduce(self, paths: Sequence[str]) -> tuple[dict[str, str], str, bytes]:
-        """Find modules where the coordinator finds them too; returns versions, the host, and Hello if it has one."""
+        """Find modules where the coordinator does; returns versions, the host, and its ProcessInfo if it has one."""
         sys.path += [path for path in paths if path not in sys.path]
         versions = versions_here()
         try:
-            from dist_relu.runtime.backends.base import hello_here
+            from dist_relu.runtime.backends.base import info_here
         except ImportError:
             return versions, platform.node(), b""
         import cloudpickle
 
-        return versions, platform.node(), cloudpickle.dumps(hello_here())
+        return versions, platform.node(), cloudpickle.dumps(info_here())
 
     def open_door(self, secret: bytes) -> Any:
         """Listen for workers of other nodes, on Ray's own address only; returns the place."""
         import ray
 
-        from dist_relu.comm.handshake import Door
+        from dist_relu.comm.handshake import Listener
 
         address = ray.util.get_node_ip_address()
-        self._door = Door(secret, [address], on=address)
-        return self._door.place
+        self._listener = Listener(secret, [address], on=address)
+        return self._listener.endpoint
 
     def connect(self, wish: tuple[Sequence[range], Sequence[Any], bytes]) -> None:
         """Get connections to the workers of other nodes: (ranks of each node, places by rank, secret).  Collective."""
-        from dist_relu.comm.tcp import connect
+        from dist_relu.comm.tcp import connect_nodes
 
         nodes, places, secret = wish
-        self._channel = connect(self._rank, nodes, self._door, places, secret)
+        self._channel = connect_nodes(self._rank, nodes, self._listener, places, secret)
 
-    def join(self, setup: Any) -> Any:
-        """Become the worker that `setup` says; returns the control memory that it uses."""
+    def join(self, config: Any) -> Any:
+        """Become the worker that `config` says; returns the control memory that it uses."""
         import cloudpickle
 
         from dist_relu.runtime.worker import Worker, nodes_of
@@ -97,9 +97,9 @@ class DistReluWorker:
             self._outbox.put(EVENT + cloudpickle.dumps(event))
 
         self._mark_what_functions_start()
-        self._worker = Worker(setup, report, self._channel)
+        self._worker = Worker(config, report, self._channel)
         (self._node_pids,) = (
-            [setup.peers[rank].pid for rank in ranks] for ranks in nodes_of(setup.peers) if setup.rank in ranks
+            [config.peers[rank].pid for rank in ranks] for ranks in nodes_of(config.peers) if config.rank in ranks
         )
         return self._worker.control
 

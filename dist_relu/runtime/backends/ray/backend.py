@@ -20,13 +20,13 @@ from dist_relu.comm.shared_memory import Handle, SharedArray
 from dist_relu.comm.suspended import Standstill
 from dist_relu.core.machine import how_it_ended, num_cores
 from dist_relu.errors import BackendError, WorkerLost
-from dist_relu.runtime.backends.base import GRACE_AFTER_ERROR_S, Backend, EventHandler, hello_here, values
+from dist_relu.runtime.backends.base import GRACE_AFTER_ERROR_S, Backend, EventHandler, info_here, values
 from dist_relu.runtime.backends.heartbeat import Reception, Watch, called
 from dist_relu.runtime.backends.ray.actor import EVENT, REPLY
 from dist_relu.runtime.backends.ray.cluster import Cluster
 from dist_relu.runtime.backends.ray.connection import import_ray
 from dist_relu.runtime.backends.ray.placement import Gang, cause, cpus_of_cluster
-from dist_relu.runtime.worker import Call, Hello, Raised, Reply, Setup, nodes_of
+from dist_relu.runtime.worker import Failed, ProcessInfo, Reply, Task, WorkerConfig, nodes_of
 
 _POLL_S = 0.1
 _OUTPUT_DELAY_S = 0.5
@@ -60,7 +60,7 @@ class RayBackend(Backend):
         self._watch: Watch | None = None
         self._meeting = threading.Lock()
         self._standstill = Standstill()
-        self._hellos: list[Hello] = []
+        self._infos: list[ProcessInfo] = []
         self._home: int | None = None
         self._near = range(0)  # ranks of this node
         self._owing: dict[int, Any] = {}  # the streams of messages of the ranks that have not answered yet
@@ -83,27 +83,27 @@ class RayBackend(Backend):
         return "ray"
 
     @property
-    def peers(self) -> Sequence[Hello]:
+    def peers(self) -> Sequence[ProcessInfo]:
         """The workers, by rank.  Waits until they have started: they do so while the user's script goes on."""
         with self._meeting:
             if self._lost:
                 raise self._lost
-            if not self._hellos:
+            if not self._infos:
                 try:
-                    self._hellos = self._meet()
+                    self._infos = self._meet()
                 except BaseException as error:
                     interrupted = BackendError("The workers were stopped while they started. Start others.")
                     self._lost = error if isinstance(error, BackendError) else interrupted
                     self.close()
                     raise
-        return self._hellos
+        return self._infos
 
     @property
-    def home(self) -> int | None:
+    def coordinator_node(self) -> int | None:
         _ = self.peers
         return self._home
 
-    def call(self, call: Call, ranks: Sequence[int], on_event: EventHandler) -> list[Any]:
+    def call(self, call: Task, ranks: Sequence[int], on_event: EventHandler) -> list[Any]:
         _ = self.peers  # all have started, and none was lost
         self._cluster.check()
         assert self._gang is not None
@@ -117,7 +117,7 @@ class RayBackend(Backend):
             deadline = inf
             while self._owing and time.monotonic() < deadline:
                 replies |= self._receive(on_event, deadline)
-                errors = [reply.error for reply in replies.values() if isinstance(reply, Raised)]
+                errors = [reply.error for reply in replies.values() if isinstance(reply, Failed)]
                 if deadline == inf and errors:
                     missed = any(isinstance(error, WorkerLost) for error in errors)
                     deadline = time.monotonic() + (_TIME_TO_BE_MISSED_S if missed else GRACE_AFTER_ERROR_S)
@@ -143,14 +143,14 @@ class RayBackend(Backend):
             self._owing.clear()
             self._cluster.leave()
 
-    def _meet(self) -> list[Hello]:
+    def _meet(self) -> list[ProcessInfo]:
         """Wait for all workers, and make them known to one another."""
         self._cluster.check()
         assert self._gang is not None
         self._gang.meet()
-        hellos = self._gang.hellos
-        nodes = nodes_of(hellos)
-        self._home = 0 if hellos[0].node == hello_here().node else None
+        infos = self._gang.infos
+        nodes = nodes_of(infos)
+        self._home = 0 if infos[0].node == info_here().node else None
         self._near = nodes[0] if self._home == 0 else range(0)
         if len(nodes) > 1:
             self._connect(nodes)
@@ -171,7 +171,7 @@ class RayBackend(Backend):
         )
         if others:
             self._watch_over(nodes, others)
-        return hellos
+        return infos
 
     def _connect(self, nodes: Sequence[range]) -> None:
         """Give workers of different nodes connections to one another."""
@@ -185,16 +185,18 @@ class RayBackend(Backend):
     def _set_up(self, controls: dict[int, Handle | None]) -> list[Handle]:
         """Make workers of these actors, by rank; returns the control memory that each of them uses."""
         assert self._gang is not None
-        hellos = self._gang.hellos
-        setups = {rank: Setup(rank, hellos, control, self._threads_per_worker) for rank, control in controls.items()}
+        infos = self._gang.infos
+        setups = {
+            rank: WorkerConfig(rank, infos, control, self._threads_per_worker) for rank, control in controls.items()
+        }
         return list(self._gang.ask("join", setups).values())
 
     def _watch_over(self, nodes: Sequence[range], others: Sequence[int]) -> None:
         """Keep in touch with the other nodes through their first workers."""
         assert self._gang is not None
-        hellos = self._gang.hellos
-        us = f"Host {hello_here().host} (the coordinator)"
-        names = [us, *(called(hellos, nodes[number]) for number in others)]
+        infos = self._gang.infos
+        us = f"Host {info_here().host} (the coordinator)"
+        names = [us, *(called(infos, nodes[number]) for number in others)]
         reception = Reception(names, self._ray.util.get_node_ip_address())
         firsts = {nodes[number].start: reception.ticket(i) for i, number in enumerate(others, start=1)}
         visits = {rank: self._gang.actors[rank].watch.remote(ticket) for rank, ticket in firsts.items()}
@@ -235,8 +237,8 @@ class RayBackend(Backend):
                     self._output_until = time.monotonic() + _OUTPUT_DELAY_S
         self._check_nodes(_TIME_TO_NAME_S)
         try:
-            near = {rank: self._hellos[rank].pid for rank in self._owing if rank in self._near}
-            self._standstill.look(near, self._hellos[0].host)
+            near = {rank: self._infos[rank].pid for rank in self._owing if rank in self._near}
+            self._standstill.look(near, self._infos[0].host)
         except WorkerLost as loss:
             self._lost = loss
             raise
@@ -244,7 +246,7 @@ class RayBackend(Backend):
 
     def _loss_of(self, rank: int, error: Exception) -> WorkerLost:
         assert self._gang is not None
-        peer = self._hellos[rank]
+        peer = self._infos[rank]
         code = self._gang.exit_code(rank, GRACE_AFTER_ERROR_S)
         how = f"died. Ray says: {cause(error)}" if code is None else how_it_ended(code) + "."
         self._lost = WorkerLost(f"Worker {rank} (host {peer.host}, pid {peer.pid}) {how}")

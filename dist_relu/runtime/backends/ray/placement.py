@@ -16,13 +16,13 @@ import cloudpickle
 
 from dist_relu.core.machine import exit_code
 from dist_relu.errors import BackendError
-from dist_relu.runtime.backends.base import hello_here
+from dist_relu.runtime.backends.base import info_here
 from dist_relu.runtime.backends.ray import actor
 from dist_relu.runtime.backends.ray.actor import DistReluWorker, versions_here
 from dist_relu.runtime.backends.ray.cluster import Cluster
 from dist_relu.runtime.backends.ray.connection import import_ray
 from dist_relu.runtime.surroundings import absolute_import_paths
-from dist_relu.runtime.worker import Hello, by_node
+from dist_relu.runtime.worker import ProcessInfo, by_node
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class Gang:
     """`num_workers` actors with `threads_per_worker` CPUs each, in a placement group of their own.
 
     spread: over as many nodes as there are, rather than on as few as have room.
-    They start while the user's script goes on; `meet` waits for them.  actors, hellos: by rank, which follows the
+    They start while the user's script goes on; `meet` waits for them.  actors, infos: by rank, which follows the
     nodes: that of this process comes first.
     """
 
@@ -57,7 +57,7 @@ class Gang:
         self._processes: dict[int, int] = {}  # descriptors of those workers that run on this node, by rank
         self._introductions: list[Any] = []
         self.actors: list[Any] = []
-        self.hellos: list[Hello] = []
+        self.infos: list[ProcessInfo] = []
         strategy = "SPREAD" if spread else "PACK"
         self._group = ray.util.placement_group([{"CPU": self._cpus}] * num_workers, strategy, f"dist_relu {self._run}")
         try:
@@ -74,23 +74,23 @@ class Gang:
         self._wait_for_place()
         self._wait_for_start()
         ours = versions_here()
-        hellos = []
+        infos = []
         for number, introduction in enumerate(self._introductions):
             try:
-                theirs, host, hello = self._ray.get(introduction)
+                theirs, host, info = self._ray.get(introduction)
             except self._ray.exceptions.RayError as error:
                 raise BackendError(f"Worker {number} did not start: {cause(error)}") from None
             if theirs != ours:
                 raise BackendError(_difference(host, ours, theirs))
-            hellos.append(cloudpickle.loads(hello))
-        here = hello_here()
-        order = [i - 1 for i in by_node([here, *hellos])[1:]]
+            infos.append(cloudpickle.loads(info))
+        here = info_here()
+        order = [i - 1 for i in by_node([here, *infos])[1:]]
         self.actors = [self.actors[i] for i in order]
-        self.hellos = [hellos[i] for i in order]
-        for rank, hello in enumerate(self.hellos):
-            if hello.node == here.node:
+        self.infos = [infos[i] for i in order]
+        for rank, info in enumerate(self.infos):
+            if info.node == here.node:
                 with suppress(ProcessLookupError):
-                    self._processes[rank] = os.pidfd_open(hello.pid)
+                    self._processes[rank] = os.pidfd_open(info.pid)
 
     def ask(self, method: str, arguments: Mapping[int, Any]) -> dict[int, Any]:
         """Call a method of some actors, by rank, all at once; returns what they return, by rank."""
@@ -102,7 +102,7 @@ class Gang:
         try:
             return self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
-            host = self.hellos[rank].host
+            host = self.infos[rank].host
             raise BackendError(f"Worker {rank} (host {host}) can't join the others: {cause(error)}") from None
 
     def exit_code(self, rank: int, timeout_s: float) -> int | None:
@@ -118,7 +118,7 @@ class Gang:
 
         are_idle: they have a moment to end as Python programs do.
         """
-        if are_idle and self.hellos:
+        if are_idle and self.infos:
             for actor in self.actors:
                 actor.__ray_terminate__.remote()
             deadline = time.monotonic() + _GRACE_S

@@ -50,7 +50,7 @@ class PrivateCluster:
         if _left_behind is not None and _left_behind.is_alive():
             raise BackendError(f"An earlier cluster did not start. {_WHAT_TO_DO}")
         self._folder = tempfile.mkdtemp(prefix="dist_relu_ray_", dir="/tmp")  # sockets need a short path
-        self._undertaker = subprocess.Popen(
+        self.reaper = subprocess.Popen(
             [sys.executable, "-I", "-S", reaper.__file__, self._folder, str(os.getpid())],
             stdin=subprocess.PIPE,
             start_new_session=True,
@@ -95,8 +95,8 @@ class PrivateCluster:
     def end(self) -> None:
         """End what is left of it.  May be called twice."""
         self._has_ended.set()
-        self._undertaker.communicate()
-        if os.path.exists(self._folder):  # the undertaker was killed
+        self.reaper.communicate()
+        if os.path.exists(self._folder):  # the reaper was killed
             reaper.clear_up(self._folder)
         for server in self._servers:
             os.close(server)

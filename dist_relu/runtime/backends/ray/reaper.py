@@ -1,4 +1,4 @@
-"""A program that clears up after Ray: python undertaker.py FOLDER PID_OF_OWNER, or python undertaker.py MARK PID.
+"""A program that clears up after Ray: python reaper.py FOLDER PID_OF_OWNER, or python reaper.py MARK PID.
 
 After a cluster: Ray's own processes end with the process that started them, but some take a minute. When its standard
 input closes, because the cluster has been shut down or its owner has died in whatever way, this program kills all
