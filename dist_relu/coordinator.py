@@ -271,8 +271,8 @@ class Coordinator:
             model_input = _model_input(model, values, placed.x)
             self.run(inference.evaluate, inference.EvaluateRequest(model_input, placed.y.handles, loss, sums.handles))
             blocks = replicas.rows_by_node([range(*b) for b in bounds(len(sums.array), self.workers)])
-            loss_sum, hits = np.add.reduce(sums.gather(blocks), axis=0)
-        accuracy = float(hits / len(data)) if data.has_classes else None
+            loss_sum, num_correct = np.add.reduce(sums.gather(blocks), axis=0)
+        accuracy = float(num_correct / len(data)) if data.has_classes else None
         return Evaluation(float(loss_sum / len(data)), accuracy, len(data))
 
     def forward(self, model: Sequential, x: npt.ArrayLike) -> Array:

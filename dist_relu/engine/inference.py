@@ -38,7 +38,7 @@ class ModelInput:
 
 @dataclass(frozen=True)
 class EvaluateRequest:
-    """sums: (blocks, 2) float64, gets loss and hits of each block."""
+    """sums: (blocks, 2) float64, gets the summed loss and the number of correct samples of each block."""
 
     input: ModelInput
     y: Handles
@@ -51,7 +51,7 @@ def num_blocks(num_rows: int) -> int:
 
 
 def evaluate(world: World, request: EvaluateRequest) -> None:
-    """Sum loss and hits over the samples of every block; collective."""
+    """Sum the loss and the number of correct predictions over the samples of every block; collective."""
     model, x = request.input.attach(world)
     y, sums = world.node.attach(request.y), world.node.attach(request.sums)
     run = PlainPass(training=False)

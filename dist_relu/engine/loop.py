@@ -40,14 +40,14 @@ class Progress:
 
 @dataclass(frozen=True)
 class Trace:
-    """What happened, step by step.  loss: means over the samples.  hits: samples predicted right.
+    """What happened, step by step.  loss: means over the samples.  num_correct: samples predicted right.
 
     generation: the one that holds the final parameters.  diverged: the loss of the last step was no number, and the
     step was not taken.
     """
 
     loss: Array
-    hits: Array
+    num_correct: Array
     num_samples: Array
     seconds: Array
     generation: int
@@ -69,7 +69,7 @@ def fit(world: World, request: FitRequest) -> Trace:
     num_samples = len(step_of.x)
     per_step = plan.batch_size * plan.options.accumulate
     per_epoch = num_steps_per_epoch(num_samples, plan.batch_size, plan.options.accumulate)
-    losses, hits, sizes, seconds = [], [], [], []
+    losses, num_correct, sizes, seconds = [], [], [], []
     seen: list[SeenStep] = []
     step_of.load_kernels()
     reported = perf_counter()
@@ -84,7 +84,7 @@ def fit(world: World, request: FitRequest) -> Trace:
             loss, right, diverged = step_of.take(samples, step, (step + 0.5) / per_epoch)
             now = perf_counter()
             losses.append(loss)
-            hits.append(right)
+            num_correct.append(right)
             sizes.append(len(samples))
             seconds.append(now - begin)
             if step_of.notes is not None:
@@ -98,7 +98,7 @@ def fit(world: World, request: FitRequest) -> Trace:
                         step,
                         request.epochs * per_epoch,
                         float(np.average(losses[-i - 1 :], weights=sizes[-i - 1 :])),
-                        sum(hits[-i - 1 :]) / sum(sizes[-i - 1 :]),
+                        sum(num_correct[-i - 1 :]) / sum(sizes[-i - 1 :]),
                         sum(sizes[-i - 1 :]) / (now - epoch_began),
                     )
                 )
@@ -112,7 +112,7 @@ def fit(world: World, request: FitRequest) -> Trace:
             break
         active = step_of.end_epoch()
         if world.rank == 0:
-            of_epoch = losses, hits, sizes, seconds
+            of_epoch = losses, num_correct, sizes, seconds
             world.report(SeenEpoch(active, *(np.array(numbers[-per_epoch:]) for numbers in of_epoch)))
-    numbers = np.array(losses), np.array(hits), np.array(sizes), np.array(seconds)
+    numbers = np.array(losses), np.array(num_correct), np.array(sizes), np.array(seconds)
     return Trace(*numbers, step_of.generation, diverged)

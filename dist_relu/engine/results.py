@@ -58,5 +58,5 @@ def fit_result(
     """What the steps of a run come to."""
     seconds = float(trace.seconds.sum())
     per_second = float(trace.num_samples.sum() / seconds)
-    accuracies = trace.hits / trace.num_samples if has_classes else None
+    accuracies = trace.num_correct / trace.num_samples if has_classes else None
     return FitResult(epochs, trace.loss, accuracies, trace.seconds, seconds, per_second, average, watched)

@@ -152,12 +152,12 @@ class TrainingStep:
         self._world.node.barrier.wait()
 
     def take(self, samples: Array, step: int, epoch: float) -> tuple[float, int, bool]:
-        """Take the step from one generation to the other; returns loss, hits and whether the loss is no number.
+        """Take the step from one generation to the other; returns loss, num_correct and whether the loss is no number.
 
         samples: the numbers of all samples of the step, those of several batches when gradients are accumulated.
         """
         plan, barrier = self._plan, self._world.node.barrier
-        loss, hits = 0.0, 0
+        loss, num_correct = 0.0, 0
         watcher = self._watcher if self._watcher and self._watcher.watches(step) else None
         update = self._updates[watcher is not None]
         self.notes = None
@@ -188,10 +188,10 @@ class TrainingStep:
                 left=left,
                 is_watched=is_watched,
             )
-            batch_loss, batch_hits = self._sums.finish()
-            loss, hits = loss + batch_loss / len(samples), hits + batch_hits
+            batch_loss, batch_correct = self._sums.finish()
+            loss, num_correct = loss + batch_loss / len(samples), num_correct + batch_correct
             if not isfinite(loss):
-                return loss, hits, True
+                return loss, num_correct, True
             update.gather(shard_bounds)
         update.step(np.array(plan.optimizer.hyper(step, epoch), self._dtype), self.generation)
         barrier.wait()
@@ -203,7 +203,7 @@ class TrainingStep:
         self.generation = 1 - self.generation
         for places, value in zip(self._places, self._values[self.generation], strict=True):
             places["value"] = value
-        return loss, hits, False
+        return loss, num_correct, False
 
     def begin_epoch(self) -> None:
         if self._watcher:

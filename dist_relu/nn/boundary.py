@@ -262,12 +262,12 @@ class _Watched:
 
 
 def loss_backward(
-    kind: type, method: Callable[..., Any], loss: Any, outputs: Any, targets: Any, weight: Any, d_outputs: Any
+    kind: type, method: Callable[..., Any], loss: Any, outputs: Any, targets: Any, scale: Any, d_outputs: Any
 ) -> tuple[float, int]:
     """`Loss.backward`, called by users or written by them."""
     name = type(loss).__name__
     if not is_ours(kind):
-        return _loss_and_hits(name, method(loss, outputs, targets, weight, d_outputs))
+        return _checked_sums(name, method(loss, outputs, targets, scale, d_outputs))
     is_array = isinstance(d_outputs, np.ndarray) and d_outputs.dtype in (np.float32, np.float64) and d_outputs.ndim
     if not is_array or not d_outputs.flags.carray:
         raise ValueError(
@@ -281,14 +281,14 @@ def loss_backward(
         raise ValueError(f"{name}.backward: targets have shape {targets.shape}; expected {rows} targets.")
     loss.check(targets, shape)
     targets = targets.astype(dtype if targets.dtype.kind == "f" else np.int64, copy=False)
-    return _loss_and_hits(name, method(loss, outputs, _in_one_piece(targets), float(weight), d_outputs))
+    return _checked_sums(name, method(loss, outputs, _in_one_piece(targets), float(scale), d_outputs))
 
 
-def _loss_and_hits(name: str, result: Any) -> tuple[float, int]:
+def _checked_sums(name: str, result: Any) -> tuple[float, int]:
     """What a loss returned, as numbers."""
     try:
-        loss, hits = result
-        return float(loss), operator.index(hits)
+        loss, num_correct = result
+        return float(loss), operator.index(num_correct)
     except (TypeError, ValueError):
         raise TypeError(
             f"{name}.backward returned {result!r}; expected two numbers: the sum of the losses of the samples, and how "

@@ -34,16 +34,16 @@ class Loss(ABC):
         """Raise `DataError` unless the targets (N, ...) suit a model with outputs of `output_shape`."""
 
     @abstractmethod
-    def backward(self, outputs: Array, targets: Array, weight: float, d_outputs: Array) -> tuple[float, int]:
+    def backward(self, outputs: Array, targets: Array, scale: float, d_outputs: Array) -> tuple[float, int]:
         """The sum of the losses of some samples, and how many of them were predicted right.
 
-        outputs: (N, *output_shape).  d_outputs: the same, gets the gradient of the sum times `weight`; for the
-        mean over a batch, `weight` is one over its size.
+        outputs: (N, *output_shape).  d_outputs: the same, gets the gradient of the sum times `scale`; for the
+        mean over a batch, `scale` is one over its size.
         """
 
-    def backward_inside(self, outputs: Array, targets: Array, weight: float, d_outputs: Array) -> tuple[float, int]:
+    def backward_inside(self, outputs: Array, targets: Array, scale: float, d_outputs: Array) -> tuple[float, int]:
         """`backward` for those who have checked the targets, and made the other arrays."""
-        return self.backward(outputs, targets, weight, d_outputs)
+        return self.backward(outputs, targets, scale, d_outputs)
 
 
 @final
@@ -75,11 +75,11 @@ class CrossEntropy(Loss):
                 "that the model tells apart."
             )
 
-    def backward(self, outputs: Array, targets: Array, weight: float, d_outputs: Array) -> tuple[float, int]:
-        loss, hits = kernels.cross_entropy(outputs, targets, weight, d_outputs)
+    def backward(self, outputs: Array, targets: Array, scale: float, d_outputs: Array) -> tuple[float, int]:
+        loss, num_correct = kernels.cross_entropy(outputs, targets, scale, d_outputs)
         if self.label_smoothing:
-            loss += smooth_labels(outputs, targets, self.label_smoothing, weight, d_outputs)
-        return loss, hits
+            loss += smooth_labels(outputs, targets, self.label_smoothing, scale, d_outputs)
+        return loss, num_correct
 
 
 @final
@@ -95,9 +95,9 @@ class MeanSquaredError(Loss):
                 "makes real ones; rows with a single 1 become class numbers with y.argmax(axis=1)."
             )
 
-    def backward(self, outputs: Array, targets: Array, weight: float, d_outputs: Array) -> tuple[float, int]:
+    def backward(self, outputs: Array, targets: Array, scale: float, d_outputs: Array) -> tuple[float, int]:
         size = prod(outputs.shape[1:])
-        loss = kernels.squared_error(outputs.reshape(-1), targets.reshape(-1), weight / size, d_outputs.reshape(-1))
+        loss = kernels.squared_error(outputs.reshape(-1), targets.reshape(-1), scale / size, d_outputs.reshape(-1))
         return loss / size, 0
 
 
@@ -106,9 +106,10 @@ class MeanSquaredError(Loss):
 class MixedTargets(Loss):
     """`share` of a loss with the targets, and the rest with `others`, the targets of the samples mixed in.
 
-    others: as many as there are targets.  A hit is one with those of the larger share.  Zhang et al. (2018),
-    "mixup: beyond empirical risk minimization": for losses that are linear in the target the same as the loss with
-    mixed targets, and with the same gradient for the squared error.
+    others: as many as there are targets.  A sample is right where its target of the larger share is predicted.
+
+    Zhang et al. (2018), "mixup: beyond empirical risk minimization": for losses that are linear in the target the same
+    as the loss with mixed targets, and with the same gradient for the squared error.
     """
 
     loss: Loss
@@ -124,12 +125,14 @@ class MixedTargets(Loss):
         self.loss.check(targets, output_shape)
         self.loss.check(self.others, output_shape)
 
-    def backward(self, outputs: Array, targets: Array, weight: float, d_outputs: Array) -> tuple[float, int]:
+    def backward(self, outputs: Array, targets: Array, scale: float, d_outputs: Array) -> tuple[float, int]:
         d_others = np.empty_like(d_outputs)
-        loss, hits = self.loss.backward_inside(outputs, targets, weight * self.share, d_outputs)
-        others_loss, others_hits = self.loss.backward_inside(outputs, self.others, weight * (1 - self.share), d_others)
+        loss, num_correct = self.loss.backward_inside(outputs, targets, scale * self.share, d_outputs)
+        others_loss, others_correct = self.loss.backward_inside(
+            outputs, self.others, scale * (1 - self.share), d_others
+        )
         d_outputs += d_others
         return (
             self.share * loss + (1 - self.share) * others_loss,
-            hits if self.share >= 0.5 else others_hits,
+            num_correct if self.share >= 0.5 else others_correct,
         )

@@ -69,14 +69,15 @@ def forward_backward(
     loss: Loss,
     x: Array,
     targets: Array,
-    weight: float,
+    scale: float,
     run: Pass,
     left: Callable[[int], object] | None = None,
     seen: Callable[[Sequence[Array]], object] | None = None,
 ) -> tuple[float, int]:
-    """One pass forward and backward: leaves the gradients, returns the summed loss and the number of hits.
+    """One pass forward and backward: leaves the gradients, returns the summed loss and the number of correct samples.
 
-    left: see `Sequential.backward`.  seen: called with the outputs of `Sequential.forward_seen`.
+    scale: see `Loss.backward`.  left: see `Sequential.backward`.  seen: called with the outputs of
+    `Sequential.forward_seen`.
     """
     if seen:
         *_, outputs = of_passes = model.forward_seen(x, run)
@@ -84,7 +85,7 @@ def forward_backward(
     else:
         outputs = model.forward_inside(x, run)
     d_outputs = run.empty(outputs.shape, outputs.dtype)
-    sums = loss.backward_inside(outputs, targets, weight, d_outputs)
+    sums = loss.backward_inside(outputs, targets, scale, d_outputs)
     model.backward_inside(d_outputs, run, wants_dx=False, left=left)
     return sums
 

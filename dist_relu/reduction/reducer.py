@@ -51,9 +51,9 @@ class Sums(ABC):
 
     @abstractmethod
     def finish(self) -> tuple[float, int]:
-        """The last pass is over and its row still to be carried: wait until all is complete; returns loss and hits.
+        """The last pass is over and its row still to be carried: wait until all is complete.
 
-        Collective.
+        Returns the summed loss and num_correct.  Collective.
         """
 
 
@@ -171,7 +171,7 @@ class _SumsOverNodes(Sums):
         return self._send_full_buckets
 
     def finish(self) -> tuple[float, int]:
-        self._slots.carry_columns(-TAIL, None)  # loss and hits go with the last stage
+        self._slots.carry_columns(-TAIL, None)  # loss and num_correct go with the last stage
         while self._next < len(self._stages):
             self._send_stage()
         self._exchange.wait()

@@ -16,7 +16,7 @@ from dist_relu.partition import Fold, SummationTree, TreeNode, bounds, stack_dep
 from dist_relu.reduction.sources import SlotSource
 
 TAIL = 2
-"""Numbers behind the gradient in a slot: the summed loss and the hits. So they are summed at no extra cost."""
+"""Numbers behind the gradient in a slot: loss and number of correct samples. So they are summed at no extra cost."""
 
 
 def slots_shape(model: Sequential, layout: Layout, shards: int, workers: int) -> tuple[int, int]:
@@ -83,7 +83,7 @@ class Slots:
         return SlotSource(self.rows[within[0] : within[-1] + 1], column, carries)
 
     def total_tail(self) -> tuple[float, int]:
-        """Loss and hits of the whole batch; every worker sums these few numbers for itself."""
+        """Summed loss and num_correct of the whole batch; every worker sums these few numbers for itself."""
         ordered_sum(*self._tail.partial_sums([]), self._total_tail)
         return float(self._total_tail[0]), int(self._total_tail[1])
 

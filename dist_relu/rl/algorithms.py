@@ -122,7 +122,7 @@ class PolicyLoss(Loss):
             if not ((actions >= 0) & (actions < self.head.actions)).all():
                 raise DataError(f"Actions in the first column of targets must be from 0 to {self.head.actions - 1}.")
 
-    def backward(self, outputs: Array, targets: Array, weight: float, d_outputs: Array) -> tuple[float, int]:
+    def backward(self, outputs: Array, targets: Array, scale: float, d_outputs: Array) -> tuple[float, int]:
         actions, old, advantages, returns = columns_of(self.head, targets)
         log_probs, entropies, d_log_probs = np.empty((3, len(outputs)))
         unchecked(self.head.log_probs)(outputs, actions, log_probs, entropies)
@@ -131,10 +131,10 @@ class PolicyLoss(Loss):
         else:
             loss = kernels.clipped_surrogate(log_probs, old, advantages, self.clip, d_log_probs)
         loss -= self.entropy_weight * float(np.add.reduce(entropies))
-        d_log_probs *= weight
-        d_entropies = np.full(len(outputs), -self.entropy_weight * weight)
+        d_log_probs *= scale
+        d_entropies = np.full(len(outputs), -self.entropy_weight * scale)
         unchecked(self.head.log_probs_backward)(outputs, actions, d_log_probs, d_entropies, d_outputs)
-        value_loss = kernels.value_error(outputs, returns, self.value_weight * weight, d_outputs)
+        value_loss = kernels.value_error(outputs, returns, self.value_weight * scale, d_outputs)
         return loss + self.value_weight * value_loss, 0
 
 

@@ -114,9 +114,9 @@ def test_mixed_targets_are_the_loss_of_mixed_probabilities(share: float, rng: np
     probabilities = share * np.eye(4)[first] + (1 - share) * np.eye(4)[second]
     log_softmax = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
     d_z = np.empty_like(z)
-    loss, hits = nn.MixedTargets(nn.CrossEntropy(), second, share).backward(z, first, 0.5, d_z)
+    loss, num_correct = nn.MixedTargets(nn.CrossEntropy(), second, share).backward(z, first, 0.5, d_z)
     assert loss == pytest.approx(-(probabilities * log_softmax).sum())
-    assert hits == (z.argmax(axis=1) == (first if share > 0.5 else second)).sum()
+    assert num_correct == (z.argmax(axis=1) == (first if share > 0.5 else second)).sum()
     np.testing.assert_allclose(d_z, 0.5 * (np.exp(log_softmax) - probabilities), rtol=1e-10, atol=1e-12)
 
 

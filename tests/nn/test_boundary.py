@@ -352,9 +352,9 @@ class OwnLoss(nn.Loss):
     def check(self, targets: Array, output_shape: tuple[int, ...]) -> None:
         pass
 
-    def backward(self, outputs: Array, targets: Array, weight: float, d_outputs: Array) -> Any:
+    def backward(self, outputs: Array, targets: Array, scale: float, d_outputs: Array) -> Any:
         if self.fills:
-            d_outputs[...] = weight
+            d_outputs[...] = scale
         return self.change(outputs.sum())
 
 

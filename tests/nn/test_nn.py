@@ -87,19 +87,19 @@ def test_cross_entropy_is_that_of_plain_numpy(num_samples: int, num_classes: int
     z = 30 * rng.standard_normal((num_samples, num_classes))
     labels = rng.integers(0, num_classes, num_samples)
     dz = np.empty_like(z)
-    loss, hits = nn.CrossEntropy().backward(z, labels, 0.5, dz)
+    loss, num_correct = nn.CrossEntropy().backward(z, labels, 0.5, dz)
     expected = twin.softmax(z)
     expected[np.arange(num_samples), labels] -= 1
     assert loss == pytest.approx(num_samples * twin.cross_entropy(z, labels), rel=1e-10, abs=1e-10)
-    assert hits == (z.argmax(axis=1) == labels).sum()
+    assert num_correct == (z.argmax(axis=1) == labels).sum()
     np.testing.assert_allclose(dz, 0.5 * expected, atol=1e-12)
 
 
 def test_cross_entropy_of_huge_logits_does_not_overflow() -> None:
     z = np.array([[1e4, -1e4, 0.0]], np.float32)
     dz = np.empty_like(z)
-    loss, hits = nn.CrossEntropy().backward(z, np.array([1]), 1.0, dz)
-    assert (loss, hits) == (2e4, 0)
+    loss, num_correct = nn.CrossEntropy().backward(z, np.array([1]), 1.0, dz)
+    assert (loss, num_correct) == (2e4, 0)
     assert dz.tolist() == [[1, -1, 0]]
 
 

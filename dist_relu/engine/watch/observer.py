@@ -76,7 +76,7 @@ class Observer:
             seen.step,
             seen.step // self._per_epoch,
             seen.loss,
-            self._accuracy(seen.hits, seen.num_samples),
+            self._accuracy(seen.num_correct, seen.num_samples),
             _learning_rate(self._plan.optimizer, (seen.step + 0.5) / self._per_epoch),
             seen.num_samples / seen.seconds,
             self._layers.take(seen.rows, min(seen.num_samples, self._plan.batch_size)),
@@ -91,7 +91,7 @@ class Observer:
         epoch = EpochSummary(
             len(self.epochs),
             float(np.average(seen.loss, weights=seen.num_samples)),
-            self._accuracy(int(seen.hits.sum()), int(seen.num_samples.sum())),
+            self._accuracy(int(seen.num_correct.sum()), int(seen.num_samples.sum())),
             float(seen.seconds.sum()),
             self._layers.dead(seen.active) if self._layers and seen.active is not None else None,
         )
@@ -99,8 +99,8 @@ class Observer:
         if self._watch and self._watch.on_epoch:
             self._watch.on_epoch(epoch)
 
-    def _accuracy(self, hits: int, num_samples: int) -> float | None:
-        return hits / num_samples if self._has_classes else None
+    def _accuracy(self, num_correct: int, num_samples: int) -> float | None:
+        return num_correct / num_samples if self._has_classes else None
 
 
 @final

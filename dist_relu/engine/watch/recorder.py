@@ -78,7 +78,7 @@ class SeenStep:
 
     step: int
     loss: float
-    hits: int
+    num_correct: int
     num_samples: int
     seconds: float
     rows: Array
@@ -94,7 +94,7 @@ class SeenEpoch:
 
     active: Array | None
     loss: Array
-    hits: Array
+    num_correct: Array
     num_samples: Array
     seconds: Array
 
