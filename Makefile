@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup train test test-long test-nodes papers check check-peers check-cluster format bench clean
+.PHONY: help setup train test test-long test-nodes papers check check-peers check-cluster hooks format bench clean
 
 help:
 	@echo "make train   set up, and train a network on handwritten digits on all cores"
@@ -13,6 +13,7 @@ help:
 	@echo "make test-long   test with tens of thousands of damaged files and hundreds of signals, which takes long"
 	@echo "make test-nodes   test on several hosts, which it makes out of network namespaces (as root)"
 	@echo "make check   format, lint, types and layers"
+	@echo "make hooks   run these checks before every commit, with pre-commit, which it installs"
 	@echo "make format  format the code"
 	@echo "make papers  run the experiments of the papers on ReLU again: tables, verdicts on claims, pictures in papers/"
 	@echo "make bench   speed, side by side: the all-reduce beside MPI's, several workers beside one"
@@ -22,9 +23,9 @@ help:
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
 	touch $@
 
 train: setup
@@ -48,6 +49,10 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+hooks: setup
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[hooks]'
+	$(BIN)/pre-commit install
 
 format: setup
 	$(BIN)/ruff format .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,21 @@ def test_the_image_does_not_run_as_root() -> None:
     instructions = [line.split() for line in (CLUSTER / "Dockerfile").read_text().splitlines()]
     assert [words[1] for words in instructions if words[:1] == ["USER"]] == ["relu"]
     assert [words[1] for words in instructions if words[:1] == ["FROM"]] == ["python:3.11-slim"]
+
+
+def test_the_image_is_given_all_that_the_package_is_built_from() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    modules = [f"{name}.py" for name in project["tool"]["setuptools"]["py-modules"]]
+    needed = {
+        "pyproject.toml",
+        "dist_relu",
+        project["project"]["readme"],
+        *project["project"]["license-files"],
+        *modules,
+    }
+    instructions = [line.split() for line in (CLUSTER / "Dockerfile").read_text().splitlines()]
+    assert needed <= {source for words in instructions if words[:1] == ["COPY"] for source in words[1:-1]}
+    assert {f"!{name}" for name in needed} <= set((ROOT / ".dockerignore").read_text().splitlines())
 
 
 def pods(content: Any) -> Iterator[dict[str, Any]]:
