@@ -26,11 +26,14 @@ from dist_relu.errors import (
     WorkerLost,
     WriteError,
 )
+from dist_relu.runtime.backends import Backend
+from dist_relu.runtime.world import World
 
 __version__ = "0.1.0"
 
 __all__ = [
     "PREACTIVATION_EDGES",
+    "Backend",
     "BackendError",
     "CheckpointError",
     "Coordinator",
@@ -51,6 +54,7 @@ __all__ = [
     "WatchedParam",
     "WatchedStep",
     "WorkerLost",
+    "World",
     "WriteError",
     "activations",
     "analysis",

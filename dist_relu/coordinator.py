@@ -49,8 +49,10 @@ from dist_relu.optim import Optimizer
 from dist_relu.partition import bounds, check_fit
 from dist_relu.runtime.backends import Backend, connect
 from dist_relu.runtime.placed import PlacedDatasets
+from dist_relu.runtime.process_info import ProcessInfo, nodes_of
 from dist_relu.runtime.replicated import ReplicatedArray, ReplicatedArrays
-from dist_relu.runtime.worker import ProcessInfo, Task, World, nodes_of
+from dist_relu.runtime.worker import Task
+from dist_relu.runtime.world import World
 
 _log = logging.getLogger(PROGRESS_LOG)
 

@@ -19,7 +19,7 @@ from dist_relu.engine.inference import ModelInput, my_blocks
 from dist_relu.engine.placing import Placing, checked_samples, layer_names
 from dist_relu.engine.watch.moments import NUM_MOMENTS, moments_of, put_together
 from dist_relu.nn import PlainPass, Sequential
-from dist_relu.runtime.worker import World
+from dist_relu.runtime.world import World
 
 
 @dataclass(frozen=True)

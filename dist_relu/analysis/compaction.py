@@ -18,7 +18,7 @@ from dist_relu.engine.placing import Placing, checked_samples
 from dist_relu.kernels.products import DEPTH
 from dist_relu.nn import ActivityPenalty, Dense, Dropout, Layer, PlainPass, RReLU, Sequential
 from dist_relu.nn.layers.activations import Elementwise
-from dist_relu.runtime.worker import World
+from dist_relu.runtime.world import World
 
 
 @dataclass(frozen=True)

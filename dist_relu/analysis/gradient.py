@@ -18,7 +18,7 @@ from dist_relu.engine.placing import Placing, checked_samples, layer_names
 from dist_relu.engine.watch.moments import NUM_MOMENTS, Magnitude, moments_of, put_together
 from dist_relu.nn import Loss, PlainPass, Sequential
 from dist_relu.partition import Fold, SummationTree, TreeNode, bounds
-from dist_relu.runtime.worker import World
+from dist_relu.runtime.world import World
 
 
 @dataclass(frozen=True)

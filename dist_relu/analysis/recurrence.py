@@ -13,7 +13,7 @@ from dist_relu.engine.arguments import Data, check_has_parameters, check_model, 
 from dist_relu.engine.inference import ModelInput, my_blocks
 from dist_relu.engine.placing import Placing, checked_samples, layer_names
 from dist_relu.nn import RNN, Loss, PlainPass, Sequential
-from dist_relu.runtime.worker import World
+from dist_relu.runtime.world import World
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from dist_relu.comm.shared_memory import Handle, SharedArray, attach
 from dist_relu.coordinator import start
 from dist_relu.errors import BackendError
 from dist_relu.runtime.backends.mpi.backend import mpirun_path
-from dist_relu.runtime.worker import World
+from dist_relu.runtime.world import World
 
 ROUNDS = 5
 SIZES_BYTES = [4_000, 40_000, 400_000, 4_000_000, 40_000_000]

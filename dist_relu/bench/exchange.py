@@ -17,7 +17,7 @@ from dist_relu.core.arrays import Array
 from dist_relu.kernels.ordered_sum import ordered_sum
 from dist_relu.partition import SummationTree, bounds
 from dist_relu.reduction.sources import SlotSource
-from dist_relu.runtime.worker import World
+from dist_relu.runtime.world import World
 
 ROUNDS = 3
 SIZES_BYTES = [4_000, 40_000, 400_000, 4_000_000, 40_000_000]

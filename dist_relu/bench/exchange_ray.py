@@ -14,7 +14,7 @@ from dist_relu.bench.exchange import Peer, time_sums
 from dist_relu.coordinator import Coordinator
 from dist_relu.core.arrays import Array
 from dist_relu.integrations import ray_collective
-from dist_relu.runtime.worker import World
+from dist_relu.runtime.world import World
 
 
 @contextmanager

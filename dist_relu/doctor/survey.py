@@ -17,7 +17,7 @@ import numpy as np
 from dist_relu.core import machine
 from dist_relu.core.arrays import Array
 from dist_relu.doctor.finding import Check, Finding, State
-from dist_relu.runtime.worker import ProcessInfo
+from dist_relu.runtime.process_info import ProcessInfo
 
 Exchange = Callable[[Array], None]
 """Sends bytes to a peer, who sends as many back, into the same array."""

@@ -16,7 +16,7 @@ from dist_relu.core.arrays import Array
 from dist_relu.kernels.activations import relu as pair
 from dist_relu.nn import Loss, PlainPass, Sequential
 from dist_relu.partition import bounds
-from dist_relu.runtime.worker import World
+from dist_relu.runtime.world import World
 
 BLOCK_ROWS = 256
 

@@ -12,7 +12,7 @@ from dist_relu.core.arrays import Array
 from dist_relu.engine.step import StepRequest, TrainingStep
 from dist_relu.engine.watch.recorder import SeenEpoch, SeenStep
 from dist_relu.partition import epoch_order
-from dist_relu.runtime.worker import World
+from dist_relu.runtime.world import World
 
 _REPORT_EVERY_S = 0.1
 

@@ -26,7 +26,7 @@ from dist_relu.partition import Purpose, bounds, generator
 from dist_relu.reduction.chunks import Sources, costs_of, empty_chunks
 from dist_relu.reduction.reducer import Parts, sums_of
 from dist_relu.reduction.slots import TAIL, Slots
-from dist_relu.runtime.worker import World
+from dist_relu.runtime.world import World
 
 
 @dataclass(frozen=True)

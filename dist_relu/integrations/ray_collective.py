@@ -34,7 +34,7 @@ from dist_relu.comm.tcp import connect_nodes
 from dist_relu.core.arrays import Array
 from dist_relu.errors import BackendError
 from dist_relu.runtime.backends.base import info_here
-from dist_relu.runtime.worker import ProcessInfo, by_node, nodes_of
+from dist_relu.runtime.process_info import ProcessInfo, by_node, nodes_of
 
 NAME = "dist_relu"
 

@@ -24,7 +24,7 @@ from dist_relu.reduction.buckets import HEAD, Load, stages_of
 from dist_relu.reduction.chunks import Chunk, Piece, Sources, chunk_of, joined, piece_of
 from dist_relu.reduction.slots import TAIL, Slots
 from dist_relu.reduction.sources import SlotSource, Source
-from dist_relu.runtime.worker import World
+from dist_relu.runtime.world import World
 
 ShardBounds = Sequence[tuple[int, int]]
 

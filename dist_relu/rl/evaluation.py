@@ -14,7 +14,7 @@ from dist_relu.errors import DataError
 from dist_relu.nn import PlainPass, Sequential
 from dist_relu.partition import bounds
 from dist_relu.rl.environments import Env, Environments, Spaces, fresh_seed, head_of, name_of
-from dist_relu.runtime.worker import World
+from dist_relu.runtime.world import World
 
 _AT_ONCE = 32
 """Environments of a worker that are open at the same time."""

@@ -19,7 +19,7 @@ from dist_relu.nn import PlainPass, Sequential
 from dist_relu.partition import Purpose, bounds, generator
 from dist_relu.rl.algorithms import Algorithm, columns_of
 from dist_relu.rl.environments import Env, Environments, head_of, training_seed
-from dist_relu.runtime.worker import World
+from dist_relu.runtime.world import World
 
 RETURNS, ENDED = 0, 1
 """What is kept of an environment's episodes in an iteration: the sum of their returns, and how many ended."""

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from dist_relu.comm.shared_memory import Handle, Handles, SharedArray
 from dist_relu.core.arrays import Array
-from dist_relu.runtime.worker import World
+from dist_relu.runtime.world import World
 
 _MESSAGE_BYTES = 32 << 20
 

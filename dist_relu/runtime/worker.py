@@ -6,8 +6,6 @@ and finds its part of the work by its rank. How calls and replies travel is the 
 
 from __future__ import annotations
 
-import os
-import socket
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,48 +17,12 @@ from threadpoolctl import ThreadpoolController
 
 from dist_relu.comm.barrier import Barrier, NodeBarrier, TaskAborted, control_shape
 from dist_relu.comm.channel import Channel, ProgressEngine
-from dist_relu.comm.shared_memory import Handle, Handles, SharedArray, attach
+from dist_relu.comm.shared_memory import Handle, SharedArray, attach
 from dist_relu.comm.world_barrier import WorldBarrier
-from dist_relu.core.arrays import Array
 from dist_relu.core.compiling import compilation_reported
+from dist_relu.runtime.process_info import ProcessInfo, nodes_of
 from dist_relu.runtime.surroundings import Surroundings, check_modules, follow, look
-
-
-@dataclass(frozen=True)
-class ProcessInfo:
-    """How a process presents itself.
-
-    node: equal for processes that share memory: those of one user that see the same processes through the same network.
-    Containers that share both count as one; hosts of a test network on one machine do not.
-    """
-
-    pid: int
-    host: str
-    node: str
-
-    @classmethod
-    def here(cls, node: str = "") -> ProcessInfo:
-        """This process.  node: a name that sets it apart from other processes of its machine."""
-        boot = _read("/proc/sys/kernel/random/boot_id")
-        spaces = " ".join(os.readlink(f"/proc/self/ns/{kind}") for kind in ("pid", "net"))
-        return cls(os.getpid(), socket.gethostname(), f"{boot} {spaces} {os.getuid()} {node}".rstrip())
-
-
-def by_node(peers: Sequence[ProcessInfo]) -> list[int]:
-    """The numbers of `peers` in an order where those of a node stand together, the first peer's node first."""
-    nodes = list(dict.fromkeys(peer.node for peer in peers))
-    return sorted(range(len(peers)), key=lambda i: nodes.index(peers[i].node))
-
-
-def nodes_of(peers: Sequence[ProcessInfo]) -> list[range]:
-    """The ranks of each node.  peers: by rank, those of a node together."""
-    nodes: list[range] = []
-    for rank, peer in enumerate(peers):
-        if rank and peer.node == peers[rank - 1].node:
-            nodes[-1] = range(nodes[-1].start, rank + 1)
-        else:
-            nodes.append(range(rank, rank + 1))
-    return nodes
+from dist_relu.runtime.world import Node, World
 
 
 @dataclass(frozen=True)
@@ -75,42 +37,6 @@ class WorkerConfig:
     peers: Sequence[ProcessInfo]
     control: Handle | None
     threads: int
-
-
-@dataclass(frozen=True)
-class Node:
-    """A worker's view of its own node, the `number`-th.
-
-    ranks: of its workers.  rank: of this worker among them.  barrier: of them alone.  held: the memory that this worker
-    keeps for its node, see `dist_relu.runtime.replicated`.
-    """
-
-    number: int
-    ranks: range
-    rank: int
-    barrier: NodeBarrier
-    held: dict[int, SharedArray]
-
-    def attach(self, handles: Handles) -> Array:
-        """This node's copy of an array that every node has."""
-        return attach(handles[self.number])
-
-
-@dataclass(frozen=True)
-class World:
-    """A worker's view of all workers.
-
-    report: sends an event to the coordinator.  nodes: the ranks of each.  progress_engine: to workers of other nodes;
-    None when there are none.
-    """
-
-    rank: int
-    size: int
-    barrier: Barrier
-    report: Callable[[Any], None]
-    node: Node
-    nodes: Sequence[range]
-    progress_engine: ProgressEngine | None
 
 
 @dataclass(frozen=True)
@@ -242,8 +168,3 @@ def _pickled(function: Callable[..., Any], value: Any) -> bytes:
             f"{error}. Return numbers, arrays and the like, or nothing."
         ) from error
     return reply
-
-
-def _read(path: str) -> str:
-    with open(path, encoding="ascii") as file:
-        return file.read().strip()

@@ -18,7 +18,7 @@ import dist_relu as dr
 from dist_relu.bench.node_all_reduce import AllReduce
 from dist_relu.comm.barrier import NodeBarrier, TaskAborted, abort, control_shape
 from dist_relu.comm.shared_memory import SharedArray, attach
-from dist_relu.runtime.worker import World
+from dist_relu.runtime.world import World
 
 
 def mapped_segments() -> int:

@@ -12,7 +12,7 @@ import pytest
 
 import dist_relu as dr
 from dist_relu import nn
-from dist_relu.runtime.worker import World
+from dist_relu.runtime.world import World
 
 
 class Unpicklable(Exception):

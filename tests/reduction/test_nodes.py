@@ -26,8 +26,9 @@ from dist_relu.reduction.chunks import costs_of
 from dist_relu.reduction.slots import TAIL
 from dist_relu.runtime.backends import heartbeat
 from dist_relu.runtime.backends.heartbeat import Reception, Ticket, Watch, visit
+from dist_relu.runtime.process_info import ProcessInfo, by_node, nodes_of
 from dist_relu.runtime.replicated import ReplicatedArrays
-from dist_relu.runtime.worker import ProcessInfo, World, by_node, nodes_of
+from dist_relu.runtime.world import World
 from tests.programs import wait_until
 from tests.twin import Array
 

@@ -14,7 +14,7 @@ import pytest
 
 import dist_relu as dr
 from dist_relu.runtime.backends.local.backend import LocalBackend
-from dist_relu.runtime.worker import World
+from dist_relu.runtime.world import World
 from tests.programs import (
     TRAIN,
     marked_environment,

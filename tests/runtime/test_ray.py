@@ -22,7 +22,7 @@ import pytest
 import dist_relu as dr
 from dist_relu.runtime.backends.ray import cluster as joining
 from dist_relu.runtime.backends.ray.reaper import processes_of
-from dist_relu.runtime.worker import World
+from dist_relu.runtime.world import World
 from tests.programs import TIMEOUT_S, TRAIN, wait_until
 from tests.ray_clusters import RayCluster, environment, temporary_folder
 

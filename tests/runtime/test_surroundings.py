@@ -15,7 +15,7 @@ import pytest
 import dist_relu as dr
 from dist_relu.comm import suspended
 from dist_relu.runtime.backends.local.supervisor import descendants
-from dist_relu.runtime.worker import World
+from dist_relu.runtime.world import World
 from tests.programs import ROOT, run, wait_until
 
 HEAD = """

@@ -31,7 +31,7 @@ from dist_relu.kernels.histogram import (
 )
 from dist_relu.nn import Layer
 from dist_relu.partition import bounds
-from dist_relu.runtime.worker import World
+from dist_relu.runtime.world import World
 
 NUM_SLOTS = 2
 _TAG = MAX_TAG - 1

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from typing import Any, final
 
 from dist_relu.comm.barrier import TaskAborted
-from dist_relu.runtime.worker import Failed, ProcessInfo, Reply, Returned, Task
+from dist_relu.runtime.process_info import ProcessInfo
+from dist_relu.runtime.worker import Failed, Reply, Returned, Task
 
 GRACE_AFTER_ERROR_S = 0.5
 """How long the other workers may take to answer when one has failed; then the error is raised without them."""

@@ -27,7 +27,7 @@ from dist_relu.comm.barrier import abort
 from dist_relu.comm.handshake import Endpoint, Listener, connect
 from dist_relu.core.arrays import Array
 from dist_relu.errors import BackendError
-from dist_relu.runtime.worker import ProcessInfo
+from dist_relu.runtime.process_info import ProcessInfo
 
 _PERIOD_S = 1.0
 _SILENCE_S = 10.0

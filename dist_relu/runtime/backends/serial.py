@@ -11,7 +11,8 @@ from dist_relu.comm.barrier import control_shape
 from dist_relu.comm.shared_memory import SharedArray
 from dist_relu.errors import UnsuitableBackend
 from dist_relu.runtime.backends.base import Backend, EventHandler, EventsHere, values
-from dist_relu.runtime.worker import ProcessInfo, Task, Worker, WorkerConfig
+from dist_relu.runtime.process_info import ProcessInfo
+from dist_relu.runtime.worker import Task, Worker, WorkerConfig
 
 
 @final

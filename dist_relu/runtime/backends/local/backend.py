@@ -21,7 +21,8 @@ from dist_relu.errors import BackendError, WorkerLost
 from dist_relu.runtime.backends.base import GRACE_AFTER_ERROR_S, Backend, EventHandler, values
 from dist_relu.runtime.backends.local.processes import LocalProcesses, without_interrupts
 from dist_relu.runtime.backends.local.worker import REPLY
-from dist_relu.runtime.worker import Failed, ProcessInfo, Reply, Task, WorkerConfig
+from dist_relu.runtime.process_info import ProcessInfo
+from dist_relu.runtime.worker import Failed, Reply, Task, WorkerConfig
 
 _START_TIMEOUT_S = 60.0
 _CLOSED = "The workers were ended by close(). Start others."

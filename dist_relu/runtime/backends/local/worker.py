@@ -15,7 +15,8 @@ import cloudpickle
 
 from dist_relu.runtime.backends.local.bootstrap import Lifeline
 from dist_relu.runtime.backends.local.supervisor import GRACE_S, descendants
-from dist_relu.runtime.worker import ProcessInfo, Worker
+from dist_relu.runtime.process_info import ProcessInfo
+from dist_relu.runtime.worker import Worker
 
 _TIME_TO_DIE_S = 0.1
 """After so long it is clear whether the supervisor has let go or died."""

@@ -25,7 +25,8 @@ from dist_relu.runtime.backends.base import GRACE_AFTER_ERROR_S, Backend, EventH
 from dist_relu.runtime.backends.heartbeat import Reception, Watch, called
 from dist_relu.runtime.backends.mpi.job import Group, join
 from dist_relu.runtime.backends.mpi.membership import LONGEST_PAUSE_S
-from dist_relu.runtime.worker import Failed, ProcessInfo, Reply, Task, Worker, WorkerConfig, by_node, nodes_of
+from dist_relu.runtime.process_info import ProcessInfo, by_node, nodes_of
+from dist_relu.runtime.worker import Failed, Reply, Task, Worker, WorkerConfig
 
 _TIME_TO_TELL_S = 3.0
 

@@ -39,7 +39,8 @@ from dist_relu.runtime.backends.mpi.membership import (
     meet,
     serving,
 )
-from dist_relu.runtime.worker import ProcessInfo, Worker, WorkerConfig, by_node, nodes_of
+from dist_relu.runtime.process_info import ProcessInfo, by_node, nodes_of
+from dist_relu.runtime.worker import Worker, WorkerConfig
 
 _TO_WORKER, _TO_COORDINATOR, _GROUP_TAG = 1, 2, 3
 """Tags of our messages, which have a communicator of their own."""

@@ -91,7 +91,8 @@ class DistReluWorker:
         """Become the worker that `config` says; returns the control memory that it uses."""
         import cloudpickle
 
-        from dist_relu.runtime.worker import Worker, nodes_of
+        from dist_relu.runtime.process_info import nodes_of
+        from dist_relu.runtime.worker import Worker
 
         def report(event: Any) -> None:
             self._outbox.put(EVENT + cloudpickle.dumps(event))

@@ -26,7 +26,8 @@ from dist_relu.runtime.backends.ray.actor import EVENT, REPLY
 from dist_relu.runtime.backends.ray.cluster import Cluster
 from dist_relu.runtime.backends.ray.connection import import_ray
 from dist_relu.runtime.backends.ray.placement import Gang, cause, cpus_of_cluster
-from dist_relu.runtime.worker import Failed, ProcessInfo, Reply, Task, WorkerConfig, nodes_of
+from dist_relu.runtime.process_info import ProcessInfo, nodes_of
+from dist_relu.runtime.worker import Failed, Reply, Task, WorkerConfig
 
 _POLL_S = 0.1
 _OUTPUT_DELAY_S = 0.5

@@ -21,8 +21,8 @@ from dist_relu.runtime.backends.ray import actor
 from dist_relu.runtime.backends.ray.actor import DistReluWorker, versions_here
 from dist_relu.runtime.backends.ray.cluster import Cluster
 from dist_relu.runtime.backends.ray.connection import import_ray
+from dist_relu.runtime.process_info import ProcessInfo, by_node
 from dist_relu.runtime.surroundings import absolute_import_paths
-from dist_relu.runtime.worker import ProcessInfo, by_node
 
 _log = logging.getLogger(__name__)
 
