@@ -9,7 +9,8 @@ from dist_relu.kernels.elementary import clamp, exp, expm1, log1p, normal_cdf, n
 from dist_relu.kernels.elementary import sigmoid as logistic
 from dist_relu.kernels.elementary import tanh as hyperbolic_tangent
 from dist_relu.kernels.elementwise import Activation
-from dist_relu.kernels.scalars import fma, scalar
+from dist_relu.kernels.jit import scalar
+from dist_relu.kernels.llvm import fma
 
 
 @Activation

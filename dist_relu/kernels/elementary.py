@@ -10,7 +10,8 @@ comment beside each is the function that it stands for, the interval, and its la
 
 from __future__ import annotations
 
-from dist_relu.kernels.scalars import copysign, fma, polynomial, power_of_two, scalar
+from dist_relu.kernels.jit import scalar
+from dist_relu.kernels.llvm import copysign, fma, polynomial, power_of_two
 
 # (eʳ - 1 - r) / r², |r| <= 0.3469 (a little over ln 2 / 2); absolute errors 6e-8 and 1.4e-18.
 _exp_tail = polynomial(

@@ -16,9 +16,10 @@ from typing import Any, final
 import numpy as np
 
 from dist_relu.core.arrays import Array
+from dist_relu.kernels.jit import kernel, scalar, specialise
+from dist_relu.kernels.llvm import prefetch
 from dist_relu.kernels.long_sums import TERMS, end_chain, end_sum
 from dist_relu.kernels.products import product
-from dist_relu.kernels.scalars import prefetch, scalar, specialise
 from dist_relu.kernels.tiles import AS_IS, BIAS
 
 Scalar = Callable[..., float]
@@ -211,6 +212,38 @@ _LINE = 16
 """Numbers of a cache line, or of two."""
 
 _NONE: Sequence[Any] = ()
+
+
+@kernel
+def add_to_rows(z: Array, bias: Array) -> None:
+    """z += bias in place; z: (N, K), bias: (K,)."""
+    for n in range(z.shape[0]):
+        for k in range(z.shape[1]):
+            z[n, k] += bias[k]
+
+
+@kernel
+def add_branches(main: Array, side: Array, cuts: bool, y: Array) -> None:
+    """y = main + side, or max(main + side, 0) where it `cuts`; y is neither of the two."""
+    zero = y.dtype.type(0)
+    if cuts:
+        for i in range(y.shape[0]):
+            v = main[i] + side[i]
+            y[i] = zero if v <= zero else v
+    else:
+        for i in range(y.shape[0]):
+            y[i] = main[i] + side[i]
+
+
+@kernel
+def add_branches_backward(dy: Array, y: Array, main: Array) -> None:
+    """dy = dy where ReLU let y through, else 0, in place; and the same in `main`."""
+    zero = y.dtype.type(0)
+    for i in range(dy.shape[0]):
+        d, v = dy[i], y[i]
+        d = zero if v <= zero else d
+        dy[i] = d
+        main[i] = d
 
 
 @final

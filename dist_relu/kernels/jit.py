@@ -7,12 +7,17 @@ meanwhile.
 
 Numba looks for changes in a kernel's own file only, but a kernel is also made of the kernels that it calls. So their
 names in the cache tell the state of all files beside this one.
+
+A `scalar` is written once, in plain Python, and compiled into whatever kernel calls it, in the precision of its first
+argument. A loop over arrays is written once too, around functions that it knows by name only, and made into a kernel
+for each of them by `specialise`.
 """
 
 from __future__ import annotations
 
 import fcntl
 import functools
+import inspect
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -23,9 +28,14 @@ from typing import Any, ParamSpec, TypeVar, cast
 from zlib import crc32
 
 import numba
+import numpy as np
+from numba.extending import overload
 
+F = TypeVar("F", bound=Callable[..., Any])
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_OPTIONS = {"error_model": "numpy", "forceinline": True}  # a call that stays a call is not vectorised
 
 _SOURCES = crc32(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))))
 
@@ -95,3 +105,32 @@ def kernel(function: Callable[P, R]) -> Callable[P, R]:
     dispatcher._compiler.compile = compile_alone
     dispatcher.compile = load_or_compile_alone
     return cast(Callable[P, R], dispatcher)
+
+
+def scalar(function: F) -> F:
+    """Let kernels call `function`, whose float literals take the type of its first argument.
+
+    To Numba `0.5 * x` is float64 even where x is float32; so the literals are replaced before it sees them. Numbers
+    that are not literals (globals) would not be.
+    """
+    code = function.__code__
+
+    def typed(first: Any, *_: Any) -> Callable[..., Any]:
+        literal = np.dtype(str(first)).type
+        constants = tuple(literal(value) if type(value) is float else value for value in code.co_consts)
+        return FunctionType(code.replace(co_consts=constants), function.__globals__, code.co_name)
+
+    # Numba compares the two, and knows neither annotations nor defaults.
+    typed.__signature__ = inspect.signature(FunctionType(code, {}))  # type: ignore[attr-defined]
+    overload(function, jit_options=_OPTIONS)(typed)
+    return function
+
+
+def specialise(loop: Callable[..., Any], name: str, **functions: Callable[..., Any]) -> Callable[..., None]:
+    """The kernel `name`: `loop` with the scalars that its global names stand for.
+
+    New globals rather than a closure, because Numba can't keep on disk what closes over compiled functions; a name of
+    its own, because the cache tells the kernels of one file apart by name.
+    """
+    code = loop.__code__.replace(co_name=name, co_qualname=name)
+    return kernel(FunctionType(code, {**loop.__globals__, **functions}, name))

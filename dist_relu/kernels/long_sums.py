@@ -14,8 +14,8 @@ import numpy as np
 
 from dist_relu.core.arrays import Array
 from dist_relu.kernels.jit import kernel
+from dist_relu.kernels.llvm import CHAINS, dot_in_chains, sum_in_chains
 from dist_relu.kernels.ordered_sum import add
-from dist_relu.kernels.scalars import CHAINS, dot_in_chains, sum_in_chains
 
 TERMS = 128
 """Terms of a chain."""
@@ -91,3 +91,33 @@ def dot_row(x: Array, y: Array) -> float:
             part += a[k] * b[k]
         total += part
     return x.dtype.type(total)  # type: ignore[no-any-return]
+
+
+@kernel
+def add_rows_at(indices: Array, rows: Array, table: Array) -> None:
+    """table[indices[m]] += rows[m], one after another.  indices: (M,) integers.  rows: (M, C).  table: (V, C).
+
+    Rows of the table that get more than one chain have wide sums of their own.
+    """
+    counts, most = np.zeros(table.shape[0], np.int64), 0
+    for m in range(indices.shape[0]):
+        counts[indices[m]] += 1
+        most = max(most, counts[indices[m]])
+    if most <= TERMS:
+        for m in range(indices.shape[0]):
+            add(table[indices[m]], rows[m])
+        return
+    place, num_wide = np.empty(counts.shape[0], np.int64), 0
+    for v in range(counts.shape[0]):
+        place[v] = num_wide
+        num_wide += counts[v] > TERMS
+    wide, added = np.zeros((num_wide, table.shape[1])), np.zeros_like(counts)
+    for m in range(indices.shape[0]):
+        v = indices[m]
+        add(table[v], rows[m])
+        added[v] += 1
+        if added[v] % TERMS == 0 and counts[v] > TERMS:
+            end_chain(table[v], wide[place[v]])
+    for v in range(counts.shape[0]):
+        if counts[v] > TERMS:
+            end_sum(table[v], wide[place[v]])

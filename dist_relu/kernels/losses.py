@@ -1,7 +1,4 @@
-"""Loops around the matrix products of layers and losses.
-
-N batch, K units.
-"""
+"""Losses and their gradients.  N batch, K classes."""
 
 from __future__ import annotations
 
@@ -11,14 +8,6 @@ from dist_relu.core.arrays import Array
 from dist_relu.kernels.elementary import exp
 from dist_relu.kernels.jit import kernel
 from dist_relu.kernels.long_sums import TERMS, sum_row
-
-
-@kernel
-def add_bias(z: Array, bias: Array) -> None:
-    """z += bias in place; z: (N, K), bias: (K,)."""
-    for n in range(z.shape[0]):
-        for k in range(z.shape[1]):
-            z[n, k] += bias[k]
 
 
 @kernel
@@ -51,6 +40,26 @@ def cross_entropy(z: Array, labels: Array, weight: float, dz: Array) -> tuple[fl
             dz[n, k] *= factor
         dz[n, label] -= z.dtype.type(weight)
     return loss, hits
+
+
+@kernel
+def smooth_labels(z: Array, labels: Array, smoothing: float, weight: float, dz: Array) -> float:
+    """Turn the cross-entropy into that with smoothed labels; returns what the sum of losses grows by.
+
+    z: (N, K) logits.  labels: (N,) integers.  dz: (N, K) holds the gradient of the plain loss times `weight`, and
+    gets that of the smoothed one: smoothing·weight·(1 at the label, less 1/K everywhere) more.
+    """
+    growth = 0.0
+    everywhere = z.dtype.type(smoothing * weight / z.shape[1])
+    at_label = z.dtype.type(smoothing * weight)
+    for n in range(z.shape[0]):
+        total = 0.0
+        for k in range(z.shape[1]):
+            total += z[n, k]
+            dz[n, k] -= everywhere
+        growth += smoothing * (z[n, labels[n]] - total / z.shape[1])
+        dz[n, labels[n]] += at_label
+    return growth
 
 
 @kernel

@@ -1,4 +1,4 @@
-"""Loops of normalisation layers and dropout.  M rows, C channels."""
+"""Loops of normalisation layers.  M rows, C channels."""
 
 from __future__ import annotations
 
@@ -164,51 +164,3 @@ def layer_norm_backward(
             row[c] = factor * (row[c] * weight[c] - a - hat[c] * b)
     end_sum(d_weight, wide_weight)
     end_sum(d_bias, wide_bias)
-
-
-@kernel
-def drop(x: Array, bits: Array, threshold: int, scale: float, y: Array) -> None:
-    """y = scale x where bits >= threshold, else 0.  x, y: (n,).  bits: (n,) uint16."""
-    factor, zero = x.dtype.type(scale), x.dtype.type(0)
-    for i in range(x.shape[0]):
-        v = factor * x[i]
-        y[i] = v if bits[i] >= threshold else zero
-
-
-@kernel
-def drop_backward(dy: Array, bits: Array, threshold: int, scale: float) -> None:
-    """dy = scale dy where bits >= threshold, else 0, in place.  dy: (n,).  bits: (n,) uint16."""
-    factor, zero = dy.dtype.type(scale), dy.dtype.type(0)
-    for i in range(dy.shape[0]):
-        v = factor * dy[i]
-        dy[i] = v if bits[i] >= threshold else zero
-
-
-@kernel
-def add_rows_at(indices: Array, rows: Array, table: Array) -> None:
-    """table[indices[m]] += rows[m], one after another.  indices: (M,) integers.  rows: (M, C).  table: (V, C).
-
-    Rows of the table that get more than one chain have wide sums of their own.
-    """
-    counts, most = np.zeros(table.shape[0], np.int64), 0
-    for m in range(indices.shape[0]):
-        counts[indices[m]] += 1
-        most = max(most, counts[indices[m]])
-    if most <= TERMS:
-        for m in range(indices.shape[0]):
-            add(table[indices[m]], rows[m])
-        return
-    place, num_wide = np.empty(counts.shape[0], np.int64), 0
-    for v in range(counts.shape[0]):
-        place[v] = num_wide
-        num_wide += counts[v] > TERMS
-    wide, added = np.zeros((num_wide, table.shape[1])), np.zeros_like(counts)
-    for m in range(indices.shape[0]):
-        v = indices[m]
-        add(table[v], rows[m])
-        added[v] += 1
-        if added[v] % TERMS == 0 and counts[v] > TERMS:
-            end_chain(table[v], wide[place[v]])
-    for v in range(counts.shape[0]):
-        if counts[v] > TERMS:
-            end_sum(table[v], wide[place[v]])

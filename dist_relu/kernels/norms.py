@@ -17,8 +17,8 @@ from numba.extending import intrinsic
 
 from dist_relu.core.arrays import Array
 from dist_relu.kernels.jit import kernel
+from dist_relu.kernels.llvm import CHAINS
 from dist_relu.kernels.ordered_sum import BLOCK, sum_block
-from dist_relu.kernels.scalars import CHAINS
 
 
 def _square_sums(terms: Callable[..., list[Any]]) -> Callable[..., Any]:
@@ -108,7 +108,7 @@ def squares_of_change(old: Array, new: Array) -> tuple[float, float]:
 def squares_of_step(
     rows: Array, first: int, carries: Array, stack: Array, old: Array, new: Array
 ) -> tuple[float, float, float]:
-    """Σ g², Σ old² and Σ (new - old)², with g the ordered sum, see `kernels.update`; old, new: (n,)."""
+    """Σ g², Σ old² and Σ (new - old)², with g the ordered sum, see `kernels.ordered_sum`; old, new: (n,)."""
     gradient, before, change = 0.0, 0.0, 0.0
     for start in range(0, old.shape[0], BLOCK):
         stop = min(start + BLOCK, old.shape[0])

@@ -11,8 +11,8 @@ import numpy as np
 
 from dist_relu.core.arrays import Array
 from dist_relu.kernels.jit import kernel
+from dist_relu.kernels.llvm import CHAINS
 from dist_relu.kernels.long_sums import TERMS, end_chain, end_sum, sum_rows, wide_sums
-from dist_relu.kernels.scalars import CHAINS
 from dist_relu.kernels.windows import Windows, outputs_of, span
 
 NONE = -1

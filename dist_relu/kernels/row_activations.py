@@ -12,8 +12,8 @@ import numpy as np
 from dist_relu.core.arrays import Array
 from dist_relu.kernels.elementary import exp
 from dist_relu.kernels.jit import kernel
+from dist_relu.kernels.llvm import maximum
 from dist_relu.kernels.long_sums import TERMS, dot_row, end_chain, end_sum, sum_row, wide_sums
-from dist_relu.kernels.scalars import maximum
 
 _REPEATED_SIZE = 1024
 

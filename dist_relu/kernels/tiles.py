@@ -18,6 +18,7 @@ from numba.extending import intrinsic
 
 from dist_relu.core.arrays import Array
 from dist_relu.kernels.jit import kernel
+from dist_relu.kernels.llvm import never_inline
 from dist_relu.kernels.registers import REGISTERS
 
 VECTOR_BYTES = REGISTERS.width_bytes
@@ -187,17 +188,6 @@ def _tiles(num_vectors: int) -> Any:
 
 
 _tiles_of_one, _tiles_of_two = _tiles(1), _tiles(2)
-
-
-@intrinsic
-def never_inline(typing_context: Any) -> Any:
-    """Keep the kernel that says so a function of its own, which is compiled once and not at each of its calls."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        builder.function.attributes.add("noinline")
-        return context.get_dummy_value()
-
-    return types.none(), codegen
 
 
 @kernel

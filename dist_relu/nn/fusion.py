@@ -12,8 +12,8 @@ import numpy.typing as npt
 from dist_relu.core.arrays import Array, as_rows
 from dist_relu.core.guards import is_ours
 from dist_relu.kernels import activations, pooling
+from dist_relu.kernels.elementwise import add_branches_backward
 from dist_relu.kernels.histogram import count_sums
-from dist_relu.kernels.residual import add_backward
 from dist_relu.kernels.tiles import AS_IS, BIAS, BIAS_RELU
 from dist_relu.nn.layer import PLAIN, Layer, Param, Pass, Shape
 from dist_relu.nn.layers.activations import Elementwise, ReLU
@@ -243,5 +243,5 @@ class ResidualReLU(Layer):
     def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         side = run.own(dy)
         main = run.empty(side.shape, side.dtype)
-        add_backward(side.reshape(-1), self._y.reshape(-1), main.reshape(-1))
+        add_branches_backward(side.reshape(-1), self._y.reshape(-1), main.reshape(-1))
         return self.residual.backward_of_branches(main, side, run)

@@ -14,7 +14,6 @@ from dist_relu.core.checks import check_fields, check_probability, check_share, 
 from dist_relu.core.guards import guard, is_ours, unwrapped
 from dist_relu.errors import DataError
 from dist_relu.kernels import losses as kernels
-from dist_relu.kernels.targets import smooth_labels
 from dist_relu.nn import boundary
 from dist_relu.nn.layer import Shape
 
@@ -78,7 +77,7 @@ class CrossEntropy(Loss):
     def backward(self, outputs: Array, targets: Array, scale: float, d_outputs: Array) -> tuple[float, int]:
         loss, num_correct = kernels.cross_entropy(outputs, targets, scale, d_outputs)
         if self.label_smoothing:
-            loss += smooth_labels(outputs, targets, self.label_smoothing, scale, d_outputs)
+            loss += kernels.smooth_labels(outputs, targets, self.label_smoothing, scale, d_outputs)
         return loss, num_correct
 
 

@@ -69,7 +69,7 @@ def _check_like(name: str, vector: Any, params: Array) -> None:
 
 
 def _check_partial_sums(gradient: Any, params: Array) -> None:
-    """Raise ValueError unless all that `kernels.update` reads and writes is there."""
+    """Raise ValueError unless all that `kernels.ordered_sum` reads and writes is there."""
     rows, first, carries, stack = PartialSums(*gradient)
     for name, array in (("rows", rows), ("stack", stack)):
         if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype != params.dtype:

@@ -15,7 +15,7 @@ from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_bool, check_fields, check_is, check_not_negative, check_positive, check_share
 from dist_relu.core.guards import guard
 from dist_relu.core.hints import BETAS, EPS, hinting
-from dist_relu.kernels import ordered_sum as kernels
+from dist_relu.kernels import optim as kernels
 from dist_relu.optim import boundary
 from dist_relu.optim.schedules import Schedule
 from dist_relu.partition import PartialSums

@@ -66,7 +66,7 @@ class SummationTree:
 
 @final
 class Fold(Generic[T]):
-    """Adds terms one after another as a binary counter carries; its compiled twin is `kernels.update.sum_block`.
+    """Adds terms one after another as a binary counter carries; its compiled twin is `kernels.ordered_sum.sum_block`.
 
     carries: of `SummationTree.fold`, one number for each term.  add: takes two neighbouring terms, the left one first,
     and returns what stands for both; that may be the left one itself, changed in place.

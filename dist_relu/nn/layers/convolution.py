@@ -14,8 +14,8 @@ from dist_relu.core.checks import check_bool, check_fields, check_int, instance_
 from dist_relu.core.hints import hinting
 from dist_relu.kernels import convolution as kernels
 from dist_relu.kernels.activations import relu
+from dist_relu.kernels.elementwise import add_to_rows
 from dist_relu.kernels.long_sums import TERMS, end_chain, end_sum, sum_rows
-from dist_relu.kernels.losses import add_bias
 from dist_relu.kernels.tiles import AS_IS, BIAS, BIAS_RELU
 from dist_relu.kernels.windows import Windows
 from dist_relu.nn.initializers import Constant, HeNormal, Initializer
@@ -133,7 +133,7 @@ class Conv2d(Layer):
             kernels.depthwise(image_rows(x), self._repeated(weight), self._windows, self.channels, image_rows(z))
             rows = z.reshape(-1, self.channels)
             if finish == BIAS:
-                add_bias(rows, bias)
+                add_to_rows(rows, bias)
             elif finish == BIAS_RELU:
                 relu.add_bias(rows, bias)
         else:

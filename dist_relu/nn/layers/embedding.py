@@ -13,7 +13,7 @@ from dist_relu.core.array_checks import element, first_where
 from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_fields, check_int, instance_of
 from dist_relu.errors import DataError
-from dist_relu.kernels import normalization as kernels
+from dist_relu.kernels.long_sums import add_rows_at
 from dist_relu.nn.initializers import Initializer, Normal
 from dist_relu.nn.layer import PLAIN, Layer, Param, Pass, Shape
 
@@ -78,7 +78,7 @@ class Embedding(Layer):
     def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         """The gradient of whole numbers has no meaning: what is returned is 0."""
         self.weight.grad[...] = 0
-        kernels.add_rows_at(self._indices, dy.reshape(-1, self.units), self.weight.grad)
+        add_rows_at(self._indices, dy.reshape(-1, self.units), self.weight.grad)
         dx = run.empty(dy.shape[:-1], dy.dtype)
         dx[...] = 0
         return dx

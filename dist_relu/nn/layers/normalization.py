@@ -13,6 +13,7 @@ import numpy as np
 from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_fields, check_float, check_positive, check_share
 from dist_relu.core.hints import EPS, hinting
+from dist_relu.kernels import dropout
 from dist_relu.kernels import normalization as kernels
 from dist_relu.nn.initializers import Constant
 from dist_relu.nn.layer import PLAIN, Layer, Param, Pass, Shape
@@ -182,14 +183,14 @@ class Dropout(Layer):
             return x
         self._bits = np.frombuffer(run.generator().bytes(2 * x.size), np.uint16)
         y = run.empty(x.shape, x.dtype)
-        kernels.drop(x.reshape(-1), self._bits, self._threshold, 1 / (1 - self.p), y.reshape(-1))
+        dropout.drop(x.reshape(-1), self._bits, self._threshold, 1 / (1 - self.p), y.reshape(-1))
         return y
 
     def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         if not self._in_training:
             return dy
         dx = run.own(dy)
-        kernels.drop_backward(dx.reshape(-1), self._bits, self._threshold, 1 / (1 - self.p))
+        dropout.drop_backward(dx.reshape(-1), self._bits, self._threshold, 1 / (1 - self.p))
         return dx
 
     @property

@@ -12,7 +12,7 @@ import numpy as np
 from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_fields, check_floats, check_int
 from dist_relu.core.guards import guard
-from dist_relu.kernels import distributions as kernels
+from dist_relu.kernels import policy as kernels
 from dist_relu.nn.layer import PLAIN, Layer, Param, Pass, Shape
 
 Method = Callable[..., None]

@@ -14,8 +14,8 @@ import numpy as np
 
 from dist_relu.core.arrays import Array, as_rows
 from dist_relu.core.checks import check_bool, check_fields, check_int, instance_of, optional
+from dist_relu.kernels.elementwise import add_to_rows
 from dist_relu.kernels.long_sums import sum_rows
-from dist_relu.kernels.losses import add_bias
 from dist_relu.kernels.products import add_multiplied, multiply, multiply_by_transpose
 from dist_relu.kernels.tiles import AS_IS
 from dist_relu.nn.boundary import array_of
@@ -166,7 +166,7 @@ class RNN(Layer):
         if state is not None:
             state = array_of("RNN.step", "state", state, bias.dtype, len(x), (self.units,))
             add_multiplied(state, self.recurrent.value, bias, AS_IS, z)
-        add_bias(z, bias)
+        add_to_rows(z, bias)
         function, arguments = self.activation.function()
         after = np.empty_like(z)
         function.forward(z.reshape(-1), after.reshape(-1), *function.in_dtype(z.dtype, arguments))

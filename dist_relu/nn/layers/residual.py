@@ -10,7 +10,7 @@ import numpy as np
 
 from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_fields
-from dist_relu.kernels import residual as kernels
+from dist_relu.kernels.elementwise import add_branches
 from dist_relu.nn.boundary import Inside, inside
 from dist_relu.nn.layer import PLAIN, Layer, Param, Pass, Shape, check_layers
 
@@ -69,7 +69,7 @@ class Residual(Layer):
         for layer in self._shortcut:
             side = layer.forward(side, run)
         y = run.empty(main.shape, main.dtype)
-        kernels.add(main.reshape(-1), side.reshape(-1), cuts, y.reshape(-1))
+        add_branches(main.reshape(-1), side.reshape(-1), cuts, y.reshape(-1))
         return y
 
     def backward_of_branches(self, main: Array, side: Array, run: Pass) -> Array:

@@ -1,56 +1,13 @@
-"""From functions of numbers to loops over arrays.
-
-A `scalar` is written once, in plain Python, and compiled into whatever kernel calls it, in the precision of its first
-argument. A loop over arrays is written once too, around functions that it knows by name only, and made into a kernel
-for each of them by `specialise`.
-"""
+"""What kernels say in LLVM's own terms, because neither Python nor Numba has a word for it."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
-from types import FunctionType
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
-from numba.extending import intrinsic, overload
-
-from dist_relu.kernels.jit import kernel
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-_OPTIONS = {"error_model": "numpy", "forceinline": True}  # a call that stays a call is not vectorised
-
-
-def scalar(function: F) -> F:
-    """Let kernels call `function`, whose float literals take the type of its first argument.
-
-    To Numba `0.5 * x` is float64 even where x is float32; so the literals are replaced before it sees them. Numbers
-    that are not literals (globals) would not be.
-    """
-    code = function.__code__
-
-    def typed(first: Any, *_: Any) -> Callable[..., Any]:
-        literal = np.dtype(str(first)).type
-        constants = tuple(literal(value) if type(value) is float else value for value in code.co_consts)
-        return FunctionType(code.replace(co_consts=constants), function.__globals__, code.co_name)
-
-    # Numba compares the two, and knows neither annotations nor defaults.
-    typed.__signature__ = inspect.signature(FunctionType(code, {}))  # type: ignore[attr-defined]
-    overload(function, jit_options=_OPTIONS)(typed)
-    return function
-
-
-def specialise(loop: Callable[..., Any], name: str, **functions: Callable[..., Any]) -> Callable[..., None]:
-    """The kernel `name`: `loop` with the scalars that its global names stand for.
-
-    New globals rather than a closure, because Numba can't keep on disk what closes over compiled functions; a name of
-    its own, because the cache tells the kernels of one file apart by name.
-    """
-    code = loop.__code__.replace(co_name=name, co_qualname=name)
-    return kernel(FunctionType(code, {**loop.__globals__, **functions}, name))
+from numba.extending import intrinsic
 
 
 def polynomial(*, single: Sequence[float], double: Sequence[float]) -> Any:
@@ -139,6 +96,17 @@ def prefetch(typing_context: Any, x: Any, at: Any) -> Any:
         return context.get_dummy_value()
 
     return types.none(x, types.intp), codegen
+
+
+@intrinsic
+def never_inline(typing_context: Any) -> Any:
+    """Keep the kernel that says so a function of its own, which is compiled once and not at each of its calls."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return types.none(), codegen
 
 
 CHAINS = 32
