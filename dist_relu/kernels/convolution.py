@@ -106,9 +106,17 @@ def pack_filters_transposed(weight: Array, depth: int, taps: Array, groups: int)
 
 @kernel
 def correlate(
-    x: Array, c: Correlation, runs: Array, length: int, panels: Array, columns: int, bias: Array, finish: int, z: Array
+    x: Array,
+    c: Correlation,
+    runs: Array,
+    length: int,
+    panels: Array,
+    columns: int,
+    bias: Array,
+    epilogue: int,
+    z: Array,
 ) -> None:
-    """z = the windows on x times packed filters, then what `finish` says.
+    """z = the windows on x times packed filters, then what `epilogue` says.
 
     x: (N, H, W C).  runs, length: those of a window, as in `multiply_panel`, from its first channel on.
     panels: (G, panel size), of `columns` columns.  bias: (G columns,).  z: (N, outputs).
@@ -121,7 +129,7 @@ def correlate(
         for group in range(groups):
             for k in range(0, columns, 2 * lanes):
                 here = min(columns - k, 2 * lanes)
-                if finish != AS_IS:
+                if epilogue != AS_IS:
                     for i in range(here):
                         offset[i] = bias[group * columns + k + i]
                 for i in range(c.rows):
@@ -142,7 +150,7 @@ def correlate(
                         here,
                         False,
                         offset,
-                        finish,
+                        epilogue,
                         edge,
                     )
 

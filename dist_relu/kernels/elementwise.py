@@ -223,10 +223,10 @@ def add_to_rows(z: Array, bias: Array) -> None:
 
 
 @kernel
-def add_branches(main: Array, side: Array, cuts: bool, y: Array) -> None:
-    """y = main + side, or max(main + side, 0) where it `cuts`; y is neither of the two."""
+def add_branches(main: Array, side: Array, relu: bool, y: Array) -> None:
+    """y = main + side, or max(main + side, 0) where `relu`; y is neither of the two."""
     zero = y.dtype.type(0)
-    if cuts:
+    if relu:
         for i in range(y.shape[0]):
             v = main[i] + side[i]
             y[i] = zero if v <= zero else v

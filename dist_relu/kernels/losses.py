@@ -11,12 +11,12 @@ from dist_relu.kernels.long_sums import TERMS, sum_row
 
 
 @kernel
-def cross_entropy(z: Array, labels: Array, weight: float, dz: Array) -> tuple[float, int]:
+def cross_entropy(z: Array, labels: Array, scale: float, dz: Array) -> tuple[float, int]:
     """Sum of -log softmax(z)[label] over the rows, and how many rows have their maximum at the label.
 
-    z: (N, K) logits.  labels: (N,) integers.  dz: (N, K) gets the gradient of the sum times `weight`; may be z.
+    z: (N, K) logits.  labels: (N,) integers.  dz: (N, K) gets the gradient of the sum times `scale`; may be z.
     """
-    loss, hits = 0.0, 0
+    loss, num_correct = 0.0, 0
     for n in range(z.shape[0]):
         label = labels[n]
         best = 0
@@ -34,24 +34,24 @@ def cross_entropy(z: Array, labels: Array, weight: float, dz: Array) -> tuple[fl
             for k in range(z.shape[1]):
                 total += dz[n, k]
         loss += log(total) - at_label
-        hits += best == label
-        factor = z.dtype.type(weight) / total
+        num_correct += best == label
+        factor = z.dtype.type(scale) / total
         for k in range(z.shape[1]):
             dz[n, k] *= factor
-        dz[n, label] -= z.dtype.type(weight)
-    return loss, hits
+        dz[n, label] -= z.dtype.type(scale)
+    return loss, num_correct
 
 
 @kernel
-def smooth_labels(z: Array, labels: Array, smoothing: float, weight: float, dz: Array) -> float:
+def smooth_labels(z: Array, labels: Array, smoothing: float, scale: float, dz: Array) -> float:
     """Turn the cross-entropy into that with smoothed labels; returns what the sum of losses grows by.
 
-    z: (N, K) logits.  labels: (N,) integers.  dz: (N, K) holds the gradient of the plain loss times `weight`, and
-    gets that of the smoothed one: smoothing·weight·(1 at the label, less 1/K everywhere) more.
+    z: (N, K) logits.  labels: (N,) integers.  dz: (N, K) holds the gradient of the plain loss times `scale`, and
+    gets that of the smoothed one: smoothing·scale·(1 at the label, less 1/K everywhere) more.
     """
     growth = 0.0
-    everywhere = z.dtype.type(smoothing * weight / z.shape[1])
-    at_label = z.dtype.type(smoothing * weight)
+    everywhere = z.dtype.type(smoothing * scale / z.shape[1])
+    at_label = z.dtype.type(smoothing * scale)
     for n in range(z.shape[0]):
         total = 0.0
         for k in range(z.shape[1]):
@@ -63,10 +63,10 @@ def smooth_labels(z: Array, labels: Array, smoothing: float, weight: float, dz: 
 
 
 @kernel
-def squared_error(y: Array, target: Array, weight: float, dy: Array) -> float:
-    """Sum of (y - target)² over all elements; dy gets the gradient of the sum times `weight`.  All flat (n,)."""
+def squared_error(y: Array, target: Array, scale: float, dy: Array) -> float:
+    """Sum of (y - target)² over all elements; dy gets the gradient of the sum times `scale`.  All flat (n,)."""
     loss = 0.0
-    factor = y.dtype.type(2 * weight)
+    factor = y.dtype.type(2 * scale)
     for i in range(y.shape[0]):
         d = y[i] - target[i]
         loss += d * d
@@ -75,9 +75,9 @@ def squared_error(y: Array, target: Array, weight: float, dy: Array) -> float:
 
 
 @kernel
-def add_signs(dx: Array, x: Array, weight: float) -> None:
-    """dx += weight · sign(x) in place, and nothing where x is 0; both flat (n,)."""
+def add_signs(dx: Array, x: Array, scale: float) -> None:
+    """dx += scale · sign(x) in place, and nothing where x is 0; both flat (n,)."""
     zero = dx.dtype.type(0)
     for i in range(dx.shape[0]):
         v = x[i]
-        dx[i] += weight if v > zero else (-weight if v < zero else zero)
+        dx[i] += scale if v > zero else (-scale if v < zero else zero)

@@ -48,12 +48,12 @@ def channel_statistics(x: Array, means: Array, variances: Array) -> None:
 
 
 @kernel
-def scale_and_shift(x: Array, scale: Array, shift: Array, cuts: bool, y: Array) -> None:
-    """y = scale x + shift, or max(scale x + shift, 0) where it `cuts`.  x, y: (M, C).  scale, shift: (C,)."""
+def scale_and_shift(x: Array, scale: Array, shift: Array, relu: bool, y: Array) -> None:
+    """y = scale x + shift, or max(scale x + shift, 0) where `relu`.  x, y: (M, C).  scale, shift: (C,)."""
     zero = x.dtype.type(0)
     for m in range(x.shape[0]):
         source, target = x[m], y[m]
-        if cuts:
+        if relu:
             for c in range(source.shape[0]):
                 v = scale[c] * source[c] + shift[c]
                 target[c] = zero if v <= zero else v
@@ -64,7 +64,7 @@ def scale_and_shift(x: Array, scale: Array, shift: Array, cuts: bool, y: Array) 
 
 @kernel
 def batch_norm_sums(
-    dy: Array, x: Array, scale: Array, shift: Array, cuts: bool, means: Array, d_scale: Array, d_shift: Array
+    dy: Array, x: Array, scale: Array, shift: Array, relu: bool, means: Array, d_scale: Array, d_shift: Array
 ) -> None:
     """d_scale = Σ dy (x - mean) and d_shift = Σ dy over the rows; dy counts as 0 where ReLU has cut scale x + shift.
 
@@ -78,7 +78,7 @@ def batch_norm_sums(
         plain[:] = 0
         for m in range(start, min(start + _ROWS_PER_SUM, x.shape[0])):
             x_row, dy_row = x[m], dy[m]
-            if cuts:
+            if relu:
                 for c in range(x_row.shape[0]):
                     d = dy_row[c]
                     d = zero if scale[c] * x_row[c] + shift[c] <= zero else d
@@ -94,7 +94,7 @@ def batch_norm_sums(
 
 
 @kernel
-def batch_norm_backward(dy: Array, x: Array, scale: Array, shift: Array, cuts: bool, b: Array, c: Array) -> None:
+def batch_norm_backward(dy: Array, x: Array, scale: Array, shift: Array, relu: bool, b: Array, c: Array) -> None:
     """dy = scale dy + b x + c, in place; dy counts as 0 where ReLU has cut scale x + shift.
 
     dy, x: (M, C).  scale, shift, b, c: (C,).
@@ -102,7 +102,7 @@ def batch_norm_backward(dy: Array, x: Array, scale: Array, shift: Array, cuts: b
     zero = x.dtype.type(0)
     for m in range(x.shape[0]):
         x_row, dy_row = x[m], dy[m]
-        if cuts:
+        if relu:
             for k in range(x_row.shape[0]):
                 d = scale[k] * dy_row[k]
                 d = zero if scale[k] * x_row[k] + shift[k] <= zero else d

@@ -203,14 +203,14 @@ def score(log_probs: Array, advantages: Array, d_log_probs: Array) -> float:
 
 
 @kernel
-def value_error(outputs: Array, returns: Array, weight: float, d_outputs: Array) -> float:
+def value_error(outputs: Array, returns: Array, scale: float, d_outputs: Array) -> float:
     """Sum of (value - return)² / 2, where the value is the last column of outputs (N, K); returns: (N,).
 
-    d_outputs: the last column gets the gradient of the sum times `weight`.
+    d_outputs: the last column gets the gradient of the sum times `scale`.
     """
     loss, last = 0.0, outputs.shape[1] - 1
     for n in range(outputs.shape[0]):
         difference = outputs[n, last] - returns[n]
         loss += 0.5 * difference * difference
-        d_outputs[n, last] = weight * difference
+        d_outputs[n, last] = scale * difference
     return loss

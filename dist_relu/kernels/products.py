@@ -110,7 +110,7 @@ def multiply_into(
     num_columns: int,
     adds: bool,
     bias: Array,
-    finish: int,
+    epilogue: int,
     edge: Array,
 ) -> None:
     """`multiply_panel` for rows of z that may be shorter than those of the panel.  edge: (FEW_ROWS x lanes x 2,)."""
@@ -143,7 +143,7 @@ def multiply_into(
             rows,
             adds,
             bias,
-            finish,
+            epilogue,
         )
         if not fits:
             for r in range(rows):
@@ -161,12 +161,12 @@ def product(
     transposes_w: bool,
     adds: bool,
     bias: Array,
-    finish: int,
+    epilogue: int,
     z: Array,
 ) -> None:
     """z = x·w, or the transpose of either instead, for the rows of x (or xᵀ) from `start` to `stop` only.
 
-    adds: z += x·w instead.  bias: (K,), or anything flat where none is added.  finish: AS_IS, BIAS or BIAS_RELU.
+    adds: z += x·w instead.  bias: (K,), or anything flat where none is added.  epilogue: AS_IS, BIAS or BIAS_RELU.
     z: (stop - start, K).
     """
     lanes, columns, depth = lanes_of(x), z.shape[1], x.shape[0] if transposes_x else x.shape[1]
@@ -178,7 +178,7 @@ def product(
         z[:] = 0
     for first in range(0, depth, DEPTH):
         size = min(depth - first, DEPTH)
-        last = finish if first + size == depth else AS_IS
+        last = epilogue if first + size == depth else AS_IS
         for k in range(0, columns, width):
             here = min(columns - k, width)
             pack(w, transposes_w, first, size, k, k + here, panel)
@@ -207,14 +207,14 @@ def product(
             )
 
 
-def multiply(x: Array, w: Array, bias: Array, finish: int, z: Array) -> None:
-    """z = x·w, then what `finish` says.  x: (N, C), w: (C, K), bias: (K,), or any where none is added, z: (N, K)."""
-    product(x, False, 0, len(x), w, False, False, bias, finish, z)
+def multiply(x: Array, w: Array, bias: Array, epilogue: int, z: Array) -> None:
+    """z = x·w, then what `epilogue` says.  x: (N, C), w: (C, K), bias: (K,), or any where none is added, z: (N, K)."""
+    product(x, False, 0, len(x), w, False, False, bias, epilogue, z)
 
 
-def add_multiplied(x: Array, w: Array, bias: Array, finish: int, z: Array) -> None:
-    """z = z + x·w, then what `finish` says; shapes as in `multiply`."""
-    product(x, False, 0, len(x), w, False, True, bias, finish, z)
+def add_multiplied(x: Array, w: Array, bias: Array, epilogue: int, z: Array) -> None:
+    """z = z + x·w, then what `epilogue` says; shapes as in `multiply`."""
+    product(x, False, 0, len(x), w, False, True, bias, epilogue, z)
 
 
 _NO_BIAS = {np.dtype(name): np.empty(0, name) for name in ("float32", "float64")}

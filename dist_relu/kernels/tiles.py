@@ -23,7 +23,7 @@ from dist_relu.kernels.registers import REGISTERS
 
 VECTOR_BYTES = REGISTERS.width_bytes
 AS_IS, BIAS, BIAS_RELU = 0, 1, 2
-"""How a tile is finished: as it is, with a bias, or with a bias and ReLU."""
+"""The epilogue of a tile, which is what comes after its last term: nothing, a bias, or a bias and ReLU."""
 
 _TALLEST = {1: 12, 2: 12 if REGISTERS.number >= 32 else 6}
 """Rows of a tile by the number of its vectors.
@@ -91,7 +91,7 @@ def _data(context: Any, builder: Any, signature: Any, args: Any, number: int) ->
 def _store_tile(context: Any, builder: Any, signature: Any, args: Any, num_rows: int, num_vectors: int) -> None:
     """Emit a tile of so many rows and vectors: the first rows of the product that `multiply_panel` describes."""
     x, x_runs, panel, z, bias = (_data(context, builder, signature, args, n) for n in (0, 4, 7, 9, 14))
-    _, x_at, x_row, x_term, _, num_runs, length, _, panel_at, _, z_at, z_row, _, adds, _, finish = args
+    _, x_at, x_row, x_term, _, num_runs, length, _, panel_at, _, z_at, z_row, _, adds, _, epilogue = args
     vectors = _Vectors(builder, signature.args[0])
     index = x_at.type
     places = [(r, v) for r in range(num_rows) for v in range(num_vectors)]
@@ -125,10 +125,10 @@ def _store_tile(context: Any, builder: Any, signature: Any, args: Any, num_rows:
         for place in places:
             before = vectors.load(z, at[place])
             builder.store(builder.fadd(before, builder.load(sums[place])), sums[place])
-    with builder.if_then(builder.icmp_signed(">=", finish, index(BIAS))):
+    with builder.if_then(builder.icmp_signed(">=", epilogue, index(BIAS))):
         for r, v in places:
             builder.store(builder.fadd(builder.load(sums[r, v]), vectors.load(bias, columns[v])), sums[r, v])
-    with builder.if_then(builder.icmp_signed("==", finish, index(BIAS_RELU))):
+    with builder.if_then(builder.icmp_signed("==", epilogue, index(BIAS_RELU))):
         for place in places:
             total = builder.load(sums[place])
             is_cut = builder.fcmp_ordered("<=", total, vectors.zero)
@@ -160,7 +160,7 @@ def _tiles(num_vectors: int) -> Any:
         num_rows: Any,
         adds: Any,
         bias: Any,
-        finish: Any,
+        epilogue: Any,
     ) -> Any:
         if not x.dtype == panel.dtype == z.dtype == bias.dtype:
             return None
@@ -207,23 +207,23 @@ def multiply_panel(
     num_rows: int,
     adds: bool,
     bias: Array,
-    finish: int,
+    epilogue: int,
 ) -> None:
     """z = x·panel, or z += x·panel where it `adds`, for rows of `num_vectors` whole vectors, 1 or 2.
 
     All arrays are flat. Row r of x has its term t of run s at x_at + r x_row + x_runs[s] + t x_term, with t < length;
     row r of z begins at z_at + r z_row. panel, from panel_at on: (runs, length, num_vectors lanes).  bias: a row of the
-    panel.  finish: see `BIAS_RELU`.
+    panel.  epilogue: AS_IS, BIAS or BIAS_RELU.
     """
     never_inline()
     n, rows = x_runs.shape[0], num_rows
     if num_vectors == 2:
         _tiles_of_two(
-            x, x_at, x_row, x_term, x_runs, n, length, panel, panel_at, z, z_at, z_row, rows, adds, bias, finish
+            x, x_at, x_row, x_term, x_runs, n, length, panel, panel_at, z, z_at, z_row, rows, adds, bias, epilogue
         )
     else:
         _tiles_of_one(
-            x, x_at, x_row, x_term, x_runs, n, length, panel, panel_at, z, z_at, z_row, rows, adds, bias, finish
+            x, x_at, x_row, x_term, x_runs, n, length, panel, panel_at, z, z_at, z_row, rows, adds, bias, epilogue
         )
 
 

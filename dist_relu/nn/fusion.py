@@ -210,13 +210,13 @@ class BatchNormReLU(Layer):
 
     def forward(self, x: Array, run: Pass = PLAIN) -> Array:
         table = run.table(self)
-        y = self.norm.normalise(x, run, cuts=table is None)
+        y = self.norm.normalise(x, run, relu=table is None)
         if table is not None:
             _count_and_cut(y, table)
         return y
 
     def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
-        return self.norm.normalise_backward(dy, run, cuts=True, wants_dx=wants_dx)
+        return self.norm.normalise_backward(dy, run, relu=True, wants_dx=wants_dx)
 
 
 @final
@@ -235,7 +235,7 @@ class ResidualReLU(Layer):
 
     def forward(self, x: Array, run: Pass = PLAIN) -> Array:
         table = run.table(self)
-        self._y = self.residual.add(x, run, cuts=table is None)
+        self._y = self.residual.add(x, run, relu=table is None)
         if table is not None:
             _count_and_cut(self._y, table)
         return self._y

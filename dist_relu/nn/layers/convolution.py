@@ -125,19 +125,19 @@ class Conv2d(Layer):
         for start in range(0, len(x), self._images_per_piece):
             yield slice(start, min(start + self._images_per_piece, len(x)))
 
-    def multiply(self, piece: slice, z: Array, finish: int) -> None:
-        """z = the images of a piece convolved, then the bias and ReLU if `finish` says so.  z: (n, I, J, K)."""
+    def multiply(self, piece: slice, z: Array, epilogue: int) -> None:
+        """z = the images of a piece convolved, then the bias and ReLU if `epilogue` says so.  z: (n, I, J, K)."""
         x, weight = self._x[piece], self.weight.value
         bias = weight.reshape(-1) if self.offset is None else self.offset.value
         if self._is_depthwise:
             kernels.depthwise(image_rows(x), self._repeated(weight), self._windows, self.channels, image_rows(z))
             rows = z.reshape(-1, self.channels)
-            if finish == BIAS:
+            if epilogue == BIAS:
                 add_to_rows(rows, bias)
-            elif finish == BIAS_RELU:
+            elif epilogue == BIAS_RELU:
                 relu.add_bias(rows, bias)
         else:
-            self._convolution().forward(x, weight, bias, finish, z)
+            self._convolution().forward(x, weight, bias, epilogue, z)
 
     def begin_backward(self, run: Pass, *, wants_dx: bool) -> Array | None:
         """Begin gradients that `multiply_backward` adds to; returns room for that of x, if it is wanted."""

@@ -62,15 +62,15 @@ class Convolution:
         pixels = min(windows.stride_h, windows.height) * min(windows.stride_w, windows.width)
         self._leaves_gaps = len(self._phases) < pixels
 
-    def forward(self, x: Array, weight: Array, bias: Array, finish: int, z: Array) -> None:
-        """z = x convolved with the filters, then what `finish` says.
+    def forward(self, x: Array, weight: Array, bias: Array, epilogue: int, z: Array) -> None:
+        """z = x convolved with the filters, then what `epilogue` says.
 
         x: (n, H, W, C).  weight: (A, B, D, K).  bias: (K,), or any where none is asked for.  z: (n, I, J, K).
         """
         panels = kernels.pack_filters(_as_matrix(weight), self._groups)
         runs, images = self._runs, image_rows(x)
         kernels.correlate(
-            images, self._forward, runs.starts, runs.length, panels, self._columns, bias, finish, _flat(z)
+            images, self._forward, runs.starts, runs.length, panels, self._columns, bias, epilogue, _flat(z)
         )
 
     def backward_x(self, dz: Array, weight: Array, dx: Array) -> None:

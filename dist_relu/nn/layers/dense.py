@@ -54,13 +54,13 @@ class Dense(Layer):
             sum_rows(as_rows(dy), self.offset.grad)
         return self.multiply_backward(dy, run, wants_dx=wants_dx)
 
-    def multiply(self, x: Array, run: Pass, finish: int) -> Array:
-        """x·W, then the bias and ReLU if `finish` says so; remembers x."""
+    def multiply(self, x: Array, run: Pass, epilogue: int) -> Array:
+        """x·W, then the bias and ReLU if `epilogue` says so; remembers x."""
         weight = self.weight.value
         self._x = x = np.ascontiguousarray(x, weight.dtype)
         y = run.empty((*x.shape[:-1], self.units), x.dtype)
         bias = weight.reshape(-1) if self.offset is None else self.offset.value
-        multiply(as_rows(x), weight, bias, finish, as_rows(y))
+        multiply(as_rows(x), weight, bias, epilogue, as_rows(y))
         return y
 
     def multiply_backward(self, dz: Array, run: Pass, *, wants_dx: bool) -> Array:

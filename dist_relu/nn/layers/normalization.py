@@ -62,13 +62,13 @@ class BatchNorm(Layer):
         return [self.weight, self.bias, self.running_mean, self.running_variance]
 
     def forward(self, x: Array, run: Pass = PLAIN) -> Array:
-        return self.normalise(x, run, cuts=False)
+        return self.normalise(x, run, relu=False)
 
     def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
-        return self.normalise_backward(dy, run, cuts=False, wants_dx=wants_dx)
+        return self.normalise_backward(dy, run, relu=False, wants_dx=wants_dx)
 
-    def normalise(self, x: Array, run: Pass, *, cuts: bool) -> Array:
-        """The forward pass, with ReLU behind it if it `cuts`."""
+    def normalise(self, x: Array, run: Pass, *, relu: bool) -> Array:
+        """The forward pass, with ReLU behind it if `relu`."""
         self._x, self._in_training = x, run.training
         rows = x.reshape(-1, x.shape[-1])
         if run.training:
@@ -82,16 +82,16 @@ class BatchNorm(Layer):
         scale = self.weight.value * self._inverse
         self._scale, self._shift = scale.astype(x.dtype), (self.bias.value - mean * scale).astype(x.dtype)
         y = run.empty(x.shape, x.dtype)
-        kernels.scale_and_shift(rows, self._scale, self._shift, cuts, y.reshape(rows.shape))
+        kernels.scale_and_shift(rows, self._scale, self._shift, relu, y.reshape(rows.shape))
         return y
 
-    def normalise_backward(self, dy: Array, run: Pass, *, cuts: bool, wants_dx: bool) -> Array:
+    def normalise_backward(self, dy: Array, run: Pass, *, relu: bool, wants_dx: bool) -> Array:
         """The backward pass of `normalise`."""
         rows = self._x.reshape(-1, self._x.shape[-1])
         dx = run.own(dy)
         d_rows, scale, shift = dx.reshape(rows.shape), self._scale, self._shift
         d_scale, d_shift = np.empty((2, rows.shape[1]))
-        kernels.batch_norm_sums(d_rows, rows, scale, shift, cuts, self._mean, d_scale, d_shift)
+        kernels.batch_norm_sums(d_rows, rows, scale, shift, relu, self._mean, d_scale, d_shift)
         d_scale *= self._inverse
         self.weight.grad[...], self.bias.grad[...] = d_scale, d_shift
         if not wants_dx:
@@ -101,7 +101,7 @@ class BatchNorm(Layer):
         if self._in_training:
             b = -scale * self._inverse * d_scale / len(rows)
             c = -scale * d_shift / len(rows) - b * self._mean
-        kernels.batch_norm_backward(d_rows, rows, scale, shift, cuts, b.astype(dy.dtype), c.astype(dy.dtype))
+        kernels.batch_norm_backward(d_rows, rows, scale, shift, relu, b.astype(dy.dtype), c.astype(dy.dtype))
         return dx
 
 

@@ -53,7 +53,7 @@ class Residual(Layer):
         return [param for branch in (self.body, self.shortcut) for layer in branch for param in layer.params()]
 
     def forward(self, x: Array, run: Pass = PLAIN) -> Array:
-        return self.add(x, run, cuts=False)
+        return self.add(x, run, relu=False)
 
     def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         side = run.own(dy)
@@ -61,15 +61,15 @@ class Residual(Layer):
         np.copyto(main, side)
         return self.backward_of_branches(main, side, run)
 
-    def add(self, x: Array, run: Pass, *, cuts: bool) -> Array:
-        """The forward pass, with ReLU behind the sum if it `cuts`."""
+    def add(self, x: Array, run: Pass, *, relu: bool) -> Array:
+        """The forward pass, with ReLU behind the sum if `relu`."""
         main = side = x
         for layer in self._body:
             main = layer.forward(main, run)
         for layer in self._shortcut:
             side = layer.forward(side, run)
         y = run.empty(main.shape, main.dtype)
-        add_branches(main.reshape(-1), side.reshape(-1), cuts, y.reshape(-1))
+        add_branches(main.reshape(-1), side.reshape(-1), relu, y.reshape(-1))
         return y
 
     def backward_of_branches(self, main: Array, side: Array, run: Pass) -> Array:
