@@ -33,11 +33,11 @@ from dist_relu.cli.parsing import (
     DEFAULT_LR,
     INITIALIZERS,
     OPTIMIZERS,
-    deep,
     parse_new_model,
     parse_recurrent_init,
     parse_schedule,
-    varied,
+    with_activation_and_init,
+    with_depth,
     with_recurrent_init,
 )
 from dist_relu.cli.progress import RunsDisplay
@@ -126,7 +126,7 @@ def gradients(
             flow = analysis.gradient_flow(coordinator, model, part)
             _show(_flow_table(flow, name or model_text, len(part)))
             runs.append({"model": model_text, "depth": depth, "activation": name, "init": init, **asdict(flow)})
-    told = {"data": source, "model": deep(model_text, depth)} | ({"init": init} if init else {})
+    told = {"data": source, "model": with_depth(model_text, depth)} | ({"init": init} if init else {})
     _write(path, {**told, "samples": len(part), "seed": seed, "runs": runs})
 
 
@@ -309,8 +309,8 @@ def training(
                     )
                 )
         shards = shards or coordinator.workers
-    _show(_course_table(courses, f"{deep(model_text, depth)} on {source}, epochs: {epochs}"))
-    options = {"data": source, "model": deep(model_text, depth), "init": init, "optimizer": optimizer, "lr": lr}
+    _show(_course_table(courses, f"{with_depth(model_text, depth)} on {source}, epochs: {epochs}"))
+    options = {"data": source, "model": with_depth(model_text, depth), "init": init, "optimizer": optimizer, "lr": lr}
     options |= {"momentum": momentum, "schedule": schedule, "epochs": epochs, "batch_size": batch_size}
     options |= {"shards": shards, "dtype": next(iter(models.values())).dtype.name}
     runs = [
@@ -325,8 +325,8 @@ def _models(
     data: Split, text: str, depth: int | None, activations: Sequence[str], init: str | None, dtype: str | None
 ) -> dict[str | None, Sequential]:
     """The model with each of the activations, by their names; without any, as it is."""
-    plain = parse_new_model(deep(text, depth), data, dtype)
-    return {name: varied(plain, name, init) for name in activations or (None,)}
+    plain = parse_new_model(with_depth(text, depth), data, dtype)
+    return {name: with_activation_and_init(plain, name, init) for name in activations or (None,)}
 
 
 def _course_table(courses: Mapping[str, Sequence[analysis.Course]], title: str) -> Table:

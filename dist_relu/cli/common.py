@@ -1,238 +1,41 @@
-"""What commands share: the options of workers, and how they end and tell what went wrong.
-
-Exit codes: 0 for success, 1 for a run that failed, 2 for what the user asked wrongly, 130 after Ctrl-C and 143 after
-SIGTERM.
-"""
+"""What commands share: options of workers and data, files that they read and write, and where they show progress."""
 
 from __future__ import annotations
 
 import io
 import logging
-import os
-import re
 import signal
 import sys
-import threading
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from types import FrameType
-from typing import IO, Any, NoReturn, TextIO, TypeVar, cast, final
+from typing import IO, Any, TypeVar, cast, final
 
 import click
 from rich.console import Console
 
+from dist_relu.cli.running import terminate
 from dist_relu.cli.types import DATA, DATA_FORMS, choice
 from dist_relu.coordinator import Coordinator, start
 from dist_relu.core import files
-from dist_relu.core.compiling import PROGRESS_LOG
 from dist_relu.errors import (
-    BackendError,
-    DataWarning,
-    DistReluError,
-    TrainingDiverged,
-    TrainingWarning,
-    UnsuitableBackend,
     WriteError,
 )
 from dist_relu.reports.logs import MODEL_FILE
-from dist_relu.runtime.backends import BACKENDS, is_under_mpirun, serve_if_rank
+from dist_relu.runtime.backends import BACKENDS, is_under_mpirun
 
 _log = logging.getLogger(__name__)
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-_WARNINGS = (DataWarning, TrainingWarning)
-
-EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 130, 143
 
 _OF_OTHERS = {".pt", ".pth", ".ckpt", ".h5", ".keras", ".pkl", ".onnx", ".npz", ".npy"}
 """Ends of names of models in other libraries' forms."""
 
-_MEANT = {
-    "--learning-rate": "--lr",
-    "--learningrate": "--lr",
-    "--batch": "--batch-size",
-    "--wd": "--weight-decay",
-    "--num-workers": "--workers",
-    "--processes": "--workers",
-    "--num-epochs": "--epochs",
-    "--dataset": "--data",
-    "--network": "--model",
-    "--hidden": "--model mlp:UNITS,UNITS,...",
-    "--layers": "--model mlp:UNITS,UNITS,...",
-    "--units": "--model mlp:UNITS,UNITS,...",
-    "--logs": "--log-dir",
-    "--logdir": "--log-dir",
-    "--out": "--save",
-    "--activation": "`dist-relu analyze training --activation`, or a model of your own with --model file.py:function",
-    "--init": "`dist-relu analyze training --init`, or a model of your own with --model file.py:function",
-    "--depth": "`dist-relu analyze training --depth`, or --model mlp:UNITS,UNITS,...",
-    "--seeds": "`dist-relu analyze training --seeds`, or several runs with --seed",
-}
-"""What those look for who write an option that a command does not have."""
 
-
-class Interrupted(KeyboardInterrupt):
-    """The user's Ctrl-C, with words about what is left."""
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, which ends a command as Ctrl-C does."""
-
-
-def run_program(
-    program: click.Command, arguments: Sequence[str] | None = None, *, name: str | None = None, serves: bool = True
-) -> None:
-    """Run a command line and exit; what goes wrong is told in one line.
-
-    name: of the program, by default that of the script.  serves: under mpirun only rank 0 runs it; the others serve it.
-    """
-    name = name or Path(sys.argv[0]).name
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    command = _command_of(program, arguments)
-    try:
-        with _told_in_lines(name, command), _sigterm_as_interrupt():
-            if serves:
-                serve_if_rank()
-            program.main(args=arguments, prog_name=name, standalone_mode=False)
-    except click.exceptions.Exit as end:
-        sys.exit(end.exit_code)
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
-        sys.exit(EXIT_USAGE)
-    except click.NoSuchOption as error:
-        _fail(name, _no_such_option(error), EXIT_USAGE)
-    except click.ClickException as error:
-        _fail(name, in_options(error.format_message(), command), EXIT_USAGE)
-    except DistReluError as error:
-        _fail(name, in_options(str(error), command), EXIT_FAILED if _is_failure(error) else EXIT_USAGE)
-    except MemoryError as error:
-        _fail(name, str(error) or "out of memory.", EXIT_FAILED)
-    except (KeyboardInterrupt, click.Abort) as error:
-        cause = error.__cause__ if isinstance(error, click.Abort) else error
-        _fail(name, f"{_left_by(cause)}.", EXIT_TERMINATED if _is_terminated(cause) else EXIT_INTERRUPTED)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader of a pipe went away, which is its right
-        sys.exit(EXIT_FAILED)
-    except OSError as error:
-        _fail(name, str(error), EXIT_FAILED)
-
-
-def _command_of(program: click.Command, arguments: Sequence[str]) -> click.Command:
-    """The command that the arguments begin with."""
-    for argument in arguments:
-        if not isinstance(program, click.Group) or argument not in program.commands:
-            break
-        program = program.commands[argument]
-    return program
-
-
-def _is_failure(error: DistReluError) -> bool:
-    """Whether a run failed, rather than that it was asked wrongly."""
-    is_of_workers = isinstance(error, BackendError) and not isinstance(error, UnsuitableBackend)
-    return is_of_workers or isinstance(error, TrainingDiverged | WriteError)
-
-
-def in_options(message: str, command: click.Command) -> str:
-    """What the library says of its arguments, with the names of the command's options."""
-    for param in command.params:
-        if isinstance(param, click.Option) and (name := str(param.name)) in message:
-            option = param.opts[0]
-            value = r"""["']?((?<=")[^"]*|(?<=')[^']*|[^\s,;:()"']+)["']?"""
-            message = re.sub(rf"\b\w+\({name}={value}\):", rf"{option} \1:", message)
-            message = re.sub(rf"(?<![\w.-]){name}={value}", rf"{option} \1", message)
-            message = re.sub(rf"(?<![\w.-]){name} (?=[<>]=)", f"{option} ", message)
-    return message
-
-
-def _fail(name: str, message: str, code: int) -> NoReturn:
-    print(f"{name}: error: {message}", file=sys.stderr)  # noqa: T201
-    sys.exit(code)
-
-
-def _left_by(error: BaseException | None) -> str:
-    return str(error) if isinstance(error, Interrupted) else "interrupted"
-
-
-def _is_terminated(error: BaseException | None) -> bool:
-    return error is not None and (isinstance(error, Terminated) or _is_terminated(error.__cause__))
-
-
-def _no_such_option(error: click.NoSuchOption) -> str:
-    meant = _MEANT.get(error.option_name)
-    if meant is None:
-        return error.format_message()
-    return f"No such option: {error.option_name}. Did you mean {meant}?"
-
-
-@contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM end a command as Ctrl-C does.  Under mpirun it ends the job, as always."""
-    if threading.current_thread() is not threading.main_thread() or is_under_mpirun():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, _terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    raise Terminated
-
-
-@contextmanager
-def _told_in_lines(name: str, command: click.Command) -> Iterator[None]:
-    """Write what the library logs and warns of as lines of the program, each once, unless a command is to be quiet."""
-    handler, log = _Lines(name, command), logging.getLogger("dist_relu")
-    log.addHandler(handler)
-    try:
-        with warnings.catch_warnings():
-            for kind in _WARNINGS:
-                warnings.simplefilter("always", kind)
-            show = warnings.showwarning
-
-            def show_ours(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-                if issubclass(category, _WARNINGS):
-                    handler.tell(f"warning: {message}")
-                else:
-                    show(message, category, *where, **more)
-
-            warnings.showwarning = show_ours
-            yield
-    finally:
-        log.removeHandler(handler)
-
-
-@final
-class _Lines(logging.Handler):
-    """Lines on stderr, and on stdout where they tell of progress, each once."""
-
-    def __init__(self, name: str, command: click.Command) -> None:
-        super().__init__(logging.WARNING)
-        self._name, self._command = name, command
-        self._told: set[str] = set()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.name == PROGRESS_LOG:
-            self.tell(record.getMessage(), sys.stdout, "")
-        else:
-            self.tell(record.getMessage())
-
-    def tell(self, message: str, stream: TextIO | None = None, head: str | None = None) -> None:
-        message = in_options(message, self._command)
-        context = click.get_current_context(silent=True)
-        if message in self._told or (context and context.params.get("quiet")):
-            return
-        self._told.add(message)
-        head = f"{self._name}: " if head is None else head
-        print(f"{head}{message}", file=stream or sys.stderr)
-
+saved_model_argument = click.argument("model_path", metavar="MODEL", type=click.Path(exists=True, path_type=Path))
 
 data_option = click.option(
     "--data",
@@ -285,7 +88,7 @@ def started(**options: Any) -> Iterator[Coordinator]:
     """The workers that `worker_options` ask for."""
     with start(**options) as coordinator:
         if signal.getsignal(signal.SIGTERM) != signal.SIG_DFL and not is_under_mpirun():
-            signal.signal(signal.SIGTERM, _terminate)  # Ray has put a handler of its own there
+            signal.signal(signal.SIGTERM, terminate)  # Ray has put a handler of its own there
         yield coordinator
 
 

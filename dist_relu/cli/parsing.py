@@ -133,7 +133,7 @@ def normalized(how: str, model: Sequential, data: Split) -> Sequential:
     return nn.standardized(model, x, channels)
 
 
-def varied(model: Sequential, activation: str | None, init: str | None) -> Sequential:
+def with_activation_and_init(model: Sequential, activation: str | None, init: str | None) -> Sequential:
     """`model` with another activation for every ReLU, and other initial weights of dense layers and convolutions."""
 
     def change(value: Any) -> Any:
@@ -159,7 +159,7 @@ def with_recurrent_init(model: Sequential, init: nn.Initializer) -> Sequential:
     return Sequential(*changed, dtype=model.dtype)
 
 
-def deep(text: str, depth: int | None) -> str:
+def with_depth(text: str, depth: int | None) -> str:
     """The name of an mlp of `depth` hidden layers, from that of one with a single one: "mlp:100"."""
     if depth is None:
         return text

@@ -11,7 +11,6 @@ import click
 from dist_relu import rl
 from dist_relu.checkpoint import save_model
 from dist_relu.cli.common import (
-    Interrupted,
     check_model_path,
     check_writable,
     new_attempts,
@@ -24,6 +23,7 @@ from dist_relu.cli.common import (
 from dist_relu.cli.options import shards_option
 from dist_relu.cli.parsing import parse_sizes
 from dist_relu.cli.progress import LearningDisplay, StatusLine, counted, tell
+from dist_relu.cli.running import Interrupted
 from dist_relu.cli.types import FILE, NOT_NEGATIVE, POSITIVE, PROBABILITY, SEED, GroupedCommand, choice
 from dist_relu.core import machine
 from dist_relu.core.files import Attempts, write_file, write_json

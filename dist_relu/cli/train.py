@@ -13,7 +13,6 @@ import numpy as np
 
 from dist_relu.checkpoint import check_can_be_saved, save_model
 from dist_relu.cli.common import (
-    Interrupted,
     check_model_path,
     check_writable,
     data_option,
@@ -46,6 +45,7 @@ from dist_relu.cli.parsing import (
     parse_schedule,
 )
 from dist_relu.cli.progress import ProgressDisplay, StatusLine, counted, loss_text, tell
+from dist_relu.cli.running import Interrupted
 from dist_relu.cli.types import FILE, NOT_NEGATIVE, POSITIVE, SEED, SHARE, GroupedCommand, choice
 from dist_relu.coordinator import Coordinator
 from dist_relu.core import machine
@@ -59,7 +59,8 @@ from dist_relu.errors import TrainingDiverged
 from dist_relu.nn import CrossEntropy, Sequential, summary
 from dist_relu.optim import Optimizer
 from dist_relu.partition import check_fit
-from dist_relu.reports.logs import MODEL_FILE, LogWriter, RunInfo, check_is_free
+from dist_relu.reports.log_writer import LogWriter, check_is_free
+from dist_relu.reports.logs import MODEL_FILE, RunInfo
 
 _EXAMPLES = """
 \b

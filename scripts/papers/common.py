@@ -17,8 +17,9 @@ from rich.console import Console
 from rich.table import Table
 
 from dist_relu import start
-from dist_relu.cli.common import check_installed, make_folder, new_attempts, run_program, worker_options
+from dist_relu.cli.common import check_installed, make_folder, new_attempts, worker_options
 from dist_relu.cli.progress import RunsDisplay
+from dist_relu.cli.running import run_program
 from dist_relu.coordinator import Coordinator
 from dist_relu.core.files import write_json
 from dist_relu.data import Dataset, Split, load

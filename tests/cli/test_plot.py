@@ -6,6 +6,7 @@ import builtins
 import inspect
 import json
 import re
+import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -307,7 +308,7 @@ def test_what_cannot_be_drawn_is_told_in_a_line(
     code, _, errors = call(capsys, "plot", "curves", str(logs), "--output", str(tmp_path / "a.jpg"))
     assert code == 2
     assert "expected a name that ends in .png, .svg or .pdf" in errors
-    monkeypatch.setattr("dist_relu.cli.common.find_spec", lambda _: None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     code, _, errors = call(capsys, "plot", "curves", str(logs))
     assert code == 2
     assert "pip install 'dist_relu[plot]'" in errors

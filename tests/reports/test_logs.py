@@ -22,7 +22,8 @@ import pytest
 import dist_relu as dr
 from dist_relu import nn, optim
 from dist_relu.core.files import Attempts
-from dist_relu.reports.logs import LogWriter, RunInfo, read_logs, scalars
+from dist_relu.reports.log_writer import LogWriter, scalars
+from dist_relu.reports.logs import RunInfo, read_logs
 from tests.cli.test_cli import train
 
 
@@ -301,7 +302,7 @@ def test_a_full_disk_costs_lines_but_no_run(
     told: list[str] = []
     attempts = Attempts(told.append)
     room = resource.getrlimit(resource.RLIMIT_FSIZE)
-    monkeypatch.setattr("dist_relu.reports.logs.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
     with LogWriter(tmp_path, attempts) as logs:
         logs.step(fitted.watched[0])
         size = (tmp_path / "steps.jsonl").stat().st_size

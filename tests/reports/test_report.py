@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 from base64 import b64decode
 from html.parser import HTMLParser
 from pathlib import Path
@@ -202,5 +203,5 @@ def test_what_has_no_page_is_told_in_a_line(
     for name in ("run.json", "steps.jsonl", "epochs.jsonl"):
         (run / name).write_text("3\n")
     assert "is no log of a run" in error(str(run), "--output", str(tmp_path / "a.html"))
-    monkeypatch.setattr("dist_relu.cli.common.find_spec", lambda name: None if name == "jinja2" else name)
+    monkeypatch.setitem(sys.modules, "jinja2", None)
     assert "Reports need jinja2. Install it: pip install 'dist_relu[plot]'." in error(str(run))

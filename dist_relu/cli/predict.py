@@ -1,0 +1,60 @@
+"""`dist-relu predict`: what a saved model says of samples."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from dist_relu.checkpoint import load_model
+from dist_relu.cli.common import (
+    check_writable,
+    model_file,
+    saved_model_argument,
+    started,
+    usage_errors,
+    worker_options,
+)
+from dist_relu.cli.types import FILE
+from dist_relu.core.files import write_file
+from dist_relu.data import load_samples
+from dist_relu.nn import PolicyHead, Sequential
+
+
+@click.command()
+@saved_model_argument
+@click.argument("samples_path", metavar="SAMPLES", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--output", metavar="FILE", type=FILE, help="Write the model's raw outputs to FILE.npy instead.")
+@worker_options
+def predict(model_path: Path, samples_path: Path, output: Path | None, **options: Any) -> None:
+    """Print what a saved MODEL says of each of the SAMPLES, a line each: its class, or the numbers of a regression.
+
+    MODEL is a file that `train --save` wrote, or the folder of a run that `train --log-dir` wrote. SAMPLES is a .npy
+    file, or a .npz file with an array x; unsigned bytes in it are taken for images and divided by 255, as in training.
+    """
+    check_writable("--output", output)
+    if output and output.suffix != ".npy":
+        raise click.UsageError(f"--output {output}: expected a name that ends in .npy.")
+    model = load_model(model_file(model_path))
+    x = load_samples(samples_path)
+    with usage_errors():
+        model.build(x.shape[1:])
+    with started(**options) as coordinator:
+        outputs = coordinator.forward(model, x)
+    if output:
+        content = io.BytesIO()
+        np.save(content, outputs)
+        write_file(output, content.getbuffer())
+    else:
+        rows = outputs.reshape(len(outputs), -1)
+        for row in rows.argmax(axis=1, keepdims=True) if _tells_classes(model) else rows:
+            click.echo(" ".join(map(str, row)))
+
+
+def _tells_classes(model: Sequential) -> bool:
+    """Whether the largest output is the class; of models that don't know what they predict, where it can be."""
+    one_of_several = len(model.output_shape) == 1 and model.output_shape[0] > 1
+    return one_of_several and model.predicts != "numbers" and not isinstance(model.layers[-1], PolicyHead)
