@@ -56,7 +56,7 @@ def save_model(model: Sequential, path: str | Path) -> None:
     `check_can_be_saved` refuses, or that has no parameters yet.
     """
     check_is("model", model, Sequential)
-    if model.values is None or model.input_shape is None:
+    if not model.has_values:
         raise ValueError("The model has no parameters yet: fit it, or build and initialize it.")
     check_can_be_saved(model)
     header = {

@@ -208,7 +208,7 @@ class Coordinator:
         check_statistics(built, len(data), batch_size, shards)
         image_shape = check_augment(augment, built, data) if augment else None
         model.build(data.x.shape[1:])
-        if model.values is None:
+        if not model.has_values:
             model.initialize(seed)
         model.predicts = "classes" if data.has_classes else "numbers"
         plan = StepPlan(loss, optimizer, options, batch_size, shards, seed, augment)
@@ -264,7 +264,7 @@ class Coordinator:
         with self.replicas.for_a_call() as replicas:
             placed = self._placed.place(data, model.dtype, self.replicas)
             loss.check(placed.y.array, model.output_shape)  # `data` may have been changed since it was placed
-            values = replicas.copy_of(_values(model))
+            values = replicas.copy_of(model.values)
             sums = replicas.zeros((inference.num_blocks(len(data)), 2), np.float64)
             rows = replicas.rows_by_node(inference.rows_of_blocks(len(data), self.workers))
             values.broadcast()
@@ -324,7 +324,7 @@ class Coordinator:
         shapes = model.layer_shapes if every_layer else [model.output_shape]
         with self.replicas.for_a_call() as replicas:
             rows = replicas.rows_by_node(inference.rows_of_blocks(len(x), self.workers))
-            samples, values = replicas.copy_of(x, model.dtype), replicas.copy_of(_values(model))
+            samples, values = replicas.copy_of(x, model.dtype), replicas.copy_of(model.values)
             samples.broadcast(rows)
             values.broadcast()
             outputs = [replicas.zeros((len(x), *shape), model.dtype) for shape in shapes]
@@ -483,23 +483,16 @@ def _close_in(process: int, backend: Backend) -> None:
         backend.close()
 
 
-def _values(model: Sequential) -> Array:
-    assert model.values is not None
-    return model.values
-
-
 def _model_input(model: Sequential, values: ReplicatedArray, x: ReplicatedArray) -> inference.ModelInput:
-    assert model.input_shape is not None
     return inference.ModelInput(model.blueprint(), model.input_shape, values.handles, x.handles)
 
 
 def _keep(model: Sequential, run: Trained) -> None:
-    _values(model)[:] = run.values
+    model.values[:] = run.values
 
 
 def _with_values(model: Sequential, values: Array) -> Sequential:
     """The same model with parameters of its own."""
-    assert model.input_shape is not None
     copy = model.blueprint().build(model.input_shape)
     copy.bind(values.copy())
     return copy

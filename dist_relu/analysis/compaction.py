@@ -57,8 +57,6 @@ def compact(coordinator: Coordinator, model: Sequential, x: npt.ArrayLike, *, ex
     x = checked_samples(model, x)
     dead = dead_units(coordinator, model, x)
     layers = list(model.blueprint().layers)
-    assert model.input_shape is not None
-    assert model.values is not None
     values = dict(zip(map(id, model.params), model.views(model.values), strict=True))
     removed: dict[int, int] = {}
     left: dict[int, int] = {}

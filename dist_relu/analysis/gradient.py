@@ -51,7 +51,6 @@ def gradient_flow(coordinator: Coordinator, model: Sequential, data: Data, *, lo
     check_has_parameters(model)
     x = checked_samples(model, data.x)
     check_model(model, data, loss)
-    assert model.input_shape is not None
     num_stages = 1 + len(model.layers)
     tree = SummationTree(num_blocks(len(x)))
     left = [tree.fold(tree.leaves(*part))[1] for part in bounds(num_blocks(len(x)), coordinator.workers)]

@@ -94,5 +94,5 @@ def _back_propagate(world: World, request: _Request) -> None:
 
 def _steps(model: Sequential) -> dict[int, int]:
     """How many steps every RNN layer of a built model takes, by the number of the layer."""
-    shapes = [model.input_shape or (), *model.layer_shapes]
+    shapes = [model.input_shape, *model.layer_shapes]
     return {number: shapes[number][0] for number, layer in enumerate(model.layers) if isinstance(layer, RNN)}

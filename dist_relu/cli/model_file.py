@@ -41,7 +41,7 @@ def model_from_file(path: Path, name: str, dtype: str | None = None) -> Sequenti
         raise ValueError(f"{where}: returned {type(model).__name__}; expected an nn.Sequential.")
     if dtype is None or model.dtype == dtype:
         return model
-    if model.values is not None or model.dtype != np.float32:
+    if model.has_values or model.dtype != np.float32:
         raise ValueError(
             f"{where}: the model is of {model.dtype}, not of {dtype}. Pass --dtype {model.dtype}, or leave it out."
         )

@@ -112,7 +112,7 @@ def parse_model(text: str, data: Split, dtype: str | None) -> Sequential:
 def parse_new_model(text: str, data: Split, dtype: str | None) -> Sequential:
     """`parse_model`, where parameters are to be drawn anew.  Raises ValueError for a model that has some."""
     model = parse_model(text, data, dtype)
-    if model.values is not None:
+    if model.has_values:
         raise ValueError(
             f"--model {text}: returned a model with parameters, but here they are drawn; return it without."
         )

@@ -60,7 +60,7 @@ def check_model(model: Sequential, data: Dataset, loss: Loss) -> Sequential:
     Returns the model, or a copy of it, built for them.
     """
     check_is("model", model, Sequential)
-    model = model if model.input_shape else model.blueprint()
+    model = model if model.is_built else model.blueprint()
     model.build(data.x.shape[1:])
     loss.check(data.y, model.output_shape)
     check_samples(model, data.x)
@@ -110,5 +110,5 @@ def check_statistics(model: Sequential, num_samples: int, batch_size: int, shard
 def check_has_parameters(model: Sequential) -> None:
     """Raise ValueError for a model that was never fitted or initialised."""
     check_is("model", model, Sequential)
-    if model.values is None:
+    if not model.has_values:
         raise ValueError("The model has no parameters yet: fit it first, or build and initialize it.")

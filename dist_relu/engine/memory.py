@@ -40,7 +40,6 @@ class StepMemory:
         *,
         is_watched: bool = False,
     ) -> None:
-        assert model.values is not None
         self._model, self._placed, self.plan = model, placed, plan
         self._layout = layout = measure(model, plan.loss, placed.y.array[:1])
         rule = plan.optimizer
@@ -60,7 +59,6 @@ class StepMemory:
 
     def request(self, watch: WatchRequest | None = None, image_shape: ImageShape | None = None) -> StepRequest:
         """What workers need to take steps in this memory, which must be kept as long as they do."""
-        assert self._model.input_shape is not None
         memory = Memory(
             self._placed.x.handles,
             self._placed.y.handles,

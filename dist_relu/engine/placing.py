@@ -53,8 +53,6 @@ class Placing:
 
     def model(self, model: Sequential, x: ReplicatedArray) -> tuple[ModelInput, ReplicatedArray]:
         """The model on these samples, and the parameters, which must be kept as long as it is used."""
-        assert model.values is not None
-        assert model.input_shape is not None
         values = self.replicas.copy_of(model.values)
         values.broadcast()
         return ModelInput(model.blueprint(), model.input_shape, values.handles, x.handles), values

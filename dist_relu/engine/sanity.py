@@ -96,7 +96,6 @@ def _doubts_of_accuracy(result: FitResult, data: Dataset, loss: Loss) -> Iterato
 
 
 def _doubts_of_layers(model: Sequential) -> Iterator[str]:
-    assert model.input_shape is not None
     for number, (layer, shape) in enumerate(zip(model.layers, [model.input_shape, *model.layer_shapes], strict=False)):
         if not isinstance(layer, Conv2d) or (layer.channels, layer.stride) not in {(shape[-1], n) for n in (3, 5, 7)}:
             continue

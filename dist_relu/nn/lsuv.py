@@ -26,7 +26,7 @@ def lsuv(model: Sequential, x: Array) -> Sequential:
     Mishkin and Matas (2016), algorithm 1.
     """
     check_is("model", model, Sequential)
-    if model.values is None or model.input_shape is None:
+    if not model.has_values:
         raise ValueError("The model has no parameters yet: build and initialize it first.")
     outputs = array_of("The model", "x", x, model.dtype, None, model.input_shape)
     for number, layer in enumerate(model.layers):

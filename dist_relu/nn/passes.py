@@ -96,7 +96,6 @@ def measure(model: Sequential, loss: Loss, target: Array) -> Layout:
     Two, since what is wrong with an array is often right for one: a sum over samples has the same shape, a transpose
     the same memory. Raises an error that names the layer or the loss that returns what it should not.
     """
-    assert model.input_shape is not None
     run = _MeasuringRun(model.params)
     x = run.empty((_NUM_MEASURED, *model.input_shape), model.dtype)
     x[...] = 0

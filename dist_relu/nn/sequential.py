@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from math import prod
 from typing import Any, Literal, cast, final
 
@@ -20,11 +21,22 @@ from dist_relu.nn.layer import PLAIN, Layer, Param, Pass, Shape
 from dist_relu.partition import Purpose, generator
 
 _NOT_BUILT = "The model was not built yet, so it has no shapes: build it first, model.build(input_shape)."
-_AT_ONCE = frozenset({"layers", "dtype"})
-_ONCE_BUILT = _AT_ONCE | {"input_shape", "output_shape", "layer_shapes", "params", "names", "passes"}
-"""What can't be set any more: layers have arrays for it."""
-
 _NO_PARAMETERS = "The model has no parameters yet: fit it, or build and initialize it."
+_FIXED = frozenset({"layers", "dtype", "input_shape", "output_shape", "layer_shapes", "params", "names", "passes"})
+"""What can't be set: layers have arrays for it."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class _Built:
+    """What `build` has found out; see the properties of `Sequential`."""
+
+    input_shape: Shape
+    output_shape: Shape
+    layer_shapes: list[Shape]
+    params: list[Param]
+    names: list[str]
+    passes: list[Layer]
 
 
 @final
@@ -32,11 +44,17 @@ class Sequential:
     """Layers one after the other.
 
     `build` fixes the shapes, `initialize` draws the parameters; `Coordinator.fit` does both when it has not been
-    done. dtype: float32, or float64 for numerical checks.
+    done. What is asked for before it is there raises ValueError: `is_built` and `has_values` tell.
+
+    dtype: float32, or float64 for numerical checks.  predicts: what the targets were that it was trained on.
 
     A layer has one place in one model, which owns its parameters and what it remembers of a pass. One that stands twice
     is refused, and so is one of another model that was built and is still there: `blueprint` makes fresh ones.
     """
+
+    layers: tuple[Layer, ...]
+    dtype: np.dtype[Any]
+    predicts: Literal["classes", "numbers"] | None
 
     def __init__(self, *layers: Layer | Sequence[Layer], dtype: npt.DTypeLike = np.float32) -> None:
         """layers: one after the other, or a single list of them."""
@@ -46,44 +64,91 @@ class Sequential:
             raise ValueError("Sequential() needs at least one layer.")
         checked = tuple(map(_layer, layers))
         _check_places(checked)
-        self.dtype = check_dtype("dtype", dtype)
-        self.predicts: Literal["classes", "numbers"] | None = None  # what the targets were that it was trained on
-        self.layers = checked
-        self.input_shape: Shape | None = None
-        self.output_shape: Shape = ()
-        self.layer_shapes: list[Shape] = []  # of their outputs
-        self.params: list[Param] = []
-        self.names: list[str] = []
-        self.values: Array | None = None
-        self.passes: list[Layer] = []  # what is computed with, of which neighbouring layers may share one
-        self._inside: list[Inside] = []  # these passes, and then every layer alone, as the model calls them
+        vars(self).update(layers=checked, dtype=check_dtype("dtype", dtype))
+        self.predicts = None
+        self._built: _Built | None = None
+        self._values: Array | None = None
+        self._inside: list[Inside] = []  # the passes, and then every layer alone, as the model calls them
         self._singly: list[Inside] = []
         self._params_of_passes: list[int] = []
-        self._is_ready = False
         self._state = State(is_model=True)
-        self._fixed = _AT_ONCE
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name in getattr(self, "_fixed", ()):
+        if name in _FIXED:
             raise ValueError(f"A model's {name} can't be set: make another model.")
-        before = vars(self).get(name)
-        if name == "values" and before is not None:
-            self.views(value)  # raises an error for what is no such vector
-            before[...] = value
-            return
         object.__setattr__(self, name, value)
 
     def __repr__(self) -> str:
         return f"Sequential({', '.join(map(brief, self.layers))}, dtype={self.dtype.name!r})"
 
     @property
+    def is_built(self) -> bool:
+        """Whether `build` has fixed the shapes."""
+        return self._built is not None
+
+    @property
+    def has_values(self) -> bool:
+        """Whether there are parameters to compute with: drawn, trained, loaded or bound."""
+        return self._values is not None
+
+    @property
+    def input_shape(self) -> Shape:
+        """The shape of a sample."""
+        return self._known.input_shape
+
+    @property
+    def output_shape(self) -> Shape:
+        """The shape of what the model makes of a sample."""
+        return self._known.output_shape
+
+    @property
+    def layer_shapes(self) -> list[Shape]:
+        """The shape of what each layer makes of a sample."""
+        return self._known.layer_shapes
+
+    @property
+    def params(self) -> list[Param]:
+        """The parameters of all layers, in the order in which they stand in `values`."""
+        return self._known.params
+
+    @property
+    def names(self) -> list[str]:
+        """The parameters' names, with the number of their layer: "0.weight"."""
+        return self._known.names
+
+    @property
+    def passes(self) -> list[Layer]:
+        """The layers that are computed with, of which neighbouring ones may share a pass over memory."""
+        return self._known.passes
+
+    @property
+    def _known(self) -> _Built:
+        """What `build` has found out.  Raises ValueError for a model that was not built."""
+        if self._built is None:
+            raise ValueError(_NOT_BUILT)
+        return self._built
+
+    @property
+    def values(self) -> Array:
+        """All parameters as one vector (P,).  Set it to let the model have other numbers, which are copied."""
+        if self._values is None:
+            raise ValueError(_NO_PARAMETERS)
+        return self._values
+
+    @values.setter
+    def values(self, values: Array) -> None:
+        self.views(values)  # raises an error for what is no such vector
+        self.values[...] = values
+
+    @property
     def num_params(self) -> int:
+        """P, the number of numbers in `values`."""
         return sum(prod(param.shape) for param in self.params)
 
     def build(self, input_shape: Shape) -> Sequential:
         """Fix the shape of a sample; a model keeps the shape that it was built for.  Returns the model itself."""
         input_shape = check_ints("input_shape", input_shape, 0)
-        if self.input_shape is not None:
+        if self.is_built:
             if input_shape != self.input_shape:
                 raise ValueError(
                     f"The model was built for samples of shape {self.input_shape}, but these have shape {input_shape}."
@@ -92,23 +157,28 @@ class Sequential:
         if not input_shape:
             raise ValueError("Samples must have at least one dimension; expected x of shape (N, ...).")
         shape = input_shape
-        self.layer_shapes = []
+        layer_shapes = []
         for i, layer in enumerate(self.layers):
             try:
                 shape = layer.build(shape)
-                self.layer_shapes.append(shape)
+                layer_shapes.append(shape)
             except ValueError as error:
                 raise ValueError(f"Layer {i}: {error}") from None
-        self.params = [param for layer in self.layers for param in layer.params()]
+        params = [param for layer in self.layers for param in layer.params()]
         for i, layer in enumerate(self.layers):
-            _check_params(f"Layer {i} ({type(layer).__name__})", layer, self.params)
-        self.names = [f"{i}.{param.name}" for i, layer in enumerate(self.layers) for param in layer.params()]
-        self.passes = fuse(self.layers)
-        self._inside, self._singly = list(map(inside, self.passes)), list(map(inside, self.layers))
-        self._params_of_passes = [len(layer.params()) for layer in self.passes]
-        self.input_shape, self.output_shape = input_shape, shape
-        self._is_ready = not self.params
-        self._fixed = _ONCE_BUILT
+            _check_params(f"Layer {i} ({type(layer).__name__})", layer, params)
+        names = [f"{i}.{param.name}" for i, layer in enumerate(self.layers) for param in layer.params()]
+        passes = fuse(self.layers)
+        self._inside, self._singly = list(map(inside, passes)), list(map(inside, self.layers))
+        self._params_of_passes = [len(layer.params()) for layer in passes]
+        self._built = _Built(
+            input_shape=input_shape,
+            output_shape=shape,
+            layer_shapes=layer_shapes,
+            params=params,
+            names=names,
+            passes=passes,
+        )
         self._own_layers()
         return self
 
@@ -118,9 +188,9 @@ class Sequential:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        if self.input_shape is not None:
+        if self.is_built:
             self._own_layers()
-        if self.values is not None:
+        if self.has_values:
             self.bind(self.values)  # views of one vector have become arrays of their own
 
     def _own_layers(self) -> None:
@@ -140,7 +210,7 @@ class Sequential:
         Raises ValueError for a model that was not built: it doesn't know the shapes of its parameters yet.
         """
         seed = check_seed(seed)
-        if self.input_shape is None:
+        if not self.is_built:
             raise ValueError(
                 "The model was not built yet, so it has no parameters to initialize: build it first, "
                 "model.build(input_shape).initialize(seed), or leave both to Coordinator.fit(..., seed=seed)."
@@ -175,19 +245,16 @@ class Sequential:
 
         Raises ValueError for a vector of another length or dtype, or one that does not lie in one piece.
         """
-        if self.input_shape is None:
-            raise ValueError(_NOT_BUILT)
         views = self.views(values)
         if values.dtype != self.dtype or not values.flags.carray:
             raise ValueError(
                 f"values are {values.dtype}{'' if values.flags.carray else ' that do not lie in one piece'}; expected "
                 f"{self.dtype}, as the model, one behind the other in memory that may be written to."
             )
-        vars(self)["values"] = values
+        self._values = values
         gradient = np.zeros(self.num_params, self.dtype)
         for param, value, grad in zip(self.params, views, self.views(gradient), strict=True):
             param.places().update(value=value, grad=grad)
-        self._is_ready = True
 
     def forward(self, x: Array, run: Pass = PLAIN) -> Array:
         """(N, *input_shape) to (N, *output_shape).
@@ -254,13 +321,12 @@ class Sequential:
     def _begin(self, x: Any, run: Pass) -> Array:
         """Samples as an array that layers can work on, mostly x itself.  A pass begins with them."""
         check_is("run", run, Pass)
+        built = self._known
+        if self._values is None and built.params:
+            raise ValueError(_NO_PARAMETERS)
         is_array = x.__class__ is np.ndarray and x.dtype is self.dtype and x.flags.carray
-        if not (is_array and x.shape[1:] == self.input_shape and self._is_ready):
-            if self.input_shape is None:
-                raise ValueError(_NOT_BUILT)
-            if not self._is_ready:
-                raise ValueError(_NO_PARAMETERS)
-            x = array_of("The model", "x", x, self.dtype, None, self.input_shape)
+        if not (is_array and x.shape[1:] == built.input_shape):
+            x = array_of("The model", "x", x, self.dtype, None, built.input_shape)
         self._state.begin()
         return cast(Array, x)
 
@@ -287,8 +353,6 @@ class Sequential:
 
     def sha256(self) -> str:
         """The digest of the parameters, little-endian, in layer order."""
-        if self.values is None:
-            raise ValueError(_NO_PARAMETERS)
         return digest_of(self.values)
 
 

@@ -14,8 +14,6 @@ def summary(model: Sequential) -> str:
     Raises ValueError for a model that is not built.
     """
     check_is("model", model, Sequential)
-    if model.input_shape is None:
-        raise ValueError("The model is not built: its shapes depend on those of the samples. Call build(shape) first.")
     itemsize = model.dtype.itemsize
     rows = [("layer", "output shape", "parameters", "bytes of parameters", "bytes of output")]
     total = 0

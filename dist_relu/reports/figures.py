@@ -89,7 +89,6 @@ def weights_figure(path: Path, data: str) -> Figure | None:
 
 def _sees_images(model: Sequential, data: str) -> bool:
     """Rows of numbers are images where the data set says so, or the model."""
-    assert model.input_shape is not None
     of_images = any(len(shape) == 3 for shape in (model.input_shape, *model.layer_shapes))
     return of_images or not (data.endswith(".npz") or data.startswith("adding:"))
 

@@ -85,10 +85,11 @@ class Spaces:
     def check(self, model: Sequential, env: Env) -> None:
         """Raise ValueError unless `model` is a policy for such states and actions."""
         head = head_of(model)
-        if _actions_of(head) != _actions_of(self.head) or model.input_shape not in (None, (self.state_dim,)):
+        states = model.input_shape if model.is_built else (self.state_dim,)
+        if _actions_of(head) != _actions_of(self.head) or states != (self.state_dim,):
             raise ValueError(
                 f"{name_of(env)} needs a policy for states of shape ({self.state_dim},) with the head {self.head}; "
-                f"this one is for {model.input_shape}, with {head}. rl.policy_for makes one that fits."
+                f"this one is for {states}, with {head}. rl.policy_for makes one that fits."
             )
 
 

@@ -41,7 +41,6 @@ def evaluate(
     check_has_parameters(model)
     spaces = Spaces.of(env)
     spaces.check(model, env)
-    assert model.values is not None
     request = _Request(model.blueprint(), spaces.state_dim, model.values, env, episodes, max_steps, seed)
     return np.concatenate(coordinator.run(_play_mine, request))
 

@@ -103,7 +103,7 @@ def train(
     per_iteration = num_envs * algorithm.horizon
     batch_size = per_iteration // algorithm.minibatches
     check_statistics(model, batch_size, batch_size, shards)
-    if model.values is None:
+    if not model.has_values:
         model.initialize(seed)
     iterations = ceil(steps / per_iteration)
     with coordinator.replicas.for_a_call() as replicas:
@@ -119,11 +119,9 @@ def train(
             lesson: Lesson = coordinator.run(learn, request, on_progress)[0]
         except BaseException:
             if left := stopped(memory):
-                assert model.values is not None
                 model.values[:] = left.values
             raise
         run = trained(memory, lesson.generation)
-        assert model.values is not None
         model.values[:] = run.values
         totals = episodes.gather(replicas.rows_by_node(_rows(num_envs, shards, coordinator.workers))).sum(axis=0)
     if lesson.diverged or run.overflowed:

@@ -22,7 +22,6 @@ def serial() -> Iterator[dr.Coordinator]:
 def with_dead_units(*sizes: int, dead: dict[int, list[int]], dtype: str = "float32") -> nn.Sequential:
     """An mlp for samples of 8 numbers; dead: units of hidden layers that never act, by the layer's number."""
     model = nn.mlp(sizes, 3, dtype).build((8,)).initialize(seed=2)
-    assert model.values is not None
     for number, units in dead.items():
         model.views(model.values)[2 * number + 1][units] = -1000
     return model
@@ -32,7 +31,6 @@ def test_gradients_agree_with_finite_differences_of_the_loss(serial: dr.Coordina
     """Of every input, weight and bias there is."""
     layers = [nn.Dense(20), nn.Tanh(), nn.Dense(20), nn.GELU(), nn.LayerNorm(), nn.Dense(12), nn.Softplus()]
     model = nn.Sequential(*layers, nn.Dense(3), dtype="float64").build((8,)).initialize(seed=3)
-    assert model.values is not None
     x, y = rng.standard_normal((300, 8)), rng.integers(0, 3, 300)
     flow = analysis.gradient_flow(serial, model, (x, y))
     gradients = np.zeros((300, 8))
@@ -63,12 +61,10 @@ def test_the_gradient_at_a_layer_is_that_of_the_input_of_what_follows(
 ) -> None:
     model = nn.Sequential(nn.Dense(20), nn.ReLU(), nn.Dense(10), nn.SiLU(), nn.Dense(3), dtype="float64")
     model.build((8,)).initialize(seed=3)
-    assert model.values is not None
     data = rng.standard_normal((300, 8)), rng.standard_normal((300, 3))
     whole = analysis.gradient_flow(serial, model, data)
     hidden = serial.activations(model, data[0])[1]
     tail = nn.Sequential(nn.Dense(10), nn.SiLU(), nn.Dense(3), dtype="float64").build((20,)).initialize()
-    assert tail.values is not None
     tail.values[:] = model.values[-tail.num_params :]
     assert analysis.gradient_flow(serial, tail, (hidden, data[1])).outputs["input"] == whole.outputs["1 ReLU"]
 
@@ -193,7 +189,6 @@ def test_one_unit_stays_where_all_are_dead(serial: dr.Coordinator, rng: np.rando
 def test_units_go_through_functions_of_single_numbers_only(serial: dr.Coordinator, rng: np.random.Generator) -> None:
     layers = nn.Dense(20, bias=False), nn.ReLU(), nn.Dropout(), nn.Dense(20), nn.ReLU(), nn.LayerNorm(), nn.Dense(3)
     model = nn.Sequential(*layers).build((8,)).initialize()
-    assert model.values is not None
     views = model.views(model.values)
     views[0][:, 4] = 0
     views[2][9] = -1000
@@ -216,7 +211,6 @@ def test_the_smaller_model_can_be_saved_and_trained(
 
 def test_outputs_that_change_all_the_same_are_an_error(serial: dr.Coordinator, rng: np.random.Generator) -> None:
     model = with_dead_units(20, dead={0: [1]})
-    assert model.values is not None
     model.views(model.values)[2][1] = np.inf
     x = rng.standard_normal((10, 8))
     with pytest.raises(FloatingPointError, match=r"30 outputs changed.*infinite or NaN"):

@@ -106,7 +106,6 @@ def test_what_is_no_recurrence_or_no_initialiser_is_told_in_a_line(capsys: pytes
 
 def test_activations_of_a_saved_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = nn.mlp([20, 10], 10).build((64,)).initialize()
-    assert model.values is not None
     model.views(model.values)[1][[2, 5]] = -1000
     dr.save_model(model, tmp_path / "model.safetensors")
     path = tmp_path / "activations.json"

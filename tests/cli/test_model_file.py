@@ -90,7 +90,7 @@ def test_what_a_model_brings_is_not_thrown_away(tmp_path: Path) -> None:
         "def ready(): return nn.Sequential(nn.Dense(3)).build((2,)).initialize(5)\n"
         "def wide(): return nn.Sequential(nn.Dense(3), dtype='float64')\n"
     )
-    assert model_from_file(path, "ready", "float32").values is not None
+    assert model_from_file(path, "ready", "float32").has_values
     with pytest.raises(ValueError, match=r"the model is of float32, not of float64. Pass --dtype float32"):
         model_from_file(path, "ready", "float64")
     with pytest.raises(ValueError, match=r"the model is of float64, not of float32. Pass --dtype float64"):

@@ -213,7 +213,6 @@ def test_boundary_of_a_network_that_is_trained(tmp_path: Path, capsys: pytest.Ca
 def test_boundary_of_a_saved_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One that is linear on either side of a line: it sees class 2 where a sample's first number is below 0.5."""
     model = nn.mlp([1], 3).build((2,)).initialize()
-    assert model.values is not None
     model.values[:] = 0
     weight, _, last, offset = model.views(model.values)
     weight[0, 0], last[0, 0], offset[2] = 1, 2, 1

@@ -16,14 +16,12 @@ from tests.conftest import small_model
 def built(dtype: str = "float64", dead: tuple[int, ...] = (3, 77, 299)) -> nn.Sequential:
     """A model of whose first layer these units are never active."""
     model = small_model(dtype).build((64,)).initialize(seed=1)
-    assert model.values is not None
     model.views(model.values)[1][list(dead)] = -1000
     return model
 
 
 def test_statistics_are_those_of_plain_numpy(coordinator: dr.Coordinator, digits: dr.data.Split) -> None:
     model = built()
-    assert model.values is not None
     a, b, c, d, e, f = model.views(model.values)
     x = digits.train.x.astype(np.float64)
     z1 = x @ a + b
@@ -69,7 +67,6 @@ def test_gradients_through_time_do_not_depend_on_the_workers(coordinator: dr.Coo
 
 def test_gradients_flow_as_in_plain_numpy(coordinator: dr.Coordinator, digits: dr.data.Split) -> None:
     model = built()
-    assert model.values is not None
     x, y = digits.train.x.astype(np.float64), digits.train.y
     params = model.views(model.values)
     reference = twin.Mlp(params)

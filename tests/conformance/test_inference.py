@@ -36,7 +36,6 @@ def test_outputs_do_not_depend_on_the_workers(coordinator: dr.Coordinator, digit
 
 def test_activations_are_gathered_layer_by_layer(coordinator: dr.Coordinator, digits: dr.data.Split) -> None:
     model = small_model("float64").build((64,)).initialize(seed=1)
-    assert model.values is not None
     hidden = coordinator.activations(model, digits.test.x)
     reference = twin.Mlp(model.views(model.values)).forward(digits.test.x)
     assert [layer.shape[1] for layer in hidden] == [300, 300, 20, 20, 10]

@@ -105,7 +105,6 @@ Rule = Callable[[list[Array], list[Array], list[list[Array]]], None]
 
 def train_plainly(model: nn.Sequential, data: dr.Dataset, rule: Rule) -> list[Array]:
     """Two epochs in the order of the data; returns the parameters in layer order."""
-    assert model.values is not None
     params = [view.copy() for view in model.views(model.values)]
     states = [[np.zeros_like(p) for p in params] for _ in range(2)]
     for _ in range(2):
@@ -192,8 +191,6 @@ def test_batches_that_are_accumulated_are_one_large_batch(coordinator: dr.Coordi
         )
         for model, size, accumulate in zip(models, (60, 120), (2, 1), strict=True)
     ]
-    assert models[0].values is not None
-    assert models[1].values is not None
     assert len(results[0].losses) == len(results[1].losses)
     np.testing.assert_allclose(results[0].losses, results[1].losses, rtol=1e-9)
     np.testing.assert_allclose(models[0].values, models[1].values, rtol=1e-6, atol=1e-9)
@@ -201,7 +198,6 @@ def test_batches_that_are_accumulated_are_one_large_batch(coordinator: dr.Coordi
 
 def test_the_average_follows_the_parameters(coordinator: dr.Coordinator, digits: dr.data.Split) -> None:
     model = small_model("float64").build((64,)).initialize(seed=3)
-    assert model.values is not None
     average = model.values.copy()
     one_step = dr.Dataset(digits.train.x[:BATCH], digits.train.y[:BATCH])
     for _ in range(3):
@@ -212,7 +208,6 @@ def test_the_average_follows_the_parameters(coordinator: dr.Coordinator, digits:
         other, one_step, optim.SGD(0.1), epochs=3, batch_size=BATCH, shards=SHARDS, shuffle=False, ema_decay=0.8
     )
     assert result.average is not None
-    assert result.average.values is not None
     assert other.sha256() == model.sha256()
     np.testing.assert_allclose(result.average.values, average, rtol=1e-9, atol=1e-12)
     assert coordinator.evaluate(result.average, one_step).loss > result.epochs[-1].loss

@@ -66,6 +66,5 @@ def test_a_training_that_is_stopped_at_once_leaves_the_first_parameters_or_later
     model = new_model().build((6,)).initialize(seed=3)
     with pytest.raises(KeyboardInterrupt):
         fit(coordinator, model, EPOCHS, on_progress=stop)
-    assert model.values is not None
     assert np.isfinite(model.values).all()
     assert coordinator.evaluate(model, (X, Y)).num_samples == len(X)

@@ -63,7 +63,6 @@ def distribution(z: twin.Array) -> list[int]:
 
 def test_what_is_seen_is_what_plain_numpy_sees(coordinator: dr.Coordinator, digits: dr.data.Split) -> None:
     model = small_model("float64").build((64,)).initialize(seed=1)
-    assert model.values is not None
     params = [view.copy() for view in model.views(model.values)]
     params[1][[3, 77]] = -1000
     for view, value in zip(model.views(model.values), params, strict=True):
@@ -111,7 +110,6 @@ def test_units_are_dead_when_they_are_silent_in_all_steps_of_an_epoch_whichever_
     x, y = digits.train.x[:1100].copy(), digits.train.y[:1100]
     x[:, 0] = np.arange(len(x)) >= 500  # this corner of the images is empty
     model = small_model("float64").build((64,)).initialize(seed=1)
-    assert model.values is not None
     weight, bias = model.views(model.values)[:2]
     weight[:, 5] = 0
     weight[0, 5], bias[5] = 1, -0.5  # a unit that sees nothing but this
@@ -240,8 +238,6 @@ def test_what_goes_into_any_activation_is_counted(
 
 
 def copy_of(model: nn.Sequential) -> nn.Sequential:
-    assert model.values is not None
-    assert model.input_shape is not None
     copy = model.blueprint().build(model.input_shape)
     copy.bind(model.values.copy())
     return copy

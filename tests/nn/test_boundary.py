@@ -131,6 +131,27 @@ def test_models_that_are_not_ready_have_no_outputs() -> None:
         nn.Dense(4).forward(x)
 
 
+@pytest.mark.parametrize("name", ["input_shape", "output_shape", "layer_shapes", "params", "names", "num_params"])
+def test_what_a_model_learns_when_it_is_built_is_not_there_before(name: str) -> None:
+    model = nn.Sequential(nn.Dense(4))
+    assert not model.is_built
+    with pytest.raises(ValueError, match="was not built yet"):
+        getattr(model, name)
+    assert model.build((3,)).is_built
+    assert getattr(model, name)
+
+
+def test_the_parameters_of_a_model_are_not_there_before_they_are_drawn() -> None:
+    model = nn.Sequential(nn.Dense(4)).build((3,))
+    assert not model.has_values
+    with pytest.raises(ValueError, match="no parameters yet: fit it, or build and initialize it"):
+        _ = model.values
+    with pytest.raises(ValueError, match="no parameters yet"):
+        model.values = np.zeros(16, np.float32)
+    assert model.initialize().has_values
+    assert model.values.shape == (16,)
+
+
 def test_backward_follows_the_forward_pass_that_was_last() -> None:
     model = nn.Sequential(nn.Dense(4), nn.ReLU(), nn.Residual([nn.Dense(4)])).build((3,)).initialize(0)
     few, many = np.ones((2, 3), np.float32), np.ones((50, 3), np.float32)
@@ -457,7 +478,7 @@ def test_random_changes_of_samples_stay_within_them(rng: np.random.Generator) ->
 
 def test_a_pass_needs_a_run() -> None:
     model = nn.Sequential(nn.Dense(3)).build((5,)).initialize(0)
-    with pytest.raises(TypeError, match="run=True: expected an object of type Run"):
+    with pytest.raises(TypeError, match="run=True: expected an object of type Pass"):
         model.forward(samples((5,)), True)  # type: ignore[arg-type]
 
 
@@ -503,7 +524,7 @@ def test_numbers_that_a_parameter_is_given_are_those_of_its_model(serial: dr.Coo
     model = nn.Sequential(nn.Dense(3)).build((5,)).initialize(0)
     weight = model.params[0]
     weight.value = np.ones((5, 3), np.float32)
-    assert (model.views(model.values)[0] == 1).all()  # type: ignore[arg-type]
+    assert (model.views(model.values)[0] == 1).all()
     assert (serial.forward(model, np.ones((2, 5))) == 5).all()
     values = model.values
     model.values = np.full(model.num_params, 2.0, np.float32)

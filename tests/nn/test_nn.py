@@ -136,7 +136,7 @@ def test_a_summary_counts_parameters_and_bytes() -> None:
     lines = nn.summary(nn.cnn((28, 28, 1), 10).build((784,))).splitlines()
     assert lines[2].split() == ["1", "Conv2d", "(28,", "28,", "32)", "320", "1,280", "100,352"]
     assert lines[-1].split() == ["all", "(10,)", "421,642", "1,686,568"]
-    with pytest.raises(ValueError, match="is not built"):
+    with pytest.raises(ValueError, match="was not built yet"):
         nn.summary(nn.Sequential(nn.Dense(3)))
 
 

@@ -108,7 +108,6 @@ class _LayersSeen:
     """Adds up the notes of all shards.  units: of each pass through the model, see `row_dtype`."""
 
     def __init__(self, model: Sequential, plan: StepPlan) -> None:
-        assert model.input_shape is not None
         ends = last_layers(model.blueprint().build(model.input_shape).layers)
         self._names = [f"{end} {type(model.layers[end]).__name__}" for end in ends]
         self._sizes = [prod(model.layer_shapes[end]) for end in ends]

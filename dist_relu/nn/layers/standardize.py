@@ -97,7 +97,6 @@ def standardized(model: Sequential, x: Array, channels: int | None = None) -> Se
     mean[constant], variance[constant] = rows[0, constant], 1
     layer = Standardize(mean.tolist(), np.sqrt(variance).tolist())
     changed = Sequential(*layers[:first], layer, *layers[first:], dtype=model.dtype)
-    if model.values is not None:
-        assert model.input_shape is not None
+    if model.has_values:
         changed.build(model.input_shape).bind(model.values.copy())
     return changed

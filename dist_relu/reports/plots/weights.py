@@ -56,7 +56,6 @@ def draw_weights(
 
 def first_weights(model: Sequential, image_shape: tuple[int, ...] | None = None) -> tuple[str, Array]:
     """The name of the first layer with weights, and these as images (K, H, W, C); see `draw_weights`."""
-    assert model.input_shape is not None
     shapes = [model.input_shape, *model.layer_shapes]
     for number, (name, layer) in enumerate(zip(layer_names(model), model.layers, strict=True)):
         if isinstance(layer, Conv2d):
