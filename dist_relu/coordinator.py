@@ -36,11 +36,10 @@ from dist_relu.engine.arguments import (
     numbers,
     warn_of_classes,
 )
-from dist_relu.engine.memory import LeaveGradient, StepMemory, Trained, stopped, trained
+from dist_relu.engine.memory import StepMemory, Trained, stopped, trained
+from dist_relu.engine.plan import LeaveGradient, StepOptions, StepPlan
 from dist_relu.engine.results import Evaluation, FitResult, fit_result
 from dist_relu.engine.sanity import doubts_of_data, doubts_of_result
-from dist_relu.engine.step import StepPlan
-from dist_relu.engine.update import StepOptions
 from dist_relu.engine.watch.observer import Observer, ProgressHandler
 from dist_relu.engine.watch.records import Watch
 from dist_relu.errors import BackendError, TrainingDiverged, TrainingWarning
@@ -186,7 +185,7 @@ class Coordinator:
         the model then has the parameters after the last complete step, and with `ema_decay` the exception's `average`
         is the model with their average.
         """
-        options = StepOptions(clip_norm, clip_value, ema_decay, accumulate)
+        options = StepOptions(clip_norm=clip_norm, clip_value=clip_value, ema_decay=ema_decay, accumulate=accumulate)
         data = dataset_of(data)
         if loss is None:
             warn_of_classes(data)
@@ -211,7 +210,15 @@ class Coordinator:
         if not model.has_values:
             model.initialize(seed)
         model.predicts = "classes" if data.has_classes else "numbers"
-        plan = StepPlan(loss, optimizer, options, batch_size, shards, seed, augment)
+        plan = StepPlan(
+            loss=loss,
+            optimizer=optimizer,
+            options=options,
+            batch_size=batch_size,
+            shards=shards,
+            seed=seed,
+            augment=augment,
+        )
         per_epoch = loop.num_steps_per_epoch(len(data), batch_size, accumulate)
         observer = Observer(model, plan, per_epoch, watch, on_progress, has_classes=data.has_classes)
         trace, run = self._train(
@@ -247,7 +254,14 @@ class Coordinator:
         check_fit(len(data), len(data), shards, self.workers)
         check_has_parameters(model)
         check_statistics(check_model(model, data, loss), len(data), len(data), shards)
-        plan = StepPlan(loss, LeaveGradient(), StepOptions(), len(data), shards, seed=0)
+        plan = StepPlan(
+            loss=loss,
+            optimizer=LeaveGradient(),
+            options=StepOptions(),
+            batch_size=len(data),
+            shards=shards,
+            seed=0,
+        )
         trace, run = self._train(model, data, plan, Observer(model, plan, 1, has_classes=data.has_classes))
         if trace.diverged or run.overflowed:
             raise FloatingPointError(f"The loss is {trace.loss[0]}; it has no finite gradient.")
@@ -356,7 +370,7 @@ class Coordinator:
             placed.x.broadcast()
             placed.y.broadcast()
             watch = observer.request(replicas, self.workers)
-            memory = StepMemory(replicas, model, placed, plan, self.workers, is_watched=watch is not None)
+            memory = StepMemory(replicas, model, placed, plan, is_watched=watch is not None)
             request = loop.FitRequest(memory.request(watch, image_shape), epochs, shuffle)
             try:
                 trace: loop.Trace = self.run(loop.fit, request, observer.hear)[0]

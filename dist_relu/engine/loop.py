@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, isfinite
 from time import perf_counter
 
 import numpy as np
 
 from dist_relu.core.arrays import Array
-from dist_relu.engine.step import StepRequest, TrainingStep
+from dist_relu.engine.memory import StepRequest
+from dist_relu.engine.step import TrainingStep
 from dist_relu.engine.watch.recorder import SeenEpoch, SeenStep
 from dist_relu.partition import epoch_order
 from dist_relu.runtime.world import World
@@ -81,7 +82,8 @@ def fit(world: World, request: FitRequest) -> Trace:
         for i in range(per_epoch):
             begin = perf_counter()
             samples = order[i * per_step : (i + 1) * per_step]
-            loss, right, diverged = step_of.take(samples, step, (step + 0.5) / per_epoch)
+            loss, right = step_of.take(samples, step, (step + 0.5) / per_epoch)
+            diverged = not isfinite(loss)
             now = perf_counter()
             losses.append(loss)
             num_correct.append(right)

@@ -1,29 +1,68 @@
-"""The coordinator's side of training: the memory of a run, made before it on every node and read when it is over."""
+"""The memory of a run: made by the coordinator on every node before it, and read when it is over."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import final
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Generic, TypeVar, final
 
 import numpy as np
 
+from dist_relu.comm.shared_memory import Handles
 from dist_relu.core.arrays import Array
-from dist_relu.core.checks import check_int
 from dist_relu.data.augment import ImageShape
-from dist_relu.engine.step import Memory, StepPlan, StepRequest
-from dist_relu.engine.update import NUM_SQUARES, cut_for
+from dist_relu.engine.norms import NUM_SQUARES
+from dist_relu.engine.plan import StepPlan
 from dist_relu.engine.watch.recorder import WatchRequest
 from dist_relu.errors import BackendError
-from dist_relu.kernels.ordered_sum import ordered_sum
 from dist_relu.nn import Sequential
-from dist_relu.nn.passes import measure
-from dist_relu.optim import ElementwiseOptimizer
-from dist_relu.partition import PartialSums
-from dist_relu.reduction.reducer import sums_size
-from dist_relu.reduction.slots import slots_shape
+from dist_relu.nn.passes import Layout, measure
+from dist_relu.reduction.plan import ReductionPlan
 from dist_relu.runtime.placed import PlacedDataset
-from dist_relu.runtime.replicated import ReplicatedArrays
+from dist_relu.runtime.replicated import ReplicatedArray, ReplicatedArrays
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory(Generic[T]):
+    """What the workers of a node share while they train: as the coordinator's arrays, as handles, or as a worker's own.
+
+    x, y: the data set, (samples, ...).  generations, slots, totals: of the shapes that the `ReductionPlan` has.
+    squares: (pieces, NUM_SQUARES).  arena: bytes.  completed: (workers,) int64, how many steps each worker has seen to
+    be complete.
+    """
+
+    x: T
+    y: T
+    generations: T
+    slots: T
+    totals: T
+    squares: T
+    arena: T
+    completed: T
+
+    def map(self, function: Callable[[T], U]) -> Memory[U]:
+        """The same with function(array) in place of each."""
+        return Memory(**{field.name: function(getattr(self, field.name)) for field in fields(self)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRequest:
+    """Everything a worker must know to take steps.
+
+    model: not built yet.  image_shape: of samples that are augmented.  layout: of the model's passes.
+    """
+
+    model: Sequential
+    input_shape: tuple[int, ...]
+    image_shape: ImageShape | None
+    plan: StepPlan
+    layout: Layout
+    reduction: ReductionPlan
+    memory: Memory[Handles]
+    watch: WatchRequest | None
 
 
 @final
@@ -36,52 +75,61 @@ class StepMemory:
         model: Sequential,
         placed: PlacedDataset,
         plan: StepPlan,
-        workers: int,
         *,
         is_watched: bool = False,
     ) -> None:
-        self._model, self._placed, self.plan = model, placed, plan
+        self._model, self.plan = model, plan
         self._layout = layout = measure(model, plan.loss, placed.y.array[:1])
-        rule = plan.optimizer
-        num_states = check_int(f"{type(rule).__name__}.num_states", rule.num_states, 0)
-        num_vectors = 1 + num_states + plan.options.num_averages
-        self._generations = generations = replicas.zeros((2, num_vectors, model.num_params), model.dtype)
+        self._reduction = reduction = ReductionPlan.of(
+            model.params,
+            layout.products,
+            nodes=replicas.nodes,
+            shards=plan.shards,
+            batch_size=plan.batch_size,
+            num_vectors=plan.num_vectors,
+            itemsize=model.dtype.itemsize,
+            by_param=plan.measures_params or is_watched,
+        )
+        self._memory = Memory(
+            x=placed.x,
+            y=placed.y,
+            generations=replicas.zeros(reduction.generations_shape, model.dtype),
+            slots=replicas.zeros(reduction.slots_shape, model.dtype),
+            totals=replicas.zeros(reduction.totals_shape, model.dtype),
+            squares=replicas.zeros((len(reduction.pieces), NUM_SQUARES), np.float64),
+            arena=replicas.zeros((layout.size_bytes(plan.batch_size),), np.uint8),
+            completed=replicas.zeros((reduction.workers,), np.int64),
+        )
+        generations = self._memory.generations
         generations.array[0, 0] = model.values
         if plan.options.num_averages:
             generations.array[0, -1] = model.values
         generations.broadcast(dict.fromkeys(range(replicas.num_nodes), range(1)))
-        self._slots = replicas.zeros(slots_shape(model, layout, plan.shards, workers), model.dtype)
-        self._sums = replicas.zeros((sums_size(model.num_params, replicas.num_nodes),), model.dtype)
-        pieces = cut_for(plan.optimizer, plan.options, model, layout, is_watched=is_watched)
-        self._squares = replicas.zeros((len(pieces), NUM_SQUARES), np.float64)
-        self._arena = replicas.zeros((layout.size_bytes(plan.batch_size),), np.uint8)
-        self._completed = replicas.zeros((workers,), np.int64)
 
     def request(self, watch: WatchRequest | None = None, image_shape: ImageShape | None = None) -> StepRequest:
         """What workers need to take steps in this memory, which must be kept as long as they do."""
-        memory = Memory(
-            self._placed.x.handles,
-            self._placed.y.handles,
-            self._generations.handles,
-            self._slots.handles,
-            self._sums.handles,
-            self._squares.handles,
-            self._arena.handles,
-            self._completed.handles,
+        return StepRequest(
+            model=self._model.blueprint(),
+            input_shape=self._model.input_shape,
+            image_shape=image_shape,
+            plan=self.plan,
+            layout=self._layout,
+            reduction=self._reduction,
+            memory=self._memory.map(_handles),
+            watch=watch,
         )
-        blueprint = self._model.blueprint()
-        return StepRequest(blueprint, self._model.input_shape, image_shape, self.plan, self._layout, memory, watch)
 
     def vectors(self) -> Array:
         """Both generations, (2, 1 + optimiser states + averages, P)."""
-        return self._generations.gather({0: range(2)})  # they are the same on all nodes
+        return self._memory.generations.gather({0: range(2)})  # they are the same on all nodes
 
     def num_completed(self) -> int:
         """The number of steps that are known to be complete, on the node whose vectors `vectors` gives."""
-        return int(self._completed.gather({0: range(len(self._completed.array))}).max())
+        completed = self._memory.completed
+        return int(completed.gather({0: range(len(completed.array))}).max())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Trained:
     """The parameters that a run left.  values, average: (P,).
 
@@ -97,8 +145,7 @@ def trained(memory: StepMemory, generation: int) -> Trained:
     """Read what is left of a run.  generation: the one that holds the final parameters."""
     vectors = memory.vectors()
     overflowed = not np.isfinite(vectors[generation, 0]).all()
-    last = vectors[generation ^ overflowed]
-    return Trained(last[0], last[-1] if memory.plan.options.num_averages else None, overflowed)
+    return _trained(memory, vectors[generation ^ overflowed], overflowed=overflowed)
 
 
 def stopped(memory: StepMemory) -> Trained | None:
@@ -114,21 +161,13 @@ def stopped(memory: StepMemory) -> Trained | None:
     except BackendError:
         return None
     last = vectors[num_steps % 2]
-    if not np.isfinite(last[0]).all():
-        return None
-    return Trained(last[0], last[-1] if memory.plan.options.num_averages else None, overflowed=False)
+    return _trained(memory, last, overflowed=False) if np.isfinite(last[0]).all() else None
 
 
-@final
-class LeaveGradient(ElementwiseOptimizer):
-    """Writes the gradient where the new parameters would go."""
+def _trained(memory: StepMemory, generation: Array, *, overflowed: bool) -> Trained:
+    average = generation[-1] if memory.plan.options.num_averages else None
+    return Trained(values=generation[0], average=average, overflowed=overflowed)
 
-    @property
-    def num_states(self) -> int:
-        return 0
 
-    def hyper(self, step: int, epoch: float) -> list[float]:
-        return []
-
-    def update(self, gradient: PartialSums, old: Sequence[Array], new: Sequence[Array], hyper: Array) -> None:
-        ordered_sum(*gradient, new[0])
+def _handles(array: ReplicatedArray) -> Handles:
+    return array.handles

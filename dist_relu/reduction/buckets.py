@@ -1,7 +1,7 @@
 """How the gradient is cut into messages between nodes: who adds which of them, and when they can leave.
 
 Backward leaves gradients from the last parameter to the first, and so buckets are filled from the end of the vector.
-Every worker works out the same answer alone.  P parameters.
+P parameters.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dist_relu.comm.exchange import Bucket, assign_buckets, num_buckets
-from dist_relu.reduction.chunks import Piece
-from dist_relu.reduction.slots import TAIL
+from dist_relu.reduction.pieces import TAIL, Piece, group_tiles
 
 HEAD = 16
 """Numbers before the gradient in the sums: a cache line or two, whose last ones are the tail of the slots."""
@@ -19,10 +18,10 @@ HEAD = 16
 
 @dataclass(frozen=True)
 class Load:
-    """A bucket with the pieces that it holds, by number: those of a stretch of the vector."""
+    """A bucket with what it holds of the vector: the numbers of the pieces that are added at a time."""
 
     bucket: Bucket
-    pieces: range
+    chunks: Sequence[range]
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ def stages_of(
     stages: list[Stage] = []
     column = num_columns
     for bucket, stretch in zip(buckets, stretches, strict=True):
-        load = Load(bucket, stretch)
+        load = Load(bucket, group_tiles(stretch, pieces))
         first_param = pieces[stretch.start].param
         first_column = min((pieces[i].column for i in stretch if pieces[i].rows is None), default=column)
         if stages and stages[-1].first_param == first_param:

@@ -10,7 +10,8 @@ S shards, R rows of partial sums, n elements of the chunk.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import final
 
 import numpy as np
@@ -18,15 +19,37 @@ import numpy as np
 from dist_relu.core.arrays import Array, aligned_empty
 from dist_relu.kernels import ordered_sum as kernels
 from dist_relu.kernels.products import multiply_transposed
-from dist_relu.partition import Fold, PartialSums, stack_depth
+from dist_relu.nn import Param
+from dist_relu.partition import Fold, PartialSums, SummationTree, stack_depth
+from dist_relu.reduction.buckets import HEAD
+from dist_relu.reduction.pieces import Piece, largest_tile
+from dist_relu.reduction.plan import ReductionPlan
+
+ShardBounds = Sequence[tuple[int, int]]
+"""The rows of a batch in each shard."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReductionMemory:
+    """What a worker needs beside the plan.
+
+    params: of its model, whose gradients it lets point to where they are summed.
+    factors: x (N, ...) and dz (N, ...) of the whole batch, for each parameter (by its number) whose gradient is their
+    product.  slots, totals: of the shapes that the plan has.  All are shared by a node, but for `params`.
+    """
+
+    params: Sequence[Param]
+    factors: Mapping[int, tuple[Array, Array]]
+    slots: Array
+    totals: Array
 
 
 class Source(ABC):
     """Where the gradient of a chunk comes from."""
 
     @abstractmethod
-    def partial_sums(self, shard_bounds: Sequence[tuple[int, int]]) -> PartialSums:
-        """What is left to add; valid until the next call.  shard_bounds: the rows of the batch in each shard."""
+    def partial_sums(self, shard_bounds: ShardBounds) -> PartialSums:
+        """What is left to add; valid until the next call.  shard_bounds: of the batch, as far as they are summed."""
 
 
 @final
@@ -41,7 +64,7 @@ class SlotSource(Source):
         stack = aligned_empty((stack_depth(carries), kernels.BLOCK), rows.dtype)
         self._sums = PartialSums(rows, first, np.array(carries, np.int64), stack)
 
-    def partial_sums(self, shard_bounds: Sequence[tuple[int, int]]) -> PartialSums:
+    def partial_sums(self, shard_bounds: ShardBounds) -> PartialSums:
         return self._sums
 
 
@@ -74,7 +97,7 @@ class ProductSource(Source):
             aligned_empty((num_left, kernels.BLOCK), scratch.dtype),
         )
 
-    def partial_sums(self, shard_bounds: Sequence[tuple[int, int]]) -> PartialSums:
+    def partial_sums(self, shard_bounds: ShardBounds) -> PartialSums:
         fold = self._fold
         fold.begin()
         for first, last in shard_bounds:
@@ -88,3 +111,38 @@ class ProductSource(Source):
         """Add tile `right` into tile `left`."""
         kernels.add(self._flat[left], self._flat[right])
         return left
+
+
+@final
+class Sources:
+    """Makes the sources of pieces, summed over some of the shards: one subtree of the summation tree, or all."""
+
+    def __init__(self, plan: ReductionPlan, memory: ReductionMemory) -> None:
+        self._plan, self._memory = plan, memory
+        self._tree = tree = SummationTree(plan.shards)
+        self._subtrees = [subtree for subtrees in plan.subtrees for subtree in subtrees]  # of each row
+        carries, _ = tree.fold(tree.leaves(0, plan.shards))
+        self._scratch = np.empty((stack_depth(carries), largest_tile(plan.pieces)), memory.slots.dtype)
+
+    def of_piece(self, piece: Piece, shards: range) -> Source:
+        """The gradient of a piece, as passes leave it."""
+        if piece.rows is None:
+            return self._in_slots(piece.column, shards)
+        x, dz = self._memory.factors[piece.param]
+        num_inputs, num_units = self._memory.params[piece.param].shape
+        rows, rows_of_dz = x.reshape(-1, num_inputs), dz.reshape(-1, num_units)
+        carries, _ = self._tree.fold(self._tree.leaves(shards.start, shards.stop))
+        return ProductSource(rows, rows_of_dz, len(rows) // len(x), *piece.rows, carries, self._scratch)
+
+    def of_tail(self, shards: range) -> SlotSource:
+        """The tail of the slots."""
+        return self._in_slots(self._plan.num_columns, shards)
+
+    def finished(self, piece: Piece) -> SlotSource:
+        """The totals, where the gradient of a piece is complete."""
+        return SlotSource(self._memory.totals.reshape(1, -1), HEAD + piece.start, [0])
+
+    def _in_slots(self, column: int, shards: range) -> SlotSource:
+        within = [row for row, subtree in enumerate(self._subtrees) if self._tree.shards_of(subtree).start in shards]
+        carries, _ = self._tree.fold([self._subtrees[row] for row in within])
+        return SlotSource(self._memory.slots[within[0] : within[-1] + 1], column, carries)

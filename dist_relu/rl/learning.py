@@ -14,8 +14,7 @@ from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_callable, check_int, check_is, check_seed, optional
 from dist_relu.engine.arguments import check_statistics
 from dist_relu.engine.memory import StepMemory, stopped, trained
-from dist_relu.engine.step import StepPlan
-from dist_relu.engine.update import StepOptions
+from dist_relu.engine.plan import StepOptions, StepPlan
 from dist_relu.errors import PartitionError, TrainingDiverged
 from dist_relu.nn import Sequential, TanhGaussian, policy
 from dist_relu.optim import Adam, Cosine
@@ -111,8 +110,15 @@ def train(
         placed = PlacedDataset(replicas.zeros((per_iteration, spaces.state_dim), model.dtype), targets)
         optimizer = Adam(Cosine(algorithm.lr, iterations), epsilon=1e-5)
         options = StepOptions(clip_norm=algorithm.clip_norm)
-        plan = StepPlan(algorithm.loss(spaces.head), optimizer, options, batch_size, shards, seed)
-        memory = StepMemory(replicas, model, placed, plan, coordinator.workers)
+        plan = StepPlan(
+            loss=algorithm.loss(spaces.head),
+            optimizer=optimizer,
+            options=options,
+            batch_size=batch_size,
+            shards=shards,
+            seed=seed,
+        )
+        memory = StepMemory(replicas, model, placed, plan)
         episodes = replicas.zeros((num_envs, iterations, 2), np.float64)
         request = LearningRequest(memory.request(), env, algorithm, num_envs, iterations, episodes.handles)
         try:

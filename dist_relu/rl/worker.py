@@ -6,6 +6,7 @@ E environments of all workers, T steps of each in an iteration, D numbers of a s
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 from time import perf_counter
 from typing import final
 
@@ -13,7 +14,8 @@ import numpy as np
 
 from dist_relu.comm.shared_memory import Handles
 from dist_relu.core.arrays import Array
-from dist_relu.engine.step import StepRequest, TrainingStep
+from dist_relu.engine.memory import StepRequest
+from dist_relu.engine.step import TrainingStep
 from dist_relu.kernels.policy import advantages
 from dist_relu.nn import PlainPass, Sequential
 from dist_relu.partition import Purpose, bounds, generator
@@ -95,7 +97,8 @@ def _iterate(world: World, request: LearningRequest, step_of: TrainingStep, roll
         losses.append(0.0)
         for epoch in range(algorithm.epochs):
             for samples in _minibatches(request, rollout.shards, iteration, epoch):
-                loss, _, diverged = step_of.take(samples, step, (step + 0.5) / steps_per_iteration)
+                loss, _ = step_of.take(samples, step, (step + 0.5) / steps_per_iteration)
+                diverged = not isfinite(loss)
                 losses[-1] += loss / steps_per_iteration
                 step += 1
                 if diverged:

@@ -35,9 +35,9 @@ class ReplicatedArrays:
     """
 
     def __init__(self, nodes: Sequence[range], coordinator_node: int | None, ask: Ask) -> None:
+        self.nodes = nodes
         self.num_nodes = len(nodes)
         self.coordinator_node = coordinator_node
-        self._nodes = nodes
         self._ask = ask
         self._keys = itertools.count()
         self._useless: list[int] = []
@@ -57,7 +57,7 @@ class ReplicatedArrays:
 
         When the block fails, they are freed when the next array is made: workers may still be stuck.
         """
-        call = ReplicatedArrays(self._nodes, self.coordinator_node, self._ask)
+        call = ReplicatedArrays(self.nodes, self.coordinator_node, self._ask)
         call._keys, call._useless = self._keys, self._useless
         yield call
         for replica in list(call._made):
@@ -68,7 +68,7 @@ class ReplicatedArrays:
 
     def rows_by_node(self, rows: Sequence[range]) -> dict[int, range]:
         """From rows by rank, in their order, to rows by node."""
-        return {number: range(rows[ranks[0]].start, rows[ranks[-1]].stop) for number, ranks in enumerate(self._nodes)}
+        return {number: range(rows[ranks[0]].start, rows[ranks[-1]].stop) for number, ranks in enumerate(self.nodes)}
 
     @property
     def others(self) -> list[int]:
@@ -77,7 +77,7 @@ class ReplicatedArrays:
 
     def ask(self, nodes: Sequence[int], function: Callable[[World, Any], Any], request: Any) -> list[Any]:
         """Run a function on the first worker of each of these nodes."""
-        return self._ask([self._nodes[number].start for number in nodes], function, request) if nodes else []
+        return self._ask([self.nodes[number].start for number in nodes], function, request) if nodes else []
 
     def _everywhere(self, shared: SharedArray) -> ReplicatedArray:
         key = next(self._keys)

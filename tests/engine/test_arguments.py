@@ -18,7 +18,7 @@ import pytest
 
 import dist_relu as dr
 from dist_relu import activations, nn, optim, rl
-from dist_relu.engine.update import StepOptions
+from dist_relu.engine.plan import StepOptions
 from dist_relu.nn.description import describe
 
 NEEDED: dict[str, dict[str, Any]] = {

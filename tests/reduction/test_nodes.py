@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections import Counter
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,17 +12,9 @@ import numpy as np
 import pytest
 
 import dist_relu as dr
-from dist_relu import nn
 from dist_relu.comm.barrier import abort, control_shape
-from dist_relu.comm.exchange import assign_buckets
 from dist_relu.comm.handshake import Endpoint
 from dist_relu.comm.shared_memory import SharedArray
-from dist_relu.engine.update import StepOptions, cut_for
-from dist_relu.nn.passes import measure
-from dist_relu.partition import bounds
-from dist_relu.reduction.buckets import HEAD, stages_of
-from dist_relu.reduction.chunks import costs_of
-from dist_relu.reduction.slots import TAIL
 from dist_relu.runtime.backends import heartbeat
 from dist_relu.runtime.backends.heartbeat import Reception, Ticket, Watch, visit
 from dist_relu.runtime.process_info import ProcessInfo, by_node, nodes_of
@@ -42,35 +33,6 @@ def test_workers_of_a_node_stand_together_and_the_first_ones_node_comes_first() 
 
 def test_processes_of_one_machine_are_one_node_unless_they_are_told_apart() -> None:
     assert ProcessInfo.here().node == ProcessInfo.here().node != ProcessInfo.here("another").node
-
-
-MODELS = [lambda: nn.mlp((1024, 1024), 10), lambda: nn.mlp((16,), 10), lambda: nn.cnn((8, 8, 1), 10)]
-
-
-@pytest.mark.parametrize("make", MODELS)
-@pytest.mark.parametrize("nodes", [[range(1), range(1, 2)], [range(2), range(2, 3), range(3, 4)]])
-def test_buckets_hold_everything_once(make: Callable[[], nn.Sequential], nodes: list[range]) -> None:
-    model = make().build((64,)).initialize()
-    layout = measure(model, nn.CrossEntropy(), np.zeros(1, np.int64))
-    pieces = cut_for(dr.optim.SGD(), StepOptions(), model, layout)
-    num_columns = sum(piece.stop - piece.start for piece in pieces if piece.rows is None)
-    stages = stages_of(pieces, costs_of(pieces, 4, 2, 64, 4), nodes, num_columns, 4)
-    loads = [load for stage in stages for load in stage.loads]
-    assert [i for load in reversed(loads) for i in load.pieces] == list(range(len(pieces)))
-    assert loads[-1].bucket.start == HEAD - TAIL
-    assert all(rank in ranks for load in loads for rank, ranks in zip(load.bucket.ranks, nodes, strict=True))
-    assert stages[-1].first_param == 0
-    columns = [stage.columns for stage in reversed(stages)]
-    assert [0, *(stop for _, stop in columns)] == [*(start for start, _ in columns), num_columns]
-
-
-@pytest.mark.parametrize("nodes", [[range(2), range(2, 4)], [range(3), range(3, 6), range(6, 9)]])
-def test_all_workers_of_a_node_add_what_it_owns(nodes: list[range]) -> None:
-    cuts = bounds(36_000, 36)
-    buckets = assign_buckets(cuts, [1.0] * len(cuts), nodes)
-    assert [(bucket.start, bucket.stop) for bucket in buckets] == list(cuts)
-    adds = Counter(bucket.ranks[bucket.owner] for bucket in buckets)
-    assert set(adds.values()) == {36 // nodes[-1].stop}
 
 
 class Nodes:

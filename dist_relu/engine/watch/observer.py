@@ -10,7 +10,7 @@ import numpy as np
 
 from dist_relu.core.arrays import Array
 from dist_relu.engine.loop import Progress
-from dist_relu.engine.step import StepPlan
+from dist_relu.engine.plan import StepPlan
 from dist_relu.engine.watch.moments import spread
 from dist_relu.engine.watch.recorder import NUM_SLOTS, SeenEpoch, SeenStep, WatchRequest, row_dtype
 from dist_relu.engine.watch.records import EpochSummary, Watch, WatchedLayer, WatchedParam, WatchedStep

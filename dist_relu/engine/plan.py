@@ -1,0 +1,78 @@
+"""What becomes of a batch, and what may happen in a step: decided before it, by the coordinator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import final
+
+from dist_relu.core.arrays import Array
+from dist_relu.core.checks import check_fields, check_int, check_positive, check_share, optional
+from dist_relu.data import Augment
+from dist_relu.kernels.ordered_sum import ordered_sum
+from dist_relu.nn import Loss
+from dist_relu.optim import ElementwiseOptimizer, LayerwiseOptimizer, Optimizer
+from dist_relu.partition import PartialSums
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepOptions:
+    """What may happen in a step beside the optimiser's rule; see `Coordinator.fit`."""
+
+    clip_norm: float | None = None
+    clip_value: float | None = None
+    ema_decay: float | None = None
+    accumulate: int = 1
+
+    def __post_init__(self) -> None:
+        limit = optional(check_positive)
+        check_fields(self, "", clip_norm=limit, clip_value=limit, ema_decay=optional(check_share), accumulate=check_int)
+
+    @property
+    def need_whole_gradient(self) -> bool:
+        """Whether chunks can't be updated before all of them are summed."""
+        return self.clip_norm is not None or self.clip_value is not None or self.accumulate > 1
+
+    @property
+    def num_averages(self) -> int:
+        """How many vectors (P,) lie behind the optimiser's states."""
+        return int(self.ema_decay is not None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepPlan:
+    """What becomes of a batch of `batch_size` samples, which is cut into `shards`."""
+
+    loss: Loss
+    optimizer: Optimizer
+    options: StepOptions
+    batch_size: int
+    shards: int
+    seed: int
+    augment: Augment | None = None
+
+    @property
+    def num_vectors(self) -> int:
+        """How many vectors (P,) a generation has: the parameters, the optimiser's states, and their average."""
+        rule = self.optimizer
+        return 1 + check_int(f"{type(rule).__name__}.num_states", rule.num_states, 0) + self.options.num_averages
+
+    @property
+    def measures_params(self) -> bool:
+        """Whether bits depend on norms that are formed parameter by parameter, so that these must not share a piece."""
+        return isinstance(self.optimizer, LayerwiseOptimizer) or self.options.clip_norm is not None
+
+
+@final
+class LeaveGradient(ElementwiseOptimizer):
+    """Writes the gradient where the new parameters would go."""
+
+    @property
+    def num_states(self) -> int:
+        return 0
+
+    def hyper(self, step: int, epoch: float) -> list[float]:
+        return []
+
+    def update(self, gradient: PartialSums, old: Sequence[Array], new: Sequence[Array], hyper: Array) -> None:
+        ordered_sum(*gradient, new[0])

@@ -1,0 +1,123 @@
+"""How the flat vector of parameters is cut into pieces.
+
+The pieces depend on the model alone, so that whatever is computed by pieces does not depend on the workers.
+P parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from math import ceil, prod
+
+from dist_relu.kernels.ordered_sum import BLOCK
+from dist_relu.nn import Param
+from dist_relu.partition import bounds
+
+TAIL = 2
+"""Numbers behind the gradient in a slot: the summed loss and the number of correct predictions.
+
+So they are summed at no extra cost.
+"""
+
+_SLOT_CHUNK = 16 * BLOCK
+_TILE_SIZE = 128 * 1024
+_MIN_TILE_ROWS = 128
+_MIN_TILES = 4
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The elements from `start` to `stop` of the flat vector; they belong to parameter `param`, or begin there.
+
+    rows: of the weight, if its gradient is a product.  column: in the slots, otherwise.
+    """
+
+    param: int
+    start: int
+    stop: int
+    rows: tuple[int, int] | None = None
+    column: int = 0
+
+
+def cut(params: Sequence[Param], products: Collection[int], *, by_param: bool) -> list[Piece]:
+    """Cut the flat vector into pieces, in their order.
+
+    products: the numbers of the parameters whose gradients are products.  by_param: no piece holds elements of two
+    parameters.
+    """
+    pieces: list[Piece] = []
+    start = column = 0
+
+    def kind(item: tuple[int, Param]) -> tuple[bool, float | None, int]:
+        number, param = item
+        return number in products, param.momentum, number if by_param else 0
+
+    for (is_product, _, _), run in groupby(enumerate(params), kind):
+        neighbours = list(run)
+        if is_product:
+            for number, param in neighbours:
+                num_inputs, num_units = param.shape
+                for first, stop in _tiles(num_inputs, num_units):
+                    pieces.append(Piece(number, start + first * num_units, start + stop * num_units, (first, stop)))
+                start += prod(param.shape)
+        else:  # neighbours in the vector are neighbours in the slots
+            size = sum(prod(param.shape) for _, param in neighbours)
+            for first, stop in bounds(size, ceil(size / _SLOT_CHUNK)):
+                pieces.append(Piece(neighbours[0][0], start + first, start + stop, column=column + first))
+            start += size
+            column += size
+    return pieces
+
+
+def group_tiles(numbers: range, pieces: Sequence[Piece]) -> list[range]:
+    """Cut a worker's pieces into chunks: pieces of one weight are worth a single product, if they fit in the cache."""
+    chunks: list[range] = []
+    for number in numbers:
+        if chunks:
+            first, last, this = pieces[chunks[-1].start], pieces[chunks[-1].stop - 1], pieces[number]
+            same_weight = first.rows and this.rows and last.param == this.param
+            if same_weight and this.stop - first.start <= _TILE_SIZE:
+                chunks[-1] = range(chunks[-1].start, number + 1)
+                continue
+        chunks.append(range(number, number + 1))
+    return chunks
+
+
+def join(numbers: range, pieces: Sequence[Piece]) -> Piece:
+    """Neighbours as one piece."""
+    first, last = pieces[numbers.start], pieces[numbers.stop - 1]
+    rows = (first.rows[0], last.rows[1]) if first.rows and last.rows else None
+    return Piece(first.param, first.start, last.stop, rows, first.column)
+
+
+def costs_of(pieces: Sequence[Piece], num_rows: int, num_vectors: int, batch_size: int, itemsize: int) -> list[float]:
+    """The seconds that each piece takes, roughly; only proportions matter.
+
+    num_rows: of slots.  num_vectors: of a generation.
+    """
+    traffic_bytes = itemsize * (num_rows + 2 * num_vectors)
+    return [_cost_s(piece, traffic_bytes, batch_size) for piece in pieces]
+
+
+def largest_tile(pieces: Sequence[Piece]) -> int:
+    """Elements of the largest product that a chunk can be."""
+    products = [piece.stop - piece.start for piece in pieces if piece.rows]
+    return max([min(sum(products), _TILE_SIZE), *products])
+
+
+def _cost_s(piece: Piece, traffic_bytes: int, batch_size: int) -> float:
+    """The time that a piece takes, roughly; only proportions matter.  traffic_bytes: for each element."""
+    size = piece.stop - piece.start
+    num_flops = 2.0 * batch_size * size if piece.rows else 0.0
+    return 3e-6 + num_flops / 200e9 + size * traffic_bytes / 20e9
+
+
+def _tiles(num_rows: int, num_cols: int) -> Sequence[tuple[int, int]]:
+    """Cut the rows of a weight into pieces.
+
+    Small enough for the cache, large enough for a fast product, and several for the workers to share.
+    """
+    rows = max(_TILE_SIZE // num_cols, _MIN_TILE_ROWS)
+    return bounds(num_rows, max(ceil(num_rows / rows), min(_MIN_TILES, num_rows)))

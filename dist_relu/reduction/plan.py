@@ -1,0 +1,121 @@
+"""The plan of a reduction: who adds what, where it lies, and what travels; data, made before anything is done.
+
+The coordinator makes it once, from the model and the workers, and allocates by it; the workers get it with their
+request and find their parts by rank. It knows no process and no array, so it can be looked at on its own.
+
+Every worker adds its shards one after the other along the summation tree and is left with a few *subtrees*. Each has a
+row in the *slots*, which the workers of a node share. On one node whoever owns a chunk of the vector adds these rows.
+Over several, *stages* of buckets leave while backward still runs, and what comes back are the *totals*.
+
+P parameters, S shards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Self
+
+from dist_relu.nn import Param
+from dist_relu.partition import SummationTree, TreeNode, balance, bounds
+from dist_relu.reduction.buckets import HEAD, Stage, stages_of
+from dist_relu.reduction.pieces import TAIL, Piece, costs_of, cut, group_tiles
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReductionPlan:
+    """How the partial gradients of all shards become the whole one, and who updates from it.
+
+    nodes: the ranks of each.  num_params: P.  num_vectors: of a generation: the parameters, the optimiser's states, and
+    their average.  num_columns: of a slot, without its tail.
+    pieces: of the flat vector, in their order.
+    chunks: by rank, the numbers of the pieces that the worker sums and updates at a time; all workers of a node have
+    all pieces among them.
+    subtrees: by rank, what the worker's shards come to; their rows in the slots stand in this order.
+    stages: what the nodes exchange, in the order in which it leaves; none on one node.
+    """
+
+    nodes: Sequence[range]
+    shards: int
+    num_params: int
+    num_vectors: int
+    num_columns: int
+    pieces: Sequence[Piece]
+    chunks: Sequence[Sequence[range]]
+    subtrees: Sequence[Sequence[TreeNode]]
+    stages: Sequence[Stage]
+
+    @classmethod
+    def of(
+        cls,
+        params: Sequence[Param],
+        products: Collection[int],
+        *,
+        nodes: Sequence[range],
+        shards: int,
+        batch_size: int,
+        num_vectors: int,
+        itemsize: int,
+        by_param: bool = False,
+    ) -> Self:
+        """Plan for a model with these parameters.
+
+        products: the numbers of those whose gradients are left as products, see `dist_relu.nn.passes`.  itemsize: of
+        an element, in bytes.  by_param: no piece holds elements of two parameters.
+        """
+        workers = nodes[-1].stop
+        tree = SummationTree(shards)
+        subtrees = [tree.fold(tree.leaves(first, stop))[1] for first, stop in bounds(shards, workers)]
+        pieces = cut(params, products, by_param=by_param)
+        costs = costs_of(pieces, sum(map(len, subtrees)), num_vectors, batch_size, itemsize)
+        num_columns = sum(prod(param.shape) for number, param in enumerate(params) if number not in products)
+        if len(nodes) == 1:
+            stages: list[Stage] = []
+            chunks = [group_tiles(numbers, pieces) for numbers in balance(costs, workers)]
+        else:
+            stages = stages_of(pieces, costs, nodes, num_columns, itemsize)
+            loads = [load for stage in stages for load in stage.loads]
+            chunks = [
+                [chunk for load in loads if rank in load.bucket.ranks for chunk in load.chunks]
+                for rank in range(workers)
+            ]
+        return cls(
+            nodes=nodes,
+            shards=shards,
+            num_params=sum(prod(param.shape) for param in params),
+            num_vectors=num_vectors,
+            num_columns=num_columns,
+            pieces=pieces,
+            chunks=chunks,
+            subtrees=subtrees,
+            stages=stages,
+        )
+
+    @property
+    def workers(self) -> int:
+        return self.nodes[-1].stop
+
+    @property
+    def slots_shape(self) -> tuple[int, int]:
+        """A row for every subtree that a worker sums alone; as long as all gradients that are no products."""
+        return sum(map(len, self.subtrees)), self.num_columns + TAIL
+
+    @property
+    def totals_shape(self) -> tuple[int]:
+        """The finished sums, behind a head whose last numbers are the tail of the slots; one node does without."""
+        return (HEAD + self.num_params if self.stages else 0,)
+
+    @property
+    def generations_shape(self) -> tuple[int, int, int]:
+        """Both generations of the flat vectors."""
+        return 2, self.num_vectors, self.num_params
+
+    def shards_of(self, rank: int) -> range:
+        """The shards that a worker computes."""
+        return range(*bounds(self.shards, self.workers)[rank])
+
+    def subtrees_of_node(self, number: int) -> list[TreeNode]:
+        """What the shards of all workers of a node come to, when they are added along the summation tree."""
+        tree, ranks = SummationTree(self.shards), self.nodes[number]
+        return tree.fold(tree.leaves(self.shards_of(ranks[0]).start, self.shards_of(ranks[-1]).stop))[1]
