@@ -4,13 +4,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+LONG ?= long or chaos or hypothesis # which tests `make test-long` runs
 
 .PHONY: help setup train test test-long test-nodes papers check check-peers check-cluster hooks format bench clean
 
 help:
 	@echo "make train   set up, and train a network on handwritten digits on all cores"
 	@echo "make test    set up, and run all tests"
-	@echo "make test-long   test with tens of thousands of damaged files and hundreds of signals, which takes long"
+	@echo "make test-long   what is rare or takes long: more places, more examples, damaged files and signals by the hundred"
 	@echo "make test-nodes   test on several hosts, which it makes out of network namespaces (as root)"
 	@echo "make check   format, lint, types and layers"
 	@echo "make hooks   run these checks before every commit, with pre-commit, which it installs"
@@ -32,10 +33,10 @@ train: setup
 	$(BIN)/python scripts/train.py
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --durations=20
 
 test-long: setup
-	$(BIN)/python -m pytest -s tests/long
+	$(BIN)/python -m pytest --durations=20 --hypothesis-profile=long -m "$(LONG)"
 
 test-nodes: setup
 	@test "$$(id -u)" = 0 || { echo "make test-nodes needs root, to make network namespaces."; exit 1; }
@@ -64,7 +65,7 @@ bench: setup
 
 check-peers: setup
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[peers]'
-	$(BIN)/python -m pytest -k "pytorch or torch" -rs
+	$(BIN)/python -m pytest -m peer
 
 check-cluster: setup
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[cluster]'

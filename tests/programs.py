@@ -14,7 +14,8 @@ from dist_relu.runtime.backends.mpi.backend import mpirun_path
 
 ROOT = Path(__file__).parent.parent
 TRAIN = [sys.executable, str(ROOT / "scripts" / "train.py")]
-TIMEOUT_S = 120.0
+TIMEOUT_S = 600.0
+"""After which a program is taken to hang, however busy the machine is."""
 
 
 def mpirun(ranks: int, *program: str) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dist_relu import activations, nn
@@ -147,7 +147,6 @@ def test_functions_along_an_axis_are_those_of_plain_numpy(
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(deadline=None, max_examples=5)
 @every_function
 def test_derivatives_agree_with_finite_differences(name: str, seed: int) -> None:
     _, arguments = ELEMENTWISE[name]
@@ -403,7 +402,7 @@ TORCH_NAMES = [name for name in [*ELEMENTWISE, *ROWWISE] if name not in ("crelu"
     scale=st.sampled_from([0.1, 1.0, 3.0]),
     seed=st.integers(0, 2**32 - 1),
 )
-@settings(deadline=None, max_examples=12)
+@pytest.mark.peer
 def test_functions_and_gradients_are_those_of_pytorch(
     name: str, shape: list[int], dtype: str, scale: float, seed: int
 ) -> None:
@@ -431,6 +430,7 @@ def test_functions_and_gradients_are_those_of_pytorch(
 
 
 @both_dtypes
+@pytest.mark.peer
 def test_slopes_at_kinks_are_those_of_pytorch(dtype: str) -> None:
     torch = pytest.importorskip("torch")
     x = np.array([-6, -3, -1, -0.5, 0.0, -0.0, 0.4, 1, 2, 3, 6], dtype)

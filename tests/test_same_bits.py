@@ -1,4 +1,7 @@
-"""The promise: the same parameters on any number of workers and on every backend."""
+"""The promise, at the command line: the same parameters on any number of workers and on every backend.
+
+The conformance suite holds more models to it: see tests/conformance/test_digests.py.
+"""
 
 from __future__ import annotations
 
@@ -10,48 +13,76 @@ from typing import Any
 
 import pytest
 
-from tests.programs import ROOT, TRAIN, mpirun, mpirun_on_nodes, run
+from tests.digests import TRAININGS, Training
+from tests.programs import TRAIN, mpirun, mpirun_on_nodes, run
 from tests.ray_clusters import environment, temporary_folder
 
-PLACES = [("local", 1), ("local", 2), ("local", 3), ("local", 4), ("mpi", 1), ("mpi", 2), ("mpi", 3), ("mpi", 4)]
-
+TRAINING = TRAININGS[0]
 
 AVX2 = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx,+avx2,+fma,+bmi,+bmi2,+sse4.2,+popcnt,+lzcnt"}
 """What makes Numba compile for processors with vectors half as wide as those of AVX-512."""
 
 
-def report_of(
-    tmp_path: Path, backend: str, workers: int, *options: str, env: dict[str, str] | None = None
-) -> dict[str, Any]:
-    path = tmp_path / f"{backend}-{workers}.json"
-    train = [*TRAIN, "--shards", "4", "--epochs", "3", "--quiet", "--report", str(path), *options]
-    local = [*train, "--backend", backend, "--workers", str(workers)]
-    done = run(mpirun(workers, *train) if backend == "mpi" else local, env=env)
+def report_of(command: list[str], path: Path, env: dict[str, str] | None = None) -> dict[str, Any]:
+    """What a training leaves.  path: what the command writes it to."""
+    done = run(command, env=env)
     assert done.returncode == 0, done.stderr
     report: dict[str, Any] = json.loads(path.read_text())
-    assert (report["backend"], report["workers"]) == (backend, workers)
     return report
 
 
-@pytest.fixture(scope="module")
-def serial_digest(tmp_path_factory: pytest.TempPathFactory) -> str:
-    digest: str = report_of(tmp_path_factory.mktemp("serial"), "serial", 1, "--seed", "1")["params_sha256"]
-    return digest
+def train(tmp_path: Path, *options: str) -> list[str]:
+    return [*TRAIN, *TRAINING.options(), "--quiet", "--report", str(tmp_path / "report.json"), *options]
 
 
-@pytest.mark.parametrize(("backend", "workers"), PLACES)
-def test_every_backend_ends_with_the_bits_of_one_process(
-    tmp_path: Path, serial_digest: str, backend: str, workers: int
+@pytest.mark.parametrize(
+    ("backend", "workers"),
+    [("serial", 1), ("local", 3), *(pytest.param("local", workers, marks=pytest.mark.long) for workers in (1, 2, 4))],
+)
+def test_workers_of_a_program_end_with_the_bits_that_there_have_always_been(
+    tmp_path: Path, backend: str, workers: int
 ) -> None:
-    assert report_of(tmp_path, backend, workers, "--seed", "1")["params_sha256"] == serial_digest
+    command = train(tmp_path, "--backend", backend, "--workers", str(workers))
+    report = report_of(command, tmp_path / "report.json")
+    assert (report["backend"], report["workers"], report["params_sha256"]) == (backend, workers, TRAINING.digest)
 
 
+@pytest.mark.parametrize("nodes", ["abac", *(pytest.param("a" * ranks, marks=pytest.mark.long) for ranks in (1, 2, 4))])
+def test_ranks_end_with_them_too(tmp_path: Path, nodes: str) -> None:
+    command = train(tmp_path)
+    several = len(set(nodes)) > 1
+    job = mpirun_on_nodes(nodes, *command) if several else mpirun(len(nodes), *command)
+    report = report_of(job, tmp_path / "report.json")
+    assert (report["backend"], report["workers"], report["params_sha256"]) == ("mpi", len(nodes), TRAINING.digest)
+
+
+@pytest.mark.parametrize("workers", [2, *(pytest.param(workers, marks=pytest.mark.long) for workers in (1, 4))])
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_running_ray_cluster_ends_with_them_too(tmp_path: Path, workers: int) -> None:
+    command = train(tmp_path, "--backend", "ray", "--workers", str(workers))
+    report = report_of(command, tmp_path / "report.json")
+    assert (report["backend"], report["workers"], report["params_sha256"]) == ("ray", workers, TRAINING.digest)
+
+
+def test_a_ray_cluster_of_its_own_ends_with_them_too(tmp_path: Path) -> None:
+    command = train(tmp_path, "--backend", "ray", "--workers", "2")
+    with temporary_folder() as folder:
+        report = report_of(command, tmp_path / "report.json", environment(folder))
+    assert (report["backend"], report["workers"], report["params_sha256"]) == ("ray", 2, TRAINING.digest)
+
+
+def test_another_seed_ends_with_other_bits(tmp_path: Path) -> None:
+    report = report_of(train(tmp_path, "--backend", "serial", "--seed", "2"), tmp_path / "report.json")
+    assert report["params_sha256"] != TRAINING.digest
+
+
+@pytest.mark.long
 @pytest.mark.skipif("avx2" not in Path("/proc/cpuinfo").read_text(), reason="this processor has no AVX2")
-@pytest.mark.parametrize("model", ["mlp:64", "cnn"])
-def test_processors_with_narrow_vectors_end_with_the_same_bits(tmp_path: Path, model: str) -> None:
+@pytest.mark.parametrize("training", [TRAININGS[0], TRAININGS[4]], ids=str)
+def test_processors_with_narrow_vectors_end_with_them_too(tmp_path: Path, training: Training) -> None:
     narrow = {**os.environ, **AVX2, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
-    expected = report_of(tmp_path, "local", 2, "--model", model)["params_sha256"]
-    assert report_of(tmp_path, "local", 2, "--model", model, env=narrow)["params_sha256"] == expected
+    command = train(tmp_path, *training.options(), "--backend", "local", "--workers", "2")
+    assert report_of(command, tmp_path / "report.json", narrow)["params_sha256"] == training.digest
 
 
 def test_without_a_place_for_compiled_kernels_every_process_compiles_for_itself() -> None:
@@ -66,62 +97,15 @@ print(dr.activations.relu([-1.0, 2.0]))
     assert done.stdout == "[0. 2.]\n", done.stderr
 
 
-@pytest.mark.parametrize("workers", [1, 2, 4])
-@pytest.mark.usefixtures("ray_cluster")
-def test_a_running_ray_cluster_ends_with_them_too(tmp_path: Path, serial_digest: str, workers: int) -> None:
-    assert report_of(tmp_path, "ray", workers, "--seed", "1")["params_sha256"] == serial_digest
-
-
-def test_a_ray_cluster_of_its_own_ends_with_them_too(
-    tmp_path: Path, serial_digest: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with temporary_folder() as folder:
-        for name in [name for name in os.environ if name.startswith("RAY_")]:
-            monkeypatch.delenv(name)
-        for name, value in environment(folder).items():
-            monkeypatch.setenv(name, value)
-        assert report_of(tmp_path, "ray", 2, "--seed", "1")["params_sha256"] == serial_digest
-
-
-def test_another_seed_ends_with_other_bits(tmp_path: Path, serial_digest: str) -> None:
-    assert report_of(tmp_path, "serial", 1, "--seed", "2")["params_sha256"] != serial_digest
-
-
-@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
-def test_the_conformance_suite_passes_under_mpirun(ranks: int) -> None:
-    done = run(mpirun(ranks, sys.executable, str(ROOT / "tests" / "under_mpi.py")))
-    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
-
-
-@pytest.mark.parametrize("nodes", ["aabc", "abc", "abb"])
-def test_the_conformance_suite_passes_on_several_nodes(nodes: str) -> None:
-    done = run(mpirun_on_nodes(nodes, sys.executable, str(ROOT / "tests" / "under_mpi.py")))
-    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
-
-
-@pytest.mark.parametrize(("model", "shards"), [("mlp:300,40", 7), ("mlp:1024,256", 4), ("cnn", 7), ("resnet:8", 8)])
-def test_several_nodes_end_with_the_bits_of_one_process(tmp_path: Path, model: str, shards: int) -> None:
-    options = ["--model", model, "--shards", str(shards), "--epochs", "1", "--clip-norm", "1", "--quiet"]
-    digests = []
-    for backend in ("serial", "mpi"):
-        path = tmp_path / f"{backend}.json"
-        train = [*TRAIN, *options, "--backend", backend, "--report", str(path)]
-        done = run(mpirun_on_nodes("abac", *train) if backend == "mpi" else train)
-        assert done.returncode == 0, done.stderr
-        digests.append(json.loads(path.read_text())["params_sha256"])
-    assert digests[0] == digests[1]
-
-
+@pytest.mark.long
 @pytest.mark.parametrize("workers", [1, 4])
 def test_mnist_is_learned(tmp_path: Path, mnist_folder: Path, workers: int) -> None:
-    report = report_of(
-        tmp_path, "local", workers, "--data", str(mnist_folder), "--model", "mlp:256,128", "--epochs", "5"
-    )
-    assert report["test_accuracy"] >= 0.975
+    path = tmp_path / "report.json"
+    options = ["--data", str(mnist_folder), "--model", "mlp:256,128", "--epochs", "5", "--shards", "4"]
+    command = [*TRAIN, *options, "--backend", "local", "--workers", str(workers), "--report", str(path)]
+    assert report_of(command, path)["test_accuracy"] >= 0.975
 
 
 def test_digits_are_learned_by_the_defaults(tmp_path: Path) -> None:
     path = tmp_path / "report.json"
-    done = run([*TRAIN, "--report", str(path)])
-    assert done.returncode == 0, done.stderr
-    assert json.loads(path.read_text())["test_accuracy"] >= 0.97
+    assert report_of([*TRAIN, "--report", str(path)], path)["test_accuracy"] >= 0.97

@@ -1,4 +1,8 @@
-"""Backends to run on: every test here that takes a coordinator runs on each, with one worker and with several."""
+"""Backends to run on: every test here that takes a coordinator runs on each, with one worker and with several.
+
+Here they are those that this process starts. MPI jobs and clusters of several nodes run all of this in one job of their
+own: see tests/test_worlds.py.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +12,19 @@ import pytest
 
 import dist_relu as dr
 
+PLACES = [("serial", 1), ("local", 2), ("local", 3), ("ray", 2)]
+MORE_PLACES = [("local", 1), ("local", 4), ("ray", 1), ("ray", 4)]
+
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "coordinator" in metafunc.fixturenames:
-        places = [("serial", 1), ("local", 1), ("local", 2), ("local", 3), ("local", 4)]
-        places += [("ray", 1), ("ray", 2), ("ray", 4)]
+        places = [pytest.param(place, id="{}-{}".format(*place)) for place in PLACES]
+        places += [pytest.param(place, id="{}-{}".format(*place), marks=pytest.mark.long) for place in MORE_PLACES]
         if metafunc.config.getoption("--under-mpi"):
-            places = [("mpi", 0)]
+            places = [pytest.param(("mpi", 0), id="mpi-all")]
         if metafunc.config.getoption("--on-ray"):
-            places = [("ray", 0)]
-        ids = [f"{backend}-{workers or 'all'}" for backend, workers in places]
-        metafunc.parametrize("coordinator", places, ids=ids, indirect=True, scope="package")
+            places = [pytest.param(("ray", 0), id="ray-all")]
+        metafunc.parametrize("coordinator", places, indirect=True, scope="package")
 
 
 @pytest.fixture(scope="package")

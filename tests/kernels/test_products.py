@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dist_relu.core.arrays import Array
@@ -30,7 +30,6 @@ def product(x: Array, w: Array) -> Array:
     return z
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 40), st.integers(1, 600), st.integers(1, 90), DTYPES, st.integers(0, 99))
 def test_products_are_those_of_float64(rows: int, terms: int, columns: int, dtype: str, seed: int) -> None:
     x, w = numbers((rows, terms), dtype, seed), numbers((terms, columns), dtype, seed + 1)

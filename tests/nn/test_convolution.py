@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dist_relu import nn
@@ -114,7 +114,6 @@ def naive(x: Array, weight: Array, bias: Array, case: Case) -> Array:
     return y
 
 
-@settings(max_examples=40, deadline=None)
 @given(cases())
 def test_convolution_is_that_of_plain_loops(case: Case) -> None:
     model = built(case.layer(), input_shape=(case.height, case.width, case.channels))
@@ -134,8 +133,8 @@ def test_backward_agrees_with_finite_differences(layer: nn.Conv2d, rng: np.rando
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-12)])
-@settings(max_examples=40, deadline=None)
 @given(case=cases())
+@pytest.mark.peer
 def test_convolution_and_its_gradients_are_those_of_pytorch(dtype: str, tolerance: float, case: Case) -> None:
     torch = pytest.importorskip("torch")
     model = built(case.layer(), input_shape=(case.height, case.width, case.channels), dtype=dtype)

@@ -68,6 +68,7 @@ def test_arguments_that_make_no_sense_are_refused(make: object) -> None:
 
 
 @pytest.mark.parametrize("activation", ["linear", "sigmoid", "tanh", "relu", "leaky_relu", "selu"])
+@pytest.mark.peer
 def test_gains_are_those_of_pytorch(activation: str) -> None:
     torch = pytest.importorskip("torch")
     assert nn.gain(activation) == pytest.approx(torch.nn.init.calculate_gain(activation), rel=1e-15)

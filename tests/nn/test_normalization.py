@@ -115,6 +115,7 @@ CASES = [
 
 @pytest.mark.parametrize(("name", "ours", "theirs"), CASES)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.peer
 def test_normalisation_is_that_of_pytorch(
     name: str, ours: type[nn.Layer], theirs: object, dtype: str, rng: np.random.Generator
 ) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dist_relu import nn
@@ -75,7 +75,6 @@ def naive(x: Array, case: Case, layer: Pool) -> Array:
 
 
 @pytest.mark.parametrize("kind", [nn.MaxPool2d, nn.AvgPool2d])
-@settings(max_examples=40, deadline=None)
 @given(case=cases())
 def test_pooling_is_that_of_plain_loops(kind: type[Pool], case: Case) -> None:
     layer = kind(case.kernel, case.stride, case.padding)
@@ -90,8 +89,8 @@ def test_backward_agrees_with_finite_differences(layer: nn.Layer, rng: np.random
 
 
 @pytest.mark.parametrize("kind", [nn.MaxPool2d, nn.AvgPool2d])
-@settings(max_examples=40, deadline=None)
 @given(case=cases())
+@pytest.mark.peer
 def test_pooling_and_its_gradient_are_those_of_pytorch(kind: type[Pool], case: Case) -> None:
     torch = pytest.importorskip("torch")
     peer = {nn.MaxPool2d: torch.nn.functional.max_pool2d, nn.AvgPool2d: torch.nn.functional.avg_pool2d}[kind]

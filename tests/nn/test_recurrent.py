@@ -104,6 +104,7 @@ def test_a_relu_network_that_begins_as_the_identity_learns_the_adding_problem() 
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.peer
 def test_the_relu_network_is_that_of_pytorch(dtype: str, rng: np.random.Generator) -> None:
     torch = pytest.importorskip("torch")
     rnn = nn.RNN(5, sequences=True, recurrent_init=nn.HeNormal())

@@ -106,6 +106,7 @@ TORCH_RULES: list[tuple[optim.ElementwiseOptimizer, str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("rule", "name", "options"), TORCH_RULES, ids=lambda item: str(item).partition("(")[0])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.peer
 def test_steps_are_those_of_pytorch(
     rule: optim.ElementwiseOptimizer, name: str, options: dict[str, Any], dtype: str, rng: np.random.Generator
 ) -> None:
