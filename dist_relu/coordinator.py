@@ -47,6 +47,7 @@ from dist_relu.nn import Loss, Sequential
 from dist_relu.optim import Optimizer
 from dist_relu.partition import bounds, check_fit
 from dist_relu.runtime.backends import Backend, connect
+from dist_relu.runtime.backends.base import run_task
 from dist_relu.runtime.placed import PlacedDatasets
 from dist_relu.runtime.process_info import ProcessInfo, nodes_of
 from dist_relu.runtime.replicated import ReplicatedArray, ReplicatedArrays
@@ -426,8 +427,8 @@ class Coordinator:
             self._caller = threading.get_ident()
             try:
                 self._calls += 1
-                call = Task.of(self._calls, function, request)
-                return self._backend.call(call, ranks, lambda event: self._hear(event, on_event))
+                task = Task.of(self._calls, function, request)
+                return run_task(self._backend, task, ranks, lambda event: self._hear(event, on_event))
             finally:
                 self._caller = None
 

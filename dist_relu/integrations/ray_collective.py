@@ -33,7 +33,6 @@ from dist_relu.comm.shared_memory import Handle, SharedArray, attach
 from dist_relu.comm.tcp import connect_nodes
 from dist_relu.core.arrays import Array
 from dist_relu.errors import BackendError
-from dist_relu.runtime.backends.base import info_here
 from dist_relu.runtime.process_info import ProcessInfo, by_node, nodes_of
 
 NAME = "dist_relu"
@@ -176,7 +175,7 @@ def _meet(size: int, rank: int, group: str) -> _Roster:
     control = SharedArray(control_shape(size), "int64")
 
     def own(listener: Listener) -> _Entry:
-        return _Entry(info_here(), listener.endpoint, control.handle)
+        return _Entry(ProcessInfo.in_cluster(), listener.endpoint, control.handle)
 
     if rank:
         connection, secret = _visit(key, rank, group, deadline)

@@ -7,10 +7,13 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+_NODE_VARIABLE = "DIST_RELU_NODE"
+"""Processes that set it to different names count as on different nodes, even where they could share memory."""
+
 
 @dataclass(frozen=True)
 class ProcessInfo:
-    """How a process presents itself.
+    """What a process tells the others of itself.
 
     node: equal for processes that share memory: those of one user that see the same processes through the same network.
     Containers that share both count as one; hosts of a test network on one machine do not.
@@ -22,10 +25,15 @@ class ProcessInfo:
 
     @classmethod
     def here(cls, node: str = "") -> ProcessInfo:
-        """This process.  node: a name that sets it apart from other processes of its machine."""
+        """Describe this process.  node: a name that sets it apart from other processes of its machine."""
         boot = _read("/proc/sys/kernel/random/boot_id")
         spaces = " ".join(os.readlink(f"/proc/self/ns/{kind}") for kind in ("pid", "net"))
         return cls(os.getpid(), socket.gethostname(), f"{boot} {spaces} {os.getuid()} {node}".rstrip())
+
+    @classmethod
+    def in_cluster(cls) -> ProcessInfo:
+        """Describe this process as one of a cluster, where the environment may set it apart."""
+        return cls.here(os.environ.get(_NODE_VARIABLE, ""))
 
 
 def by_node(peers: Sequence[ProcessInfo]) -> list[int]:

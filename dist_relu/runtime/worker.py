@@ -25,7 +25,7 @@ from dist_relu.runtime.surroundings import Surroundings, check_modules, follow, 
 from dist_relu.runtime.world import Node, World
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class WorkerConfig:
     """What a process must know to be worker `rank`.
 

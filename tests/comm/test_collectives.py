@@ -124,19 +124,21 @@ def test_nodes_that_were_suspended_have_not_lost_each_other() -> None:
     program = """
 import socket, sys, time
 import numpy as np
-import dist_relu.runtime.backends.heartbeat as watch
+from dist_relu.runtime.backends.heartbeat import Heartbeat, Link
 
-watch._PERIOD_S, watch._SILENCE_S = 0.1, 1.0
 lost = []
 ends = socket.socketpair()
 for end in ends:
     end.setblocking(False)
-watches = [watch.Watch([watch.Link(end, name)], np.zeros(1, np.int64), lost.append) for end, name in zip(ends, "ab")]
+heartbeats = [
+    Heartbeat([Link(end, name)], np.zeros(1, np.int64), lost.append, period_s=0.1, timeout_s=1.0)
+    for end, name in zip(ends, "ab")
+]
 print("runs", flush=True)
 sys.stdin.readline()
 time.sleep(0.3)
 print(lost)
-for one in watches:
+for one in heartbeats:
     one.close()
 """
     with subprocess.Popen(

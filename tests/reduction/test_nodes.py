@@ -15,8 +15,7 @@ import dist_relu as dr
 from dist_relu.comm.barrier import abort, control_shape
 from dist_relu.comm.handshake import Endpoint
 from dist_relu.comm.shared_memory import SharedArray
-from dist_relu.runtime.backends import heartbeat
-from dist_relu.runtime.backends.heartbeat import Reception, Ticket, Watch, visit
+from dist_relu.runtime.backends.heartbeat import Heartbeat, HeartbeatEndpoint, HeartbeatListener, Link
 from dist_relu.runtime.process_info import ProcessInfo, by_node, nodes_of
 from dist_relu.runtime.replicated import ReplicatedArrays
 from dist_relu.runtime.world import World
@@ -87,7 +86,7 @@ def test_the_other_nodes_keep_nothing_of_a_call_that_is_over() -> None:
 
 
 class Losses:
-    """What watches say."""
+    """What heartbeats say."""
 
     def __init__(self) -> None:
         self.seen: list[str] = []
@@ -96,56 +95,55 @@ class Losses:
         self.seen.append(what)
 
 
-def connected(names: Sequence[str], losses: Losses) -> tuple[list[Watch], list[Array]]:
-    """The watches of a coordinator and of the first workers of other nodes, with their control memories."""
-    reception = Reception(names)
-    visits: list[heartbeat.Link] = []
+def connected(names: Sequence[str], losses: Losses) -> tuple[list[Heartbeat], list[Array]]:
+    """The heartbeats of a coordinator and of the first workers of other nodes, with their control memories."""
+    listener = HeartbeatListener(names)
+    theirs: list[Link] = []
     others = range(1, len(names))
-    threads = [threading.Thread(target=lambda n=node: visits.append(visit(reception.ticket(n)))) for node in others]
+    threads = [threading.Thread(target=lambda n=node: theirs.append(listener.endpoint(n).connect())) for node in others]
     for thread in threads:
         thread.start()
-    links = reception.links(others)
+    ours = listener.accept(others)
     for thread in threads:
         thread.join()
     controls = [SharedArray(control_shape(1), np.int64).array for _ in names]
-    watches = [Watch(links, controls[0], losses)]
-    watches += [Watch([link], control, losses) for link, control in zip(visits, controls[1:], strict=True)]
-    return watches, controls
+    heartbeats = [Heartbeat(ours, controls[0], losses)]
+    heartbeats += [Heartbeat([link], control, losses) for link, control in zip(theirs, controls[1:], strict=True)]
+    return heartbeats, controls
 
 
 def test_a_call_that_one_node_gives_up_is_given_up_by_all() -> None:
     losses = Losses()
-    watches, controls = connected(["Host a", "Host b", "Host c"], losses)
+    heartbeats, controls = connected(["Host a", "Host b", "Host c"], losses)
     abort(controls[2], 7)
     wait_until(lambda: all(control[0] == 7 for control in controls))
-    for one in watches:
+    for one in heartbeats:
         one.close()
     assert losses.seen == []
 
 
-def test_a_node_that_says_nothing_any_more_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heartbeat, "_SILENCE_S", 0.3)
+def test_a_node_that_says_nothing_any_more_is_named() -> None:
     losses = Losses()
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
-    one = Watch([heartbeat.Link(ours, "Host b (rank 2)")], SharedArray(control_shape(1), np.int64).array, losses)
+    control = SharedArray(control_shape(1), np.int64).array
+    one = Heartbeat([Link(ours, "Host b (rank 2)")], control, losses, timeout_s=0.3)
     wait_until(lambda: bool(losses.seen))
-    assert losses.seen == ["Host b (rank 2) has not been heard of for 0 s"]
+    assert losses.seen == ["Host b (rank 2) has not been heard of for 0.3 s"]
     one.close()
     theirs.close()
 
 
-def test_who_hears_of_nobody_may_be_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heartbeat, "_SILENCE_S", 0.3)
+def test_who_hears_of_nobody_may_be_cut_off() -> None:
     losses = Losses()
     pairs = [socket.socketpair() for _ in range(2)]
-    links = [heartbeat.Link(ours, name) for (ours, _), name in zip(pairs, ["Host b", "Host c"], strict=True)]
+    links = [Link(ours, name) for (ours, _), name in zip(pairs, ["Host b", "Host c"], strict=True)]
     for link in links:
         link.socket.setblocking(False)
-    one = Watch(links, SharedArray(control_shape(1), np.int64).array, losses)
+    one = Heartbeat(links, SharedArray(control_shape(1), np.int64).array, losses, timeout_s=0.3)
     wait_until(lambda: bool(losses.seen))
     here = socket.gethostname()
-    assert losses.seen == [f"Host b and Host c have not been heard of for 0 s; host {here} may be cut off"]
+    assert losses.seen == [f"Host b and Host c have not been heard of for 0.3 s; host {here} may be cut off"]
     one.close()
     for _, theirs in pairs:
         theirs.close()
@@ -155,25 +153,25 @@ def test_a_node_whose_connection_ends_is_named() -> None:
     losses = Losses()
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
-    one = Watch([heartbeat.Link(ours, "Host b (rank 2)")], SharedArray(control_shape(1), np.int64).array, losses)
+    one = Heartbeat([Link(ours, "Host b (rank 2)")], SharedArray(control_shape(1), np.int64).array, losses)
     theirs.close()
     wait_until(lambda: bool(losses.seen))
     assert losses.seen == ["Host b (rank 2) is gone: its connection was closed"]
     one.close()
 
 
-def test_who_does_not_know_the_secret_is_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heartbeat, "_START_TIMEOUT_S", 1.0)
-    reception = Reception(["Host a (rank 0)", "Host b (rank 1)"])
-    ticket = reception.ticket(1)
-    wrong = Ticket(ticket.name, Endpoint(["127.0.0.1"], ticket.endpoint.port), 1, b"guessed")
+def test_who_does_not_know_the_secret_is_nobody() -> None:
+    listener = HeartbeatListener(["Host a (rank 0)", "Host b (rank 1)"])
+    right = listener.endpoint(1)
+    endpoint = Endpoint(["127.0.0.1"], right.endpoint.port)
+    wrong = HeartbeatEndpoint(name=right.name, endpoint=endpoint, node=1, secret=b"guessed")
 
-    def come() -> None:
+    def guess() -> None:
         with pytest.raises(dr.BackendError, match=r"can't reach Host a \(rank 0\) at any of 127\.0\.0\.1, port"):
-            visit(wrong)
+            wrong.connect()
 
-    stranger = threading.Thread(target=come)
+    stranger = threading.Thread(target=guess)
     stranger.start()
     with pytest.raises(dr.BackendError, match=r"No connection from Host b \(rank 1\) within"):
-        reception.links([1])
+        listener.accept([1], timeout_s=1.0)
     stranger.join()

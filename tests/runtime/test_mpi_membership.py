@@ -55,9 +55,9 @@ def test_ranks_may_end_without_a_start(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout.count("end"), done.stderr) == (0, 2, "")
 
 
-def test_an_exception_while_the_ranks_meet_ends_the_job(tmp_path: Path) -> None:
+def test_an_exception_while_the_ranks_join_ends_the_job(tmp_path: Path) -> None:
     interrupted = "import dist_relu.runtime.backends.mpi.job as job\ndef interrupt(*_): raise KeyboardInterrupt\n"
-    done = run_ranks(tmp_path, f"{PREPARE}{interrupted}if rank == '0': job._start_coroner = interrupt\n{TRAIN}")
+    done = run_ranks(tmp_path, f"{PREPARE}{interrupted}if rank == '0': job.start_reaper = interrupt\n{TRAIN}")
     assert done.returncode == 1
     assert "KeyboardInterrupt" in done.stderr
 

@@ -1,94 +1,120 @@
-"""What a backend is: how workers start, and how calls and replies travel."""
+"""What a backend is, and the one loop that runs a task on the workers of any.
+
+A backend brings how its workers start and end, how bytes travel to them and back, and how it notices that one is lost.
+What is to happen then, who is asked and what an answer means stands in `run_task`, once for all.
+"""
 
 from __future__ import annotations
 
-import os
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, final
+from collections.abc import Callable, Collection, Mapping, Sequence
+from math import inf
+from typing import Any
 
-from dist_relu.comm.barrier import TaskAborted
+from dist_relu.errors import WorkerLost
 from dist_relu.runtime.process_info import ProcessInfo
 from dist_relu.runtime.worker import Failed, Reply, Returned, Task
 
-GRACE_AFTER_ERROR_S = 0.5
-"""How long the other workers may take to answer when one has failed; then the error is raised without them."""
+_GRACE_AFTER_ERROR_S = 0.5
+"""How long the other workers may take to reply when one has failed; then its error is raised without them."""
 
-_NODE_VARIABLE = "DIST_RELU_NODE"
-"""Processes that set it to different names count as on different nodes, even where they could share memory."""
+_GRACE_AFTER_LOSS_S = 5.0
+"""The same when workers have noticed that one of them died: so long the backend may take to notice it and say how."""
 
 EventHandler = Callable[[Any], object]
 
 
 class Backend(ABC):
-    """A set of workers that run calls together.  Used by one coordinator, from one thread."""
+    """A set of workers, and how tasks and replies travel.  Used by one coordinator, by one thread at a time.
+
+    Every method raises WorkerLost when a worker has died, and BackendError when workers can't be reached for another
+    reason; after that a backend can only be closed.
+    """
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """As the user writes it: "serial", "local", "mpi"."""
+        """As the user writes it: "serial", "local", "mpi", "ray"."""
 
     @property
     @abstractmethod
     def peers(self) -> Sequence[ProcessInfo]:
-        """The workers, by rank; those of a node have ranks one after the other."""
+        """The workers, by rank; those of a node have ranks one after the other.  Waits until all have started."""
 
     @property
     @abstractmethod
     def coordinator_node(self) -> int | None:
         """The number of the node whose memory the coordinator shares; None if there are no workers on its node."""
 
+    @property
     @abstractmethod
-    def call(self, call: Task, ranks: Sequence[int], on_event: EventHandler) -> list[Any]:
-        """Run the call on these workers; returns what they returned, in the order of `ranks`, which ascends.
+    def busy(self) -> Collection[int]:
+        """The ranks that have been sent a task and have not replied to it yet.
 
-        Events that workers report meanwhile go to `on_event`, in this thread. Raises what the failing worker raised,
-        with a note that names it, or WorkerLost. After an exception the backend takes the next call, which begins when
-        all workers have left this one; after WorkerLost it can only be closed.
+        It changes with the message that is sent or received, so it is right even after Ctrl-C.
         """
+
+    @abstractmethod
+    def send(self, task: Task, ranks: Sequence[int]) -> None:
+        """Let these workers begin with `task`.  No worker is busy."""
+
+    @abstractmethod
+    def receive(self, timeout_s: float, on_event: EventHandler) -> Mapping[int, Reply]:
+        """Wait for busy workers, for `timeout_s` or less; returns the replies that have come, by rank.
+
+        Passes the events that have come to `on_event`, and lets through what that raises.
+        """
+
+    @abstractmethod
+    def abort(self, number: int) -> None:
+        """Let workers give up task `number`: they reply soon, but for those that compute without looking up."""
 
     @abstractmethod
     def close(self) -> None:
         """End or release all workers, whatever they do.  May be called twice."""
 
 
-def info_here() -> ProcessInfo:
-    """How this process presents itself to the others of a cluster."""
-    return ProcessInfo.here(os.environ.get(_NODE_VARIABLE, ""))
+def run_task(backend: Backend, task: Task, ranks: Sequence[int], on_event: EventHandler) -> list[Any]:
+    """Run a task on these workers; returns what they returned, in the order of `ranks`, which ascends.
+
+    Events that workers report meanwhile go to `on_event`, in this thread. Raises what the failing worker raised, with a
+    note that names it, or what `on_event` raised, or WorkerLost. After an exception, Ctrl-C included, the backend takes
+    the next task, which begins when all workers have left this one; after WorkerLost it can only be closed.
+    """
+    try:
+        while backend.busy:  # with a task that was given up
+            backend.receive(inf, ignore_event)
+        backend.send(task, ranks)
+        replies: dict[int, Reply] = {}
+        deadline = inf
+        while backend.busy and (remaining_s := deadline - time.monotonic()) > 0:
+            replies |= backend.receive(remaining_s, on_event)
+            if deadline == inf:
+                deadline = time.monotonic() + _grace_s(replies)
+    except BaseException:
+        backend.abort(task.number)
+        raise
+    return _values([replies[rank] for rank in sorted(replies)])
 
 
-def values(replies: Sequence[Reply]) -> list[Any]:
+def ignore_event(event: object) -> None:
+    """Handle an event that nobody wants to hear of."""
+
+
+def _grace_s(replies: Mapping[int, Reply]) -> float:
+    """How long to wait for the other workers, now that these have replied."""
+    errors = [reply.error for reply in replies.values() if isinstance(reply, Failed)]
+    if not errors:
+        return inf
+    return _GRACE_AFTER_LOSS_S if any(isinstance(error, WorkerLost) for error in errors) else _GRACE_AFTER_ERROR_S
+
+
+def _values(replies: Sequence[Reply]) -> list[Any]:
     """What the workers returned.  Raises the error of the lowest rank that failed."""
     for reply in replies:
         if isinstance(reply, Failed):
             raise reply.error
     returned = [reply.value for reply in replies if isinstance(reply, Returned)]
-    assert len(returned) == len(replies), "somebody gave up the call and did not say why"
+    assert len(returned) == len(replies), "somebody gave up the task and did not say why"
     return returned
-
-
-@final
-class EventsHere:
-    """Passes on the events of a worker that runs in the user's own process."""
-
-    def __init__(self) -> None:
-        self._handler: EventHandler | None = None
-        self._error: BaseException | None = None
-
-    def report(self, event: Any) -> None:
-        """Called by the worker.  An exception of the user's handler gives up the call; it is kept for the user."""
-        assert self._handler is not None
-        try:
-            self._handler(event)
-        except BaseException as error:
-            self._error = error
-            raise TaskAborted from None
-
-    @contextmanager
-    def to(self, handler: EventHandler) -> Iterator[None]:
-        """Pass events to `handler` meanwhile, and raise in the end what it raised."""
-        self._handler, self._error = handler, None
-        yield
-        if self._error is not None:
-            raise self._error

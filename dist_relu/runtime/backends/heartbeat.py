@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from socket import gethostname
 from typing import final
 
 from dist_relu.comm.barrier import abort
@@ -29,27 +30,11 @@ from dist_relu.core.arrays import Array
 from dist_relu.errors import BackendError
 from dist_relu.runtime.process_info import ProcessInfo
 
-_PERIOD_S = 1.0
-_SILENCE_S = 10.0
 _POLL_S = 0.02
-_START_TIMEOUT_S = 30.0
 _NUMBER = struct.Struct("!q")
 _GOODBYE = -1
 _SIOCGIFADDR = 0x8915
 _WHAT_TO_DO = "Nodes must be able to open TCP connections to one another: look for firewalls between them."
-
-
-@dataclass(frozen=True)
-class Ticket:
-    """Lets a worker connect to the coordinator at `endpoint`.
-
-    name: of the coordinator's node, for people.  node: the number of the worker's.  secret: shared.
-    """
-
-    name: str
-    endpoint: Endpoint
-    node: int
-    secret: bytes
 
 
 @dataclass
@@ -63,20 +48,31 @@ class Link:
 
 
 @final
-class Watch:
+class Heartbeat:
     """Keeps in touch with other nodes, from a thread of its own.
 
     control: of this node, see `NodeBarrier`; what is given up on one node is given up on all.  on_loss: called once,
-    in that thread, with a sentence that says who is gone.
+    in that thread, with a sentence that says who is gone.  period_s: how often each side speaks.  timeout_s: after so
+    long without a word a node counts as lost.
     """
 
-    def __init__(self, links: Sequence[Link], control: Array, on_loss: Callable[[str], object]) -> None:
+    def __init__(
+        self,
+        links: Sequence[Link],
+        control: Array,
+        on_loss: Callable[[str], object],
+        *,
+        period_s: float = 1.0,
+        timeout_s: float = 10.0,
+    ) -> None:
         self._links = links
         self._control = control
         self._on_loss = on_loss
+        self._period_s = period_s
+        self._timeout_s = timeout_s
         self._told = int(control[0])
         self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="dist_relu-watch", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="dist_relu-heartbeat", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
@@ -86,7 +82,7 @@ class Watch:
 
     def _work(self) -> None:
         poll = select.poll()
-        clock = _WakingTime()
+        clock = _RunningTime(self._period_s)
         now = spoken_s = clock.now()
         for link in self._links:
             link.heard_s = now
@@ -101,11 +97,11 @@ class Watch:
                         poll.unregister(descriptor)
                         del links[descriptor]
                 given_up = int(self._control[0])
-                if given_up > self._told or now - spoken_s > _PERIOD_S:
+                if given_up > self._told or now - spoken_s > self._period_s:
                     self._told, spoken_s = given_up, now
                     self._tell(links.values(), given_up)
-                if any(now - link.heard_s > _SILENCE_S for link in links.values()):
-                    raise _LostError(_silence(list(links.values()), now))
+                if any(now - link.heard_s > self._timeout_s for link in links.values()):
+                    raise _LostError(self._silence(list(links.values()), now))
         except _LostError as loss:
             self._on_loss(str(loss))
         finally:
@@ -134,6 +130,14 @@ class Watch:
                 abort(self._control, number)
         return False
 
+    def _silence(self, links: Sequence[Link], now: float) -> str:
+        """Say who is not heard of.  If nobody is, of several, they are hardly all to blame."""
+        silent = [link.name for link in links if now - link.heard_s > self._timeout_s - 2 * self._period_s]
+        if len(silent) == len(links) > 1:
+            names = f"{', '.join(silent[:-1])} and {silent[-1]}"
+            return f"{names} have not been heard of for {self._timeout_s:g} s; host {gethostname()} may be cut off"
+        return f"{silent[0]} has not been heard of for {self._timeout_s:g} s"
+
     def _tell(self, links: Iterable[Link], number: int) -> None:
         for link in links:
             with suppress(OSError):  # it will show as silence
@@ -141,27 +145,19 @@ class Watch:
 
 
 @final
-class _WakingTime:
+class _RunningTime:
     """Seconds that this process was running, if it looks often enough: what is longer than a period counts as one."""
 
-    def __init__(self) -> None:
+    def __init__(self, period_s: float) -> None:
+        self._period_s = period_s
         self._passed_s = 0.0
         self._looked_s = time.monotonic()
 
     def now(self) -> float:
         looked_s = time.monotonic()
-        self._passed_s += min(looked_s - self._looked_s, _PERIOD_S)
+        self._passed_s += min(looked_s - self._looked_s, self._period_s)
         self._looked_s = looked_s
         return self._passed_s
-
-
-def _silence(links: Sequence[Link], now: float) -> str:
-    """Who is not heard of.  If nobody is, of several, they are hardly all to blame."""
-    silent = [link.name for link in links if now - link.heard_s > _SILENCE_S - 2 * _PERIOD_S]
-    if len(silent) == len(links) > 1:
-        names = f"{', '.join(silent[:-1])} and {silent[-1]}"
-        return f"{names} have not been heard of for {_SILENCE_S:.0f} s; host {socket.gethostname()} may be cut off"
-    return f"{silent[0]} has not been heard of for {_SILENCE_S:.0f} s"
 
 
 class _LostError(Exception):
@@ -169,8 +165,8 @@ class _LostError(Exception):
 
 
 @final
-class Reception:
-    """Where the other nodes' first workers connect to.
+class HeartbeatListener:
+    """Where the other nodes' first workers connect to the coordinator.
 
     names: what to call each node; ours is the first.  address: the only one to listen on; by default all of this host.
     """
@@ -180,19 +176,20 @@ class Reception:
         self._secret = secrets.token_bytes(32)
         self._listener = Listener(self._secret, [address] if address else _own_addresses(), on=address)
 
-    def ticket(self, node: int) -> Ticket:
-        return Ticket(self._names[0], self._listener.endpoint, node, self._secret)
+    def endpoint(self, node: int) -> HeartbeatEndpoint:
+        """What the first worker of a node needs to connect."""
+        return HeartbeatEndpoint(name=self._names[0], endpoint=self._listener.endpoint, node=node, secret=self._secret)
 
-    def links(self, nodes: Sequence[int]) -> list[Link]:
+    def accept(self, nodes: Sequence[int], timeout_s: float = 30.0) -> list[Link]:
         """Wait for these nodes to connect.  Raises `BackendError` with the names of those who don't."""
         missing = set(nodes)
         links = []
-        deadline = time.monotonic() + _START_TIMEOUT_S
-        while missing and (patience_s := deadline - time.monotonic()) > 0:
-            visitor = self._listener.accept(patience_s)
-            if visitor is None:
+        deadline = time.monotonic() + timeout_s
+        while missing and (remaining_s := deadline - time.monotonic()) > 0:
+            accepted = self._listener.accept(remaining_s)
+            if accepted is None:
                 continue
-            node, connection = visitor
+            node, connection = accepted
             if node in missing:
                 missing.remove(node)
                 links.append(Link(connection, self._names[node]))
@@ -202,23 +199,33 @@ class Reception:
         if missing:
             raise BackendError(
                 f"No connection from {', '.join(self._names[node] for node in sorted(missing))} within "
-                f"{_START_TIMEOUT_S:.0f} s to any of {self._listener.endpoint}. {_WHAT_TO_DO}"
+                f"{timeout_s:.0f} s to any of {self._listener.endpoint}. {_WHAT_TO_DO}"
             )
         return links
 
 
-def visit(ticket: Ticket) -> Link:
-    """Connect to the coordinator.  Raises `BackendError` when none of its addresses can be reached."""
-    connection = connect(ticket.endpoint, ticket.secret, ticket.node)
-    if connection is None:
-        raise BackendError(
-            f"Host {socket.gethostname()} can't reach {ticket.name} at any of {ticket.endpoint}. {_WHAT_TO_DO}"
-        )
-    return Link(connection, ticket.name)
+@dataclass(frozen=True, kw_only=True)
+class HeartbeatEndpoint:
+    """Where a worker connects to the coordinator.
+
+    name: of the coordinator's node, for people.  node: the number of the worker's.  secret: shared.
+    """
+
+    name: str
+    endpoint: Endpoint
+    node: int
+    secret: bytes
+
+    def connect(self) -> Link:
+        """Connect to the coordinator.  Raises `BackendError` when none of its addresses can be reached."""
+        connection = connect(self.endpoint, self.secret, self.node)
+        if connection is None:
+            raise BackendError(f"Host {gethostname()} can't reach {self.name} at any of {self.endpoint}. {_WHAT_TO_DO}")
+        return Link(connection, self.name)
 
 
-def called(peers: Sequence[ProcessInfo], ranks: range) -> str:
-    """A node, for people."""
+def describe_node(peers: Sequence[ProcessInfo], ranks: range) -> str:
+    """Name a node for people, by its host and its ranks."""
     numbers = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]}-{ranks[-1]}"
     return f"Host {peers[ranks[0]].host} ({numbers})"
 

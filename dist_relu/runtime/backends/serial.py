@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, final
+from collections.abc import Collection, Mapping, Sequence
+from typing import final
 
-import cloudpickle
-
-from dist_relu.comm.barrier import control_shape
+from dist_relu.comm import barrier
 from dist_relu.comm.shared_memory import SharedArray
 from dist_relu.errors import UnsuitableBackend
-from dist_relu.runtime.backends.base import Backend, EventHandler, EventsHere, values
+from dist_relu.runtime.backends.base import Backend, EventHandler
+from dist_relu.runtime.backends.in_process import InProcessWorker
 from dist_relu.runtime.process_info import ProcessInfo
-from dist_relu.runtime.worker import Task, Worker, WorkerConfig
+from dist_relu.runtime.worker import Reply, Task, WorkerConfig
 
 
 @final
@@ -22,11 +21,11 @@ class SerialBackend(Backend):
     def __init__(self, workers: int | None, threads_per_worker: int) -> None:
         if workers not in (None, 1):
             raise UnsuitableBackend(f'backend="serial" has one worker, not {workers}. Use backend="local" for more.')
-        self._events = EventsHere()
         self._peers = [ProcessInfo.here()]
-        control = SharedArray(control_shape(1), "int64")
-        config = WorkerConfig(0, self._peers, control.handle, threads_per_worker)
-        self._worker = Worker(config, self._events.report)
+        self._control = SharedArray(barrier.control_shape(1), "int64")
+        self._worker = InProcessWorker(
+            WorkerConfig(rank=0, peers=self._peers, control=self._control.handle, threads=threads_per_worker)
+        )
 
     @property
     def name(self) -> str:
@@ -40,10 +39,19 @@ class SerialBackend(Backend):
     def coordinator_node(self) -> int:
         return 0
 
-    def call(self, call: Task, ranks: Sequence[int], on_event: EventHandler) -> list[Any]:
-        with self._events.to(on_event):
-            reply = self._worker.run(call)
-        return values([cloudpickle.loads(reply)])
+    @property
+    def busy(self) -> Collection[int]:
+        return [0] if self._worker.is_busy else []
+
+    def send(self, task: Task, ranks: Sequence[int]) -> None:
+        self._worker.send(task)
+
+    def receive(self, timeout_s: float, on_event: EventHandler) -> Mapping[int, Reply]:
+        return {0: self._worker.receive(on_event)}
+
+    def abort(self, number: int) -> None:
+        barrier.abort(self._control.array, number)
+        self._worker.abort()
 
     def close(self) -> None:
         self._worker.close()

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from multiprocessing.connection import wait
-from typing import Any, final
+from typing import final
 
 import cloudpickle
 
@@ -18,11 +18,11 @@ from dist_relu.comm.shared_memory import SharedArray
 from dist_relu.comm.suspended import LOOK_EVERY_S, Standstill
 from dist_relu.core.machine import how_it_ended, num_cores
 from dist_relu.errors import BackendError, WorkerLost
-from dist_relu.runtime.backends.base import GRACE_AFTER_ERROR_S, Backend, EventHandler, values
+from dist_relu.runtime.backends.base import Backend, EventHandler
 from dist_relu.runtime.backends.local.processes import LocalProcesses, without_interrupts
 from dist_relu.runtime.backends.local.worker import REPLY
 from dist_relu.runtime.process_info import ProcessInfo
-from dist_relu.runtime.worker import Failed, Reply, Task, WorkerConfig
+from dist_relu.runtime.worker import Reply, Task, WorkerConfig
 
 _START_TIMEOUT_S = 60.0
 _CLOSED = "The workers were ended by close(). Start others."
@@ -37,7 +37,7 @@ class LocalBackend(Backend):
         self._control = SharedArray(barrier.control_shape(num_workers), "int64")
         self._threads_per_worker = threads_per_worker
         self._lost: BackendError | None = None
-        self._owing: set[int] = set()  # ranks that have not answered yet
+        self._busy: set[int] = set()
         self._is_closed = False
         self._infos: list[ProcessInfo] = []
         self._meeting = threading.Lock()
@@ -69,26 +69,46 @@ class LocalBackend(Backend):
     def coordinator_node(self) -> int:
         return 0
 
-    def call(self, call: Task, ranks: Sequence[int], on_event: EventHandler) -> list[Any]:
+    @property
+    def busy(self) -> Collection[int]:
+        return self._busy
+
+    def send(self, task: Task, ranks: Sequence[int]) -> None:
         _ = self.peers  # all have started, and none was lost
-        try:
-            while self._owing:  # ranks that are still busy with a call that was given up
-                self._receive(_ignore, None)
-            for rank in self._processes.ended():  # between two calls
-                raise self._loss_of(rank)
-            message = cloudpickle.dumps(call)
-            for rank in ranks:
-                self._send(rank, message)
-            replies: dict[int, Reply] = {}
-            deadline = None
-            while self._owing and (deadline is None or time.monotonic() < deadline):
-                replies |= self._receive(on_event, deadline)
-                if deadline is None and any(isinstance(reply, Failed) for reply in replies.values()):
-                    deadline = time.monotonic() + GRACE_AFTER_ERROR_S
-        except BaseException:
-            barrier.abort(self._control.array, call.number)
-            raise
-        return values([replies[rank] for rank in sorted(replies)])
+        for rank in self._processes.ended():  # between two tasks
+            raise self._loss_of(rank)
+        message = cloudpickle.dumps(task)
+        for rank in ranks:
+            with without_interrupts():
+                try:
+                    self._processes.connections[rank].send_bytes(message)
+                except (BrokenPipeError, ConnectionResetError):
+                    raise self._loss_of(rank) from None
+                self._busy.add(rank)
+
+    def receive(self, timeout_s: float, on_event: EventHandler) -> Mapping[int, Reply]:
+        _ = self.peers  # as above
+        messages = {}
+        for rank in self._wait_for(self._busy, min(timeout_s, LOOK_EVERY_S)):
+            with without_interrupts():
+                try:
+                    messages[rank] = self._processes.connections[rank].recv_bytes()
+                except (EOFError, ConnectionResetError):
+                    raise self._loss_of(rank) from None
+                if messages[rank][:1] == REPLY:
+                    self._busy.remove(rank)
+        self._look_for_standstill()
+        replies: dict[int, Reply] = {}
+        for rank, message in messages.items():
+            content = cloudpickle.loads(memoryview(message)[1:])
+            if message[:1] == REPLY:
+                replies[rank] = content
+            else:
+                on_event(content)
+        return replies
+
+    def abort(self, number: int) -> None:
+        barrier.abort(self._control.array, number)
 
     def close(self) -> None:
         self._is_closed = True
@@ -113,7 +133,14 @@ class LocalBackend(Backend):
         for rank, connection in enumerate(self._processes.connections):
             with without_interrupts():
                 try:
-                    connection.send(WorkerConfig(rank, in_order, self._control.handle, self._threads_per_worker))
+                    connection.send(
+                        WorkerConfig(
+                            rank=rank,
+                            peers=in_order,
+                            control=self._control.handle,
+                            threads=self._threads_per_worker,
+                        )
+                    )
                 except (BrokenPipeError, ConnectionResetError):
                     raise self._failure_of(rank) from None
         return in_order
@@ -130,39 +157,9 @@ class LocalBackend(Backend):
                 raise self._loss_of(rank) if self._infos else self._failure_of(rank)
         return speaking
 
-    def _send(self, rank: int, message: bytes) -> None:
-        with without_interrupts():
-            try:
-                self._processes.connections[rank].send_bytes(message)
-            except (BrokenPipeError, ConnectionResetError):
-                raise self._loss_of(rank) from None
-            self._owing.add(rank)
-
-    def _receive(self, on_event: EventHandler, deadline: float | None) -> dict[int, Reply]:
-        """Wait for messages, for a while or until `deadline`; pass on the events and return the replies, by rank."""
-        timeout_s = LOOK_EVERY_S if deadline is None else max(min(deadline - time.monotonic(), LOOK_EVERY_S), 0)
-        messages = {}
-        for rank in self._wait_for(self._owing, timeout_s):
-            with without_interrupts():
-                try:
-                    messages[rank] = self._processes.connections[rank].recv_bytes()
-                except (EOFError, ConnectionResetError):
-                    raise self._loss_of(rank) from None
-                if messages[rank][:1] == REPLY:
-                    self._owing.remove(rank)
-        self._look_for_standstill()
-        replies = {}
-        for rank, message in messages.items():
-            content = cloudpickle.loads(memoryview(message)[1:])
-            if message[:1] == REPLY:
-                replies[rank] = content
-            else:
-                on_event(content)
-        return replies
-
     def _look_for_standstill(self) -> None:
         try:
-            self._standstill.look({rank: self._infos[rank].pid for rank in self._owing}, self._infos[0].host)
+            self._standstill.look({rank: self._infos[rank].pid for rank in self._busy}, self._infos[0].host)
         except WorkerLost as loss:
             self._lost = loss
             raise
@@ -180,7 +177,3 @@ class LocalBackend(Backend):
         how = "has hung up" if code is None else how_it_ended(code)
         self._lost = WorkerLost(f"Worker {rank} (host {peer.host}, pid {peer.pid}) {how}.")
         return self._lost
-
-
-def _ignore(event: object) -> None:
-    pass

@@ -18,7 +18,7 @@ _NUM_CALLS = 1 << 12
 class MpiChannel(Channel):
     """comm: a communicator of nobody else's, whose ranks are those of the workers.
 
-    calls_before: how many calls others have made on it, see `begin`; a channel outlives those who use it, because
+    tasks_before: how many tasks others have run on it, see `begin`; a channel outlives those who use it, because
     what is under way can't be called back.
 
     Messages are looked for rather than waited for. So one that comes early is left where it is until somebody wants
@@ -30,7 +30,7 @@ class MpiChannel(Channel):
 
         self._mpi = MPI
         self._comm = comm
-        self.calls_before = 0
+        self.tasks_before = 0
         self._call = 0
         self._status = MPI.Status()
         self._requests: list[Any] = []
@@ -40,7 +40,7 @@ class MpiChannel(Channel):
         """By rank and tag, both."""
 
     def begin(self, call: int) -> None:
-        self._call = (self.calls_before + call) % _NUM_CALLS
+        self._call = (self.tasks_before + call) % _NUM_CALLS
         self._thens = [_nothing] * len(self._thens)
         self._wanted.clear()
         early, self._early = self._early, {}

@@ -25,8 +25,8 @@ import cloudpickle
 from dist_relu.comm.backoff import Backoff
 from dist_relu.comm.shared_memory import attach
 from dist_relu.errors import BackendError, WorkerLost
-from dist_relu.runtime.backends.base import info_here
-from dist_relu.runtime.backends.heartbeat import Ticket, Watch, visit
+from dist_relu.runtime.backends.heartbeat import Heartbeat, HeartbeatEndpoint
+from dist_relu.runtime.backends.in_process import InProcessWorker
 from dist_relu.runtime.backends.mpi import reaper
 from dist_relu.runtime.backends.mpi.channel import MpiChannel
 from dist_relu.runtime.backends.mpi.launcher import launched
@@ -35,8 +35,8 @@ from dist_relu.runtime.backends.mpi.membership import (
     abort_job,
     at_end,
     check_not_forked,
+    join_ranks,
     library_name,
-    meet,
     serving,
 )
 from dist_relu.runtime.process_info import ProcessInfo, by_node, nodes_of
@@ -49,23 +49,23 @@ _CLOSE_TIMEOUT_S = 2.0
 _TIME_FOR_MPIRUN_S = 1.0
 
 
-@dataclass(frozen=True)
-class Group:
+@dataclass(frozen=True, kw_only=True)
+class WorkerGroup:
     """The ranks that become workers, in the order of these; whether they need a channel to one another.
 
-    calls_before: how many calls there were in this job, by whomever.
+    tasks_before: how many tasks there were in this job, by whomever.
     """
 
     ranks: tuple[int, ...]
     has_channel: bool
-    calls_before: int
+    tasks_before: int
 
 
 @final
 class Job:
     """This MPI job, as rank 0 sees it.
 
-    owing: ranks that have not answered yet.  num_calls: how many calls there were.  worker: the one of this process, if
+    busy: ranks that have not answered yet.  num_tasks: how many tasks there were.  worker: the one of this process, if
     there is any.  is_lost: a node does not answer any more.
     """
 
@@ -73,23 +73,26 @@ class Job:
         self.comm = comm
         self._pid = os.getpid()
         self.size: int = comm.Get_size()
-        self.owing: set[int] = set()
-        self.num_calls = 0
-        self.worker: Worker | None = None
+        self.busy: set[int] = set()
+        self.num_tasks = 0
+        self.worker: InProcessWorker | None = None
         self.is_lost = False
         self._has_ended = False
         self._is_out_of_step = False
         self._channels = _Channels(comm)
         others = [cloudpickle.loads(_receive(comm, rank, _TO_COORDINATOR)) for rank in range(1, self.size)]
-        self._introductions: list[_Introduction] = [_Introduction.here(), *others]
-        self.infos = [introduction.info for introduction in self._introductions]
-        order = by_node(self.infos)
-        names = [f"Worker {i} (host {self.infos[r].host}, pid {self.infos[r].pid})" for i, r in enumerate(order)]
-        nodes = nodes_of([self.infos[rank] for rank in order])
-        roll_calls = [_RollCall([self.infos[order[i]].pid for i in node], [names[i] for i in node]) for node in nodes]
-        for node, roll_call in zip(nodes[1:], roll_calls[1:], strict=True):
-            self.tell([order[node.start]], roll_call)
-        self._coroner = _start_coroner(roll_calls[0])
+        self._rank_infos: list[_RankInfo] = [_RankInfo.here(), *others]
+        self.process_infos = [info.process for info in self._rank_infos]
+        order = by_node(self.process_infos)
+        in_order = [self.process_infos[rank] for rank in order]
+        names = [f"Worker {i} (host {info.host}, pid {info.pid})" for i, info in enumerate(in_order)]
+        nodes = nodes_of(in_order)
+        processes = [
+            NodeProcesses(pids=[in_order[i].pid for i in node], names=[names[i] for i in node]) for node in nodes
+        ]
+        for node, processes_there in zip(nodes[1:], processes[1:], strict=True):
+            self.tell([order[node.start]], processes_there)
+        self._reaper = start_reaper(processes[0])
         self.settle()
 
     def end_with_script(self) -> None:
@@ -113,23 +116,23 @@ class Job:
             )
 
     def tell(self, ranks: Sequence[int], message: Any) -> None:
-        """Send ranks something to answer; they must not owe an answer already."""
+        """Send ranks something to answer; they must not be busy."""
         data = cloudpickle.dumps(message)
         with self._whole_messages():
             for rank in ranks:
-                assert rank not in self.owing
-                self.owing.add(rank)
+                assert rank not in self.busy
+                self.busy.add(rank)
                 self.comm.send(data, dest=rank, tag=_TO_WORKER)
 
-    def replies(self) -> dict[int, Any]:
-        """The answers that have arrived, by rank; does not wait."""
+    def _replies(self) -> dict[int, Any]:
+        """Take in the answers that have arrived, by rank; does not wait."""
         arrived = {}
         with self._whole_messages():
-            for rank in sorted(self.owing):
+            for rank in sorted(self.busy):
                 message = self.comm.improbe(source=rank, tag=_TO_COORDINATOR)
                 if message is not None:
                     arrived[rank] = cloudpickle.loads(message.recv())
-                    self.owing.remove(rank)
+                    self.busy.remove(rank)
         return arrived
 
     @contextmanager
@@ -141,28 +144,33 @@ class Job:
             self._is_out_of_step = True
             raise
 
-    def settle(self, timeout_s: float = inf) -> dict[int, Any]:
-        """Wait until no rank owes an answer, or for `timeout_s`; returns what they answered, by rank."""
+    def wait_for_replies(self, timeout_s: float) -> dict[int, Any]:
+        """Wait until some ranks have answered, or for `timeout_s`, or until a node is lost; returns the answers."""
         deadline = time.monotonic() + timeout_s
         backoff = Backoff(longest_s=LONGEST_PAUSE_S)
+        while not (arrived := self._replies()) and time.monotonic() < deadline and not self.is_lost:
+            backoff.pause(retry=True)
+        return arrived
+
+    def settle(self, timeout_s: float = inf) -> dict[int, Any]:
+        """Wait until no rank is busy, or for `timeout_s`; returns what they answered, by rank."""
+        deadline = time.monotonic() + timeout_s
         replies: dict[int, Any] = {}
-        while self.owing and time.monotonic() < deadline and not self.is_lost:
-            arrived = self.replies()
-            replies |= arrived
-            backoff.pause(retry=not arrived)
+        while self.busy and (remaining_s := deadline - time.monotonic()) > 0 and not self.is_lost:
+            replies |= self.wait_for_replies(remaining_s)
         return replies
 
-    def channel(self, group: Group) -> MpiChannel | None:
+    def channel(self, group: WorkerGroup) -> MpiChannel | None:
         """Rank 0's channel to the others of a group.  Collective over them."""
         return self._channels.channel(group)
 
     def kill(self) -> NoReturn:
         """End all ranks, at once."""
-        _abort(self._coroner)
+        _abort(self._reaper)
 
     def check_threads(self) -> None:
         """Raises BackendError when some rank may call MPI in one thread only, which channels between nodes can't do."""
-        ranks = [str(rank) for rank, introduction in enumerate(self._introductions) if not introduction.has_threads]
+        ranks = [str(rank) for rank, info in enumerate(self._rank_infos) if not info.has_threads]
         if ranks:
             raise BackendError(
                 "Several nodes need an MPI that several threads may call at once (MPI_THREAD_MULTIPLE). MPI was "
@@ -177,12 +185,12 @@ class Job:
         self._has_ended = True
         try:
             self.settle(_CLOSE_TIMEOUT_S)
-            if self.owing or self.is_lost or self._is_out_of_step:
+            if self.busy or self.is_lost or self._is_out_of_step:
                 # They would hold up the end of the job for as long as they compute.
                 sys.stdout.flush()
                 sys.stderr.flush()
                 self.kill()
-            self._coroner.communicate(b".")
+            self._reaper.communicate(b".")
             if self.worker:
                 self.worker.close()
             for rank in range(1, self.size):
@@ -191,31 +199,31 @@ class Job:
             self.kill()
 
 
-@dataclass(frozen=True)
-class _Introduction:
+@dataclass(frozen=True, kw_only=True)
+class _RankInfo:
     """What a rank says first.  has_threads: several of its threads may call MPI at once."""
 
-    info: ProcessInfo
+    process: ProcessInfo
     has_threads: bool
 
     @classmethod
-    def here(cls) -> _Introduction:
+    def here(cls) -> _RankInfo:
         from mpi4py import MPI
 
-        return cls(info_here(), MPI.Query_thread() == MPI.THREAD_MULTIPLE)
+        return cls(process=ProcessInfo.in_cluster(), has_threads=MPI.Query_thread() == MPI.THREAD_MULTIPLE)
 
 
-@dataclass(frozen=True)
-class _RollCall:
-    """The processes of a node, and their names."""
+@dataclass(frozen=True, kw_only=True)
+class NodeProcesses:
+    """The processes of a node, and what each is called."""
 
     pids: Sequence[int]
     names: Sequence[str]
 
 
-def _start_coroner(roll_call: _RollCall) -> subprocess.Popen[bytes]:
+def start_reaper(processes: NodeProcesses) -> subprocess.Popen[bytes]:
     """Watch over the ranks of this node; see `dist_relu.runtime.backends.mpi.reaper`."""
-    texts = [text for pid, name in zip(roll_call.pids, roll_call.names, strict=True) for text in (str(pid), name)]
+    texts = [text for pid, name in zip(processes.pids, processes.names, strict=True) for text in (str(pid), name)]
     process = subprocess.Popen(
         [sys.executable, "-I", "-S", reaper.__file__, *texts],
         stdin=subprocess.PIPE,
@@ -227,12 +235,12 @@ def _start_coroner(roll_call: _RollCall) -> subprocess.Popen[bytes]:
     return process
 
 
-def _abort(coroner_of_node: subprocess.Popen[bytes] | None) -> NoReturn:
+def _abort(reaper_of_node: subprocess.Popen[bytes] | None) -> NoReturn:
     """End all ranks of the job; those of this node even if mpirun is out of reach."""
-    if coroner_of_node and coroner_of_node.stdin:
+    if reaper_of_node and reaper_of_node.stdin:
         with suppress(OSError):
-            coroner_of_node.stdin.write(b"!")
-            coroner_of_node.stdin.flush()
+            reaper_of_node.stdin.write(b"!")
+            reaper_of_node.stdin.flush()
     try:
         abort_job(launched())
     finally:
@@ -247,7 +255,7 @@ class _Channels:
         self._comm = comm
         self._made: dict[tuple[int, ...], MpiChannel] = {}
 
-    def channel(self, group: Group) -> MpiChannel | None:
+    def channel(self, group: WorkerGroup) -> MpiChannel | None:
         """For the workers of a group, if they need one.  Collective over them."""
         if not group.has_channel:
             return None
@@ -255,7 +263,7 @@ class _Channels:
             ranks = self._comm.Get_group().Incl(group.ranks)
             self._made[group.ranks] = MpiChannel(self._comm.Create_group(ranks, _GROUP_TAG))
         channel = self._made[group.ranks]
-        channel.calls_before = group.calls_before
+        channel.tasks_before = group.tasks_before
         return channel
 
 
@@ -268,78 +276,78 @@ def join() -> Job:
     global _job  # noqa: PLW0603 - a process is in one MPI job
     with _joining:
         if _job is None:
-            comm = meet()
+            comm = join_ranks()
             if comm.Get_rank():
-                _Rank(comm).serve()
+                _ServingRank(comm).serve()
             _job = Job(comm)
             _job.end_with_script()
     return _job
 
 
 @final
-class _Rank:
-    """A rank other than 0."""
+class _ServingRank:
+    """A rank other than 0, which serves rank 0."""
 
     def __init__(self, comm: Any) -> None:
         self._comm = comm
         self._channels = _Channels(comm)
         self._channel: MpiChannel | None = None
         self._worker: Worker | None = None
-        self._watch: Watch | None = None
-        self._coroner: subprocess.Popen[bytes] | None = None
+        self._heartbeat: Heartbeat | None = None
+        self._reaper: subprocess.Popen[bytes] | None = None
 
     def serve(self) -> NoReturn:
         """Answer rank 0 until its script has ended, and end this process: the rest of the script is not for it."""
         end = serving()
         try:
-            self._comm.send(cloudpickle.dumps(_Introduction.here()), dest=0, tag=_TO_COORDINATOR)
+            self._comm.send(cloudpickle.dumps(_RankInfo.here()), dest=0, tag=_TO_COORDINATOR)
             while (message := cloudpickle.loads(_receive(self._comm, 0, _TO_WORKER))) is not None:
                 self._comm.send(self._answer(message), dest=0, tag=_TO_COORDINATOR)
-            self._let_go()
-            if self._coroner:
-                self._coroner.communicate(b".")
+            self._leave_group()
+            if self._reaper:
+                self._reaper.communicate(b".")
         except BaseException:
             # Nobody would ever hear of it otherwise: the other ranks would wait for this one.
             traceback.print_exc()
             sys.stderr.flush()
-            _abort(self._coroner)
+            _abort(self._reaper)
         end()
 
     def _answer(self, message: Any) -> bytes:
         match message:
-            case _RollCall():
-                self._coroner = _start_coroner(message)
+            case NodeProcesses():
+                self._reaper = start_reaper(message)
                 answer = None
-            case Group():
-                self._let_go()
+            case WorkerGroup():
+                self._leave_group()
                 self._channel = self._channels.channel(message)
                 answer = None
             case WorkerConfig():
                 self._worker = Worker(message, lambda _: None, self._channel)
                 answer = self._worker.control
-            case Ticket():
+            case HeartbeatEndpoint():
                 assert self._worker is not None
-                self._watch = Watch([visit(message)], attach(self._worker.control), self._on_loss)
+                self._heartbeat = Heartbeat([message.connect()], attach(self._worker.control), self._on_loss)
                 answer = None
-            case call:
+            case task:
                 assert self._worker is not None
-                return self._worker.run(call)
+                return self._worker.run(task)
         data: bytes = cloudpickle.dumps(answer)
         return data
 
-    def _let_go(self) -> None:
-        """End being a worker."""
-        if self._watch:
-            self._watch.close()
+    def _leave_group(self) -> None:
+        """Stop being a worker."""
+        if self._heartbeat:
+            self._heartbeat.close()
         if self._worker:
             self._worker.close()
-        self._watch = self._worker = None
+        self._heartbeat = self._worker = None
 
     def _on_loss(self, what: str) -> None:
-        """Called by the watch: end the job, unless mpirun does so already."""
+        """Called by the heartbeat: end the job, unless mpirun does so already."""
         time.sleep(_TIME_FOR_MPIRUN_S)
         os.write(2, f"WorkerLost: {what}, says host {socket.gethostname()}. The job ends.\n".encode())
-        _abort(self._coroner)
+        _abort(self._reaper)
 
 
 def _receive(comm: Any, source: int, tag: int) -> bytes:

@@ -35,14 +35,14 @@ _ON_LOOPBACK = {"UCX_NET_DEVICES": "lo", "OMPI_MCA_btl": "^tcp"}
 class _Member:
     """What this process has to do with its MPI job.
 
-    on_end: what to do about the other ranks when this process ends; None as long as it has not asked to meet them.
-    is_meeting: it has asked the others, and can't ask twice.  has_begun: MPI was started here, and not by the user.
-    watchdog: at this rank's side.
+    on_end: what to do about the other ranks when this process ends; None as long as it has not asked to join them.
+    is_joining: it has asked the others, and can't ask twice.  has_begun: MPI was started here, and not by the user.
+    watchdog: of this rank, while it waits for the others.
     """
 
     pid: int
     on_end: Callable[[], object] | None = None
-    is_meeting: bool = False
+    is_joining: bool = False
     has_begun: bool = False
     watchdog: subprocess.Popen[bytes] | None = None
 
@@ -74,16 +74,16 @@ def at_end(function: Callable[[], object]) -> None:
     take_part().on_end = function
 
 
-def meet() -> Any:
+def join_ranks() -> Any:
     """Wait for all ranks of the job; returns a communicator of our own, which no function of the user's knows.
 
     Raises BackendError when there can be no job.
     """
-    if take_part().is_meeting:
+    if take_part().is_joining:
         raise BackendError("An earlier dist_relu.start() failed in this process, and with it the MPI job.")
     told = launched()
     at_end(lambda: abort_job(told))
-    with _seen_through(told):
+    with _with_watchdog(told):
         MPI = _initialized(told)
         if MPI.Is_finalized():
             raise BackendError("MPI.Finalize() was called before dist_relu.start(): this MPI job has ended.")
@@ -93,7 +93,7 @@ def meet() -> Any:
                 'Call it in the main thread, or set mpi4py.rc.thread_level = "multiple" before MPI starts.'
             )
         check_not_alone(MPI.COMM_WORLD.Get_size(), library_name())
-        take_part().is_meeting = True
+        take_part().is_joining = True
         comm, request = MPI.COMM_WORLD.Idup()
         backoff = Backoff(longest_s=LONGEST_PAUSE_S)
         while not request.Test():  # inside MPI, Ctrl-C would have no effect
@@ -173,8 +173,8 @@ def _at_exit() -> None:
 
 
 @contextmanager
-def _seen_through(told: Launched | None) -> Iterator[None]:
-    """With a watchdog at this rank's side."""
+def _with_watchdog(told: Launched | None) -> Iterator[None]:
+    """Run a watchdog beside this rank meanwhile."""
     if told is None or told.size is None or told.is_alone:
         yield
         return

@@ -46,7 +46,7 @@ def versions_here() -> dict[str, str]:
 
 @final
 class DistReluWorker:
-    """Takes part in calls, one after the other, and reports meanwhile."""
+    """An actor that is one worker: it runs its part of tasks, one after the other, and reports meanwhile."""
 
     def __init__(self, rank: int) -> None:
         self._rank = rank
@@ -58,20 +58,20 @@ class DistReluWorker:
         """Ray puts it in front of every line that this process prints."""
         return f"worker {self._rank}"
 
-    def introduce(self, paths: Sequence[str]) -> tuple[dict[str, str], str, bytes]:
-        """Find modules where the coordinator does; returns versions, the host, and its ProcessInfo if it has one."""
+    def describe(self, paths: Sequence[str]) -> tuple[dict[str, str], str, bytes]:
+        """Find modules where the coordinator does; returns versions, the host, and the ProcessInfo if it has one."""
         sys.path += [path for path in paths if path not in sys.path]
         versions = versions_here()
         try:
-            from dist_relu.runtime.backends.base import info_here
+            from dist_relu.runtime.process_info import ProcessInfo
         except ImportError:
             return versions, platform.node(), b""
         import cloudpickle
 
-        return versions, platform.node(), cloudpickle.dumps(info_here())
+        return versions, platform.node(), cloudpickle.dumps(ProcessInfo.in_cluster())
 
-    def open_door(self, secret: bytes) -> Any:
-        """Listen for workers of other nodes, on Ray's own address only; returns the place."""
+    def listen(self, secret: bytes) -> Any:
+        """Listen for workers of other nodes, on Ray's own address only; returns the endpoint."""
         import ray
 
         from dist_relu.comm.handshake import Listener
@@ -80,12 +80,15 @@ class DistReluWorker:
         self._listener = Listener(secret, [address], on=address)
         return self._listener.endpoint
 
-    def connect(self, wish: tuple[Sequence[range], Sequence[Any], bytes]) -> None:
-        """Get connections to the workers of other nodes: (ranks of each node, places by rank, secret).  Collective."""
+    def connect(self, request: tuple[Sequence[range], Sequence[Any], bytes]) -> None:
+        """Get connections to the workers of other nodes, by (ranks of each node, endpoints by rank, secret).
+
+        Collective.
+        """
         from dist_relu.comm.tcp import connect_nodes
 
-        nodes, places, secret = wish
-        self._channel = connect_nodes(self._rank, nodes, self._listener, places, secret)
+        nodes, endpoints, secret = request
+        self._channel = connect_nodes(self._rank, nodes, self._listener, endpoints, secret)
 
     def join(self, config: Any) -> Any:
         """Become the worker that `config` says; returns the control memory that it uses."""
@@ -104,19 +107,19 @@ class DistReluWorker:
         )
         return self._worker.control
 
-    def watch(self, ticket: Any) -> None:
-        """Keep in touch with the coordinator, who is on another node, for all workers of this one."""
+    def beat(self, endpoint: Any) -> None:
+        """Keep in touch with the coordinator, which is on another node, for all workers of this one."""
         from dist_relu.comm.shared_memory import attach
-        from dist_relu.runtime.backends.heartbeat import Watch, visit
+        from dist_relu.runtime.backends.heartbeat import Heartbeat
 
-        self._watch = Watch([visit(ticket)], attach(self._worker.control), self._on_loss)
+        self._heartbeat = Heartbeat([endpoint.connect()], attach(self._worker.control), self._on_loss)
 
-    def run(self, call: Any) -> Iterator[bytes]:
-        """Run this worker's part of a call, in a thread, so that events can leave meanwhile; the reply comes last."""
-        with suppress(Exception):  # which the thread will meet again
-            self._worker.unpack(call)  # imports the user's modules in the main thread, as some of them expect
+    def run(self, task: Any) -> Iterator[bytes]:
+        """Run this worker's part of a task, in a thread, so that events can leave meanwhile; the reply comes last."""
+        with suppress(Exception):  # which the thread will raise again
+            self._worker.unpack(task)  # imports the user's modules in the main thread, as some of them expect
         self._outbox: SimpleQueue[bytes | BaseException] = SimpleQueue()
-        threading.Thread(target=self._work, args=[call], daemon=True).start()
+        threading.Thread(target=self._work, args=[task], daemon=True).start()
         message = b""
         while message[:1] != REPLY:
             content = self._outbox.get()
@@ -137,17 +140,17 @@ class DistReluWorker:
         atexit.register(os._exit, 0)  # after what functions register; Ray's own farewell takes seconds
 
     def _on_loss(self, what: str) -> None:
-        """Called by the watch: end all workers of this node, for Ray may take a minute to miss them."""
+        """Called by the heartbeat: end all workers of this node, for Ray may take a minute to miss them."""
         for pid in self._node_pids:
             if pid != os.getpid():
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
         os._exit(1)
 
-    def _work(self, call: Any) -> None:
+    def _work(self, task: Any) -> None:
         before = _output_size()
         try:
-            reply = REPLY + self._worker.run(call)
+            reply = REPLY + self._worker.run(task)
             if _output_size() > before:
                 self._outbox.put(PRINTED)
             self._outbox.put(reply)

@@ -7,7 +7,7 @@ import os
 import secrets
 import select
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from math import floor
 from typing import Any, final
@@ -16,7 +16,6 @@ import cloudpickle
 
 from dist_relu.core.machine import exit_code
 from dist_relu.errors import BackendError
-from dist_relu.runtime.backends.base import info_here
 from dist_relu.runtime.backends.ray import actor
 from dist_relu.runtime.backends.ray.actor import DistReluWorker, versions_here
 from dist_relu.runtime.backends.ray.cluster import Cluster
@@ -40,12 +39,12 @@ _TOKEN_CPU = 0.001
 
 
 @final
-class Gang:
+class ActorGroup:
     """`num_workers` actors with `threads_per_worker` CPUs each, in a placement group of their own.
 
     spread: over as many nodes as there are, rather than on as few as have room.
-    They start while the user's script goes on; `meet` waits for them.  actors, infos: by rank, which follows the
-    nodes: that of this process comes first.
+    They start while the user's script goes on; `wait_for_start` waits for them.  actors: by rank; ranks follow the
+    nodes, and that of this process comes first.
     """
 
     def __init__(self, cluster: Cluster, num_workers: int, threads_per_worker: int, *, spread: bool) -> None:
@@ -55,13 +54,15 @@ class Gang:
         self._cpus = _cpus_per_worker(cluster, num_workers, threads_per_worker)
         self._run = secrets.token_hex(3)
         self._processes: dict[int, int] = {}  # descriptors of those workers that run on this node, by rank
-        self._introductions: list[Any] = []
+        self._descriptions: list[Any] = []
+        self._process_infos: list[ProcessInfo] = []
         self.actors: list[Any] = []
-        self.infos: list[ProcessInfo] = []
         strategy = "SPREAD" if spread else "PACK"
-        self._group = ray.util.placement_group([{"CPU": self._cpus}] * num_workers, strategy, f"dist_relu {self._run}")
+        self._placement_group = ray.util.placement_group(
+            [{"CPU": self._cpus}] * num_workers, strategy, f"dist_relu {self._run}"
+        )
         try:
-            self._placed = self._group.ready()
+            self._placed = self._placement_group.ready()
             if self._is_placed(_TIME_TO_PLACE_S):
                 self._start_actors()
         except BaseException:
@@ -69,28 +70,29 @@ class Gang:
                 self.end()
             raise
 
-    def meet(self) -> None:
-        """Wait for all workers, as long as it takes, and get to know them."""
-        self._wait_for_place()
-        self._wait_for_start()
+    def wait_for_start(self) -> Sequence[ProcessInfo]:
+        """Wait for all workers, as long as it takes; returns what they say of themselves, by rank."""
+        self._wait_for_placement()
+        self._wait_for_descriptions()
         ours = versions_here()
         infos = []
-        for number, introduction in enumerate(self._introductions):
+        for number, description in enumerate(self._descriptions):
             try:
-                theirs, host, info = self._ray.get(introduction)
+                theirs, host, info = self._ray.get(description)
             except self._ray.exceptions.RayError as error:
                 raise BackendError(f"Worker {number} did not start: {cause(error)}") from None
             if theirs != ours:
                 raise BackendError(_difference(host, ours, theirs))
             infos.append(cloudpickle.loads(info))
-        here = info_here()
+        here = ProcessInfo.in_cluster()
         order = [i - 1 for i in by_node([here, *infos])[1:]]
         self.actors = [self.actors[i] for i in order]
-        self.infos = [infos[i] for i in order]
-        for rank, info in enumerate(self.infos):
+        self._process_infos = [infos[i] for i in order]
+        for rank, info in enumerate(self._process_infos):
             if info.node == here.node:
                 with suppress(ProcessLookupError):
                     self._processes[rank] = os.pidfd_open(info.pid)
+        return self._process_infos
 
     def ask(self, method: str, arguments: Mapping[int, Any]) -> dict[int, Any]:
         """Call a method of some actors, by rank, all at once; returns what they return, by rank."""
@@ -98,15 +100,15 @@ class Gang:
         return {rank: self.answer(rank, reference) for rank, reference in asked.items()}
 
     def answer(self, rank: int, reference: Any) -> Any:
-        """What an actor has returned.  Raises BackendError."""
+        """Wait for what an actor returns.  Raises BackendError."""
         try:
             return self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
-            host = self.infos[rank].host
+            host = self._process_infos[rank].host
             raise BackendError(f"Worker {rank} (host {host}) can't join the others: {cause(error)}") from None
 
     def exit_code(self, rank: int, timeout_s: float) -> int | None:
-        """With what code a worker that has died did end, if it ran on this node."""
+        """Tell with what code a worker that has died did end, if it ran on this node."""
         process = self._processes.get(rank)
         if process is None:
             return None
@@ -118,7 +120,7 @@ class Gang:
 
         are_idle: they have a moment to end as Python programs do.
         """
-        if are_idle and self.infos:
+        if are_idle and self._process_infos:
             for actor in self.actors:
                 actor.__ray_terminate__.remote()
             deadline = time.monotonic() + _GRACE_S
@@ -126,7 +128,7 @@ class Gang:
                 _wait_for_end(process, deadline - time.monotonic())
         for actor in self.actors:
             self._ray.kill(actor)
-        self._ray.util.remove_placement_group(self._group)
+        self._ray.util.remove_placement_group(self._placement_group)
         deadline = time.monotonic() + _CLOSE_TIMEOUT_S
         for process in self._processes.values():
             _wait_for_end(process, deadline - time.monotonic())
@@ -145,7 +147,7 @@ class Gang:
 
     def _start_actors(self) -> None:
         """Start an actor in every bundle, numbered in the order of the nodes; Ray shows the numbers to people."""
-        table = self._ray.util.placement_group_table(self._group)["bundles_to_node_id"]
+        table = self._ray.util.placement_group_table(self._placement_group)["bundles_to_node_id"]
         here = self._ray.get_runtime_context().get_node_id()
         nodes = list(dict.fromkeys([here, *(table[bundle] for bundle in sorted(table))]))
         strategy = self._ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy
@@ -155,13 +157,13 @@ class Gang:
             options = actor_class.options(
                 name=f"dist_relu worker {rank} of {self._num_workers} ({self._run})",
                 num_cpus=self._cpus,
-                scheduling_strategy=strategy(self._group, placement_group_bundle_index=bundle),
+                scheduling_strategy=strategy(self._placement_group, placement_group_bundle_index=bundle),
             )
             self.actors.append(options.remote(rank))
         paths = absolute_import_paths()
-        self._introductions = [actor.introduce.remote(paths) for actor in self.actors]
+        self._descriptions = [actor.describe.remote(paths) for actor in self.actors]
 
-    def _wait_for_place(self) -> None:
+    def _wait_for_placement(self) -> None:
         if self.actors:
             return
         if not self._is_placed(_QUIET_WAIT_S):
@@ -174,15 +176,15 @@ class Gang:
                 pass
         self._start_actors()
 
-    def _wait_for_start(self) -> None:
+    def _wait_for_descriptions(self) -> None:
         deadline = time.monotonic() + _START_TIMEOUT_S
-        introductions = self._introductions
-        missing = introductions
+        descriptions = self._descriptions
+        missing = descriptions
         while missing and time.monotonic() < deadline:
-            _, missing = self._ray.wait(introductions, num_returns=len(introductions), timeout=_POLL_S)
+            _, missing = self._ray.wait(descriptions, num_returns=len(descriptions), timeout=_POLL_S)
             self._cluster.check()
         if missing:
-            numbers = [introductions.index(reference) for reference in missing]
+            numbers = [descriptions.index(reference) for reference in missing]
             raise BackendError(f"Workers {numbers} did not start within {_START_TIMEOUT_S:.0f} seconds.")
 
 
