@@ -46,7 +46,7 @@ from dist_relu.errors import BackendError, TrainingDiverged, TrainingWarning
 from dist_relu.nn import Loss, Sequential
 from dist_relu.optim import Optimizer
 from dist_relu.partition import bounds, check_fit
-from dist_relu.runtime.backends import Backend, connect
+from dist_relu.runtime.backends import Backend, start_backend
 from dist_relu.runtime.backends.base import run_task
 from dist_relu.runtime.placed import PlacedDatasets
 from dist_relu.runtime.process_info import ProcessInfo, nodes_of
@@ -60,7 +60,7 @@ _log = logging.getLogger(PROGRESS_LOG)
 def start(
     workers: int | None = None,
     *,
-    backend: str = "auto",
+    backend: Backend | str = "auto",
     threads_per_worker: int = 1,
     address: str | None = None,
     spread: bool = False,
@@ -70,16 +70,21 @@ def start(
     workers: by default all ranks under mpirun, one for each CPU of a Ray cluster, otherwise one for each physical core.
     backend: "serial" (this process), "local" (processes of this machine), "mpi" (the ranks of this MPI job), "ray"
     (actors of a Ray cluster), or "auto": "mpi" under mpirun, otherwise "local". Under mpirun this returns on rank 0
-    only; the other ranks work until rank 0's script ends, and end with it.
+    only; the other ranks work until rank 0's script ends, and end with it. Or a `Backend` that was started, such as
+    `dist_relu.runtime.backends.LocalBackend(2, 1)`; the other arguments are its own then.
     threads_per_worker: for BLAS in functions of your own (`Coordinator.run`), layers compute on one thread; on Ray also
     the CPUs that each worker asks for.
     address: HOST:PORT of a Ray cluster. By default the one in RAY_ADDRESS, or the one that `ray start` left on this
     machine, or else one that is started for these workers and ends with them.
     spread: on Ray, place workers on as many nodes as there are, rather than on as few as have room.
 
-    Raises ValueError for arguments that make no sense, `BackendError` when the workers can't be started.
+    Raises TypeError and ValueError for arguments that make no sense, `BackendError` when the workers can't be started.
     """
-    return Coordinator(connect(backend, workers, threads_per_worker, address=address, spread=spread))
+    return Coordinator(start_backend(backend, workers, threads_per_worker, address=address, spread=spread))
+
+
+_coordinated: weakref.WeakSet[Backend] = weakref.WeakSet()
+"""The backends that have been given to a coordinator."""
 
 
 @final
@@ -91,6 +96,10 @@ class Coordinator:
     """
 
     def __init__(self, backend: Backend) -> None:
+        """Raises ValueError when these workers have a coordinator already: both would number their tasks from 1."""
+        if backend in _coordinated:
+            raise ValueError(f"This {type(backend).__name__} has a coordinator already. Use that, or start workers.")
+        _coordinated.add(backend)
         self._backend = backend
         self._process = os.getpid()
         self._calls = 0

@@ -1,11 +1,11 @@
-"""How workers start and how calls travel to them: one file for each backend."""
+"""How workers start and how tasks travel to them: a module or a package for each backend."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
 
-from dist_relu.core.checks import check_bool, check_int, check_is, instance_of, optional
+from dist_relu.core.checks import check_bool, check_int, instance_of, optional, shown
 from dist_relu.errors import UnsuitableBackend
 from dist_relu.runtime.backends.base import Backend
 from dist_relu.runtime.backends.local.backend import LocalBackend
@@ -16,7 +16,17 @@ from dist_relu.runtime.backends.mpi.membership import take_part
 from dist_relu.runtime.backends.ray.backend import RayBackend
 from dist_relu.runtime.backends.serial import SerialBackend
 
-__all__ = ["BACKENDS", "Backend", "connect", "is_under_mpirun", "serve_if_rank"]
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "LocalBackend",
+    "MpiBackend",
+    "RayBackend",
+    "SerialBackend",
+    "is_under_mpirun",
+    "serve_if_rank",
+    "start_backend",
+]
 
 BACKENDS: dict[str, Callable[[int | None, int], Backend]] = {
     "serial": SerialBackend,
@@ -24,26 +34,43 @@ BACKENDS: dict[str, Callable[[int | None, int], Backend]] = {
     "mpi": MpiBackend,
     "ray": RayBackend,
 }
+"""By name; each takes the number of workers, None for as many as fit, and the number of threads of each."""
 
 
-def connect(
-    name: str, workers: int | None, threads_per_worker: int, *, address: str | None = None, spread: bool = False
+def start_backend(
+    backend: Backend | str,
+    workers: int | None,
+    threads_per_worker: int,
+    *,
+    address: str | None = None,
+    spread: bool = False,
 ) -> Backend:
-    """Start the backend called `name`, or the one that fits this process: `mpi` under mpirun, otherwise `local`.
+    """Start the backend of this name, or take one that was started.
 
+    For "auto" it is the one that fits this process: `mpi` under mpirun, otherwise `local`.
     address, spread: see `RayBackend`; for that backend alone.
+    Raises TypeError and ValueError for what is neither a backend nor the name of one.
     """
-    check_is("backend", name, str)
+    num_workers = optional(check_int)("workers", workers)
+    threads = check_int("threads_per_worker", threads_per_worker)
+    optional(instance_of(str))("address", address)
+    spread = check_bool("spread", spread)
+    if isinstance(backend, Backend):
+        passed = {"workers": num_workers, "threads_per_worker": threads, "address": address, "spread": spread}
+        for name, value in passed.items():
+            if value != {"threads_per_worker": 1, "spread": False}.get(name):
+                raise ValueError(f"{name}={value!r}, but this {type(backend).__name__} has its workers already.")
+        return backend
+    names = ", ".join(["auto", *BACKENDS])
+    if not isinstance(backend, str):
+        raise TypeError(f"{shown('backend', backend)}: expected a Backend, or one of the names {names}.")
+    name = backend
     if name == "auto":
         name = "mpi" if is_under_mpirun() else "local"
         if name == "local":
             _warn_of_leftovers()
     if name not in BACKENDS:
-        raise ValueError(f"backend={name!r} is unknown. Choose one of: auto, {', '.join(BACKENDS)}.")
-    num_workers = None if workers is None else check_int("workers", workers)
-    threads = check_int("threads_per_worker", threads_per_worker)
-    optional(instance_of(str))("address", address)
-    spread = check_bool("spread", spread)
+        raise ValueError(f"backend={name!r} is unknown. Choose one of: {names}.")
     if name == "ray":
         return RayBackend(num_workers, threads, address, spread=spread)
     if address is not None:
