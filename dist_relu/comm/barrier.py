@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import final
 
-from dist_relu.comm.suspended import Standstill
+from dist_relu.comm.stop_detector import StopDetector
 from dist_relu.core.arrays import Array
 from dist_relu.errors import WorkerLost
 from dist_relu.kernels import atomic
@@ -65,7 +65,7 @@ class NodeBarrier(Barrier):
                 self._rank_of[descriptor] = peer
                 self._deaths.register(descriptor, select.POLLIN)
         self._others = {peer: pid for peer, pid in enumerate(pids) if pid != os.getpid()}
-        self._standstill = Standstill()
+        self._stop_detector = StopDetector()
         self._call = self._phase = 0
 
     def begin(self, call: int) -> None:
@@ -86,7 +86,7 @@ class NodeBarrier(Barrier):
                 return
             if outcome == atomic.ABORTED:
                 raise TaskAborted
-            self._look_for_deaths()
+            self._check_peers()
 
     def check(self) -> None:
         if self._abort[0] >= self._call:
@@ -101,11 +101,11 @@ class NodeBarrier(Barrier):
             os.close(descriptor)
         self._rank_of.clear()
 
-    def _look_for_deaths(self) -> None:
+    def _check_peers(self) -> None:
         for descriptor, _ in self._deaths.poll(0):
             peer = self._rank_of[descriptor]
             raise WorkerLost(f"Worker {peer} (pid {self._pids[peer]}) died; worker {self._rank} waited for it.")
-        self._standstill.look(self._others, socket.gethostname())
+        self._stop_detector.check(self._others, socket.gethostname())
 
 
 def abort(control: Array, call: int) -> None:

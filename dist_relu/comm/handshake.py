@@ -1,8 +1,8 @@
 """TCP connections between processes that know a common secret, which has come to them on another way.
 
-Both sides prove that they know it, and neither says it: strangers get nothing and are given nothing. A door hears all
-of its visitors at once, each for a few seconds and a hundred bytes at most, so that those who say nothing, or one byte
-a second, keep nobody else waiting.
+Both sides prove that they know it, and neither says it: strangers learn nothing and are given nothing. A listener
+hears all of its pending connections at once, each for a few seconds and a hundred bytes at most, so that those that
+say nothing, or one byte a second, keep nobody else waiting.
 """
 
 from __future__ import annotations
@@ -19,14 +19,8 @@ from dataclasses import dataclass, field
 from typing import final
 
 _CONNECT_TIMEOUT_S = 3.0
-_VISIT_TIMEOUT_S = 5.0
-"""How long a visitor may take to say all that it has to say."""
-
 _ANSWER_TIMEOUT_S = 30.0
-"""How long a visitor waits for a host who may be busy with other things."""
-
-_MAX_VISITORS = 64
-"""So many are heard at once.  When more come, the one that has been there longest has to go."""
+"""How long a client waits for a listener whose process may be busy with other things."""
 
 _SILENCE_S = 20
 """After so long without a sign of life from the other host, its kernel's included, a connection is broken."""
@@ -35,12 +29,12 @@ _PAUSE_S = 0.05
 _NUMBER = struct.Struct("!q")
 _NONCE_BYTES = 32
 _PROOF_BYTES = 32
-_INTRODUCTION_BYTES = _NUMBER.size + _NONCE_BYTES + _PROOF_BYTES
+_REQUEST_BYTES = _NUMBER.size + _NONCE_BYTES + _PROOF_BYTES
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where a door is: at a port of one host, whose addresses are tried one after the other."""
+    """Where a listener is reached: at a port of one host, whose addresses are tried one after the other."""
 
     addresses: Sequence[str]
     port: int
@@ -50,122 +44,138 @@ class Endpoint:
 
 
 @dataclass(eq=False)
-class _Visitor:
-    """Somebody at the door.  nonce: what we asked.  deadline: until when we listen.  said: what we heard so far."""
+class _Pending:
+    """A connection whose other end has not proved yet that it knows the secret.
+
+    nonce: what we asked.  deadline: until when we listen.  received: what has come so far.
+    """
 
     connection: socket.socket
     nonce: bytes
     deadline: float
-    said: bytes = field(default=b"")
+    received: bytes = field(default=b"")
 
 
 @final
 class Listener:
-    """Where others connect to.
+    """Lets those who know the secret connect to this process.
 
     addresses: at which others reach it.  on: the one that it listens on; "" means all that this host has.
+    handshake_timeout_s: how long one may take to prove that it knows the secret.  max_pending: so many may do so at
+    once; when more come, the oldest is dropped.
     """
 
-    def __init__(self, secret: bytes, addresses: Sequence[str], *, on: str = "", backlog: int = 128) -> None:
+    def __init__(
+        self,
+        secret: bytes,
+        addresses: Sequence[str],
+        *,
+        on: str = "",
+        backlog: int = 128,
+        handshake_timeout_s: float = 5.0,
+        max_pending: int = 64,
+    ) -> None:
         self._secret = secret
+        self._handshake_timeout_s = handshake_timeout_s
+        self._max_pending = max_pending
         family = socket.AF_INET6 if ":" in on else socket.AF_INET
         self._server = socket.create_server((on, 0), family=family, backlog=backlog)
         self._server.setblocking(False)
-        self._visitors: dict[int, _Visitor] = {}  # by descriptor, in the order in which they came
+        self._pending: dict[int, _Pending] = {}  # by descriptor, in the order in which they came
         self.endpoint = Endpoint(addresses, self._server.getsockname()[1])
 
     def accept(self, timeout_s: float) -> tuple[int, socket.socket] | None:
-        """Wait for somebody; returns the number that they give, if they know the secret, and the connection."""
+        """Wait for one who knows the secret; returns the number that it gives, and the connection."""
         deadline = time.monotonic() + max(timeout_s, 0.01)
         while (now := time.monotonic()) < deadline:
             poll = select.poll()
-            for descriptor in (self._server.fileno(), *self._visitors):
+            for descriptor in (self._server.fileno(), *self._pending):
                 poll.register(descriptor, select.POLLIN)
-            until = min([deadline, *(visitor.deadline for visitor in self._visitors.values())])
+            until = min([deadline, *(pending.deadline for pending in self._pending.values())])
             for descriptor, _ in poll.poll(max(until - now, 0) * 1000 + 1):
                 if descriptor == self._server.fileno():
-                    self._welcome()
-                elif (visitor := self._visitors.get(descriptor)) and (number := self._listen(visitor)) is not None:
-                    return number, _ready(visitor.connection)
-            now = time.monotonic()  # those who said it all while nobody listened have been heard by now
-            for visitor in [visitor for visitor in self._visitors.values() if visitor.deadline < now]:
-                self._send_away(visitor)
+                    self._accept_pending()
+                elif (pending := self._pending.get(descriptor)) and (number := self._listen(pending)) is not None:
+                    return number, _ready(pending.connection)
+            now = time.monotonic()  # what came while nobody listened has been heard by now
+            for pending in [pending for pending in self._pending.values() if pending.deadline < now]:
+                self._drop(pending)
         return None
 
     def close(self) -> None:
-        """Admit nobody any more.  May be called twice."""
-        for visitor in list(self._visitors.values()):
-            self._send_away(visitor)
+        """Accept nobody any more.  May be called twice."""
+        for pending in list(self._pending.values()):
+            self._drop(pending)
         self._server.close()
 
-    def _welcome(self) -> None:
-        """Let somebody in, and ask who it is."""
-        if len(self._visitors) >= _MAX_VISITORS:
-            self._send_away(next(iter(self._visitors.values())))
+    def _accept_pending(self) -> None:
+        """Accept a connection, and ask who is at its other end."""
+        if len(self._pending) >= self._max_pending:
+            self._drop(next(iter(self._pending.values())))
         try:
             connection, _ = self._server.accept()
         except BlockingIOError:
-            return  # they have gone already
+            return  # it has gone already
         except OSError:  # there are no descriptors left
-            if self._visitors:
-                self._send_away(next(iter(self._visitors.values())))
+            if self._pending:
+                self._drop(next(iter(self._pending.values())))
             else:
                 time.sleep(_PAUSE_S)
             return
         connection.setblocking(False)
-        visitor = _Visitor(connection, secrets.token_bytes(_NONCE_BYTES), time.monotonic() + _VISIT_TIMEOUT_S)
-        self._visitors[connection.fileno()] = visitor
+        pending = _Pending(connection, secrets.token_bytes(_NONCE_BYTES), time.monotonic() + self._handshake_timeout_s)
+        self._pending[connection.fileno()] = pending
         try:
-            connection.send(visitor.nonce)
+            connection.send(pending.nonce)
         except OSError:
-            self._send_away(visitor)
+            self._drop(pending)
 
-    def _listen(self, visitor: _Visitor) -> int | None:
-        """Take in what a visitor says; returns the number of one of us, who is no visitor any more."""
+    def _listen(self, pending: _Pending) -> int | None:
+        """Take in what has come; returns the number that the other end gave, when it has proved to know the secret."""
         with suppress(OSError):
-            said = visitor.connection.recv(_INTRODUCTION_BYTES - len(visitor.said))
-            visitor.said += said
-            if said and len(visitor.said) < _INTRODUCTION_BYTES:
+            part = pending.connection.recv(_REQUEST_BYTES - len(pending.received))
+            pending.received += part
+            if part and len(pending.received) < _REQUEST_BYTES:
                 return None
             number, theirs, proof = (
-                visitor.said[: _NUMBER.size],
-                visitor.said[_NUMBER.size : -_PROOF_BYTES],
-                visitor.said[-_PROOF_BYTES:],
+                pending.received[: _NUMBER.size],
+                pending.received[_NUMBER.size : -_PROOF_BYTES],
+                pending.received[-_PROOF_BYTES:],
             )
-            if said and hmac.compare_digest(proof, _proof(self._secret, b"visitor", number + visitor.nonce)):
-                visitor.connection.send(_proof(self._secret, b"host", theirs))
-                del self._visitors[visitor.connection.fileno()]
+            if part and hmac.compare_digest(proof, _proof(self._secret, b"client", number + pending.nonce)):
+                pending.connection.send(_proof(self._secret, b"server", theirs))
+                del self._pending[pending.connection.fileno()]
                 given: int = _NUMBER.unpack(number)[0]
                 return given
-        self._send_away(visitor)
+        self._drop(pending)
         return None
 
-    def _send_away(self, visitor: _Visitor) -> None:
-        del self._visitors[visitor.connection.fileno()]
-        visitor.connection.close()
+    def _drop(self, pending: _Pending) -> None:
+        del self._pending[pending.connection.fileno()]
+        pending.connection.close()
 
 
 def connect(endpoint: Endpoint, secret: bytes, number: int) -> socket.socket | None:
-    """Connect to a door and give one's number; None when there is nobody, or nobody who knows the secret."""
+    """Connect to a listener and give one's number; None when there is none, or none that knows the secret."""
     for address in endpoint.addresses:
         try:
             connection = socket.create_connection((address, endpoint.port), _CONNECT_TIMEOUT_S)
         except OSError:
             continue
-        if _introduce(connection, secret, number):
+        if _authenticate(connection, secret, number):
             return _ready(connection)
         connection.close()
     return None
 
 
-def _introduce(connection: socket.socket, secret: bytes, number: int) -> bool:
-    """Say who we are; whether one of us is at the other end."""
+def _authenticate(connection: socket.socket, secret: bytes, number: int) -> bool:
+    """Prove that we know the secret; returns whether the other end does, too."""
     deadline = time.monotonic() + _ANSWER_TIMEOUT_S
     with suppress(OSError):
         nonce = _read(connection, _NONCE_BYTES, deadline)
         packed, ours = _NUMBER.pack(number), secrets.token_bytes(_NONCE_BYTES)
-        connection.sendall(packed + ours + _proof(secret, b"visitor", packed + nonce))
-        return hmac.compare_digest(_read(connection, _PROOF_BYTES, deadline), _proof(secret, b"host", ours))
+        connection.sendall(packed + ours + _proof(secret, b"client", packed + nonce))
+        return hmac.compare_digest(_read(connection, _PROOF_BYTES, deadline), _proof(secret, b"server", ours))
     return False
 
 

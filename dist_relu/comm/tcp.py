@@ -24,15 +24,21 @@ from dist_relu.errors import BackendError, WorkerLost
 
 _HEADER = struct.Struct("!qQQ")  # call, tag, bytes that follow
 _WASTE_BYTES = 1 << 16
-_START_TIMEOUT_S = 30.0
 
 
 def connect_nodes(
-    rank: int, nodes: Sequence[range], listener: Listener, endpoints: Sequence[Endpoint], secret: bytes
+    rank: int,
+    nodes: Sequence[range],
+    listener: Listener,
+    endpoints: Sequence[Endpoint],
+    secret: bytes,
+    *,
+    timeout_s: float = 30.0,
 ) -> TcpChannel:
-    """The channel of worker `rank` to those of other nodes, who all do the same.  Collective; closes `listener`.
+    """Connect worker `rank` to those of other nodes, who all do the same.  Collective; closes `listener`.
 
-    door: ours, which knows the secret.  places: of all doors, by rank.  Raises BackendError that names who is missing.
+    listener: ours, which knows the secret.  endpoints: of all listeners, by rank.  timeout_s: for those who have still
+    to connect to us.  Raises BackendError that names who is missing.
     """
     (own,) = (ranks for ranks in nodes if rank in ranks)
     others = [other for ranks in nodes for other in ranks if ranks is not own]
@@ -40,12 +46,12 @@ def connect_nodes(
     for other in others:
         if other < rank and (connection := connect(endpoints[other], secret, rank)):
             connections[other] = connection
-    deadline = time.monotonic() + _START_TIMEOUT_S
+    deadline = time.monotonic() + timeout_s
     while (missing := [other for other in others if other not in connections]) and missing[-1] > rank:
         if time.monotonic() > deadline:
             break
-        if visitor := listener.accept(deadline - time.monotonic()):
-            connections[visitor[0]] = visitor[1]
+        if accepted := listener.accept(deadline - time.monotonic()):
+            other, connections[other] = accepted
     listener.close()
     if missing:
         for connection in connections.values():

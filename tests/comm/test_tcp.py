@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dist_relu.comm import handshake, tcp
 from dist_relu.comm.handshake import Listener, connect
 from dist_relu.comm.tcp import TcpChannel, connect_nodes
 from dist_relu.errors import BackendError, WorkerLost
@@ -179,60 +178,58 @@ def test_who_hangs_up_is_missed_when_something_is_wanted_from_there(pair: tuple[
         wait_until(lambda: other.progress() and False)
 
 
-def test_who_does_not_come_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tcp, "_START_TIMEOUT_S", 0.2)
+def test_who_does_not_come_is_named() -> None:
     ours, theirs = Listener(SECRET, [HERE], on=HERE), Listener(SECRET, [HERE], on=HERE)
     theirs.close()
     nodes, endpoints = [range(1), range(1, 2)], [ours.endpoint, theirs.endpoint]
     with pytest.raises(
         BackendError, match=rf"no connection with worker 1 at 127\.0\.0\.1, port {theirs.endpoint.port}"
     ):
-        connect_nodes(0, nodes, ours, endpoints, SECRET)
+        connect_nodes(0, nodes, ours, endpoints, SECRET, timeout_s=0.2)
 
 
 @pytest.mark.skipif(not HAS_IP_VERSION_6, reason="this machine has no loopback of IP version 6")
-def test_a_door_may_be_at_an_address_of_ip_version_6() -> None:
+def test_a_listener_may_be_at_an_address_of_ip_version_6() -> None:
     listener = Listener(SECRET, ["::1"], on="::1")
     with ThreadPoolExecutor(1) as pool:
-        visit = pool.submit(connect, listener.endpoint, SECRET, 3)
-        guest = listener.accept(5)
-        connection = visit.result()
-    assert guest is not None
-    assert guest[0] == 3
+        connecting = pool.submit(connect, listener.endpoint, SECRET, 3)
+        one = listener.accept(5)
+        connection = connecting.result()
+    assert one is not None
+    assert one[0] == 3
     assert connection is not None
-    guest[1].close()
+    one[1].close()
     connection.close()
     listener.close()
 
 
-def test_strangers_are_not_admitted() -> None:
+def test_strangers_are_not_accepted() -> None:
     listener = Listener(SECRET, [HERE], on=HERE)
-    guests: list[object] = []
-    host = threading.Thread(target=lambda: guests.append(listener.accept(1)))
-    host.start()
+    accepted: list[object] = []
+    listening = threading.Thread(target=lambda: accepted.append(listener.accept(1)))
+    listening.start()
     assert connect(listener.endpoint, b"guessed", 1) is None
-    host.join()
-    assert guests == [None]
+    listening.join()
+    assert accepted == [None]
     listener.close()
 
 
-def admitted_beside(strangers: list[socket.socket], listener: Listener) -> int | None:
-    """The number of the guest who is admitted when one of us comes after `strangers`; hangs up on all."""
+def accepted_beside(strangers: list[socket.socket], listener: Listener) -> int | None:
+    """The number that is accepted when one of us connects after `strangers`; hangs up on all."""
     with ThreadPoolExecutor(1) as pool:
-        visit = pool.submit(connect, listener.endpoint, SECRET, 7)
-        guest = listener.accept(TIMEOUT_S)
-        connection = visit.result()
+        connecting = pool.submit(connect, listener.endpoint, SECRET, 7)
+        one = listener.accept(TIMEOUT_S)
+        connection = connecting.result()
     listener.close()
-    for each in (*strangers, connection, guest and guest[1]):
+    for each in (*strangers, connection, one and one[1]):
         if each:
             each.close()
-    return guest and guest[0]
+    return one and one[0]
 
 
-def test_strangers_who_say_nothing_keep_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handshake, "_VISIT_TIMEOUT_S", 10 * TIMEOUT_S)
-    listener = Listener(SECRET, [HERE], on=HERE)
-    assert admitted_beside([socket.create_connection((HERE, listener.endpoint.port)) for _ in range(12)], listener) == 7
+def test_strangers_who_say_nothing_keep_nobody_waiting() -> None:
+    listener = Listener(SECRET, [HERE], on=HERE, handshake_timeout_s=10 * TIMEOUT_S)
+    assert accepted_beside([socket.create_connection((HERE, listener.endpoint.port)) for _ in range(12)], listener) == 7
 
 
 def test_strangers_who_talk_nonsense_keep_nobody_waiting() -> None:
@@ -241,20 +238,18 @@ def test_strangers_who_talk_nonsense_keep_nobody_waiting() -> None:
     strangers[0].sendall(b"GET / HTTP/1.1\r\n\r\n" * 1000)
     strangers[1].sendall(b"\x7f")
     strangers[2].close()
-    assert admitted_beside(strangers, listener) == 7
+    assert accepted_beside(strangers, listener) == 7
 
 
-def test_of_many_strangers_those_go_who_came_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handshake, "_MAX_VISITORS", 4)
-    listener = Listener(SECRET, [HERE], on=HERE)
+def test_of_many_strangers_those_go_who_came_first() -> None:
+    listener = Listener(SECRET, [HERE], on=HERE, max_pending=4)
     assert (
-        admitted_beside([socket.create_connection((HERE, listener.endpoint.port)) for _ in range(100)], listener) == 7
+        accepted_beside([socket.create_connection((HERE, listener.endpoint.port)) for _ in range(100)], listener) == 7
     )
 
 
-def test_who_takes_too_long_is_sent_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handshake, "_VISIT_TIMEOUT_S", 0.1)
-    listener = Listener(SECRET, [HERE], on=HERE)
+def test_who_takes_too_long_is_dropped() -> None:
+    listener = Listener(SECRET, [HERE], on=HERE, handshake_timeout_s=0.1)
     with socket.create_connection((HERE, listener.endpoint.port)) as stranger:
         stranger.sendall(b"\x7f")
         assert listener.accept(0.5) is None
@@ -264,18 +259,17 @@ def test_who_takes_too_long_is_sent_away(monkeypatch: pytest.MonkeyPatch) -> Non
     listener.close()
 
 
-def test_who_spoke_while_nobody_listened_is_admitted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handshake, "_VISIT_TIMEOUT_S", 0.1)
-    listener = Listener(SECRET, [HERE], on=HERE)
+def test_who_spoke_while_nobody_listened_is_accepted() -> None:
+    listener = Listener(SECRET, [HERE], on=HERE, handshake_timeout_s=0.1)
     with ThreadPoolExecutor(2) as pool:
-        visits = [pool.submit(connect, listener.endpoint, SECRET, number) for number in range(2)]
-        guests: list[tuple[int, socket.socket] | None] = []
-        while len(guests) < 2:
-            guests.append(listener.accept(TIMEOUT_S))
-            time.sleep(0.3)  # busy with the first guest
-        connections = [visit.result() for visit in visits]
-    assert {guest and guest[0] for guest in guests} == {0, 1}
-    for each in (*connections, *(guest and guest[1] for guest in guests)):
+        attempts = [pool.submit(connect, listener.endpoint, SECRET, number) for number in range(2)]
+        accepted: list[tuple[int, socket.socket] | None] = []
+        while len(accepted) < 2:
+            accepted.append(listener.accept(TIMEOUT_S))
+            time.sleep(0.3)  # busy with the first
+        connections = [attempt.result() for attempt in attempts]
+    assert {one and one[0] for one in accepted} == {0, 1}
+    for each in (*connections, *(one and one[1] for one in accepted)):
         assert each is not None
         each.close()
     listener.close()

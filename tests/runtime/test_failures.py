@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import dist_relu as dr
-from dist_relu.runtime.backends.local.backend import LocalBackend
+from dist_relu.runtime.backends.local.supervisor import descendants
 from dist_relu.runtime.world import World
 from tests.programs import (
     TRAIN,
@@ -73,11 +73,17 @@ def test_a_worker_that_died_between_calls_is_named() -> None:
 
 
 def test_workers_that_died_while_they_started_are_no_workers() -> None:
+    before = descendants()
     with dr.start(2, backend="local") as coordinator:
-        backend = coordinator._backend
-        assert isinstance(backend, LocalBackend)
-        wait_until(lambda: 1 in backend._processes.ended() or 1 in backend._processes.pids)
-        os.kill(backend._processes.pids[1], signal.SIGKILL)
+        started: list[int] = []
+
+        def have_started() -> bool:
+            started[:] = [pid for pid in descendants() if pid not in before]
+            return len(started) == 3
+
+        wait_until(have_started)
+        _supervisor, _first, second = started
+        os.kill(second, signal.SIGKILL)
         for _ in range(2):
             with pytest.raises(dr.BackendError, match="Worker 1 ended with exit code -9 while it started"):
                 coordinator.relu([-1.0, 2.0])

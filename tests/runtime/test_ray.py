@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 import dist_relu as dr
-from dist_relu.runtime.backends.ray import cluster as joining
+from dist_relu.runtime.backends import RayBackend
 from dist_relu.runtime.backends.ray.reaper import processes_of
 from dist_relu.runtime.world import World
 from tests.programs import TIMEOUT_S, TRAIN, wait_until
@@ -358,35 +358,32 @@ def listener(greeting: bytes) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("greeting", [b"", b"H", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
-def test_servers_of_something_else_are_refused_at_once(monkeypatch: pytest.MonkeyPatch, greeting: bytes) -> None:
-    monkeypatch.setattr(joining, "_CONNECT_TIMEOUT_S", 0.3)
+def test_servers_of_something_else_are_refused_at_once(greeting: bytes) -> None:
     with (
         listener(greeting) as port,
         pytest.raises(dr.BackendError, match=rf"No Ray cluster answers at 127\.0\.0\.1:{port}"),
     ):
-        dr.start(1, backend="ray", address=f"127.0.0.1:{port}")
+        RayBackend(1, 1, f"127.0.0.1:{port}", connect_timeout_s=0.3)
 
 
-def test_a_server_of_grpc_that_is_no_cluster_is_refused_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(joining, "_SHORT_WAITS", dict.fromkeys(joining._SHORT_WAITS, "1"))
+def test_a_server_of_grpc_that_is_no_cluster_is_refused_within_seconds() -> None:
     settings = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
     with (
         listener(settings) as port,
         pytest.raises(dr.BackendError, match=rf"No Ray cluster answers at 127\.0\.0\.1:{port}"),
     ):
-        dr.start(1, backend="ray", address=f"127.0.0.1:{port}")
+        RayBackend(1, 1, f"127.0.0.1:{port}", connect_timeout_s=1)
 
 
 def test_a_note_that_leads_to_no_cluster_any_more_is_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(joining, "_CONNECT_TIMEOUT_S", 0.3)
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     (tmp_path / "ray").mkdir()
     with listener(b"") as port:
         (tmp_path / "ray" / "ray_current_cluster").write_text(f"127.0.0.1:{port}")
         with pytest.raises(dr.BackendError, match="There is no Ray cluster on this machine"):
-            dr.start(1, backend="ray", address="auto")
+            RayBackend(1, 1, "auto", connect_timeout_s=0.3)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of other users")
@@ -405,8 +402,7 @@ def test_a_note_of_another_user_is_not_followed(
 
 STOPPED = """
 import os, signal, dist_relu as dr
-from dist_relu.comm import suspended
-suspended._LOOKS_IN_VAIN = 2
+from dist_relu.runtime.backends import RayBackend
 def work(world, request):
     world.report((world.rank, os.getpid()))
     while True:
@@ -415,12 +411,12 @@ def stop(who):
     if who[0] == 1:
         print(who[1], flush=True)
         os.kill(who[1], signal.SIGSTOP)
-with dr.start(2, backend="ray") as coordinator:
+with dr.start(backend=RayBackend(2, 1, stopped_timeout_s=2)) as coordinator:
     coordinator.run(work, None, stop)
 """
 
 
-def test_an_actor_that_stands_still_is_named(ray_cluster: RayCluster) -> None:
+def test_an_actor_that_was_stopped_is_named(ray_cluster: RayCluster) -> None:
     done = python(STOPPED, ray_cluster.environment)
     victim = done.stdout.strip()
     assert re.search(rf"Worker 1 \(host .*, pid {victim}\) was stopped by a signal", done.stderr), done.stderr

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import dist_relu as dr
-from dist_relu.comm import suspended
+from dist_relu.runtime.backends import LocalBackend
 from dist_relu.runtime.backends.local.supervisor import descendants
 from dist_relu.runtime.world import World
 from tests.programs import ROOT, run, wait_until
@@ -178,13 +178,13 @@ def work(world, request):
     away = subprocess.run(  # in the background, in a session of its own, with its parent gone
         ["setsid", "sh", "-c", "sleep 1000 >/dev/null & echo $!"], stdout=subprocess.PIPE, check=True
     )
-    return [os.getpid(), child.pid, int(away.stdout)]
+    return [os.getppid(), os.getpid(), child.pid, int(away.stdout)]
 coordinator = dr.start(2, backend="local")
-pids = coordinator.run(work, None)
+(supervisor, *pids), (_, *more) = coordinator.run(work, None)
 if os.fork() == 0:  # it keeps all sockets of its parent
     os.close(0), os.close(1), os.close(2)
     time.sleep(1000)
-print(coordinator._backend._processes._supervisor.pid, *pids[0], *pids[1], flush=True)
+print(supervisor, *pids, *more, flush=True)
 sys.stdin.readline()
 coordinator.close()
 """
@@ -293,9 +293,8 @@ def wait_for_ever(world: World, request: None) -> None:
         world.barrier.check()
 
 
-def test_a_worker_that_stands_still_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(suspended, "_LOOKS_IN_VAIN", 2)
-    with dr.start(2, backend="local") as coordinator:
+def test_a_worker_that_was_stopped_is_named() -> None:
+    with dr.start(backend=LocalBackend(2, 1, stopped_timeout_s=2)) as coordinator:
         victim = coordinator.run(pid, None)[1]
 
         def stop(_: int) -> None:

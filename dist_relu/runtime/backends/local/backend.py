@@ -15,7 +15,7 @@ import cloudpickle
 
 from dist_relu.comm import barrier
 from dist_relu.comm.shared_memory import SharedArray
-from dist_relu.comm.suspended import LOOK_EVERY_S, Standstill
+from dist_relu.comm.stop_detector import CHECK_PERIOD_S, STOPPED_TIMEOUT_S, StopDetector
 from dist_relu.core.machine import how_it_ended, num_cores
 from dist_relu.errors import BackendError, WorkerLost
 from dist_relu.runtime.backends.base import Backend, EventHandler
@@ -30,9 +30,14 @@ _CLOSED = "The workers were ended by close(). Start others."
 
 @final
 class LocalBackend(Backend):
-    """`workers` processes, by default one for each physical core that this process may use."""
+    """`workers` processes, by default one for each physical core that this process may use.
 
-    def __init__(self, workers: int | None, threads_per_worker: int) -> None:
+    stopped_timeout_s: how long one may be stopped by a signal before it counts as lost.
+    """
+
+    def __init__(
+        self, workers: int | None, threads_per_worker: int, *, stopped_timeout_s: float = STOPPED_TIMEOUT_S
+    ) -> None:
         num_workers = max(num_cores() // threads_per_worker, 1) if workers is None else workers
         self._control = SharedArray(barrier.control_shape(num_workers), "int64")
         self._threads_per_worker = threads_per_worker
@@ -41,7 +46,7 @@ class LocalBackend(Backend):
         self._is_closed = False
         self._infos: list[ProcessInfo] = []
         self._meeting = threading.Lock()
-        self._standstill = Standstill()
+        self._stop_detector = StopDetector(stopped_timeout_s)
         self._processes = LocalProcesses(num_workers, threads_per_worker)
 
     @property
@@ -89,7 +94,7 @@ class LocalBackend(Backend):
     def receive(self, timeout_s: float, on_event: EventHandler) -> Mapping[int, Reply]:
         _ = self.peers  # as above
         messages = {}
-        for rank in self._wait_for(self._busy, min(timeout_s, LOOK_EVERY_S)):
+        for rank in self._wait_for(self._busy, min(timeout_s, CHECK_PERIOD_S)):
             with without_interrupts():
                 try:
                     messages[rank] = self._processes.connections[rank].recv_bytes()
@@ -97,7 +102,7 @@ class LocalBackend(Backend):
                     raise self._loss_of(rank) from None
                 if messages[rank][:1] == REPLY:
                     self._busy.remove(rank)
-        self._look_for_standstill()
+        self._check_stopped()
         replies: dict[int, Reply] = {}
         for rank, message in messages.items():
             content = cloudpickle.loads(memoryview(message)[1:])
@@ -157,9 +162,9 @@ class LocalBackend(Backend):
                 raise self._loss_of(rank) if self._infos else self._failure_of(rank)
         return speaking
 
-    def _look_for_standstill(self) -> None:
+    def _check_stopped(self) -> None:
         try:
-            self._standstill.look({rank: self._infos[rank].pid for rank in self._busy}, self._infos[0].host)
+            self._stop_detector.check({rank: self._infos[rank].pid for rank in self._busy}, self._infos[0].host)
         except WorkerLost as loss:
             self._lost = loss
             raise

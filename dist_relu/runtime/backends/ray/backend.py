@@ -16,7 +16,7 @@ import cloudpickle
 
 from dist_relu.comm import barrier
 from dist_relu.comm.shared_memory import Handle, SharedArray
-from dist_relu.comm.suspended import Standstill
+from dist_relu.comm.stop_detector import STOPPED_TIMEOUT_S, StopDetector
 from dist_relu.core.machine import how_it_ended, num_cores
 from dist_relu.errors import BackendError, WorkerLost
 from dist_relu.runtime.backends.base import Backend, EventHandler
@@ -47,18 +47,28 @@ class RayBackend(Backend):
     """`workers` actors with `threads_per_worker` CPUs each, by default as many as the cluster has CPUs for.
 
     address: see `Cluster.join`.  spread: over as many nodes as there are, rather than on as few as have room.
+    connect_timeout_s: how long a cluster may take to answer.  stopped_timeout_s: how long a worker of this node may be
+    stopped by a signal before it counts as lost.
     """
 
     def __init__(
-        self, workers: int | None, threads_per_worker: int, address: str | None = None, *, spread: bool = False
+        self,
+        workers: int | None,
+        threads_per_worker: int,
+        address: str | None = None,
+        *,
+        spread: bool = False,
+        connect_timeout_s: float = 5.0,
+        stopped_timeout_s: float = STOPPED_TIMEOUT_S,
     ) -> None:
         on_this_machine = max(num_cores() // threads_per_worker, 1)
-        self._cluster = Cluster.join(address, (workers or on_this_machine) * threads_per_worker)
+        num_cpus = (workers or on_this_machine) * threads_per_worker
+        self._cluster = Cluster.join(address, num_cpus, connect_timeout_s)
         self._ray = import_ray()
         self._threads_per_worker = threads_per_worker
         self._heartbeat: Heartbeat | None = None
         self._starting = threading.Lock()
-        self._standstill = Standstill()
+        self._stop_detector = StopDetector(stopped_timeout_s)
         self._peers: Sequence[ProcessInfo] = ()
         self._coordinator_node: int | None = None
         self._near = range(0)  # ranks of this node
@@ -133,7 +143,7 @@ class RayBackend(Backend):
                 else:
                     self._output_until = time.monotonic() + _OUTPUT_DELAY_S
         self._check_nodes(_TIME_TO_NAME_S)
-        self._look_for_standstill()
+        self._check_stopped()
         return {}
 
     def abort(self, number: int) -> None:
@@ -227,10 +237,10 @@ class RayBackend(Backend):
             self._lost = self._node_loss[1]
             raise self._lost
 
-    def _look_for_standstill(self) -> None:
+    def _check_stopped(self) -> None:
         try:
             near = {rank: self._peers[rank].pid for rank in self._streams if rank in self._near}
-            self._standstill.look(near, self._peers[0].host)
+            self._stop_detector.check(near, self._peers[0].host)
         except WorkerLost as loss:
             self._lost = loss
             raise

@@ -13,6 +13,7 @@ import os
 import socket
 import sys
 import time
+from math import ceil
 from typing import Any, final
 
 from dist_relu.errors import BackendError, UnsuitableBackend, WorkerLost
@@ -28,8 +29,6 @@ from dist_relu.runtime.backends.ray.private_cluster import PrivateCluster
 
 _log = logging.getLogger(__name__)
 
-_CONNECT_TIMEOUT_S = 5.0
-_SHORT_WAITS = {"RAY_py_gcs_connect_timeout_s": "5", "RAY_gcs_rpc_server_connect_timeout_s": "2"}
 _MAX_ADDRESS_BYTES = 1000
 _MAX_PORT = 65535
 
@@ -60,11 +59,12 @@ class Cluster:
         self._num_users = 0
 
     @classmethod
-    def join(cls, address: str | None, num_cpus: int) -> Cluster:
+    def join(cls, address: str | None, num_cpus: int, timeout_s: float) -> Cluster:
         """The cluster that this process is connected to, or that it is now connected to.
 
         address: of the cluster. Without one it is the one in RAY_ADDRESS, or the one that `ray start` left on this
         machine, or else one of our own with `num_cpus`, which only this machine can reach.
+        timeout_s: how long a cluster may take to answer.
         Raises BackendError when there is no way to it.
         """
         global _cluster  # noqa: PLW0603 - Ray has one connection for each process
@@ -77,7 +77,7 @@ class Cluster:
         if ray.util.client.ray.is_connected():
             raise BackendError(_NO_CLIENT)
         if not ray.is_initialized():
-            _cluster = _connect(address or os.environ.get("RAY_ADDRESS") or None, num_cpus)
+            _cluster = _connect(address or os.environ.get("RAY_ADDRESS") or None, num_cpus, timeout_s)
         elif _cluster is None or not _cluster.is_connected:
             _cluster = cls(is_ours=False)
         if address not in (None, "auto", *_cluster._addresses):
@@ -156,11 +156,11 @@ def _session() -> tuple[str, str]:
     return context.gcs_address, context.get_job_id()
 
 
-def _connect(address: str | None, num_cpus: int) -> Cluster:
+def _connect(address: str | None, num_cpus: int, timeout_s: float) -> Cluster:
     if address is not None and "://" in address:
         raise BackendError(_NO_CLIENT)
     if address in (None, "auto"):
-        found = _left_by_ray_start()
+        found = _left_by_ray_start(timeout_s)
         if found is not None:
             init(found)
             return Cluster(is_ours=True)
@@ -169,13 +169,13 @@ def _connect(address: str | None, num_cpus: int) -> Cluster:
     if address in (None, "local"):
         return Cluster(is_ours=True, address="local", private=PrivateCluster(num_cpus))
     assert address is not None
-    if not _answers(address):
+    if not _answers(address, timeout_s):
         raise BackendError(f"No Ray cluster answers at {address}. Start one there: ray start --head.")
     init(address, address=address)
     return Cluster(is_ours=True, address=address)
 
 
-def _left_by_ray_start() -> str | None:
+def _left_by_ray_start(timeout_s: float) -> str | None:
     """The address of the cluster that `ray start` left on this machine, if it still answers.
 
     The note lies where every user of the machine may write, so only one of this user or of root is believed.
@@ -195,12 +195,12 @@ def _left_by_ray_start() -> str | None:
         )
         return None
     try:
-        return address if address and _answers(address) else None
+        return address if address and _answers(address, timeout_s) else None
     except BackendError as error:
         raise BackendError(f"{path}, which `ray start` has left: {error}") from error
 
 
-def _answers(address: str) -> bool:
+def _answers(address: str, timeout_s: float) -> bool:
     """Whether a Ray cluster is there; within seconds, since Ray itself would wait for minutes for one that is not.
 
     Raises BackendError when there is one that does not let us in.
@@ -208,11 +208,15 @@ def _answers(address: str) -> bool:
     host, colon, port = address.rpartition(":")
     if not colon or not port.isdecimal() or not 0 < int(port) <= _MAX_PORT:
         raise BackendError(f"address={address!r}: expected HOST:PORT, as `ray start` prints it.")
-    if not _speaks_http2(host.strip("[]"), int(port)):
+    if not _speaks_http2(host.strip("[]"), int(port), timeout_s):
         return False
     core: Any = importlib.import_module("ray._raylet")
+    short_waits = {  # in whole seconds
+        "RAY_py_gcs_connect_timeout_s": f"{ceil(timeout_s)}",
+        "RAY_gcs_rpc_server_connect_timeout_s": f"{ceil(0.4 * timeout_s)}",
+    }
     try:
-        with environment(_SHORT_WAITS):
+        with environment(short_waits):
             core.Config.initialize("")
             core.GcsClient(address=address)
     except Exception as error:
@@ -224,12 +228,12 @@ def _answers(address: str) -> bool:
     return True
 
 
-def _speaks_http2(host: str, port: int) -> bool:
+def _speaks_http2(host: str, port: int, timeout_s: float) -> bool:
     """Whether somebody there answers as servers of gRPC do, Ray's among them: with their settings, at once."""
-    deadline = time.monotonic() + _CONNECT_TIMEOUT_S
+    deadline = time.monotonic() + timeout_s
     answer = b""
     try:
-        with socket.create_connection((host, port), _CONNECT_TIMEOUT_S) as connection:
+        with socket.create_connection((host, port), timeout_s) as connection:
             if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
                 return True  # a matter for Ray itself
             connection.sendall(_HTTP2_GREETING)
