@@ -14,14 +14,14 @@ from dist_relu.core.arrays import Array
 from dist_relu.errors import WorkerLost
 from dist_relu.kernels import atomic
 
-_PHASES_PER_CALL = 1 << 32
+_PHASES_PER_TASK = 1 << 32
 
-ALL_CALLS = 1 << 62
-"""What to give up when there will be no call any more."""
+ALL_TASKS = 1 << 62
+"""What to give up when there will be no task any more."""
 
 
 class TaskAborted(Exception):
-    """Another process gave up this call; the cause is reported from there."""
+    """Another process gave up this task; the cause is reported from there."""
 
 
 class Barrier(ABC):
@@ -31,12 +31,12 @@ class Barrier(ABC):
     def wait(self) -> None:
         """Wait until every worker has come as far.  Collective.
 
-        Raises Aborted when the call was given up, WorkerLost when a worker died or stands still.
+        Raises TaskAborted when the task was given up, WorkerLost when a worker died or was stopped.
         """
 
     @abstractmethod
     def check(self) -> None:
-        """Raise Aborted when the call was given up: for long work between meetings."""
+        """Raise TaskAborted when the task was given up: for long work between two waits."""
 
 
 def control_shape(num_ranks: int) -> tuple[int, ...]:
@@ -48,7 +48,7 @@ def control_shape(num_ranks: int) -> tuple[int, ...]:
 class NodeBarrier(Barrier):
     """A barrier for the processes of a node, which notices that a peer died or gave up.
 
-    Work comes in calls, numbered from 1 upwards. Within a call every rank must wait equally often; a call may be
+    Work comes in tasks, numbered from 1 upwards. Within a task every rank must wait equally often; a task may be
     given up at any time, and a later one starts afresh: phases only grow, so nothing is ever reset.
     """
 
@@ -66,12 +66,12 @@ class NodeBarrier(Barrier):
                 self._deaths.register(descriptor, select.POLLIN)
         self._others = {peer: pid for peer, pid in enumerate(pids) if pid != os.getpid()}
         self._stop_detector = StopDetector()
-        self._call = self._phase = 0
+        self._task = self._phase = 0
 
-    def begin(self, call: int) -> None:
-        """Start call number `call`."""
-        self._call = call
-        self._phase = call * _PHASES_PER_CALL
+    def begin(self, task: int) -> None:
+        """Start task number `task`."""
+        self._task = task
+        self._phase = task * _PHASES_PER_TASK
 
     def wait(self) -> None:
         if len(self._pids) == 1:
@@ -80,7 +80,7 @@ class NodeBarrier(Barrier):
         self._phase += 1
         while True:
             outcome = atomic.arrive_and_wait(
-                self._flags, self._rank, len(self._pids), self._phase, self._abort, self._call
+                self._flags, self._rank, len(self._pids), self._phase, self._abort, self._task
             )
             if outcome == atomic.PASSED:
                 return
@@ -89,12 +89,12 @@ class NodeBarrier(Barrier):
             self._check_peers()
 
     def check(self) -> None:
-        if self._abort[0] >= self._call:
+        if self._abort[0] >= self._task:
             raise TaskAborted
 
     def abort(self) -> None:
-        """Give up the present call for all ranks."""
-        abort(self._abort, self._call)
+        """Give up the present task for all ranks."""
+        abort(self._abort, self._task)
 
     def close(self) -> None:
         for descriptor in self._rank_of:
@@ -108,6 +108,6 @@ class NodeBarrier(Barrier):
         self._stop_detector.check(self._others, socket.gethostname())
 
 
-def abort(control: Array, call: int) -> None:
-    """Give up call number `call`, from outside: whoever waits in it stops waiting."""
-    atomic.give_up(control, call)
+def abort(control: Array, task: int) -> None:
+    """Give up task number `task`, from outside: whoever waits in it stops waiting."""
+    atomic.give_up(control, task)

@@ -28,30 +28,30 @@ Callback = Callable[[], object]
 class Channel(ABC):
     """Sends arrays from the memory of one worker to that of another.  Used by one thread at a time.
 
-    Messages from one worker to another with the same tag arrive in their order. They belong to a call: what was sent in
-    an earlier one and still arrives is thrown away, so that a call may be given up at any time.
+    Messages from one worker to another with the same tag arrive in their order. They belong to a task: what was sent in
+    an earlier one and still arrives is thrown away, so that a task may be given up at any time.
     """
 
     @abstractmethod
-    def begin(self, call: int) -> None:
-        """Send and receive messages of call number `call` from now on; forget those of earlier ones."""
+    def begin(self, task: int) -> None:
+        """Send and receive messages of task number `task` from now on; forget those of earlier ones."""
 
     @abstractmethod
-    def send(self, array: Array, rank: int, tag: int, then: Callback) -> None:
-        """Start to send `array`, contiguous, to worker `rank`; it must stay as it is until `then` is called."""
+    def send(self, array: Array, rank: int, tag: int, on_done: Callback) -> None:
+        """Start to send `array`, contiguous, to worker `rank`; it must stay as it is until `on_done` is called."""
 
     @abstractmethod
-    def receive(self, array: Array, rank: int, tag: int, then: Callback) -> None:
-        """Let the next message of worker `rank` with this tag, of the same size, go into `array`; then call `then`."""
+    def receive(self, array: Array, rank: int, tag: int, on_done: Callback) -> None:
+        """Let the next message of worker `rank` with this tag, of the same size, go into `array`, then `on_done`."""
 
     @property
     @abstractmethod
     def is_busy(self) -> bool:
-        """Whether anything that is being sent or received is not through yet."""
+        """Whether anything that is being sent or received is not done yet."""
 
     @abstractmethod
     def progress(self) -> bool:
-        """Let messages move, and call the `then` of those that are through; returns whether anything moved.
+        """Let messages move, and call the `on_done` of those that are done; returns whether anything moved.
 
         Does not wait. Whatever is sent and received moves only while this is called.
         """
@@ -62,8 +62,8 @@ class ProgressEngine:
     """Keeps the messages of a worker moving: from the worker's thread while that waits, otherwise from its own.
 
     Both pause between two looks, longer and longer, so that they leave the processor to those who compute. Between
-    calls the progress engine goes on slowly: others may still wait to get rid of messages of a call that was given up.
-    lock: held by whoever calls a `then`; the other thread takes it for what these change as well.
+    tasks the progress engine goes on slowly: others may still wait to get rid of messages of a task that was given up.
+    lock: held by whoever calls an `on_done`; the other thread takes it for what these change as well.
     """
 
     def __init__(self, channel: Channel, barrier: NodeBarrier) -> None:
@@ -72,33 +72,33 @@ class ProgressEngine:
         self.lock = threading.RLock()
         self._awake = threading.Event()
         self._closed = False
-        self._call = 0
+        self._task = 0
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="dist_relu-progress", daemon=True)
         self._thread.start()
 
-    def begin(self, call: int) -> None:
-        """Start call number `call`."""
-        self._call = call
+    def begin(self, task: int) -> None:
+        """Start task number `task`."""
+        self._task = task
         with self.lock:
-            self._channel.begin(call)
+            self._channel.begin(task)
 
-    def send(self, array: Array, rank: int, tag: int, then: Callback) -> None:
+    def send(self, array: Array, rank: int, tag: int, on_done: Callback) -> None:
         """See `Channel.send`."""
         with self.lock:
-            self._channel.send(array, rank, tag, then)
+            self._channel.send(array, rank, tag, on_done)
 
-    def receive(self, array: Array, rank: int, tag: int, then: Callback) -> None:
+    def receive(self, array: Array, rank: int, tag: int, on_done: Callback) -> None:
         """See `Channel.receive`."""
         with self.lock:
-            self._channel.receive(array, rank, tag, then)
+            self._channel.receive(array, rank, tag, on_done)
 
     def wake(self) -> None:
         """Let the other thread look after the messages often, until `wait_until` relieves it."""
         self._awake.set()
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Keep messages moving until `condition` holds.  Raises Aborted when the call was given up."""
+        """Keep messages moving until `condition` holds.  Raises TaskAborted when the task was given up."""
         self._awake.clear()
         backoff = Backoff(longest_s=_LONGEST_PAUSE_S, num_offers=_NUM_OFFERS)
         while not condition():
@@ -110,9 +110,9 @@ class ProgressEngine:
             backoff.pause(retry=not moved)
 
     def close(self) -> None:
-        """Stop, when what is left of a call that was given up is out of the way.  May be called twice."""
+        """Stop, when what is left of a task that was given up is out of the way.  May be called twice."""
         if not self._closed:
-            self.begin(self._call + 1)
+            self.begin(self._task + 1)
         deadline = time.monotonic() + _CLOSE_TIMEOUT_S
         while self._channel.is_busy and time.monotonic() < deadline:
             time.sleep(_LONGEST_PAUSE_S)

@@ -1,4 +1,4 @@
-"""How gradients meet between nodes: all send their partial sums to an owner, who adds them and sends the sum back.
+"""How gradients are added over nodes: all send their partial sums to an owner, who adds them and sends the sum back.
 
 Each bucket, a contiguous part of the gradient, has an owner, and on every node a worker that looks after it. So
 2·(nodes - 1)/nodes of the gradient leave each node and as much arrives, which is the least that there is; and since
@@ -153,7 +153,7 @@ class Exchange:
                 self._send(state, state.rows, bucket.ranks[bucket.owner], 2 * bucket.number)
 
     def wait(self) -> None:
-        """Wait until all buckets of this worker are summed.  Raises Aborted when the call was given up."""
+        """Wait until all buckets of this worker are summed.  Raises TaskAborted when the task was given up."""
         self._progress_engine.wait_until(lambda: not self._unfinished)
 
     def _arrived(self, state: _State) -> None:

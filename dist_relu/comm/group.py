@@ -1,6 +1,6 @@
 """Collective operations on NumPy arrays, for processes of several nodes that do nothing else together.
 
-In a node arrays meet in shared memory, between nodes they are exchanged by buckets, and they are combined along the
+Arrays of one node are combined in shared memory, those of several nodes are exchanged by buckets, always along the
 summation tree: the result does not depend on who came first.
 """
 
@@ -33,7 +33,7 @@ _POINT_TO_POINT, _TO_ALL, _MEMORY = MAX_TAG - 1, MAX_TAG - 2, MAX_TAG - 3
 class Group:
     """One process's part.  Every method is collective, but for `send` and `receive`, and works on arrays of any layout.
 
-    rank: of this process; ranks stand in the order of the nodes.  nodes: the ranks of each.  leaves: the place of each
+    rank: of this process; ranks stand in the order of the nodes.  nodes: the ranks of each.  leaves: the leaf of each
     rank in the summation tree, ascending in every node.  pids: of this node's processes.  control: shared by this node,
     see `NodeBarrier`.  channel: to all other ranks.
     When a process fails or dies, all others raise WorkerLost in their next operation, if not in this one.
@@ -131,7 +131,7 @@ class Group:
 
     @contextmanager
     def _together(self) -> Iterator[None]:
-        """When something fails here, it fails everywhere."""
+        """Let an operation that fails here fail everywhere."""
         if self._is_broken:
             raise WorkerLost("This group has lost a worker. Make another one.")
         try:
@@ -146,7 +146,7 @@ class Group:
             raise
 
     def _reduced(self, array: Array, operation: Operation) -> Array:
-        """Everybody's `array` together, in shared memory, until the next operation."""
+        """Combine everybody's `array` in shared memory; the result stays there until the next operation."""
         rows = self._rows(len(self._ranks) + 1, array)
         rows[self.rank - self._ranks.start] = array
         key = array.size, array.dtype, operation
@@ -159,7 +159,7 @@ class Group:
         return total
 
     def _rows(self, number: int, array: Array) -> Array:
-        """Rows of shared memory as long as `array`, when nobody needs any more what was in them."""
+        """Return rows of shared memory as long as `array`, when nobody needs any more what was in them."""
         stride = -(-max(array.nbytes, 1) // _LINE_BYTES) * _LINE_BYTES
         if number * stride > self._memory.size:
             self._grow(number * stride)
@@ -187,16 +187,16 @@ class Group:
     def _wait_for(
         self, arriving: Sequence[tuple[Array, int]], leaving: Sequence[tuple[Array, int]], tag: int = _TO_ALL
     ) -> None:
-        """Receive and send arrays, and wait until they are through."""
+        """Receive and send arrays, and wait until they are done."""
         missing = [len(arriving) + len(leaving)]
 
-        def through() -> None:
+        def on_done() -> None:
             missing[0] -= 1
 
         for array, rank in arriving:
-            self._progress_engine.receive(array, rank, tag, through)
+            self._progress_engine.receive(array, rank, tag, on_done)
         for array, rank in leaving:
-            self._progress_engine.send(array, rank, tag, through)
+            self._progress_engine.send(array, rank, tag, on_done)
         self._progress_engine.wait_until(lambda: not missing[0])
 
 

@@ -22,7 +22,7 @@ from dist_relu.comm.handshake import Endpoint, Listener, connect
 from dist_relu.core.arrays import Array
 from dist_relu.errors import BackendError, WorkerLost
 
-_HEADER = struct.Struct("!qQQ")  # call, tag, bytes that follow
+_HEADER = struct.Struct("!qQQ")  # task, tag, bytes that follow
 _WASTE_BYTES = 1 << 16
 
 
@@ -75,49 +75,49 @@ class TcpChannel(Channel):
     def __init__(self, connections: Mapping[int, socket.socket]) -> None:
         self._peers = {rank: _Peer(rank, connection) for rank, connection in connections.items()}
         self._gone: set[int] = set()
-        self._call = 0
+        self._task = 0
         self._wanted: dict[tuple[int, int], deque[tuple[memoryview, Callback]]] = {}
         self._early: dict[tuple[int, int, int], deque[memoryview]] = {}
-        """By rank and tag, both; the early ones by call as well."""
-        self._through: list[Callback] = []
+        """By rank and tag, both; the early ones by task as well."""
+        self._done: list[Callback] = []
         self._waste = memoryview(bytearray(_WASTE_BYTES))
         self._poll = select.epoll()
         self._by_descriptor = {peer.socket.fileno(): peer for peer in self._peers.values()}
         for descriptor in self._by_descriptor:
             self._poll.register(descriptor, select.EPOLLIN)
 
-    def begin(self, call: int) -> None:
-        self._call = call
-        self._through.clear()
+    def begin(self, task: int) -> None:
+        self._task = task
+        self._done.clear()
         self._wanted.clear()
-        self._early = {key: messages for key, messages in self._early.items() if key[0] >= call}
+        self._early = {key: messages for key, messages in self._early.items() if key[0] >= task}
         for peer in self._peers.values():
             under_way = [message for message in peer.leaving if message.is_under_way]
             for message in under_way:  # the other side must be able to tell where the next one starts
-                message.then = _nothing
+                message.on_done = _nothing
             peer.leaving = deque(under_way)
-            if peer.incoming and peer.incoming.call < call:
-                peer.incoming.then = None
+            if peer.incoming and peer.incoming.task < task:
+                peer.incoming.on_done = None
                 peer.incoming.is_waste = True
 
-    def send(self, array: Array, rank: int, tag: int, then: Callback) -> None:
+    def send(self, array: Array, rank: int, tag: int, on_done: Callback) -> None:
         content = _bytes_of(array)
         peer = self._peers[rank]
-        peer.leaving.append(_Leaving([memoryview(_HEADER.pack(self._call, tag, len(content))), content], then))
+        peer.leaving.append(_Leaving([memoryview(_HEADER.pack(self._task, tag, len(content))), content], on_done))
         if len(peer.leaving) == 1:
             self._push(peer)
 
-    def receive(self, array: Array, rank: int, tag: int, then: Callback) -> None:
+    def receive(self, array: Array, rank: int, tag: int, on_done: Callback) -> None:
         content = _bytes_of(array)
-        key = self._call, rank, tag
+        key = self._task, rank, tag
         early = self._early.get(key)
         if early:
             _copy(early.popleft(), content)
             if not early:
                 del self._early[key]
-            self._through.append(then)
+            self._done.append(on_done)
         else:
-            self._wanted.setdefault((rank, tag), deque()).append((content, then))
+            self._wanted.setdefault((rank, tag), deque()).append((content, on_done))
 
     @property
     def is_busy(self) -> bool:
@@ -131,11 +131,11 @@ class TcpChannel(Channel):
                 self._push(peer)
             if events & ~select.EPOLLOUT:
                 self._pull(peer)
-        moved = bool(ready or self._through)
-        while self._through:
-            through, self._through = self._through, []
-            for then in through:
-                then()
+        moved = bool(ready or self._done)
+        while self._done:
+            done, self._done = self._done, []
+            for on_done in done:
+                on_done()
         for rank in self._gone:
             if self._peers[rank].leaving or any(self._wanted[key] for key in self._wanted if key[0] == rank):
                 raise WorkerLost(f"Worker {rank} has closed its connection.")
@@ -162,7 +162,7 @@ class TcpChannel(Channel):
             message.skip(sent)
             if not message.parts:
                 peer.leaving.popleft()
-                self._through.append(message.then)
+                self._done.append(message.on_done)
         is_full = bool(peer.leaving)
         if is_full != peer.is_full and not peer.is_gone:
             peer.is_full = is_full
@@ -194,30 +194,30 @@ class TcpChannel(Channel):
             if size < len(target):
                 return
 
-    def _expected(self, rank: int, call: int, tag: int, size: int) -> _Incoming:
+    def _expected(self, rank: int, task: int, tag: int, size: int) -> _Incoming:
         """Where a message of `size` bytes is to go."""
-        wanted = self._wanted.get((rank, tag)) if call == self._call else None
+        wanted = self._wanted.get((rank, tag)) if task == self._task else None
         if wanted:
-            content, then = wanted.popleft()
+            content, on_done = wanted.popleft()
             assert len(content) == size, "the workers do not agree about what they exchange"
-            return _Incoming(call, rank, tag, size, content, then)
-        if call < self._call:
-            return _Incoming(call, rank, tag, size, self._waste, None, is_waste=True)
-        return _Incoming(call, rank, tag, size, np.empty(size, np.uint8).data, None)
+            return _Incoming(task, rank, tag, size, content, on_done)
+        if task < self._task:
+            return _Incoming(task, rank, tag, size, self._waste, None, is_waste=True)
+        return _Incoming(task, rank, tag, size, np.empty(size, np.uint8).data, None)
 
     def _arrived(self, message: _Incoming) -> None:
         if message.is_waste:
             return
-        if message.then:
-            self._through.append(message.then)
+        if message.on_done:
+            self._done.append(message.on_done)
             return
-        wanted = self._wanted.get((message.rank, message.tag)) if message.call == self._call else None
+        wanted = self._wanted.get((message.rank, message.tag)) if message.task == self._task else None
         if wanted:  # since it began to arrive
-            content, then = wanted.popleft()
+            content, on_done = wanted.popleft()
             _copy(message.content, content)
-            self._through.append(then)
+            self._done.append(on_done)
         else:
-            self._early.setdefault((message.call, message.rank, message.tag), deque()).append(message.content)
+            self._early.setdefault((message.task, message.rank, message.tag), deque()).append(message.content)
 
     def _lose(self, peer: _Peer) -> None:
         peer.is_gone = True
@@ -232,7 +232,7 @@ class _Leaving:
     """A message on its way out.  parts: what is still to be sent."""
 
     parts: list[memoryview]
-    then: Callback
+    on_done: Callback
     is_under_way: bool = False
 
     def skip(self, size: int) -> None:
@@ -245,17 +245,17 @@ class _Leaving:
 
 @dataclass
 class _Incoming:
-    """A message on its way in.  size: how much of it has come.  then: None for what nobody has asked for.
+    """A message on its way in.  size: how much of it has come.  on_done: None for what nobody has asked for.
 
-    is_waste: it belongs to a call that was given up, and its memory may already be in other use.
+    is_waste: it belongs to a task that was given up, and its memory may already be in other use.
     """
 
-    call: int
+    task: int
     rank: int
     tag: int
     size_bytes: int
     content: memoryview
-    then: Callback | None
+    on_done: Callback | None
     size: int = 0
     is_waste: bool = False
 

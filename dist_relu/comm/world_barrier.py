@@ -15,7 +15,7 @@ _TAG = MAX_TAG
 
 @final
 class WorldBarrier(Barrier):
-    """A barrier over all nodes: the workers of a node meet, then the first ones of all nodes, then the node again.
+    """A barrier over all nodes: the workers of a node wait, then the first ones of all nodes, then the node again.
 
     leader: whether this worker is the first of its node.  others: the first workers of the other nodes.
     """
@@ -36,13 +36,13 @@ class WorldBarrier(Barrier):
             with self._progress_engine.lock:
                 self._under_way = 2 * len(self._others)
                 for i, rank in enumerate(self._others):
-                    self._progress_engine.receive(self._there[i : i + 1], rank, _TAG, self._through)
-                    self._progress_engine.send(self._here, rank, _TAG, self._through)
+                    self._progress_engine.receive(self._there[i : i + 1], rank, _TAG, self._done)
+                    self._progress_engine.send(self._here, rank, _TAG, self._done)
             self._progress_engine.wait_until(lambda: not self._under_way)
         self._barrier.wait()
 
     def check(self) -> None:
         self._barrier.check()
 
-    def _through(self) -> None:
+    def _done(self) -> None:
         self._under_way -= 1

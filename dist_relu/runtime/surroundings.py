@@ -1,8 +1,8 @@
 """What a function finds around it in a worker: the same as in the user's process.
 
-With every call goes how things stand there: the command line, the working folder, where modules are looked for, and
-which of the user's own modules have been loaded, how often, and from what text. A worker follows before it unpickles
-the call. Modules that only the user's process has, because they were made there, travel by value.
+With every task goes how things stand there: the command line, the working folder, where modules are looked for, and
+which of the user's own modules have been loaded, how often, and from what text. A worker applies it before it unpickles
+the task. Modules that only the user's process has, because they were made there, travel by value.
 """
 
 from __future__ import annotations
@@ -53,24 +53,24 @@ def import_paths() -> list[str]:
     return [path for path in sys.path if isinstance(path, str)]
 
 
-def look() -> Surroundings:
-    """How things stand in this process, the user's."""
-    with _lookout_lock:
-        return _lookout.look()
+def capture() -> Surroundings:
+    """Note how things stand in this process, the user's."""
+    with _tracker_lock:
+        return _tracker.capture()
 
 
-def follow(told: Surroundings) -> None:
-    """Let things in this process, a worker's, stand as they do in the user's, before a call is unpickled."""
-    _follower.follow(told)
+def apply(surroundings: Surroundings) -> None:
+    """Let things in this process, a worker's, stand as they do in the user's, before a task is unpickled."""
+    _reloader.apply(surroundings)
 
 
 def check_modules() -> None:
     """After modules have been imported.  Raises BackendError when they are not those of the user's process."""
-    _follower.check()
+    _reloader.check()
 
 
 def absolute_import_paths() -> list[str]:
-    """The same, for a process that may work in another folder."""
+    """Return the import paths for a process that may work in another folder."""
     try:
         return [os.path.abspath(path) for path in import_paths()]
     except OSError:  # the working folder has been removed, and what is relative leads nowhere
@@ -78,8 +78,8 @@ def absolute_import_paths() -> list[str]:
 
 
 @final
-class _Lookout:
-    """Knows the modules that it has seen."""
+class _ModuleTracker:
+    """Keeps track of the user's modules, in the user's process: which are loaded, and how often they were."""
 
     def __init__(self) -> None:
         self._num_modules = 0
@@ -88,24 +88,24 @@ class _Lookout:
         self._loaded: dict[str, tuple[ModuleType, Any]] = {}  # the user's, with their specs
         self._sources: dict[str, Source] = {}
 
-    def look(self) -> Surroundings:
+    def capture(self) -> Surroundings:
         for name, (module, spec) in list(self._loaded.items()):
             now = sys.modules.get(name)
             if isinstance(now, ModuleType) and (now is not module or now.__spec__ is not spec):
-                self._take(name, now)
+                self._note_load(name, now)
         if len(sys.modules) != self._num_modules:
             self._num_modules = len(sys.modules)
             for name, module in reversed(list(sys.modules.items())):  # what a module imports stands behind it
                 if name not in self._seen:
                     self._seen.add(name)
-                    self._meet(name, module)
+                    self._add(name, module)
         folder = None
         with suppress(OSError):
             folder = os.getcwd()
         return Surroundings(_THIS_PROCESS, list(sys.argv), folder, import_paths(), dict(self._sources))
 
-    def _meet(self, name: str, module: Any) -> None:
-        """See a module for the first time."""
+    def _add(self, name: str, module: Any) -> None:
+        """Begin to track a module, if it is the user's."""
         root_name = name.partition(".")[0]
         root = sys.modules.get(root_name)
         if root_name in _NOT_THE_USERS or not isinstance(module, ModuleType) or not isinstance(root, ModuleType):
@@ -120,10 +120,10 @@ class _Lookout:
                 with suppress(ValueError):  # it is not called by the name under which it is known
                     cloudpickle.register_pickle_by_value(module)
         elif path is not None and path.endswith(".py"):
-            self._take(name, module)
+            self._note_load(name, module)
 
-    def _take(self, name: str, module: ModuleType) -> None:
-        """A module of the user's was loaded, perhaps again."""
+    def _note_load(self, name: str, module: ModuleType) -> None:
+        """Note that a module of the user's was loaded, perhaps again."""
         before = self._sources.pop(name, None)  # it goes behind all others: workers load them in this order
         path = _path_of(module) or ""
         self._loaded[name] = module, module.__spec__
@@ -131,32 +131,32 @@ class _Lookout:
 
 
 @final
-class _Follower:
-    """Knows what it was told last, and the versions of the modules here."""
+class _ModuleReloader:
+    """Brings modules and paths of a worker's process to the state of the user's."""
 
     def __init__(self) -> None:
-        self._told: Surroundings | None = None
+        self._applied: Surroundings | None = None
         self._versions: dict[str, int] = {}
 
-    def follow(self, told: Surroundings) -> None:
-        if told.process == _THIS_PROCESS or told == self._told:
+    def apply(self, surroundings: Surroundings) -> None:
+        if surroundings.process == _THIS_PROCESS or surroundings == self._applied:
             return
-        self._told = None
-        sys.argv[:] = told.arguments
-        sys.path[:] = [*told.paths, *(path for path in sys.path if path not in told.paths)]
+        self._applied = None
+        sys.argv[:] = surroundings.arguments
+        sys.path[:] = [*surroundings.paths, *(path for path in sys.path if path not in surroundings.paths)]
         with suppress(OSError):  # there is no such folder here
-            if told.folder is not None and told.folder != os.getcwd():
-                os.chdir(told.folder)
+            if surroundings.folder is not None and surroundings.folder != os.getcwd():
+                os.chdir(surroundings.folder)
         importlib.invalidate_caches()
-        for name, source in told.sources.items():
+        for name, source in surroundings.sources.items():
             if name in sys.modules and self._versions.get(name, source.version) != source.version:
                 importlib.reload(sys.modules[name])
                 del self._versions[name]
-        self._told = told
+        self._applied = surroundings
         self.check()
 
     def check(self) -> None:
-        for name, source in self._told.sources.items() if self._told else ():
+        for name, source in self._applied.sources.items() if self._applied else ():
             if name in sys.modules and name not in self._versions:
                 ours = _digest(_path_of(sys.modules[name]) or "")
                 if ours and source.digest and ours != source.digest:
@@ -168,7 +168,7 @@ class _Follower:
 
 
 # The modules of a process are there once, whoever looks at them.
-_lookout, _lookout_lock, _follower = _Lookout(), threading.Lock(), _Follower()
+_tracker, _tracker_lock, _reloader = _ModuleTracker(), threading.Lock(), _ModuleReloader()
 
 
 def _path_of(module: ModuleType) -> str | None:

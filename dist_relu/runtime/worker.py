@@ -1,7 +1,7 @@
-"""What every process runs: calls from the coordinator, one after another, and what becomes of their errors.
+"""What every worker runs: tasks from the coordinator, one after another, and what becomes of their errors.
 
-A call is a plain function of (world, request); every worker of a call runs the same function on the same request
-and finds its part of the work by its rank. How calls and replies travel is the backend's business.
+A task is a plain function of (world, request); every worker runs the same function on the same request and finds its
+part of the work by its rank. How tasks and replies travel is the backend's business.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dist_relu.comm.shared_memory import Handle, SharedArray, attach
 from dist_relu.comm.world_barrier import WorldBarrier
 from dist_relu.core.compiling import compilation_reported
 from dist_relu.runtime.process_info import ProcessInfo, nodes_of
-from dist_relu.runtime.surroundings import Surroundings, check_modules, follow, look
+from dist_relu.runtime.surroundings import Surroundings, apply, capture, check_modules
 from dist_relu.runtime.world import Node, World
 
 
@@ -49,27 +49,27 @@ class Task:
 
     @classmethod
     def of(cls, number: int, function: Callable[[World, Any], Any], request: Any) -> Task:
-        here = look()  # before, since it decides about what is pickled by value
-        return cls(number, cloudpickle.dumps((function, request)), here)
+        surroundings = capture()  # before, since it decides about what is pickled by value
+        return cls(number, cloudpickle.dumps((function, request)), surroundings)
 
 
 @dataclass(frozen=True)
 class Returned:
-    """The worker's part is done."""
+    """A worker replies that its part is done."""
 
     value: Any
 
 
 @dataclass(frozen=True)
 class Failed:
-    """The worker's part failed, and the other workers were told to stop."""
+    """A worker replies that its part failed; it has told the others to stop."""
 
     error: BaseException
 
 
 @dataclass(frozen=True)
 class Aborted:
-    """The worker stopped because another one failed."""
+    """A worker replies that it stopped because another one failed."""
 
 
 Reply = Returned | Failed | Aborted
@@ -77,7 +77,7 @@ Reply = Returned | Failed | Aborted
 
 @final
 class Worker:
-    """A process that takes part in calls."""
+    """A worker runs its part of tasks, one after the other."""
 
     def __init__(self, config: WorkerConfig, report: Callable[[Any], None], channel: Channel | None = None) -> None:
         """channel: to the workers of other nodes, where there are any."""
@@ -97,14 +97,14 @@ class Worker:
         self._world = World(config.rank, len(config.peers), world_barrier, report, node, nodes, progress_engine)
         self._blas = ThreadpoolController().select(user_api="blas")
 
-    def run(self, call: Task) -> bytes:
-        """Run this worker's part of a call; returns the pickled reply, and whatever goes wrong is in it.
+    def run(self, task: Task) -> bytes:
+        """Run this worker's part of a task; returns the pickled reply, and whatever goes wrong is in it.
 
         KeyboardInterrupt and SystemExit, which are meant for the process, stop the others and go on.
         """
-        self._barrier.begin(call.number)
+        self._barrier.begin(task.number)
         if self._progress_engine:
-            self._progress_engine.begin(call.number)
+            self._progress_engine.begin(task.number)
         try:
             # What overflows shows in the results; a warning in a worker reaches nobody.
             with (
@@ -112,11 +112,11 @@ class Worker:
                 np.errstate(all="ignore"),
                 compilation_reported(self._world.report),
             ):
-                function, request = self.unpack(call)
+                function, request = self.unpack(task)
                 value = function(self._world, request)
                 check_modules()
                 reply = _pickled(function, value)
-            self._barrier.check()  # nobody waits for the value of a call that was given up
+            self._barrier.check()  # nobody waits for the value of a task that was given up
             return reply
         except TaskAborted:
             self._barrier.abort()
@@ -128,10 +128,10 @@ class Worker:
             self._barrier.abort()
             raise
 
-    def unpack(self, call: Task) -> tuple[Callable[[World, Any], Any], Any]:
-        """The function and the request of a call, with things around them as in the user's process."""
-        follow(call.surroundings)
-        function, request = cloudpickle.loads(call.work)
+    def unpack(self, task: Task) -> tuple[Callable[[World, Any], Any], Any]:
+        """Unpickle the function and the request of a task, with things around them as in the user's process."""
+        apply(task.surroundings)
+        function, request = cloudpickle.loads(task.work)
         check_modules()
         return function, request
 
@@ -142,7 +142,7 @@ class Worker:
         self._barrier.close()
 
     def _signed(self, error: Exception) -> Exception:
-        """`error` with this worker's name on it, in a form that survives the way to another process."""
+        """Return `error` with this worker's name on it, in a form that survives the way to another process."""
         me = self._config.peers[self._config.rank]
         where = f"Raised by worker {self._config.rank} of {self._world.size} (host {me.host}, pid {me.pid})."
         trace = "".join(traceback.format_exception(error)).rstrip()
@@ -158,7 +158,7 @@ class Worker:
 
 
 def _pickled(function: Callable[..., Any], value: Any) -> bytes:
-    """What a function returned, on its way to the coordinator."""
+    """Pickle what a function returned, for the coordinator."""
     try:
         reply: bytes = cloudpickle.dumps(Returned(value))
     except Exception as error:

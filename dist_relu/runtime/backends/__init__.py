@@ -11,7 +11,7 @@ from dist_relu.runtime.backends.base import Backend
 from dist_relu.runtime.backends.local.backend import LocalBackend
 from dist_relu.runtime.backends.mpi.backend import MpiBackend
 from dist_relu.runtime.backends.mpi.job import join
-from dist_relu.runtime.backends.mpi.launcher import launched, told_sizes
+from dist_relu.runtime.backends.mpi.launcher import launched, sizes_in_environment
 from dist_relu.runtime.backends.mpi.membership import take_part
 from dist_relu.runtime.backends.ray.backend import RayBackend
 from dist_relu.runtime.backends.serial import SerialBackend
@@ -85,8 +85,8 @@ def serve_if_rank() -> None:
 
     For programs that speak to the user before they start workers.
     """
-    told = launched()
-    if told and not told.is_alone:
+    launch = launched()
+    if launch and not launch.is_alone:
         join()
 
 
@@ -96,8 +96,8 @@ def is_under_mpirun() -> bool:
 
 
 def _warn_of_leftovers() -> None:
-    """If this process should be a rank after all, all ranks would do the same work, and nobody would see why."""
-    said = [f"{name}={size}" for name, size in told_sizes().items() if size > 1]
+    """Warn, since ranks that are not known as such would all do the same work, and nobody would see why."""
+    said = [f"{name}={size}" for name, size in sizes_in_environment().items() if size > 1]
     if said:
         warnings.warn(
             f"{' and '.join(said)} in the environment: this process is one of several ranks of an MPI job. But the "
@@ -108,5 +108,5 @@ def _warn_of_leftovers() -> None:
         )
 
 
-if (_told := launched()) and not _told.is_alone:
+if (_launch := launched()) and not _launch.is_alone:
     take_part()

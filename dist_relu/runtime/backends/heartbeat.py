@@ -1,8 +1,8 @@
 """How nodes notice that another one is gone: a machine that died, or a link that went down.
 
 Neither MPI nor TCP says so for more than a minute. So the first worker of every node keeps a connection to the
-coordinator, and both say every second that they are there. What they say is which calls are given up, so that it gets
-about at once: a node that gave up a call tells the coordinator, and the coordinator tells all others.
+coordinator, and both say every second that they are there. What they say is which tasks are given up, so that it gets
+about at once: a node that gave up a task tells the coordinator, and the coordinator tells all others.
 
 A job that is suspended and goes on later (by Ctrl-Z, a batch system, a laptop's lid) has lost nobody. So silence is
 measured in time during which the listener itself was running.

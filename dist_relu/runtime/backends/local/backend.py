@@ -44,8 +44,8 @@ class LocalBackend(Backend):
         self._lost: BackendError | None = None
         self._busy: set[int] = set()
         self._is_closed = False
-        self._infos: list[ProcessInfo] = []
-        self._meeting = threading.Lock()
+        self._peers: list[ProcessInfo] = []
+        self._starting = threading.Lock()
         self._stop_detector = StopDetector(stopped_timeout_s)
         self._processes = LocalProcesses(num_workers, threads_per_worker)
 
@@ -56,19 +56,19 @@ class LocalBackend(Backend):
     @property
     def peers(self) -> Sequence[ProcessInfo]:
         """The workers, by rank.  Waits until they have started: they do so while the user's script goes on."""
-        with self._meeting:
+        with self._starting:
             if self._lost:
                 raise self._lost
-            if not self._infos:
+            if not self._peers:
                 try:
-                    infos = self._meet()
+                    peers = self._bootstrap()
                 except BaseException as error:
                     interrupted = BackendError("The workers were stopped while they started. Start others.")
                     self._lost = error if isinstance(error, BackendError) else interrupted
                     self.close()
                     raise
-                self._infos = infos
-        return self._infos
+                self._peers = peers
+        return self._peers
 
     @property
     def coordinator_node(self) -> int:
@@ -117,24 +117,24 @@ class LocalBackend(Backend):
 
     def close(self) -> None:
         self._is_closed = True
-        if not self._infos and not self._lost:
+        if not self._peers and not self._lost:
             self._lost = BackendError(_CLOSED)
-        self._processes.end(at_once=not self._infos)
+        self._processes.end(at_once=not self._peers)
 
-    def _meet(self) -> list[ProcessInfo]:
-        """Wait for all workers, and make them known to one another."""
-        infos: dict[int, ProcessInfo] = {}
+    def _bootstrap(self) -> list[ProcessInfo]:
+        """Wait for all processes, and make them workers that know one another."""
+        process_infos: dict[int, ProcessInfo] = {}
         everybody = range(len(self._processes.connections))
         deadline = time.monotonic() + _START_TIMEOUT_S
-        while missing := [rank for rank in everybody if rank not in infos]:
+        while missing := [rank for rank in everybody if rank not in process_infos]:
             if time.monotonic() > deadline:
                 raise BackendError(f"Worker {missing[0]} did not start within {_START_TIMEOUT_S:.0f} seconds.")
             for rank in self._wait_for(missing, deadline - time.monotonic()):
                 try:
-                    infos[rank] = self._processes.connections[rank].recv()
+                    process_infos[rank] = self._processes.connections[rank].recv()
                 except (EOFError, ConnectionResetError):
                     raise self._failure_of(rank) from None
-        in_order = [infos[rank] for rank in everybody]
+        in_order = [process_infos[rank] for rank in everybody]
         for rank, connection in enumerate(self._processes.connections):
             with without_interrupts():
                 try:
@@ -151,26 +151,26 @@ class LocalBackend(Backend):
         return in_order
 
     def _wait_for(self, ranks: Iterable[int], timeout_s: float) -> list[int]:
-        """Those of these ranks who have something to say, after a wait; raises the loss of one that has ended."""
+        """Wait for these ranks; returns those that have sent something.  Raises the loss of one that has ended."""
         connections = {id(self._processes.connections[rank]): rank for rank in ranks}
         sources = [self._processes.connections[rank] for rank in connections.values()]
         ready = wait([*sources, self._processes.news], timeout_s)
-        speaking = [connections[id(source)] for source in ready if id(source) in connections]
-        # A process that a worker has forked may hold its socket, which then does not tell of its end.
-        for rank in self._processes.ended().keys() & set(connections.values()) - set(speaking):
+        ready_ranks = [connections[id(source)] for source in ready if id(source) in connections]
+        # A process that a worker has forked may hold its socket, which then does not show its end.
+        for rank in self._processes.ended().keys() & set(connections.values()) - set(ready_ranks):
             if not self._processes.connections[rank].poll():
-                raise self._loss_of(rank) if self._infos else self._failure_of(rank)
-        return speaking
+                raise self._loss_of(rank) if self._peers else self._failure_of(rank)
+        return ready_ranks
 
     def _check_stopped(self) -> None:
         try:
-            self._stop_detector.check({rank: self._infos[rank].pid for rank in self._busy}, self._infos[0].host)
+            self._stop_detector.check({rank: self._peers[rank].pid for rank in self._busy}, self._peers[0].host)
         except WorkerLost as loss:
             self._lost = loss
             raise
 
     def _failure_of(self, rank: int) -> BackendError:
-        """What to tell of a worker that has hung up before it was one."""
+        """Return the error of a process that has hung up before it was a worker."""
         code = self._processes.exit_code(rank)
         how = "hung up" if code is None else f"ended with exit code {code}"
         return BackendError(f"Worker {rank} {how} while it started.")
@@ -178,7 +178,7 @@ class LocalBackend(Backend):
     def _loss_of(self, rank: int) -> BackendError:
         if self._is_closed:  # in another thread
             return BackendError(_CLOSED)
-        peer, code = self._infos[rank], self._processes.exit_code(rank)
+        peer, code = self._peers[rank], self._processes.exit_code(rank)
         how = "has hung up" if code is None else how_it_ended(code)
         self._lost = WorkerLost(f"Worker {rank} (host {peer.host}, pid {peer.pid}) {how}.")
         return self._lost

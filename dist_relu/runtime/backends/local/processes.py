@@ -8,7 +8,7 @@ the supervisor. One thing is set: how many threads libraries may use, in OMP_NUM
 it when they are loaded. Programs that functions start inherit that limit, since they share the cores with other
 workers. Python itself is started with the script's own flags.
 
-It is told the rest: `sys.path` in its first message, and with every call the command line, the working folder,
+It is told the rest: `sys.path` in its first message, and with every task the command line, the working folder,
 `sys.path` again, and which modules have been reloaded (`dist_relu.runtime.surroundings`). So nothing of it is in
 variables that other programs would inherit.
 

@@ -2,8 +2,8 @@
 
 It stands between the two, so that somebody is left to clear up whatever is killed. What workers have started becomes
 its own child when they are gone (it is a "subreaper", as they are), so that nothing can slip away. Its standard input
-is a socket to the coordinator, from which it gets one order, see `read_order`. There it tells the pids of all workers,
-and then each one that ends: number and exit code. When the coordinator hangs up or dies, workers have a moment to end
+is a socket to the coordinator, from which it gets one order, see `read_order`. There it reports the pids of all
+workers, and then each one that ends: number and exit code. When the coordinator hangs up or dies, workers have a moment to end
 as Python programs do; then all that is left is killed. An exclamation mark means that there is nothing to wait for.
 It imports nothing of the package: it must start at once and stay small.
 """
@@ -55,7 +55,7 @@ def main(coordinator: int) -> None:
                 os.read(wake, 4096)
             else:
                 grace_s = 0.0 if descriptor == 0 and _read(1) == b"!" else GRACE_S
-        bury(workers)
+        reap(workers)
     os.close(lifeline[1])
     end(workers, grace_s)
 
@@ -87,21 +87,21 @@ def start_workers(
         if not pid:
             _become_worker(command, environment, descriptor, lifeline[0])
         workers[pid] = number
-        tell(number, pid)
+        report(number, pid)
     for descriptor in descriptors:
         os.close(descriptor)
     return workers
 
 
-def bury(workers: dict[int, int]) -> bool:
-    """Take note of all that have ended, workers or not; returns whether anybody lives."""
+def reap(workers: dict[int, int]) -> bool:
+    """Reap all processes that have ended, and report workers among them; returns whether any is left."""
     with suppress(ChildProcessError):
         while True:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if not pid:
                 return True
             if pid in workers:
-                tell(workers.pop(pid), os.waitstatus_to_exitcode(status))
+                report(workers.pop(pid), os.waitstatus_to_exitcode(status))
     return False
 
 
@@ -110,15 +110,15 @@ def end(workers: dict[int, int], grace_s: float) -> None:
     deadline = time.monotonic() + grace_s
     while workers and time.monotonic() < deadline:
         time.sleep(_PAUSE_S)
-        bury(workers)
-    while bury(workers):
+        reap(workers)
+    while reap(workers):
         for pid in descendants():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(_PAUSE_S)
 
 
-def tell(number: int, value: int) -> None:
+def report(number: int, value: int) -> None:
     with suppress(OSError):  # nobody listens any more
         os.write(0, RECORD.pack(number, value))
 

@@ -26,16 +26,16 @@ EVENT, REPLY = b"E", b"R"
 
 
 def serve(connection: Connection[Any, Any], lifeline: Lifeline) -> None:
-    """Answer calls from the coordinator until it hangs up; then this process ends as any Python program does."""
+    """Run tasks from the coordinator until it hangs up; then this process ends as any Python program does."""
     ending = _Ending(lifeline)
     me = os.getpid()
     with suppress(EOFError, ConnectionResetError, BrokenPipeError):
         connection.send(ProcessInfo.here())
         worker = Worker(connection.recv(), lambda event: connection.send_bytes(EVENT + cloudpickle.dumps(event)))
         while True:
-            call = cloudpickle.loads(connection.recv_bytes())
+            task = cloudpickle.loads(connection.recv_bytes())
             try:
-                reply = worker.run(call)
+                reply = worker.run(task)
             finally:
                 if os.getpid() != me:  # a process that the function has forked; it must not answer for us
                     os._exit(1)

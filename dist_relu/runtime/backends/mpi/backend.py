@@ -54,7 +54,7 @@ class MpiBackend(Backend):
             job.check_threads()
         job.settle()
         group = WorkerGroup(ranks=tuple(self._job_ranks), has_channel=len(nodes) > 1, tasks_before=job.num_tasks)
-        job.tell(self._job_ranks[1:], group)
+        job.send(self._job_ranks[1:], group)
         channel = job.channel(group)
         job.settle()
         firsts = [ranks.start for ranks in nodes[1:]]
@@ -84,7 +84,7 @@ class MpiBackend(Backend):
     def send(self, task: Task, ranks: Sequence[int]) -> None:
         self._check()
         self._job.num_tasks += 1
-        self._job.tell([self._job_ranks[rank] for rank in ranks if rank], task)
+        self._job.send([self._job_ranks[rank] for rank in ranks if rank], task)
         if 0 in ranks:
             self._worker.send(task)
 
@@ -110,7 +110,7 @@ class MpiBackend(Backend):
     def _set_up(self, workers: Sequence[int], controls: Sequence[Any]) -> list[Any]:
         """Make workers of ranks; returns the control memory that each of them uses."""
         for worker, control in zip(workers, controls, strict=True):
-            self._job.tell([self._job_ranks[worker]], self._config(worker, control))
+            self._job.send([self._job_ranks[worker]], self._config(worker, control))
         replies = self._job.settle()
         return [replies[self._job_ranks[worker]] for worker in workers]
 
@@ -121,7 +121,7 @@ class MpiBackend(Backend):
         """Keep in touch with the other nodes through their first workers."""
         listener = HeartbeatListener([describe_node(self._peers, ranks) for ranks in self._nodes])
         for node, worker in enumerate(firsts, start=1):
-            self._job.tell([self._job_ranks[worker]], listener.endpoint(node))
+            self._job.send([self._job_ranks[worker]], listener.endpoint(node))
         links = listener.accept(range(1, len(self._nodes)))
         self._job.settle()
         return Heartbeat(links, self._control.array, self._on_loss)
@@ -130,7 +130,7 @@ class MpiBackend(Backend):
         """Called by the heartbeat: let the user's thread raise an error, or else end the job."""
         self._lost = WorkerLost(f"{what}. The job ends.")
         self._job.is_lost = True
-        barrier.abort(self._control.array, barrier.ALL_CALLS)
+        barrier.abort(self._control.array, barrier.ALL_TASKS)
 
         def end() -> None:
             if not self._has_told.wait(_TIME_TO_TELL_S):

@@ -10,8 +10,8 @@ import numpy as np
 from dist_relu.comm.channel import MAX_TAG, Callback, Channel
 from dist_relu.core.arrays import Array
 
-_NUM_CALLS = 1 << 12
-"""Calls that a tag can tell apart; with the tags of a call that makes 28 bits, which MPICH and Open MPI both allow."""
+_NUM_TASKS = 1 << 12
+"""Tasks that a tag can tell apart; with the tags of a task that makes 28 bits, which MPICH and Open MPI both allow."""
 
 
 @final
@@ -31,33 +31,33 @@ class MpiChannel(Channel):
         self._mpi = MPI
         self._comm = comm
         self.tasks_before = 0
-        self._call = 0
+        self._task = 0
         self._status = MPI.Status()
         self._requests: list[Any] = []
-        self._thens: list[Callback] = []  # what follows each request
+        self._callbacks: list[Callback] = []  # what follows each request
         self._wanted: dict[tuple[int, int], list[tuple[Array, Callback]]] = {}
         self._early: dict[tuple[int, int], list[_Message]] = {}
         """By rank and tag, both."""
 
-    def begin(self, call: int) -> None:
-        self._call = (self.tasks_before + call) % _NUM_CALLS
-        self._thens = [_nothing] * len(self._thens)
+    def begin(self, task: int) -> None:
+        self._task = (self.tasks_before + task) % _NUM_TASKS
+        self._callbacks = [_nothing] * len(self._callbacks)
         self._wanted.clear()
         early, self._early = self._early, {}
         for (rank, tag), messages in early.items():
             for message in messages:
                 self._sort(message, rank, tag)
 
-    def send(self, array: Array, rank: int, tag: int, then: Callback) -> None:
-        self._follow(self._comm.Isend([array, array.nbytes, self._mpi.BYTE], rank, self._tag(tag)), then)
+    def send(self, array: Array, rank: int, tag: int, on_done: Callback) -> None:
+        self._follow(self._comm.Isend([array, array.nbytes, self._mpi.BYTE], rank, self._tag(tag)), on_done)
 
-    def receive(self, array: Array, rank: int, tag: int, then: Callback) -> None:
+    def receive(self, array: Array, rank: int, tag: int, on_done: Callback) -> None:
         key = rank, self._tag(tag)
         early = self._early.get(key)
         if early:
-            self._take(early.pop(0), array, then)
+            self._take(early.pop(0), array, on_done)
         else:
-            self._wanted.setdefault(key, []).append((array, then))
+            self._wanted.setdefault(key, []).append((array, on_done))
 
     @property
     def is_busy(self) -> bool:
@@ -72,34 +72,34 @@ class MpiChannel(Channel):
         done = self._mpi.Request.Testsome(self._requests) if self._requests else None
         if done:
             moved = True
-            thens = [self._thens[i] for i in done]
+            callbacks = [self._callbacks[i] for i in done]
             for i in sorted(done, reverse=True):
-                del self._requests[i], self._thens[i]
-            for then in thens:
-                then()
+                del self._requests[i], self._callbacks[i]
+            for on_done in callbacks:
+                on_done()
         return moved
 
     def _sort(self, message: _Message, rank: int, tag: int) -> None:
         """Receive a message, or leave it for later, or throw it away."""
-        age = (self._call - tag // (MAX_TAG + 1)) % _NUM_CALLS
+        age = (self._task - tag // (MAX_TAG + 1)) % _NUM_TASKS
         wanted = self._wanted.get((rank, tag))
         if wanted:
             self._take(message, *wanted.pop(0))
-        elif 0 < age < _NUM_CALLS // 2:
+        elif 0 < age < _NUM_TASKS // 2:
             self._take(message, np.empty(message.size_bytes, np.uint8), _nothing)
         else:
             self._early.setdefault((rank, tag), []).append(message)
 
-    def _take(self, message: _Message, array: Array, then: Callback) -> None:
+    def _take(self, message: _Message, array: Array, on_done: Callback) -> None:
         assert message.size_bytes == array.nbytes, "the workers do not agree about what they exchange"
-        self._follow(message.handle.Irecv([array, array.nbytes, self._mpi.BYTE]), then)
+        self._follow(message.handle.Irecv([array, array.nbytes, self._mpi.BYTE]), on_done)
 
-    def _follow(self, request: Any, then: Callback) -> None:
+    def _follow(self, request: Any, on_done: Callback) -> None:
         self._requests.append(request)
-        self._thens.append(then)
+        self._callbacks.append(on_done)
 
     def _tag(self, tag: int) -> int:
-        return self._call * (MAX_TAG + 1) + tag
+        return self._task * (MAX_TAG + 1) + tag
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A program that sees a rank through the start of an MPI job: python init_watchdog.py PID VARIABLE RANK SIZE LOCAL PMI.
+"""A program that watches over a rank while an MPI job starts: python init_watchdog.py PID VARIABLE RANK SIZE LOCAL PMI.
 
 A rank that waits for the others inside MPI_Init can do nothing else: none of its threads gets a turn. So it starts this
 program before. It says for whom the rank waits when that takes long, and ends the job when a rank of this node is
@@ -17,7 +17,7 @@ import sys
 import time
 
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 0.25
-BETWEEN_ROLL_CALLS_S, LONGEST_BETWEEN_ROLL_CALLS_S = 0.5, 5.0
+SHORTEST_SCAN_PERIOD_S, LONGEST_SCAN_PERIOD_S = 0.5, 5.0
 TIME_TO_COME_S = 10.0
 TIME_FOR_LAUNCHER_S = 2.0
 TIME_FOR_OUTPUT_S = 0.5
@@ -36,12 +36,12 @@ def main(pid: int, variable: str, rank: int, size: int, num_local: int, pmi: int
         events.register(process, select.POLLIN)
         launcher = launcher_of(pid)
         files: set[str] = set()
-        watch = Watch(variable, launcher, rank, size, num_local)
+        missing = MissingRanks(variable, launcher, rank, size, num_local)
         pause_s = SHORTEST_PAUSE_S
         while not (ready := events.poll(pause_s * 1000)):
             files |= files_of(pid, launcher)
             pause_s = min(pause_s * 1.05, LONGEST_PAUSE_S)
-            if watch.shall_end():
+            if missing.shall_end():
                 end_job(process, pmi)
                 break
         else:
@@ -55,23 +55,23 @@ def main(pid: int, variable: str, rank: int, size: int, num_local: int, pmi: int
                 os.unlink(file)
 
 
-class Watch:
+class MissingRanks:
     """Who is missing, looked at every now and then."""
 
     def __init__(self, variable: str, launcher: int, rank: int, size: int, num_local: int) -> None:
         self.variable, self.launcher, self.rank, self.size, self.num_local = variable, launcher, rank, size, num_local
         self.began_s = self.looked_s = time.monotonic()
-        self.between_s = BETWEEN_ROLL_CALLS_S
+        self.scan_period_s = SHORTEST_SCAN_PERIOD_S
         self.was_incomplete = False
         self.has_spoken = False
 
     def shall_end(self) -> bool:
         """Whether a rank can't come any more; says so, or for whom this rank waits."""
         now = time.monotonic()
-        if now - self.looked_s < self.between_s:
+        if now - self.looked_s < self.scan_period_s:
             return False
-        self.looked_s, self.between_s = now, min(self.between_s * 1.2, LONGEST_BETWEEN_ROLL_CALLS_S)
-        living, marked = roll_call(self.launcher, self.variable) if self.launcher else ([], {})
+        self.looked_s, self.scan_period_s = now, min(self.scan_period_s * 1.2, LONGEST_SCAN_PERIOD_S)
+        living, marked = scan_ranks(self.launcher, self.variable) if self.launcher else ([], {})
         waiting, left = marked.get(WAITS, set()), marked.get(LEFT, set())
         is_incomplete = bool(living) and len(living) < self.num_local
         if left or (is_incomplete and self.was_incomplete):  # at the first look, the launcher may still start ranks
@@ -116,7 +116,7 @@ def launcher_of(pid: int) -> int:
     return 0
 
 
-def roll_call(launcher: int, variable: str) -> tuple[list[int], dict[str, set[int]]]:
+def scan_ranks(launcher: int, variable: str) -> tuple[list[int], dict[str, set[int]]]:
     """The living ranks that `launcher` started, -1 for one that can't be asked for its number; and what is marked."""
     children: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):

@@ -91,7 +91,7 @@ class Job:
             NodeProcesses(pids=[in_order[i].pid for i in node], names=[names[i] for i in node]) for node in nodes
         ]
         for node, processes_there in zip(nodes[1:], processes[1:], strict=True):
-            self.tell([order[node.start]], processes_there)
+            self.send([order[node.start]], processes_there)
         self._reaper = start_reaper(processes[0])
         self.settle()
 
@@ -115,7 +115,7 @@ class Job:
                 "do not fit their questions any more. Start the job again."
             )
 
-    def tell(self, ranks: Sequence[int], message: Any) -> None:
+    def send(self, ranks: Sequence[int], message: Any) -> None:
         """Send ranks something to answer; they must not be busy."""
         data = cloudpickle.dumps(message)
         with self._whole_messages():

@@ -55,8 +55,8 @@ def launched() -> Launched | None:
     return None
 
 
-def told_sizes() -> dict[str, int]:
-    """How many ranks there are, by each variable that says so; some may be left over from another launcher."""
+def sizes_in_environment() -> dict[str, int]:
+    """Read how many ranks there are, by each variable that says so; some may be left over from another launcher."""
     return {name: size for name in _SIZE_VARIABLES if (size := _number(name)) is not None}
 
 
@@ -65,7 +65,7 @@ def check_not_alone(size: int, library: str) -> None:
 
     size: of COMM_WORLD.  library: its name, for people.
     """
-    sizes = told_sizes()
+    sizes = sizes_in_environment()
     if size == 1 and sizes and 1 not in sizes.values():
         said = " and ".join(f"{name}={number}" for name, number in sizes.items())
         raise BackendError(

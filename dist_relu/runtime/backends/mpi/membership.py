@@ -81,10 +81,10 @@ def join_ranks() -> Any:
     """
     if take_part().is_joining:
         raise BackendError("An earlier dist_relu.start() failed in this process, and with it the MPI job.")
-    told = launched()
-    at_end(lambda: abort_job(told))
-    with _with_watchdog(told):
-        MPI = _initialized(told)
+    launch = launched()
+    at_end(lambda: abort_job(launch))
+    with _with_watchdog(launch):
+        MPI = _initialized(launch)
         if MPI.Is_finalized():
             raise BackendError("MPI.Finalize() was called before dist_relu.start(): this MPI job has ended.")
         if MPI.Query_thread() < MPI.THREAD_SERIALIZED and not MPI.Is_thread_main():
@@ -102,14 +102,14 @@ def join_ranks() -> Any:
     return comm
 
 
-def abort_job(told: Launched | None) -> None:
+def abort_job(launch: Launched | None) -> None:
     """End all ranks, as far as MPI or the launcher can be told; then go on with what this process does."""
     time.sleep(_TIME_FOR_OUTPUT_S)  # what was said is on its way through mpirun, and would be overtaken
     if MPI := _running():
         if MPI.COMM_WORLD.Get_size() > 1:
             MPI.COMM_WORLD.Abort(1)
-    elif told and told.pmi is not None and not told.is_alone:
-        os.write(told.pmi, init_watchdog.ABORT)
+    elif launch and launch.pmi is not None and not launch.is_alone:
+        os.write(launch.pmi, init_watchdog.ABORT)
 
 
 def serving() -> Callable[[], NoReturn]:
@@ -161,38 +161,46 @@ def _at_exit() -> None:
             sys.stderr.flush()
             os._exit(1 if has_failed else 0)
         return
-    told = launched()
+    launch = launched()
     if _member.on_end:
         _member.on_end()
         if _member.has_begun:
             _finalize()
     elif has_failed:
-        abort_job(told)
-    elif told and _running():  # MPI will wait for the other ranks now
-        init_watchdog.mark(told.rank, init_watchdog.LEFT)
+        abort_job(launch)
+    elif launch and _running():  # MPI will wait for the other ranks now
+        init_watchdog.mark(launch.rank, init_watchdog.LEFT)
 
 
 @contextmanager
-def _with_watchdog(told: Launched | None) -> Iterator[None]:
+def _with_watchdog(launch: Launched | None) -> Iterator[None]:
     """Run a watchdog beside this rank meanwhile."""
-    if told is None or told.size is None or told.is_alone:
+    if launch is None or launch.size is None or launch.is_alone:
         yield
         return
-    numbers = (told.rank, told.size, told.num_local or 0, -1 if told.pmi is None else told.pmi)
-    command = [sys.executable, "-I", "-S", init_watchdog.__file__, str(os.getpid()), told.variable, *map(str, numbers)]
-    descriptors = () if told.pmi is None else (told.pmi,)
+    numbers = (launch.rank, launch.size, launch.num_local or 0, -1 if launch.pmi is None else launch.pmi)
+    command = [
+        sys.executable,
+        "-I",
+        "-S",
+        init_watchdog.__file__,
+        str(os.getpid()),
+        launch.variable,
+        *map(str, numbers),
+    ]
+    descriptors = () if launch.pmi is None else (launch.pmi,)
     process = take_part().watchdog = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True, pass_fds=descriptors
     )
-    mark = init_watchdog.mark(told.rank, init_watchdog.WAITS)
+    mark = init_watchdog.mark(launch.rank, init_watchdog.WAITS)
     yield
     os.close(mark)
     process.communicate(b".")
 
 
-def _initialized(told: Launched | None) -> Any:
+def _initialized(launch: Launched | None) -> Any:
     """mpi4py's MPI, started by now.  Raises BackendError when it is not installed."""
-    with _ending_on_signals(), _with_environment(_ON_LOOPBACK if told and told.is_on_one_node else {}):
+    with _ending_on_signals(), _with_environment(_ON_LOOPBACK if launch and launch.is_on_one_node else {}):
         try:
             from mpi4py import MPI
         except (ImportError, RuntimeError) as error:  # RuntimeError: there is mpi4py, but no MPI

@@ -160,7 +160,7 @@ class RayBackend(Backend):
                 time.sleep(max(self._output_until - time.monotonic(), 0))
                 self._group.end(are_idle=not self._streams and not self._lost)
         finally:
-            self._group.forget()
+            self._group.close()
             self._streams.clear()
             self._cluster.leave()
 
@@ -229,7 +229,7 @@ class RayBackend(Backend):
     def _on_node_loss(self, what: str) -> None:
         """Called by the heartbeat, in its thread."""
         self._node_loss = time.monotonic(), WorkerLost(f"{what}. Start other workers.")
-        barrier.abort(self._control.array, barrier.ALL_CALLS)
+        barrier.abort(self._control.array, barrier.ALL_TASKS)
 
     def _check_nodes(self, patience_s: float) -> None:
         """Raise WorkerLost when a node was lost that long ago."""

@@ -75,7 +75,7 @@ class ActorGroup:
         self._wait_for_placement()
         self._wait_for_descriptions()
         ours = versions_here()
-        infos = []
+        process_infos = []
         for number, description in enumerate(self._descriptions):
             try:
                 theirs, host, info = self._ray.get(description)
@@ -83,11 +83,11 @@ class ActorGroup:
                 raise BackendError(f"Worker {number} did not start: {cause(error)}") from None
             if theirs != ours:
                 raise BackendError(_difference(host, ours, theirs))
-            infos.append(cloudpickle.loads(info))
+            process_infos.append(cloudpickle.loads(info))
         here = ProcessInfo.in_cluster()
-        order = [i - 1 for i in by_node([here, *infos])[1:]]
+        order = [i - 1 for i in by_node([here, *process_infos])[1:]]
         self.actors = [self.actors[i] for i in order]
-        self._process_infos = [infos[i] for i in order]
+        self._process_infos = [process_infos[i] for i in order]
         for rank, info in enumerate(self._process_infos):
             if info.node == here.node:
                 with suppress(ProcessLookupError):
@@ -133,8 +133,8 @@ class ActorGroup:
         for process in self._processes.values():
             _wait_for_end(process, deadline - time.monotonic())
 
-    def forget(self) -> None:
-        """Let go of everything.  May be called twice."""
+    def close(self) -> None:
+        """Close what is open in this process.  May be called twice."""
         for process in self._processes.values():
             os.close(process)
         self._processes.clear()
