@@ -1,12 +1,12 @@
 """The sum over nodes for actors of your own: a backend of `ray.util.collective` for NumPy arrays.
 
-    from dist_relu import ray_collective
+    from dist_relu.integrations import ray_collective
     ray_collective.register()                       # in the driver and in every actor
     collective.init_collective_group(4, rank, backend="dist_relu")
     collective.allreduce(gradient)
 
-Arrays of actors on one node meet in shared memory; between nodes each part of them crosses the wire once each way.
-What comes out depends neither on who was first nor on where the actors run.
+Arrays of actors on one node are combined in shared memory; between nodes each part of them crosses the wire once each
+way. What comes out depends neither on who was first nor on where the actors run.
 """
 
 from __future__ import annotations
@@ -65,24 +65,25 @@ def register() -> None:
 
 @final
 class DistReluGroup(BaseGroup):
-    """What `ray.util.collective` calls; see there.  It takes NumPy arrays of numbers, and changes them in place.
+    """A group of actors, as `ray.util.collective` calls it; see there.
 
-    Results have the same bits wherever the actors run. Most is to be won where ranks of a node follow one another.
+    It takes NumPy arrays of numbers, and changes them in place. Results have the same bits wherever the actors run. Most
+    is to be won where ranks of a node follow one another.
     """
 
     def __init__(self, world_size: int, rank: int, group_name: str) -> None:
         super().__init__(world_size, rank, group_name)
-        roster = _meet(world_size, rank, group_name)
-        order = by_node([entry.info for entry in roster.entries])
+        roster = _bootstrap(world_size, rank, group_name)
+        order = by_node([entry.process_info for entry in roster.entries])
         entries = [roster.entries[i] for i in order]
-        nodes = nodes_of([entry.info for entry in entries])
+        nodes = nodes_of([entry.process_info for entry in entries])
         self._numbers = [order.index(i) for i in range(world_size)]  # from Ray's ranks to ours, node by node
         number = self._numbers[rank]
         alone = [range(i, i + 1) for i in range(world_size)]
         channel = connect_nodes(number, alone, roster.listener, [entry.endpoint for entry in entries], roster.secret)
         (ranks,) = (ranks for ranks in nodes if number in ranks)
         control = attach(entries[ranks.start].control)
-        self._group = Group(number, nodes, order, [entries[i].info.pid for i in ranks], control, channel)
+        self._group = Group(number, nodes, order, [entries[i].process_info.pid for i in ranks], control, channel)
         self._group.barrier()  # until all have mapped what they share
 
     def destroy_group(self) -> None:
@@ -148,18 +149,18 @@ def _check_alike(array: Array, others: Sequence[Any]) -> None:
             )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Entry:
     """One rank, as the others need to know it.  control: memory for its node, if it is the first there."""
 
-    info: ProcessInfo
+    process_info: ProcessInfo
     endpoint: Endpoint
     control: Handle
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Roster:
-    """All ranks.  door: where they come to this one.  secret: what all know.  control: this rank's, to be kept."""
+    """All ranks.  listener: for connections to this one.  secret: known to all.  control: this rank's, to be kept."""
 
     entries: Sequence[_Entry]
     listener: Listener
@@ -167,57 +168,61 @@ class _Roster:
     control: SharedArray
 
 
-def _meet(size: int, rank: int, group: str) -> _Roster:
-    """Get to know all ranks through rank 0, whose place Ray tells.  Raises BackendError that names who is missing."""
+def _bootstrap(size: int, rank: int, group: str) -> _Roster:
+    """Get to know all ranks through rank 0, whose endpoint stands in Ray's key-value store.
+
+    Raises BackendError that names who is missing.
+    """
     key = f"dist_relu group {group} of job {ray.get_runtime_context().get_job_id()}"
     deadline = time.monotonic() + _START_TIMEOUT_S
     address = ray.util.get_node_ip_address()
     control = SharedArray(control_shape(size), "int64")
 
     def own(listener: Listener) -> _Entry:
-        return _Entry(ProcessInfo.in_cluster(), listener.endpoint, control.handle)
+        return _Entry(process_info=ProcessInfo.in_cluster(), endpoint=listener.endpoint, control=control.handle)
 
     if rank:
-        connection, secret = _visit(key, rank, group, deadline)
+        connection, secret = _connect_to_first(key, rank, group, deadline)
         listener = Listener(secret, [address], on=address, backlog=size)
         with connection:
             _write(connection, own(listener))
-            return _Roster(_read(connection), listener, secret, control)
+            return _Roster(entries=_read(connection), listener=listener, secret=secret, control=control)
     secret = secrets.token_bytes(32)
     listener = Listener(secret, [address], on=address, backlog=size)
-    reception = Listener(secret, [address], on=address, backlog=size)
+    bootstrap = Listener(secret, [address], on=address, backlog=size)
     entries = {0: own(listener)}
-    visitors = []
+    connections = []
     try:
-        internal_kv._internal_kv_put(key, pickle.dumps((reception.endpoint, secret)))
+        internal_kv._internal_kv_put(key, pickle.dumps((bootstrap.endpoint, secret)))
         while len(entries) < size:
             if time.monotonic() > deadline:
                 missing = [rank for rank in range(size) if rank not in entries]
                 raise BackendError(f"Ranks {missing} did not join group {group!r} within {_START_TIMEOUT_S:.0f} s.")
-            if visitor := reception.accept(deadline - time.monotonic()):
-                visitors.append(visitor[1])
-                entries[visitor[0]] = _read(visitor[1])
+            if accepted := bootstrap.accept(deadline - time.monotonic()):
+                other, connection = accepted
+                connections.append(connection)
+                entries[other] = _read(connection)
         in_order = [entries[i] for i in range(size)]
-        for connection in visitors:
+        for connection in connections:
             _write(connection, in_order)
     finally:
         internal_kv._internal_kv_del(key)
-        reception.close()
-        for connection in visitors:
+        bootstrap.close()
+        for connection in connections:
             connection.close()
-    return _Roster(in_order, listener, secret, control)
+    return _Roster(entries=in_order, listener=listener, secret=secret, control=control)
 
 
-def _visit(key: str, rank: int, group: str, deadline: float) -> tuple[socket.socket, bytes]:
-    """Connect to rank 0; what somebody has left who is gone does not count."""
+def _connect_to_first(key: str, rank: int, group: str, deadline: float) -> tuple[socket.socket, bytes]:
+    """Connect to rank 0, also when an endpoint of an earlier group that is gone still stands in the store."""
     stale = None
     while time.monotonic() < deadline:
-        note = internal_kv._internal_kv_get(key)
-        if note not in (None, stale):
-            endpoint, secret = pickle.loads(note)
+        entry = internal_kv._internal_kv_get(key)
+        if entry not in (None, stale):
+            endpoint, secret = pickle.loads(entry)
             if connection := connect(endpoint, secret, rank):
                 return connection, secret
-            stale = note
+            stale = entry
         time.sleep(_POLL_S)
     raise BackendError(f"Rank 0 of group {group!r} could not be reached within {_START_TIMEOUT_S:.0f} s.")
 

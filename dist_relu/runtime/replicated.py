@@ -1,7 +1,7 @@
 """Arrays of which every node has a copy, in memory that its workers share.
 
 The coordinator makes them. On its own node it is the coordinator's memory that workers map; on every other node the
-first worker holds a copy until the coordinator says that it is of no use any more. Of a copy only those rows travel,
+first worker holds a copy until the coordinator releases it. Of a copy only those rows travel,
 and take memory, that are wanted there.
 """
 
@@ -29,9 +29,9 @@ Ask = Callable[[Sequence[int], Callable[[World, Any], Any], Any], list[Any]]
 
 @final
 class ReplicatedArrays:
-    """All arrays of one coordinator.
+    """Makes the arrays of one coordinator.
 
-    nodes: the ranks of each.  home: the number of the coordinator's own node; None when no worker runs there.
+    nodes: the ranks of each.  coordinator_node: the number of the coordinator's own; None when no worker runs there.
     """
 
     def __init__(self, nodes: Sequence[range], coordinator_node: int | None, ask: Ask) -> None:
@@ -40,34 +40,34 @@ class ReplicatedArrays:
         self.coordinator_node = coordinator_node
         self._ask = ask
         self._keys = itertools.count()
-        self._useless: list[int] = []
+        self._released: list[int] = []
         self._made: weakref.WeakSet[ReplicatedArray] = weakref.WeakSet()
 
     def zeros(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> ReplicatedArray:
-        """An array of zeros on every node."""
+        """Make an array of zeros on every node."""
         return self._everywhere(SharedArray(shape, dtype))
 
     def copy_of(self, source: Array, dtype: npt.DTypeLike | None = None) -> ReplicatedArray:
-        """`source`, converted to `dtype`; the other nodes have zeros until its rows are spread."""
+        """Copy `source`, converted to `dtype`; the other nodes have zeros until its rows are broadcast."""
         return self._everywhere(SharedArray.copy_of(source, dtype))
 
     @contextmanager
     def for_a_call(self) -> Iterator[ReplicatedArrays]:
-        """For arrays that end with a block of code: frees them on the other nodes behind it.
+        """Make arrays that end with a block of code: frees them on the other nodes behind it.
 
         When the block fails, they are freed when the next array is made: workers may still be stuck.
         """
-        call = ReplicatedArrays(self.nodes, self.coordinator_node, self._ask)
-        call._keys, call._useless = self._keys, self._useless
-        yield call
-        for replica in list(call._made):
+        temporary = ReplicatedArrays(self.nodes, self.coordinator_node, self._ask)
+        temporary._keys, temporary._released = self._keys, self._released
+        yield temporary
+        for replica in list(temporary._made):
             replica.release()
-        if self._useless:
-            with self._useless_ones() as useless:
-                self.ask(self.others, _let_go, useless)
+        if self._released:
+            with self._released_keys() as released:
+                self.ask(self.others, _free, released)
 
     def rows_by_node(self, rows: Sequence[range]) -> dict[int, range]:
-        """From rows by rank, in their order, to rows by node."""
+        """Turn rows by rank, in their order, into rows by node."""
         return {number: range(rows[ranks[0]].start, rows[ranks[-1]].stop) for number, ranks in enumerate(self.nodes)}
 
     @property
@@ -81,28 +81,29 @@ class ReplicatedArrays:
 
     def _everywhere(self, shared: SharedArray) -> ReplicatedArray:
         key = next(self._keys)
-        with self._useless_ones() as useless:
-            wish = _Hold(key, shared.handle.shape, shared.handle.dtype, useless)
-            handles = dict(zip(self.others, self.ask(self.others, _hold, wish), strict=True))
+        with self._released_keys() as released:
+            request = _AllocateRequest(key=key, shape=shared.handle.shape, dtype=shared.handle.dtype, released=released)
+            handles = dict(zip(self.others, self.ask(self.others, _allocate, request), strict=True))
         replica = ReplicatedArray(self, key, shared, [handles.get(i, shared.handle) for i in range(self.num_nodes)])
         if handles:
-            replica.release = weakref.finalize(replica, self._useless.append, key)
+            replica.release = weakref.finalize(replica, self._released.append, key)
             self._made.add(replica)
         return replica
 
     @contextmanager
-    def _useless_ones(self) -> Iterator[list[int]]:
-        """What the other nodes are to let go; they are told again when it fails."""
-        useless = self._useless[:]
-        yield useless
-        del self._useless[: len(useless)]
+    def _released_keys(self) -> Iterator[list[int]]:
+        """Give the keys of what the other nodes are to free; they come again when the block fails."""
+        released = self._released[:]
+        yield released
+        del self._released[: len(released)]
 
 
 @final
 class ReplicatedArray:
     """An array on every node.
 
-    array: the coordinator's own.  handles: for `Node.attach`.  release: marks the other nodes' copies as useless.
+    array: the coordinator's own.  handles: for `Node.attach`.  release: lets the other nodes free their copies, when the
+    next array is made.
     """
 
     release: Callable[[], object]
@@ -127,7 +128,8 @@ class ReplicatedArray:
                     nodes_of.setdefault(missing, []).append(node)
         for missing, nodes in nodes_of.items():
             for part in self._messages(missing):
-                self._replicas.ask(nodes, _write, _Rows(self._key, part, self.array[part.start : part.stop]))
+                request = _RowsRequest(key=self._key, rows=part, values=self.array[part.start : part.stop])
+                self._replicas.ask(nodes, _write, request)
         for node, there in self._there.items():
             have = there or wanted[node]
             self._there[node] = range(min(have.start, wanted[node].start), max(have.stop, wanted[node].stop))
@@ -136,7 +138,7 @@ class ReplicatedArray:
         """Fetch the rows that the workers of each node have written; returns the whole array."""
         for node in self._there:
             for part in self._messages(rows.get(node, range(0))):
-                (values,) = self._replicas.ask([node], _read, _Rows(self._key, part))
+                (values,) = self._replicas.ask([node], _read, _RowsRequest(key=self._key, rows=part))
                 self.array[part.start : part.stop] = values
         return self.array
 
@@ -147,40 +149,40 @@ class ReplicatedArray:
             yield range(first, min(first + num_rows, rows.stop))
 
 
-@dataclass(frozen=True)
-class _Hold:
-    """useless: the keys of arrays to let go."""
+@dataclass(frozen=True, kw_only=True)
+class _AllocateRequest:
+    """A node is to hold an array.  released: the keys of arrays that it is to free first."""
 
     key: int
     shape: tuple[int, ...]
     dtype: np.dtype[np.generic]
-    useless: Sequence[int]
+    released: Sequence[int]
 
 
-def _hold(world: World, request: _Hold) -> Handle:
-    _let_go(world, request.useless)
+def _allocate(world: World, request: _AllocateRequest) -> Handle:
+    _free(world, request.released)
     shared = SharedArray(request.shape, request.dtype)
     world.node.held[request.key] = shared
     return shared.handle
 
 
-def _let_go(world: World, useless: Sequence[int]) -> None:
-    for key in useless:
+def _free(world: World, released: Sequence[int]) -> None:
+    for key in released:
         world.node.held.pop(key, None)
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """values: (rows, ...), to be written."""
+@dataclass(frozen=True, kw_only=True)
+class _RowsRequest:
+    """Rows of an array that a node holds.  values: (rows, ...), to be written there; None to read."""
 
     key: int
     rows: range
     values: Array | None = None
 
 
-def _write(world: World, request: _Rows) -> None:
+def _write(world: World, request: _RowsRequest) -> None:
     world.node.held[request.key].array[request.rows.start : request.rows.stop] = request.values
 
 
-def _read(world: World, request: _Rows) -> Array:
+def _read(world: World, request: _RowsRequest) -> Array:
     return world.node.held[request.key].array[request.rows.start : request.rows.stop]

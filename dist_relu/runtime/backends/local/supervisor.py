@@ -3,9 +3,9 @@
 It stands between the two, so that somebody is left to clear up whatever is killed. What workers have started becomes
 its own child when they are gone (it is a "subreaper", as they are), so that nothing can slip away. Its standard input
 is a socket to the coordinator, from which it gets one order, see `read_order`. There it reports the pids of all
-workers, and then each one that ends: number and exit code. When the coordinator hangs up or dies, workers have a moment to end
-as Python programs do; then all that is left is killed. An exclamation mark means that there is nothing to wait for.
-It imports nothing of the package: it must start at once and stay small.
+workers, and then each one that ends: number and exit code. When the coordinator hangs up or dies, workers have a moment
+to end as Python programs do; then all that is left is killed. An exclamation mark means that there is nothing to wait
+for. It imports nothing of the package: it must start at once and stay small.
 """
 
 import ctypes
