@@ -15,7 +15,6 @@ from dist_relu.doctor.programs import Outcome, run_program
 from dist_relu.errors import BackendError
 from dist_relu.runtime.backends.mpi.backend import mpirun_path
 
-_TIMEOUT_S = 40.0
 _RANKS = 2
 _PROGRAM = """
 import json
@@ -89,10 +88,10 @@ def look_at_mpi(environment: Mapping[str, str]) -> Finding:
     return check_mpi(is_installed, mpirun, shutil.which("srun") is not None, outcome)
 
 
-def start_two_ranks(mpirun: str, environment: Mapping[str, str]) -> Outcome:
+def start_two_ranks(mpirun: str, environment: Mapping[str, str], timeout_s: float = 40.0) -> Outcome:
     """Let two ranks add numbers, and say who they are."""
     program = [sys.executable, "-P", "-m", "mpi4py", "-c", _PROGRAM]
-    return run_program([mpirun, "-n", str(_RANKS), *program], _TIMEOUT_S, {**os.environ, **environment})
+    return run_program([mpirun, "-n", str(_RANKS), *program], timeout_s, {**os.environ, **environment})
 
 
 def short_name(library: str) -> str:

@@ -67,8 +67,8 @@ def register() -> None:
 class DistReluGroup(BaseGroup):
     """A group of actors, as `ray.util.collective` calls it; see there.
 
-    It takes NumPy arrays of numbers, and changes them in place. Results have the same bits wherever the actors run. Most
-    is to be won where ranks of a node follow one another.
+    It takes NumPy arrays of numbers, and changes them in place. Results have the same bits wherever the actors run.
+    Most is to be won where ranks of a node follow one another.
     """
 
     def __init__(self, world_size: int, rank: int, group_name: str) -> None:

@@ -1,8 +1,8 @@
 """Arrays of which every node has a copy, in memory that its workers share.
 
 The coordinator makes them. On its own node it is the coordinator's memory that workers map; on every other node the
-first worker holds a copy until the coordinator releases it. Of a copy only those rows travel,
-and take memory, that are wanted there.
+first worker holds a copy until the coordinator releases it. Of a copy only those rows travel, and take memory, that
+are wanted there.
 """
 
 from __future__ import annotations
@@ -102,8 +102,8 @@ class ReplicatedArrays:
 class ReplicatedArray:
     """An array on every node.
 
-    array: the coordinator's own.  handles: for `Node.attach`.  release: lets the other nodes free their copies, when the
-    next array is made.
+    array: the coordinator's own.  handles: for `Node.attach`.  release: lets the other nodes free their copies when
+    the next array is made.
     """
 
     release: Callable[[], object]

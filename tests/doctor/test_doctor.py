@@ -351,12 +351,11 @@ def test_broken_mpi_is_a_failure_and_a_missing_one_a_note(
     assert word in finding.advice
 
 
-def test_an_mpirun_that_hangs_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_mpirun_that_hangs_is_a_failure(tmp_path: Path) -> None:
     hanging = tmp_path / "mpirun"
     hanging.write_text("#!/bin/sh\nsleep 1000\n")
     hanging.chmod(0o755)
-    monkeypatch.setattr(mpi, "_TIMEOUT_S", 0.5)
-    outcome = mpi.start_two_ranks(str(hanging), {})
+    outcome = mpi.start_two_ranks(str(hanging), {}, timeout_s=0.5)
     assert "did not end in time" in mpi.check_mpi(True, str(hanging), False, outcome).found
 
 
