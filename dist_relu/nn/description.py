@@ -19,17 +19,17 @@ _PLAIN = __name__.rpartition(".")[0]
 _DICT = "dict"
 
 
-def fresh(value: T) -> T:
+def copy_unbuilt(value: T) -> T:
     """A copy of a layer, as its constructor made it: no shapes, no parameters, no remembered arrays."""
     if isinstance(value, list | tuple):
-        return cast(T, type(value)(map(fresh, value)))
+        return cast(T, type(value)(map(copy_unbuilt, value)))
     if isinstance(value, dict):
-        return cast(T, dict(zip(value, map(fresh, value.values()), strict=True)))
+        return cast(T, dict(zip(value, map(copy_unbuilt, value.values()), strict=True)))
     if isinstance(value, np.ndarray):
         return value.copy()
     if not _is_data(value):
         return value
-    return type(value)(**{name: fresh(item) for name, item in _arguments(value).items()})
+    return type(value)(**{name: copy_unbuilt(item) for name, item in _arguments(value).items()})
 
 
 def check_is_data(value: object) -> None:
@@ -41,7 +41,7 @@ def check_is_data(value: object) -> None:
             f"{kind.__name__} is no dataclass: it can be copied neither to workers nor into files. Write @dataclass(eq="
             "False) before the class, its arguments as fields, and all else as field(init=False)."
         )
-    if not _are_same(value, fresh(value)):
+    if not _are_same(value, copy_unbuilt(value)):
         raise TypeError(
             f"{kind.__name__} can't be copied: its constructor makes another layer of the same fields. Let "
             "__post_init__ leave them as they are, or as it would leave them a second time."

@@ -108,7 +108,7 @@ class DenseActivation(Layer):
         numbers = function.in_dtype(dy.dtype, arguments)
         assert self.dense.offset is not None
         bias, d_bias = self.dense.offset.value, self.dense.offset.grad
-        dz = run.own(dy)
+        dz = run.writable(dy)
         rows, kept = as_rows(dz), as_rows(self._kept)
         if function.keeps_output:
             function.backward_sum_rows(rows, kept, d_bias, *numbers)
@@ -142,7 +142,7 @@ class ConvReLU(Layer):
         return self._y
 
     def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
-        dz = run.own(dy)
+        dz = run.writable(dy)
         dx = self.conv.begin_backward(run, wants_dx=wants_dx)
         for piece in self.conv.pieces_of_last():
             activations.relu.backward(dz[piece].reshape(-1), self._y[piece].reshape(-1))
@@ -241,7 +241,7 @@ class ResidualReLU(Layer):
         return self._y
 
     def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
-        side = run.own(dy)
+        side = run.writable(dy)
         main = run.empty(side.shape, side.dtype)
         add_branches_backward(side.reshape(-1), self._y.reshape(-1), main.reshape(-1))
         return self.residual.backward_of_branches(main, side, run)

@@ -122,7 +122,7 @@ class Pass(ABC):
         """Random numbers for this pass: a stream for each call, fixed by seed, step, shard and number of the call."""
 
     @abstractmethod
-    def own(self, dy: Array) -> Array:
+    def writable(self, dy: Array) -> Array:
         """The values of `dy`, which the caller of `backward` passed in, in memory that may be overwritten."""
 
     @abstractmethod
@@ -171,7 +171,7 @@ class PlainPass(Pass):
         self._drawn += 1
         return generator(self._seed, Purpose.LAYERS, 0, 0, self._drawn)
 
-    def own(self, dy: Array) -> Array:
+    def writable(self, dy: Array) -> Array:
         return np.array(dy, order="C")
 
     def product(self, weight: Param, x: Array, dz: Array) -> None:

@@ -146,7 +146,7 @@ class _MeasuringRun(Pass):
     def generator(self) -> np.random.Generator:
         return generator(0, Purpose.LAYERS)
 
-    def own(self, dy: Array) -> Array:
+    def writable(self, dy: Array) -> Array:
         return _contiguous(dy)
 
     def table(self, layer: Layer) -> Array | None:
@@ -238,7 +238,7 @@ class ShardPass(Pass):
         self._drawn += 1
         return generator(self._seed, Purpose.LAYERS, self._step, self._shard, self._drawn)
 
-    def own(self, dy: Array) -> Array:
+    def writable(self, dy: Array) -> Array:
         return _contiguous(dy)
 
     def table(self, layer: Layer) -> Array | None:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_dtype, check_ints, check_is, check_seed
 from dist_relu.nn.boundary import Inside, Owner, State, array_of, inside, state_of
-from dist_relu.nn.description import brief, check_is_data, fresh, parts
+from dist_relu.nn.description import brief, check_is_data, copy_unbuilt, parts
 from dist_relu.nn.fusion import fuse
 from dist_relu.nn.layer import PLAIN, Layer, Param, Pass, Shape
 from dist_relu.partition import Purpose, generator
@@ -347,7 +347,7 @@ class Sequential:
 
     def blueprint(self) -> Sequential:
         """The same model, unbuilt and without parameters."""
-        unbuilt = Sequential(*map(fresh, self.layers), dtype=self.dtype)
+        unbuilt = Sequential(*map(copy_unbuilt, self.layers), dtype=self.dtype)
         unbuilt.predicts = self.predicts
         return unbuilt
 

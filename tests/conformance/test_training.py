@@ -11,7 +11,7 @@ import pytest
 
 import dist_relu as dr
 from dist_relu import nn, optim
-from dist_relu.nn.description import fresh
+from dist_relu.nn.description import copy_unbuilt
 from tests import twin
 from tests.conftest import small_model
 
@@ -144,7 +144,7 @@ def test_every_activation_gives_the_same_bits_on_any_number_of_workers(
     coordinator: dr.Coordinator, digits: dr.data.Split, activations: tuple[nn.Layer, nn.Layer, nn.Layer]
 ) -> None:
     def digest_on(where: dr.Coordinator) -> str:
-        first, second, third = map(fresh, activations)
+        first, second, third = map(copy_unbuilt, activations)
         model = nn.Sequential(nn.Dense(40), first, nn.Dense(20), second, nn.Dense(20), third, nn.Dense(10))
         where.fit(model, digits.train, optim.SGD(lr=0.02), epochs=1, batch_size=50, shards=SHARDS, seed=1)
         return model.sha256()

@@ -56,14 +56,14 @@ def moments_of(x: Array) -> Array:
 def put_together(blocks: Array, sizes: Array) -> Moments:
     """The moments of all blocks as one.  blocks: (blocks, NUM_MOMENTS).  sizes: (blocks,), how many numbers each has.
 
-    They are put together as in `spread`.
+    They are put together as in `combine_moments`.
     """
     means, squares, magnitudes = blocks.T
     size = int(sizes.sum())
-    return Moments(size, *spread(means, squares, sizes), float(np.add.reduce(magnitudes)) / size)
+    return Moments(size, *combine_moments(means, squares, sizes), float(np.add.reduce(magnitudes)) / size)
 
 
-def spread(means: Array, squares: Array, sizes: Array) -> tuple[float, float]:
+def combine_moments(means: Array, squares: Array, sizes: Array) -> tuple[float, float]:
     """Mean and variance of all blocks as one, from the mean and the sum of squared distances from it of each.
 
     All (blocks,).  Chan et al. (1979).

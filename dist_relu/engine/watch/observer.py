@@ -11,7 +11,7 @@ import numpy as np
 from dist_relu.core.arrays import Array
 from dist_relu.engine.loop import Progress
 from dist_relu.engine.plan import StepPlan
-from dist_relu.engine.watch.moments import spread
+from dist_relu.engine.watch.moments import combine_moments
 from dist_relu.engine.watch.recorder import NUM_SLOTS, SeenEpoch, SeenStep, WatchRequest, row_dtype
 from dist_relu.engine.watch.records import EpochSummary, Watch, WatchedLayer, WatchedParam, WatchedStep
 from dist_relu.nn import Sequential
@@ -125,7 +125,7 @@ class _LayersSeen:
             zip(self._names, self._sizes, np.split(active, self._stops), strict=True)
         ):
             with np.errstate(all="ignore"):  # a run may end with numbers that are none
-                mean, variance = spread(rows["mean"][:, i], rows["squares"][:, i], samples * size)
+                mean, variance = combine_moments(rows["mean"][:, i], rows["squares"][:, i], samples * size)
             preactivations = counts[i, :-1].tolist() if counts[i].any() else None
             silent, sparsity = int(len(here) - here.sum()), int(zeros[i]) / (batch_size * size)
             layers.append(WatchedLayer(name, len(here), sparsity, silent, mean, variance, preactivations))

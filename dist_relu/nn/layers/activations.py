@@ -53,7 +53,7 @@ class Elementwise(Layer):
 
     def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         activation, arguments = self.function()
-        dx = run.own(dy)
+        dx = run.writable(dy)
         activation.backward(dx.reshape(-1), self._kept.reshape(-1), *activation.in_dtype(dx.dtype, arguments))
         return dx
 

@@ -88,7 +88,7 @@ class BatchNorm(Layer):
     def normalise_backward(self, dy: Array, run: Pass, *, relu: bool, wants_dx: bool) -> Array:
         """The backward pass of `normalise`."""
         rows = self._x.reshape(-1, self._x.shape[-1])
-        dx = run.own(dy)
+        dx = run.writable(dy)
         d_rows, scale, shift = dx.reshape(rows.shape), self._scale, self._shift
         d_scale, d_shift = np.empty((2, rows.shape[1]))
         kernels.batch_norm_sums(d_rows, rows, scale, shift, relu, self._mean, d_scale, d_shift)
@@ -149,7 +149,7 @@ class LayerNorm(Layer):
         return y
 
     def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
-        dx = run.own(dy)
+        dx = run.writable(dy)
         rows = dx.reshape(-1, dx.shape[-1])
         normed, inverse = self._normed.reshape(rows.shape), self._inverse.reshape(-1)
         kernels.layer_norm_backward(rows, normed, inverse, self.weight.value, self.weight.grad, self.bias.grad)
@@ -189,7 +189,7 @@ class Dropout(Layer):
     def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         if not self._in_training:
             return dy
-        dx = run.own(dy)
+        dx = run.writable(dy)
         dropout.drop_backward(dx.reshape(-1), self._bits, self._threshold, 1 / (1 - self.p))
         return dx
 

@@ -40,6 +40,6 @@ class ActivityPenalty(Layer):
     def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         if not self._in_training:
             return dy
-        dx = run.own(dy)
+        dx = run.writable(dy)
         add_signs(dx.reshape(-1), self._x.reshape(-1), dx.dtype.type(self.l1 * run.sample_weight))
         return dx

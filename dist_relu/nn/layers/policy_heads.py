@@ -142,7 +142,7 @@ class Categorical(PolicyHead):
         return self._y
 
     def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
-        dx = run.own(dy)
+        dx = run.writable(dy)
         kernels.log_probabilities_backward(dx, self._y)
         return dx
 
@@ -208,7 +208,7 @@ class TanhGaussian(PolicyHead):
         return y
 
     def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
-        dx = run.own(dy)
+        dx = run.writable(dy)
         kernels.bound_columns_backward(dx, self._x, self.action_width, 2 * self.action_width, *_LOG_STD)
         return dx
 

@@ -19,7 +19,7 @@ from dist_relu.kernels.long_sums import sum_rows
 from dist_relu.kernels.products import add_multiplied, multiply, multiply_by_transpose
 from dist_relu.kernels.tiles import AS_IS
 from dist_relu.nn.boundary import array_of
-from dist_relu.nn.description import fresh
+from dist_relu.nn.description import copy_unbuilt
 from dist_relu.nn.initializers import Constant, HeNormal, Identity, Initializer
 from dist_relu.nn.layer import PLAIN, Layer, Param, Pass, Shape
 from dist_relu.nn.layers.activations import Elementwise, ReLU
@@ -62,7 +62,7 @@ class RNN(Layer):
             init=instance_of(Initializer),
             recurrent_init=instance_of(Initializer),
         )
-        self.activation = fresh(self.activation)  # which others may have been given too
+        self.activation = copy_unbuilt(self.activation)  # which others may have been given too
 
     def build(self, input_shape: Shape) -> Shape:
         if len(input_shape) != 2 or 0 in input_shape:

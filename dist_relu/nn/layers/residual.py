@@ -56,7 +56,7 @@ class Residual(Layer):
         return self.add(x, run, relu=False)
 
     def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
-        side = run.own(dy)
+        side = run.writable(dy)
         main = run.empty(side.shape, side.dtype)
         np.copyto(main, side)
         return self.backward_of_branches(main, side, run)

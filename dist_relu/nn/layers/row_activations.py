@@ -61,7 +61,7 @@ class PReLU(Layer):
         return y
 
     def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
-        dx = run.own(dy)
+        dx = run.writable(dy)
         weights = row_activations.repeated(self.weight.value)
         totals = run.scratch("PReLU", weights.shape, weights.dtype)
         row_activations.prelu_backward(dx.reshape(-1), self._x.reshape(-1), weights, totals)
@@ -114,7 +114,7 @@ class RReLU(Layer):
         return y
 
     def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
-        dx = run.own(dy)
+        dx = run.writable(dy)
         return np.multiply(dx, self._factors, out=dx)
 
 
@@ -169,7 +169,7 @@ class Softmax(Layer):
         return self._y
 
     def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
-        dx = run.own(dy)
+        dx = run.writable(dy)
         row_activations.softmax_backward(_rows(dx), _rows(self._y))
         return dx
 
@@ -193,7 +193,7 @@ class LogSoftmax(Layer):
         return self._y
 
     def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
-        dx = run.own(dy)
+        dx = run.writable(dy)
         row_activations.log_softmax_backward(_rows(dx), _rows(self._y))
         return dx
 

@@ -60,7 +60,7 @@ class Standardize(Layer):
         return y
 
     def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
-        dx = run.own(dy)
+        dx = run.writable(dy)
         rows = dx.reshape(-1, len(self._scale))
         scale, shift = self._cast(dx.dtype)
         kernels.scale_and_shift(rows, scale, np.zeros_like(shift), False, rows)
