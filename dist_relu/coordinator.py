@@ -22,35 +22,35 @@ from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_bool, check_callable, check_int, check_is, check_seed, instance_of, optional
 from dist_relu.core.compiling import PROGRESS_LOG, Compiling
 from dist_relu.data import Augment, Dataset
-from dist_relu.data.augment import ImageShape
-from dist_relu.engine import inference, loop
+from dist_relu.engine import inference
 from dist_relu.engine.arguments import (
     Data,
     check_augment,
     check_has_parameters,
     check_model,
-    check_samples,
     check_statistics,
+    checked_samples,
     dataset_of,
-    default_loss,
+    loss_for,
     numbers,
     warn_of_classes,
 )
-from dist_relu.engine.memory import StepMemory, Trained, stopped, trained
+from dist_relu.engine.loop import num_steps_per_epoch
 from dist_relu.engine.plan import LeaveGradient, StepOptions, StepPlan
 from dist_relu.engine.results import Evaluation, FitResult, fit_result
 from dist_relu.engine.sanity import doubts_of_data, doubts_of_result
+from dist_relu.engine.training import check_converged, train, with_values
 from dist_relu.engine.watch.observer import Observer, ProgressHandler
 from dist_relu.engine.watch.records import Watch
-from dist_relu.errors import BackendError, TrainingDiverged, TrainingWarning
+from dist_relu.errors import BackendError, TrainingWarning
 from dist_relu.nn import Loss, Sequential
 from dist_relu.optim import Optimizer
-from dist_relu.partition import bounds, check_fit
+from dist_relu.partition import check_fit
 from dist_relu.runtime.backends import Backend, start_backend
 from dist_relu.runtime.backends.base import run_task
-from dist_relu.runtime.placed import PlacedDatasets
+from dist_relu.runtime.placed import PlacedDataset, PlacedDatasets
 from dist_relu.runtime.process_info import ProcessInfo, nodes_of
-from dist_relu.runtime.replicated import ReplicatedArray, ReplicatedArrays
+from dist_relu.runtime.replicated import ReplicatedArrays
 from dist_relu.runtime.worker import Task
 from dist_relu.runtime.world import World
 
@@ -199,8 +199,7 @@ class Coordinator:
         data = dataset_of(data)
         if loss is None:
             warn_of_classes(data)
-        loss = default_loss(data) if loss is None else loss
-        check_is("loss", loss, Loss)
+        loss = loss_for(data, loss)
         shards = self.workers if shards is None else check_int("shards", shards)
         epochs, batch_size, seed = check_int("epochs", epochs), check_int("batch_size", batch_size), check_seed(seed)
         check_is("model", model, Sequential)
@@ -229,22 +228,25 @@ class Coordinator:
             seed=seed,
             augment=augment,
         )
-        per_epoch = loop.num_steps_per_epoch(len(data), batch_size, accumulate)
+        per_epoch = num_steps_per_epoch(len(data), batch_size, accumulate)
         observer = Observer(model, plan, per_epoch, watch, on_progress, has_classes=data.has_classes)
-        trace, run = self._train(
-            model, data, plan, observer, image_shape, epochs=epochs, shuffle=shuffle, keeps_what_is_left=True
-        )
-        _keep(model, run)
-        if trace.diverged or run.overflowed:
-            what = f"The loss became {trace.loss[-1]}" if trace.diverged else "Parameters became NaN or infinite"
-            step = len(trace.loss) - 1
-            error = TrainingDiverged(
-                f"{what} in step {step} (epoch {step // per_epoch}). Lower the learning rate, warm it up, or clip the "
-                "norm of gradients."
+        placed = self._place(data, model, loss)
+        with self.replicas.for_a_call() as replicas:
+            trace, run = train(
+                self.run,
+                replicas,
+                model,
+                placed,
+                plan,
+                observer,
+                image_shape,
+                epochs=epochs,
+                shuffle=shuffle,
+                keeps_what_is_left=True,
             )
-            error.watched = observer.watched
-            raise error
-        average = None if run.average is None else _with_values(model, run.average)
+        model.values = run.values
+        check_converged(trace, run, per_epoch, observer)
+        average = None if run.average is None else with_values(model, run.average)
         result = fit_result(trace, observer.epochs, average, observer.watched, has_classes=data.has_classes)
         for doubt in doubts_of_result(result, data, loss):
             warnings.warn(doubt, TrainingWarning, stacklevel=2)
@@ -258,8 +260,7 @@ class Coordinator:
         Raises FloatingPointError when the loss is NaN or infinite.
         """
         data = dataset_of(data)
-        loss = default_loss(data) if loss is None else loss
-        check_is("loss", loss, Loss)
+        loss = loss_for(data, loss)
         shards = self.workers if shards is None else check_int("shards", shards)
         check_fit(len(data), len(data), shards, self.workers)
         check_has_parameters(model)
@@ -272,7 +273,10 @@ class Coordinator:
             shards=shards,
             seed=0,
         )
-        trace, run = self._train(model, data, plan, Observer(model, plan, 1, has_classes=data.has_classes))
+        observer = Observer(model, plan, 1, has_classes=data.has_classes)
+        placed = self._place(data, model, loss)
+        with self.replicas.for_a_call() as replicas:
+            trace, run = train(self.run, replicas, model, placed, plan, observer)
         if trace.diverged or run.overflowed:
             raise FloatingPointError(f"The loss is {trace.loss[0]}; it has no finite gradient.")
         views = zip(model.names, model.params, model.views(np.array(run.values)), strict=True)
@@ -281,25 +285,14 @@ class Coordinator:
     def evaluate(self, model: Sequential, data: Data, *, loss: Loss | None = None) -> Evaluation:
         """Mean loss and accuracy over all samples, each counted exactly once, with the same bits on any workers."""
         data = dataset_of(data)
-        loss = default_loss(data) if loss is None else loss
-        check_is("loss", loss, Loss)
+        loss = loss_for(data, loss)
         check_has_parameters(model)
         check_model(model, data, loss)
+        placed = self._place(data, model, loss)
         with self.replicas.for_a_call() as replicas:
-            placed = self._placed.place(data, model.dtype, self.replicas)
-            loss.check(placed.y.array, model.output_shape)  # `data` may have been changed since it was placed
-            values = replicas.copy_of(model.values)
-            sums = replicas.zeros((inference.num_blocks(len(data)), 2), np.float64)
-            rows = replicas.rows_by_node(inference.rows_of_blocks(len(data), self.workers))
-            values.broadcast()
-            placed.x.broadcast(rows)
-            placed.y.broadcast(rows)
-            model_input = _model_input(model, values, placed.x)
-            self.run(inference.evaluate, inference.EvaluateRequest(model_input, placed.y.handles, loss, sums.handles))
-            blocks = replicas.rows_by_node([range(*b) for b in bounds(len(sums.array), self.workers)])
-            loss_sum, num_correct = np.add.reduce(sums.gather(blocks), axis=0)
-        accuracy = float(num_correct / len(data)) if data.has_classes else None
-        return Evaluation(float(loss_sum / len(data)), accuracy, len(data))
+            loss_sum, num_correct = inference.evaluate(self.run, replicas, model, placed, loss)
+        accuracy = num_correct / len(data) if data.has_classes else None
+        return Evaluation(loss=loss_sum / len(data), accuracy=accuracy, num_samples=len(data))
 
     def forward(self, model: Sequential, x: npt.ArrayLike) -> Array:
         """The model's outputs, (N, *output_shape), for samples x (N, *input_shape)."""
@@ -323,74 +316,23 @@ class Coordinator:
     def _relu(self, dy: npt.ArrayLike | None, x: npt.ArrayLike, partitions: int | None) -> Array:
         partitions = self.workers if partitions is None else check_int("partitions", partitions)
         x = numbers("x", x)
-        dtype = x.dtype
         if dy is not None:
             dy = numbers("dy", dy)
-            dtype = dy.dtype
             if dy.shape != x.shape:
                 raise ValueError(f"dy has shape {dy.shape}, but x has shape {x.shape}; expected the same.")
         with self.replicas.for_a_call() as replicas:
-            elements = replicas.rows_by_node(inference.elements_of_partitions(x.size, partitions, self.workers))
-            result = replicas.zeros((x.size,), dtype)
-            sources = [replicas.copy_of(source.reshape(-1)) for source in (x, dy) if source is not None]
-            for source in sources:
-                source.broadcast(elements)
-            x_handles, dy_handles = [*(source.handles for source in sources), None][:2]
-            assert x_handles is not None
-            self.run(inference.relu, inference.ReluRequest(x_handles, dy_handles, result.handles, partitions))
-            return result.gather(elements).reshape(x.shape)
+            return inference.relu(self.run, replicas, x, dy, partitions)
 
     def _outputs(self, model: Sequential, x: npt.ArrayLike, *, every_layer: bool) -> list[Array]:
-        check_has_parameters(model)
-        x = numbers("x", x)
-        model.build(x.shape[1:])
-        check_samples(model, x)
-        shapes = model.layer_shapes if every_layer else [model.output_shape]
+        x = checked_samples(model, x)
         with self.replicas.for_a_call() as replicas:
-            rows = replicas.rows_by_node(inference.rows_of_blocks(len(x), self.workers))
-            samples, values = replicas.copy_of(x, model.dtype), replicas.copy_of(model.values)
-            samples.broadcast(rows)
-            values.broadcast()
-            outputs = [replicas.zeros((len(x), *shape), model.dtype) for shape in shapes]
-            request = inference.ActivationsRequest(
-                _model_input(model, values, samples), [output.handles for output in outputs], every_layer
-            )
-            self.run(inference.activations, request)
-            return [output.gather(rows) for output in outputs]
+            return inference.outputs(self.run, replicas, model, x, every_layer=every_layer)
 
-    def _train(
-        self,
-        model: Sequential,
-        data: Dataset,
-        plan: StepPlan,
-        observer: Observer,
-        image_shape: ImageShape | None = None,
-        *,
-        epochs: int = 1,
-        shuffle: bool = False,
-        keeps_what_is_left: bool = False,
-    ) -> tuple[loop.Trace, Trained]:
-        """Run `loop.fit` on all workers.
-
-        keeps_what_is_left: when it ends with an exception, the model gets the parameters after the last complete step.
-        """
-        with self.replicas.for_a_call() as replicas:
-            placed = self._placed.place(data, model.dtype, self.replicas)
-            plan.loss.check(placed.y.array, model.output_shape)  # `data` may have been changed since it was placed
-            placed.x.broadcast()
-            placed.y.broadcast()
-            watch = observer.request(replicas, self.workers)
-            memory = StepMemory(replicas, model, placed, plan, is_watched=watch is not None)
-            request = loop.FitRequest(memory.request(watch, image_shape), epochs, shuffle)
-            try:
-                trace: loop.Trace = self.run(loop.fit, request, observer.hear)[0]
-            except BaseException as error:
-                if keeps_what_is_left and (left := stopped(memory)):
-                    _keep(model, left)
-                    if left.average is not None:
-                        error.average = _with_values(model, left.average)  # type: ignore[attr-defined]
-                raise
-            return trace, trained(memory, trace.generation)
+    def _place(self, data: Dataset, model: Sequential, loss: Loss) -> PlacedDataset:
+        """The data where the workers are, which may have changed since it was placed for an earlier call."""
+        placed = self._placed.place(data, model.dtype, self.replicas)
+        loss.check(placed.y.array, model.output_shape)
+        return placed
 
     @property
     def replicas(self) -> ReplicatedArrays:
@@ -505,21 +447,6 @@ def _close_in(process: int, backend: Backend) -> None:
     """Close `backend` in the process that has started it; one that was forked from it has no workers."""
     if os.getpid() == process:
         backend.close()
-
-
-def _model_input(model: Sequential, values: ReplicatedArray, x: ReplicatedArray) -> inference.ModelInput:
-    return inference.ModelInput(model.blueprint(), model.input_shape, values.handles, x.handles)
-
-
-def _keep(model: Sequential, run: Trained) -> None:
-    model.values[:] = run.values
-
-
-def _with_values(model: Sequential, values: Array) -> Sequential:
-    """The same model with parameters of its own."""
-    copy = model.blueprint().build(model.input_shape)
-    copy.bind(values.copy())
-    return copy
 
 
 def _ignore(event: object) -> None:

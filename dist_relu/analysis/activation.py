@@ -15,14 +15,15 @@ from dist_relu.comm.shared_memory import Handles
 from dist_relu.coordinator import Coordinator
 from dist_relu.core.arrays import as_rows
 from dist_relu.core.checks import check_is
-from dist_relu.engine.inference import ModelInput, my_blocks
-from dist_relu.engine.placing import Placing, checked_samples, layer_names
+from dist_relu.engine.arguments import samples_to_measure
+from dist_relu.engine.inference import ModelInput, Placement, my_blocks
 from dist_relu.engine.watch.moments import NUM_MOMENTS, moments_of, put_together
 from dist_relu.nn import PlainPass, Sequential
+from dist_relu.nn.structure import layer_names
 from dist_relu.runtime.world import World
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LayerActivations:
     """The outputs of a layer over some samples.
 
@@ -45,25 +46,35 @@ def activation_statistics(coordinator: Coordinator, model: Sequential, x: npt.Ar
     for samples that there are none of.
     """
     check_is("coordinator", coordinator, Coordinator)
-    x = checked_samples(model, x)
+    x = samples_to_measure(model, x)
     units = [shape[-1] for shape in model.layer_shapes]
     with coordinator.replicas.for_a_call() as replicas:
-        placing = Placing.of(coordinator.workers, replicas, len(x))
-        samples = placing.samples(x, model.dtype)
-        model_input, _values = placing.model(model, samples)
+        placement = Placement.of(replicas, len(x))
+        samples = placement.samples(x, model.dtype)
         active = replicas.zeros((coordinator.workers, sum(units)), np.int64)
-        moments = replicas.zeros((len(placing.block_sizes), len(units), NUM_MOMENTS), np.float64)
-        coordinator.run(_measure, _Request(model_input, active.handles, moments.handles))
-        num_active = np.add.reduce(active.gather(placing.ranks), axis=0)
-        blocks = moments.gather(placing.blocks)
+        moments = replicas.zeros((placement.num_blocks, len(units), NUM_MOMENTS), np.float64)
+        model_input = placement.model(model, samples)
+        request = _Request(input=model_input, active=active.handles, moments=moments.handles)
+        coordinator.run(_measure, request)
+        num_active = np.add.reduce(active.gather(placement.ranks), axis=0)
+        blocks = moments.gather(placement.blocks)
     layers, stop = [], 0
     for number, (name, shape) in enumerate(zip(layer_names(model), model.layer_shapes, strict=True)):
         first, stop = stop, stop + shape[-1]
         here = num_active[first:stop]
-        whole = put_together(blocks[:, number], placing.block_sizes * prod(shape))
+        whole = put_together(blocks[:, number], placement.block_sizes * prod(shape))
         sparsity = 1 - int(here.sum()) / whole.size
         dead = np.flatnonzero(here == 0).tolist()
-        layers.append(LayerActivations(name, shape[-1], sparsity, dead, whole.mean, whole.variance))
+        layers.append(
+            LayerActivations(
+                name=name,
+                num_units=shape[-1],
+                sparsity=sparsity,
+                dead=dead,
+                mean=whole.mean,
+                variance=whole.variance,
+            )
+        )
     return layers
 
 
@@ -75,7 +86,7 @@ def dead_units(coordinator: Coordinator, model: Sequential, x: npt.ArrayLike) ->
     return [layer.dead for layer in activation_statistics(coordinator, model, x)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Request:
     """active: (workers, units of all layers), gets each worker's counts.  moments: (blocks, layers, NUM_MOMENTS)."""
 

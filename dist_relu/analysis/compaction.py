@@ -13,15 +13,15 @@ from dist_relu.comm.shared_memory import Handles
 from dist_relu.coordinator import Coordinator
 from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_bool, check_is
-from dist_relu.engine.inference import ModelInput, my_blocks
-from dist_relu.engine.placing import Placing, checked_samples
+from dist_relu.engine.arguments import samples_to_measure
+from dist_relu.engine.inference import ModelInput, Placement, my_blocks
 from dist_relu.kernels.products import DEPTH
 from dist_relu.nn import ActivityPenalty, Dense, Dropout, Layer, PlainPass, RReLU, Sequential
 from dist_relu.nn.layers.activations import Elementwise
 from dist_relu.runtime.world import World
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Compaction:
     """A smaller model, and how its outputs compare with those of the one that it was made of.
 
@@ -54,7 +54,7 @@ def compact(coordinator: Coordinator, model: Sequential, x: npt.ArrayLike, *, ex
     """
     check_is("coordinator", coordinator, Coordinator)
     exact = check_bool("exact", exact)
-    x = checked_samples(model, x)
+    x = samples_to_measure(model, x)
     dead = dead_units(coordinator, model, x)
     layers = list(model.blueprint().layers)
     values = dict(zip(map(id, model.params), model.views(model.values), strict=True))
@@ -80,7 +80,13 @@ def compact(coordinator: Coordinator, model: Sequential, x: npt.ArrayLike, *, ex
             "Weights may be infinite or NaN, or a layer may look at more than one sample; "
             "pass exact=False to have the smaller model all the same."
         )
-    return Compaction(smaller, removed, left, num_changed, largest)
+    return Compaction(
+        model=smaller,
+        removed=removed,
+        left=left,
+        num_changed=num_changed,
+        largest_difference=largest,
+    )
 
 
 def _pairs(layers: Sequence[Layer]) -> list[tuple[int, int]]:
@@ -116,16 +122,20 @@ def _dense(layer: Layer) -> Dense:
 def _compare(coordinator: Coordinator, before: Sequential, after: Sequential, x: Array) -> tuple[int, float]:
     """How many outputs for x have other bits, and the largest difference."""
     with coordinator.replicas.for_a_call() as replicas:
-        placing = Placing.of(coordinator.workers, replicas, len(x))
-        samples = placing.samples(x, before.dtype)
-        (first, _first_values), (second, _second_values) = (placing.model(m, samples) for m in (before, after))
-        differences = replicas.zeros((len(placing.block_sizes), 2), np.float64)
-        coordinator.run(_differences, _Request(first, second, differences.handles))
-        changed, largest = differences.gather(placing.blocks).T
+        placement = Placement.of(replicas, len(x))
+        samples = placement.samples(x, before.dtype)
+        differences = replicas.zeros((placement.num_blocks, 2), np.float64)
+        request = _Request(
+            before=placement.model(before, samples),
+            after=placement.model(after, samples),
+            differences=differences.handles,
+        )
+        coordinator.run(_differences, request)
+        changed, largest = differences.gather(placement.blocks).T
     return int(changed.sum()), float(largest.max())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Request:
     """differences: (blocks, 2) float64, gets the number of outputs with other bits and the largest difference."""
 

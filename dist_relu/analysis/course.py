@@ -18,7 +18,7 @@ from dist_relu.optim import Optimizer
 _ACTING = Elementwise, PReLU, RReLU, CReLU, RNN
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Course:
     """A training run, as it was seen in some of its steps.
 
@@ -74,18 +74,19 @@ def watched_course(
         )
         steps = result.watched
         test = coordinator.evaluate(model, data.test)
-        tested = (test.loss, test.accuracy) if isfinite(test.loss) else (None, None)
+        test_loss, test_accuracy = (test.loss, test.accuracy) if isfinite(test.loss) else (None, None)
     except TrainingDiverged as error:
-        steps, tested = list(error.watched), (None, None)
+        steps, test_loss, test_accuracy = list(error.watched), None, None
     norms = [hypot(*(param.gradient_norm for param in step.params)) for step in steps]
     finite = [number for number, step in enumerate(steps) if isfinite(step.loss) and isfinite(norms[number])]
     sizes = _sizes_of_acting(model, steps)
     return Course(
-        [steps[number].step for number in finite],
-        [steps[number].loss for number in finite],
-        [norms[number] for number in finite],
-        [_sparsity(steps[number], sizes) for number in finite],
-        *tested,
+        steps=[steps[number].step for number in finite],
+        loss=[steps[number].loss for number in finite],
+        gradient_norm=[norms[number] for number in finite],
+        sparsity=[_sparsity(steps[number], sizes) for number in finite],
+        test_loss=test_loss,
+        test_accuracy=test_accuracy,
     )
 
 

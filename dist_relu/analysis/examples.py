@@ -15,7 +15,7 @@ CURVE_UNITS = 64, 64
 _SAMPLES, _EPOCHS, _BATCH_SIZE = 256, 300, 32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CurveFit:
     """A curve with noise, and what networks made of it.
 
@@ -50,4 +50,4 @@ def fit_curve(coordinator: Coordinator, seed: int = 0) -> CurveFit:
         )
         outputs[name] = coordinator.forward(network, grid[:, np.newaxis])[:, 0]
         losses[name] = result.losses
-    return CurveFit(x[:, 0], y[:, 0], grid, outputs, losses)
+    return CurveFit(x=x[:, 0], y=y[:, 0], grid=grid, outputs=outputs, losses=losses)

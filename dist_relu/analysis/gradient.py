@@ -12,16 +12,16 @@ from dist_relu.comm.shared_memory import Handles
 from dist_relu.coordinator import Coordinator
 from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_is
-from dist_relu.engine.arguments import Data, check_has_parameters, check_model, dataset_of, default_loss
-from dist_relu.engine.inference import ModelInput, my_blocks, num_blocks
-from dist_relu.engine.placing import Placing, checked_samples, layer_names
+from dist_relu.engine.arguments import Data, check_has_parameters, check_model, dataset_of, loss_for, samples_to_measure
+from dist_relu.engine.inference import ModelInput, Placement, my_blocks, num_blocks
 from dist_relu.engine.watch.moments import NUM_MOMENTS, Magnitude, moments_of, put_together
 from dist_relu.nn import Loss, PlainPass, Sequential
+from dist_relu.nn.structure import layer_names
 from dist_relu.partition import Fold, SummationTree, TreeNode, bounds
 from dist_relu.runtime.world import World
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GradientFlow:
     """Gradients of the loss.
 
@@ -46,42 +46,48 @@ def gradient_flow(coordinator: Coordinator, model: Sequential, data: Data, *, lo
     """
     check_is("coordinator", coordinator, Coordinator)
     data = dataset_of(data)
-    loss = default_loss(data) if loss is None else loss
-    check_is("loss", loss, Loss)
+    loss = loss_for(data, loss)
     check_has_parameters(model)
-    x = checked_samples(model, data.x)
+    x = samples_to_measure(model, data.x)
     check_model(model, data, loss)
     num_stages = 1 + len(model.layers)
     tree = SummationTree(num_blocks(len(x)))
     left = [tree.fold(tree.leaves(*part))[1] for part in bounds(num_blocks(len(x)), coordinator.workers)]
     starts = np.cumsum([0, *map(len, left)]).tolist()
     with coordinator.replicas.for_a_call() as replicas:
-        placing = Placing.of(coordinator.workers, replicas, len(x))
-        samples = placing.samples(x, model.dtype)
-        targets = placing.samples(data.y, np.int64 if data.has_classes else model.dtype)
-        model_input, _values = placing.model(model, samples)
-        losses = replicas.zeros((len(placing.block_sizes),), np.float64)
-        moments = replicas.zeros((len(placing.block_sizes), num_stages, NUM_MOMENTS), np.float64)
+        placement = Placement.of(replicas, len(x))
+        samples = placement.samples(x, model.dtype)
+        targets = placement.samples(data.y, np.int64 if data.has_classes else model.dtype)
+        losses = replicas.zeros((placement.num_blocks,), np.float64)
+        moments = replicas.zeros((placement.num_blocks, num_stages, NUM_MOMENTS), np.float64)
         sums = replicas.zeros((starts[-1], model.num_params), model.dtype)
-        request = _Request(model_input, targets.handles, loss, losses.handles, moments.handles, sums.handles, starts)
+        request = _Request(
+            input=placement.model(model, samples),
+            y=targets.handles,
+            loss=loss,
+            losses=losses.handles,
+            moments=moments.handles,
+            sums=sums.handles,
+            starts=starts,
+        )
         coordinator.run(_back_propagate, request)
-        loss_sum = float(np.add.reduce(losses.gather(placing.blocks)))
-        blocks = moments.gather(placing.blocks)
+        loss_sum = float(np.add.reduce(losses.gather(placement.blocks)))
+        blocks = moments.gather(placement.blocks)
         own = replicas.rows_by_node([range(*part) for part in pairwise(starts)])
         gradient = _sum_along(tree, [node for nodes in left for node in nodes], list(sums.gather(own)))
     outputs = {}
     shapes = [model.input_shape, *model.layer_shapes]
     for number, (name, shape) in enumerate(zip(["input", *layer_names(model)], shapes, strict=True)):
-        whole = put_together(blocks[:, number], placing.block_sizes * prod(shape))
+        whole = put_together(blocks[:, number], placement.block_sizes * prod(shape))
         outputs[name] = Magnitude(sqrt(whole.sum_of_squares / len(x)), whole.mean_absolute, whole.variance)
     weights = {}
     for name, param, view in zip(model.names, model.params, model.views(gradient), strict=True):
         if param.momentum is None:
             weights[name] = _magnitude(view.astype(np.float64).reshape(1, -1) / len(x))
-    return GradientFlow(loss_sum / len(x), outputs, weights)
+    return GradientFlow(loss=loss_sum / len(x), outputs=outputs, weights=weights)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Request:
     """losses: (blocks,).  moments: (blocks, 1 + layers, NUM_MOMENTS).
 

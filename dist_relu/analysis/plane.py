@@ -12,9 +12,9 @@ from dist_relu.coordinator import Coordinator
 from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_is, check_seed
 from dist_relu.data import Dataset, Split
-from dist_relu.engine.placing import layer_names
 from dist_relu.errors import DataError
 from dist_relu.nn import ReLU, Sequential
+from dist_relu.nn.structure import layer_names
 from dist_relu.optim import Adam, Cosine
 
 _SIDE = 301
@@ -24,7 +24,7 @@ PLANE_TRAINING = f"{_EPOCHS} epochs of Adam"
 """What `train_on_plane` does."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plane:
     """G×G points of the plane, seen by a network with K classes, and the samples x (N, 2) that it learned from.
 
@@ -85,7 +85,16 @@ def plane_of(coordinator: Coordinator, model: Sequential, data: Split) -> Plane:
         active = np.packbits(np.concatenate(list(kinks.values()), axis=-1) > 0, axis=-1)
         num_pieces = len(np.unique(active.reshape(_SIDE * _SIDE, -1), axis=0))
     probabilities = softmax(outputs[-1].astype(np.float64)).reshape(_SIDE, _SIDE, -1)
-    return Plane(train.x, train.y, across, up, probabilities, kinks, num_pieces, evaluation.accuracy)
+    return Plane(
+        x=train.x,
+        y=train.y,
+        across=across,
+        up=up,
+        probabilities=probabilities,
+        kinks=kinks,
+        num_pieces=num_pieces,
+        accuracy=evaluation.accuracy,
+    )
 
 
 def moons(seed: int = 0) -> Split:

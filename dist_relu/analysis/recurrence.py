@@ -9,14 +9,21 @@ import numpy as np
 from dist_relu.comm.shared_memory import Handles
 from dist_relu.coordinator import Coordinator
 from dist_relu.core.checks import check_is
-from dist_relu.engine.arguments import Data, check_has_parameters, check_model, dataset_of, default_loss
-from dist_relu.engine.inference import ModelInput, my_blocks
-from dist_relu.engine.placing import Placing, checked_samples, layer_names
+from dist_relu.engine.arguments import (
+    Data,
+    check_has_parameters,
+    check_model,
+    dataset_of,
+    loss_for,
+    samples_to_measure,
+)
+from dist_relu.engine.inference import ModelInput, Placement, my_blocks
 from dist_relu.nn import RNN, Loss, PlainPass, Sequential
+from dist_relu.nn.structure import layer_names
 from dist_relu.runtime.world import World
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TimeFlow:
     """Gradients of each sample's own loss with respect to the states of the RNN layer called `name`.
 
@@ -41,30 +48,29 @@ def gradient_through_time(
     """
     check_is("coordinator", coordinator, Coordinator)
     data = dataset_of(data)
-    loss = default_loss(data) if loss is None else loss
-    check_is("loss", loss, Loss)
+    loss = loss_for(data, loss)
     check_has_parameters(model)
-    x = checked_samples(model, data.x)
+    x = samples_to_measure(model, data.x)
     check_model(model, data, loss)
     steps = _steps(model)
     if not steps:
         raise ValueError(f"Gradients go through time in RNN layers, and the model has none: {model}.")
     with coordinator.replicas.for_a_call() as replicas:
-        placing = Placing.of(coordinator.workers, replicas, len(x))
-        samples = placing.samples(x, model.dtype)
-        targets = placing.samples(data.y, np.int64 if data.has_classes else model.dtype)
-        model_input, _values = placing.model(model, samples)
-        squares = replicas.zeros((len(placing.block_sizes), sum(steps.values())), np.float64)
-        coordinator.run(_back_propagate, _Request(model_input, targets.handles, loss, squares.handles))
-        mean = np.add.reduce(squares.gather(placing.blocks), axis=0) / len(x)
+        placement = Placement.of(replicas, len(x))
+        samples = placement.samples(x, model.dtype)
+        targets = placement.samples(data.y, np.int64 if data.has_classes else model.dtype)
+        squares = replicas.zeros((placement.num_blocks, sum(steps.values())), np.float64)
+        request = _Request(input=placement.model(model, samples), y=targets.handles, loss=loss, squares=squares.handles)
+        coordinator.run(_back_propagate, request)
+        mean = np.add.reduce(squares.gather(placement.blocks), axis=0) / len(x)
     flows, stop = [], 0
     for number, num_steps in steps.items():
         start, stop = stop, stop + num_steps
-        flows.append(TimeFlow(layer_names(model)[number], np.sqrt(mean[start:stop]).tolist()))
+        flows.append(TimeFlow(name=layer_names(model)[number], norms=np.sqrt(mean[start:stop]).tolist()))
     return flows
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Request:
     """squares: (blocks, steps of all RNN layers, one after the other), gets sums of squares over samples and units."""
 

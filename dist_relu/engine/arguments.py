@@ -42,6 +42,13 @@ def default_loss(data: Dataset) -> Loss:
     return CrossEntropy() if data.has_classes else MeanSquaredError()
 
 
+def loss_for(data: Dataset, loss: Loss | None) -> Loss:
+    """The loss that the user passed, or the default one for such targets."""
+    loss = default_loss(data) if loss is None else loss
+    check_is("loss", loss, Loss)
+    return loss
+
+
 def warn_of_classes(data: Dataset) -> None:
     """Say that targets are taken for real numbers, where they look like classes."""
     reason = data.look_like_classes()
@@ -112,3 +119,20 @@ def check_has_parameters(model: Sequential) -> None:
     check_is("model", model, Sequential)
     if not model.has_values:
         raise ValueError("The model has no parameters yet: fit it first, or build and initialize it.")
+
+
+def checked_samples(model: Sequential, x: npt.ArrayLike) -> Array:
+    """`x` as an array (N, *input_shape) for a model that has parameters.  Raises ValueError or DataError."""
+    check_has_parameters(model)
+    x = numbers("x", x)
+    model.build(x.shape[1:])
+    check_samples(model, x)
+    return x
+
+
+def samples_to_measure(model: Sequential, x: npt.ArrayLike) -> Array:
+    """As `checked_samples`, of at least one sample."""
+    x = checked_samples(model, x)
+    if not len(x):
+        raise DataError("x has no samples; there is nothing to measure.")
+    return x

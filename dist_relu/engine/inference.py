@@ -1,27 +1,36 @@
-"""Work on the rows of an array, as every worker runs it: evaluation, outputs, activations, ReLU itself.
+"""Work on the rows of an array: evaluation, outputs, ReLU itself, and whatever else is asked about samples.
 
 Rows are cut into blocks of a fixed size that workers share out, so that a row's result does not depend on how
-many workers there are.
+many workers there are. The coordinator places samples and models on the nodes (`Placement`), every worker attaches
+them (`ModelInput`) and does its own blocks (`my_blocks`), and what comes out is gathered.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, final
 
 import numpy as np
+import numpy.typing as npt
 
 from dist_relu.comm.shared_memory import Handles
 from dist_relu.core.arrays import Array
 from dist_relu.kernels.activations import relu as pair
 from dist_relu.nn import Loss, PlainPass, Sequential
 from dist_relu.partition import bounds
+from dist_relu.runtime.placed import PlacedDataset
+from dist_relu.runtime.replicated import ReplicatedArray, ReplicatedArrays
 from dist_relu.runtime.world import World
 
 BLOCK_ROWS = 256
 
+Run = Callable[[Callable[[World, Any], Any], Any], object]
+"""(function, request): runs function(world, request) on all workers, see `Coordinator.run`."""
 
-@dataclass(frozen=True)
+
+@final
+@dataclass(frozen=True, kw_only=True)
 class ModelInput:
     """A model with its parameters (P,), and samples x (N, ...)."""
 
@@ -31,14 +40,128 @@ class ModelInput:
     x: Handles
 
     def attach(self, world: World) -> tuple[Sequential, Array]:
+        """The model, ready to compute, and the samples, of which this node has those that its workers need."""
         self.model.build(self.input_shape)
         self.model.bind(world.node.attach(self.values))
         return self.model, world.node.attach(self.x)
 
 
-@dataclass(frozen=True)
-class EvaluateRequest:
-    """sums: (blocks, 2) float64, gets the summed loss and the number of correct samples of each block."""
+@final
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where the arrays of a call are; must live as long as the call.
+
+    replicas: of this call.  block_sizes: (blocks,), the number of samples of each block.
+    rows, blocks, ranks: of samples, of results by block and of results by rank, those of each node's workers.
+    """
+
+    replicas: ReplicatedArrays
+    block_sizes: Array
+    rows: dict[int, range]
+    blocks: dict[int, range]
+    ranks: dict[int, range]
+    _kept: list[ReplicatedArray] = field(default_factory=list, init=False)
+
+    @classmethod
+    def of(cls, replicas: ReplicatedArrays, num_samples: int) -> Placement:
+        """For so many samples, cut into blocks."""
+        workers = replicas.nodes[-1].stop
+        sizes = np.full(num_blocks(num_samples), BLOCK_ROWS)
+        sizes[-1:] -= len(sizes) * BLOCK_ROWS - num_samples
+        blocks = [range(*part) for part in bounds(len(sizes), workers)]
+        rows = [range(*(min(block * BLOCK_ROWS, num_samples) for block in (part.start, part.stop))) for part in blocks]
+        return cls(
+            replicas=replicas,
+            block_sizes=sizes,
+            rows=replicas.rows_by_node(rows),
+            blocks=replicas.rows_by_node(blocks),
+            ranks=replicas.rows_by_node([range(rank, rank + 1) for rank in range(workers)]),
+        )
+
+    @property
+    def num_blocks(self) -> int:
+        return len(self.block_sizes)
+
+    def samples(self, x: Array, dtype: npt.DTypeLike) -> ReplicatedArray:
+        """`x` or `y`, every node with the rows that its workers need."""
+        placed = self.replicas.copy_of(x, dtype)
+        placed.broadcast(self.rows)
+        return placed
+
+    def model(self, model: Sequential, x: ReplicatedArray) -> ModelInput:
+        """The model, for these samples."""
+        values = self.replicas.copy_of(model.values)
+        values.broadcast()
+        self._kept.append(values)
+        return ModelInput(model=model.blueprint(), input_shape=model.input_shape, values=values.handles, x=x.handles)
+
+
+def evaluate(
+    run: Run, replicas: ReplicatedArrays, model: Sequential, data: PlacedDataset, loss: Loss
+) -> tuple[float, int]:
+    """The loss and the number of correct predictions, summed over all samples; collective."""
+    placement = Placement.of(replicas, len(data.x.array))
+    sums = replicas.zeros((placement.num_blocks, 2), np.float64)
+    data.x.broadcast(placement.rows)
+    data.y.broadcast(placement.rows)
+    model_input = placement.model(model, data.x)
+    run(_evaluate, _EvaluateRequest(input=model_input, y=data.y.handles, loss=loss, sums=sums.handles))
+    loss_sum, num_correct = np.add.reduce(sums.gather(placement.blocks), axis=0)
+    return float(loss_sum), int(num_correct)
+
+
+def outputs(run: Run, replicas: ReplicatedArrays, model: Sequential, x: Array, *, every_layer: bool) -> list[Array]:
+    """The outputs (N, ...) of every layer, or of the last one alone, for samples x (N, ...); collective."""
+    placement = Placement.of(replicas, len(x))
+    shapes = model.layer_shapes if every_layer else [model.output_shape]
+    targets = [replicas.zeros((len(x), *shape), model.dtype) for shape in shapes]
+    samples = placement.samples(x, model.dtype)
+    request = _OutputsRequest(
+        input=placement.model(model, samples),
+        outputs=[target.handles for target in targets],
+        every_layer=every_layer,
+    )
+    run(_outputs, request)
+    return [target.gather(placement.rows) for target in targets]
+
+
+def relu(run: Run, replicas: ReplicatedArrays, x: Array, dy: Array | None, partitions: int) -> Array:
+    """max(x, 0), or with `dy` the gradient of x from that of the output; both of the same shape.  Collective.
+
+    partitions: into how many parts the elements are cut for the workers.
+    """
+    starts = [*(start for start, _ in bounds(x.size, partitions)), x.size]
+    elements = replicas.rows_by_node(
+        [range(starts[first], starts[stop]) for first, stop in bounds(partitions, replicas.nodes[-1].stop)]
+    )
+    result = replicas.zeros((x.size,), (x if dy is None else dy).dtype)
+    sources = [replicas.copy_of(source.reshape(-1)) for source in (x, dy) if source is not None]
+    for source in sources:
+        source.broadcast(elements)
+    request = _ReluRequest(
+        x=sources[0].handles,
+        dy=None if dy is None else sources[1].handles,
+        result=result.handles,
+        partitions=partitions,
+    )
+    run(_relu, request)
+    return result.gather(elements).reshape(x.shape)
+
+
+def num_blocks(num_rows: int) -> int:
+    return -(-num_rows // BLOCK_ROWS)
+
+
+def my_blocks(world: World, num_rows: int) -> Iterator[tuple[int, slice]]:
+    """This worker's blocks: their numbers and rows.  Ends early when the call is given up."""
+    for block in range(*bounds(num_blocks(num_rows), world.size)[world.rank]):
+        world.barrier.check()
+        yield block, slice(block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, num_rows))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _EvaluateRequest:
+    """sums: (blocks, 2) float64, gets the summed loss and the number of correct predictions of each block."""
 
     input: ModelInput
     y: Handles
@@ -46,22 +169,18 @@ class EvaluateRequest:
     sums: Handles
 
 
-def num_blocks(num_rows: int) -> int:
-    return -(-num_rows // BLOCK_ROWS)
-
-
-def evaluate(world: World, request: EvaluateRequest) -> None:
-    """Sum the loss and the number of correct predictions over the samples of every block; collective."""
+def _evaluate(world: World, request: _EvaluateRequest) -> None:
+    """Sum the loss and the number of correct predictions over the samples of every block."""
     model, x = request.input.attach(world)
     y, sums = world.node.attach(request.y), world.node.attach(request.sums)
     run = PlainPass(training=False)
     for block, rows in my_blocks(world, len(x)):
-        outputs = model.forward(x[rows], run)
-        sums[block] = request.loss.backward_inside(outputs, y[rows], 1.0, np.empty_like(outputs))
+        predictions = model.forward(x[rows], run)
+        sums[block] = request.loss.backward_inside(predictions, y[rows], 1.0, np.empty_like(predictions))
 
 
-@dataclass(frozen=True)
-class ActivationsRequest:
+@dataclass(frozen=True, kw_only=True)
+class _OutputsRequest:
     """outputs: (N, ...) for each layer, or for the last one alone."""
 
     input: ModelInput
@@ -69,19 +188,19 @@ class ActivationsRequest:
     every_layer: bool
 
 
-def activations(world: World, request: ActivationsRequest) -> None:
-    """Write the output of every layer, or of the model; collective."""
+def _outputs(world: World, request: _OutputsRequest) -> None:
+    """Write the output of every layer, or of the model."""
     model, x = request.input.attach(world)
     targets = [world.node.attach(handles) for handles in request.outputs]
     run = PlainPass(training=False)
     for _, rows in my_blocks(world, len(x)):
-        outputs = model.activations(x[rows], run) if request.every_layer else [model.forward(x[rows], run)]
-        for target, output in zip(targets, outputs, strict=True):
-            target[rows] = output
+        results = model.activations(x[rows], run) if request.every_layer else [model.forward(x[rows], run)]
+        for target, result in zip(targets, results, strict=True):
+            target[rows] = result
 
 
-@dataclass(frozen=True)
-class ReluRequest:
+@dataclass(frozen=True, kw_only=True)
+class _ReluRequest:
     """x and result: (n,), any array flattened; dy: the gradient of ReLU's output, or None for the forward direction."""
 
     x: Handles
@@ -90,8 +209,8 @@ class ReluRequest:
     partitions: int
 
 
-def relu(world: World, request: ReluRequest) -> None:
-    """ReLU or its backward on this worker's partitions; collective."""
+def _relu(world: World, request: _ReluRequest) -> None:
+    """ReLU or its backward on this worker's partitions."""
     x, result = world.node.attach(request.x), world.node.attach(request.result)
     dy = None if request.dy is None else world.node.attach(request.dy)
     first, stop = bounds(request.partitions, world.size)[world.rank]
@@ -101,24 +220,3 @@ def relu(world: World, request: ReluRequest) -> None:
         else:
             result[start:end] = dy[start:end]
             pair.backward(result[start:end], x[start:end])
-
-
-def rows_of_blocks(num_rows: int, workers: int) -> list[range]:
-    """The rows whose blocks each worker does, by rank."""
-    return [
-        range(min(first * BLOCK_ROWS, num_rows), min(stop * BLOCK_ROWS, num_rows))
-        for first, stop in bounds(num_blocks(num_rows), workers)
-    ]
-
-
-def elements_of_partitions(num_elements: int, partitions: int, workers: int) -> list[range]:
-    """The elements whose partitions each worker does, by rank."""
-    starts = [*(start for start, _ in bounds(num_elements, partitions)), num_elements]
-    return [range(starts[first], starts[stop]) for first, stop in bounds(partitions, workers)]
-
-
-def my_blocks(world: World, num_rows: int) -> Iterator[tuple[int, slice]]:
-    """This worker's blocks: their numbers and rows.  Ends early when the call is given up."""
-    for block in range(*bounds(num_blocks(num_rows), world.size)[world.rank]):
-        world.barrier.check()
-        yield block, slice(block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, num_rows))

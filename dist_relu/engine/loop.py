@@ -18,7 +18,7 @@ from dist_relu.runtime.world import World
 _REPORT_EVERY_S = 0.1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FitRequest:
     """Everything a worker must know to train."""
 
@@ -27,7 +27,7 @@ class FitRequest:
     shuffle: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Progress:
     """How far training is.  loss and accuracy: means over the samples of this epoch so far."""
 
@@ -39,7 +39,7 @@ class Progress:
     samples_per_second: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Trace:
     """What happened, step by step.  loss: means over the samples.  num_correct: samples predicted right.
 
@@ -96,12 +96,12 @@ def fit(world: World, request: FitRequest) -> Trace:
             if world.rank == 0 and (now - reported > _REPORT_EVERY_S or last or diverged):
                 world.report(
                     Progress(
-                        epoch,
-                        step,
-                        request.epochs * per_epoch,
-                        float(np.average(losses[-i - 1 :], weights=sizes[-i - 1 :])),
-                        sum(num_correct[-i - 1 :]) / sum(sizes[-i - 1 :]),
-                        sum(sizes[-i - 1 :]) / (now - epoch_began),
+                        epoch=epoch,
+                        step=step,
+                        num_steps=request.epochs * per_epoch,
+                        loss=float(np.average(losses[-i - 1 :], weights=sizes[-i - 1 :])),
+                        accuracy=sum(num_correct[-i - 1 :]) / sum(sizes[-i - 1 :]),
+                        samples_per_second=sum(sizes[-i - 1 :]) / (now - epoch_began),
                     )
                 )
                 if seen:
@@ -116,5 +116,11 @@ def fit(world: World, request: FitRequest) -> Trace:
         if world.rank == 0:
             of_epoch = losses, num_correct, sizes, seconds
             world.report(SeenEpoch(active, *(np.array(numbers[-per_epoch:]) for numbers in of_epoch)))
-    numbers = np.array(losses), np.array(num_correct), np.array(sizes), np.array(seconds)
-    return Trace(*numbers, step_of.generation, diverged)
+    return Trace(
+        loss=np.array(losses),
+        num_correct=np.array(num_correct),
+        num_samples=np.array(sizes),
+        seconds=np.array(seconds),
+        generation=step_of.generation,
+        diverged=diverged,
+    )

@@ -10,7 +10,7 @@ from dist_relu.engine.watch.records import EpochSummary, WatchedStep
 from dist_relu.nn import Sequential
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FitResult:
     """What a training run did.
 
@@ -38,7 +38,7 @@ class FitResult:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """Means over all samples; accuracy is None without classes."""
 
@@ -59,4 +59,13 @@ def fit_result(
     seconds = float(trace.seconds.sum())
     per_second = float(trace.num_samples.sum() / seconds)
     accuracies = trace.num_correct / trace.num_samples if has_classes else None
-    return FitResult(epochs, trace.loss, accuracies, trace.seconds, seconds, per_second, average, watched)
+    return FitResult(
+        epochs=epochs,
+        losses=trace.loss,
+        accuracies=accuracies,
+        step_seconds=trace.seconds,
+        seconds=seconds,
+        samples_per_second=per_second,
+        average=average,
+        watched=watched,
+    )

@@ -10,6 +10,7 @@ from dist_relu.nn.layer import Layer, Shape
 from dist_relu.nn.layers.parallel import Parallel
 from dist_relu.nn.layers.reshaping import Flatten, Reshape
 from dist_relu.nn.layers.residual import Residual
+from dist_relu.nn.sequential import Sequential
 
 
 def every_layer(layers: Sequence[Layer]) -> Iterator[Layer]:
@@ -39,3 +40,8 @@ def entries(layers: Sequence[Layer], shape: Shape) -> Iterator[tuple[Layer, Shap
             case _:
                 yield layer, shape
                 return
+
+
+def layer_names(model: Sequential) -> list[str]:
+    """The layers as the user wrote them: "0 Dense", "1 ReLU", ..."""
+    return [f"{number} {type(layer).__name__}" for number, layer in enumerate(model.layers)]

@@ -13,8 +13,9 @@ from dist_relu.coordinator import Coordinator
 from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_callable, check_int, check_is, check_seed, optional
 from dist_relu.engine.arguments import check_statistics
-from dist_relu.engine.memory import StepMemory, stopped, trained
+from dist_relu.engine.memory import StepMemory, trained
 from dist_relu.engine.plan import StepOptions, StepPlan
+from dist_relu.engine.training import what_is_left_kept
 from dist_relu.errors import PartitionError, TrainingDiverged
 from dist_relu.nn import Sequential, TanhGaussian, policy
 from dist_relu.optim import Adam, Cosine
@@ -121,14 +122,10 @@ def train(
         memory = StepMemory(replicas, model, placed, plan)
         episodes = replicas.zeros((num_envs, iterations, 2), np.float64)
         request = LearningRequest(memory.request(), env, algorithm, num_envs, iterations, episodes.handles)
-        try:
+        with what_is_left_kept(model, memory):
             lesson: Lesson = coordinator.run(learn, request, on_progress)[0]
-        except BaseException:
-            if left := stopped(memory):
-                model.values[:] = left.values
-            raise
         run = trained(memory, lesson.generation)
-        model.values[:] = run.values
+        model.values = run.values
         totals = episodes.gather(replicas.rows_by_node(_rows(num_envs, shards, coordinator.workers))).sum(axis=0)
     if lesson.diverged or run.overflowed:
         iteration = len(lesson.losses) - 1

@@ -236,4 +236,6 @@ def test_a_run_that_diverges_in_its_first_step_has_an_empty_course(serial: dr.Co
     part = dr.Dataset(np.ones((8, 4)), np.arange(8) % 2)
     split, rule = dr.data.Split(part, part), dr.optim.SGD(0.1)
     course = analysis.watched_course(serial, model, split, rule, epochs=1, batch_size=4, watch=dr.Watch(1))
-    assert course == analysis.Course([], [], [], [], None, None)
+    assert course == analysis.Course(
+        steps=[], loss=[], gradient_norm=[], sparsity=[], test_loss=None, test_accuracy=None
+    )

@@ -49,12 +49,19 @@ def flow(num_layers: int, low: float) -> analysis.GradientFlow:
     names = ["input", *(f"{i} {'Dense' if i % 2 == 0 else 'ReLU'}" for i in range(2 * num_layers + 1))]
     outputs = {name: analysis.Magnitude(norm, norm, norm) for name, norm in zip(names, norms, strict=True)}
     weights = {f"{i}.weight": analysis.Magnitude(norms[i], 1.0, 1.0) for i in range(0, 2 * num_layers + 1, 2)}
-    return analysis.GradientFlow(1.0, outputs, weights)
+    return analysis.GradientFlow(loss=1.0, outputs=outputs, weights=weights)
 
 
 def course(num_steps: int) -> analysis.Course:
     values = np.geomspace(1, 0.7, num_steps).tolist()
-    return analysis.Course(list(range(0, 10 * num_steps, 10)), values, values, values, 0.5, 0.9)
+    return analysis.Course(
+        steps=list(range(0, 10 * num_steps, 10)),
+        loss=values,
+        gradient_norm=values,
+        sparsity=values,
+        test_loss=0.5,
+        test_accuracy=0.9,
+    )
 
 
 def plane(num_classes: int) -> Plane:
@@ -64,7 +71,9 @@ def plane(num_classes: int) -> Plane:
     probabilities = np.exp(3 * scores) / np.exp(3 * scores).sum(axis=-1, keepdims=True)
     kinks = {f"{2 * i + 1} ReLU": np.stack([across + 0.1 * i, up], axis=-1) for i in range(6)}
     x, y = np.random.default_rng(0).uniform(-1, 1, (50, 2)), np.arange(50) % num_classes
-    return Plane(x, y, side, side, probabilities, kinks, 1000, 0.95)
+    return Plane(
+        x=x, y=y, across=side, up=side, probabilities=probabilities, kinks=kinks, num_pieces=1000, accuracy=0.95
+    )
 
 
 def runs(number: int) -> dict[str, list[WatchedStep]]:
@@ -73,13 +82,17 @@ def runs(number: int) -> dict[str, list[WatchedStep]]:
 
 
 def activations(number: int, kind: str) -> list[analysis.LayerActivations]:
-    return [analysis.LayerActivations(f"{i} {kind}", 50, 0.5, [1, 2], 0.1, 1.0) for i in range(number)]
+    return [
+        analysis.LayerActivations(name=f"{i} {kind}", num_units=50, sparsity=0.5, dead=[1, 2], mean=0.1, variance=1.0)
+        for i in range(number)
+    ]
 
 
 def fit() -> CurveFit:
     x = np.linspace(-2, 2, 50)
     names = "linear layers", "with ReLU between them"
-    return CurveFit(x, np.sin(x), x, dict.fromkeys(names, x), dict.fromkeys(names, np.geomspace(1, 0.1, 500)))
+    outputs, losses = dict.fromkeys(names, x), dict.fromkeys(names, np.geomspace(1, 0.1, 500))
+    return CurveFit(x=x, y=np.sin(x), grid=x, outputs=outputs, losses=losses)
 
 
 OWN = "AnActivationOfTheUsersOwnWithAVeryLongName"
@@ -130,7 +143,10 @@ PICTURES: dict[str, Draw] = {
         {name: [course(90), course(80)] for name in (ODD, "relu", LONG)}, path, form=form, about=TITLE
     ),
     "recurrence": lambda path, form: plots.draw_recurrence(
-        {name: analysis.TimeFlow("0 RNN", np.geomspace(0.6, 0.8, 50).tolist()) for name in ("identity", LONG)},
+        {
+            name: analysis.TimeFlow(name="0 RNN", norms=np.geomspace(0.6, 0.8, 50).tolist())
+            for name in ("identity", LONG)
+        },
         path,
         form=form,
     ),

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from dist_relu.core.arrays import Array
-from dist_relu.engine.placing import layer_names
 from dist_relu.nn import Conv2d, Dense, Sequential
+from dist_relu.nn.structure import layer_names
 from dist_relu.reports.plots.style import PLAIN, Form, draw
 
 _MAX_UNITS, _COLUMNS = 64, 16
