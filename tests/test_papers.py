@@ -34,7 +34,13 @@ def quick_run(script: Path, folder: Path, *options: str) -> QuickRun:
     return QuickRun(ended.stdout, folder / script.stem, found)
 
 
-@pytest.fixture(scope="module", params=SCRIPTS, ids=lambda script: script.stem)
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(script, id=script.stem, marks=() if script.stem == "glorot2011" else pytest.mark.long)
+        for script in SCRIPTS
+    ],
+)
 def script(request: pytest.FixtureRequest) -> Path:
     return Path(request.param)
 

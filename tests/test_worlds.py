@@ -6,23 +6,19 @@ import sys
 
 import pytest
 
+from tests.cases import long
 from tests.programs import ROOT, mpirun, mpirun_on_nodes, run
 
 SUITE = [sys.executable, str(ROOT / "tests" / "under_mpi.py")]
 
 
-def also(*worlds: int | str) -> list[object]:
-    """Further worlds, which are for `make test-long`."""
-    return [pytest.param(world, marks=pytest.mark.long) for world in worlds]
-
-
-@pytest.mark.parametrize("ranks", [3, *also(1, 2, 4)])
+@pytest.mark.parametrize("ranks", [3, *long(1, 2, 4)])
 def test_the_conformance_suite_passes_under_mpirun(ranks: int) -> None:
     done = run(mpirun(ranks, *SUITE))
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
 
 
-@pytest.mark.parametrize("nodes", ["abac", *also("aabc", "abc", "abb")])
+@pytest.mark.parametrize("nodes", ["abac", *long("aabc", "abc", "abb")])
 def test_the_conformance_suite_passes_on_several_nodes(nodes: str) -> None:
     done = run(mpirun_on_nodes(nodes, *SUITE))
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]

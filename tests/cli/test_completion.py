@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.test_cli import call
+from tests.programs import TIMEOUT_S
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def test_commands_options_names_and_files_are_completed(script: Path, line: str,
         "printf '%s\\n' \"${COMPREPLY[@]}\""
     )
     done = subprocess.run(
-        ["bash", "-c", program], cwd=script.parent, capture_output=True, text=True, timeout=60, check=True
+        ["bash", "-c", program], cwd=script.parent, capture_output=True, text=True, timeout=TIMEOUT_S, check=True
     )
     assert set(done.stdout.split()) == offered
     assert done.stderr == ""

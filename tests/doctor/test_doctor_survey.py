@@ -18,7 +18,7 @@ from dist_relu.doctor import survey, watchdog
 from dist_relu.doctor.finding import Finding, State
 from dist_relu.doctor.ray import content_of, survey_of
 from dist_relu.doctor.survey import Link, Process, Survey
-from tests.programs import marked_environment, mpirun, processes_with, run, wait_until
+from tests.programs import TIMEOUT_S, marked_environment, mpirun, processes_with, run, wait_until
 
 DOCTOR = [sys.executable, "-c", "from dist_relu.cli.main import main; main()", "doctor"]
 
@@ -173,7 +173,7 @@ def test_the_command_fails_when_an_installed_backend_is_broken(tmp_path: Path) -
     (tmp_path / "mpi4py").mkdir()
     (tmp_path / "mpi4py" / "__init__.py").write_text("raise ImportError('cannot load MPI library')")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "RAY_ADDRESS": "127.0.0.1:1"}
-    done = subprocess.run(DOCTOR, capture_output=True, text=True, env=environment, timeout=120, check=False)
+    done = subprocess.run(DOCTOR, capture_output=True, text=True, env=environment, timeout=TIMEOUT_S, check=False)
     assert done.returncode == 1
     assert "failure MPI" in done.stdout
     assert "cannot load MPI library" in " ".join(done.stdout.split())
@@ -212,7 +212,7 @@ def test_ctrl_c_ends_the_command_and_what_it_started() -> None:
     ) as process:
         wait_until(lambda: len(processes_with(mark)) > 1)
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 130
     assert "dist-relu: error: interrupted" in errors
     wait_until(lambda: not processes_with(mark))

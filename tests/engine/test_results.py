@@ -15,7 +15,7 @@ import dist_relu as dr
 from dist_relu import nn
 from dist_relu.checkpoint import check_can_be_saved
 from tests.cli.test_cli import call, train
-from tests.programs import TRAIN
+from tests.programs import TIMEOUT_S, TRAIN
 from tests.twin import Array
 
 
@@ -35,7 +35,7 @@ def test_output_that_has_no_room_costs_no_model(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     with open("/dev/full", "wb") as full:
         command = [*TRAIN, "--backend", "serial", "--epochs", "1", "--save", str(path)]
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=300, check=False)
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=TIMEOUT_S, check=False)
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
         "Warning: Standard output can't be written: No space left on device.",

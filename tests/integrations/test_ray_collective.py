@@ -118,7 +118,14 @@ print("report", json.dumps(report))
 """
 
 
-@pytest.fixture(scope="module", params=[(3,), (2, 1), (1, 1, 1)], ids=["one node", "two nodes", "three nodes"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param((2, 1), id="two nodes"),
+        pytest.param((3,), id="one node", marks=pytest.mark.long),
+        pytest.param((1, 1, 1), id="three nodes", marks=pytest.mark.long),
+    ],
+)
 def cluster(request: pytest.FixtureRequest) -> Iterator[RayCluster]:
     with ray_start(*request.param) as started:
         yield started

@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 
-NUM_MUTATIONS = 10_000
 _IN_ONE_PROCESS = 2_500
 _MOST_BYTES, _MOST_SECONDS = 2**30, 10.0
 _TIMEOUT_S = 1800
@@ -128,7 +127,7 @@ def check_refused(read: Callable[[], Any], kind: type[Exception]) -> Any:
     return None
 
 
-def check_mutations(name: str, count: int = NUM_MUTATIONS) -> None:
+def check_mutations(name: str, count: int) -> None:
     """Make `count` attempts of a module of this folder, and fail with the first ones that failed."""
     failures, slowest, peak_bytes = [], 0.0, 0
     for first in range(0, count, _IN_ONE_PROCESS):

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.programs import TRAIN, marked_environment, mpirun, mpirun_on_nodes, processes_with, run
+from tests.programs import TIMEOUT_S, TRAIN, marked_environment, mpirun, mpirun_on_nodes, processes_with, run
+
+pytestmark = pytest.mark.long
 
 LATE_S = 63
 SUSPENDED_S = 15.0
@@ -48,6 +50,6 @@ def test_a_job_on_several_nodes_that_is_suspended_as_a_whole_goes_on(tmp_path: P
                     os.kill(pid, number)
             if number == signal.SIGSTOP:
                 time.sleep(SUSPENDED_S)
-        job.communicate(timeout=300)
+        job.communicate(timeout=TIMEOUT_S)
     assert job.returncode == 0
     assert (tmp_path / "report").exists()

@@ -1,14 +1,16 @@
-"""Ten thousand damaged or odd files of each kind: none is taken for what it is not, and none takes the reader down."""
+"""Damaged or odd files of each kind by the thousand: none is taken for what it is not, and none takes the reader down."""
 
 from __future__ import annotations
 
 import pytest
 
+from tests.cases import chaos, long
 from tests.long.harness import check_mutations
 
+KINDS = ["models", "logs", "model_files", "idx_plain", "idx_gzipped", "npz_files", "npy_files"]
 
-@pytest.mark.parametrize(
-    "kind", ["models", "logs", "model_files", "idx_plain", "idx_gzipped", "npz_files", "npy_files"]
-)
-def test_files_of_strangers_are_read_or_refused(kind: str) -> None:
-    check_mutations(kind)
+
+@pytest.mark.parametrize("count", [*long(500), *chaos(10_000)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_files_of_strangers_are_read_or_refused(kind: str, count: int) -> None:
+    check_mutations(kind, count)

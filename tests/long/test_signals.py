@@ -1,6 +1,6 @@
 """Signals at random moments of a run, from its first instruction to its last: nothing hangs, and nothing is left.
 
-A run that fails can be had again by its number: pytest "tests/long/test_signals.py" -k "mpi and 17".
+A run that fails can be had again by its number: pytest -m chaos tests/long/test_signals.py -k "mpi and 17".
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.cases import chaos, long
 from tests.programs import TRAIN, marked_environment, mpirun, processes_with
 
-NUM_RUNS = 70
+NUM_RUNS, NUM_RUNS_IN_CI = 70, 4
 """On each backend."""
 
 LONGEST_END_S = 60.0
@@ -99,7 +100,7 @@ def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return request.param, seconds
 
 
-@pytest.mark.parametrize("number", range(NUM_RUNS))
+@pytest.mark.parametrize("number", [*long(*range(NUM_RUNS_IN_CI)), *chaos(*range(NUM_RUNS_IN_CI, NUM_RUNS))])
 def test_a_run_that_gets_a_signal_ends_and_leaves_nothing(
     whole: tuple[str, float], number: int, tmp_path: Path
 ) -> None:

@@ -15,7 +15,9 @@ import pytest
 import dist_relu as dr
 from dist_relu.runtime.backends.local.supervisor import descendants
 from dist_relu.runtime.world import World
+from tests.cases import long
 from tests.programs import (
+    TIMEOUT_S,
     TRAIN,
     marked_environment,
     mpirun,
@@ -102,7 +104,7 @@ def test_a_killed_worker_ends_the_program_with_its_name() -> None:
     process, mark = start_marked([*ENDLESS, "--backend", "local", "--workers", "2"])
     victim = next(number for number in processes_with(mark) if number != process.pid)
     os.kill(victim, signal.SIGKILL)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 1
     assert f"pid {victim}) was killed by signal 9" in errors
     assert "Traceback" not in errors
@@ -115,7 +117,7 @@ def test_a_killed_rank_ends_the_job() -> None:
     process, mark = start_marked(mpirun(3, *ENDLESS))
     (victim,) = set(processes_with(mark)) & set(processes_with("PMI_RANK=2\0"))
     os.kill(victim, signal.SIGKILL)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode != 0
     assert f"Worker 2 (host {socket.gethostname()}, pid {victim}) died" in errors
     wait_until(lambda: not processes_with(mark))
@@ -126,24 +128,24 @@ def test_a_killed_rank_ends_the_job() -> None:
 def test_ctrl_c_ends_the_program_in_one_line(backend: str) -> None:
     process, mark = start_marked([*ENDLESS, "--backend", backend])
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 130
     assert errors.strip() == "dist-relu: error: interrupted."
     wait_until(lambda: not processes_with(mark))
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, *long(signal.SIGTERM)])
 def test_workers_end_with_their_coordinator(number: signal.Signals) -> None:
     process, mark = start_marked([*ENDLESS, "--backend", "local", "--workers", "2"])
     process.send_signal(number)
-    process.communicate(timeout=60)
+    process.communicate(timeout=TIMEOUT_S)
     wait_until(lambda: not processes_with(mark))
 
 
 def test_ctrl_c_ends_an_mpi_job() -> None:
     process, mark = start_marked(mpirun(2, *ENDLESS))
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=TIMEOUT_S)
     wait_until(lambda: not processes_with(mark))
 
 
@@ -172,7 +174,7 @@ coordinator = dr.start()
         ("try:\n    coordinator.run(fail, None)\nexcept ValueError:\n    coordinator.run(fail, None)", 1, "Raised by"),
     ],
 )
-@pytest.mark.parametrize("ranks", [1, 3])
+@pytest.mark.parametrize("ranks", [3, *long(1)])
 def test_the_end_of_the_script_ends_the_job(tmp_path: Path, ranks: int, after: str, code: int, message: str) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.format(before=FAIL, after=after))
@@ -252,7 +254,7 @@ def test_a_killed_rank_ends_a_job_on_several_nodes() -> None:
     process, mark = start_marked(mpirun_on_nodes("abb", *ENDLESS))
     (victim,) = set(processes_with(mark)) & set(processes_with("PMI_RANK=2\0"))
     os.kill(victim, signal.SIGKILL)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode != 0
     assert f"Worker 2 (host {socket.gethostname()}, pid {victim}) died" in errors
     wait_until(lambda: not processes_with(mark))

@@ -16,7 +16,7 @@ import dist_relu as dr
 from dist_relu.runtime.backends import is_under_mpirun
 from dist_relu.runtime.backends.mpi import init_watchdog, reaper
 from dist_relu.runtime.backends.mpi.launcher import check_not_alone, launched
-from tests.programs import marked_environment, mpirun, mpirun_on_nodes, processes_with, run, wait_until
+from tests.programs import TIMEOUT_S, marked_environment, mpirun, mpirun_on_nodes, processes_with, run, wait_until
 
 PREPARE = "import os, sys, time\nrank = os.environ['PMI_RANK']\n"
 TRAIN = """
@@ -77,7 +77,7 @@ def test_a_rank_that_is_ended_while_it_waits_for_others_ends_the_job_and_leaves_
             ranks = set(processes_with(mark)) & set(processes_with("PMI_RANK=0\0"))
             files = {file for rank in ranks for file in init_watchdog.files_of(rank, init_watchdog.launcher_of(rank))}
         os.kill(min(ranks), number)  # the first: it started the watchdog
-        assert job.wait(60) != 0
+        assert job.wait(TIMEOUT_S) != 0
     wait_until(lambda: not processes_with(mark))
     assert not [file for file in files if Path(file).exists()]
 
@@ -269,5 +269,5 @@ def test_a_rank_that_was_dead_before_the_coroner_looked_is_named() -> None:
     with subprocess.Popen(["true"]) as dead:
         pass
     command = [sys.executable, "-I", "-S", reaper.__file__, str(dead.pid), "Worker 7 (host a)"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, input="")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=True, input="")
     assert done.stderr == "Worker 7 (host a) died; the job ends.\n"

@@ -23,6 +23,7 @@ import dist_relu as dr
 from dist_relu.runtime.backends import RayBackend
 from dist_relu.runtime.backends.ray.reaper import processes_of
 from dist_relu.runtime.world import World
+from tests.cases import long
 from tests.programs import TIMEOUT_S, TRAIN, wait_until
 from tests.ray_clusters import RayCluster, environment, temporary_folder
 
@@ -216,6 +217,7 @@ def test_workers_wait_for_cpus_and_say_so(ray_cluster: RayCluster) -> None:
     assert listener.messages == ["Waiting for 2 CPUs, 1 for each worker. This Ray cluster has 4, of which free: 1."]
 
 
+@pytest.mark.long
 def test_ctrl_c_ends_the_wait_for_cpus(ray_cluster: RayCluster) -> None:
     with dr.start(3, backend="ray") as first:
         assert first.workers == 3
@@ -266,7 +268,7 @@ dr.start(2, backend="ray").run(spin, None, lambda pid: print("pid", pid))
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, *long(signal.SIGTERM)])
 def test_actors_end_with_their_coordinator(ray_cluster: RayCluster, number: signal.Signals) -> None:
     with running(script(SPIN), ray_cluster.environment) as process:
         pids = [lines_until(process, "pid ")[-1].split()[-1] for _ in range(2)]
@@ -276,7 +278,7 @@ def test_actors_end_with_their_coordinator(ray_cluster: RayCluster, number: sign
     wait_until(lambda: free_cpus(ray_cluster) == 4)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, *long(signal.SIGTERM, signal.SIGINT)])
 def test_a_cluster_of_its_own_ends_with_its_coordinator(newcomer: dict[str, str], number: signal.Signals) -> None:
     with running(script(SPIN), newcomer) as process:
         pids = [lines_until(process, "pid ")[-1].split()[-1] for _ in range(2)]
@@ -446,7 +448,7 @@ coordinator.close()
 """
 
 
-@pytest.mark.parametrize("is_killed", [False, True])
+@pytest.mark.parametrize("is_killed", [False, *long(True)])
 def test_what_functions_have_started_ends_with_the_actors_and_not_with_a_forked_child(
     ray_cluster: RayCluster, tmp_path: Path, is_killed: bool
 ) -> None:

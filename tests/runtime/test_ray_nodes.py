@@ -21,6 +21,8 @@ from tests.ray_clusters import RayCluster, ray_start
 AWAY = {"DIST_RELU_NODE": "away"}
 """For a coordinator on whose machine there are no workers."""
 
+PLACES = [pytest.param({}, id="home"), pytest.param(AWAY, id="away", marks=pytest.mark.long)]
+
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RayCluster]:
@@ -28,7 +30,7 @@ def cluster() -> Iterator[RayCluster]:
         yield started
 
 
-@pytest.mark.parametrize("place", [{}, AWAY])
+@pytest.mark.parametrize("place", PLACES)
 def test_the_conformance_suite_passes_on_several_nodes(cluster: RayCluster, place: dict[str, str]) -> None:
     suite = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--on-ray", str(ROOT / "tests" / "conformance")]
     done = run(suite, cwd=ROOT, env=cluster.environment | place)
@@ -75,7 +77,7 @@ print("free", ray.available_resources().get("CPU", 0))
 """
 
 
-@pytest.mark.parametrize("place", [{}, AWAY])
+@pytest.mark.parametrize("place", PLACES)
 def test_a_worker_of_another_node_that_dies_is_named_and_everything_is_given_back(
     cluster: RayCluster, place: dict[str, str]
 ) -> None:
@@ -104,6 +106,7 @@ except dr.WorkerLost as error:
 """
 
 
+@pytest.mark.long
 def test_a_node_that_ends_in_the_middle_is_named() -> None:
     with ray_start(2, 1) as cluster:
         process = subprocess.Popen(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dist_relu.runtime.backends.ray.reaper import processes_of
+from tests.cases import long
 from tests.programs import TIMEOUT_S, wait_until
 from tests.runtime.test_ray import lines_until, newcomer, running, script
 
@@ -36,7 +37,7 @@ except dr.BackendError as error:
 """
 
 
-@pytest.mark.parametrize("name", ["gcs_server", "raylet"])
+@pytest.mark.parametrize("name", ["gcs_server", *long("raylet")])
 def test_a_server_of_ray_that_dies_while_the_cluster_starts_is_told_at_once(
     newcomer: dict[str, str], name: str
 ) -> None:
@@ -87,6 +88,7 @@ def test_a_cluster_outlives_the_thread_that_started_it_and_goes_even_if_nobody_i
     assert not Path(folder).exists()
 
 
+@pytest.mark.long
 def test_a_cluster_that_has_lost_its_server_is_told_of_and_the_program_goes_on(newcomer: dict[str, str]) -> None:
     with running(script(USE), newcomer) as process:
         folder = lines_until(process, "/dist_relu_ray_")[-1].strip().partition("/session_")[0]

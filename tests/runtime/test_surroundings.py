@@ -16,6 +16,7 @@ import dist_relu as dr
 from dist_relu.runtime.backends import LocalBackend
 from dist_relu.runtime.backends.local.supervisor import descendants
 from dist_relu.runtime.world import World
+from tests.cases import long
 from tests.programs import ROOT, run, wait_until
 
 HEAD = """
@@ -166,7 +167,7 @@ print(coordinator.run(meet, None) == pids)
     assert output_of(folder, program) == "True\n" * 4 + "None\nTrue\n"
 
 
-@pytest.mark.parametrize("how", ["close", "kill", "kill the supervisor", "kill a worker"])
+@pytest.mark.parametrize("how", ["kill", "close", *long("kill the supervisor", "kill a worker")])
 def test_what_functions_have_started_ends_with_the_workers(folder: Path, how: str) -> None:
     program = """
 import atexit, multiprocessing, pathlib, signal, subprocess, threading, time
