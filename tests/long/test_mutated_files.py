@@ -1,4 +1,4 @@
-"""Damaged or odd files of each kind by the thousand: none is taken for what it is not, and none takes the reader down."""
+"""Damaged or odd files by the thousand: none is taken for what it is not, and none takes the reader down."""
 
 from __future__ import annotations
 
