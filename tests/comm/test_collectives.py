@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
-import subprocess
-import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -118,38 +114,3 @@ def test_all_reduce_adds_the_rows_of_all_ranks(size: int) -> None:
     with dr.start(3, backend="local") as coordinator:
         slots, total = SharedArray((3, size), np.float64), SharedArray((size,), np.float64)
         coordinator.run(reduce, (slots.handle, total.handle, 5))
-
-
-def test_nodes_that_were_suspended_have_not_lost_each_other() -> None:
-    program = """
-import socket, sys, time
-import numpy as np
-from dist_relu.runtime.backends.heartbeat import Heartbeat, Link
-
-lost = []
-ends = socket.socketpair()
-for end in ends:
-    end.setblocking(False)
-heartbeats = [
-    Heartbeat([Link(end, name)], np.zeros(1, np.int64), lost.append, period_s=0.1, timeout_s=1.0)
-    for end, name in zip(ends, "ab")
-]
-print("runs", flush=True)
-sys.stdin.readline()
-time.sleep(0.3)
-print(lost)
-for one in heartbeats:
-    one.close()
-"""
-    with subprocess.Popen(
-        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        assert process.stdout.readline() == "runs\n"
-        process.send_signal(signal.SIGSTOP)
-        time.sleep(1.5)
-        process.send_signal(signal.SIGCONT)
-        process.stdin.write("\n")
-        process.stdin.flush()
-        assert process.stdout.readline() == "[]\n"
