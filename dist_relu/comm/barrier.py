@@ -21,11 +21,11 @@ ALL_TASKS = 1 << 62
 
 
 class TaskAborted(Exception):
-    """Another process gave up this task; the cause is reported from there."""
+    """Another process gave up this task, and reports the cause."""
 
 
 class Barrier(ABC):
-    """Where workers wait for one another."""
+    """A barrier is where workers wait for one another."""
 
     @abstractmethod
     def wait(self) -> None:
@@ -40,7 +40,7 @@ class Barrier(ABC):
 
 
 def control_shape(num_ranks: int) -> tuple[int, ...]:
-    """The shape of the shared int64 array that a barrier works on: a line to abort, then a line for each rank."""
+    """Return the shape of a barrier's shared int64 array, which has a line to abort and then one for each rank."""
     return ((num_ranks + 1) * atomic.WORDS_PER_LINE,)
 
 

@@ -47,7 +47,7 @@ class Channel(ABC):
     @property
     @abstractmethod
     def is_busy(self) -> bool:
-        """Whether anything that is being sent or received is not done yet."""
+        """Tell whether anything that is being sent or received is not done yet."""
 
     @abstractmethod
     def progress(self) -> bool:

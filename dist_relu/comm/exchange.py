@@ -44,7 +44,7 @@ BUCKET_BYTES = 256 * 1024
 
 
 def num_buckets(size_bytes: int, num_nodes: int) -> int:
-    """Into how many buckets to cut sums of so many bytes: as many for each node to own."""
+    """Tell into how many buckets to cut sums of so many bytes: as many for each node to own."""
     return num_nodes * max(round(size_bytes / (BUCKET_BYTES * num_nodes)), 1)
 
 
@@ -123,7 +123,7 @@ class Exchange:
         self._unfinished = 0
 
     def begin(self) -> None:
-        """A new sum begins: let what the other nodes send for it come in."""
+        """Begin a new sum: let what the other nodes send for it come in."""
         self._unfinished = len(self._states)
         for state in self._states.values():
             bucket = state.bucket
@@ -137,14 +137,14 @@ class Exchange:
                 self._progress_engine.receive(state.total, rank, 2 * bucket.number + 1, self._finished)
 
     def rows(self, bucket: Bucket) -> Array:
-        """Where this node's partial sums of a bucket are to be left, (R_n, elements of the bucket)."""
+        """Return the array where this node's partial sums of a bucket are to be left, (R_n, elements of the bucket)."""
         state = self._states[bucket.number]
         if state.unsent:
             self._progress_engine.wait_until(lambda: not state.unsent)
         return state.rows[self._rows_of[self._node]] if bucket.owner == self._node else state.rows
 
     def leave(self, bucket: Bucket) -> None:
-        """This node's partial sums of a bucket are complete: let them go their way."""
+        """Send this node's partial sums of a bucket, which are complete, on their way."""
         state = self._states[bucket.number]
         with self._progress_engine.lock:
             if bucket.owner == self._node:

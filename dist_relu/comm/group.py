@@ -240,7 +240,7 @@ class _Reduction:
         self._barrier = barrier
 
     def __call__(self) -> None:
-        """Collective.  Everybody's row is written before."""
+        """Combine the rows of all ranks, which were written before, into the last.  Collective."""
         self._exchange.begin()
         self._barrier.wait()
         for bucket in self._mine:
@@ -252,7 +252,7 @@ class _Reduction:
 
 
 def combine(operation: Operation, carries: Sequence[int], rows: Iterable[Array], total: Array) -> None:
-    """total = all `rows` together, two by two along the summation tree."""
+    """Combine all `rows` into `total`, two by two along the summation tree."""
     fold = Fold(carries, operation)
     for row in rows:
         fold.push(row)

@@ -34,7 +34,7 @@ _REQUEST_BYTES = _NUMBER.size + _NONCE_BYTES + _PROOF_BYTES
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where a listener is reached: at a port of one host, whose addresses are tried one after the other."""
+    """An endpoint is where a listener is reached: a port of one host, whose addresses are tried one after the other."""
 
     addresses: Sequence[str]
     port: int

@@ -24,7 +24,7 @@ from dist_relu.core.machine import available_memory_bytes
 
 @dataclass(frozen=True)
 class Handle:
-    """Where a shared array is to be found, by any process of the same node and user."""
+    """A handle says where any process of the same node and user finds a shared array."""
 
     pid: int
     descriptor: int
@@ -60,14 +60,14 @@ class SharedArray:
 
     @classmethod
     def copy_of(cls, source: Array, dtype: npt.DTypeLike | None = None) -> SharedArray:
-        """`source` in shared memory, converted to `dtype`."""
+        """Copy `source` into shared memory, converted to `dtype`."""
         shared = cls(source.shape, dtype or source.dtype)
         shared.array[...] = source
         return shared
 
 
 def attach(handle: Handle) -> Array:
-    """The shared array behind `handle`; it stays mapped as long as the returned array lives.
+    """Map the shared array behind `handle`; it stays mapped as long as the returned array lives.
 
     Raises OSError when it is gone.
     """

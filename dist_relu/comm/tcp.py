@@ -66,7 +66,9 @@ def connect_nodes(
 
 @final
 class TcpChannel(Channel):
-    """connections: non-blocking, to each worker that messages are exchanged with, by rank.
+    """Sends arrays over TCP connections.
+
+    connections: non-blocking, to each worker that messages are exchanged with, by rank.
 
     A message that nobody has asked for yet is kept in memory of its own, so that those behind it can come through.
     A worker whose connection ends is lost as soon as something is to be sent there or wanted from there.
@@ -195,7 +197,7 @@ class TcpChannel(Channel):
                 return
 
     def _expected(self, rank: int, task: int, tag: int, size: int) -> _Incoming:
-        """Where a message of `size` bytes is to go."""
+        """Return what takes in a message of `size` bytes."""
         wanted = self._wanted.get((rank, tag)) if task == self._task else None
         if wanted:
             content, on_done = wanted.popleft()
@@ -264,7 +266,7 @@ class _Incoming:
         return self.size == self.size_bytes
 
     def target(self, waste: memoryview) -> memoryview:
-        """Where the next bytes go."""
+        """Return the memory where the next bytes go."""
         return waste[: self.size_bytes - self.size] if self.is_waste else self.content[self.size :]
 
 

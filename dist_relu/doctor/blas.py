@@ -44,7 +44,7 @@ def check_blas(
     environment: Mapping[str, str],
     measure: Callable[[Mapping[str, str]], float | None],
 ) -> Finding:
-    """Whether the kernel is the one that suits the processor.
+    """Check whether the kernel is the one that suits the processor.
 
     library: what threadpoolctl says of NumPy's BLAS.  flags: of the processor.  measure: see `gflops`.
     """
@@ -72,20 +72,20 @@ def check_blas(
 
 
 def gflops(environment: Mapping[str, str]) -> float | None:
-    """The speed of NumPy's float32 product on one core, in a process with this environment; None when it crashes."""
+    """Measure NumPy's float32 product on one core, in a process with this environment; None when it crashes."""
     one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     outcome = run_program([sys.executable, "-P", "-c", _MEASURE], _TIMEOUT_S, {**environment, **one_thread})
     return float(outcome.output) if outcome.code == 0 else None
 
 
 def numpy_blas(libraries: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """NumPy's own BLAS among what threadpoolctl found; SciPy brings another."""
+    """Find NumPy's own BLAS among what threadpoolctl found; SciPy brings another."""
     found = [library for library in libraries if library["user_api"] == "blas"]
     return min(found, key=lambda library: "numpy" not in library["filepath"], default=None)
 
 
 def cpu_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> set[str]:
-    """What the processor can do, as the kernel names it; empty where it does not say."""
+    """Return what the processor can do, as the kernel names it; empty where it does not say."""
     for line in cpuinfo.read_text().splitlines():
         if line.startswith("flags"):
             return set(line.partition(":")[2].split())

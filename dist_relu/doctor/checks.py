@@ -24,7 +24,7 @@ def look_at_machine() -> Iterator[Finding]:
 
 
 def machine_checks() -> list[Check]:
-    """What there is to look at on any machine, quick things first."""
+    """Return what there is to look at on any machine, quick things first."""
     allowed = len(os.sched_getaffinity(0))
     environment = dict(os.environ)
     return [

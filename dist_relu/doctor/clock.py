@@ -14,7 +14,7 @@ _NUM_READINGS = 2000
 
 
 def check_clock(source: str, read: Callable[[], float] = time.perf_counter) -> Finding:
-    """Whether the monotonic clock only moves forward, and is quick to read.  source: as the kernel names it."""
+    """Check whether the monotonic clock only moves forward, and is quick to read.  source: as the kernel names it."""
     readings = [read() for _ in range(_NUM_READINGS)]
     steps = [later - earlier for earlier, later in pairwise(readings)]
     cost_us = (readings[-1] - readings[0]) / len(steps) * 1e6
@@ -37,7 +37,7 @@ def check_clock(source: str, read: Callable[[], float] = time.perf_counter) -> F
 def clock_source(
     path: Path = Path("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
 ) -> str:
-    """As the kernel names it."""
+    """Return the clock source, as the kernel names it."""
     try:
         return path.read_text().strip()
     except OSError:

@@ -10,7 +10,7 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 
 
 def check_cores(cpu: str, in_machine: int, allowed: int, limit: float, cores: int) -> Finding:
-    """Which cores workers get.
+    """Check which cores workers get.
 
     in_machine, allowed: hardware threads, there and by affinity.  limit: CPUs by control group.  cores: what is left.
     """
@@ -32,7 +32,7 @@ def check_cores(cpu: str, in_machine: int, allowed: int, limit: float, cores: in
 
 
 def check_thread_variables(environment: Mapping[str, str], allowed: int) -> Finding:
-    """Whether a variable makes BLAS start more threads than there are to run them.  allowed: hardware threads."""
+    """Check whether a variable makes BLAS start more threads than there are to run them.  allowed: hardware threads."""
     given = {name: environment[name] for name in THREAD_VARIABLES if environment.get(name)}
     listed = ", ".join(f"{name}={value}" for name, value in given.items())
     wrong = [name for name, value in given.items() if not value.isdecimal() or not 1 <= int(value) <= allowed]
@@ -48,7 +48,7 @@ def check_thread_variables(environment: Mapping[str, str], allowed: int) -> Find
 
 
 def check_load(load: float, allowed: int) -> Finding:
-    """Whether others keep the cores busy.  load: the average number of running processes of the last minute."""
+    """Check whether others keep the cores busy.  load: the average number of running processes of the last minute."""
     numbers = {"load": load}
     if load > max(allowed / 2, 0.75):
         found = f"In the last minute {load:.1f} processes ran on {_counted(allowed, 'hardware thread')}."

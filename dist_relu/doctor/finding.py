@@ -38,7 +38,7 @@ class Check:
 
 
 def carry_out(check: Check) -> Finding:
-    """The finding of a check; one that crashes is a finding, too."""
+    """Carry out a check, and return its finding; a crash is a finding, too."""
     try:
         return check.look()
     except Exception as error:
@@ -50,7 +50,7 @@ _STATE_WIDTH, _SUBJECT_WIDTH = 8, 14
 
 
 def as_text(finding: Finding, width: int) -> str:
-    """The finding as lines of at most `width` columns: state, subject, what was found, and below it what to do."""
+    """Write the finding as lines of at most `width` columns: state, subject, what was found, and what to do."""
     indent = " " * (_STATE_WIDTH + _SUBJECT_WIDTH)
     head = f"{finding.state.value:<{_STATE_WIDTH}}{finding.subject:<{_SUBJECT_WIDTH}}"
     lines = textwrap.wrap(finding.found, width, initial_indent=head, subsequent_indent=indent, break_on_hyphens=False)
@@ -62,7 +62,7 @@ def as_text(finding: Finding, width: int) -> str:
 
 
 def verdict(findings: Sequence[Finding]) -> str:
-    """One line: whether training will work."""
+    """Say in one line whether training will work."""
     failures = sorted({finding.subject for finding in findings if finding.state is State.FAILURE})
     warnings = sum(finding.state is State.WARNING for finding in findings)
     if failures:
@@ -73,12 +73,12 @@ def verdict(findings: Sequence[Finding]) -> str:
 
 
 def works(findings: Sequence[Finding]) -> bool:
-    """Whether nothing failed."""
+    """Tell whether nothing failed."""
     return all(finding.state is not State.FAILURE for finding in findings)
 
 
 def as_json(findings: Sequence[Finding]) -> dict[str, Any]:
-    """All findings, for programs."""
+    """Write all findings for programs."""
     return {
         "works": works(findings),
         "findings": [
@@ -95,5 +95,5 @@ def as_json(findings: Sequence[Finding]) -> dict[str, Any]:
 
 
 def size(size_bytes: float) -> str:
-    """Bytes in the unit that suits them: "512 MiB", "23.1 GiB"."""
+    """Write bytes in the unit that suits them: "512 MiB", "23.1 GiB"."""
     return f"{size_bytes / 2**30:,.1f} GiB" if size_bytes >= 2**30 else f"{size_bytes / 2**20:,.0f} MiB"

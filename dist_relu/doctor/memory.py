@@ -30,7 +30,7 @@ _GET_DUMPABLE = 3
 
 
 def check_memory(available_bytes: float, limit_bytes: float) -> Finding:
-    """Whether there is room for models and data.  limit_bytes: by control group, infinite for none."""
+    """Check whether there is room for models and data.  limit_bytes: by control group, infinite for none."""
     numbers: dict[str, float] = {"available_bytes": available_bytes}
     found = f"{size(available_bytes)} available"
     if limit_bytes < inf:
@@ -45,7 +45,7 @@ def check_memory(available_bytes: float, limit_bytes: float) -> Finding:
 
 
 def check_dev_shm(shm_bytes: float | None) -> Finding:
-    """What the size of /dev/shm means.  shm_bytes: None where there is none."""
+    """Check what the size of /dev/shm means.  shm_bytes: None where there is none."""
     ours = "Our own shared memory does not live there, so that it is no limit to training."
     if shm_bytes is None:
         found = f"There is no /dev/shm. {ours} MPI libraries and Ray need it."
@@ -58,7 +58,7 @@ def check_dev_shm(shm_bytes: float | None) -> Finding:
 
 
 def dev_shm_bytes(path: Path = Path("/dev/shm")) -> float | None:
-    """The size of /dev/shm, None where there is none."""
+    """Return the size of /dev/shm, None where there is none."""
     try:
         status = os.statvfs(path)
     except OSError:
@@ -67,7 +67,7 @@ def dev_shm_bytes(path: Path = Path("/dev/shm")) -> float | None:
 
 
 def check_memfd() -> Finding:
-    """Whether shared arrays can be made."""
+    """Check whether shared arrays can be made."""
     try:
         shared = SharedArray((_TRIAL_SIZE,), "float32")
         shared.array[:] = 1
@@ -102,7 +102,7 @@ class ProcfsFacts:
 
 
 def check_procfs(outcome: Outcome, facts: ProcfsFacts) -> Finding:
-    """Whether a process can open a shared array of another one.  outcome: of `attach_from_outside`."""
+    """Check whether a process can open a shared array of another one.  outcome: of `attach_from_outside`."""
     if outcome.code == 0:
         return Finding("procfs", State.OK, "Another process could open a shared array through /proc/PID/fd.")
     found = f"A process can't open a shared array of another one through /proc/PID/fd: {outcome.complaint}."
@@ -133,7 +133,7 @@ def _text(handle: Handle) -> str:
 
 
 def check_resource_limits(limits: Mapping[str, int]) -> Finding:
-    """Whether this shell's limits leave room.  limits: by letter of ulimit, as the kernel gives them."""
+    """Check whether this shell's limits leave room.  limits: by letter of ulimit, as the kernel gives them."""
     needs = {"n": 256, "v": 4 << 30, "f": 4 << 30, "u": 64}
     names = {"n": "open files", "v": "address space", "f": "file size, which shared memory counts as", "u": "processes"}
     low = [letter for letter, limit in limits.items() if limit != resource.RLIM_INFINITY and limit < needs[letter]]
@@ -145,7 +145,7 @@ def check_resource_limits(limits: Mapping[str, int]) -> Finding:
 
 
 def resource_limits() -> dict[str, int]:
-    """The limits of this process, by letter of ulimit."""
+    """Return the limits of this process, by letter of ulimit."""
     kinds = {
         "n": resource.RLIMIT_NOFILE,
         "v": resource.RLIMIT_AS,

@@ -39,7 +39,7 @@ _ADVICE = (
 
 
 def check_mpi(is_installed: bool, mpirun: str | None, has_srun: bool, outcome: Outcome | None) -> Finding:
-    """Whether MPI can start two ranks.
+    """Check whether MPI can start two ranks.
 
     is_installed: mpi4py is.  mpirun: its path, or None.  outcome: of `start_two_ranks`, None without an mpirun.
     """
@@ -78,7 +78,7 @@ def _check_ranks(mpirun: str, outcome: Outcome) -> Finding:
 
 
 def look_at_mpi(environment: Mapping[str, str]) -> Finding:
-    """`check_mpi` of this machine."""
+    """Check MPI on this machine."""
     is_installed = find_spec("mpi4py") is not None
     try:
         mpirun = mpirun_path()
@@ -95,7 +95,7 @@ def start_two_ranks(mpirun: str, environment: Mapping[str, str], timeout_s: floa
 
 
 def short_name(library: str) -> str:
-    """The name and version of an MPI library, from what MPI_Get_library_version says."""
+    """Return the name and version of an MPI library, from what MPI_Get_library_version says."""
     line = library.partition("\n")[0].partition(",")[0]
     return " ".join(line.replace(" Version:", "").split())
 

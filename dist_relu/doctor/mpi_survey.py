@@ -57,12 +57,12 @@ class _End:
 
 
 def launched_rank() -> int:
-    """The rank that the launcher gave this process: known even where MPI does not work."""
+    """Return the rank that the launcher gave this process: known even where MPI does not work."""
     return next((int(os.environ[name]) for name in _RANK_VARIABLES if name in os.environ), 0)
 
 
 def _world() -> Any:
-    """COMM_WORLD of the job.  Ends this process when MPI can't start, as the other ranks do then."""
+    """Start MPI, and return COMM_WORLD.  Ends this process when MPI can't start, as the other ranks do then."""
     name = f"Rank {launched_rank()} (on {socket.gethostname()})"
     command = [sys.executable, "-I", "-S", watchdog.__file__, str(os.getpid()), f"{_INIT_TIMEOUT_S:.0f}", name]
     with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True):  # it ends with its standard input
@@ -100,7 +100,7 @@ def _answer_questions(comm: Any, look: Callable[[], Sequence[Finding]]) -> None:
 
 
 def _send_back(comm: Any) -> None:
-    """See `_Listen`.  Polls without a pause, which would be measured."""
+    """Send back every array that comes.  Polls without a pause, which would be measured."""
     from mpi4py import MPI
 
     status = MPI.Status()
@@ -115,7 +115,7 @@ def _send_back(comm: Any) -> None:
 def survey(
     look: Callable[[], Sequence[Finding]], answer_timeout_s: float = _ANSWER_TIMEOUT_S
 ) -> tuple[list[Finding], Survey]:
-    """On rank 0: what `look` finds here, and the survey of the job.
+    """Survey the job on rank 0; returns what `look` finds here, and the survey.
 
     answer_timeout_s: how long to wait for a rank to present itself.  Raises BackendError.
     """

@@ -23,7 +23,7 @@ class Outcome:
 
     @property
     def complaint(self) -> str:
-        """What it complained about at last, or how it ended."""
+        """Return what it complained about at last, or how it ended."""
         lines = [line.strip().rstrip(".") for line in self.errors.splitlines() if any(map(str.isalnum, line))]
         if self.code is None:
             return "it did not end in time"
@@ -62,7 +62,7 @@ def run_module(module: str, timeout_s: float, environment: Mapping[str, str] | N
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """First ask, so that mpirun can end its ranks; then kill what is left of the process group."""
+    """Ask it to end first, so that mpirun can end its ranks; then kill what is left of the process group."""
     if process.poll() is None:
         process.terminate()
         with suppress(subprocess.TimeoutExpired):

@@ -29,7 +29,7 @@ _ADVICE = (
 
 
 def cluster_address(environment: Mapping[str, str]) -> tuple[str, str] | None:
-    """The cluster that Ray would join, and who names it; None where it would start one.
+    """Return the cluster that Ray would join, and who names it; None where it would start one.
 
     As Ray itself does: $RAY_ADDRESS, or else what `ray start` left on this machine.
     """
@@ -43,7 +43,7 @@ def cluster_address(environment: Mapping[str, str]) -> tuple[str, str] | None:
 
 
 def is_open(address: str) -> bool:
-    """Whether something listens at "host:port"."""
+    """Tell whether something listens at "host:port"."""
     host, _, port = address.rpartition("://")[2].rpartition(":")
     try:
         with closing(socket.create_connection((host.strip("[]"), int(port)), _CONNECT_TIMEOUT_S)):
@@ -63,7 +63,7 @@ def look_at_cluster(address: str | None, environment: Mapping[str, str]) -> Outc
 def check_ray(
     is_installed: bool, cluster: tuple[str, str] | None, is_reachable: bool, outcome: Outcome | None
 ) -> tuple[Finding, Survey | None]:
-    """Whether Ray works, and the survey of its nodes if it does.
+    """Check whether Ray works, and the survey of its nodes if it does.
 
     cluster: see `cluster_address`.  outcome: of `look_at_cluster`, None where it was not tried.
     """
@@ -91,7 +91,7 @@ def check_ray(
 
 
 def look_at_ray(environment: Mapping[str, str]) -> tuple[Finding, Survey | None]:
-    """`check_ray` of this machine."""
+    """Check Ray on this machine."""
     is_installed = find_spec("ray") is not None
     cluster = cluster_address(environment) if is_installed else None
     reachable = cluster is None or is_open(cluster[0])
@@ -100,7 +100,7 @@ def look_at_ray(environment: Mapping[str, str]) -> tuple[Finding, Survey | None]
 
 
 def content_of(survey: Survey, **more: Any) -> dict[str, Any]:
-    """A survey as JSON, with `more` beside it."""
+    """Write a survey as JSON, with `more` beside it."""
     elsewhere = [(host, {**asdict(finding), "state": finding.state.value}) for host, finding in survey.elsewhere]
     return {
         **more,
@@ -111,7 +111,7 @@ def content_of(survey: Survey, **more: Any) -> dict[str, Any]:
 
 
 def survey_of(content: Mapping[str, Any]) -> Survey:
-    """The survey that `content_of` wrote."""
+    """Read the survey that `content_of` wrote."""
     processes = [Process(**{**process, "cores": tuple(process["cores"])}) for process in content["processes"]]
     elsewhere = [
         (host, Finding(**{**finding, "state": State(finding["state"])})) for host, finding in content["elsewhere"]

@@ -27,17 +27,17 @@ class Node:
     """What runs on each node, as an actor."""
 
     def process(self, rank: int) -> Process:
-        """How this node presents itself."""
+        """Tell how this node presents itself."""
         return Process.here(rank)
 
     def look(self) -> list[Finding]:
-        """What the checks of a single machine find."""
+        """Return what the checks of a single machine find."""
         from dist_relu.doctor.checks import look_at_machine
 
         return list(look_at_machine())
 
     def clock(self) -> float:
-        """This node's time, in seconds."""
+        """Return this node's time, in seconds."""
         return time.time()
 
     def listen(self, address: str) -> int:
@@ -49,7 +49,7 @@ class Node:
         return port
 
     def measure(self, source: str, target: str, address: str, port: int, clock: Any) -> Link:
-        """The link to a listening node.  clock: asks it for its time."""
+        """Measure the link to a listening node.  clock: asks it for its time."""
         try:
             connection = socket.create_connection((address, port), _TIMEOUT_S)
         except OSError as error:

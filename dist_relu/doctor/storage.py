@@ -12,7 +12,7 @@ from dist_relu.doctor.finding import Finding, State, size
 
 
 def check_kernel_cache(folder: Path | None) -> Finding:
-    """Whether compiled kernels can be kept.  folder: where Numba keeps those of a module; None if it finds no place."""
+    """Check whether compiled kernels can be kept.  folder: where Numba keeps those of a module; None if nowhere."""
     advice = "Set NUMBA_CACHE_DIR to a folder of a local disk that you may write to, on all nodes alike."
     if folder is None:
         found = "Compiled kernels can't be kept anywhere: every process compiles for itself, which takes seconds."
@@ -31,7 +31,7 @@ def check_kernel_cache(folder: Path | None) -> Finding:
 
 
 def check_disk(folders: Sequence[Path]) -> Finding:
-    """Whether models and downloads have room.  folders: where they go; they need not exist yet."""
+    """Check whether models and downloads have room.  folders: where they go; they need not exist yet."""
     free = {folder: shutil.disk_usage(_existing(folder)).free for folder in folders}
     numbers = {str(folder): free_bytes for folder, free_bytes in free.items()}
     told = ", ".join(f"{size(free_bytes)} in {folder}" for folder, free_bytes in free.items())
@@ -43,7 +43,7 @@ def check_disk(folders: Sequence[Path]) -> Finding:
 
 
 def check_data(has_digits: bool, mnist: Path | None, mnist_url: str) -> Finding:
-    """Which data sets are here.  has_digits: scikit-learn is installed.  mnist: the folder of its files."""
+    """Check which data sets are here.  has_digits: scikit-learn is installed.  mnist: the folder of its files."""
     found = "digits" if has_digits else "digits are missing"
     found += f", and mnist in {mnist}." if mnist else "; mnist is not on this machine."
     numbers = {"digits": has_digits, "mnist": str(mnist) if mnist else None}
@@ -59,5 +59,5 @@ def check_data(has_digits: bool, mnist: Path | None, mnist_url: str) -> Finding:
 
 
 def _existing(folder: Path) -> Path:
-    """The folder, or the lowest above it that exists."""
+    """Return the folder, or the lowest above it that exists."""
     return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())

@@ -109,7 +109,7 @@ def _timed(exchange: Exchange, buffer: Array) -> float:
 
 
 def _offset(clock: Callable[[], float]) -> float:
-    """How far the other clock is ahead: from the question that was answered fastest (Cristian, 1989)."""
+    """Tell how far the other clock is ahead: from the question that was answered fastest (Cristian, 1989)."""
     best = (float("inf"), 0.0)
     for _ in range(20):
         asked = time.time()
@@ -120,7 +120,7 @@ def _offset(clock: Callable[[], float]) -> float:
 
 
 def interface_bytes(sys_class: Path = Path("/sys/class")) -> dict[str, int]:
-    """Bytes that each network interface of this host has sent: Ethernet and the like, and InfiniBand."""
+    """Return the bytes that each network interface of this host has sent: Ethernet and the like, and InfiniBand."""
     counted = {}
     for path in (sys_class / "net").glob("*/statistics/tx_bytes"):
         counted[path.parent.parent.name] = int(path.read_text())
@@ -130,14 +130,14 @@ def interface_bytes(sys_class: Path = Path("/sys/class")) -> dict[str, int]:
 
 
 def check_nodes(survey: Survey) -> Finding:
-    """Where the processes run."""
+    """Check where the processes run."""
     told = ", ".join(f"{len(ranks)} on {host}" for host, ranks in _by_node(survey.processes))
     numbers = {"processes": len(survey.processes), "nodes": len(_by_node(survey.processes))}
     return Finding("nodes", State.OK, f"{survey.by}: {told}.", "", numbers)
 
 
 def check_placement(processes: Sequence[Process]) -> Finding:
-    """Whether every process has a core of its own."""
+    """Check whether every process has a core of its own."""
     crowded = []
     for host, ranks in _by_node(processes):
         cores = {core for process in ranks for core in process.cores}
@@ -152,7 +152,7 @@ def check_placement(processes: Sequence[Process]) -> Finding:
 
 
 def check_alike(processes: Sequence[Process]) -> Finding:
-    """Whether all nodes have the same software and processors: otherwise their bits differ, or pickles don't fit."""
+    """Check whether all nodes have the same software and processors; else bits differ, or pickles don't fit."""
     first, different = processes[0], []
     for process in processes[1:]:
         theirs = {"CPU": process.cpu, "BLAS": process.blas, **process.versions}
@@ -172,7 +172,7 @@ def check_alike(processes: Sequence[Process]) -> Finding:
 
 
 def check_network(links: Sequence[Link]) -> Finding:
-    """How fast the network between nodes is."""
+    """Check how fast the network between nodes is."""
     told = "; ".join(
         f"{link.source} - {link.target}: {link.latency_s * 1e3:.2f} ms, {link.bytes_per_s * 8 / 1e6:,.0f} Mbit/s"
         for link in links
@@ -189,7 +189,7 @@ def check_network(links: Sequence[Link]) -> Finding:
 
 
 def check_transport(links: Sequence[Link], by: str) -> Finding:
-    """Which interface the bytes really took."""
+    """Check which interface the bytes really took."""
     took: dict[str, list[str]] = {}
     for link in links:
         names = [name for name, count in link.counted_bytes.items() if count > link.sent_bytes / 2]
@@ -207,7 +207,7 @@ def check_transport(links: Sequence[Link], by: str) -> Finding:
 
 
 def check_clocks(links: Sequence[Link]) -> Finding:
-    """Whether the clocks of the nodes agree."""
+    """Check whether the clocks of the nodes agree."""
     numbers = {link.target: link.clock_offset_s for link in links}
     off = [
         f"{link.target} is {abs(link.clock_offset_s):.2f} s {'ahead' if link.clock_offset_s > 0 else 'behind'}"
@@ -222,7 +222,7 @@ def check_clocks(links: Sequence[Link]) -> Finding:
 
 
 def check_elsewhere(survey: Survey, here: Sequence[Finding]) -> Finding:
-    """What the checks of single machines found on other nodes.  here: what they found on this one."""
+    """Check what the checks of single machines found on other nodes.  here: what they found on this one."""
     hosts = ", ".join(dict.fromkeys(host for host, _ in survey.elsewhere))
     known = {(finding.subject, finding.state, finding.advice) for finding in here}
     new = [
@@ -240,7 +240,7 @@ def check_elsewhere(survey: Survey, here: Sequence[Finding]) -> Finding:
 
 
 def judge(survey: Survey, here: Sequence[Finding]) -> list[Check]:
-    """The checks that a survey allows, in the order in which they are told.  here: findings about this node."""
+    """Return the checks that a survey allows, in the order in which they are told.  here: findings about this node."""
     checks = [
         Check("nodes", lambda: check_nodes(survey)),
         Check("placement", lambda: check_placement(survey.processes)),
@@ -258,7 +258,7 @@ def judge(survey: Survey, here: Sequence[Finding]) -> list[Check]:
 
 
 def _by_node(processes: Sequence[Process]) -> list[tuple[str, list[Process]]]:
-    """The processes of each node, with its host's name."""
+    """Return the processes of each node, with its host's name."""
     groups = groupby(sorted(processes, key=lambda process: (process.node, process.rank)), lambda process: process.node)
     nodes = [list(group) for _, group in groups]
     return [(ranks[0].host, ranks) for ranks in sorted(nodes, key=lambda ranks: ranks[0].rank)]

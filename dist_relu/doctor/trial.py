@@ -17,7 +17,7 @@ _TIMEOUT_S = 300.0
 
 
 def check_training(outcome: Outcome) -> Finding:
-    """Whether serial and local training work, and end with the same bits.  outcome: of `train`."""
+    """Check whether serial and local training work, and end with the same bits.  outcome: of `train`."""
     digests = outcome.output.split()
     if outcome.code != 0 or len(digests) != 2:
         found = f"Training on this machine failed: {outcome.complaint}."

@@ -131,7 +131,7 @@ class DistReluGroup(BaseGroup):
 
 
 def _one(tensors: Sequence[Any]) -> Array:
-    """The only array among `tensors`."""
+    """Return the only array among `tensors`."""
     if len(tensors) != 1:
         raise ValueError(f"expected one array for each actor, got {len(tensors)}: this backend has no GPUs.")
     array = tensors[0]
@@ -151,7 +151,7 @@ def _check_alike(array: Array, others: Sequence[Any]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Entry:
-    """One rank, as the others need to know it.  control: memory for its node, if it is the first there."""
+    """Describes one rank to the others.  control: memory for its node, if it is the first there."""
 
     process_info: ProcessInfo
     endpoint: Endpoint
@@ -160,7 +160,7 @@ class _Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class _Roster:
-    """All ranks.  listener: for connections to this one.  secret: known to all.  control: this rank's, to be kept."""
+    """Lists all ranks.  listener: of this one.  secret: known to all.  control: this rank's, to be kept."""
 
     entries: Sequence[_Entry]
     listener: Listener

@@ -16,7 +16,7 @@ from dist_relu.runtime.replicated import ReplicatedArray, ReplicatedArrays
 
 @dataclass(frozen=True)
 class PlacedDataset:
-    """A data set on every node, in the dtypes of a model; the nodes get its rows when they want them."""
+    """A placed data set is on every node, in the dtypes of a model; the nodes get its rows when they want them."""
 
     x: ReplicatedArray
     y: ReplicatedArray
@@ -24,13 +24,13 @@ class PlacedDataset:
 
 @final
 class PlacedDatasets:
-    """Data sets stay where they were placed as long as the user has them."""
+    """Keeps data sets where they were placed as long as the user has them."""
 
     def __init__(self) -> None:
         self._placed: weakref.WeakKeyDictionary[Dataset, PlacedDataset] = weakref.WeakKeyDictionary()
 
     def place(self, data: Dataset, dtype: np.dtype[Any], replicas: ReplicatedArrays) -> PlacedDataset:
-        """`data` for a model of this dtype.  Raises DataError when it does not fit into the dtype."""
+        """Place `data` for a model of this dtype.  Raises DataError when it does not fit into the dtype."""
         placed = self._placed.get(data)
         if placed is None or placed.x.array.dtype != dtype:
             y_dtype = np.dtype(np.int64) if data.has_classes else dtype

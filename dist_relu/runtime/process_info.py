@@ -37,13 +37,13 @@ class ProcessInfo:
 
 
 def by_node(peers: Sequence[ProcessInfo]) -> list[int]:
-    """The numbers of `peers` in an order where those of a node stand together, the first peer's node first."""
+    """Return the numbers of `peers` in an order where those of a node stand together, the first peer's node first."""
     nodes = list(dict.fromkeys(peer.node for peer in peers))
     return sorted(range(len(peers)), key=lambda i: nodes.index(peers[i].node))
 
 
 def nodes_of(peers: Sequence[ProcessInfo]) -> list[range]:
-    """The ranks of each node.  peers: by rank, those of a node together."""
+    """Return the ranks of each node.  peers: by rank, those of a node together."""
     nodes: list[range] = []
     for rank, peer in enumerate(peers):
         if rank and peer.node == peers[rank - 1].node:

@@ -72,7 +72,7 @@ class ReplicatedArrays:
 
     @property
     def others(self) -> list[int]:
-        """The numbers of all nodes but the coordinator's own."""
+        """Return the numbers of all nodes but the coordinator's own."""
         return [number for number in range(self.num_nodes) if number != self.coordinator_node]
 
     def ask(self, nodes: Sequence[int], function: Callable[[World, Any], Any], request: Any) -> list[Any]:

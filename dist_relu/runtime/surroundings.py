@@ -30,7 +30,7 @@ _LIBRARIES = ("/site-packages/", "/dist-packages/")
 
 @dataclass(frozen=True)
 class Source:
-    """What a module was loaded from: its file, and the digest of the text.  version: grows when it is loaded again."""
+    """Says what a module was loaded from: its file, and the digest of the text.  version: grows with each reload."""
 
     path: str
     version: int
@@ -39,7 +39,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """How things stand in the user's process.  folder: None when it has been removed.  sources: by name of module."""
+    """Tells how things stand in the user's process.  folder: None when it was removed.  sources: by name of module."""
 
     process: str
     arguments: list[str]
@@ -49,7 +49,7 @@ class Surroundings:
 
 
 def import_paths() -> list[str]:
-    """Where Python looks for modules.  Whatever else is in `sys.path`, such as Path objects, Python passes over."""
+    """Return where Python looks for modules.  What else is in `sys.path`, such as Path objects, Python passes over."""
     return [path for path in sys.path if isinstance(path, str)]
 
 
@@ -65,7 +65,7 @@ def apply(surroundings: Surroundings) -> None:
 
 
 def check_modules() -> None:
-    """After modules have been imported.  Raises BackendError when they are not those of the user's process."""
+    """Raise BackendError when modules that were imported are not those of the user's process."""
     _reloader.check()
 
 
@@ -172,13 +172,13 @@ _tracker, _tracker_lock, _reloader = _ModuleTracker(), threading.Lock(), _Module
 
 
 def _path_of(module: ModuleType) -> str | None:
-    """The file that a module was loaded from."""
+    """Return the file that a module was loaded from."""
     path = getattr(module.__spec__, "origin", None) or vars(module).get("__file__")
     return path if isinstance(path, str) and os.path.isabs(path) else None
 
 
 def _can_be_imported(root: ModuleType) -> bool:
-    """Whether another process that looks in the same places would find this module, which has no parent."""
+    """Tell whether another process that looks in the same places would find this module, which has no parent."""
     for finder in list(sys.meta_path):
         with suppress(Exception):  # finders are anybody's
             spec = finder.find_spec(root.__name__, None)
@@ -189,7 +189,7 @@ def _can_be_imported(root: ModuleType) -> bool:
 
 
 def _has_code(module: ModuleType) -> bool:
-    """Whether functions or methods written in Python are at home in a module."""
+    """Tell whether functions or methods written in Python are at home in a module."""
     for value in list(vars(module).values()):
         if getattr(value, "__module__", None) == module.__name__:
             parts = list(vars(value).values()) if isinstance(value, type) else [value]
@@ -199,7 +199,7 @@ def _has_code(module: ModuleType) -> bool:
 
 
 def _digest(path: str) -> str:
-    """Of a file's content; empty when there is none, as for modules in archives."""
+    """Digest a file's content; empty when there is none, as for modules in archives."""
     try:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except OSError:

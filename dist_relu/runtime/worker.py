@@ -27,7 +27,7 @@ from dist_relu.runtime.world import Node, World
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerConfig:
-    """What a process must know to be worker `rank`.
+    """Tells a process what it must know to be worker `rank`.
 
     peers: by rank, those of a node together.  control: memory of this worker's node, see `NodeBarrier`; None for the
     first worker of a node who is to make it.  threads: for BLAS.
@@ -80,7 +80,7 @@ class Worker:
     """A worker runs its part of tasks, one after the other."""
 
     def __init__(self, config: WorkerConfig, report: Callable[[Any], None], channel: Channel | None = None) -> None:
-        """channel: to the workers of other nodes, where there are any."""
+        """Become a worker.  channel: to the workers of other nodes, where there are any."""
         self._config = config
         nodes = nodes_of(config.peers)
         number, ranks = next((i, ranks) for i, ranks in enumerate(nodes) if config.rank in ranks)

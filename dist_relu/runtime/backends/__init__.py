@@ -91,7 +91,7 @@ def serve_if_rank() -> None:
 
 
 def is_under_mpirun() -> bool:
-    """Whether this process is a rank of an MPI job, and its launcher is there."""
+    """Tell whether this process is a rank of an MPI job, and its launcher is there."""
     return launched() is not None
 
 

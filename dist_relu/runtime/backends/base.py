@@ -26,31 +26,31 @@ EventHandler = Callable[[Any], object]
 
 
 class Backend(ABC):
-    """A set of workers, and how tasks and replies travel.  Used by one coordinator, by one thread at a time.
+    """A backend is a set of workers, and how tasks and replies travel.
 
-    Every method raises WorkerLost when a worker has died, and BackendError when workers can't be reached for another
-    reason; after that a backend can only be closed.
+    It is used by one coordinator, by one thread at a time. Every method raises WorkerLost when a worker has died, and
+    BackendError when workers can't be reached for another reason; after that a backend can only be closed.
     """
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """As the user writes it: "serial", "local", "mpi", "ray"."""
+        """Return the name as the user writes it: "serial", "local", "mpi", "ray"."""
 
     @property
     @abstractmethod
     def peers(self) -> Sequence[ProcessInfo]:
-        """The workers, by rank; those of a node have ranks one after the other.  Waits until all have started."""
+        """Return the workers, by rank, which follow one another on a node.  Waits until all have started."""
 
     @property
     @abstractmethod
     def coordinator_node(self) -> int | None:
-        """The number of the node whose memory the coordinator shares; None if there are no workers on its node."""
+        """Return the number of the coordinator's own node, whose memory it shares; None if no worker runs there."""
 
     @property
     @abstractmethod
     def busy(self) -> Collection[int]:
-        """The ranks that have been sent a task and have not replied to it yet.
+        """Return the ranks that have been sent a task and have not replied to it yet.
 
         It changes with the message that is sent or received, so it is right even after Ctrl-C.
         """
@@ -103,7 +103,7 @@ def ignore_event(event: object) -> None:
 
 
 def _grace_s(replies: Mapping[int, Reply]) -> float:
-    """How long to wait for the other workers, now that these have replied."""
+    """Tell how long to wait for the other workers, now that these have replied."""
     errors = [reply.error for reply in replies.values() if isinstance(reply, Failed)]
     if not errors:
         return inf
@@ -111,7 +111,7 @@ def _grace_s(replies: Mapping[int, Reply]) -> float:
 
 
 def _values(replies: Sequence[Reply]) -> list[Any]:
-    """What the workers returned.  Raises the error of the lowest rank that failed."""
+    """Unpack what the workers returned.  Raises the error of the lowest rank that failed."""
     for reply in replies:
         if isinstance(reply, Failed):
             raise reply.error

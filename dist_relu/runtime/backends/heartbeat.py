@@ -39,7 +39,7 @@ _WHAT_TO_DO = "Nodes must be able to open TCP connections to one another: look f
 
 @dataclass
 class Link:
-    """A connection to another node.  name: of what is at its other end, for people."""
+    """A link is a connection to another node.  name: of what is at its other end, for people."""
 
     socket: socket.socket
     name: str
@@ -76,7 +76,7 @@ class Heartbeat:
         self._thread.start()
 
     def close(self) -> None:
-        """Say goodbye.  May be called twice."""
+        """Say goodbye to the other nodes.  May be called twice."""
         self._closed.set()
         self._thread.join()
 
@@ -146,7 +146,7 @@ class Heartbeat:
 
 @final
 class _RunningTime:
-    """Seconds that this process was running, if it looks often enough: what is longer than a period counts as one."""
+    """Measures the time during which this process was running: a pause longer than a period counts as one."""
 
     def __init__(self, period_s: float) -> None:
         self._period_s = period_s
@@ -166,7 +166,7 @@ class _LostError(Exception):
 
 @final
 class HeartbeatListener:
-    """Where the other nodes' first workers connect to the coordinator.
+    """Lets the other nodes' first workers connect to the coordinator.
 
     names: what to call each node; ours is the first.  address: the only one to listen on; by default all of this host.
     """
@@ -177,7 +177,7 @@ class HeartbeatListener:
         self._listener = Listener(self._secret, [address] if address else _own_addresses(), on=address)
 
     def endpoint(self, node: int) -> HeartbeatEndpoint:
-        """What the first worker of a node needs to connect."""
+        """Return the endpoint that the first worker of a node connects to."""
         return HeartbeatEndpoint(name=self._names[0], endpoint=self._listener.endpoint, node=node, secret=self._secret)
 
     def accept(self, nodes: Sequence[int], timeout_s: float = 30.0) -> list[Link]:
@@ -206,7 +206,7 @@ class HeartbeatListener:
 
 @dataclass(frozen=True, kw_only=True)
 class HeartbeatEndpoint:
-    """Where a worker connects to the coordinator.
+    """What a worker needs to connect to the coordinator.
 
     name: of the coordinator's node, for people.  node: the number of the worker's.  secret: shared.
     """
@@ -231,7 +231,7 @@ def describe_node(peers: Sequence[ProcessInfo], ranks: range) -> str:
 
 
 def _own_addresses() -> list[str]:
-    """The IPv4 addresses of this host's interfaces, the loopback last."""
+    """Return the IPv4 addresses of this host's interfaces, the loopback last."""
     found = []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         for _, name in socket.if_nameindex():

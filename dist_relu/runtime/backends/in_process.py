@@ -24,7 +24,7 @@ class InProcessWorker:
 
     @property
     def is_busy(self) -> bool:
-        """Whether it has a task to begin with."""
+        """Tell whether it has a task to begin with."""
         return self._task is not None
 
     def send(self, task: Task) -> None:

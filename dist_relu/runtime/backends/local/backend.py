@@ -55,7 +55,7 @@ class LocalBackend(Backend):
 
     @property
     def peers(self) -> Sequence[ProcessInfo]:
-        """The workers, by rank.  Waits until they have started: they do so while the user's script goes on."""
+        """Return the workers, by rank.  Waits until they have started: they do so while the user's script goes on."""
         with self._starting:
             if self._lost:
                 raise self._lost

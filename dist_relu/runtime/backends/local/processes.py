@@ -1,4 +1,4 @@
-"""Starting processes of this machine as workers: what they inherit, what they are told, and who ends them.
+"""How processes of this machine start as workers: what they inherit, what they are told, and who ends them.
 
 A worker is a fresh Python process, so that a user's script needs no `if __name__ == "__main__"`.
 
@@ -59,7 +59,7 @@ _WHAT_TO_DO = (
 
 @final
 class LocalProcesses:
-    """`number` worker processes and their supervisor.
+    """Starts `number` worker processes and their supervisor, and ends them.
 
     connections: to each worker.  news: becomes readable when a worker has ended, or the supervisor.
     """
@@ -93,11 +93,11 @@ class LocalProcesses:
 
     @property
     def pids(self) -> dict[int, int]:
-        """Of those that are known to have started."""
+        """Return the pids of those that are known to have started, by number."""
         return self._pids
 
     def ended(self) -> dict[int, int]:
-        """With what codes workers have ended so far.  Raises BackendError when the supervisor has ended."""
+        """Tell with what codes workers have ended so far.  Raises BackendError when the supervisor has ended."""
         with suppress(BlockingIOError):
             while data := self._receive():
                 self._buffer += data
@@ -112,7 +112,7 @@ class LocalProcesses:
         return self._codes
 
     def exit_code(self, number: int) -> int | None:
-        """The code of a worker that has hung up; None if it lives on for some reason."""
+        """Return the code of a worker that has hung up; None if it lives on for some reason."""
         poll = select.poll()
         poll.register(self.news, select.POLLIN)
         while number not in self.ended():
@@ -139,10 +139,10 @@ class LocalProcesses:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             self._supervisor.wait()
-        self.forget()
+        self.close()
 
-    def forget(self) -> None:
-        """Let go of the sockets."""
+    def close(self) -> None:
+        """Close the sockets."""
         for connection in self.connections:
             connection.close()
         self.news.close()
@@ -155,7 +155,7 @@ class LocalProcesses:
 
 
 def python() -> str:
-    """The program that runs Python.  Raises BackendError when it is not known."""
+    """Find the program that runs Python.  Raises BackendError when it is not known."""
     if _MARK in os.environ:
         raise BackendError(
             f"This program ({sys.executable}) was run in place of Python, as a worker of another one. {_WHAT_TO_DO}"
@@ -169,13 +169,13 @@ def python() -> str:
 
 
 def _is_python(path: str) -> bool:
-    """Whether a program, or what it is a link to, is called Python; it is not run to find out."""
+    """Tell whether a program, or what it is a link to, is called Python; it is not run to find out."""
     names = {Path(path).name, Path(path).resolve().name}
     return os.access(path, os.X_OK) and any("python" in name or "pypy" in name for name in names)
 
 
 def flags() -> list[str]:
-    """Those that Python was started with."""
+    """Return the flags that Python was started with."""
     return list(util._args_from_interpreter_flags())  # type: ignore[attr-defined]
 
 
@@ -206,7 +206,7 @@ def _start_supervisor(executable: str, control: socket.socket, descriptors: list
 
 
 def _or_nothing(descriptor: int) -> int | None:
-    """The same output, or, where it is closed, none: other files would get its number."""
+    """Return the same output, or none where it is closed: other files would get its number."""
     try:
         os.fstat(descriptor)
     except OSError:
@@ -215,7 +215,7 @@ def _or_nothing(descriptor: int) -> int | None:
 
 
 def _socket_pair() -> tuple[socket.socket, socket.socket]:
-    """Two connected sockets that wait, whatever the default timeout is, and are none of the standard streams."""
+    """Make two connected sockets that wait, whatever the default timeout is, and are none of the standard streams."""
     pair = []
     for end in socket.socketpair():
         with end:
@@ -225,6 +225,6 @@ def _socket_pair() -> tuple[socket.socket, socket.socket]:
 
 
 def _hang_up(descriptor: int) -> None:
-    """Tell the other end so, even if a forked process still has our end."""
+    """Hang up, even if a forked process still has our end."""
     with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as copy:
         copy.shutdown(socket.SHUT_RDWR)

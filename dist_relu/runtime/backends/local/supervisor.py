@@ -61,7 +61,7 @@ def main(coordinator: int) -> None:
 
 
 def read_order() -> tuple[list[str], dict[bytes, bytes], list[int]] | None:
-    """What the coordinator orders: (command, its environment, the descriptor that each worker inherits).
+    """Read what the coordinator orders: (command, its environment, the descriptor that each worker inherits).
 
     None when it has hung up before.
     """
@@ -124,7 +124,7 @@ def report(number: int, value: int) -> None:
 
 
 def descendants(pid: int | None = None) -> list[int]:
-    """All that a process, by default this one, has started, and what they have started."""
+    """Find all that a process, by default this one, has started, and what they have started."""
     children: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
         if name.isdigit():

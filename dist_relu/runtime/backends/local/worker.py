@@ -59,11 +59,11 @@ class _Ending:
         lifeline.at_end = self._end
 
     def has_begun(self) -> None:
-        """The main thread needs no telling any more."""
+        """Note that the main thread needs no telling any more."""
         self._has_begun = True
 
     def _end(self) -> None:
-        """Called in the lifeline's thread."""
+        """End this process.  Called in the lifeline's thread."""
         if not self._supervisor.poll(_TIME_TO_DIE_S * 1000):  # it lives, and kills what is left in a moment
             self._is_due = True
             assert self._main is not None

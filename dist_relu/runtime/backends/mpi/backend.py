@@ -127,7 +127,7 @@ class MpiBackend(Backend):
         return Heartbeat(links, self._control.array, self._on_loss)
 
     def _on_loss(self, what: str) -> None:
-        """Called by the heartbeat: let the user's thread raise an error, or else end the job."""
+        """Let the user's thread raise an error, or else end the job.  Called by the heartbeat."""
         self._lost = WorkerLost(f"{what}. The job ends.")
         self._job.is_lost = True
         barrier.abort(self._control.array, barrier.ALL_TASKS)
@@ -151,7 +151,7 @@ class MpiBackend(Backend):
 
 
 def mpirun_path() -> str:
-    """The mpirun that belongs to this Python's environment, or else the first on PATH.  Raises `BackendError`."""
+    """Find the mpirun that belongs to this Python's environment, or else the first on PATH.  Raises `BackendError`."""
     beside = Path(sys.executable).parent / "mpirun"
     found = str(beside) if beside.exists() else shutil.which("mpirun")
     if found is None:

@@ -16,7 +16,9 @@ _NUM_TASKS = 1 << 12
 
 @final
 class MpiChannel(Channel):
-    """comm: a communicator of nobody else's, whose ranks are those of the workers.
+    """Sends arrays as MPI messages.
+
+    comm: a communicator of nobody else's, whose ranks are those of the workers.
 
     tasks_before: how many tasks others have run on it, see `begin`; a channel outlives those who use it, because
     what is under way can't be called back.

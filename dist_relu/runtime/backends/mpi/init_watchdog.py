@@ -56,7 +56,7 @@ def main(pid: int, variable: str, rank: int, size: int, num_local: int, pmi: int
 
 
 class MissingRanks:
-    """Who is missing, looked at every now and then."""
+    """Looks every now and then which ranks are missing."""
 
     def __init__(self, variable: str, launcher: int, rank: int, size: int, num_local: int) -> None:
         self.variable, self.launcher, self.rank, self.size, self.num_local = variable, launcher, rank, size, num_local
@@ -66,7 +66,7 @@ class MissingRanks:
         self.has_spoken = False
 
     def shall_end(self) -> bool:
-        """Whether a rank can't come any more; says so, or for whom this rank waits."""
+        """Tell whether a rank can't come any more; says so, or for whom this rank waits."""
         now = time.monotonic()
         if now - self.looked_s < self.scan_period_s:
             return False
@@ -86,7 +86,7 @@ class MissingRanks:
         return False
 
     def others(self, ranks: list[int]) -> set[int]:
-        """All but these; unknown (empty) where some may be on other nodes."""
+        """Return all ranks but these; unknown (empty) where some may be on other nodes."""
         return set(range(self.size)) - set(ranks) if self.num_local == self.size else set()
 
     def whom(self, living: list[int], waiting: set[int]) -> str:
@@ -95,7 +95,7 @@ class MissingRanks:
 
 
 def end_job(process: int, pmi: int) -> None:
-    """By the launcher, if it can be told so; otherwise, through the death of this rank."""
+    """End the job: by the launcher, if it can be told so, otherwise through the death of this rank."""
     time.sleep(TIME_FOR_OUTPUT_S)
     if pmi >= 0:
         with contextlib.suppress(OSError):
@@ -107,7 +107,7 @@ def end_job(process: int, pmi: int) -> None:
 
 
 def launcher_of(pid: int) -> int:
-    """The process that started the rank to which `pid` belongs, maybe through other programs; 0 if it is unknown."""
+    """Find the process that started the rank to which `pid` belongs, maybe through other programs; 0 if unknown."""
     with contextlib.suppress(OSError):
         while (pid := parent_and_state(pid)[0]) > 1:
             with open(f"/proc/{pid}/comm", encoding="latin-1") as file:
@@ -117,7 +117,7 @@ def launcher_of(pid: int) -> int:
 
 
 def scan_ranks(launcher: int, variable: str) -> tuple[list[int], dict[str, set[int]]]:
-    """The living ranks that `launcher` started, -1 for one that can't be asked for its number; and what is marked."""
+    """Find the living ranks that `launcher` started, -1 for one whose number is unknown; and what is marked."""
     children: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -153,7 +153,7 @@ def open_files(pid: int) -> list[str]:
 
 
 def files_of(pid: int, launcher: int) -> set[str]:
-    """Files that MPICH and its launcher made for the start of a job, and that have names still."""
+    """Find files that MPICH and its launcher made for the start of a job, and that have names still."""
     found: set[str] = set()
     with contextlib.suppress(OSError), open(f"/proc/{pid}/maps", encoding="latin-1") as file:
         found.update(line.split(maxsplit=5)[-1].rstrip("\n") for line in file if "/dev/shm/mpich_shm_" in line)
@@ -162,7 +162,7 @@ def files_of(pid: int, launcher: int) -> set[str]:
 
 
 def value_in(pid: int, variable: str) -> str:
-    """Of an environment variable of another process; empty if there is none, or it can't be read."""
+    """Read an environment variable of another process; empty if there is none, or it can't be read."""
     start = f"{variable}="
     with contextlib.suppress(OSError), open(f"/proc/{pid}/environ", encoding="latin-1") as file:
         return next((text.removeprefix(start) for text in file.read().split("\0") if text.startswith(start)), "")

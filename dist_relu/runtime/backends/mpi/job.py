@@ -51,7 +51,7 @@ _TIME_FOR_MPIRUN_S = 1.0
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerGroup:
-    """The ranks that become workers, in the order of these; whether they need a channel to one another.
+    """Says which ranks become workers, in their order, and whether they need a channel to one another.
 
     tasks_before: how many tasks there were in this job, by whomever.
     """
@@ -63,7 +63,7 @@ class WorkerGroup:
 
 @final
 class Job:
-    """This MPI job, as rank 0 sees it.
+    """Speaks with the other ranks of this MPI job, on rank 0.
 
     busy: ranks that have not answered yet.  num_tasks: how many tasks there were.  worker: the one of this process, if
     there is any.  is_lost: a node does not answer any more.
@@ -103,7 +103,7 @@ class Job:
         MPI.COMM_SELF.Set_attr(MPI.Comm.Create_keyval(delete_fn=lambda *_: self.release()), None)
 
     def check(self) -> None:
-        """Raises BackendError or WorkerLost when the other ranks can't be told anything any more."""
+        """Raise BackendError or WorkerLost when the other ranks can't be told anything any more."""
         check_not_forked(self._pid)
         if self.is_lost:
             raise WorkerLost("A node of this MPI job was lost, and with it the job. Start it again.")
@@ -137,7 +137,7 @@ class Job:
 
     @contextmanager
     def _whole_messages(self) -> Iterator[None]:
-        """After a message that was half sent or half received, no answer fits its question."""
+        """Note when a message was half sent or half received, since no answer fits its question then."""
         try:
             yield
         except BaseException:
@@ -161,7 +161,7 @@ class Job:
         return replies
 
     def channel(self, group: WorkerGroup) -> MpiChannel | None:
-        """Rank 0's channel to the others of a group.  Collective over them."""
+        """Return rank 0's channel to the others of a group.  Collective over them."""
         return self._channels.channel(group)
 
     def kill(self) -> NoReturn:
@@ -169,7 +169,7 @@ class Job:
         _abort(self._reaper)
 
     def check_threads(self) -> None:
-        """Raises BackendError when some rank may call MPI in one thread only, which channels between nodes can't do."""
+        """Raise BackendError when some rank may call MPI in one thread only, which channels between nodes can't do."""
         ranks = [str(rank) for rank, info in enumerate(self._rank_infos) if not info.has_threads]
         if ranks:
             raise BackendError(
@@ -249,14 +249,14 @@ def _abort(reaper_of_node: subprocess.Popen[bytes] | None) -> NoReturn:
 
 @final
 class _Channels:
-    """Channels between some of the job's ranks, made once: there is a limit to the number of communicators."""
+    """Keeps the channels between ranks of the job, made once: there is a limit to the number of communicators."""
 
     def __init__(self, comm: Any) -> None:
         self._comm = comm
         self._made: dict[tuple[int, ...], MpiChannel] = {}
 
     def channel(self, group: WorkerGroup) -> MpiChannel | None:
-        """For the workers of a group, if they need one.  Collective over them."""
+        """Return the channel of the workers of a group, if they need one.  Collective over them."""
         if not group.has_channel:
             return None
         if group.ranks not in self._made:
@@ -344,14 +344,14 @@ class _ServingRank:
         self._heartbeat = self._worker = None
 
     def _on_loss(self, what: str) -> None:
-        """Called by the heartbeat: end the job, unless mpirun does so already."""
+        """End the job, unless mpirun does so already.  Called by the heartbeat."""
         time.sleep(_TIME_FOR_MPIRUN_S)
         os.write(2, f"WorkerLost: {what}, says host {socket.gethostname()}. The job ends.\n".encode())
         _abort(self._reaper)
 
 
 def _receive(comm: Any, source: int, tag: int) -> bytes:
-    """A message from `source`, polled for with growing pauses."""
+    """Receive a message from `source`, polled for with growing pauses."""
     backoff = Backoff(longest_s=LONGEST_PAUSE_S)
     while (message := comm.improbe(source=source, tag=tag)) is None:
         backoff.pause(retry=True)

@@ -42,7 +42,7 @@ class Launched:
 
 
 def launched() -> Launched | None:
-    """What the launcher says of this process; None if there is no launcher."""
+    """Read what the launcher says of this process; None if there is no launcher."""
     if os.getpid() != _PID:
         return None  # a forked child has all that a rank has, but the rank is its parent
     if (rank := _number("PMI_RANK")) is not None and ("PMI_PORT" in os.environ or _pmi_socket() is not None):
@@ -61,7 +61,7 @@ def sizes_in_environment() -> dict[str, int]:
 
 
 def check_not_alone(size: int, library: str) -> None:
-    """Raises `BackendError` when MPI finds this process alone, and every variable says that it is not.
+    """Raise `BackendError` when MPI finds this process alone, and every variable says that it is not.
 
     size: of COMM_WORLD.  library: its name, for people.
     """
@@ -81,7 +81,7 @@ def _number(variable: str) -> int | None:
 
 
 def _pmi_socket() -> int | None:
-    """The descriptor that PMI_FD names, if it is open and a socket."""
+    """Return the descriptor that PMI_FD names, if it is open and a socket."""
     descriptor = _number("PMI_FD")
     try:
         return descriptor if descriptor is not None and stat.S_ISSOCK(os.fstat(descriptor).st_mode) else None
@@ -90,7 +90,7 @@ def _pmi_socket() -> int | None:
 
 
 def _has_pmix_server() -> bool:
-    """A server of PMIx has a folder for its files, which it removes when it ends."""
+    """Tell whether there is a server of PMIx: it has a folder for its files, which it removes when it ends."""
     has_address = any(name.startswith("PMIX_SERVER_URI") for name in os.environ)
     folder = os.environ.get("PMIX_SERVER_TMPDIR", "")
     return has_address and bool(folder) and Path(folder).is_dir()

@@ -61,7 +61,7 @@ def take_part() -> _Member:
 
 
 def check_not_forked(pid: int) -> None:
-    """Raises BackendError unless this is still the process that had this number."""
+    """Raise BackendError unless this is still the process that had this number."""
     if os.getpid() != pid:
         raise BackendError(
             f"This process was forked by a rank of an MPI job (pid {pid}), and can't speak for it. "
@@ -70,7 +70,7 @@ def check_not_forked(pid: int) -> None:
 
 
 def at_end(function: Callable[[], object]) -> None:
-    """From now on, `function` tells the other ranks when this process ends."""
+    """Let `function` tell the other ranks when this process ends, from now on."""
     take_part().on_end = function
 
 
@@ -143,7 +143,7 @@ def _finalize() -> None:
 
 
 def library_name() -> str:
-    """The name and version of the MPI library."""
+    """Return the name and version of the MPI library."""
     from mpi4py import MPI
 
     line = MPI.Get_library_version().partition("\n")[0].partition(",")[0]
@@ -151,7 +151,7 @@ def library_name() -> str:
 
 
 def _at_exit() -> None:
-    """The last of the functions that run when Python ends, since it was registered first."""
+    """Settle with the other ranks, last of the functions that run when Python ends: it was registered first."""
     if _member is None:
         return
     has_failed = getattr(sys, "last_value", None) is not None  # of an exception that nobody caught
@@ -199,7 +199,7 @@ def _with_watchdog(launch: Launched | None) -> Iterator[None]:
 
 
 def _initialized(launch: Launched | None) -> Any:
-    """mpi4py's MPI, started by now.  Raises BackendError when it is not installed."""
+    """Start MPI, if nobody has, and return mpi4py's module.  Raises BackendError when it is not installed."""
     with _ending_on_signals(), _with_environment(_ON_LOOPBACK if launch and launch.is_on_one_node else {}):
         try:
             from mpi4py import MPI
@@ -231,7 +231,7 @@ def _ending_on_signals() -> Iterator[None]:
 
 
 def _set_handler(number: int, handler: int | None) -> int | None:
-    """As the C library does it: the module signal only works in the main thread.  Returns the handler so far."""
+    """Set a signal handler of the C library, in any thread; returns the handler so far."""
     function = ctypes.pythonapi.PyOS_setsig
     function.argtypes, function.restype = [ctypes.c_int, ctypes.c_void_p], ctypes.c_void_p
     before: int | None = function(number, handler)
@@ -240,7 +240,7 @@ def _set_handler(number: int, handler: int | None) -> int | None:
 
 @contextmanager
 def _with_environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Where the user has not set them."""
+    """Set environment variables meanwhile where the user has not."""
     new = {name: value for name, value in variables.items() if name not in os.environ}
     os.environ.update(new)
     try:
@@ -251,7 +251,7 @@ def _with_environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 def _running() -> Any:
-    """mpi4py's MPI if it is running in this process, otherwise None."""
+    """Return mpi4py's MPI if it is running in this process, otherwise None."""
     MPI = sys.modules.get("mpi4py.MPI")
     return MPI if MPI and MPI.Is_initialized() and not MPI.Is_finalized() else None
 

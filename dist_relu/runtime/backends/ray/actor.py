@@ -27,7 +27,7 @@ EVENT, REPLY, PRINTED = b"E", b"R", b"P"
 
 
 def versions_here() -> dict[str, str]:
-    """What must be equal on all nodes for equal bits: versions, and the code of dist_relu itself."""
+    """Return what must be equal on all nodes for equal bits: versions, and the code of dist_relu itself."""
     versions = {"python": platform.python_version()}
     for name in ("numpy", "numba", "dist_relu"):
         try:
@@ -55,7 +55,7 @@ class DistReluWorker:
         self._node_pids: Sequence[int] = ()
 
     def __repr__(self) -> str:
-        """Ray puts it in front of every line that this process prints."""
+        """Name the worker; Ray puts it in front of every line that this process prints."""
         return f"worker {self._rank}"
 
     def describe(self, paths: Sequence[str]) -> tuple[dict[str, str], str, bytes]:
@@ -129,7 +129,7 @@ class DistReluWorker:
             yield message
 
     def _mark_what_functions_start(self) -> None:
-        """So that it ends with this process; see `dist_relu.runtime.backends.ray.reaper`."""
+        """Mark what functions start, so that it ends with this process; see `dist_relu.runtime.backends.ray.reaper`."""
         from dist_relu.runtime.backends.ray import reaper
 
         mark = secrets.token_hex(16)
@@ -140,7 +140,7 @@ class DistReluWorker:
         atexit.register(os._exit, 0)  # after what functions register; Ray's own farewell takes seconds
 
     def _on_loss(self, what: str) -> None:
-        """Called by the heartbeat: end all workers of this node, for Ray may take a minute to miss them."""
+        """End all workers of this node, for Ray may take a minute to miss them.  Called by the heartbeat."""
         for pid in self._node_pids:
             if pid != os.getpid():
                 with suppress(ProcessLookupError):
@@ -159,7 +159,7 @@ class DistReluWorker:
 
 
 def _output_size() -> int:
-    """How much this process has printed; Ray sends it to files."""
+    """Tell how much this process has printed; Ray sends it to files."""
     sys.stdout.flush()
     sys.stderr.flush()
     return os.fstat(1).st_size + os.fstat(2).st_size

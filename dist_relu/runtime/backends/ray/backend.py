@@ -93,7 +93,7 @@ class RayBackend(Backend):
 
     @property
     def peers(self) -> Sequence[ProcessInfo]:
-        """The workers, by rank.  Waits until they have started: they do so while the user's script goes on."""
+        """Return the workers, by rank.  Waits until they have started: they do so while the user's script goes on."""
         with self._starting:
             if self._lost:
                 raise self._lost
@@ -227,7 +227,7 @@ class RayBackend(Backend):
         self._heartbeat = Heartbeat(links, self._control.array, self._on_node_loss)
 
     def _on_node_loss(self, what: str) -> None:
-        """Called by the heartbeat, in its thread."""
+        """Note that a node was lost.  Called by the heartbeat, in its thread."""
         self._node_loss = time.monotonic(), WorkerLost(f"{what}. Start other workers.")
         barrier.abort(self._control.array, barrier.ALL_TASKS)
 

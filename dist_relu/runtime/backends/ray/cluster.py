@@ -60,7 +60,7 @@ class Cluster:
 
     @classmethod
     def join(cls, address: str | None, num_cpus: int, timeout_s: float) -> Cluster:
-        """The cluster that this process is connected to, or that it is now connected to.
+        """Join the cluster that this process is connected to, or that it is now connected to.
 
         address: of the cluster. Without one it is the one in RAY_ADDRESS, or the one that `ray start` left on this
         machine, or else one of our own with `num_cpus`, which only this machine can reach.
@@ -93,7 +93,7 @@ class Cluster:
         return self._private is not None
 
     def check(self) -> None:
-        """Raises WorkerLost when a private cluster was lost, BackendError when the connection has ended."""
+        """Raise WorkerLost when a private cluster was lost, BackendError when the connection has ended."""
         if self._private is not None and (loss := self._private.loss):
             raise WorkerLost(loss)
         if not self.is_connected:  # Ray would start a cluster of its own rather than say so
@@ -101,12 +101,12 @@ class Cluster:
 
     @property
     def is_there(self) -> bool:
-        """Whether there is anybody to talk to."""
+        """Tell whether there is anybody to talk to."""
         return self.is_connected and (self._private is None or not self._private.loss)
 
     @property
     def is_connected(self) -> bool:
-        """Whether the connection still stands: the user's script may end it, and make another one."""
+        """Tell whether the connection still stands: the user's script may end it, and make another one."""
         return bool(import_ray().is_initialized()) and _session() == self._session
 
     def leave(self) -> None:
@@ -128,7 +128,7 @@ _is_forked = False
 
 
 def _leave_it_to_parent() -> None:
-    """In a forked process: let its end neither end the connection and the cluster of its parent, nor wait for them."""
+    """Let the end of a forked process neither end the connection and the cluster of its parent, nor wait for them."""
     global _is_forked  # noqa: PLW0603 - as above
     if _cluster is not None:
         _is_forked = True
@@ -139,7 +139,7 @@ def _leave_it_to_parent() -> None:
 
 
 def _end_at_once() -> None:
-    """In a forked process, the last of what Python does: Ray's objects can't end without the threads of the parent."""
+    """End a forked process for good: Ray's objects can't end without the threads of the parent."""
     if _is_forked:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -151,7 +151,7 @@ atexit.register(_end_at_once)
 
 
 def _session() -> tuple[str, str]:
-    """What tells one connection from another."""
+    """Return what tells one connection from another."""
     context = import_ray().get_runtime_context()
     return context.gcs_address, context.get_job_id()
 
@@ -176,7 +176,7 @@ def _connect(address: str | None, num_cpus: int, timeout_s: float) -> Cluster:
 
 
 def _left_by_ray_start(timeout_s: float) -> str | None:
-    """The address of the cluster that `ray start` left on this machine, if it still answers.
+    """Return the address of the cluster that `ray start` left on this machine, if it still answers.
 
     The note lies where every user of the machine may write, so only one of this user or of root is believed.
     """
@@ -201,7 +201,7 @@ def _left_by_ray_start(timeout_s: float) -> str | None:
 
 
 def _answers(address: str, timeout_s: float) -> bool:
-    """Whether a Ray cluster is there; within seconds, since Ray itself would wait for minutes for one that is not.
+    """Tell whether a Ray cluster is there; within seconds, since Ray itself would wait for minutes for one that is not.
 
     Raises BackendError when there is one that does not let us in.
     """
@@ -229,7 +229,7 @@ def _answers(address: str, timeout_s: float) -> bool:
 
 
 def _speaks_http2(host: str, port: int, timeout_s: float) -> bool:
-    """Whether somebody there answers as servers of gRPC do, Ray's among them: with their settings, at once."""
+    """Tell whether somebody there answers as servers of gRPC do, Ray's among them: with their settings, at once."""
     deadline = time.monotonic() + timeout_s
     answer = b""
     try:

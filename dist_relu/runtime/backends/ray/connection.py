@@ -16,7 +16,7 @@ from dist_relu.errors import BackendError, UnsuitableBackend
 
 
 def import_ray() -> Any:
-    """The module `ray`.  Raises BackendError when it is not installed."""
+    """Import the module `ray`.  Raises BackendError when it is not installed."""
     try:
         import ray
     except ImportError as error:

@@ -189,14 +189,14 @@ class ActorGroup:
 
 
 def cpus_of_cluster() -> tuple[float, float]:
-    """How many CPUs the cluster has, and how many of them are free."""
+    """Count how many CPUs the cluster has, and how many of them are free."""
     ray = import_ray()
     total, free = ray.cluster_resources(), ray.available_resources()
     return total.get("CPU", 0.0), free.get("CPU", 0.0)
 
 
 def cause(error: Exception) -> str:
-    """What Ray knows, without what it tells of every death, on one line."""
+    """Return what Ray knows of an error on one line, without what it says of every death."""
     text = str(error)
     if isinstance(error, import_ray().exceptions.RayTaskError):
         text = text.strip().splitlines()[-1]
@@ -205,7 +205,7 @@ def cause(error: Exception) -> str:
 
 
 def _cpus_per_worker(cluster: Cluster, num_workers: int, threads_per_worker: int) -> float:
-    """What each worker asks for.  On a single machine with too few CPUs, as on any other, workers share them."""
+    """Return the CPUs that each worker asks for; on a single machine with too few, as on any other, they share them."""
     if cluster.is_private:
         return _TOKEN_CPU
     total, _ = cpus_of_cluster()

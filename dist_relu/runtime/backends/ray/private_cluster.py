@@ -82,7 +82,7 @@ class PrivateCluster:
 
     @property
     def loss(self) -> str | None:
-        """What to tell when a process has ended without which nothing goes on, and Ray's calls would wait for it."""
+        """Say so when a process has ended without which nothing goes on: Ray's calls would wait for it."""
         ends = select.poll()
         for server in self._servers:
             ends.register(server, select.POLLIN)
@@ -148,7 +148,7 @@ _left_behind: threading.Thread | None = None
 
 
 def _indispensable() -> tuple[set[int], set[int]]:
-    """The processes that Ray has started here and can't do without: those that live, and those that ended just now."""
+    """Find the processes that Ray has started here and can't do without: those that live, and those that ended."""
     living: set[int] = set()
     dead: set[int] = set()
     us = str(os.getpid())
@@ -163,6 +163,6 @@ def _indispensable() -> tuple[set[int], set[int]]:
 
 
 def _has_token() -> bool:
-    """Whether the user has set up Ray's authentication, one way or the other."""
+    """Tell whether the user has set up Ray's authentication, one way or the other."""
     names = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
     return any(name in os.environ for name in names) or os.path.exists(os.path.expanduser("~/.ray/auth_token"))

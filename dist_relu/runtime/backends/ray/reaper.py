@@ -61,7 +61,7 @@ def _kill_all(belongs: Callable[[str], bool]) -> None:
 
 
 def processes_of(folder: str) -> list[int]:
-    """The living processes of the Ray cluster whose files are in `folder`."""
+    """Find the living processes of the Ray cluster whose files are in `folder`."""
     return _processes(lambda process: _belongs_to(folder, process))
 
 
@@ -78,7 +78,7 @@ def _processes(belongs: Callable[[str], bool]) -> list[int]:
 
 
 def _belongs_to(folder: str, process: str) -> bool:
-    """Ray's programs are started with the folder's name; others call themselves ray:: and have a file open there."""
+    """Tell whether a process is of the cluster: it names the folder, or is called ray:: and has a file open there."""
     with open(f"{process}/cmdline", encoding="latin-1") as file:
         command = file.read()
     if not command.startswith("ray::"):
