@@ -1,0 +1,171 @@
+"""What README.md and GUIDE.md show runs as it stands there; what any document names is there."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from dist_relu.cli.main import main, program
+from dist_relu.runtime.backends.mpi.backend import mpirun_path
+from tests.docs.markdown import Block, anchors, blocks, commands, documents, links, spans
+from tests.programs import ROOT, run
+from tests.ray_clusters import RayCluster
+
+README, GUIDE = ROOT / "README.md", ROOT / "GUIDE.md"
+TELL_OF_THE_PAST = {ROOT / "CHANGELOG.md", ROOT / "LOG.md"}
+HERE_AND_NOW = [document for document in documents() if document not in TELL_OF_THE_PAST]
+
+SHORTER = {
+    "train": ["--epochs", "1"],
+    "rl": ["--steps", "512"],
+    "analyze training": ["--epochs", "1", "--seeds", "1"],
+    "bench scaling": ["--rounds", "1"],
+}
+"""Options behind those of a command, which make it quick; the last one counts."""
+
+
+def called(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def arguments_of(words: list[str]) -> list[str] | None:
+    """The arguments of dist-relu in a command, which may stand behind mpirun and the like; None: there is none."""
+    for number, word in enumerate(words):
+        if word == "dist-relu":
+            return words[number + 1 :]
+        if script := re.fullmatch(r"(?:.*/)?scripts/(train|rl|bench)\.py", word):
+            return [script[1], *words[number + 1 :]]
+    return None
+
+
+def resolve(arguments: list[str]) -> tuple[str, click.Command, list[str]]:
+    """The command that arguments begin with, its name, and the arguments behind it."""
+    command: click.Command = program
+    names: list[str] = []
+    while isinstance(command, click.Group) and arguments and not arguments[0].startswith("-"):
+        name, *arguments = arguments
+        assert name in command.commands, f"there is no command {' '.join([*names, name])}"
+        command = command.commands[name]
+        names.append(name)
+    return " ".join(names), command, arguments
+
+
+def shorter(arguments: list[str]) -> list[str]:
+    """The same command, quick: on one worker, where it says nothing of workers."""
+    name, command, options = resolve(arguments)
+    takes_backend = any("--backend" in parameter.opts for parameter in command.params)
+    says_where = {"--backend", "--workers"} & set(options)
+    alone = ["--backend", "serial"] if takes_backend and not says_where else []
+    return [*arguments, *SHORTER.get(name, []), *alone]
+
+
+def carry_out(words: list[str], folder: Path) -> None:
+    """Run a command of a document in `folder`, in this process if it is dist-relu alone."""
+    arguments = arguments_of(words)
+    match words[0]:
+        case "make":
+            done = run(["make", "--dry-run", *words[1:]], cwd=ROOT)
+        case "mpirun":
+            assert arguments is not None, words
+            ranks = words[1:3]
+            name = resolve(arguments)[0]
+            script = [sys.executable, str(ROOT / "scripts" / f"{arguments[0]}.py"), *arguments[1:], *SHORTER[name]]
+            done = run([mpirun_path(), *ranks, *script], cwd=folder)
+        case "python" if words[1] == "-c":
+            exec(words[2], {})
+            return
+        case _:
+            assert arguments is not None, f"{' '.join(words)} is no command that can be run here"
+            try:
+                main(shorter(arguments))
+            except SystemExit as end:
+                raise AssertionError(f"{' '.join(words)} ended with {end.code}") from end
+            return
+    assert done.returncode == 0, (words, done.stderr)
+
+
+def shell_blocks(document: Path) -> list[Block]:
+    """What a document shows to be typed on one machine."""
+    return [block for block in blocks(document) if block.language == "sh" and block.runs_here]
+
+
+def on_every_backend() -> Block:
+    """The block of README.md that trains on each of them."""
+    (block,) = [block for block in shell_blocks(README) if "--backend ray" in block.text]
+    return block
+
+
+@pytest.mark.parametrize("document", [README, GUIDE], ids=called)
+def test_blocks_say_their_language(document: Path) -> None:
+    assert {block.language for block in blocks(document)} <= {"python", "sh"}
+
+
+@pytest.mark.parametrize("document", [README, GUIDE], ids=called)
+def test_python_runs_in_its_order(document: Path, tmp_path: Path) -> None:
+    text = "\n".join(block.text for block in blocks(document) if block.language == "python")
+    text = re.sub(r"steps=[\d_]+", "steps=512", text).replace("episodes=100", "episodes=2")
+    (tmp_path / "program.py").write_text(text, encoding="utf-8")
+    done = run([sys.executable, "-W", "error", "program.py"], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("document", [README, GUIDE], ids=called)
+def test_commands_run_in_their_order(document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for block in shell_blocks(document):
+        if block != on_every_backend():
+            for words in commands(block.text):
+                carry_out(words, tmp_path)
+
+
+def test_all_backends_of_the_readme_end_with_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray_cluster: RayCluster
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAY_ADDRESS", ray_cluster.address)
+    digests = set()
+    for words in commands(on_every_backend().text):
+        carry_out([*words, "--json", "train.json"], tmp_path)
+        digests.add(json.loads(Path("train.json").read_text())["params_sha256"])
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize("document", HERE_AND_NOW, ids=called)
+def test_options_exist(document: Path) -> None:
+    texts = [*(block.text for block in blocks(document)), *spans(document)]
+    for words in (words for text in texts for words in commands(text)):
+        if arguments := arguments_of(words):
+            name, command, rest = resolve(arguments)
+            known = {opt for parameter in command.params for opt in [*parameter.opts, *parameter.secondary_opts]}
+            options = {word.partition("=")[0] for word in rest if word.startswith("-")}
+            assert options <= {*known, "-h", "--help"}, f"dist-relu {name} has no such option"
+
+
+@pytest.mark.parametrize("document", HERE_AND_NOW, ids=called)
+def test_goals_of_make_exist(document: Path) -> None:
+    goals = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    texts = [*(block.text for block in blocks(document)), *spans(document)]
+    asked = {word for text in texts for words in commands(text) if words[0] == "make" for word in words[1:]}
+    assert asked <= goals
+
+
+@pytest.mark.parametrize("document", documents(), ids=called)
+def test_links_lead_somewhere(document: Path) -> None:
+    for link in links(document):
+        if not re.match(r"https?://", link):
+            path, _, anchor = link.partition("#")
+            target = (document.parent / path) if path else document
+            assert target.exists(), link
+            assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("document", HERE_AND_NOW, ids=called)
+def test_files_that_are_named_exist(document: Path) -> None:
+    for span in spans(document):
+        if re.fullmatch(r"(dist_relu|tests|scripts|cluster|\.github)/[\w./-]+", span):
+            assert (ROOT / span).exists(), span
