@@ -27,6 +27,36 @@ from dist_relu.kernels import activations as kernels
 from dist_relu.kernels import row_activations as row_kernels
 from dist_relu.kernels.elementwise import Activation
 
+__all__ = [
+    "celu",
+    "crelu",
+    "derivative",
+    "elu",
+    "gelu",
+    "glu",
+    "hardsigmoid",
+    "hardswish",
+    "hardtanh",
+    "leaky_relu",
+    "log_softmax",
+    "mish",
+    "prelu",
+    "reglu",
+    "relu",
+    "relu6",
+    "rrelu",
+    "selu",
+    "sigmoid",
+    "silu",
+    "softmax",
+    "softplus",
+    "squared_relu",
+    "swiglu",
+    "tanh",
+    "threshold",
+    "value_and_derivative",
+]
+
 
 def relu(x: npt.ArrayLike) -> Array:
     """max(x, 0).  Nair and Hinton (2010).

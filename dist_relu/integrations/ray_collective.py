@@ -35,6 +35,8 @@ from dist_relu.core.arrays import Array
 from dist_relu.errors import BackendError
 from dist_relu.runtime.process_info import ProcessInfo, by_node, nodes_of
 
+__all__ = ["register"]
+
 NAME = "dist_relu"
 
 _OPERATIONS: dict[Any, Operation] = {
