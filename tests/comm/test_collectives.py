@@ -11,10 +11,8 @@ import numpy as np
 import pytest
 
 import dist_relu as dr
-from dist_relu.bench.node_all_reduce import AllReduce
 from dist_relu.comm.barrier import NodeBarrier, TaskAborted, abort, control_shape
 from dist_relu.comm.shared_memory import SharedArray, attach
-from dist_relu.runtime.world import World
 
 
 def mapped_segments() -> int:
@@ -98,19 +96,3 @@ def test_a_call_that_was_given_up_releases_those_who_wait() -> None:
         made[0].check()
     made[0].begin(2)
     made[0].check()
-
-
-def reduce(world: World, request: tuple[object, object, int]) -> None:
-    slots, total = attach(request[0]), attach(request[1])  # type: ignore[arg-type]
-    all_reduce = AllReduce(slots, total, world.rank, world.barrier)
-    for step in range(request[2]):
-        slots[world.rank] = (world.rank + 1) * 10.0**step
-        all_reduce()
-        assert (total == sum(range(1, world.size + 1)) * 10.0**step).all()
-
-
-@pytest.mark.parametrize("size", [0, 1, 2, 5, 3000])
-def test_all_reduce_adds_the_rows_of_all_ranks(size: int) -> None:
-    with dr.start(3, backend="local") as coordinator:
-        slots, total = SharedArray((3, size), np.float64), SharedArray((size,), np.float64)
-        coordinator.run(reduce, (slots.handle, total.handle, 5))
