@@ -6,12 +6,8 @@ out calls, and gathers what comes back; gradients never pass through it.
 
 from __future__ import annotations
 
-import logging
-import os
-import threading
 import warnings
-import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self, final
 
@@ -20,7 +16,6 @@ import numpy.typing as npt
 
 from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_bool, check_callable, check_int, check_is, check_seed, instance_of, optional
-from dist_relu.core.compiling import PROGRESS_LOG, Compiling
 from dist_relu.data import Augment, Dataset
 from dist_relu.engine import inference
 from dist_relu.engine.arguments import (
@@ -47,14 +42,11 @@ from dist_relu.nn import Loss, Sequential
 from dist_relu.optim import Optimizer
 from dist_relu.partition import check_fit
 from dist_relu.runtime.backends import Backend, start_backend
-from dist_relu.runtime.backends.base import run_task
+from dist_relu.runtime.backends.base import ignore_event
 from dist_relu.runtime.placed import PlacedDataset, PlacedDatasets
-from dist_relu.runtime.process_info import ProcessInfo, nodes_of
 from dist_relu.runtime.replicated import ReplicatedArrays
-from dist_relu.runtime.worker import Task
+from dist_relu.runtime.workers import Workers
 from dist_relu.runtime.world import World
-
-_log = logging.getLogger(PROGRESS_LOG)
 
 
 def start(
@@ -83,10 +75,6 @@ def start(
     return Coordinator(start_backend(backend, workers, threads_per_worker, address=address, spread=spread))
 
 
-_coordinated: weakref.WeakSet[Backend] = weakref.WeakSet()
-"""The backends that have been given to a coordinator."""
-
-
 @final
 class Coordinator:
     """Hands out work to all workers of a backend and gathers the results.
@@ -97,23 +85,13 @@ class Coordinator:
 
     def __init__(self, backend: Backend) -> None:
         """Raises ValueError when these workers have a coordinator already: both would number their tasks from 1."""
-        if backend in _coordinated:
-            raise ValueError(f"This {type(backend).__name__} has a coordinator already. Use that, or start workers.")
-        _coordinated.add(backend)
-        self._backend = backend
-        self._process = os.getpid()
-        self._calls = 0
-        self._has_told_of_compiling = False
-        self._one_at_a_time = threading.Lock()
-        self._caller: int | None = None  # the thread whose call the workers are busy with
+        self._workers = Workers(backend)
         self._placed = PlacedDatasets()
-        self._known_replicas: ReplicatedArrays | None = None
-        self._finalizer = weakref.finalize(self, _close_in, self._process, backend)
 
     @property
     def workers(self) -> int:
         """The number of workers."""
-        return len(self._peers())
+        return len(self._workers.peers)
 
     @property
     def nodes(self) -> int:
@@ -123,10 +101,10 @@ class Coordinator:
     @property
     def backend(self) -> str:
         """The backend's name."""
-        return self._backend.name
+        return self._workers.backend
 
     def __repr__(self) -> str:
-        if not self._finalizer.alive:
+        if self._workers.are_closed:
             return f"Coordinator({self.backend}, closed)"
         try:
             workers = self.workers
@@ -136,10 +114,10 @@ class Coordinator:
 
     def close(self) -> None:
         """End the workers, or release them; under mpirun they stay for the next `start()`."""
-        self._finalizer()
+        self._workers.close()
 
     def __enter__(self) -> Self:
-        self._check_open()
+        self._workers.check_open()
         return self
 
     def __exit__(
@@ -337,15 +315,7 @@ class Coordinator:
     @property
     def replicas(self) -> ReplicatedArrays:
         """Makes arrays that every node has a copy of, for functions to `run`."""
-        self._check_process()
-        if self._known_replicas is None:
-            replicas = ReplicatedArrays(nodes_of(self._peers()), self._backend.coordinator_node, self._ask)
-            with self._one_at_a_time:  # another thread may have been faster
-                self._known_replicas = self._known_replicas or replicas
-        return self._known_replicas
-
-    def _ask(self, ranks: Sequence[int], function: Callable[[World, Any], Any], request: Any) -> list[Any]:
-        return self._call(ranks, function, request, _ignore)
+        return self._workers.replicas
 
     def run(
         self,
@@ -359,52 +329,7 @@ class Coordinator:
         by `world.rank`; in the function `world.barrier.wait()` waits for the others. on_event: called here with what
         workers pass to `world.report`.
         """
-        return self._call(range(self.workers), function, request, on_event or _ignore)
-
-    def _call(
-        self,
-        ranks: Sequence[int],
-        function: Callable[[World, Any], Any],
-        request: Any,
-        on_event: Callable[[Any], object],
-    ) -> list[Any]:
-        """Run a function on these workers."""
-        self._check_open()
-        if self._caller == threading.get_ident():
-            raise RuntimeError(
-                "The workers are busy with the call that this was called from. Call them when it has returned."
-            )
-        with self._one_at_a_time:
-            self._caller = threading.get_ident()
-            try:
-                self._calls += 1
-                task = Task.of(self._calls, function, request)
-                return run_task(self._backend, task, ranks, lambda event: self._hear(event, on_event))
-            finally:
-                self._caller = None
-
-    def _peers(self) -> Sequence[ProcessInfo]:
-        self._check_process()
-        return self._backend.peers
-
-    def _check_process(self) -> None:
-        if os.getpid() != self._process:
-            raise BackendError(
-                f"The workers belong to process {self._process}, from which this one was forked; both would disturb "
-                "each other. Start workers of this process's own with dist_relu.start()."
-            )
-
-    def _hear(self, event: Any, on_event: Callable[[Any], object]) -> None:
-        if not isinstance(event, Compiling):
-            on_event(event)
-        elif not self._has_told_of_compiling:
-            self._has_told_of_compiling = True
-            _log.warning("Compiling kernels, once for this machine (about half a minute).")
-
-    def _check_open(self) -> None:
-        self._check_process()
-        if not self._finalizer.alive:
-            raise RuntimeError("This coordinator is closed. Start another one with dist_relu.start().")
+        return self._workers.run(range(self.workers), function, request, on_event or ignore_event)
 
 
 @final
@@ -441,13 +366,3 @@ class DistributedReLU:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _close_in(process: int, backend: Backend) -> None:
-    """Close `backend` in the process that has started it; one that was forked from it has no workers."""
-    if os.getpid() == process:
-        backend.close()
-
-
-def _ignore(event: object) -> None:
-    pass

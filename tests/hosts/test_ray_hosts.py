@@ -105,7 +105,7 @@ def test_a_data_set_reaches_each_host_once_and_stays_there() -> None:
 AWAY = """
 import dist_relu as dr
 coordinator = dr.start(2, backend="ray")
-assert coordinator._backend.home is None
+assert coordinator.replicas.coordinator_node is None
 print(coordinator.nodes, coordinator.relu([-1.0, 2.0]).tolist())
 """
 

@@ -1,0 +1,122 @@
+"""The workers of a backend, as the user's process has them: they take one task at a time, and share arrays."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, final
+
+from dist_relu.core.compiling import PROGRESS_LOG, Compiling
+from dist_relu.errors import BackendError
+from dist_relu.runtime.backends.base import Backend, EventHandler, ignore_event, run_task
+from dist_relu.runtime.process_info import ProcessInfo, nodes_of
+from dist_relu.runtime.replicated import ReplicatedArrays
+from dist_relu.runtime.worker import Task
+from dist_relu.runtime.world import World
+
+_log = logging.getLogger(PROGRESS_LOG)
+
+_taken: weakref.WeakSet[Backend] = weakref.WeakSet()
+"""The backends that have been given to somebody."""
+
+
+@final
+class Workers:
+    """All workers of a backend.  They end, or are released, with `close` or with this object.
+
+    Methods raise BackendError in a process that was forked from the one which has started them.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        """Raises ValueError when these workers have a coordinator already: both would number their tasks from 1."""
+        if backend in _taken:
+            raise ValueError(f"This {type(backend).__name__} has a coordinator already. Use that, or start workers.")
+        _taken.add(backend)
+        self._backend = backend
+        self._process = os.getpid()
+        self._num_tasks = 0
+        self._has_told_of_compiling = False
+        self._one_at_a_time = threading.Lock()
+        self._caller: int | None = None  # the thread whose task the workers are busy with
+        self._replicas: ReplicatedArrays | None = None
+        self._finalizer = weakref.finalize(self, _close_in, self._process, backend)
+
+    @property
+    def backend(self) -> str:
+        """The backend's name."""
+        return self._backend.name
+
+    @property
+    def peers(self) -> Sequence[ProcessInfo]:
+        """The processes, by rank."""
+        self._check_process()
+        return self._backend.peers
+
+    @property
+    def replicas(self) -> ReplicatedArrays:
+        """Makes arrays that every node has a copy of."""
+        self._check_process()
+        if self._replicas is None:
+            replicas = ReplicatedArrays(nodes_of(self.peers), self._backend.coordinator_node, self.run)
+            with self._one_at_a_time:  # another thread may have been faster
+                self._replicas = self._replicas or replicas
+        return self._replicas
+
+    @property
+    def are_closed(self) -> bool:
+        return not self._finalizer.alive
+
+    def check_open(self) -> None:
+        """Raise an error when they can't be used, or not from this process."""
+        self._check_process()
+        if self.are_closed:
+            raise RuntimeError("This coordinator is closed. Start another one with dist_relu.start().")
+
+    def run(
+        self,
+        ranks: Sequence[int],
+        function: Callable[[World, Any], Any],
+        request: Any,
+        on_event: EventHandler = ignore_event,
+    ) -> list[Any]:
+        """Run function(world, request) on these workers; see `run_task`."""
+        self.check_open()
+        if self._caller == threading.get_ident():
+            raise RuntimeError(
+                "The workers are busy with the call that this was called from. Call them when it has returned."
+            )
+        with self._one_at_a_time:
+            self._caller = threading.get_ident()
+            try:
+                self._num_tasks += 1
+                task = Task.of(self._num_tasks, function, request)
+                return run_task(self._backend, task, ranks, lambda event: self._hear(event, on_event))
+            finally:
+                self._caller = None
+
+    def close(self) -> None:
+        """End them, or release them.  May be called twice."""
+        self._finalizer()
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._process:
+            raise BackendError(
+                f"The workers belong to process {self._process}, from which this one was forked; both would disturb "
+                "each other. Start workers of this process's own with dist_relu.start()."
+            )
+
+    def _hear(self, event: Any, on_event: EventHandler) -> None:
+        if not isinstance(event, Compiling):
+            on_event(event)
+        elif not self._has_told_of_compiling:
+            self._has_told_of_compiling = True
+            _log.warning("Compiling kernels, once for this machine (about half a minute).")
+
+
+def _close_in(process: int, backend: Backend) -> None:
+    """Close `backend` in the process that has started it; one that was forked from it has no workers."""
+    if os.getpid() == process:
+        backend.close()
