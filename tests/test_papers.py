@@ -73,7 +73,7 @@ def test_verdicts_are_printed_with_their_figures(
     claims = [common.Claim("Water is wet", True, "100 %"), common.Claim("Fire is cold", False, "0 of 3 seeds")]
     findings = common.Findings([""], [["row"]], claims, lambda path: None)
     with dr.start(backend="serial") as coordinator:
-        common._print("A paper", findings, 1.0, coordinator, gives_verdicts=True)
+        common.print_findings("A paper", findings, 1.0, coordinator, gives_verdicts=True)
     printed = capsys.readouterr().out
     assert "\nSHOWN: Water is wet (100 %)\nNOT SHOWN: Fire is cold (0 of 3 seeds)\n" in printed
 

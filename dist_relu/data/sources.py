@@ -30,7 +30,7 @@ _TEST_SHARE = 0.2
 _MAX_LABEL = 2**53
 
 MNIST_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
-_MNIST_SHA256 = {
+MNIST_SHA256 = {
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
@@ -136,7 +136,7 @@ def find_mnist() -> Path | None:
             if folder.is_dir():
                 return folder
     cache = _mnist_cache()
-    return cache if all((cache / name).is_file() for name in _MNIST_SHA256) else None
+    return cache if all((cache / name).is_file() for name in MNIST_SHA256) else None
 
 
 def _mnist_cache() -> Path:
@@ -160,7 +160,7 @@ def _download_mnist(cache: Path) -> None:
     pooch.get_logger().setLevel("ERROR")
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as folder:
-        for name, digest in _MNIST_SHA256.items():
+        for name, digest in MNIST_SHA256.items():
             try:
                 path = Path(pooch.retrieve(f"{MNIST_URL}{name}.gz", None, fname=f"{name}.gz", path=folder))
                 with gzip.open(path) as packed:

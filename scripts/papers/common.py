@@ -151,7 +151,7 @@ def paper(name: str, reproduce: Callable[[Trials, bool, int], Findings], about: 
             with Trials(coordinator) as trials:
                 findings = reproduce(trials, quick, seed)
             seconds = perf_counter() - began
-            _print(about.splitlines()[0], findings, seconds, coordinator, gives_verdicts=not quick)
+            print_findings(about.splitlines()[0], findings, seconds, coordinator, gives_verdicts=not quick)
         if quick:
             click.echo("A quick run: its figures show nothing, so there are no verdicts on the paper's claims.")
         content = {"seed": seed, "quick": quick, "seconds": seconds, "columns": findings.columns}
@@ -169,7 +169,9 @@ def paper(name: str, reproduce: Callable[[Trials, bool, int], Findings], about: 
     run_program(command)
 
 
-def _print(title: str, findings: Findings, seconds: float, coordinator: Coordinator, *, gives_verdicts: bool) -> None:
+def print_findings(
+    title: str, findings: Findings, seconds: float, coordinator: Coordinator, *, gives_verdicts: bool
+) -> None:
     table = Table(*findings.columns, title=title, title_justify="left")
     for column in table.columns[1:]:
         column.justify = "right"

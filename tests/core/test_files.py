@@ -7,6 +7,7 @@ import gc
 import itertools
 import os
 import re
+import resource
 import stat
 import subprocess
 import sys
@@ -155,13 +156,25 @@ def test_a_file_is_written_though_its_folder_can_not_be_made_to_last(
     assert (tmp_path / "file").read_text() == "new"
 
 
+def without_unnamed_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let file systems have none, as some don't."""
+    plain = os.open
+
+    def refuse(path: Any, flags: int, *arguments: Any, **options: Any) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+        return plain(path, flags, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
+
+
 @pytest.mark.filterwarnings("ignore:.*unclosed file:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("has_unnamed_files", [True, False])
 def test_an_interruption_between_any_two_instructions_leaves_one_whole_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_unnamed_files: bool
 ) -> None:
     if not has_unnamed_files:
-        monkeypatch.setattr(files, "_unnamed", lambda folder: None)
+        without_unnamed_files(monkeypatch)
     path, left, seen = tmp_path / "file", 0, set()
 
     def trace(frame: FrameType, event: str, argument: object) -> Any:
@@ -192,12 +205,16 @@ def test_an_interruption_between_any_two_instructions_leaves_one_whole_file(
     assert seen == {"old", "new"}
 
 
-def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     write_json(path, {"old": nan})
     assert path.read_text() == '{\n  "old": null\n}\n'
-    monkeypatch.setattr(files, "_unnamed", lambda folder: open("/dev/full", "wb"))  # noqa: SIM115
-    with pytest.raises(dr.WriteError, match=f"^{path} can't be written: No space left on device.$"):
-        write_file(path, "new")
+    room = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1, room[1]))  # no file may be larger than a byte
+    try:
+        with pytest.raises(dr.WriteError, match=f"^{path} can't be written: File too large.$"):
+            write_file(path, "new")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, room)
     assert path.read_text() == '{\n  "old": null\n}\n'
     assert os.listdir(tmp_path) == ["file"]

@@ -598,7 +598,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             name = f"{prefix}-{kind}-ubyte"
             (served / f"{name}.gz").write_bytes(gzip.compress(idx(array)))
             digests[name] = hashlib.sha256(idx(array)).hexdigest()
-    monkeypatch.setattr(sources, "_MNIST_SHA256", digests)
+    monkeypatch.setattr(sources, "MNIST_SHA256", digests)
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=served)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as started:
         thread = threading.Thread(target=started.serve_forever)
