@@ -14,6 +14,11 @@ from dist_relu.runtime.backends.mpi.backend import mpirun_path
 
 ROOT = Path(__file__).parent.parent
 TRAIN = [sys.executable, str(ROOT / "scripts" / "train.py")]
+CONFORMANCE = str(ROOT / "tests" / "conformance")
+UNDER_MPI = [sys.executable, str(ROOT / "tests" / "under_mpi.py")]
+ON_RAY = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", str(ROOT), "--on-ray", CONFORMANCE]
+"""The conformance suite on the ranks of a job, or on all CPUs of a cluster; options of pytest may follow."""
+
 TIMEOUT_S = 600.0
 """After which a program is taken to hang, however busy the machine is."""
 

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 
 from tests.cases import long
-from tests.programs import ROOT, mpirun, mpirun_on_nodes, run
-
-SUITE = [sys.executable, str(ROOT / "tests" / "under_mpi.py")]
+from tests.programs import UNDER_MPI, mpirun, mpirun_on_nodes, run
 
 
 @pytest.mark.parametrize("ranks", [3, *long(1, 2, 4)])
 def test_the_conformance_suite_passes_under_mpirun(ranks: int) -> None:
-    done = run(mpirun(ranks, *SUITE))
+    done = run(mpirun(ranks, *UNDER_MPI))
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
 
 
 @pytest.mark.parametrize("nodes", ["abac", *long("aabc", "abc", "abb")])
 def test_the_conformance_suite_passes_on_several_nodes(nodes: str) -> None:
-    done = run(mpirun_on_nodes(nodes, *SUITE))
+    done = run(mpirun_on_nodes(nodes, *UNDER_MPI))
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
+from tests.digests import TRAININGS
 from tests.hosts.network import HOSTS, hosts, sent_bytes
-from tests.programs import TRAIN, marked_environment, processes_with, wait_for_line, wait_until
+from tests.programs import TRAIN, UNDER_MPI, marked_environment, processes_with, wait_for_line, wait_until
 
 PLACEMENTS = ["2+1+1", "1+1+1"]
 STEPS_PER_EPOCH = 23
@@ -24,12 +25,7 @@ NUM_PARAMS = 64 * 256 + 256 + 256 * 128 + 128 + 128 * 10 + 10
 
 def trained(tmp_path: Path, placement: str, *options: str) -> dict[str, Any]:
     path = tmp_path / "report.json"
-    train = [*TRAIN, "--shards", "4", "--seed", "1", "--quiet", "--report", str(path), *options]
-    if placement == "serial":
-        done = subprocess.run([*train, "--backend", "serial"], check=False)
-        assert done.returncode == 0
-    else:
-        hosts("mpirun", placement, *train)
+    hosts("mpirun", placement, *TRAIN, "--shards", "4", "--seed", "1", "--quiet", "--report", str(path), *options)
     report: dict[str, Any] = json.loads(path.read_text())
     return report
 
@@ -40,10 +36,16 @@ def test_every_host_has_a_name_and_an_address_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
-def test_several_hosts_end_with_the_bits_of_one_process(tmp_path: Path, placement: str) -> None:
-    report = trained(tmp_path, placement)
+def test_several_hosts_end_with_the_bits_that_there_have_always_been(tmp_path: Path, placement: str) -> None:
+    report = trained(tmp_path, placement, *TRAININGS[0].options())
     assert report["nodes"] == 3
-    assert report["params_sha256"] == trained(tmp_path, "serial")["params_sha256"]
+    assert report["params_sha256"] == TRAININGS[0].digest
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_all_trainings_whose_digests_are_known_end_with_them(placement: str) -> None:
+    said = hosts("mpirun", placement, *UNDER_MPI, "-k", "test_digests")
+    assert f"{len(TRAININGS)} passed" in said
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)

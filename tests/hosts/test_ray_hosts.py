@@ -12,27 +12,26 @@ from pathlib import Path
 
 import pytest
 
+from tests.digests import TRAININGS
 from tests.hosts.network import HOSTS, hosts
-from tests.programs import TRAIN, marked_environment, processes_with, run, wait_for_line, wait_until
+from tests.programs import ON_RAY, TRAIN, marked_environment, processes_with, wait_for_line, wait_until
 
 PLACEMENTS = ["2+1+1", "1+1+1"]
-TRAIN_4 = [*TRAIN, "--shards", "4", "--seed", "1", "--quiet"]
-
-
-@pytest.fixture(scope="module")
-def serial_digest(tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("serial") / "report.json"
-    assert run([*TRAIN_4, "--backend", "serial", "--report", str(path)]).returncode == 0
-    return str(json.loads(path.read_text())["params_sha256"])
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
-def test_several_ray_nodes_end_with_the_bits_of_one_process(tmp_path: Path, serial_digest: str, placement: str) -> None:
+def test_several_ray_nodes_end_with_the_bits_that_there_have_always_been(tmp_path: Path, placement: str) -> None:
     path = tmp_path / "report.json"
-    hosts("ray", placement, *TRAIN_4, "--backend", "ray", "--report", str(path))
+    hosts("ray", placement, *TRAIN, *TRAININGS[0].options(), "--quiet", "--backend", "ray", "--report", str(path))
     report = json.loads(path.read_text())
     assert report["nodes"] == 3
-    assert report["params_sha256"] == serial_digest
+    assert report["params_sha256"] == TRAININGS[0].digest
+
+
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_all_trainings_whose_digests_are_known_end_with_them(placement: str) -> None:
+    said = hosts("ray", placement, *ON_RAY, "-k", "test_digests")
+    assert f"{len(TRAININGS)} passed" in said
 
 
 TRAFFIC = """

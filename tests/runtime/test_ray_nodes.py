@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from dist_relu.runtime.backends.ray.reaper import processes_of
-from tests.programs import ROOT, TIMEOUT_S, processes_with, run, wait_until
+from tests.programs import ON_RAY, ROOT, TIMEOUT_S, processes_with, run, wait_until
 from tests.ray_clusters import RayCluster, ray_start
 
 AWAY = {"DIST_RELU_NODE": "away"}
@@ -32,8 +32,7 @@ def cluster() -> Iterator[RayCluster]:
 
 @pytest.mark.parametrize("place", PLACES)
 def test_the_conformance_suite_passes_on_several_nodes(cluster: RayCluster, place: dict[str, str]) -> None:
-    suite = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--on-ray", str(ROOT / "tests" / "conformance")]
-    done = run(suite, cwd=ROOT, env=cluster.environment | place)
+    done = run(ON_RAY, cwd=ROOT, env=cluster.environment | place)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
