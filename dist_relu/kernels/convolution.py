@@ -10,12 +10,13 @@ a filter sees, K filters, G groups of them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from dist_relu.core.arrays import Array
-from dist_relu.kernels.jit import kernel
+from dist_relu.kernels.jit import kernel, specialise
 from dist_relu.kernels.long_sums import TERMS, end_chain, end_sum, sum_rows, wide_sums
 from dist_relu.kernels.ordered_sum import add
 from dist_relu.kernels.products import (
@@ -29,7 +30,7 @@ from dist_relu.kernels.products import (
     vectors_for,
 )
 from dist_relu.kernels.tiles import AS_IS
-from dist_relu.kernels.windows import Windows, outputs_of, span
+from dist_relu.kernels.windows import Windows, gather, scatter, span
 
 PIXELS = 512
 """Terms of a product over pixels, unless a row has more."""
@@ -205,6 +206,63 @@ def add_correlated(x: Array, c: Correlation, runs: Array, length: int, dz: Array
     end_sum(flat, wide)
 
 
+def add_product(x: Array, z: Array, weight: Array) -> None:
+    """What `over_runs` does to neighbouring pixels: add the product of two of these to the third."""
+    raise NotImplementedError
+
+
+def over_runs(x: Array, z: Array, weight: Array, w: Windows, channels: int, b: int) -> None:
+    """Do to two rows and the weights between them what `add_product` says, in as few and as long runs as can be.
+
+    x: (W C,), a row of the image.  z: (J C,), one of outputs.  weight: (J C,), of a tap in column `b`.
+    """
+    offset, begin, end = span(w, b)
+    pixels = max(end - begin, 1) if w.stride_w == 1 else 1
+    size = pixels * channels
+    for j in range(begin, end, pixels):
+        at, x_at = j * channels, (j * w.stride_w + offset) * channels
+        add_product(x[x_at : x_at + size], z[at : at + size], weight[at : at + size])
+
+
+def _in_runs(add_product: Callable[..., None]) -> Callable[..., None]:
+    """Make `add_product` the kernel `over_runs`."""
+    functions = {"add_product": kernel(add_product, inlined=True)}
+    return specialise(over_runs, f"over_runs{add_product.__name__}", functions, inlined=True)
+
+
+@_in_runs
+def _add_to_outputs(x: Array, z: Array, weight: Array) -> None:
+    for c in range(z.shape[0]):
+        z[c] += x[c] * weight[c]
+
+
+@_in_runs
+def _add_to_image(x: Array, z: Array, weight: Array) -> None:
+    for c in range(x.shape[0]):
+        x[c] += z[c] * weight[c]
+
+
+@_in_runs
+def _add_to_weights(x: Array, z: Array, weight: Array) -> None:
+    for c in range(weight.shape[0]):
+        weight[c] += x[c] * z[c]
+
+
+@gather
+def _weigh(x: Array, z: Array, w: Windows, h: int, a: int, b: int, weight: Array, channels: int) -> None:
+    _add_to_outputs(x, z, weight[a, b], w, channels, b)
+
+
+@scatter
+def _weigh_back(dz: Array, dx: Array, w: Windows, i: int, a: int, b: int, weight: Array, channels: int) -> None:
+    _add_to_image(dx, dz, weight[a, b], w, channels, b)
+
+
+@gather
+def _correlate_rows(x: Array, d_weight: Array, w: Windows, h: int, a: int, b: int, dz: Array, channels: int) -> None:
+    _add_to_weights(x, dz, d_weight[a, b], w, channels, b)
+
+
 @kernel
 def depthwise(x: Array, weight: Array, w: Windows, channels: int, z: Array) -> None:
     """z = every channel's windows times its weights.
@@ -214,24 +272,9 @@ def depthwise(x: Array, weight: Array, w: Windows, channels: int, z: Array) -> N
     wide = wide_sums(w.kernel_h * w.kernel_w, z.shape[2])
     for n in range(z.shape[0]):
         for i in range(w.out_height):
-            row, terms = z[n, i], 0
+            row = z[n, i]
             row[:] = 0
-            for a in range(w.kernel_h):
-                h = i * w.stride_h + a * w.dilation_h - w.top
-                if h < 0 or h >= w.height:
-                    continue
-                for b in range(w.kernel_w):
-                    if terms == TERMS:
-                        end_chain(row, wide)
-                        terms = 0
-                    terms += 1
-                    offset, begin, end = span(w, b)
-                    pixels = max(end - begin, 1) if w.stride_w == 1 else 1
-                    size = pixels * channels
-                    for j in range(begin, end, pixels):
-                        at, x_at = j * channels, (j * w.stride_w + offset) * channels
-                        x_run, weight_run = x[n, h, x_at : x_at + size], weight[a, b, at : at + size]
-                        _add_product(row[at : at + size], x_run, weight_run)
+            _weigh(x[n], row, w, i, wide, weight, channels)
             end_sum(row, wide)
 
 
@@ -241,32 +284,16 @@ def depthwise_backward_x(dz: Array, weight: Array, w: Windows, channels: int, dx
     wide = wide_sums(w.kernel_h * w.kernel_w, dx.shape[2])
     for n in range(dz.shape[0]):
         for h in range(w.height):
-            row, terms = dx[n, h], 0
+            row = dx[n, h]
             row[:] = 0
-            first, stop = outputs_of(w, h)
-            for i in range(first, stop):
-                a, rest = divmod(h + w.top - i * w.stride_h, w.dilation_h)
-                if rest:
-                    continue
-                for b in range(w.kernel_w):
-                    if terms == TERMS:
-                        end_chain(row, wide)
-                        terms = 0
-                    terms += 1
-                    offset, begin, end = span(w, b)
-                    pixels = max(end - begin, 1) if w.stride_w == 1 else 1
-                    size = pixels * channels
-                    for j in range(begin, end, pixels):
-                        at, x_at = j * channels, (j * w.stride_w + offset) * channels
-                        dz_run, weight_run = dz[n, i, at : at + size], weight[a, b, at : at + size]
-                        _add_product(row[x_at : x_at + size], dz_run, weight_run)
+            _weigh_back(dz[n], row, w, h, wide, weight, channels)
             end_sum(row, wide)
 
 
 @kernel
 def depthwise_backward_weight(x: Array, dz: Array, w: Windows, channels: int, d_weight: Array) -> None:
     """d_weight = the gradients of the repeated weights of `depthwise`, with the same shapes."""
-    flat, terms = d_weight.reshape(-1), 0
+    flat, terms, no_sum = d_weight.reshape(-1), 0, wide_sums(0, 0)
     wide = wide_sums(dz.shape[0] * w.out_height, flat.shape[0])
     flat[:] = 0
     for n in range(dz.shape[0]):
@@ -275,18 +302,7 @@ def depthwise_backward_weight(x: Array, dz: Array, w: Windows, channels: int, d_
                 end_chain(flat, wide)
                 terms = 0
             terms += 1
-            for a in range(w.kernel_h):
-                h = i * w.stride_h + a * w.dilation_h - w.top
-                if h < 0 or h >= w.height:
-                    continue
-                for b in range(w.kernel_w):
-                    offset, begin, end = span(w, b)
-                    pixels = max(end - begin, 1) if w.stride_w == 1 else 1
-                    size = pixels * channels
-                    for j in range(begin, end, pixels):
-                        at, x_at = j * channels, (j * w.stride_w + offset) * channels
-                        x_run, dz_run = x[n, h, x_at : x_at + size], dz[n, i, at : at + size]
-                        _add_product(d_weight[a, b, at : at + size], x_run, dz_run)
+            _correlate_rows(x[n], d_weight, w, i, no_sum, dz[n, i], channels)
     end_sum(flat, wide)
 
 
@@ -299,9 +315,3 @@ def add_over_pixels(d_repeated: Array, d_weight: Array) -> None:
         for b in range(d_repeated.shape[1]):
             sum_rows(d_repeated[a, b].reshape(d_repeated.shape[2] // channels, channels), total)
             add(d_weight[a, b, 0], total)
-
-
-@kernel
-def _add_product(total: Array, x: Array, y: Array) -> None:
-    for c in range(total.shape[0]):
-        total[c] += x[c] * y[c]

@@ -268,7 +268,7 @@ class Activation:
 
     def _specialise(self, loop: Kernel, **loops: Kernel) -> Kernel:
         scalars = {"value": self._value, "slope": self._slope, "kept_of": self._value if self.keeps_output else _same}
-        return specialise(loop, f"{self.name}_{loop.__name__}", **scalars, **loops)
+        return specialise(loop, f"{self.name}_{loop.__name__}", scalars | loops)
 
     @cached_property
     def forward(self) -> Kernel:

@@ -20,7 +20,7 @@ import functools
 import inspect
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FunctionType
@@ -68,18 +68,20 @@ def _cache_lock(cache: Path, kind: int) -> Iterator[None]:
             os.close(descriptor)
 
 
-def kernel(function: Callable[P, R]) -> Callable[P, R]:
+def kernel(function: Callable[P, R], *, inlined: bool = False) -> Callable[P, R]:
     """Compile a loop over arrays, once per machine and combination of argument types.
 
     No fast-math: reassociated sums would depend on where an array is cut, and with them the bits.
     The GIL is released, so that a process can be told to stop while it computes or waits.
+    inlined: into every kernel that calls it, whatever LLVM thinks of that. Arrays are passed field by field and their
+    references counted, so that a call costs as much as a short row of numbers.
     """
     code = function.__code__
     name = f"{code.co_name}_{_SOURCES:08x}"
     code = code.replace(co_name=name, co_qualname=name)
     named = FunctionType(code, function.__globals__, name, function.__defaults__, function.__closure__)
     named.__doc__ = function.__doc__
-    options = {"nogil": True, "error_model": "numpy"}
+    options = {"nogil": True, "error_model": "numpy", "forceinline": inlined}
     try:
         dispatcher = numba.njit(cache=True, **options)(named)
     except RuntimeError:  # there is no folder that Numba could write to, so that every process compiles for itself
@@ -126,11 +128,13 @@ def scalar(function: F) -> F:
     return function
 
 
-def specialise(loop: Callable[..., Any], name: str, **functions: Callable[..., Any]) -> Callable[..., None]:
-    """The kernel `name`: `loop` with the scalars that its global names stand for.
+def specialise(
+    loop: Callable[..., Any], name: str, functions: Mapping[str, Callable[..., Any]], *, inlined: bool = False
+) -> Callable[..., None]:
+    """The kernel `name`: `loop` with the functions that its global names stand for.  inlined: see `kernel`.
 
     New globals rather than a closure, because Numba can't keep on disk what closes over compiled functions; a name of
     its own, because the cache tells the kernels of one file apart by name.
     """
     code = loop.__code__.replace(co_name=name, co_qualname=name)
-    return kernel(FunctionType(code, {**loop.__globals__, **functions}, name))
+    return kernel(FunctionType(code, {**loop.__globals__, **functions}, name), inlined=inlined)

@@ -12,8 +12,8 @@ import numpy as np
 from dist_relu.core.arrays import Array
 from dist_relu.kernels.jit import kernel
 from dist_relu.kernels.llvm import CHAINS
-from dist_relu.kernels.long_sums import TERMS, end_chain, end_sum, sum_rows, wide_sums
-from dist_relu.kernels.windows import Windows, outputs_of, span
+from dist_relu.kernels.long_sums import TERMS, end_sum, sum_rows, wide_sums
+from dist_relu.kernels.windows import Windows, gather, scatter, span
 
 NONE = -1
 
@@ -24,10 +24,23 @@ def _is_larger(v: float, best: float) -> bool:
     return (v > best) | (v != v)  # noqa: PLR0124
 
 
+@gather
+def _raise_to(x: Array, best: Array, w: Windows, h: int, a: int, b: int, choice: Array) -> None:
+    """best = max(best, x), and the number of the larger one; the first of equals, NaN before all."""
+    offset, begin, end = span(w, b)
+    number = x.dtype.type(a * w.kernel_w + b)
+    for j in range(begin, end):
+        for c in range(best.shape[1]):
+            v, m, chosen = x[j * w.stride_w + offset, c], best[j, c], choice[j, c]
+            larger = _is_larger(v, m)
+            best[j, c] = v if larger else m
+            choice[j, c] = number if larger else chosen
+
+
 @kernel
 def max_pool(x: Array, w: Windows, y: Array, choice: Array) -> None:
     """y = the maximum of every window.  x: (N, H, W, C); y, choice: (N, I, J, C)."""
-    number = x.dtype.type
+    number, no_sum = x.dtype.type, wide_sums(0, 0)
     for i in range(w.out_height):
         first_a = max((w.top - i * w.stride_h + w.dilation_h - 1) // w.dilation_h, 0)
         for j in range(w.out_width):
@@ -36,27 +49,7 @@ def max_pool(x: Array, w: Windows, y: Array, choice: Array) -> None:
             choice[:, i, j] = number(first_a * w.kernel_w + first_b)
     for n in range(y.shape[0]):
         for i in range(w.out_height):
-            for a in range(w.kernel_h):
-                h = i * w.stride_h + a * w.dilation_h - w.top
-                if h < 0 or h >= w.height:
-                    continue
-                for b in range(w.kernel_w):
-                    offset, begin, end = span(w, b)
-                    this = number(a * w.kernel_w + b)
-                    _raise_to(x[n, h], offset, w.stride_w, this, begin, end, y[n, i], choice[n, i])
-
-
-@kernel
-def _raise_to(
-    x: Array, offset: int, stride: int, number: float, begin: int, end: int, best: Array, choice: Array
-) -> None:
-    """best = max(best, x), and the number of the larger one; the first of equals, NaN before all."""
-    for j in range(begin, end):
-        for c in range(best.shape[1]):
-            v, b, chosen = x[j * stride + offset, c], best[j, c], choice[j, c]
-            larger = _is_larger(v, b)
-            best[j, c] = v if larger else b
-            choice[j, c] = number if larger else chosen
+            _raise_to(x[n], y[n, i], w, i, no_sum, choice[n, i])
 
 
 @kernel
@@ -90,39 +83,27 @@ def add_bias_relu_max_pool_2x2(z: Array, bias: Array, y: Array, choice: Array) -
                     chosen[k] = none if m <= zero else c
 
 
+@scatter
+def _add_chosen(dy: Array, dx: Array, w: Windows, i: int, a: int, b: int, choice: Array) -> None:
+    """dx += dy where the maximum came from tap (a, b)."""
+    offset, begin, end = span(w, b)
+    number, zero = dy.dtype.type(a * w.kernel_w + b), dy.dtype.type(0)
+    for j in range(begin, end):
+        for c in range(dy.shape[1]):
+            d, chosen, before = dy[j, c], choice[i, j, c], dx[j * w.stride_w + offset, c]
+            dx[j * w.stride_w + offset, c] = before + (d if chosen == number else zero)
+
+
 @kernel
 def max_pool_backward(dy: Array, choice: Array, w: Windows, dx: Array) -> None:
     """dx = dy where the maximum came from, summed over overlapping windows.  Shapes as in `max_pool`."""
     wide = wide_sums(w.kernel_h * w.kernel_w, dx.shape[2] * dx.shape[3])
     for n in range(dy.shape[0]):
         for h in range(w.height):
-            row, terms = dx[n, h], 0
+            row = dx[n, h]
             row[:] = 0
-            first, stop = outputs_of(w, h)
-            for i in range(first, stop):
-                a, rest = divmod(h + w.top - i * w.stride_h, w.dilation_h)
-                if rest:
-                    continue
-                for b in range(w.kernel_w):
-                    if terms == TERMS:
-                        end_chain(row.reshape(-1), wide)
-                        terms = 0
-                    offset, begin, end = span(w, b)
-                    number = dy.dtype.type(a * w.kernel_w + b)
-                    _add_chosen(dy[n, i], choice[n, i], number, begin, end, row, offset, w.stride_w)
-                    terms += 1
+            _add_chosen(dy[n], row, w, h, wide, choice[n])
             end_sum(row.reshape(-1), wide)
-
-
-@kernel
-def _add_chosen(
-    dy: Array, choice: Array, number: float, begin: int, end: int, dx: Array, offset: int, stride: int
-) -> None:
-    zero = dy.dtype.type(0)
-    for j in range(begin, end):
-        for c in range(dy.shape[1]):
-            d, chosen, before = dy[j, c], choice[j, c], dx[j * stride + offset, c]
-            dx[j * stride + offset, c] = before + (d if chosen == number else zero)
 
 
 @kernel
@@ -147,6 +128,15 @@ def _put_chosen(dy: Array, choice: Array, number: float, dx: Array) -> None:
         dx[c] = d if chosen == number else zero
 
 
+@gather
+def _add_pixels(x: Array, y: Array, w: Windows, h: int, a: int, b: int) -> None:
+    """y += x, for the pixel below tap (a, b) of every window."""
+    offset, begin, end = span(w, b)
+    for j in range(begin, end):
+        for c in range(y.shape[1]):
+            y[j, c] += x[j * w.stride_w + offset, c]
+
+
 @kernel
 def average_pool(x: Array, w: Windows, y: Array) -> None:
     """y = the mean of every window, padding counted as 0.  x: (N, H, W, C); y: (N, I, J, C)."""
@@ -154,19 +144,9 @@ def average_pool(x: Array, w: Windows, y: Array) -> None:
     factor = y.dtype.type(1 / (w.kernel_h * w.kernel_w))
     for n in range(y.shape[0]):
         for i in range(w.out_height):
-            row, terms = y[n, i], 0
+            row = y[n, i]
             row[:] = 0
-            for a in range(w.kernel_h):
-                h = i * w.stride_h + a * w.dilation_h - w.top
-                if h < 0 or h >= w.height:
-                    continue
-                for b in range(w.kernel_w):
-                    if terms == TERMS:
-                        end_chain(row.reshape(-1), wide)
-                        terms = 0
-                    offset, begin, end = span(w, b)
-                    _add_row(x[n, h], offset, w.stride_w, begin, end, row)
-                    terms += 1
+            _add_pixels(x[n], row, w, i, wide)
             end_sum(row.reshape(-1), wide)
             row *= factor
 
@@ -189,11 +169,13 @@ def average_images(x: Array, y: Array) -> None:
             y[n, c] /= y.dtype.type(num_pixels)
 
 
-@kernel
-def _add_row(x: Array, offset: int, stride: int, begin: int, end: int, y: Array) -> None:
+@scatter
+def _add_scaled(dy: Array, dx: Array, w: Windows, i: int, a: int, b: int, factor: float) -> None:
+    """dx += factor dy, for the pixel below tap (a, b) of every window."""
+    offset, begin, end = span(w, b)
     for j in range(begin, end):
-        for c in range(y.shape[1]):
-            y[j, c] += x[j * stride + offset, c]
+        for c in range(dy.shape[1]):
+            dx[j * w.stride_w + offset, c] += factor * dy[j, c]
 
 
 @kernel
@@ -203,24 +185,7 @@ def average_pool_backward(dy: Array, w: Windows, dx: Array) -> None:
     factor = dx.dtype.type(1 / (w.kernel_h * w.kernel_w))
     for n in range(dy.shape[0]):
         for h in range(w.height):
-            row, terms = dx[n, h], 0
+            row = dx[n, h]
             row[:] = 0
-            first, stop = outputs_of(w, h)
-            for i in range(first, stop):
-                if (h + w.top - i * w.stride_h) % w.dilation_h:
-                    continue
-                for b in range(w.kernel_w):
-                    if terms == TERMS:
-                        end_chain(row.reshape(-1), wide)
-                        terms = 0
-                    offset, begin, end = span(w, b)
-                    _add_scaled(dy[n, i], factor, begin, end, row, offset, w.stride_w)
-                    terms += 1
+            _add_scaled(dy[n], row, w, h, wide, factor)
             end_sum(row.reshape(-1), wide)
-
-
-@kernel
-def _add_scaled(dy: Array, factor: float, begin: int, end: int, dx: Array, offset: int, stride: int) -> None:
-    for j in range(begin, end):
-        for c in range(dy.shape[1]):
-            dx[j * stride + offset, c] += factor * dy[j, c]
