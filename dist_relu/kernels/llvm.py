@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 
@@ -96,6 +97,21 @@ def prefetch(typing_context: Any, x: Any, at: Any) -> Any:
         return context.get_dummy_value()
 
     return types.none(x, types.intp), codegen
+
+
+def leading(count: int) -> Any:
+    """A function for kernels: the first `count` elements of an array as a tuple, which no store to an array changes."""
+
+    @intrinsic
+    def load(typing_context: Any, x: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            data = context.make_array(signature.args[0])(context, builder, args[0]).data
+            elements = [builder.load(builder.gep(data, [ir.IntType(64)(i)])) for i in range(count)]
+            return context.make_tuple(builder, signature.return_type, elements)
+
+        return types.UniTuple(x.dtype, count)(x), codegen
+
+    return load
 
 
 @intrinsic
