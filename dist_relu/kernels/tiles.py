@@ -25,7 +25,7 @@ VECTOR_BYTES = REGISTERS.width_bytes
 AS_IS, BIAS, BIAS_RELU = 0, 1, 2
 """The epilogue of a tile, which is what comes after its last term: nothing, a bias, or a bias and ReLU."""
 
-_TALLEST = {1: 12, 2: 12 if REGISTERS.number >= 32 else 6}
+TALLEST = {1: 12, 2: 12 if REGISTERS.number >= 32 else 6}
 """Rows of a tile by the number of its vectors.
 
 Its sums fill the registers, but for those of a row of the panel and of a factor. They are at least the eight or ten
@@ -137,57 +137,58 @@ def _store_tile(context: Any, builder: Any, signature: Any, args: Any, num_rows:
         vectors.store(builder.load(sums[place]), z, at[place])
 
 
-def _tiles(num_vectors: int) -> Any:
-    """The intrinsic that covers any number of rows with tiles of so many vectors, the tallest ones first."""
-    tallest = _TALLEST[num_vectors]
-    heights = [tallest, *(rows for rows in (8, 4, 2, 1) if rows < tallest)]
-
-    @intrinsic
-    def tiles(
-        typing_context: Any,
-        x: Any,
-        x_at: Any,
-        x_row: Any,
-        x_term: Any,
-        x_runs: Any,
-        num_runs: Any,
-        length: Any,
-        panel: Any,
-        panel_at: Any,
-        z: Any,
-        z_at: Any,
-        z_row: Any,
-        num_rows: Any,
-        adds: Any,
-        bias: Any,
-        epilogue: Any,
-    ) -> Any:
-        if not x.dtype == panel.dtype == z.dtype == bias.dtype:
-            return None
-        i, flag = types.int64, types.boolean
-        signature = types.none(x, i, i, i, x_runs, i, i, panel, i, z, i, i, i, flag, bias, i)
-
-        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            x_at, x_row, z_at, z_row, num_rows = (args[n] for n in (1, 2, 10, 11, 12))
-            index = num_rows.type
-            done = index(0)
-            for height in heights:
-                left = builder.sub(num_rows, done)
-                stop = builder.sub(num_rows, builder.srem(left, index(height)))
-                with cgutils.for_range_slice(builder, done, stop, index(height), index) as (row, _):
-                    here = list(args)
-                    here[1] = builder.add(x_at, builder.mul(x_row, row))
-                    here[10] = builder.add(z_at, builder.mul(z_row, row))
-                    _store_tile(context, builder, signature, here, height, num_vectors)
-                done = stop
-            return context.get_dummy_value()
-
-        return signature, codegen
-
-    return tiles
+def _heights(num_vectors: int) -> list[int]:
+    """How tall tiles may be, the tallest ones first."""
+    tallest = TALLEST[num_vectors]
+    return [tallest, *(rows for rows in (8, 4, 2, 1) if rows < tallest)]
 
 
-_tiles_of_one, _tiles_of_two = _tiles(1), _tiles(2)
+@intrinsic
+def _tiles(
+    typing_context: Any,
+    x: Any,
+    x_at: Any,
+    x_row: Any,
+    x_term: Any,
+    x_runs: Any,
+    num_runs: Any,
+    length: Any,
+    panel: Any,
+    panel_at: Any,
+    z: Any,
+    z_at: Any,
+    z_row: Any,
+    num_rows: Any,
+    adds: Any,
+    bias: Any,
+    epilogue: Any,
+    num_vectors: Any,
+) -> Any:
+    """Cover any number of rows with tiles, the tallest ones first; all arguments are those of `multiply_panel`."""
+    if not x.dtype == panel.dtype == z.dtype == bias.dtype:
+        return None
+    i, flag = types.int64, types.boolean
+    signature = types.none(x, i, i, i, x_runs, i, i, panel, i, z, i, i, i, flag, bias, i, i)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        *args, num_vectors = args
+        x_at, x_row, z_at, z_row, num_rows = (args[n] for n in (1, 2, 10, 11, 12))
+        index = num_rows.type
+        for width in TALLEST:
+            with builder.if_then(builder.icmp_signed("==", num_vectors, index(width))):
+                done = index(0)
+                for height in _heights(width):
+                    left = builder.sub(num_rows, done)
+                    stop = builder.sub(num_rows, builder.srem(left, index(height)))
+                    with cgutils.for_range_slice(builder, done, stop, index(height), index) as (row, _):
+                        here = list(args)
+                        here[1] = builder.add(x_at, builder.mul(x_row, row))
+                        here[10] = builder.add(z_at, builder.mul(z_row, row))
+                        _store_tile(context, builder, signature, here, height, width)
+                    done = stop
+        return context.get_dummy_value()
+
+    return signature, codegen
 
 
 @kernel
@@ -216,15 +217,26 @@ def multiply_panel(
     panel.  epilogue: AS_IS, BIAS or BIAS_RELU.
     """
     never_inline()
-    n, rows = x_runs.shape[0], num_rows
-    if num_vectors == 2:
-        _tiles_of_two(
-            x, x_at, x_row, x_term, x_runs, n, length, panel, panel_at, z, z_at, z_row, rows, adds, bias, epilogue
-        )
-    else:
-        _tiles_of_one(
-            x, x_at, x_row, x_term, x_runs, n, length, panel, panel_at, z, z_at, z_row, rows, adds, bias, epilogue
-        )
+    num_runs = x_runs.shape[0]
+    _tiles(
+        x,
+        x_at,
+        x_row,
+        x_term,
+        x_runs,
+        num_runs,
+        length,
+        panel,
+        panel_at,
+        z,
+        z_at,
+        z_row,
+        num_rows,
+        adds,
+        bias,
+        epilogue,
+        num_vectors,
+    )
 
 
 @intrinsic

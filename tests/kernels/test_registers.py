@@ -37,6 +37,6 @@ def test_name_and_features_decide_together(processor: str, features: str, expect
 
 def test_tiles_are_those_of_the_target_that_the_user_has_chosen() -> None:
     chosen = {"NUMBA_CPU_NAME": "znver3", "NUMBA_CPU_FEATURES": "+avx,+avx2,+fma"}
-    program = "from dist_relu.kernels import tiles; print(tiles.VECTOR_BYTES, tiles._TALLEST[2])"
+    program = "from dist_relu.kernels import tiles; print(tiles.VECTOR_BYTES, tiles.TALLEST[2])"
     done = run([sys.executable, "-c", program], env={**os.environ, **chosen})
     assert done.stdout == "32 6\n", done.stderr
