@@ -11,8 +11,13 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 
+def array_data(context: Any, builder: Any, signature: Any, args: Any, number: int) -> Any:
+    """Return the pointer to the elements of the array that is argument `number`."""
+    return context.make_array(signature.args[number])(context, builder, args[number]).data
+
+
 def polynomial(*, single: Sequence[float], double: Sequence[float]) -> Any:
-    """A scalar: the polynomial with these coefficients (constant term first) by Horner's rule, fused.
+    """Make a scalar of the polynomial with these coefficients (constant term first), by Horner's rule, fused.
 
     single: coefficients for float32.  double: for float64.
     """
@@ -35,7 +40,7 @@ def polynomial(*, single: Sequence[float], double: Sequence[float]) -> Any:
 
 @intrinsic
 def fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
-    """a·b + c, rounded once."""
+    """Compute a·b + c, rounded once."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.fma(*args)
@@ -45,7 +50,7 @@ def fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
 
 @intrinsic
 def power_of_two(typing_context: Any, shifted: Any) -> Any:
-    """2ⁿ for shifted = n + 1.5·2^m, with m bits of mantissa and n a whole number; normal numbers only."""
+    """Compute 2ⁿ for shifted = n + 1.5·2^m, with m bits of mantissa and n a whole number; normal numbers only."""
     word, mantissa_bits, bias = (32, 23, 127) if shifted == types.float32 else (64, 52, 1023)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -58,7 +63,7 @@ def power_of_two(typing_context: Any, shifted: Any) -> Any:
 
 @intrinsic
 def copysign(typing_context: Any, size: Any, sign: Any) -> Any:
-    """|size| with the sign of `sign`, be they zeros."""
+    """Give |size| the sign of `sign`, be they zeros."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         number = args[0].type
@@ -70,7 +75,7 @@ def copysign(typing_context: Any, size: Any, sign: Any) -> Any:
 
 @intrinsic
 def maximum(typing_context: Any, a: Any, b: Any) -> Any:
-    """The larger of two numbers, NaN if one is; a loop of it is vectorised, since any order gives the same."""
+    """Return the larger of two numbers, NaN if one is; a loop of it is vectorised, since any order gives the same."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         number = args[0].type
@@ -88,7 +93,7 @@ def prefetch(typing_context: Any, x: Any, at: Any) -> Any:
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        data = array_data(context, builder, signature, args, 0)
         line = builder.bitcast(builder.gep(data, [args[1]]), ir.IntType(8).as_pointer())
         number = ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [line.type, number, number, number])
@@ -100,12 +105,12 @@ def prefetch(typing_context: Any, x: Any, at: Any) -> Any:
 
 
 def leading(count: int) -> Any:
-    """A function for kernels: the first `count` elements of an array as a tuple, which no store to an array changes."""
+    """Make a function that loads the first `count` elements of an array as a tuple, which no store can change."""
 
     @intrinsic
     def load(typing_context: Any, x: Any) -> Any:
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            data = context.make_array(signature.args[0])(context, builder, args[0]).data
+            data = array_data(context, builder, signature, args, 0)
             elements = [builder.load(builder.gep(data, [ir.IntType(64)(i)])) for i in range(count)]
             return context.make_tuple(builder, signature.return_type, elements)
 
@@ -126,45 +131,74 @@ def never_inline(typing_context: Any) -> Any:
 
 
 CHAINS = 32
+"""Sums that take turns, of which LLVM makes as many vectors as the processor needs; the order of additions stays."""
 
 
-def _in_chains(term: Callable[..., Any]) -> Callable[..., Any]:
-    """The code of a sum over array elements: element i belongs to chain i mod CHAINS; chains are added in halves.
+def chains_of(bits: int) -> Any:
+    """Return the type of a vector of CHAINS numbers of so many bits."""
+    return ir.VectorType(ir.FloatType() if bits == 32 else ir.DoubleType(), CHAINS)
 
-    term: builds a vector's part of the sum from vectors of the arrays. LLVM cuts vectors of CHAINS numbers into those
-    that the processor has, and the order of additions stays.
+
+def in_chains(
+    context: Any,
+    builder: Any,
+    signature: Any,
+    args: Any,
+    *,
+    bits: int,
+    num_sums: int,
+    add: Callable[..., Sequence[Any]],
+) -> list[Any]:
+    """Emit sums over elements of arrays: element i belongs to chain i mod CHAINS, and chains are added in halves.
+
+    args: arrays, and then how many of their elements count, a multiple of CHAINS.  bits: of a sum.  add: gives the
+    vectors of sums from those before, in a list, and a vector of each array.
     """
+    size, sum_type = args[-1], chains_of(bits)
+    totals = [cgutils.alloca_once_value(builder, ir.Constant(sum_type, None)) for _ in range(num_sums)]
+    starts = [array_data(context, builder, signature, args, number) for number in range(len(args) - 1)]
+    item_bits = signature.args[0].dtype.bitwidth
+    pointer_type = chains_of(item_bits).as_pointer()
+    with cgutils.for_range_slice(builder, size.type(0), size, size.type(CHAINS)) as (at, _):
+        pointers = [builder.bitcast(builder.gep(start, [at]), pointer_type) for start in starts]
+        vectors = [builder.load(pointer, align=item_bits // 8) for pointer in pointers]
+        sums = add([builder.load(total) for total in totals], *vectors)
+        for total, vector in zip(totals, sums, strict=True):
+            builder.store(vector, total)
+    return [_sum_lanes(builder, builder.load(total)) for total in totals]
 
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        *arrays, size = args
-        bits = signature.return_type.bitwidth
-        chains = ir.VectorType(ir.FloatType() if bits == 32 else ir.DoubleType(), CHAINS)
-        total = cgutils.alloca_once_value(builder, ir.Constant(chains, None))
-        data = [
-            context.make_array(kind)(context, builder, array).data
-            for kind, array in zip(signature.args, arrays, strict=False)
-        ]
-        with cgutils.for_range_slice(builder, size.type(0), size, size.type(CHAINS)) as (at, _):
-            pointers = [builder.bitcast(builder.gep(start, [at]), chains.as_pointer()) for start in data]
-            parts = [builder.load(pointer, align=bits // 8) for pointer in pointers]
-            builder.store(builder.fadd(builder.load(total), term(builder, *parts)), total)
-        sums, width, lane = builder.load(total), CHAINS, ir.IntType(32)
-        while width > 1:
-            width //= 2
-            low, high = (ir.Constant(ir.VectorType(lane, width), list(range(i, i + width))) for i in (0, width))
-            sums = builder.fadd(builder.shuffle_vector(sums, sums, low), builder.shuffle_vector(sums, sums, high))
-        return builder.extract_element(sums, lane(0))
 
-    return codegen
+def _sum_lanes(builder: Any, vector: Any) -> Any:
+    """Add the upper half of a vector to the lower one, and so on."""
+    width, lane = CHAINS, ir.IntType(32)
+    while width > 1:
+        width //= 2
+        low, high = (ir.Constant(ir.VectorType(lane, width), list(range(i, i + width))) for i in (0, width))
+        vector = builder.fadd(builder.shuffle_vector(vector, vector, low), builder.shuffle_vector(vector, vector, high))
+    return builder.extract_element(vector, lane(0))
 
 
 @intrinsic
 def sum_in_chains(typing_context: Any, x: Any, size: Any) -> Any:
-    """The sum of the first `size` elements of x, a multiple of CHAINS."""
-    return x.dtype(x, types.intp), _in_chains(lambda builder, a: a)
+    """Sum the first `size` elements of x, a multiple of CHAINS."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def add(totals: Any, a: Any) -> list[Any]:
+            return [builder.fadd(totals[0], a)]
+
+        return in_chains(context, builder, signature, args, bits=x.dtype.bitwidth, num_sums=1, add=add)[0]
+
+    return x.dtype(x, types.intp), codegen
 
 
 @intrinsic
 def dot_in_chains(typing_context: Any, x: Any, y: Any, size: Any) -> Any:
-    """The sum of the products of the first `size` elements of x and y, a multiple of CHAINS."""
-    return x.dtype(x, y, types.intp), _in_chains(lambda builder, a, b: builder.fmul(a, b))
+    """Sum the products of the first `size` elements of x and y, a multiple of CHAINS."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def add(totals: Any, a: Any, b: Any) -> list[Any]:
+            return [builder.fadd(totals[0], builder.fmul(a, b))]
+
+        return in_chains(context, builder, signature, args, bits=x.dtype.bitwidth, num_sums=1, add=add)[0]
+
+    return x.dtype(x, y, types.intp), codegen

@@ -6,7 +6,7 @@ vectorised one, with sums that stay in registers. LLVM does not find that by its
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,73 +17,54 @@ from numba.extending import intrinsic
 
 from dist_relu.core.arrays import Array
 from dist_relu.kernels.jit import kernel
-from dist_relu.kernels.llvm import CHAINS
+from dist_relu.kernels.llvm import CHAINS, chains_of, in_chains
 from dist_relu.kernels.ordered_sum import BLOCK, sum_block
 
 
-def _square_sums(terms: Callable[..., list[Any]]) -> Callable[..., Any]:
-    """Builds the sums of squares of some terms.
+def _square_sums(num_sums: int, terms: Callable[..., Sequence[Any]]) -> Callable[..., Any]:
+    """Build the code of the sums of squares of some terms.
 
-    terms: builds them, as vectors of CHAINS numbers, from vectors of the arrays. LLVM cuts them into those that the
-    processor has.
+    terms: gives vectors of them from a builder and a vector of each array.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        *arrays, size = args
-        bits, lane = signature.args[0].dtype.bitwidth, ir.IntType(32)
-        numbers = ir.VectorType(ir.FloatType() if bits == 32 else ir.DoubleType(), CHAINS)
-        wide = ir.VectorType(ir.DoubleType(), CHAINS)
-        fma = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(wide, [wide] * 3), f"llvm.fma.v{CHAINS}f64"
-        )
-        data = [
-            context.make_array(kind)(context, builder, array).data
-            for kind, array in zip(signature.args, arrays, strict=False)
-        ]
-        count = signature.return_type.count
-        totals = [cgutils.alloca_once_value(builder, ir.Constant(wide, None)) for _ in range(count)]
-        with cgutils.for_range_slice(builder, size.type(0), size, size.type(CHAINS)) as (at, _):
-            pointers = [builder.bitcast(builder.gep(start, [at]), numbers.as_pointer()) for start in data]
-            loaded = [builder.load(pointer, align=bits // 8) for pointer in pointers]
-            for total, term in zip(totals, terms(builder, *loaded), strict=True):
-                number = builder.fpext(term, wide) if bits == 32 else term
-                builder.store(builder.call(fma, [number, number, builder.load(total)]), total)
-        results = []
-        for total in totals:
-            sums, width = builder.load(total), CHAINS
-            while width > 1:
-                width //= 2
-                low, high = (ir.Constant(ir.VectorType(lane, width), list(range(i, i + width))) for i in (0, width))
-                sums = builder.fadd(builder.shuffle_vector(sums, sums, low), builder.shuffle_vector(sums, sums, high))
-            results.append(builder.extract_element(sums, lane(0)))
-        return context.make_tuple(builder, signature.return_type, results)
+        wide = chains_of(64)
+        fma_type = ir.FunctionType(wide, [wide] * 3)
+        fma = cgutils.get_or_insert_function(builder.module, fma_type, f"llvm.fma.v{CHAINS}f64")
+
+        def add(totals: Sequence[Any], *vectors: Any) -> list[Any]:
+            numbers = [builder.fpext(term, wide) if term.type != wide else term for term in terms(builder, *vectors)]
+            return [builder.call(fma, [n, n, total]) for n, total in zip(numbers, totals, strict=True)]
+
+        sums = in_chains(context, builder, signature, args, bits=64, num_sums=num_sums, add=add)
+        return context.make_tuple(builder, signature.return_type, sums)
 
     return codegen
 
 
 @intrinsic
 def _squares(typing_context: Any, x: Any, size: Any) -> Any:
-    """(Σ x²,) over the first `size` elements, a multiple of CHAINS."""
-    return types.UniTuple(types.float64, 1)(x, types.intp), _square_sums(lambda builder, a: [a])
+    """Compute (Σ x²,) over the first `size` elements, a multiple of CHAINS."""
+    return types.UniTuple(types.float64, 1)(x, types.intp), _square_sums(1, lambda builder, a: [a])
 
 
 @intrinsic
 def _squares_of_change(typing_context: Any, old: Any, new: Any, size: Any) -> Any:
-    """(Σ old², Σ (new - old)²) over the first `size` elements, a multiple of CHAINS."""
+    """Compute (Σ old², Σ (new - old)²) over the first `size` elements, a multiple of CHAINS."""
     signature = types.UniTuple(types.float64, 2)(old, new, types.intp)
-    return signature, _square_sums(lambda builder, a, b: [a, builder.fsub(b, a)])
+    return signature, _square_sums(2, lambda builder, a, b: [a, builder.fsub(b, a)])
 
 
 @intrinsic
 def _squares_of_step(typing_context: Any, gradient: Any, old: Any, new: Any, size: Any) -> Any:
-    """(Σ gradient², Σ old², Σ (new - old)²) over the first `size` elements, a multiple of CHAINS."""
+    """Compute (Σ gradient², Σ old², Σ (new - old)²) over the first `size` elements, a multiple of CHAINS."""
     signature = types.UniTuple(types.float64, 3)(gradient, old, new, types.intp)
-    return signature, _square_sums(lambda builder, g, a, b: [g, a, builder.fsub(b, a)])
+    return signature, _square_sums(3, lambda builder, g, a, b: [g, a, builder.fsub(b, a)])
 
 
 @kernel
 def sum_of_squares(x: Array) -> float:
-    """Σ x²; (n,)."""
+    """Compute Σ x²; x: (n,)."""
     whole = x.shape[0] // CHAINS * CHAINS
     total: float = _squares(x, whole)[0]
     for i in range(whole, x.shape[0]):
@@ -94,7 +75,7 @@ def sum_of_squares(x: Array) -> float:
 
 @kernel
 def squares_of_change(old: Array, new: Array) -> tuple[float, float]:
-    """Σ old² and Σ (new - old)²; (n,)."""
+    """Compute Σ old² and Σ (new - old)²; both (n,)."""
     whole = old.shape[0] // CHAINS * CHAINS
     before, change = _squares_of_change(old, new, whole)
     for i in range(whole, old.shape[0]):
@@ -108,7 +89,7 @@ def squares_of_change(old: Array, new: Array) -> tuple[float, float]:
 def squares_of_step(
     rows: Array, first: int, carries: Array, stack: Array, old: Array, new: Array
 ) -> tuple[float, float, float]:
-    """Σ g², Σ old² and Σ (new - old)², with g the ordered sum, see `kernels.ordered_sum`; old, new: (n,)."""
+    """Compute Σ g², Σ old² and Σ (new - old)², with g the ordered sum of `kernels.ordered_sum`; old, new: (n,)."""
     gradient, before, change = 0.0, 0.0, 0.0
     for start in range(0, old.shape[0], BLOCK):
         stop = min(start + BLOCK, old.shape[0])

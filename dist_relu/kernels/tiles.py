@@ -18,7 +18,7 @@ from numba.extending import intrinsic
 
 from dist_relu.core.arrays import Array
 from dist_relu.kernels.jit import kernel
-from dist_relu.kernels.llvm import never_inline
+from dist_relu.kernels.llvm import array_data, never_inline
 from dist_relu.kernels.registers import REGISTERS
 
 VECTOR_BYTES = REGISTERS.width_bytes
@@ -58,21 +58,21 @@ class _Vectors:
         self._builder.store(vector, self._at(base, index), align=self.number_bytes)
 
     def broadcast(self, base: Any, distance_bytes: Any) -> Any:
-        """A vector of the number so many bytes behind `base` in every lane."""
+        """Load the number so many bytes behind `base` into every lane of a vector."""
         byte = self._builder.gep(self._builder.bitcast(base, ir.IntType(8).as_pointer()), [distance_bytes])
         number = self._builder.load(self._builder.bitcast(byte, base.type))
         first = self._builder.insert_element(self.undefined, number, _INT32(0))
         return self._shuffle(first, self.undefined, [0] * self.lanes)
 
     def opaque(self, pointer: Any) -> Any:
-        """`pointer`, of which LLVM forgets how it came about: else it keeps one for each row, and not in registers."""
+        """Return `pointer`, of which LLVM forgets how it came about: else it keeps one a row, and not in registers."""
         return self._builder.asm(ir.FunctionType(pointer.type, [pointer.type]), "", "=r,0", [pointer], False)
 
     def fma(self, a: Any, b: Any, c: Any) -> Any:
         return self._builder.call(self._fma, [a, b, c])
 
     def interleave(self, a: Any, b: Any) -> tuple[Any, Any]:
-        """(a0, b0, a1, b1, ...), in two vectors."""
+        """Return (a0, b0, a1, b1, ...), in two vectors."""
         order = [lane for i in range(self.lanes) for lane in (i, i + self.lanes)]
         return self._shuffle(a, b, order[: self.lanes]), self._shuffle(a, b, order[self.lanes :])
 
@@ -83,14 +83,9 @@ class _Vectors:
         return self._builder.bitcast(self._builder.gep(base, [index]), self.type.as_pointer())
 
 
-def _data(context: Any, builder: Any, signature: Any, args: Any, number: int) -> Any:
-    """The pointer of an array among the arguments."""
-    return context.make_array(signature.args[number])(context, builder, args[number]).data
-
-
 def _store_tile(context: Any, builder: Any, signature: Any, args: Any, num_rows: int, num_vectors: int) -> None:
     """Emit a tile of so many rows and vectors: the first rows of the product that `multiply_panel` describes."""
-    x, x_runs, panel, z, bias = (_data(context, builder, signature, args, n) for n in (0, 4, 7, 9, 14))
+    x, x_runs, panel, z, bias = (array_data(context, builder, signature, args, n) for n in (0, 4, 7, 9, 14))
     _, x_at, x_row, x_term, _, num_runs, length, _, panel_at, _, z_at, z_row, _, adds, _, epilogue = args
     vectors = _Vectors(builder, signature.args[0])
     index = x_at.type
@@ -138,7 +133,7 @@ def _store_tile(context: Any, builder: Any, signature: Any, args: Any, num_rows:
 
 
 def _heights(num_vectors: int) -> list[int]:
-    """How tall tiles may be, the tallest ones first."""
+    """List how tall tiles may be, the tallest ones first."""
     tallest = TALLEST[num_vectors]
     return [tallest, *(rows for rows in (8, 4, 2, 1) if rows < tallest)]
 
@@ -244,7 +239,7 @@ def copy_vector(typing_context: Any, source: Any, source_at: Any, target: Any, t
     """Copy one vector of numbers; source and target: flat."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        source, target = (_data(context, builder, signature, args, number) for number in (0, 2))
+        source, target = (array_data(context, builder, signature, args, number) for number in (0, 2))
         vectors = _Vectors(builder, signature.args[0])
         vectors.store(vectors.load(source, args[1]), target, args[3])
         return context.get_dummy_value()
@@ -260,7 +255,7 @@ def transpose_square(
     i = types.int64
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        source, target = (_data(context, builder, signature, args, number) for number in (0, 3))
+        source, target = (array_data(context, builder, signature, args, number) for number in (0, 3))
         _, source_at, source_row, _, target_at, target_row = args
         vectors = _Vectors(builder, signature.args[0])
 
