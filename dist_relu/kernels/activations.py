@@ -103,13 +103,13 @@ def _(x: float, alpha: float) -> float:
 
 @scalar
 def _bounded_below(x: float) -> float:
-    """x where a tail of it is not 0, so that -inf times that 0 is not NaN."""
+    """Return x where the lower tail is not 0, so that -inf times that 0 is not NaN."""
     return -1000.0 if x < -1000.0 else x
 
 
 @scalar
 def _bounded(x: float) -> float:
-    """The same for both tails."""
+    """Return x where neither tail is 0, so that ±inf times that 0 is not NaN."""
     return clamp(x, -1000.0, 1000.0)
 
 

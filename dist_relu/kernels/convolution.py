@@ -71,13 +71,13 @@ def _place(image: Array, c: Correlation, padded: Array) -> None:
 
 @kernel
 def panel_size(depth: int, columns: int, lanes: int) -> int:
-    """Numbers in the panels of so many columns, of `depth` terms each."""
+    """Count the numbers in the panels of so many columns, of `depth` terms each."""
     return depth * ((columns + lanes - 1) // lanes) * lanes
 
 
 @kernel
 def pack_filters(weight: Array, groups: int) -> Array:
-    """The panels of each group's filters, (G, panel size).  weight: (A B D, K)."""
+    """Pack each group's filters as panels, (G, panel size).  weight: (A B D, K)."""
     lanes, depth, columns = lanes_of(weight), weight.shape[0], weight.shape[1] // groups
     size = panel_size(depth, columns, lanes)
     panels = aligned(groups * size, weight)
@@ -89,7 +89,7 @@ def pack_filters(weight: Array, groups: int) -> Array:
 
 @kernel
 def pack_filters_transposed(weight: Array, depth: int, taps: Array, groups: int) -> Array:
-    """The panels of some elements (`taps`) of each group's filters, as products with outputs need them.
+    """Pack some elements (`taps`) of each group's filters as panels, as products with outputs need them.
 
     weight: (A B D, K).  Returns (G, panel size): a row for each filter of each tap, a column for each of D channels.
     """
@@ -207,7 +207,7 @@ def add_correlated(x: Array, c: Correlation, runs: Array, length: int, dz: Array
 
 
 def add_product(x: Array, z: Array, weight: Array) -> None:
-    """What `over_runs` does to neighbouring pixels: add the product of two of these to the third."""
+    """Add the product of two of these to the third, for pixels that lie side by side in all."""
     raise NotImplementedError
 
 
@@ -308,7 +308,10 @@ def depthwise_backward_weight(x: Array, dz: Array, w: Windows, channels: int, d_
 
 @kernel
 def add_over_pixels(d_repeated: Array, d_weight: Array) -> None:
-    """d_weight += sums over pixels of a row.  d_repeated: (A, B, J C), as in `depthwise`.  d_weight: (A, B, 1, C)."""
+    """d_weight += the sums of d_repeated over the pixels of a row.
+
+    d_repeated: (A, B, J C), as in `depthwise`.  d_weight: (A, B, 1, C).
+    """
     channels = d_weight.shape[3]
     total = np.empty(channels, d_weight.dtype)
     for a in range(d_repeated.shape[0]):

@@ -1,4 +1,4 @@
-"""Loops of dropout."""
+"""Dropout: numbers that are dropped by random bits."""
 
 from __future__ import annotations
 

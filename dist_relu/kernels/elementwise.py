@@ -29,22 +29,22 @@ Kernel = Callable[..., None]
 
 
 def value(x: float, *arguments: float) -> float:
-    """y from x."""
+    """Compute y from x."""
     raise NotImplementedError
 
 
 def slope(kept: float, *arguments: float) -> float:
-    """dy/dx from x or y."""
+    """Compute dy/dx from x or y, whichever was kept."""
     raise NotImplementedError
 
 
 def kept_of(x: float) -> float:
-    """What the slope is a function of, x or y, from x."""
+    """Compute from x what the slope is a function of: x or y."""
     raise NotImplementedError
 
 
 def of_few_rows(*arrays: Any) -> None:
-    """A loop over a few rows, for the loop over many."""
+    """Do for a few rows what the loop that calls it does for many."""
     raise NotImplementedError
 
 
@@ -56,7 +56,7 @@ def forward(x: Array, y: Array, *arguments: float) -> None:
 
 @scalar
 def _times(dy: float, slope: float) -> float:
-    """dy · slope, and 0 wherever the slope is 0, even for an infinite dy.
+    """Compute dy · slope, which is 0 wherever the slope is 0, even for an infinite dy.
 
     Adding 0 changes nothing but -0.0: without it LLVM sees that dy stays as it is where the slope is 1 and stores the
     zeros only, through a mask, which is slow.
@@ -81,7 +81,7 @@ def add_bias(z: Array, bias: Array, *arguments: float) -> None:
 
 
 def backward_sum_rows(dy: Array, y: Array, total: Array, *arguments: float) -> None:
-    """`backward` from the output, and total = the sum of the rows of the result; dy, y: (N, K), total: (K,)."""
+    """dy = dy · slope(y) in place, and total = the sum of its rows; dy, y: (N, K), total: (K,)."""
     if dy.shape[0] <= TERMS:
         of_few_rows(dy, y, total, *arguments)
         return
@@ -93,7 +93,7 @@ def backward_sum_rows(dy: Array, y: Array, total: Array, *arguments: float) -> N
 
 
 def backward_sum_few_rows(dy: Array, y: Array, total: Array, *arguments: float) -> None:
-    """`backward_sum_rows` of so few rows that sums are single chains; apart from it, to be vectorised."""
+    """Do what `backward_sum_rows` does, to so few rows that sums are single chains; apart, to be vectorised."""
     total[:] = 0
     for n in range(dy.shape[0]):
         for k in range(dy.shape[1]):
@@ -110,7 +110,7 @@ def add_bias_into(z: Array, bias: Array, y: Array, *arguments: float) -> None:
 
 
 def add_bias_backward_sum_rows(dy: Array, z: Array, bias: Array, total: Array, *arguments: float) -> None:
-    """`backward` from the input z + bias, and total = the sum of the rows of the result; total: (K,)."""
+    """dy = dy · slope(z + bias) in place, and total = the sum of its rows; dy, z: (N, K), bias, total: (K,)."""
     if dy.shape[0] <= TERMS:
         of_few_rows(dy, z, bias, total, *arguments)
         return
@@ -122,7 +122,7 @@ def add_bias_backward_sum_rows(dy: Array, z: Array, bias: Array, total: Array, *
 
 
 def add_bias_backward_sum_few_rows(dy: Array, z: Array, bias: Array, total: Array, *arguments: float) -> None:
-    """`add_bias_backward_sum_rows` of so few rows that sums are single chains."""
+    """Do what `add_bias_backward_sum_rows` does, to so few rows that sums are single chains."""
     total[:] = 0
     for n in range(dy.shape[0]):
         for k in range(dy.shape[1]):
@@ -134,7 +134,7 @@ def add_bias_backward_sum_few_rows(dy: Array, z: Array, bias: Array, total: Arra
 def recur(
     z: Array, before: Array, last: Array, recurrent: Array, bias: Array, keeps_output: bool, *arguments: float
 ) -> None:
-    """All steps of a recurrence: z += state·recurrent + bias, and the next state is value(z).
+    """Take all steps of a recurrence: z += state·recurrent + bias, and the next state is value(z).
 
     before: (T, N, K), gets the state before each step, of which the first is given.  last: (N, K), gets the last one.
     z: (T, N, K), what comes from the inputs; where outputs are kept that lies where states will, and z is not used.
@@ -237,7 +237,7 @@ def add_branches(main: Array, side: Array, relu: bool, y: Array) -> None:
 
 @kernel
 def add_branches_backward(dy: Array, y: Array, main: Array) -> None:
-    """dy = dy where ReLU let y through, else 0, in place; and the same in `main`."""
+    """dy = dy where ReLU let y through, else 0, in place; and main = dy."""
     zero = y.dtype.type(0)
     for i in range(dy.shape[0]):
         d, v = dy[i], y[i]
@@ -248,7 +248,7 @@ def add_branches_backward(dy: Array, y: Array, main: Array) -> None:
 
 @final
 class Activation:
-    """A pair of value and slope, and its kernels, each compiled when it is first used.
+    """An activation is a pair of value and slope, and has kernels, each compiled when it is first used.
 
     keeps_output: whether the slope is a function of the output.
     """
@@ -263,7 +263,7 @@ class Activation:
         self.keeps_output = next(iter(inspect.signature(slope).parameters)) == "y"
 
     def in_dtype(self, dtype: np.dtype[Any], arguments: Sequence[float]) -> Sequence[Any]:
-        """The arguments as kernels take them."""
+        """Return the arguments as kernels take them."""
         return [dtype.type(argument) for argument in arguments] if arguments else _NONE
 
     def _specialise(self, loop: Kernel, **loops: Kernel) -> Kernel:

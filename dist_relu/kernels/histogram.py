@@ -33,12 +33,12 @@ _PADDING = 8
 
 
 def empty_table(dtype: np.dtype[Any]) -> Array:
-    """What `count_sums` counts numbers of this dtype in: zeros, (tables, places and padding)."""
+    """Make what `count_sums` counts numbers of this dtype in: zeros, (tables, places and padding)."""
     return np.zeros((_NUM_TABLES, len(bin_of_place(dtype)) + _PADDING), np.int64)
 
 
 def bin_of_place(dtype: np.dtype[Any]) -> Array:
-    """The bin of each place in a table, (places,); NUM_BINS for what is no number."""
+    """Tell the bin of each place in a table, (places,); NUM_BINS for what is no number."""
     words = np.dtype(f"u{dtype.itemsize}")
     places = np.arange(1 << (np.finfo(dtype).nexp + 2)).astype(words)
     magnitudes = np.abs((places << words.type(_shift(dtype))).view(dtype))  # the smallest ones there
@@ -60,7 +60,7 @@ def _shift(dtype: np.dtype[Any]) -> int:
 
 @intrinsic
 def _bits(typing_context: Any, x: Any) -> Any:
-    """A number's bits as a whole number."""
+    """Return a number's bits as a whole number."""
     word: Any = types.uint32 if x == types.float32 else types.uint64
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -71,7 +71,10 @@ def _bits(typing_context: Any, x: Any) -> Any:
 
 @kernel
 def _count_sums(z: Array, bias: Array, places: Array, shift: int, table: Array) -> None:
-    """places: (K,) whole numbers without a sign, scratch.  shift: beyond the bits that do not count."""
+    """Count the numbers z + bias.
+
+    places: (K,) whole numbers without a sign, scratch.  shift: beyond the bits that do not count.
+    """
     t0, t1, t2, t3 = table[0], table[1], table[2], table[3]
     size = bias.shape[0]
     whole = size // 4 * 4
@@ -116,7 +119,7 @@ def keep_zero_columns(x: Array, columns: Array, num: int) -> int:
 
 @kernel
 def output_statistics(x: Array, nonzero: Array, sums: Array, squares: Array) -> tuple[int, float, float]:
-    """How many numbers are 0, their mean, and the sum of squared distances from it; all from one pass over x.
+    """Return how many numbers are 0, their mean, and the sum of squared distances from it, in one pass over x.
 
     x: (N, K), N >= 1.  nonzero: (K,) int64, gets how many in each column are not 0.  sums, squares: (K,) float64,
     scratch. Distances are from the mean of the first row: lest the variance be the small difference of large numbers.

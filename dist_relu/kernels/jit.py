@@ -131,7 +131,7 @@ def scalar(function: F) -> F:
 def specialise(
     loop: Callable[..., Any], name: str, functions: Mapping[str, Callable[..., Any]], *, inlined: bool = False
 ) -> Callable[..., None]:
-    """The kernel `name`: `loop` with the functions that its global names stand for.  inlined: see `kernel`.
+    """Make the kernel `name`: `loop` with the functions that its global names stand for.  inlined: see `kernel`.
 
     New globals rather than a closure, because Numba can't keep on disk what closes over compiled functions; a name of
     its own, because the cache tells the kernels of one file apart by name.

@@ -25,7 +25,7 @@ _ROW = CHAINS * TERMS
 
 @kernel
 def wide_sums(num_terms: int, size: int) -> Array:
-    """Zeros for `size` sums of so many terms, float64; none where there is only one chain."""
+    """Make zeros for `size` sums of so many terms, float64; none where there is only one chain."""
     return np.zeros(size if num_terms > TERMS else 0)
 
 
@@ -67,7 +67,7 @@ def _sum_few_rows(dz: Array, total: Array) -> None:
 
 @kernel
 def sum_row(x: Array) -> float:
-    """The sum of x (K,), in CHAINS chains that take turns, of TERMS terms at most."""
+    """Sum x (K,), in CHAINS chains that take turns, of TERMS terms at most."""
     total = 0.0
     for start in range(0, x.shape[0], _ROW):
         row = x[start : start + _ROW]
@@ -81,7 +81,7 @@ def sum_row(x: Array) -> float:
 
 @kernel
 def dot_row(x: Array, y: Array) -> float:
-    """The sum of the products of x and y (K,), as `sum_row` adds."""
+    """Sum the products of x and y (K,), as `sum_row` adds."""
     total = 0.0
     for start in range(0, x.shape[0], _ROW):
         a, b = x[start : start + _ROW], y[start : start + _ROW]

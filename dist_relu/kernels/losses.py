@@ -12,7 +12,7 @@ from dist_relu.kernels.long_sums import TERMS, sum_row
 
 @kernel
 def cross_entropy(z: Array, labels: Array, scale: float, dz: Array) -> tuple[float, int]:
-    """Sum of -log softmax(z)[label] over the rows, and how many rows have their maximum at the label.
+    """Sum -log softmax(z)[label] over the rows, and count the rows that have their maximum at the label.
 
     z: (N, K) logits.  labels: (N,) integers.  dz: (N, K) gets the gradient of the sum times `scale`; may be z.
     """
@@ -64,7 +64,7 @@ def smooth_labels(z: Array, labels: Array, smoothing: float, scale: float, dz: A
 
 @kernel
 def squared_error(y: Array, target: Array, scale: float, dy: Array) -> float:
-    """Sum of (y - target)² over all elements; dy gets the gradient of the sum times `scale`.  All flat (n,)."""
+    """Sum (y - target)² over all elements; dy gets the gradient of the sum times `scale`.  All flat (n,)."""
     loss = 0.0
     factor = y.dtype.type(2 * scale)
     for i in range(y.shape[0]):

@@ -1,4 +1,4 @@
-"""Loops of normalisation layers.  M rows, C channels."""
+"""Normalisation of channels over a batch, and of each row.  M rows, C channels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ _ROWS_PER_SUM = 64
 
 @kernel
 def channel_statistics(x: Array, means: Array, variances: Array) -> None:
-    """The mean of every column, and the mean squared distance from it.  x: (M, C).  means, variances: (C,) float64.
+    """Compute the mean of every column, and the mean squared distance from it.
+
+    x: (M, C).  means, variances: (C,) float64.
 
     Those of a few rows are formed while these are in the cache, and put together as Chan et al. (1979) do.
     """

@@ -1,4 +1,4 @@
-"""The steps of update rules.
+"""The steps of update rules, compiled.
 
 Elementwise rules are a table of functions of numbers: the new parameter and states from the gradient, the old ones and
 the hyperparameters. The loops around them are written once for each number of states, and fused with the ordered sum
@@ -25,12 +25,12 @@ from dist_relu.kernels.ordered_sum import BLOCK, sum_block
 
 
 def hyperparameters(hyper: Array) -> tuple[float, ...]:
-    """Those that the rule takes, which are the first ones."""
+    """Return those that the rule takes, which are the first ones."""
     raise NotImplementedError
 
 
 def step(g: float, p: float, *numbers: float) -> Any:
-    """The new parameter, or that and the new states; from the gradient, the old ones, and the hyperparameters."""
+    """Compute the new parameter, or that and the new states, from the gradient, the old ones and hyperparameters."""
     raise NotImplementedError
 
 
@@ -223,7 +223,7 @@ def lamb_direction(
     decay: float,
     hyper: Array,
 ) -> None:
-    """The states' running means of g and of g²; `gradient` becomes the direction of Adam's step, with decay.
+    """Take g and g² into the states' running means; `gradient` becomes the direction of Adam's step, with decay.
 
     hyper: (1 / bias of the mean, beta1, 1 - beta1, beta2, 1 - beta2, scale of √square, epsilon).
     You et al. (2020), algorithm 2.

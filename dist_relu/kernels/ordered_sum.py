@@ -33,7 +33,7 @@ def _copy(source: Array, target: Array) -> None:
 
 @kernel
 def sum_block(rows: Array, start: int, carries: Array, stack: Array, n: int) -> Array:
-    """The ordered sum of rows[:, start:start + n]; stands in stack[0]."""
+    """Add rows[:, start:start + n] along the tree; the sum stands in stack[0]."""
     top = 0
     for r in range(carries.shape[0]):
         row = rows[r, start : start + n]

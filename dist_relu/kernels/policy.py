@@ -76,7 +76,7 @@ def likeliest_category(y: Array, actions: Array) -> None:
 
 @kernel
 def category_log_probs(y: Array, actions: Array, log_probs: Array, entropies: Array) -> None:
-    """Of each state: the logarithm of the probability of the action taken, and the entropy -Σ p ln p.
+    """Compute of each state the logarithm of the probability of the action taken, and the entropy -Σ p ln p.
 
     y: (N, A + 1), logarithms of probabilities.  actions: (N, 1).  log_probs, entropies: (N,).
     """
@@ -127,7 +127,7 @@ def draw_normal(y: Array, normal: Array, actions: Array) -> None:
 
 @kernel
 def tanh_normal_log_probs(y: Array, actions: Array, log_probs: Array, entropies: Array) -> None:
-    """Of each state: the logarithm of the density of tanh(action), and the entropy of the action before tanh.
+    """Compute of each state the logarithm of the density of tanh(action), and the entropy before tanh.
 
     y: (N, 2A + 1).  actions: (N, A), before tanh.  log_probs, entropies: (N,).  Haarnoja et al. (2018), appendix C,
     equation 21, with ln(1 - tanh² u) = 2 (ln 2 - u - ln(1 + exp(-2u))), which loses no digits where tanh is flat.
@@ -177,7 +177,7 @@ def advantages(
 
 @kernel
 def clipped_surrogate(log_probs: Array, old: Array, advantages: Array, clip: float, d_log_probs: Array) -> float:
-    """Sum of -min(ratio · advantage, clip(ratio, 1 - clip, 1 + clip) · advantage).  Schulman et al. (2017), equation 7.
+    """Sum -min(ratio · advantage, clip(ratio, 1 - clip, 1 + clip) · advantage).  Schulman et al. (2017), equation 7.
 
     log_probs, old: of the action taken, now and when it was taken; the ratio is that of the probabilities.  All (N,).
     d_log_probs: gets the gradient.
@@ -194,7 +194,7 @@ def clipped_surrogate(log_probs: Array, old: Array, advantages: Array, clip: flo
 
 @kernel
 def score(log_probs: Array, advantages: Array, d_log_probs: Array) -> float:
-    """Sum of -advantage · log_prob; all (N,), d_log_probs gets the gradient.  Williams (1992), theorem 1."""
+    """Sum -advantage · log_prob; all (N,), d_log_probs gets the gradient.  Williams (1992), theorem 1."""
     loss = 0.0
     for n in range(log_probs.shape[0]):
         loss -= advantages[n] * log_probs[n]
@@ -204,7 +204,7 @@ def score(log_probs: Array, advantages: Array, d_log_probs: Array) -> float:
 
 @kernel
 def value_error(outputs: Array, returns: Array, scale: float, d_outputs: Array) -> float:
-    """Sum of (value - return)² / 2, where the value is the last column of outputs (N, K); returns: (N,).
+    """Sum (value - return)² / 2, where the value is the last column of outputs (N, K); returns: (N,).
 
     d_outputs: the last column gets the gradient of the sum times `scale`.
     """

@@ -20,13 +20,13 @@ NONE = -1
 
 @kernel
 def _is_larger(v: float, best: float) -> bool:
-    """Whether v is the new maximum; NaN is larger than all."""
+    """Tell whether v is the new maximum; NaN is larger than all."""
     return (v > best) | (v != v)  # noqa: PLR0124
 
 
 @gather
 def _raise_to(x: Array, best: Array, w: Windows, h: int, a: int, b: int, choice: Array) -> None:
-    """best = max(best, x), and the number of the larger one; the first of equals, NaN before all."""
+    """best = max(best, x), and choice = the number of the larger one: the first of equals, NaN before all."""
     offset, begin, end = span(w, b)
     number = x.dtype.type(a * w.kernel_w + b)
     for j in range(begin, end):
@@ -108,7 +108,7 @@ def max_pool_backward(dy: Array, choice: Array, w: Windows, dx: Array) -> None:
 
 @kernel
 def max_pool_2x2_backward(dy: Array, choice: Array, dx: Array) -> None:
-    """`max_pool_backward` for windows of 2 x 2 side by side."""
+    """Do what `max_pool_backward` does, for windows of 2 x 2 side by side."""
     for n in range(dy.shape[0]):
         for i in range(dy.shape[1]):
             for j in range(dy.shape[2]):

@@ -23,19 +23,19 @@ FEW_ROWS = 12
 
 @kernel
 def variable(number: int) -> int:
-    """`number`, of which Numba forgets that it is a constant: it would compile callees anew for each one."""
+    """Return `number`, of which Numba forgets that it is a constant: it would compile callees anew for each."""
     return number
 
 
 @kernel
 def lanes_of(array: Array) -> int:
-    """How many of an array's numbers a vector holds."""
+    """Tell how many of an array's numbers a vector holds."""
     return VECTOR_BYTES // array.itemsize
 
 
 @kernel
 def aligned(size: int, like: Array) -> Array:
-    """Scratch memory of so many numbers that starts on a cache line."""
+    """Allocate scratch memory of so many numbers that starts on a cache line."""
     memory = np.empty(size + 64 // like.itemsize, like.dtype)
     start = -memory.ctypes.data % 64 // like.itemsize
     return memory[start : start + size]
@@ -43,7 +43,7 @@ def aligned(size: int, like: Array) -> Array:
 
 @kernel
 def vectors_for(num_columns: int, lanes: int) -> int:
-    """How wide a panel for so many columns should be."""
+    """Tell how wide a panel for so many columns should be, in vectors."""
     return 2 if num_columns > lanes else 1
 
 
@@ -113,7 +113,10 @@ def multiply_into(
     epilogue: int,
     edge: Array,
 ) -> None:
-    """`multiply_panel` for rows of z that may be shorter than those of the panel.  edge: (FEW_ROWS x lanes x 2,)."""
+    """Do what `multiply_panel` does, for rows of z that may be shorter than those of the panel.
+
+    edge: (FEW_ROWS x lanes x 2,), scratch.
+    """
     width = num_vectors * lanes_of(z)
     fits = num_columns >= width
     step = max(num_rows, 1) if fits else FEW_ROWS

@@ -28,7 +28,7 @@ _NUM_KEPT = 20
 
 
 def registers_of(machine: binding.TargetMachine) -> Registers:
-    """The vector registers that LLVM uses for a target."""
+    """Tell which vector registers LLVM uses for a target."""
     assembly = machine.emit_assembly(_module_that_keeps_vectors())
     names = re.findall(r"%([xyz])mm(\d+)", assembly)
     if not names:
@@ -38,7 +38,7 @@ def registers_of(machine: binding.TargetMachine) -> Registers:
 
 
 def _module_that_keeps_vectors() -> binding.ModuleRef:
-    """A function that loads vectors of 64 bytes, and then, not before, stores them again."""
+    """Build a function that loads vectors of 64 bytes, and then, not before, stores them again."""
     module, index = ir.Module(), ir.IntType(32)
     pointer = ir.VectorType(ir.FloatType(), 16).as_pointer()
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [pointer]), "keep")

@@ -72,7 +72,7 @@ def log_softmax_backward(dy: Array, y: Array) -> None:
 
 
 def repeated(weights: Array) -> Array:
-    """The weights (C,) of `prelu` over and over, for long inner loops; (W,), W a multiple of C."""
+    """Repeat the weights (C,) of `prelu`, for long inner loops; (W,), W a multiple of C."""
     return np.tile(weights, -(-_REPEATED_SIZE // weights.size))
 
 

@@ -37,7 +37,7 @@ class Windows(NamedTuple):
 
 @kernel
 def span(w: Windows, b: int) -> tuple[int, int, int]:
-    """Where column `b` of a row of windows meets the image: the windows from `begin` to `end`, at j stride_w + offset.
+    """Tell where column `b` of a row of windows meets the image: windows `begin` to `end`, at j stride_w + offset.
 
     Returns (offset, begin, end).
     """
@@ -49,14 +49,14 @@ def span(w: Windows, b: int) -> tuple[int, int, int]:
 
 @kernel
 def _meet_image(w: Windows, i: int, number: int) -> tuple[int, int]:
-    """A row of taps, and the row of the image that it joins with row `i` of the output; -1: that is padding."""
+    """Return a row of taps, and the row of the image that it joins with row `i` of the output; -1: that is padding."""
     h = i * w.stride_h + number * w.dilation_h - w.top
     return number, h if 0 <= h < w.height else -1
 
 
 @kernel
 def _meet_output(w: Windows, h: int, number: int) -> tuple[int, int]:
-    """A row of taps, and the row of the output that it joins with row `h` of the image; -1: there is none."""
+    """Return a row of taps, and the row of the output that it joins with row `h` of the image; -1: there is none."""
     a = w.kernel_h - 1 - number  # rows of the output from above to below
     distance = h + w.top - a * w.dilation_h
     i = distance // w.stride_h
@@ -67,12 +67,12 @@ def _meet_output(w: Windows, h: int, number: int) -> tuple[int, int]:
 
 
 def meet(w: Windows, row: int, number: int) -> tuple[int, int]:
-    """The row of taps whose turn it is, and the row of the source that it joins with a row of the target, or -1."""
+    """Return the row of taps whose turn it is, and the row of the source that it joins with `row`; -1: none."""
     raise NotImplementedError
 
 
 def tap(source: Array, target: Array, w: Windows, row: int, a: int, b: int, *others: Any) -> None:
-    """What tap (a, b) does to the row of the target, with `source`, which is row `row` of the source."""
+    """Do to the row of the target what tap (a, b) does, with `source`, which is row `row` of the source."""
     raise NotImplementedError
 
 

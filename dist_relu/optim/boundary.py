@@ -16,7 +16,7 @@ Method = Callable[..., None]
 
 
 def update(kind: type, method: Method, rule: Any, gradient: Any, old: Any, new: Any, hyper: Any) -> None:
-    """`ElementwiseOptimizer.update`."""
+    """Call `ElementwiseOptimizer.update`, with arguments that were checked."""
     if is_ours(kind):
         params = _check_vectors(rule, old, new, hyper)
         _check_partial_sums(gradient, params)
@@ -26,14 +26,14 @@ def update(kind: type, method: Method, rule: Any, gradient: Any, old: Any, new: 
 def direct(
     kind: type, method: Method, rule: Any, gradient: Any, old: Any, new: Any, hyper: Any, **options: Any
 ) -> None:
-    """`LayerwiseOptimizer.direct`."""
+    """Call `LayerwiseOptimizer.direct`, with arguments that were checked."""
     if is_ours(kind):
         _check_like("gradient", gradient, _check_vectors(rule, old, new, hyper))
     method(rule, gradient, old, new, hyper, **options)
 
 
 def take(kind: type, method: Method, rule: Any, direction: Any, old: Any, new: Any, hyper: Any, norms: Any) -> None:
-    """`LayerwiseOptimizer.take`."""
+    """Call `LayerwiseOptimizer.take`, with arguments that were checked."""
     if is_ours(kind):
         _check_like("direction", direction, _check_vectors(rule, old, new, hyper))
     method(rule, direction, old, new, hyper, norms)
