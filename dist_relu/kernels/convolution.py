@@ -232,34 +232,40 @@ def _in_runs(add_product: Callable[..., None]) -> Callable[..., None]:
 
 @_in_runs
 def _add_to_outputs(x: Array, z: Array, weight: Array) -> None:
+    """z += x weight; all (n,)."""
     for c in range(z.shape[0]):
         z[c] += x[c] * weight[c]
 
 
 @_in_runs
 def _add_to_image(x: Array, z: Array, weight: Array) -> None:
+    """x += z weight; all (n,)."""
     for c in range(x.shape[0]):
         x[c] += z[c] * weight[c]
 
 
 @_in_runs
 def _add_to_weights(x: Array, z: Array, weight: Array) -> None:
+    """weight += x z; all (n,)."""
     for c in range(weight.shape[0]):
         weight[c] += x[c] * z[c]
 
 
 @gather
-def _weigh(x: Array, z: Array, w: Windows, h: int, a: int, b: int, weight: Array, channels: int) -> None:
+def _add_weighted(x: Array, z: Array, w: Windows, h: int, a: int, b: int, weight: Array, channels: int) -> None:
+    """z += x times the weights of tap (a, b)."""
     _add_to_outputs(x, z, weight[a, b], w, channels, b)
 
 
 @scatter
-def _weigh_back(dz: Array, dx: Array, w: Windows, i: int, a: int, b: int, weight: Array, channels: int) -> None:
+def _add_weighted_back(dz: Array, dx: Array, w: Windows, i: int, a: int, b: int, weight: Array, channels: int) -> None:
+    """dx += dz times the weights of tap (a, b)."""
     _add_to_image(dx, dz, weight[a, b], w, channels, b)
 
 
 @gather
-def _correlate_rows(x: Array, d_weight: Array, w: Windows, h: int, a: int, b: int, dz: Array, channels: int) -> None:
+def _add_to_tap(x: Array, d_weight: Array, w: Windows, h: int, a: int, b: int, dz: Array, channels: int) -> None:
+    """d_weight[a, b] += x dz."""
     _add_to_weights(x, dz, d_weight[a, b], w, channels, b)
 
 
@@ -274,7 +280,7 @@ def depthwise(x: Array, weight: Array, w: Windows, channels: int, z: Array) -> N
         for i in range(w.out_height):
             row = z[n, i]
             row[:] = 0
-            _weigh(x[n], row, w, i, wide, weight, channels)
+            _add_weighted(x[n], row, w, i, wide, weight, channels)
             end_sum(row, wide)
 
 
@@ -286,7 +292,7 @@ def depthwise_backward_x(dz: Array, weight: Array, w: Windows, channels: int, dx
         for h in range(w.height):
             row = dx[n, h]
             row[:] = 0
-            _weigh_back(dz[n], row, w, h, wide, weight, channels)
+            _add_weighted_back(dz[n], row, w, h, wide, weight, channels)
             end_sum(row, wide)
 
 
@@ -302,7 +308,7 @@ def depthwise_backward_weight(x: Array, dz: Array, w: Windows, channels: int, d_
                 end_chain(flat, wide)
                 terms = 0
             terms += 1
-            _correlate_rows(x[n], d_weight, w, i, no_sum, dz[n, i], channels)
+            _add_to_tap(x[n], d_weight, w, i, no_sum, dz[n, i], channels)
     end_sum(flat, wide)
 
 
