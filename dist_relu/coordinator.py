@@ -1,4 +1,4 @@
-"""The front door of the library: `start()` and what it returns.
+"""The entry point of the library: `start()` and what it returns.
 
 The coordinator is the process that runs the user's script. It puts data and parameters into shared memory, hands
 out calls, and gathers what comes back; gradients never pass through it.
@@ -63,7 +63,7 @@ def start(
     backend: "serial" (this process), "local" (processes of this machine), "mpi" (the ranks of this MPI job), "ray"
     (actors of a Ray cluster), or "auto": "mpi" under mpirun, otherwise "local". Under mpirun this returns on rank 0
     only; the other ranks work until rank 0's script ends, and end with it. Or a `Backend` that was started, such as
-    `dist_relu.runtime.backends.LocalBackend(2, 1)`; the other arguments are its own then.
+    `dist_relu.runtime.backends.LocalBackend(2)`; the other arguments are its own then.
     threads_per_worker: for BLAS in functions of your own (`Coordinator.run`), layers compute on one thread; on Ray also
     the CPUs that each worker asks for.
     address: HOST:PORT of a Ray cluster. By default the one in RAY_ADDRESS, or the one that `ray start` left on this

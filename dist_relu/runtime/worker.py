@@ -39,7 +39,7 @@ class WorkerConfig:
     threads: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Task:
     """Work for all workers: function(world, request), pickled.  Numbers grow."""
 
@@ -50,7 +50,7 @@ class Task:
     @classmethod
     def of(cls, number: int, function: Callable[[World, Any], Any], request: Any) -> Task:
         surroundings = capture()  # before, since it decides about what is pickled by value
-        return cls(number, cloudpickle.dumps((function, request)), surroundings)
+        return cls(number=number, work=cloudpickle.dumps((function, request)), surroundings=surroundings)
 
 
 @dataclass(frozen=True)
@@ -88,13 +88,21 @@ class Worker:
         self.control = config.control or self._own_control.handle  # type: ignore[union-attr]
         pids = [config.peers[rank].pid for rank in ranks]
         self._barrier = barrier = NodeBarrier(attach(self.control), config.rank - ranks.start, pids)
-        node = Node(number, ranks, config.rank - ranks.start, barrier, {})
+        node = Node(number=number, ranks=ranks, rank=config.rank - ranks.start, barrier=barrier, held={})
         self._progress_engine = progress_engine = ProgressEngine(channel, barrier) if channel else None
         world_barrier: Barrier = barrier
         if progress_engine:
             others = [others.start for others in nodes if others != ranks]
             world_barrier = WorldBarrier(barrier, progress_engine, leader=node.rank == 0, others=others)
-        self._world = World(config.rank, len(config.peers), world_barrier, report, node, nodes, progress_engine)
+        self._world = World(
+            rank=config.rank,
+            size=len(config.peers),
+            barrier=world_barrier,
+            report=report,
+            node=node,
+            nodes=nodes,
+            progress_engine=progress_engine,
+        )
         self._blas = ThreadpoolController().select(user_api="blas")
 
     def run(self, task: Task) -> bytes:

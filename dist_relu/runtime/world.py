@@ -12,7 +12,7 @@ from dist_relu.comm.shared_memory import Handles, SharedArray, attach
 from dist_relu.core.arrays import Array
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Node:
     """A worker's view of the node that it runs on.
 
@@ -33,7 +33,7 @@ class Node:
         return attach(handles[self.number])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class World:
     """A worker's view of all workers: the first argument of every function that `Coordinator.run` runs.
 
@@ -46,7 +46,8 @@ class World:
     size: the number of workers.
     barrier: `barrier.wait()` returns when all workers have called it as often as this one. It raises when another
     worker failed, died, or was told to stop; let that go through.
-    report: `report(event)` hands any object that can be pickled to the `on_event` of `Coordinator.run`, in order.
+    report: `report(event)` hands any object that can be pickled to the `on_event` of `Coordinator.run`, in order. In
+    an MPI job only what worker 0 reports arrives.
     node: the one that this worker runs on.
     nodes: the ranks of each node.
     progress_engine: sends arrays to workers of other nodes; None when all workers run on one.

@@ -342,21 +342,21 @@ def test_addresses_that_lead_nowhere_are_refused(address: str, message: str) -> 
 def listener(greeting: bytes) -> Iterator[int]:
     """A server that is no cluster; it says something to everybody, and nothing more."""
     with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
-        visitors = []
+        connections = []
 
-        def welcome() -> None:
+        def greet() -> None:
             with suppress(OSError):
                 while True:
-                    visitors.append(server.accept()[0])
-                    visitors[-1].sendall(greeting)
+                    connections.append(server.accept()[0])
+                    connections[-1].sendall(greeting)
 
-        pool.submit(welcome)
+        pool.submit(greet)
         try:
             yield server.getsockname()[1]
         finally:
             server.shutdown(socket.SHUT_RDWR)
-            for visitor in visitors:
-                visitor.close()
+            for connection in connections:
+                connection.close()
 
 
 @pytest.mark.parametrize("greeting", [b"", b"H", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
@@ -413,7 +413,7 @@ def stop(who):
     if who[0] == 1:
         print(who[1], flush=True)
         os.kill(who[1], signal.SIGSTOP)
-with dr.start(backend=RayBackend(2, 1, stopped_timeout_s=2)) as coordinator:
+with dr.start(backend=RayBackend(2, stopped_timeout_s=2)) as coordinator:
     coordinator.run(work, None, stop)
 """
 

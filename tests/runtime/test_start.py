@@ -15,7 +15,7 @@ def rank_and_size(world: dr.World, request: None) -> tuple[int, int]:
 
 
 def test_a_backend_may_be_given_as_an_object() -> None:
-    with dr.start(backend=LocalBackend(2, 1)) as coordinator:
+    with dr.start(backend=LocalBackend(2)) as coordinator:
         assert coordinator.backend == "local"
         assert coordinator.run(rank_and_size, None) == [(0, 2), (1, 2)]
 
@@ -23,14 +23,14 @@ def test_a_backend_may_be_given_as_an_object() -> None:
 @pytest.mark.parametrize("passed", [{"workers": 1}, {"threads_per_worker": 2}, {"address": "h:1"}, {"spread": True}])
 def test_a_backend_has_its_workers_already(passed: dict[str, Any]) -> None:
     (name,) = passed
-    backend = SerialBackend(1, 1)
+    backend = SerialBackend()
     with pytest.raises(ValueError, match=rf"{name}=.*, but this SerialBackend has its workers already\."):
         dr.start(backend=backend, **passed)
     backend.close()
 
 
 def test_a_backend_has_one_coordinator() -> None:
-    backend = SerialBackend(1, 1)
+    backend = SerialBackend()
     with dr.start(backend=backend), pytest.raises(ValueError, match="This SerialBackend has a coordinator already"):
         dr.start(backend=backend)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 
-from dist_relu.core.checks import check_bool, check_int, instance_of, optional, shown
+from dist_relu.core.checks import check_bool, instance_of, optional, shown
 from dist_relu.errors import UnsuitableBackend
 from dist_relu.runtime.backends.base import Backend
 from dist_relu.runtime.backends.local.backend import LocalBackend
@@ -51,12 +51,8 @@ def start_backend(
     address, spread: see `RayBackend`; for that backend alone.
     Raises TypeError and ValueError for what is neither a backend nor the name of one.
     """
-    num_workers = optional(check_int)("workers", workers)
-    threads = check_int("threads_per_worker", threads_per_worker)
-    optional(instance_of(str))("address", address)
-    spread = check_bool("spread", spread)
     if isinstance(backend, Backend):
-        passed = {"workers": num_workers, "threads_per_worker": threads, "address": address, "spread": spread}
+        passed = {"workers": workers, "threads_per_worker": threads_per_worker, "address": address, "spread": spread}
         for name, value in passed.items():
             if value != {"threads_per_worker": 1, "spread": False}.get(name):
                 raise ValueError(f"{name}={value!r}, but this {type(backend).__name__} has its workers already.")
@@ -72,12 +68,13 @@ def start_backend(
     if name not in BACKENDS:
         raise ValueError(f"backend={name!r} is unknown. Choose one of: {names}.")
     if name == "ray":
-        return RayBackend(num_workers, threads, address, spread=spread)
+        return RayBackend(workers, threads_per_worker, address, spread=spread)
+    optional(instance_of(str))("address", address)
     if address is not None:
         raise UnsuitableBackend(f'address={address!r} is that of a Ray cluster; with backend="{name}" there is none.')
-    if spread:
+    if check_bool("spread", spread):
         raise UnsuitableBackend(f'spread=True is for the nodes of a Ray cluster; with backend="{name}" there is none.')
-    return BACKENDS[name](num_workers, threads)
+    return BACKENDS[name](workers, threads_per_worker)
 
 
 def serve_if_rank() -> None:

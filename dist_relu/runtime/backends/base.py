@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from math import inf
 from typing import Any
 
+from dist_relu.core.checks import check_int, optional
 from dist_relu.errors import WorkerLost
 from dist_relu.runtime.process_info import ProcessInfo
 from dist_relu.runtime.worker import Failed, Reply, Returned, Task
@@ -73,6 +74,11 @@ class Backend(ABC):
     @abstractmethod
     def close(self) -> None:
         """End or release all workers, whatever they do.  May be called twice."""
+
+
+def check_workers(workers: int | None, threads_per_worker: int) -> tuple[int | None, int]:
+    """Check the arguments that all backends have.  Raises TypeError and ValueError."""
+    return optional(check_int)("workers", workers), check_int("threads_per_worker", threads_per_worker)
 
 
 def run_task(backend: Backend, task: Task, ranks: Sequence[int], on_event: EventHandler) -> list[Any]:

@@ -8,7 +8,7 @@ from typing import final
 from dist_relu.comm import barrier
 from dist_relu.comm.shared_memory import SharedArray
 from dist_relu.errors import UnsuitableBackend
-from dist_relu.runtime.backends.base import Backend, EventHandler
+from dist_relu.runtime.backends.base import Backend, EventHandler, check_workers
 from dist_relu.runtime.backends.in_process import InProcessWorker
 from dist_relu.runtime.process_info import ProcessInfo
 from dist_relu.runtime.worker import Reply, Task, WorkerConfig
@@ -18,13 +18,14 @@ from dist_relu.runtime.worker import Reply, Task, WorkerConfig
 class SerialBackend(Backend):
     """A world of size one, for debugging and for comparison."""
 
-    def __init__(self, workers: int | None, threads_per_worker: int) -> None:
+    def __init__(self, workers: int | None = None, threads_per_worker: int = 1) -> None:
+        workers, threads = check_workers(workers, threads_per_worker)
         if workers not in (None, 1):
             raise UnsuitableBackend(f'backend="serial" has one worker, not {workers}. Use backend="local" for more.')
         self._peers = [ProcessInfo.here()]
         self._control = SharedArray(barrier.control_shape(1), "int64")
         self._worker = InProcessWorker(
-            WorkerConfig(rank=0, peers=self._peers, control=self._control.handle, threads=threads_per_worker)
+            WorkerConfig(rank=0, peers=self._peers, control=self._control.handle, threads=threads)
         )
 
     @property

@@ -18,7 +18,7 @@ from dist_relu.comm.shared_memory import SharedArray
 from dist_relu.comm.stop_detector import CHECK_PERIOD_S, STOPPED_TIMEOUT_S, StopDetector
 from dist_relu.core.machine import how_it_ended, num_cores
 from dist_relu.errors import BackendError, WorkerLost
-from dist_relu.runtime.backends.base import Backend, EventHandler
+from dist_relu.runtime.backends.base import Backend, EventHandler, check_workers
 from dist_relu.runtime.backends.local.processes import LocalProcesses, without_interrupts
 from dist_relu.runtime.backends.local.worker import REPLY
 from dist_relu.runtime.process_info import ProcessInfo
@@ -36,8 +36,13 @@ class LocalBackend(Backend):
     """
 
     def __init__(
-        self, workers: int | None, threads_per_worker: int, *, stopped_timeout_s: float = STOPPED_TIMEOUT_S
+        self,
+        workers: int | None = None,
+        threads_per_worker: int = 1,
+        *,
+        stopped_timeout_s: float = STOPPED_TIMEOUT_S,
     ) -> None:
+        workers, threads_per_worker = check_workers(workers, threads_per_worker)
         num_workers = max(num_cores() // threads_per_worker, 1) if workers is None else workers
         self._control = SharedArray(barrier.control_shape(num_workers), "int64")
         self._threads_per_worker = threads_per_worker

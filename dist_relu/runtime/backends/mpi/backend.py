@@ -17,7 +17,7 @@ from typing import Any, final
 from dist_relu.comm import barrier
 from dist_relu.comm.shared_memory import Handle, SharedArray
 from dist_relu.errors import UnsuitableBackend, WorkerLost
-from dist_relu.runtime.backends.base import Backend, EventHandler
+from dist_relu.runtime.backends.base import Backend, EventHandler, check_workers
 from dist_relu.runtime.backends.heartbeat import Heartbeat, HeartbeatListener, describe_node
 from dist_relu.runtime.backends.in_process import InProcessWorker
 from dist_relu.runtime.backends.mpi.job import WorkerGroup, join
@@ -34,7 +34,8 @@ class MpiBackend(Backend):
     Rank 0 computes in the user's own thread: an error of another rank is seen when rank 0 next waits for it.
     """
 
-    def __init__(self, workers: int | None, threads_per_worker: int) -> None:
+    def __init__(self, workers: int | None = None, threads_per_worker: int = 1) -> None:
+        workers, threads_per_worker = check_workers(workers, threads_per_worker)
         self._job = job = join()
         job.check()
         num_workers = job.size if workers is None else workers

@@ -40,7 +40,7 @@ from dist_relu.runtime.backends.mpi.membership import (
     serving,
 )
 from dist_relu.runtime.process_info import ProcessInfo, by_node, nodes_of
-from dist_relu.runtime.worker import Worker, WorkerConfig
+from dist_relu.runtime.worker import Task, Worker, WorkerConfig
 
 _TO_WORKER, _TO_COORDINATOR, _GROUP_TAG = 1, 2, 3
 """Tags of our messages, which have a communicator of their own."""
@@ -115,7 +115,7 @@ class Job:
                 "do not fit their questions any more. Start the job again."
             )
 
-    def send(self, ranks: Sequence[int], message: Any) -> None:
+    def send(self, ranks: Sequence[int], message: Message) -> None:
         """Send ranks something to answer; they must not be busy."""
         data = cloudpickle.dumps(message)
         with self._whole_messages():
@@ -221,6 +221,10 @@ class NodeProcesses:
     names: Sequence[str]
 
 
+Message = NodeProcesses | WorkerGroup | WorkerConfig | HeartbeatEndpoint | Task
+"""What rank 0 sends to another rank, which answers; None, without an answer, lets it end."""
+
+
 def start_reaper(processes: NodeProcesses) -> subprocess.Popen[bytes]:
     """Watch over the ranks of this node; see `dist_relu.runtime.backends.mpi.reaper`."""
     texts = [text for pid, name in zip(processes.pids, processes.names, strict=True) for text in (str(pid), name)]
@@ -313,7 +317,7 @@ class _ServingRank:
             _abort(self._reaper)
         end()
 
-    def _answer(self, message: Any) -> bytes:
+    def _answer(self, message: Message) -> bytes:
         match message:
             case NodeProcesses():
                 self._reaper = start_reaper(message)
@@ -329,9 +333,9 @@ class _ServingRank:
                 assert self._worker is not None
                 self._heartbeat = Heartbeat([message.connect()], attach(self._worker.control), self._on_loss)
                 answer = None
-            case task:
+            case Task():
                 assert self._worker is not None
-                return self._worker.run(task)
+                return self._worker.run(message)
         data: bytes = cloudpickle.dumps(answer)
         return data
 

@@ -17,9 +17,10 @@ import cloudpickle
 from dist_relu.comm import barrier
 from dist_relu.comm.shared_memory import Handle, SharedArray
 from dist_relu.comm.stop_detector import STOPPED_TIMEOUT_S, StopDetector
+from dist_relu.core.checks import check_bool, instance_of, optional
 from dist_relu.core.machine import how_it_ended, num_cores
 from dist_relu.errors import BackendError, WorkerLost
-from dist_relu.runtime.backends.base import Backend, EventHandler
+from dist_relu.runtime.backends.base import Backend, EventHandler, check_workers
 from dist_relu.runtime.backends.heartbeat import Heartbeat, HeartbeatListener, describe_node
 from dist_relu.runtime.backends.ray.actor import EVENT, REPLY
 from dist_relu.runtime.backends.ray.cluster import Cluster
@@ -53,14 +54,17 @@ class RayBackend(Backend):
 
     def __init__(
         self,
-        workers: int | None,
-        threads_per_worker: int,
+        workers: int | None = None,
+        threads_per_worker: int = 1,
         address: str | None = None,
         *,
         spread: bool = False,
         connect_timeout_s: float = 5.0,
         stopped_timeout_s: float = STOPPED_TIMEOUT_S,
     ) -> None:
+        workers, threads_per_worker = check_workers(workers, threads_per_worker)
+        optional(instance_of(str))("address", address)
+        spread = check_bool("spread", spread)
         on_this_machine = max(num_cores() // threads_per_worker, 1)
         num_cpus = (workers or on_this_machine) * threads_per_worker
         self._cluster = Cluster.join(address, num_cpus, connect_timeout_s)
