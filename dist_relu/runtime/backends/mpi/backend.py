@@ -1,7 +1,7 @@
 """Workers as the ranks of an MPI job, on one node or several.
 
-Rank 0 goes on with the user's script and is worker 0 besides; see `job` for the others. Workers are numbered node
-by node, whatever the order of the ranks, so that a node has shards that follow one another.
+Rank 0 goes on with the user's script and is worker 0 besides; see `serving_rank` for the others. Workers are numbered
+node by node, whatever the order of the ranks, so that a node has shards that follow one another.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from dist_relu.errors import UnsuitableBackend, WorkerLost
 from dist_relu.runtime.backends.base import Backend, EventHandler, check_workers
 from dist_relu.runtime.backends.heartbeat import Heartbeat, HeartbeatListener, describe_node
 from dist_relu.runtime.backends.in_process import InProcessWorker
-from dist_relu.runtime.backends.mpi.job import WorkerGroup, join
+from dist_relu.runtime.backends.mpi.job import join
+from dist_relu.runtime.backends.mpi.messages import WorkerGroup
 from dist_relu.runtime.process_info import ProcessInfo, by_node, nodes_of
 from dist_relu.runtime.worker import Reply, Task, WorkerConfig
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from dist_relu.comm.channel import MAX_TAG, Callback, Channel
 from dist_relu.core.arrays import Array
+from dist_relu.runtime.backends.mpi.messages import GROUP_TAG, WorkerGroup
 
 _NUM_TASKS = 1 << 12
 """Tasks that a tag can tell apart; with the tags of a task that makes 28 bits, which MPICH and Open MPI both allow."""
@@ -102,6 +103,26 @@ class MpiChannel(Channel):
 
     def _tag(self, tag: int) -> int:
         return self._task * (MAX_TAG + 1) + tag
+
+
+@final
+class Channels:
+    """Keeps the channels between ranks of the job, made once: there is a limit to the number of communicators."""
+
+    def __init__(self, comm: Any) -> None:
+        self._comm = comm
+        self._made: dict[tuple[int, ...], MpiChannel] = {}
+
+    def channel(self, group: WorkerGroup) -> MpiChannel | None:
+        """Return the channel of the workers of a group, if they need one.  Collective over them."""
+        if not group.has_channel:
+            return None
+        if group.ranks not in self._made:
+            ranks = self._comm.Get_group().Incl(group.ranks)
+            self._made[group.ranks] = MpiChannel(self._comm.Create_group(ranks, GROUP_TAG))
+        channel = self._made[group.ranks]
+        channel.tasks_before = group.tasks_before
+        return channel
 
 
 @dataclass(frozen=True)

@@ -8,57 +8,41 @@ burns a core that another rank may need.
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager
 from math import inf
 from typing import Any, NoReturn, final
 
 import cloudpickle
 
 from dist_relu.comm.backoff import Backoff
-from dist_relu.comm.shared_memory import attach
 from dist_relu.errors import BackendError, WorkerLost
-from dist_relu.runtime.backends.heartbeat import Heartbeat, HeartbeatEndpoint
 from dist_relu.runtime.backends.in_process import InProcessWorker
-from dist_relu.runtime.backends.mpi import reaper
-from dist_relu.runtime.backends.mpi.channel import MpiChannel
-from dist_relu.runtime.backends.mpi.launcher import launched
+from dist_relu.runtime.backends.mpi.channel import Channels, MpiChannel
 from dist_relu.runtime.backends.mpi.membership import (
     LONGEST_PAUSE_S,
-    abort_job,
     at_end,
     check_not_forked,
     join_ranks,
     library_name,
-    serving,
 )
-from dist_relu.runtime.process_info import ProcessInfo, by_node, nodes_of
-from dist_relu.runtime.worker import Task, Worker, WorkerConfig
-
-_TO_WORKER, _TO_COORDINATOR, _GROUP_TAG = 1, 2, 3
-"""Tags of our messages, which have a communicator of their own."""
+from dist_relu.runtime.backends.mpi.messages import (
+    TO_COORDINATOR,
+    TO_WORKER,
+    Message,
+    NodeProcesses,
+    RankInfo,
+    WorkerGroup,
+    receive,
+)
+from dist_relu.runtime.backends.mpi.node_reaper import kill_job, start_reaper
+from dist_relu.runtime.backends.mpi.serving_rank import ServingRank
+from dist_relu.runtime.process_info import by_node, nodes_of
 
 _CLOSE_TIMEOUT_S = 2.0
-_TIME_FOR_MPIRUN_S = 1.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class WorkerGroup:
-    """Says which ranks become workers, in their order, and whether they need a channel to one another.
-
-    tasks_before: how many tasks there were in this job, by whomever.
-    """
-
-    ranks: tuple[int, ...]
-    has_channel: bool
-    tasks_before: int
 
 
 @final
@@ -79,9 +63,9 @@ class Job:
         self.is_lost = False
         self._has_ended = False
         self._is_out_of_step = False
-        self._channels = _Channels(comm)
-        others = [cloudpickle.loads(_receive(comm, rank, _TO_COORDINATOR)) for rank in range(1, self.size)]
-        self._rank_infos: list[_RankInfo] = [_RankInfo.here(), *others]
+        self._channels = Channels(comm)
+        others = [cloudpickle.loads(receive(comm, rank, TO_COORDINATOR)) for rank in range(1, self.size)]
+        self._rank_infos: list[RankInfo] = [RankInfo.here(), *others]
         self.process_infos = [info.process for info in self._rank_infos]
         order = by_node(self.process_infos)
         in_order = [self.process_infos[rank] for rank in order]
@@ -122,14 +106,14 @@ class Job:
             for rank in ranks:
                 assert rank not in self.busy
                 self.busy.add(rank)
-                self.comm.send(data, dest=rank, tag=_TO_WORKER)
+                self.comm.send(data, dest=rank, tag=TO_WORKER)
 
     def _replies(self) -> dict[int, Any]:
         """Take in the answers that have arrived, by rank; does not wait."""
         arrived = {}
         with self._whole_messages():
             for rank in sorted(self.busy):
-                message = self.comm.improbe(source=rank, tag=_TO_COORDINATOR)
+                message = self.comm.improbe(source=rank, tag=TO_COORDINATOR)
                 if message is not None:
                     arrived[rank] = cloudpickle.loads(message.recv())
                     self.busy.remove(rank)
@@ -166,7 +150,7 @@ class Job:
 
     def kill(self) -> NoReturn:
         """End all ranks, at once."""
-        _abort(self._reaper)
+        kill_job(self._reaper)
 
     def check_threads(self) -> None:
         """Raise BackendError when some rank may call MPI in one thread only, which channels between nodes can't do."""
@@ -194,81 +178,9 @@ class Job:
             if self.worker:
                 self.worker.close()
             for rank in range(1, self.size):
-                self.comm.send(cloudpickle.dumps(None), dest=rank, tag=_TO_WORKER)
+                self.comm.send(cloudpickle.dumps(None), dest=rank, tag=TO_WORKER)
         except BaseException:  # a second Ctrl-C: nobody else would tell the others
             self.kill()
-
-
-@dataclass(frozen=True, kw_only=True)
-class _RankInfo:
-    """What a rank says first.  has_threads: several of its threads may call MPI at once."""
-
-    process: ProcessInfo
-    has_threads: bool
-
-    @classmethod
-    def here(cls) -> _RankInfo:
-        from mpi4py import MPI
-
-        return cls(process=ProcessInfo.in_cluster(), has_threads=MPI.Query_thread() == MPI.THREAD_MULTIPLE)
-
-
-@dataclass(frozen=True, kw_only=True)
-class NodeProcesses:
-    """The processes of a node, and what each is called."""
-
-    pids: Sequence[int]
-    names: Sequence[str]
-
-
-Message = NodeProcesses | WorkerGroup | WorkerConfig | HeartbeatEndpoint | Task
-"""What rank 0 sends to another rank, which answers; None, without an answer, lets it end."""
-
-
-def start_reaper(processes: NodeProcesses) -> subprocess.Popen[bytes]:
-    """Watch over the ranks of this node; see `dist_relu.runtime.backends.mpi.reaper`."""
-    texts = [text for pid, name in zip(processes.pids, processes.names, strict=True) for text in (str(pid), name)]
-    process = subprocess.Popen(
-        [sys.executable, "-I", "-S", reaper.__file__, *texts],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    process.stdout.read(1)  # now it knows them all
-    return process
-
-
-def _abort(reaper_of_node: subprocess.Popen[bytes] | None) -> NoReturn:
-    """End all ranks of the job; those of this node even if mpirun is out of reach."""
-    if reaper_of_node and reaper_of_node.stdin:
-        with suppress(OSError):
-            reaper_of_node.stdin.write(b"!")
-            reaper_of_node.stdin.flush()
-    try:
-        abort_job(launched())
-    finally:
-        os._exit(1)
-
-
-@final
-class _Channels:
-    """Keeps the channels between ranks of the job, made once: there is a limit to the number of communicators."""
-
-    def __init__(self, comm: Any) -> None:
-        self._comm = comm
-        self._made: dict[tuple[int, ...], MpiChannel] = {}
-
-    def channel(self, group: WorkerGroup) -> MpiChannel | None:
-        """Return the channel of the workers of a group, if they need one.  Collective over them."""
-        if not group.has_channel:
-            return None
-        if group.ranks not in self._made:
-            ranks = self._comm.Get_group().Incl(group.ranks)
-            self._made[group.ranks] = MpiChannel(self._comm.Create_group(ranks, _GROUP_TAG))
-        channel = self._made[group.ranks]
-        channel.tasks_before = group.tasks_before
-        return channel
 
 
 _job: Job | None = None
@@ -282,82 +194,7 @@ def join() -> Job:
         if _job is None:
             comm = join_ranks()
             if comm.Get_rank():
-                _ServingRank(comm).serve()
+                ServingRank(comm).serve()
             _job = Job(comm)
             _job.end_with_script()
     return _job
-
-
-@final
-class _ServingRank:
-    """A rank other than 0, which serves rank 0."""
-
-    def __init__(self, comm: Any) -> None:
-        self._comm = comm
-        self._channels = _Channels(comm)
-        self._channel: MpiChannel | None = None
-        self._worker: Worker | None = None
-        self._heartbeat: Heartbeat | None = None
-        self._reaper: subprocess.Popen[bytes] | None = None
-
-    def serve(self) -> NoReturn:
-        """Answer rank 0 until its script has ended, and end this process: the rest of the script is not for it."""
-        end = serving()
-        try:
-            self._comm.send(cloudpickle.dumps(_RankInfo.here()), dest=0, tag=_TO_COORDINATOR)
-            while (message := cloudpickle.loads(_receive(self._comm, 0, _TO_WORKER))) is not None:
-                self._comm.send(self._answer(message), dest=0, tag=_TO_COORDINATOR)
-            self._leave_group()
-            if self._reaper:
-                self._reaper.communicate(b".")
-        except BaseException:
-            # Nobody would ever hear of it otherwise: the other ranks would wait for this one.
-            traceback.print_exc()
-            sys.stderr.flush()
-            _abort(self._reaper)
-        end()
-
-    def _answer(self, message: Message) -> bytes:
-        match message:
-            case NodeProcesses():
-                self._reaper = start_reaper(message)
-                answer = None
-            case WorkerGroup():
-                self._leave_group()
-                self._channel = self._channels.channel(message)
-                answer = None
-            case WorkerConfig():
-                self._worker = Worker(message, lambda _: None, self._channel)
-                answer = self._worker.control
-            case HeartbeatEndpoint():
-                assert self._worker is not None
-                self._heartbeat = Heartbeat([message.connect()], attach(self._worker.control), self._on_loss)
-                answer = None
-            case Task():
-                assert self._worker is not None
-                return self._worker.run(message)
-        data: bytes = cloudpickle.dumps(answer)
-        return data
-
-    def _leave_group(self) -> None:
-        """Stop being a worker."""
-        if self._heartbeat:
-            self._heartbeat.close()
-        if self._worker:
-            self._worker.close()
-        self._heartbeat = self._worker = None
-
-    def _on_loss(self, what: str) -> None:
-        """End the job, unless mpirun does so already.  Called by the heartbeat."""
-        time.sleep(_TIME_FOR_MPIRUN_S)
-        os.write(2, f"WorkerLost: {what}, says host {socket.gethostname()}. The job ends.\n".encode())
-        _abort(self._reaper)
-
-
-def _receive(comm: Any, source: int, tag: int) -> bytes:
-    """Receive a message from `source`, polled for with growing pauses."""
-    backoff = Backoff(longest_s=LONGEST_PAUSE_S)
-    while (message := comm.improbe(source=source, tag=tag)) is None:
-        backoff.pause(retry=True)
-    data: bytes = message.recv()
-    return data
