@@ -148,7 +148,7 @@ import sys, time
 import numpy as np
 import ray
 from ray.util import collective
-from dist_relu import ray_collective
+from dist_relu.integrations import ray_collective
 
 @ray.remote(num_cpus=1)
 class Actor:

@@ -17,7 +17,7 @@ import numpy as np
 import ray
 from ray.util import collective
 from ray.util.collective.types import ReduceOp
-from dist_relu import ray_collective
+from dist_relu.integrations import ray_collective
 
 NUM = 3
 
