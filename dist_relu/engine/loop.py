@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil, isfinite
 from time import perf_counter
+from typing import final
 
 import numpy as np
 
@@ -65,62 +66,89 @@ def fit(world: World, request: FitRequest) -> Trace:
 
     Worker 0 reports `Progress` and each `SeenStep` several times a second, and each `SeenEpoch`.
     """
-    plan = request.step.plan
-    step_of = TrainingStep(world, request.step)
-    num_samples = len(step_of.x)
-    per_step = plan.batch_size * plan.options.accumulate
-    per_epoch = num_steps_per_epoch(num_samples, plan.batch_size, plan.options.accumulate)
-    losses, num_correct, sizes, seconds = [], [], [], []
-    seen: list[SeenStep] = []
-    step_of.load_kernels()
-    reported = perf_counter()
-    step, diverged = 0, False
-    for epoch in range(request.epochs):
-        epoch_began = perf_counter()
-        order = epoch_order(num_samples, plan.seed, epoch, shuffle=request.shuffle)
-        step_of.begin_epoch()
-        for i in range(per_epoch):
+    run = _Run(world, request)
+    diverged = not all(run.take_epoch(epoch) for epoch in range(request.epochs))
+    return run.trace(diverged=diverged)
+
+
+@final
+class _Run:
+    """A worker's part in a run, and what its steps have come to."""
+
+    def __init__(self, world: World, request: FitRequest) -> None:
+        self._world = world
+        self._request = request
+        self._step = TrainingStep(world, request.step)
+        plan = request.step.plan
+        self._num_samples = len(self._step.x)
+        self._per_step = plan.batch_size * plan.options.accumulate
+        self._per_epoch = num_steps_per_epoch(self._num_samples, plan.batch_size, plan.options.accumulate)
+        self._losses: list[float] = []
+        self._num_correct: list[int] = []
+        self._sizes: list[int] = []
+        self._seconds: list[float] = []
+        self._seen: list[SeenStep] = []  # and not reported yet
+        self._step.load_kernels()
+        self._reported = perf_counter()
+
+    def take_epoch(self, epoch: int) -> bool:
+        """Take the steps of an epoch; returns whether all losses were numbers, otherwise the rest is left out."""
+        order = epoch_order(self._num_samples, self._request.step.plan.seed, epoch, shuffle=self._request.shuffle)
+        began = perf_counter()
+        self._step.begin_epoch()
+        for i in range(self._per_epoch):
             begin = perf_counter()
-            samples = order[i * per_step : (i + 1) * per_step]
-            loss, right = step_of.take(samples, step, (step + 0.5) / per_epoch)
-            diverged = not isfinite(loss)
+            samples = order[i * self._per_step : (i + 1) * self._per_step]
+            number = epoch * self._per_epoch + i
+            loss, num_correct = self._step.take(samples, number, (number + 0.5) / self._per_epoch)
             now = perf_counter()
-            losses.append(loss)
-            num_correct.append(right)
-            sizes.append(len(samples))
-            seconds.append(now - begin)
-            if step_of.notes is not None:
-                seen.append(SeenStep(step, loss, right, len(samples), now - begin, step_of.notes, step_of.norms))
-            step += 1
-            last = i == per_epoch - 1
-            if world.rank == 0 and (now - reported > _REPORT_EVERY_S or last or diverged):
-                world.report(
-                    Progress(
-                        epoch=epoch,
-                        step=step,
-                        num_steps=request.epochs * per_epoch,
-                        loss=float(np.average(losses[-i - 1 :], weights=sizes[-i - 1 :])),
-                        accuracy=sum(num_correct[-i - 1 :]) / sum(sizes[-i - 1 :]),
-                        samples_per_second=sum(sizes[-i - 1 :]) / (now - epoch_began),
-                    )
-                )
-                if seen:
-                    world.report(seen)
-                    seen = []
-                reported = now
-            if diverged:
-                break
-        if diverged:
-            break
-        active = step_of.end_epoch()
-        if world.rank == 0:
-            of_epoch = losses, num_correct, sizes, seconds
-            world.report(SeenEpoch(active, *(np.array(numbers[-per_epoch:]) for numbers in of_epoch)))
-    return Trace(
-        loss=np.array(losses),
-        num_correct=np.array(num_correct),
-        num_samples=np.array(sizes),
-        seconds=np.array(seconds),
-        generation=step_of.generation,
-        diverged=diverged,
-    )
+            self._note(number, loss, num_correct, len(samples), now - begin)
+            has_diverged = not isfinite(loss)
+            is_time = now - self._reported > _REPORT_EVERY_S or i == self._per_epoch - 1 or has_diverged
+            if is_time and self._world.rank == 0:
+                self._report(epoch, i + 1, now - began)
+                self._reported = now
+            if has_diverged:
+                return False
+        active = self._step.end_epoch()
+        if self._world.rank == 0:
+            of_steps = (self._losses, self._num_correct, self._sizes, self._seconds)
+            self._world.report(SeenEpoch(active, *(np.array(numbers[-self._per_epoch :]) for numbers in of_steps)))
+        return True
+
+    def trace(self, *, diverged: bool) -> Trace:
+        return Trace(
+            loss=np.array(self._losses),
+            num_correct=np.array(self._num_correct),
+            num_samples=np.array(self._sizes),
+            seconds=np.array(self._seconds),
+            generation=self._step.generation,
+            diverged=diverged,
+        )
+
+    def _note(self, number: int, loss: float, num_correct: int, size: int, seconds: float) -> None:
+        """Note what the last step has come to.  size: its samples."""
+        self._losses.append(loss)
+        self._num_correct.append(num_correct)
+        self._sizes.append(size)
+        self._seconds.append(seconds)
+        if self._step.notes is not None:
+            self._seen.append(SeenStep(number, loss, num_correct, size, seconds, self._step.notes, self._step.norms))
+
+    def _report(self, epoch: int, num_taken: int, seconds: float) -> None:
+        """Tell the coordinator how far training is.  num_taken: the steps of this epoch.  seconds: that they took."""
+        losses, num_correct, sizes = (
+            numbers[-num_taken:] for numbers in (self._losses, self._num_correct, self._sizes)
+        )
+        progress = Progress(
+            epoch=epoch,
+            step=len(self._losses),
+            num_steps=self._request.epochs * self._per_epoch,
+            loss=float(np.average(losses, weights=sizes)),
+            accuracy=sum(num_correct) / sum(sizes),
+            samples_per_second=sum(sizes) / seconds,
+        )
+        self._world.report(progress)
+        if self._seen:
+            self._world.report(self._seen)
+            self._seen = []

@@ -16,7 +16,7 @@ HEAD = 16
 """Numbers before the gradient in the sums: a cache line or two, whose last ones are the tail of the slots."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Load:
     """A bucket with what it holds of the vector: the numbers of the pieces that are added at a time."""
 
@@ -24,7 +24,7 @@ class Load:
     chunks: Sequence[range]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Stage:
     """Buckets that are full once the gradients of all parameters from `first_param` on are left.
 
@@ -39,7 +39,7 @@ class Stage:
 def stages_of(
     pieces: Sequence[Piece], costs: Sequence[float], nodes: Sequence[range], num_columns: int, itemsize: int
 ) -> list[Stage]:
-    """In the order in which backward comes to them; the last one has the first parameter, and the tail.
+    """Cut the vector into stages, in the order in which backward comes to them; the last one has the tail as well.
 
     costs: seconds for each piece.  nodes: the ranks of each.  num_columns: of the slots, without their tail.  itemsize:
     of an element, in bytes.
@@ -53,20 +53,20 @@ def stages_of(
     stages: list[Stage] = []
     column = num_columns
     for bucket, stretch in zip(buckets, stretches, strict=True):
-        load = Load(bucket, group_tiles(stretch, pieces))
+        load = Load(bucket=bucket, chunks=group_tiles(stretch, pieces))
         first_param = pieces[stretch.start].param
         first_column = min((pieces[i].column for i in stretch if pieces[i].rows is None), default=column)
+        loads, end = [load], column
         if stages and stages[-1].first_param == first_param:
             last = stages.pop()
-            stages.append(Stage(first_param, (first_column, last.columns[1]), [*last.loads, load]))
-        else:
-            stages.append(Stage(first_param, (first_column, column), [load]))
+            loads, end = [*last.loads, load], last.columns[1]
+        stages.append(Stage(first_param=first_param, columns=(first_column, end), loads=loads))
         column = first_column
     return stages
 
 
 def _stretches(pieces: Sequence[Piece], num_nodes: int, itemsize: int) -> list[range]:
-    """Stretches of about the same size, the last of the vector first; as many for each node."""
+    """Cut the pieces into stretches of about the same size, the last of the vector first; as many for each node."""
     size = pieces[-1].stop
     num_stretches = num_buckets(size * itemsize, num_nodes)
     stretches: list[range] = []

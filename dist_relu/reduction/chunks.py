@@ -78,4 +78,4 @@ def empty_chunks(num_vectors: int, dtype: np.dtype[Any]) -> tuple[list[Piece], l
         Chunk(parts=[(i, slice(0, 0))], param_number=i, param=param, source=source, generations=nothing)
         for i, param in enumerate(params)
     ]
-    return [Piece(number, 0, 0) for number in range(len(params))], chunks
+    return [Piece(param=number, start=0, stop=0) for number in range(len(params))], chunks

@@ -27,7 +27,7 @@ _MIN_TILE_ROWS = 128
 _MIN_TILES = 4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Piece:
     """The elements from `start` to `stop` of the flat vector; they belong to parameter `param`, or begin there.
 
@@ -60,12 +60,15 @@ def cut(params: Sequence[Param], products: Collection[int], *, by_param: bool) -
             for number, param in neighbours:
                 num_inputs, num_units = param.shape
                 for first, stop in _tiles(num_inputs, num_units):
-                    pieces.append(Piece(number, start + first * num_units, start + stop * num_units, (first, stop)))
+                    begin, end = start + first * num_units, start + stop * num_units
+                    pieces.append(Piece(param=number, start=begin, stop=end, rows=(first, stop)))
                 start += prod(param.shape)
         else:  # neighbours in the vector are neighbours in the slots
             size = sum(prod(param.shape) for _, param in neighbours)
             for first, stop in bounds(size, ceil(size / _SLOT_CHUNK)):
-                pieces.append(Piece(neighbours[0][0], start + first, start + stop, column=column + first))
+                pieces.append(
+                    Piece(param=neighbours[0][0], start=start + first, stop=start + stop, column=column + first)
+                )
             start += size
             column += size
     return pieces
@@ -89,7 +92,7 @@ def join(numbers: range, pieces: Sequence[Piece]) -> Piece:
     """Neighbours as one piece."""
     first, last = pieces[numbers.start], pieces[numbers.stop - 1]
     rows = (first.rows[0], last.rows[1]) if first.rows and last.rows else None
-    return Piece(first.param, first.start, last.stop, rows, first.column)
+    return Piece(param=first.param, start=first.start, stop=last.stop, rows=rows, column=first.column)
 
 
 def costs_of(pieces: Sequence[Piece], num_rows: int, num_vectors: int, batch_size: int, itemsize: int) -> list[float]:
