@@ -1,4 +1,4 @@
-"""What ReLU does: sparsity, dead units, the flow of gradients.
+"""Analysis shows what ReLU does: sparsity, dead units, the flow of gradients.
 
 Everything here is measured by the workers, block by block of samples, and added up in an order that blocks alone fix.
 So no number depends on how many workers there are.

@@ -1,4 +1,4 @@
-"""What comes out of the layers of a model: how much of it is zero, and which units never say anything.
+"""These statistics tell what comes out of the layers of a model: how much is zero, and which units are always 0.
 
 A unit is a place on the last axis of a layer's output: a unit of a dense layer, a channel of an image.
 """
@@ -25,7 +25,7 @@ from dist_relu.runtime.world import World
 
 @dataclass(frozen=True, kw_only=True)
 class LayerActivations:
-    """The outputs of a layer over some samples.
+    """These are the outputs of a layer over some samples, in numbers.
 
     sparsity: the share of exact zeros.  dead: the numbers of the units that were 0 for every sample.
     mean, variance: over all elements.
@@ -40,7 +40,7 @@ class LayerActivations:
 
 
 def activation_statistics(coordinator: Coordinator, model: Sequential, x: npt.ArrayLike) -> list[LayerActivations]:
-    """What every layer of the model (as it was written, in evaluation) makes of samples x (N, *input_shape).
+    """Measure what every layer of the model (as it was written, in evaluation) makes of samples x (N, *input_shape).
 
     Collective; the same bits on any number of workers. Raises ValueError for a model without parameters and DataError
     for samples that there are none of.
@@ -79,7 +79,7 @@ def activation_statistics(coordinator: Coordinator, model: Sequential, x: npt.Ar
 
 
 def dead_units(coordinator: Coordinator, model: Sequential, x: npt.ArrayLike) -> list[list[int]]:
-    """The numbers of the units of every layer whose output is exactly 0 for every sample of x (N, *input_shape).
+    """Find the units of every layer, by number, whose output is exactly 0 for every sample of x (N, *input_shape).
 
     Collective; raises what `activation_statistics` does.
     """

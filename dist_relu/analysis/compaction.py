@@ -1,4 +1,4 @@
-"""Models without their dead units, and the proof that they still compute the same."""
+"""Models lose their dead units here, with the proof that they still compute the same."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from dist_relu.runtime.world import World
 
 @dataclass(frozen=True, kw_only=True)
 class Compaction:
-    """A smaller model, and how its outputs compare with those of the one that it was made of.
+    """A compaction is a smaller model, and how its outputs compare with those of the one that it was made of.
 
     removed: how many units each dense layer (by its number) lost, and left: how many dead ones it kept, for the bits'
     sake or because all are dead; of those layers whose units can be removed.  num_changed: elements of the outputs
@@ -38,7 +38,7 @@ class Compaction:
 
 
 def compact(coordinator: Coordinator, model: Sequential, x: npt.ArrayLike, *, exact: bool = True) -> Compaction:
-    """The model without units of dense layers that are 0 for every sample of x; `model` stays as it is.  Collective.
+    """Copy the model without units of dense layers that are 0 for every sample of x.  Collective.
 
     What a unit that is 0 adds to the next dense layer is 0. So units go from every `Dense` that is followed by another
     one, with nothing but functions of single numbers (ReLU and its kin, Dropout) between the two. One unit is kept
@@ -90,7 +90,7 @@ def compact(coordinator: Coordinator, model: Sequential, x: npt.ArrayLike, *, ex
 
 
 def _pairs(layers: Sequence[Layer]) -> list[tuple[int, int]]:
-    """The numbers of dense layers, and of those that take their outputs unit by unit."""
+    """Find the numbers of dense layers, and of those that take their outputs unit by unit."""
     pairs, before = [], None
     for number, layer in enumerate(layers):
         if isinstance(layer, Dense):
@@ -103,7 +103,7 @@ def _pairs(layers: Sequence[Layer]) -> list[tuple[int, int]]:
 
 
 def _kept(alive: Array, *, exact: bool) -> Array:
-    """Which units stay, (K,) bool; at least one."""
+    """Choose the units that stay, (K,) bool; at least one."""
     kept = alive.copy()
     blocks = [slice(first, first + DEPTH) for first in range(0, len(alive), DEPTH)]
     if exact:
@@ -120,7 +120,7 @@ def _dense(layer: Layer) -> Dense:
 
 
 def _compare(coordinator: Coordinator, before: Sequential, after: Sequential, x: Array) -> tuple[int, float]:
-    """How many outputs for x have other bits, and the largest difference."""
+    """Count the outputs for x that have other bits, and find the largest difference."""
     with coordinator.replicas.for_a_call() as replicas:
         placement = Placement.of(replicas, len(x))
         samples = placement.samples(x, before.dtype)

@@ -1,4 +1,4 @@
-"""How the training of a network goes: loss, gradient and sparsity, from step to step."""
+"""A course tells how the training of a network goes: loss, gradient and sparsity, from step to step."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ACTING = Elementwise, PReLU, RReLU, CReLU, RNN
 
 @dataclass(frozen=True, kw_only=True)
 class Course:
-    """A training run, as it was seen in some of its steps.
+    """A course is a training run, as it was seen in some of its steps.
 
     steps: their numbers.  loss: the mean over a step's samples.  gradient_norm: Euclidean, of all parameters together.
     sparsity: the share of zeros in what comes out of hidden layers with an activation; where pooling is done in the
@@ -95,7 +95,7 @@ def _sparsity(step: WatchedStep, sizes: list[int]) -> float:
 
 
 def _sizes_of_acting(model: Sequential, steps: list[WatchedStep]) -> list[int]:
-    """How many numbers come out of each watched pass, or 0 for one without an activation.
+    """Count the numbers that come out of each watched pass, or 0 for one without an activation.
 
     In a network without any, all passes but the last one count.
     """

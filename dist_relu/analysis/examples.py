@@ -1,4 +1,4 @@
-"""Small networks, trained to be looked at: what ReLU can do that linear layers can't."""
+"""Small networks are trained to be looked at: what ReLU can do that linear layers can't."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SAMPLES, _EPOCHS, _BATCH_SIZE = 256, 300, 32
 
 @dataclass(frozen=True, kw_only=True)
 class CurveFit:
-    """A curve with noise, and what networks made of it.
+    """This is a curve with noise, and what networks made of it.
 
     x, y: (N,), the samples.  grid: (M,), where the networks were asked.  outputs: (M,) by the name of each network.
     losses: (steps,) the same way, mean squared errors.

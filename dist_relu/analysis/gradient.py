@@ -1,4 +1,4 @@
-"""How large gradients are on their way from the loss back to the input: true back-propagation, layer by layer."""
+"""Gradients are measured on their way from the loss back to the input: true back-propagation, layer by layer."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class GradientFlow:
 
 
 def gradient_flow(coordinator: Coordinator, model: Sequential, data: Data, *, loss: Loss | None = None) -> GradientFlow:
-    """The magnitude of the gradient at every layer of the model (as it was written), from the loss to the input.
+    """Measure the gradient at every layer of the model (as it was written), from the loss to the input.
 
     The model computes as in evaluation: nothing is dropped, and normalisation uses its running statistics. So these are
     the derivatives of what `Coordinator.evaluate` returns. The gradient of whole numbers (`Embedding`) counts as 0.
@@ -129,7 +129,7 @@ def _back_propagate(world: World, request: _Request) -> None:
 
 
 def _sum_along(tree: SummationTree, nodes: list[TreeNode], gradients: list[Array]) -> Array:
-    """The sum of all gradients, along the tree."""
+    """Sum all gradients, along the tree."""
     fold = Fold(tree.fold(nodes)[0], _add)
     for gradient in gradients:
         fold.push(gradient)
@@ -144,6 +144,6 @@ def _add(left: Array, right: Array) -> Array:
 
 
 def _magnitude(rows: Array) -> Magnitude:
-    """Of one gradient, in one row."""
+    """Measure one gradient, in one row."""
     whole = put_together(moments_of(rows)[np.newaxis], np.array([rows.size]))
     return Magnitude(sqrt(whole.sum_of_squares), whole.mean_absolute, whole.variance)

@@ -1,4 +1,4 @@
-"""What a network makes of the plane, when its samples are two numbers each."""
+"""A network whose samples are two numbers can be asked about the whole plane."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Plane:
 
 
 def check_plane(data: Split) -> None:
-    """Raises DataError for samples that are not two numbers each, or have no classes."""
+    """Raise DataError for samples that are not two numbers each, or have no classes."""
     check_is("data", data, Split)
     if data.train.x.shape[1:] != (2,) or not data.train.has_classes:
         raise DataError(

@@ -1,4 +1,4 @@
-"""How large gradients are on their way back through time: at the state of a recurrence after every step."""
+"""Gradients are measured on their way back through time: at the state of a recurrence after every step."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from dist_relu.runtime.world import World
 
 @dataclass(frozen=True, kw_only=True)
 class TimeFlow:
-    """Gradients of each sample's own loss with respect to the states of the RNN layer called `name`.
+    """These are the gradients of each sample's own loss with respect to the states of the RNN layer called `name`.
 
     norms: one for every step, the first one first: the Euclidean norm at the state after that step, of which the root
     of the mean square over samples.
@@ -38,7 +38,7 @@ class TimeFlow:
 def gradient_through_time(
     coordinator: Coordinator, model: Sequential, data: Data, *, loss: Loss | None = None
 ) -> list[TimeFlow]:
-    """The norm of the gradient at every step of every RNN layer of the model, by back-propagation through time.
+    """Measure the norm of the gradient at every step of every RNN layer of the model, by back-propagation through time.
 
     A state acts on the loss through all that follows from it; where a layer is truncated, up to there only. The model
     computes as in evaluation.  loss: by default cross-entropy for class numbers, otherwise the mean squared error.
@@ -99,6 +99,6 @@ def _back_propagate(world: World, request: _Request) -> None:
 
 
 def _steps(model: Sequential) -> dict[int, int]:
-    """How many steps every RNN layer of a built model takes, by the number of the layer."""
+    """Count the steps that every RNN layer of a built model takes, by the number of the layer."""
     shapes = [model.input_shape, *model.layer_shapes]
     return {number: shapes[number][0] for number, layer in enumerate(model.layers) if isinstance(layer, RNN)}

@@ -1,1 +1,1 @@
-"""What workers do: train step after step, and work on the rows of arrays."""
+"""Workers train step after step, and work on the rows of arrays."""

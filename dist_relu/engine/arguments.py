@@ -1,4 +1,4 @@
-"""What users pass to the coordinator, checked and in the form that we work with."""
+"""What users pass to the coordinator is checked here, and brought into the form that we work with."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Data = Dataset | tuple[npt.ArrayLike, npt.ArrayLike]
 
 
 def dataset_of(data: Data) -> Dataset:
-    """A data set, or (x, y), as a data set."""
+    """Return a data set as it is, and (x, y) as one."""
     if isinstance(data, Dataset):
         return data
     if isinstance(data, Split):
@@ -32,18 +32,18 @@ def dataset_of(data: Data) -> Dataset:
 
 
 def numbers(name: str, value: npt.ArrayLike) -> Array:
-    """`value` as an array of numbers that kernels can work on: True and False are 1 and 0."""
+    """Return `value` as an array of numbers that kernels can work on: True and False are 1 and 0."""
     array = check_numbers(name, value)
     return array.view(np.uint8) if array.dtype == np.bool_ else array
 
 
 def default_loss(data: Dataset) -> Loss:
-    """Cross-entropy for class numbers, the mean squared error for real targets."""
+    """Choose cross-entropy for class numbers, the mean squared error for real targets."""
     return CrossEntropy() if data.has_classes else MeanSquaredError()
 
 
 def loss_for(data: Dataset, loss: Loss | None) -> Loss:
-    """The loss that the user passed, or the default one for such targets."""
+    """Return the loss that the user passed, or the default one for such targets."""
     loss = default_loss(data) if loss is None else loss
     check_is("loss", loss, Loss)
     return loss
@@ -122,7 +122,7 @@ def check_has_parameters(model: Sequential) -> None:
 
 
 def checked_samples(model: Sequential, x: npt.ArrayLike) -> Array:
-    """`x` as an array (N, *input_shape) for a model that has parameters.  Raises ValueError or DataError."""
+    """Return `x` as an array (N, *input_shape) for a model that has parameters.  Raises ValueError or DataError."""
     check_has_parameters(model)
     x = numbers("x", x)
     model.build(x.shape[1:])
@@ -131,7 +131,7 @@ def checked_samples(model: Sequential, x: npt.ArrayLike) -> Array:
 
 
 def samples_to_measure(model: Sequential, x: npt.ArrayLike) -> Array:
-    """As `checked_samples`, of at least one sample."""
+    """Return `x` as `checked_samples` does, of at least one sample."""
     x = checked_samples(model, x)
     if not len(x):
         raise DataError("x has no samples; there is nothing to measure.")

@@ -1,4 +1,4 @@
-"""Work on the rows of an array: evaluation, outputs, ReLU itself, and whatever else is asked about samples.
+"""Inference works on the rows of an array: evaluation, outputs, ReLU itself, and whatever else is asked about samples.
 
 Rows are cut into blocks of a fixed size that workers share out, so that a row's result does not depend on how
 many workers there are. The coordinator places samples and models on the nodes (`Placement`), every worker attaches
@@ -32,7 +32,7 @@ Run = Callable[[Callable[[World, Any], Any], Any], object]
 @final
 @dataclass(frozen=True, kw_only=True)
 class ModelInput:
-    """A model with its parameters (P,), and samples x (N, ...)."""
+    """This is what a worker computes with: a model, its parameters (P,), and samples x (N, ...)."""
 
     model: Sequential
     input_shape: tuple[int, ...]
@@ -40,7 +40,7 @@ class ModelInput:
     x: Handles
 
     def attach(self, world: World) -> tuple[Sequential, Array]:
-        """The model, ready to compute, and the samples, of which this node has those that its workers need."""
+        """Return the model, ready to compute, and the samples, of which this node has those that its workers need."""
         self.model.build(self.input_shape)
         self.model.bind(world.node.attach(self.values))
         return self.model, world.node.attach(self.x)
@@ -49,7 +49,7 @@ class ModelInput:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """Where the arrays of a call are; must live as long as the call.
+    """A placement brings samples and models to the nodes for a call, and must live as long as that.
 
     replicas: of this call.  block_sizes: (blocks,), the number of samples of each block.
     rows, blocks, ranks: of samples, of results by block and of results by rank, those of each node's workers.
@@ -64,7 +64,7 @@ class Placement:
 
     @classmethod
     def of(cls, replicas: ReplicatedArrays, num_samples: int) -> Placement:
-        """For so many samples, cut into blocks."""
+        """Cut so many samples into blocks, and share these out."""
         workers = replicas.nodes[-1].stop
         sizes = np.full(num_blocks(num_samples), BLOCK_ROWS)
         sizes[-1:] -= len(sizes) * BLOCK_ROWS - num_samples
@@ -83,13 +83,13 @@ class Placement:
         return len(self.block_sizes)
 
     def samples(self, x: Array, dtype: npt.DTypeLike) -> ReplicatedArray:
-        """`x` or `y`, every node with the rows that its workers need."""
+        """Place `x` or `y`: every node gets the rows that its workers need."""
         placed = self.replicas.copy_of(x, dtype)
         placed.broadcast(self.rows)
         return placed
 
     def model(self, model: Sequential, x: ReplicatedArray) -> ModelInput:
-        """The model, for these samples."""
+        """Place the model, for these samples."""
         values = self.replicas.copy_of(model.values)
         values.broadcast()
         self._kept.append(values)
@@ -99,7 +99,7 @@ class Placement:
 def evaluate(
     run: Run, replicas: ReplicatedArrays, model: Sequential, data: PlacedDataset, loss: Loss
 ) -> tuple[float, int]:
-    """The loss and the number of correct predictions, summed over all samples; collective."""
+    """Sum the loss and the number of correct predictions over all samples; collective."""
     placement = Placement.of(replicas, len(data.x.array))
     sums = replicas.zeros((placement.num_blocks, 2), np.float64)
     data.x.broadcast(placement.rows)
@@ -111,7 +111,7 @@ def evaluate(
 
 
 def outputs(run: Run, replicas: ReplicatedArrays, model: Sequential, x: Array, *, every_layer: bool) -> list[Array]:
-    """The outputs (N, ...) of every layer, or of the last one alone, for samples x (N, ...); collective."""
+    """Compute the outputs (N, ...) of every layer, or of the last one, for samples x (N, ...); collective."""
     placement = Placement.of(replicas, len(x))
     shapes = model.layer_shapes if every_layer else [model.output_shape]
     targets = [replicas.zeros((len(x), *shape), model.dtype) for shape in shapes]
@@ -126,7 +126,7 @@ def outputs(run: Run, replicas: ReplicatedArrays, model: Sequential, x: Array, *
 
 
 def relu(run: Run, replicas: ReplicatedArrays, x: Array, dy: Array | None, partitions: int) -> Array:
-    """max(x, 0), or with `dy` the gradient of x from that of the output; both of the same shape.  Collective.
+    """Compute max(x, 0), or with `dy` the gradient of x from that of the output, of the same shape.  Collective.
 
     partitions: into how many parts the elements are cut for the workers.
     """
@@ -153,7 +153,7 @@ def num_blocks(num_rows: int) -> int:
 
 
 def my_blocks(world: World, num_rows: int) -> Iterator[tuple[int, slice]]:
-    """This worker's blocks: their numbers and rows.  Ends early when the call is given up."""
+    """Go through this worker's blocks: their numbers and rows.  Ends early when the call is given up."""
     for block in range(*bounds(num_blocks(num_rows), world.size)[world.rank]):
         world.barrier.check()
         yield block, slice(block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, num_rows))
@@ -210,7 +210,7 @@ class _ReluRequest:
 
 
 def _relu(world: World, request: _ReluRequest) -> None:
-    """ReLU or its backward on this worker's partitions."""
+    """Compute ReLU or its backward on this worker's partitions."""
     x, result = world.node.attach(request.x), world.node.attach(request.result)
     dy = None if request.dy is None else world.node.attach(request.dy)
     first, stop = bounds(request.partitions, world.size)[world.rank]

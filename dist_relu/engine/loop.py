@@ -1,4 +1,4 @@
-"""Training, as every worker runs it: epoch after epoch, step after step."""
+"""Every worker runs this loop: epoch after epoch, step after step."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _REPORT_EVERY_S = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class FitRequest:
-    """Everything a worker must know to train."""
+    """This is everything that a worker must know to train."""
 
     step: StepRequest
     epochs: int
@@ -30,7 +30,7 @@ class FitRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far training is.  loss and accuracy: means over the samples of this epoch so far."""
+    """This tells how far training is.  loss and accuracy: means over the samples of this epoch so far."""
 
     epoch: int
     step: int
@@ -42,7 +42,7 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Trace:
-    """What happened, step by step.  loss: means over the samples.  num_correct: samples predicted right.
+    """A trace tells what happened, step by step.  loss: means over the samples.  num_correct: samples predicted right.
 
     generation: the one that holds the final parameters.  diverged: the loss of the last step was no number, and the
     step was not taken.
@@ -57,7 +57,7 @@ class Trace:
 
 
 def num_steps_per_epoch(num_samples: int, batch_size: int, accumulate: int) -> int:
-    """The last batch of an epoch may be smaller than the others, and the last step may have fewer batches."""
+    """Count the steps of an epoch, whose last batch may be smaller, and whose last step may have fewer batches."""
     return ceil(num_samples / (batch_size * accumulate))
 
 
@@ -73,7 +73,7 @@ def fit(world: World, request: FitRequest) -> Trace:
 
 @final
 class _Run:
-    """A worker's part in a run, and what its steps have come to."""
+    """A run takes a worker's steps, and keeps what they have come to."""
 
     def __init__(self, world: World, request: FitRequest) -> None:
         self._world = world

@@ -1,4 +1,4 @@
-"""The memory of a run: made by the coordinator on every node before it, and read when it is over."""
+"""The coordinator makes the memory of a run on every node before it, and reads it when the run is over."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ U = TypeVar("U")
 
 @dataclass(frozen=True, kw_only=True)
 class Memory(Generic[T]):
-    """What the workers of a node share while they train: as the coordinator's arrays, as handles, or as a worker's own.
+    """This memory is shared by the workers of a node: as the coordinator's arrays, as handles, or as a worker's arrays.
 
     x, y: the data set, (samples, ...).  generations, slots, totals: of the shapes that the `ReductionPlan` has.
     squares: (pieces, NUM_SQUARES).  arena: bytes.  completed: (workers,) int64, how many steps each worker has seen to
@@ -44,13 +44,13 @@ class Memory(Generic[T]):
     completed: T
 
     def map(self, function: Callable[[T], U]) -> Memory[U]:
-        """The same with function(array) in place of each."""
+        """Return the same with function(array) in place of each."""
         return Memory(**{field.name: function(getattr(self, field.name)) for field in fields(self)})
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepRequest:
-    """Everything a worker must know to take steps.
+    """This is everything that a worker must know to take steps.
 
     model: not built yet.  image_shape: of samples that are augmented.  layout: of the model's passes.
     """
@@ -67,7 +67,7 @@ class StepRequest:
 
 @final
 class StepMemory:
-    """What the steps of a run work in, on every node; begins with the parameters of `model`."""
+    """The steps of a run work in this memory, on every node; it begins with the parameters of `model`."""
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class StepMemory:
         generations.broadcast(dict.fromkeys(range(replicas.num_nodes), range(1)))
 
     def request(self, watch: WatchRequest | None = None, image_shape: ImageShape | None = None) -> StepRequest:
-        """What workers need to take steps in this memory, which must be kept as long as they do."""
+        """Tell workers how to take steps in this memory, which must be kept as long as they do."""
         return StepRequest(
             model=self._model.blueprint(),
             input_shape=self._model.input_shape,
@@ -120,18 +120,18 @@ class StepMemory:
         )
 
     def vectors(self) -> Array:
-        """Both generations, (2, 1 + optimiser states + averages, P)."""
+        """Fetch both generations, (2, 1 + optimiser states + averages, P)."""
         return self._memory.generations.gather({0: range(2)})  # they are the same on all nodes
 
     def num_completed(self) -> int:
-        """The number of steps that are known to be complete, on the node whose vectors `vectors` gives."""
+        """Count the steps that are known to be complete, on the node whose vectors `vectors` gives."""
         completed = self._memory.completed
         return int(completed.gather({0: range(len(completed.array))}).max())
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """The parameters that a run left.  values, average: (P,).
+    """These parameters were left by a run.  values, average: (P,).
 
     overflowed: the last step led to parameters that are no numbers; then those before it are given.
     """

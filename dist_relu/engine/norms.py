@@ -1,4 +1,4 @@
-"""Norms of gradients, parameters and steps, which nobody can form alone: all workers add the same numbers.
+"""Nobody can form the norms of gradients, parameters and steps alone, so all workers add the same numbers.
 
 Whoever updates a piece of the flat vector measures its sum of squares, in float64. Every worker then adds those numbers
 in the order of the pieces; so the bits of a norm do not depend on who measured what.
@@ -27,7 +27,7 @@ watched, its gradient before clipping, its parameters before the step, and their
 
 @final
 class Norms:
-    """Sums of squares of all pieces, where all workers see them; running means count as zero.
+    """Norms are formed from the sums of squares of all pieces, which all workers see; running means count as zero.
 
     squares: (pieces, NUM_SQUARES) float64, shared.
     """
@@ -60,15 +60,15 @@ class Norms:
                 self._squares[number, UNCLIPPED_GRADIENT : CHANGE + 1] = squares
 
     def whole(self, what: int) -> float:
-        """The norm of the whole vector.  All pieces must have been measured, and all workers met."""
+        """Return the norm of the whole vector.  All pieces must have been measured, and all workers met."""
         return sqrt(np.add.reduce(self._squares[:, what]))
 
     def of_params(self, what: int | slice) -> Array:
-        """The norm of each parameter, by its number; no piece may hold elements of two."""
+        """Return the norm of each parameter, by its number; no piece may hold elements of two."""
         return np.sqrt(np.add.reduceat(self._squares[:, what], self._firsts))
 
     def of_watched_step(self) -> Array:
-        """What a watched step measured of each parameter, when all workers have met behind it: (3, params).
+        """Return what a watched step measured of each parameter, when all workers have met behind it: (3, params).
 
         The norms of its gradient before clipping, of itself before the step, and of its change; 0 for running means.
         """

@@ -1,4 +1,4 @@
-"""What becomes of a batch, and what may happen in a step: decided before it, by the coordinator."""
+"""The coordinator decides before a run what becomes of a batch, and what may happen in a step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dist_relu.partition import PartialSums
 
 @dataclass(frozen=True, kw_only=True)
 class StepOptions:
-    """What may happen in a step beside the optimiser's rule; see `Coordinator.fit`."""
+    """Options say what may happen in a step beside the optimiser's rule; see `Coordinator.fit`."""
 
     clip_norm: float | None = None
     clip_value: float | None = None
@@ -30,18 +30,18 @@ class StepOptions:
 
     @property
     def need_whole_gradient(self) -> bool:
-        """Whether chunks can't be updated before all of them are summed."""
+        """Tell whether chunks can't be updated before all of them are summed."""
         return self.clip_norm is not None or self.clip_value is not None or self.accumulate > 1
 
     @property
     def num_averages(self) -> int:
-        """How many vectors (P,) lie behind the optimiser's states."""
+        """Count the vectors (P,) that lie behind the optimiser's states."""
         return int(self.ema_decay is not None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepPlan:
-    """What becomes of a batch of `batch_size` samples, which is cut into `shards`."""
+    """A plan says what becomes of a batch of `batch_size` samples, which is cut into `shards`."""
 
     loss: Loss
     optimizer: Optimizer
@@ -53,19 +53,19 @@ class StepPlan:
 
     @property
     def num_vectors(self) -> int:
-        """How many vectors (P,) a generation has: the parameters, the optimiser's states, and their average."""
+        """Count the vectors (P,) of a generation: the parameters, the optimiser's states, and their average."""
         rule = self.optimizer
         return 1 + check_int(f"{type(rule).__name__}.num_states", rule.num_states, 0) + self.options.num_averages
 
     @property
     def measures_params(self) -> bool:
-        """Whether bits depend on norms that are formed parameter by parameter, so that these must not share a piece."""
+        """Tell whether bits depend on norms of each parameter, so that no two may share a piece."""
         return isinstance(self.optimizer, LayerwiseOptimizer) or self.options.clip_norm is not None
 
 
 @final
 class LeaveGradient(ElementwiseOptimizer):
-    """Writes the gradient where the new parameters would go."""
+    """This rule writes the gradient where the new parameters would go."""
 
     @property
     def num_states(self) -> int:

@@ -1,4 +1,4 @@
-"""What training and testing come to."""
+"""Results say what training and testing came to."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dist_relu.nn import Sequential
 
 @dataclass(frozen=True, kw_only=True)
 class FitResult:
-    """What a training run did.
+    """This result says what a training run did.
 
     losses, accuracies, step_seconds: (steps,), the mean loss of each step's samples, the share of them that was right
     before the step, and its duration; accuracies is None without classes.
@@ -40,7 +40,7 @@ class FitResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Means over all samples; accuracy is None without classes."""
+    """An evaluation has means over all samples; accuracy is None without classes."""
 
     loss: float
     accuracy: float | None
@@ -55,7 +55,7 @@ def fit_result(
     *,
     has_classes: bool,
 ) -> FitResult:
-    """What the steps of a run come to."""
+    """Form the result of a run from what its steps came to."""
     seconds = float(trace.seconds.sum())
     per_second = float(trace.num_samples.sum() / seconds)
     accuracies = trace.num_correct / trace.num_samples if has_classes else None

@@ -1,4 +1,4 @@
-"""Doubts about trainings that can be done, but are hardly what was meant.
+"""Some trainings can be done, but are hardly what was meant: these are the doubts about them.
 
 Conditions are such that they are all but surely wrong; what is merely unusual passes without a word.
 """
@@ -43,7 +43,7 @@ _NEARLY_ALL = 0.9
 
 
 def doubts_of_data(model: Sequential, data: Dataset, batch_size: int) -> Iterator[str]:
-    """What of samples and targets does not look as meant."""
+    """Say what of samples and targets does not look as meant."""
     if batch_size > len(data):
         yield (
             f"batch_size={batch_size} is larger than the data set of {len(data)} samples, so that every epoch is a "
@@ -62,7 +62,7 @@ def doubts_of_data(model: Sequential, data: Dataset, batch_size: int) -> Iterato
 
 
 def doubts_of_result(result: FitResult, data: Dataset, loss: Loss) -> Iterator[str]:
-    """Whether a training has learned nothing, or forgotten it on its way."""
+    """Say whether a training has learned nothing, or forgotten it on its way."""
     first, last = result.losses[0], result.epochs[-1].loss
     highest = max(result.epochs, key=lambda epoch: epoch.loss)
     if last > _TIMES_ITS_START * first and last > first + 1:
@@ -77,7 +77,7 @@ def doubts_of_result(result: FitResult, data: Dataset, loss: Loss) -> Iterator[s
 
 
 def _doubts_of_accuracy(result: FitResult, data: Dataset, loss: Loss) -> Iterator[str]:
-    """Whether classes were told apart no better than by how common each one is."""
+    """Say whether classes were told apart no better than by how common each one is."""
     shares = np.bincount(data.y) / len(data)
     commonest = shares.max()
     by_chance = commonest + 2 * np.sqrt(commonest * (1 - commonest) / len(data))
@@ -122,12 +122,12 @@ def _doubts_of_labels(y: Array) -> Iterator[str]:
 
 
 def _feels_scale(model: Sequential) -> bool:
-    """Whether it matters to a model how large its inputs are."""
+    """Tell whether it matters to a model how large its inputs are."""
     first = next((layer for layer in model.layers if not isinstance(layer, Flatten | FromNCHW | Reshape)), None)
     return not isinstance(first, BatchNorm | Embedding | LayerNorm | Standardize)
 
 
 def _some(x: Array) -> Array:
-    """Samples from everywhere in x, so few that they are looked at in no time."""
+    """Take samples from everywhere in x, so few that they are looked at in no time."""
     every = max(x.size // _SEEN_ELEMENTS, 1)
     return x[:: min(every, len(x))]

@@ -1,4 +1,4 @@
-"""A training step, as every worker takes it: pass over my shards, meet, sum and update my chunks, meet.
+"""Every worker takes a training step like this: pass over my shards, meet, sum and update my chunks, meet.
 
 A step reads one generation of parameters and optimiser state and writes the other; the barrier at its end is the
 switch. P parameters, N samples in a batch, S shards.
@@ -29,7 +29,7 @@ from dist_relu.runtime.world import World
 
 
 class Batch(NamedTuple):
-    """Samples that pass through the model together.
+    """A batch is what passes through the model together.
 
     samples: their numbers in the data set.  shard_bounds: the rows of each shard; the last batch of an epoch may be
     smaller than the number of shards, and some of them empty.  place: of the batch in its step.  number: of the batch
@@ -55,7 +55,7 @@ def microbatches(samples: Array, plan: StepPlan, step: int, *, is_watched: bool 
 
 @final
 class TrainingStep:
-    """One worker's part of a training step.
+    """This is one worker's part in training steps.
 
     x: the samples.  model: computes with the parameters of `generation`, those after the last step.
     notes, norms: of the last step, if it was watched and this is worker 0, see `row_dtype` and `Norms.of_watched_step`.
@@ -144,7 +144,7 @@ class TrainingStep:
             self._watcher.begin_epoch()
 
     def end_epoch(self) -> Array | None:
-        """Which units were active since `begin_epoch`, see `SeenEpoch`; collective.  Worker 0 gets them."""
+        """Tell which units were active since `begin_epoch`, see `SeenEpoch`; collective.  Worker 0 gets them."""
         return self._watcher.end_epoch() if self._watcher else None
 
     def _reduce(self, batch: Batch) -> tuple[float, int]:
@@ -174,7 +174,7 @@ class TrainingStep:
         )
 
     def _gather(self, rows: Array, number: int, shard: int, x: Array) -> tuple[Loss, Array]:
-        """x = these rows of the data set, augmented; returns the loss for them, and their targets."""
+        """Let x be these rows of the data set, augmented; returns the loss for them, and their targets."""
         loss, augment, targets = self._plan.loss, self._plan.augment, self._y[rows]
         if augment is None:
             np.take(self.x, rows, axis=0, out=x, mode="clip")

@@ -80,7 +80,7 @@ def check_converged(trace: Trace, run: Trained, per_epoch: int, observer: Observ
 
 
 def with_values(model: Sequential, values: Array) -> Sequential:
-    """The same model with parameters of its own."""
+    """Return the same model with parameters of its own."""
     copy = model.blueprint().build(model.input_shape)
     copy.bind(values.copy())
     return copy

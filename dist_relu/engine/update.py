@@ -1,7 +1,7 @@
-"""From gradients to the next generation: what a worker does to its chunks once a batch has passed through the model.
+"""A worker takes its chunks from one generation to the next, once a batch has passed through the model.
 
-In one pass where it can be: sum and update together. Whatever must be known of the whole gradient first (its norm,
-that of each weight, its sum over several batches) takes the longer way: sum, measure, meet, update.
+It does so in one pass where that can be: sum and update together. Whatever must be known of the whole gradient first
+(its norm, that of each weight, its sum over several batches) takes the longer way: sum, measure, meet, update.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from dist_relu.reduction.sources import ShardBounds
 
 @final
 class Updater:
-    """The second half of a step, for one worker's chunks: for each batch `accumulate`, and then `step`."""
+    """An updater does the second half of a step for a worker's chunks: for each batch `accumulate`, and then `step`."""
 
     def __init__(self, plan: StepPlan, chunks: Sequence[Chunk], norms: Norms, barrier: Barrier) -> None:
         """chunks: with sources that are complete when gradients are accumulated.  barrier: of the workers of a node."""
@@ -54,7 +54,7 @@ class Updater:
 
 
 class _Update(ABC):
-    """A way to do it."""
+    """This is a way to do it."""
 
     @abstractmethod
     def accumulate(self, shard_bounds: ShardBounds) -> None:
@@ -66,7 +66,7 @@ class _Update(ABC):
 
 
 def _shortest_way(plan: StepPlan, chunks: Sequence[Chunk], norms: Norms, barrier: Barrier) -> _Update:
-    """The shortest way to do what is asked for."""
+    """Choose the shortest way to do what is asked for."""
     optimizer, options = plan.optimizer, plan.options
     if isinstance(optimizer, ElementwiseOptimizer) and not options.need_whole_gradient:
         return _FusedUpdate(chunks, optimizer, options.ema_decay, norms)
@@ -79,7 +79,7 @@ def _shortest_way(plan: StepPlan, chunks: Sequence[Chunk], norms: Norms, barrier
 
 @final
 class _FusedUpdate(_Update):
-    """Sum and update each chunk in one pass, and measure it while it is in the cache."""
+    """This way sums and updates each chunk in one pass, and measures it while it is in the cache."""
 
     def __init__(
         self, chunks: Sequence[Chunk], optimizer: ElementwiseOptimizer, ema_decay: float | None, norms: Norms
@@ -104,7 +104,7 @@ class _FusedUpdate(_Update):
 
 @final
 class _SummedUpdate(_Update):
-    """Sum all chunks, then update all chunks."""
+    """This way sums all chunks, then updates all chunks."""
 
     def __init__(
         self,
@@ -135,7 +135,7 @@ class _SummedUpdate(_Update):
 
 @final
 class _LayerwiseUpdate(_Update):
-    """Sum all chunks, find the direction of each, meet, and go as far as the norms of whole parameters say."""
+    """This way sums all chunks, finds the direction of each, and goes as far as the norms of whole parameters say."""
 
     def __init__(
         self,
@@ -181,7 +181,7 @@ class _LayerwiseUpdate(_Update):
 
 @final
 class _SummedGradient:
-    """This worker's chunks of the gradient, summed over the shards and then over the batches of a step."""
+    """This worker's chunks of the gradient are summed here, over the shards and then over the batches of a step."""
 
     def __init__(self, chunks: Sequence[Chunk], options: StepOptions, norms: Norms, barrier: Barrier) -> None:
         self.totals = [aligned_empty((chunk.size,), chunk.dtype) for chunk in chunks]
@@ -220,7 +220,7 @@ class _SummedGradient:
 
 
 def _as_partial_sums(total: Array) -> PartialSums:
-    """A gradient of which nothing is left to sum."""
+    """Return a gradient of which nothing is left to sum."""
     return PartialSums(total.reshape(1, -1), 0, np.zeros(1, np.int64), aligned_empty((1, BLOCK), total.dtype))
 
 
@@ -240,7 +240,7 @@ def _update_running_mean(chunk: Chunk, value: PartialSums, generation: int) -> N
 
 
 def _average(chunk: Chunk, decay: float | None, generation: int) -> None:
-    """The average of the parameters, which lies behind all states; running means are averages already."""
+    """Update the average of the parameters, which lies behind all states; running means are averages already."""
     if decay is None:
         return
     old, new = chunk.generations[generation], chunk.generations[1 - generation]

@@ -1,1 +1,1 @@
-"""From the partial gradients of all shards to the whole one."""
+"""Reduction makes the whole gradient of the partial ones of all shards."""

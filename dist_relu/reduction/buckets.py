@@ -1,4 +1,4 @@
-"""How the gradient is cut into messages between nodes: who adds which of them, and when they can leave.
+"""Buckets are the messages between nodes that a gradient is cut into: who adds which, and when they can leave.
 
 Backward leaves gradients from the last parameter to the first, and so buckets are filled from the end of the vector.
 P parameters.
@@ -18,7 +18,7 @@ HEAD = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """A bucket with what it holds of the vector: the numbers of the pieces that are added at a time."""
+    """A load is a bucket with what it holds of the vector: the numbers of the pieces that are added at a time."""
 
     bucket: Bucket
     chunks: Sequence[range]
@@ -26,7 +26,7 @@ class Load:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """Buckets that are full once the gradients of all parameters from `first_param` on are left.
+    """The buckets of a stage are full once the gradients of all parameters from `first_param` on are left.
 
     columns: what of the slots they hold.
     """

@@ -1,4 +1,4 @@
-"""What a worker updates at a time: a part of the flat vector in both generations, and where its gradient comes from."""
+"""A chunk is updated at a time: a part of the flat vector in both generations, and where its gradient comes from."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dist_relu.reduction.sources import SlotSource, Source
 
 @dataclass(frozen=True, kw_only=True)
 class Chunk:
-    """A piece, or several neighbours, that one worker sums and updates at a time.
+    """A chunk is a piece, or several neighbours, that one worker sums and updates at a time.
 
     parts: the number of each piece, with its elements.  param: the one that the chunk belongs to, or begins in.
     generations: for both of them, the chunk of the parameters, of each optimiser state, and of the average.
@@ -39,19 +39,19 @@ class Chunk:
 
     @property
     def is_trained(self) -> bool:
-        """Whether it belongs to the optimiser; otherwise it holds running means."""
+        """Tell whether it belongs to the optimiser; otherwise it holds running means."""
         return self.param.momentum is None
 
     @property
     def is_weight(self) -> bool:
-        """Whether it is of a parameter of two dimensions or more: no bias, no scale."""
+        """Tell whether it is of a parameter of two dimensions or more: no bias, no scale."""
         return len(self.param.shape) > 1
 
 
 def chunks_of(
     plan: ReductionPlan, rank: int, params: Sequence[Param], sources: Sequence[Source], generations: Array
 ) -> list[Chunk]:
-    """The chunks of a worker.  sources: of each, see `Reducer.sources`.  generations: (2, vectors, P)."""
+    """Make the chunks of a worker.  sources: of each, see `Reducer.sources`.  generations: (2, vectors, P)."""
     chunks = []
     for numbers, source in zip(plan.chunks[rank], sources, strict=True):
         piece = join(numbers, plan.pieces)
@@ -70,7 +70,7 @@ def chunks_of(
 
 
 def empty_chunks(num_vectors: int, dtype: np.dtype[Any]) -> tuple[list[Piece], list[Chunk]]:
-    """Chunks without elements, one trained and one of running means, with their pieces: to load kernels with."""
+    """Make chunks without elements, one trained and one of running means, with their pieces: to load kernels with."""
     params = [Param("", (0, 0), Constant(), 1, 1), Param("", (0,), Constant(), 1, 1, momentum=0.5)]
     nothing = [[np.empty(0, dtype)] * num_vectors] * 2
     source = SlotSource(np.empty((1, 0), dtype), 0, [0])

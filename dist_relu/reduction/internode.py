@@ -1,4 +1,4 @@
-"""How gradients become whole over several nodes: summed on each, and then between them, stage by stage.
+"""Over several nodes a gradient is summed on each, and then between them, stage by stage.
 
 The workers of a node meet before each stage, since each adds what all of them have left.
 """
@@ -21,7 +21,7 @@ from dist_relu.runtime.world import World
 
 @final
 class InternodeSum:
-    """One worker's part: it adds what its node has left of its own buckets, and exchanges them with the other nodes."""
+    """A worker adds what its node has left of its own buckets, and exchanges them with the other nodes."""
 
     def __init__(
         self, world: World, plan: ReductionPlan, memory: ReductionMemory, slots: Slots, sources: Sources
@@ -93,7 +93,7 @@ class InternodeSum:
 
 @dataclass(frozen=True, kw_only=True)
 class _Term:
-    """What is to be added into some columns of a row of a bucket: the sum over these shards."""
+    """A term is to be added into some columns of a row of a bucket: the sum over these shards."""
 
     source: Source
     shards: slice
@@ -102,7 +102,7 @@ class _Term:
 
 
 def _terms(load: Load, row: int, shards: range, plan: ReductionPlan, sources: Sources) -> list[_Term]:
-    """What comes into a row of a bucket, which holds the sum over these shards."""
+    """List what comes into a row of a bucket, which holds the sum over these shards."""
     places: list[tuple[Source, int, int]] = []
     if load.bucket.start < HEAD:
         places.append((sources.of_tail(shards), HEAD - TAIL, HEAD))

@@ -1,6 +1,6 @@
-"""How the flat vector of parameters is cut into pieces.
+"""The flat vector of parameters is cut into pieces.
 
-The pieces depend on the model alone, so that whatever is computed by pieces does not depend on the workers.
+These depend on the model alone, so that whatever is computed by pieces does not depend on the workers.
 P parameters.
 """
 
@@ -29,7 +29,7 @@ _MIN_TILES = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Piece:
-    """The elements from `start` to `stop` of the flat vector; they belong to parameter `param`, or begin there.
+    """A piece has the elements from `start` to `stop` of the flat vector; they belong to `param`, or begin there.
 
     rows: of the weight, if its gradient is a product.  column: in the slots, otherwise.
     """
@@ -89,14 +89,14 @@ def group_tiles(numbers: range, pieces: Sequence[Piece]) -> list[range]:
 
 
 def join(numbers: range, pieces: Sequence[Piece]) -> Piece:
-    """Neighbours as one piece."""
+    """Return neighbours as one piece."""
     first, last = pieces[numbers.start], pieces[numbers.stop - 1]
     rows = (first.rows[0], last.rows[1]) if first.rows and last.rows else None
     return Piece(param=first.param, start=first.start, stop=last.stop, rows=rows, column=first.column)
 
 
 def costs_of(pieces: Sequence[Piece], num_rows: int, num_vectors: int, batch_size: int, itemsize: int) -> list[float]:
-    """The seconds that each piece takes, roughly; only proportions matter.
+    """Estimate the seconds that each piece takes; only proportions matter.
 
     num_rows: of slots.  num_vectors: of a generation.
     """
@@ -105,13 +105,13 @@ def costs_of(pieces: Sequence[Piece], num_rows: int, num_vectors: int, batch_siz
 
 
 def largest_tile(pieces: Sequence[Piece]) -> int:
-    """Elements of the largest product that a chunk can be."""
+    """Count the elements of the largest product that a chunk can be."""
     products = [piece.stop - piece.start for piece in pieces if piece.rows]
     return max([min(sum(products), _TILE_SIZE), *products])
 
 
 def _cost_s(piece: Piece, traffic_bytes: int, batch_size: int) -> float:
-    """The time that a piece takes, roughly; only proportions matter.  traffic_bytes: for each element."""
+    """Estimate the time that a piece takes; only proportions matter.  traffic_bytes: for each element."""
     size = piece.stop - piece.start
     num_flops = 2.0 * batch_size * size if piece.rows else 0.0
     return 3e-6 + num_flops / 200e9 + size * traffic_bytes / 20e9

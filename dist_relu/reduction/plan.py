@@ -1,4 +1,4 @@
-"""The plan of a reduction: who adds what, where it lies, and what travels; data, made before anything is done.
+"""The plan of a reduction says who adds what, where it lies, and what travels, before anything is done.
 
 The coordinator makes it once, from the model and the workers, and allocates by it; the workers get it with their
 request and find their parts by rank. It knows no process and no array, so it can be looked at on its own.
@@ -25,7 +25,7 @@ from dist_relu.reduction.pieces import TAIL, Piece, costs_of, cut, group_tiles
 
 @dataclass(frozen=True, kw_only=True)
 class ReductionPlan:
-    """How the partial gradients of all shards become the whole one, and who updates from it.
+    """This plan says how the partial gradients of all shards become the whole one, and who updates from it.
 
     nodes: the ranks of each.  num_params: P.  num_vectors: of a generation: the parameters, the optimiser's states, and
     their average.  num_columns: of a slot, without its tail.
@@ -98,24 +98,24 @@ class ReductionPlan:
 
     @property
     def slots_shape(self) -> tuple[int, int]:
-        """A row for every subtree that a worker sums alone; as long as all gradients that are no products."""
+        """Slots have a row for every subtree that a worker sums alone; it holds all gradients that are no products."""
         return sum(map(len, self.subtrees)), self.num_columns + TAIL
 
     @property
     def totals_shape(self) -> tuple[int]:
-        """The finished sums, behind a head whose last numbers are the tail of the slots; one node does without."""
+        """Totals are finished sums, behind a head that ends with the tail of the slots; one node does without."""
         return (HEAD + self.num_params if self.stages else 0,)
 
     @property
     def generations_shape(self) -> tuple[int, int, int]:
-        """Both generations of the flat vectors."""
+        """Generations are two of all the flat vectors."""
         return 2, self.num_vectors, self.num_params
 
     def shards_of(self, rank: int) -> range:
-        """The shards that a worker computes."""
+        """Return the shards that a worker computes."""
         return range(*bounds(self.shards, self.workers)[rank])
 
     def subtrees_of_node(self, number: int) -> list[TreeNode]:
-        """What the shards of all workers of a node come to, when they are added along the summation tree."""
+        """Return what the shards of all workers of a node come to, when they are added along the summation tree."""
         tree, ranks = SummationTree(self.shards), self.nodes[number]
         return tree.fold(tree.leaves(self.shards_of(ranks[0]).start, self.shards_of(ranks[-1]).stop))[1]

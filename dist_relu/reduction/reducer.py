@@ -1,4 +1,4 @@
-"""How the gradient of a batch becomes whole, from what all workers' passes leave.
+"""The gradient of a batch becomes whole here, from what all workers' passes leave.
 
 On one node nothing is done beforehand: whoever updates a chunk adds what lies in slots and arena on the way. Over
 several, the workers of a node add what lies on it, bucket by bucket while backward still runs, and exchange the
@@ -21,7 +21,7 @@ from dist_relu.runtime.world import World
 
 @final
 class Reducer:
-    """One worker's part in adding the gradients of a batch.
+    """A reducer is one worker's part in adding the gradients of a batch.
 
     For every batch: `begin`; for each shard of this worker, in their order, a pass that leaves its gradient in the
     model's parameters and its tail in `row`, and `add`; then `finish`.
@@ -63,7 +63,7 @@ class Reducer:
         self.row = self._slots.push()
 
     def on_grads_ready(self, shard: int) -> Callable[[int], object] | None:
-        """What to call in the pass over a shard, see `Sequential.backward`; None: there is no need to."""
+        """Return what to call in the pass over a shard, see `Sequential.backward`; None: there is no need to."""
         return self._internode.send_ready if self._internode and shard == self._last_shard else None
 
     def add(self, shard: int) -> None:

@@ -1,4 +1,4 @@
-"""Slots: where workers leave the gradients that are no products, summed over their shards."""
+"""In slots workers leave the gradients that are no products, summed over their shards."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dist_relu.reduction.sources import ReductionMemory, SlotSource
 
 @final
 class Slots:
-    """The gradients that are no products: where this worker leaves its sums.
+    """This worker leaves the gradients that are no products in its slots, summed.
 
     A slot is laid out as the summed parameters, in layer order, and the tail. This worker's stack of partial sums
     grows from its first shared row; what goes beyond its rows is private, since it does not stay.
@@ -55,7 +55,7 @@ class Slots:
         self._fold.carry()
 
     def carry_columns(self, first: int, stop: int | None) -> None:
-        """The additions of `carry`, for columns `first` to `stop` alone; they must not be carried again."""
+        """Do the additions of `carry` for columns `first` to `stop` alone; they must not be carried again."""
         top = self._fold.depth - 1
         for number in range(top, top - self._fold.num_additions, -1):
             self._stack[number - 1][first:stop] += self._stack[number][first:stop]
@@ -63,7 +63,7 @@ class Slots:
 
 @final
 class TailSum:
-    """Loss and correct predictions of a whole batch, from what all workers of a node have left in their slots.
+    """This sums loss and correct predictions of a whole batch, from what all workers have left in their slots.
 
     Every worker adds these few numbers for itself.
     """

@@ -1,4 +1,4 @@
-"""Where gradients come from when they are summed over all shards.
+"""Gradients that are summed over all shards come from slots or products.
 
 The part of a gradient that one worker sums is a chunk. Its source is either a *slot*, where workers have
 written partial sums, or a *product*, whose factors all workers have left in shared memory and which the owner of
@@ -31,7 +31,7 @@ ShardBounds = Sequence[tuple[int, int]]
 
 @dataclass(frozen=True, kw_only=True)
 class ReductionMemory:
-    """What a worker needs beside the plan.
+    """A worker needs this beside the plan.
 
     params: of its model, whose gradients it lets point to where they are summed.
     factors: x (N, ...) and dz (N, ...) of the whole batch, for each parameter (by its number) whose gradient is their
@@ -45,16 +45,16 @@ class ReductionMemory:
 
 
 class Source(ABC):
-    """Where the gradient of a chunk comes from."""
+    """A source is where the gradient of a chunk comes from."""
 
     @abstractmethod
     def partial_sums(self, shard_bounds: ShardBounds) -> PartialSums:
-        """What is left to add; valid until the next call.  shard_bounds: of the batch, as far as they are summed."""
+        """Return what is left to add; valid until the next call.  shard_bounds: of the batch, as far as summed."""
 
 
 @final
 class SlotSource(Source):
-    """Partial sums that lie in shared memory.
+    """This source has partial sums that lie in shared memory.
 
     rows: (R, slot length), one row for every subtree that a worker summed; the chunk begins at column `first`.
     carries: how the rows are added.
@@ -70,7 +70,7 @@ class SlotSource(Source):
 
 @final
 class ProductSource(Source):
-    """The rows `start` to `stop` of xᵀ·dz, multiplied out shard by shard.
+    """This source has the rows `start` to `stop` of xᵀ·dz, multiplied out shard by shard.
 
     x: (N·T, C) and dz: (N·T, K) of the whole batch, in shared memory, T rows for every sample.  scratch: (depth of the
     tree, >= n), of this process: small enough for the second-level cache, and shared by its products.  carries: one
@@ -115,7 +115,7 @@ class ProductSource(Source):
 
 @final
 class Sources:
-    """Makes the sources of pieces, summed over some of the shards: one subtree of the summation tree, or all."""
+    """This makes the sources of pieces, summed over some of the shards: one subtree of the summation tree, or all."""
 
     def __init__(self, plan: ReductionPlan, memory: ReductionMemory) -> None:
         self._plan, self._memory = plan, memory
@@ -125,7 +125,7 @@ class Sources:
         self._scratch = np.empty((stack_depth(carries), largest_tile(plan.pieces)), memory.slots.dtype)
 
     def of_piece(self, piece: Piece, shards: range) -> Source:
-        """The gradient of a piece, as passes leave it."""
+        """Make the source of a piece's gradient, as passes leave it."""
         if piece.rows is None:
             return self._in_slots(piece.column, shards)
         x, dz = self._memory.factors[piece.param]
@@ -135,11 +135,11 @@ class Sources:
         return ProductSource(rows, rows_of_dz, len(rows) // len(x), *piece.rows, carries, self._scratch)
 
     def of_tail(self, shards: range) -> SlotSource:
-        """The tail of the slots."""
+        """Make the source of the tail of the slots."""
         return self._in_slots(self._plan.num_columns, shards)
 
     def finished(self, piece: Piece) -> SlotSource:
-        """The totals, where the gradient of a piece is complete."""
+        """Make a source of the totals, where the gradient of a piece is complete."""
         return SlotSource(self._memory.totals.reshape(1, -1), HEAD + piece.start, [0])
 
     def _in_slots(self, column: int, shards: range) -> SlotSource:
