@@ -17,7 +17,7 @@ from dist_relu.engine.memory import StepRequest
 from dist_relu.engine.norms import NUM_SQUARES, Norms
 from dist_relu.engine.plan import StepPlan
 from dist_relu.engine.update import Updater
-from dist_relu.engine.watch.recorder import Watcher
+from dist_relu.engine.watch.recorder import Recorder
 from dist_relu.nn import Loss, MixedTargets
 from dist_relu.nn.passes import ShardPass, forward_backward
 from dist_relu.partition import Purpose, bounds, generator
@@ -90,12 +90,12 @@ class TrainingStep:
         chunks = chunks_of(reduction, world.rank, model.params, self._reducer.sources, memory.generations)
         self._norms = Norms(reduction.pieces, memory.squares)
         self._updater = Updater(plan, chunks, self._norms, self._barrier)
-        self._watcher = Watcher(world, request.watch, model.passes, model.dtype) if request.watch else None
+        self._recorder = Recorder(world, request.watch, model.dtype) if request.watch else None
 
     def load_kernels(self) -> None:
         """Compile or load whatever a step needs, so that no step has to; collective."""
         sample_of_each_shard = np.arange(self._plan.shards)
-        ways = sorted({False, self._watcher is not None})
+        ways = sorted({False, self._recorder is not None})
         for is_watched in ways:
             for batch in microbatches(sample_of_each_shard, self._plan, 0, is_watched=is_watched):
                 self._reduce(batch)
@@ -115,11 +115,11 @@ class TrainingStep:
         samples: the numbers of all samples of the step, those of several batches when gradients are accumulated.
         """
         loss, num_correct = 0.0, 0
-        watcher = self._watcher if self._watcher and self._watcher.watches(step) else None
+        recorder = self._recorder if self._recorder and self._recorder.watches(step) else None
         self.notes = None
-        if watcher:
-            watcher.begin(step)
-        for batch in microbatches(samples, self._plan, step, is_watched=watcher is not None):
+        if recorder:
+            recorder.begin(step)
+        for batch in microbatches(samples, self._plan, step, is_watched=recorder is not None):
             if batch.place:
                 self._barrier.wait()  # slots and arena may be written again when everybody has accumulated from them
             batch_loss, batch_correct = self._reduce(batch)
@@ -127,11 +127,11 @@ class TrainingStep:
             if not isfinite(loss):
                 return loss, num_correct
             self._updater.accumulate(batch.shard_bounds)
-        self._updater.step(step, epoch, self.generation, is_watched=watcher is not None)
+        self._updater.step(step, epoch, self.generation, is_watched=recorder is not None)
         self._barrier.wait()
         self._completed[self._world.rank] += 1
-        if watcher:
-            self.notes = watcher.gather()
+        if recorder:
+            self.notes = recorder.gather()
             if self.notes is not None:
                 self.norms = self._norms.of_watched_step()
         self.generation = 1 - self.generation
@@ -140,12 +140,12 @@ class TrainingStep:
         return loss, num_correct
 
     def begin_epoch(self) -> None:
-        if self._watcher:
-            self._watcher.begin_epoch()
+        if self._recorder:
+            self._recorder.begin_epoch()
 
     def end_epoch(self) -> Array | None:
         """Tell which units were active since `begin_epoch`, see `SeenEpoch`; collective.  Worker 0 gets them."""
-        return self._watcher.end_epoch() if self._watcher else None
+        return self._recorder.end_epoch() if self._recorder else None
 
     def _reduce(self, batch: Batch) -> tuple[float, int]:
         """Let the gradient of a batch become whole; returns its summed loss and correct predictions.  Collective."""
@@ -162,16 +162,12 @@ class TrainingStep:
         if first == stop:
             row[:] = 0
             return
-        watcher = self._watcher
-        tables = watcher.tables if watcher and batch.is_watched else None
-        seen = None if watcher is None else watcher.seen_in(shard) if batch.is_watched else watcher.see
-        self._pass.enter(first, stop, batch_size=batch.step_size, step=batch.number, shard=shard, tables=tables)
+        observer = self._recorder.observer(shard, is_watched=batch.is_watched) if self._recorder else None
+        self._pass.enter(first, stop, batch_size=batch.step_size, step=batch.number, shard=shard, observer=observer)
         x = self._pass.empty((stop - first, *self.x.shape[1:]), self.model.dtype)
         loss, targets = self._gather(batch.samples[first:stop], batch.number, shard, x)
         on_grads_ready = self._reducer.on_grads_ready(shard)
-        row[-TAIL:] = forward_backward(
-            self.model, loss, x, targets, 1 / batch.step_size, self._pass, on_grads_ready, seen
-        )
+        row[-TAIL:] = forward_backward(self.model, loss, x, targets, 1 / batch.step_size, self._pass, on_grads_ready)
 
     def _gather(self, rows: Array, number: int, shard: int, x: Array) -> tuple[Loss, Array]:
         """Let x be these rows of the data set, augmented; returns the loss for them, and their targets."""

@@ -1,8 +1,13 @@
-"""Neighbouring layers that share a pass over memory.  Users write `Dense, ReLU`; fusing is our business."""
+"""Neighbouring layers that share a pass over memory.  Users write `Dense, ReLU`; fusing is our business.
+
+What goes into their activation is never in memory as a whole, so these layers go another way where an observer of the
+pass wants to see it; the outputs are the same to the bit.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import final
 
@@ -13,7 +18,6 @@ from dist_relu.core.arrays import Array, as_rows
 from dist_relu.core.guards import is_ours
 from dist_relu.kernels import activations, pooling
 from dist_relu.kernels.elementwise import add_branches_backward
-from dist_relu.kernels.histogram import count_sums
 from dist_relu.kernels.tiles import AS_IS, BIAS, BIAS_RELU
 from dist_relu.nn.layer import PLAIN, Layer, Param, Pass, Shape
 from dist_relu.nn.layers.activations import Elementwise, ReLU
@@ -23,6 +27,21 @@ from dist_relu.nn.layers.normalization import BatchNorm
 from dist_relu.nn.layers.parallel import Parallel
 from dist_relu.nn.layers.pooling import MaxPool2d
 from dist_relu.nn.layers.residual import Residual
+from dist_relu.nn.layers.row_activations import CReLU, PReLU, RReLU
+
+ACTIVATIONS = Elementwise, PReLU, RReLU, CReLU
+"""Layers whose input is what goes into an activation of one number."""
+
+See = Callable[[Array, Array | None], object]
+"""`PreactivationObserver.see_preactivations` for one layer."""
+
+
+class ActivationFused(Layer):
+    """A layer that ends with an activation."""
+
+    @abstractmethod
+    def forward_observed(self, x: Array, run: Pass, see: See) -> Array:
+        """`forward`, while `see` gets what goes into the activation."""
 
 
 def fuse(layers: Sequence[Layer]) -> list[Layer]:
@@ -58,17 +77,15 @@ def last_layers(layers: Sequence[Layer]) -> list[int]:
     return [i for i in range(len(layers)) if num_passes[i] != num_passes[i + 1]]
 
 
-def _count_and_cut(z: Array, table: Array) -> None:
-    """Count what goes into ReLU, and apply it in place, with the bits of the pass that does both at once."""
+def _apply_relu(z: Array) -> None:
+    """z = ReLU(z), with the bits of the pass that computes z and it at once."""
     rows = as_rows(z)
-    nothing = np.zeros(rows.shape[1], z.dtype)
-    count_sums(rows, nothing, table)
-    activations.relu.add_bias(rows, nothing)
+    activations.relu.add_bias(rows, np.zeros(rows.shape[1], z.dtype))
 
 
 @final
 @dataclass(eq=False)
-class DenseActivation(Layer):
+class DenseActivation(ActivationFused):
     """y = f(x·W + b), bias and f in one pass, forward and backward.  x: (N, C), y: (N, K).
 
     Where the slope of f follows from its output, f works in place; elsewhere x·W is kept and the bias added again.
@@ -84,17 +101,26 @@ class DenseActivation(Layer):
     def params(self) -> Sequence[Param]:
         return self.dense.params()
 
+    @property
+    def _bias(self) -> Param:
+        assert self.dense.offset is not None
+        return self.dense.offset
+
     def forward(self, x: Array, run: Pass = PLAIN) -> Array:
-        function, arguments = self.activation.function()
-        table = run.table(self)
-        if function is activations.relu and table is None:
+        if isinstance(self.activation, ReLU):
             self._kept = self.dense.multiply(x, run, BIAS_RELU)
             return self._kept
-        assert self.dense.offset is not None
-        bias = self.dense.offset.value
-        self._kept = z = self.dense.multiply(x, run, AS_IS)
-        if table is not None:
-            count_sums(as_rows(z), bias, table)
+        return self._activate(self.dense.multiply(x, run, AS_IS), run)
+
+    def forward_observed(self, x: Array, run: Pass, see: See) -> Array:
+        z = self.dense.multiply(x, run, AS_IS)
+        see(z, self._bias.value)
+        return self._activate(z, run)
+
+    def _activate(self, z: Array, run: Pass) -> Array:
+        """f(z + b), in place where that is possible."""
+        function, arguments = self.activation.function()
+        self._kept, bias = z, self._bias.value
         rows, numbers = as_rows(z), function.in_dtype(z.dtype, arguments)
         if function.keeps_output:
             function.add_bias(rows, bias, *numbers)
@@ -106,8 +132,7 @@ class DenseActivation(Layer):
     def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         function, arguments = self.activation.function()
         numbers = function.in_dtype(dy.dtype, arguments)
-        assert self.dense.offset is not None
-        bias, d_bias = self.dense.offset.value, self.dense.offset.grad
+        bias, d_bias = self._bias.value, self._bias.grad
         dz = run.writable(dy)
         rows, kept = as_rows(dz), as_rows(self._kept)
         if function.keeps_output:
@@ -119,7 +144,7 @@ class DenseActivation(Layer):
 
 @final
 @dataclass(eq=False)
-class ConvReLU(Layer):
+class ConvReLU(ActivationFused):
     """Convolution, then bias and ReLU in one pass over what is in the cache.  x: (N, H, W, C), y: (N, I, J, K)."""
 
     conv: Conv2d
@@ -133,12 +158,17 @@ class ConvReLU(Layer):
 
     def forward(self, x: Array, run: Pass = PLAIN) -> Array:
         self._y = run.empty((len(x), *self.conv.output_shape), x.dtype)
-        table = run.table(self)
+        for piece in self.conv.pieces(x):
+            self.conv.multiply(piece, self._y[piece], BIAS_RELU)
+        return self._y
+
+    def forward_observed(self, x: Array, run: Pass, see: See) -> Array:
+        self._y = run.empty((len(x), *self.conv.output_shape), x.dtype)
         for piece in self.conv.pieces(x):
             y = self._y[piece]
-            self.conv.multiply(piece, y, BIAS_RELU if table is None else BIAS)
-            if table is not None:
-                _count_and_cut(y, table)
+            self.conv.multiply(piece, y, BIAS)
+            see(y, None)
+            _apply_relu(y)
         return self._y
 
     def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
@@ -152,7 +182,7 @@ class ConvReLU(Layer):
 
 @final
 @dataclass(eq=False)
-class ConvReLUPool(Layer):
+class ConvReLUPool(ActivationFused):
     """Convolution, then bias, ReLU and the maximum of squares of 2 x 2 in one pass.
 
     x: (N, H, W, C), y: (N, I // 2, J // 2, K).  The large array between them is in the cache only, never in memory.
@@ -169,17 +199,23 @@ class ConvReLUPool(Layer):
         return self.conv.params()
 
     def forward(self, x: Array, run: Pass = PLAIN) -> Array:
+        return self._pool(x, run, None)
+
+    def forward_observed(self, x: Array, run: Pass, see: See) -> Array:
+        return self._pool(x, run, see)
+
+    def _pool(self, x: Array, run: Pass, see: See | None) -> Array:
         height, width, channels = self.conv.output_shape
         shape = (len(x), height // 2, width // 2, channels)
         y, self._choice = run.empty(shape, x.dtype), run.empty(shape, x.dtype)
         assert self.conv.offset is not None
-        table = run.table(self)
+        bias = self.conv.offset.value
         for piece in self.conv.pieces(x):
             z = self._scratch(piece, x.dtype, run)
             self.conv.multiply(piece, z, AS_IS)
-            if table is not None:
-                count_sums(as_rows(z), self.conv.offset.value, table)
-            pooling.add_bias_relu_max_pool_2x2(z, self.conv.offset.value, y[piece], self._choice[piece])
+            if see:
+                see(z, bias)
+            pooling.add_bias_relu_max_pool_2x2(z, bias, y[piece], self._choice[piece])
         return y
 
     def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
@@ -197,7 +233,7 @@ class ConvReLUPool(Layer):
 
 @final
 @dataclass(eq=False)
-class BatchNormReLU(Layer):
+class BatchNormReLU(ActivationFused):
     """Normalisation and ReLU in one pass; x, y: (N, ..., C)."""
 
     norm: BatchNorm
@@ -209,10 +245,12 @@ class BatchNormReLU(Layer):
         return self.norm.params()
 
     def forward(self, x: Array, run: Pass = PLAIN) -> Array:
-        table = run.table(self)
-        y = self.norm.normalise(x, run, relu=table is None)
-        if table is not None:
-            _count_and_cut(y, table)
+        return self.norm.normalise(x, run, relu=True)
+
+    def forward_observed(self, x: Array, run: Pass, see: See) -> Array:
+        y = self.norm.normalise(x, run, relu=False)
+        see(y, None)
+        _apply_relu(y)
         return y
 
     def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
@@ -221,7 +259,7 @@ class BatchNormReLU(Layer):
 
 @final
 @dataclass(eq=False)
-class ResidualReLU(Layer):
+class ResidualReLU(ActivationFused):
     """The sum of two branches and ReLU in one pass."""
 
     residual: Residual
@@ -234,10 +272,13 @@ class ResidualReLU(Layer):
         return self.residual.params()
 
     def forward(self, x: Array, run: Pass = PLAIN) -> Array:
-        table = run.table(self)
-        self._y = self.residual.add(x, run, relu=table is None)
-        if table is not None:
-            _count_and_cut(self._y, table)
+        self._y = self.residual.add(x, run, relu=True)
+        return self._y
+
+    def forward_observed(self, x: Array, run: Pass, see: See) -> Array:
+        self._y = self.residual.add(x, run, relu=False)
+        see(self._y, None)
+        _apply_relu(self._y)
         return self._y
 
     def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:

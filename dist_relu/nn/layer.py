@@ -11,7 +11,7 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
-from dist_relu.core.arrays import Array, as_rows
+from dist_relu.core.arrays import Array
 from dist_relu.core.checks import (
     check_bool,
     check_fields,
@@ -24,7 +24,6 @@ from dist_relu.core.checks import (
     optional,
 )
 from dist_relu.core.guards import guard
-from dist_relu.kernels.histogram import count_sums
 from dist_relu.kernels.products import multiply_transposed
 from dist_relu.nn import boundary
 from dist_relu.nn.initializers import Initializer
@@ -93,8 +92,36 @@ class Param:
             raise ValueError(f"{self.name}.{name} is of {array.dtype}; expected {before.dtype}, as its value is.")
 
 
+class PassObserver(ABC):
+    """Sees what comes out of the layers of a model while a pass goes forward through it.
+
+    Layers have the numbers that they have in `Sequential.passes`: neighbours that are computed together are one, of
+    which the last is seen. Arrays are the pass's own, and must be left as they are.
+    """
+
+    @abstractmethod
+    def see_output(self, number: int, y: Array) -> None:
+        """Look at the output of a layer, (N, ..., K), for all samples of the pass."""
+
+
+class PreactivationObserver(PassObserver):
+    """Sees what goes into activations, too, for which some layers must go over their memory once more."""
+
+    @abstractmethod
+    def see_preactivations(self, number: int, x: Array, bias: Array | None) -> None:
+        """Look at x + bias, which goes into the activation that a layer is or ends with, before its output is seen.
+
+        x: (N, ..., K), of some or all samples of the pass.  bias: (K,); None for zeros.
+        """
+
+
 class Pass(ABC):
     """One pass forward and backward: hands out memory and takes the gradients that are products."""
+
+    @property
+    @abstractmethod
+    def observer(self) -> PassObserver | None:
+        """Who sees what goes through the model; None where nobody does."""
 
     @property
     @abstractmethod
@@ -133,10 +160,6 @@ class Pass(ABC):
         """
 
     @abstractmethod
-    def table(self, layer: Layer) -> Array | None:
-        """Where to count what goes into the activation of `layer`, with `kernels.histogram`; None: it is not asked."""
-
-    @abstractmethod
     def statistic(self, running: Param, value: Array) -> None:
         """Leave a statistic of this pass's samples, to be averaged over the batch and into the running mean."""
 
@@ -152,6 +175,10 @@ class PlainPass(Pass):
         self._training = check_bool("PlainPass(training)", training)
         self._seed = check_seed(seed)
         self._drawn = 0
+
+    @property
+    def observer(self) -> PassObserver | None:
+        return None
 
     @property
     def training(self) -> bool:
@@ -177,9 +204,6 @@ class PlainPass(Pass):
     def product(self, weight: Param, x: Array, dz: Array) -> None:
         check_product(weight, x, dz)
         multiply_transposed(x, 0, x.shape[1], dz, weight.grad)
-
-    def table(self, layer: Layer) -> Array | None:
-        return None
 
     def statistic(self, running: Param, value: Array) -> None:
         assert running.momentum is not None
@@ -248,11 +272,3 @@ def check_product(weight: Param, x: Array, dz: Array) -> None:
             f"run.product of {weight.name}: x has shape {x.shape} and dz has shape {dz.shape}; expected (N, C) and "
             f"(N, K) for a weight of shape (C, K), which is {weight.shape}."
         )
-
-
-def count_inputs(x: Array, layer: Layer, run: Pass) -> None:
-    """Count what goes into an activation, where that is asked for."""
-    table = run.table(layer)
-    if table is not None:
-        rows = as_rows(x)
-        count_sums(rows, np.zeros(rows.shape[1], x.dtype), table)

@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from dist_relu.core.arrays import Array, aligned_empty
 from dist_relu.kernels.products import multiply_transposed
-from dist_relu.nn import Layer, Loss, Param, Pass, Sequential
-from dist_relu.nn.layer import check_product
+from dist_relu.nn import Loss, Param, Pass, Sequential
+from dist_relu.nn.layer import PassObserver, check_product
 from dist_relu.partition import Purpose, generator
 
 _ALIGNMENT_BYTES = 64
@@ -72,18 +72,12 @@ def forward_backward(
     scale: float,
     run: Pass,
     left: Callable[[int], object] | None = None,
-    seen: Callable[[Sequence[Array]], object] | None = None,
 ) -> tuple[float, int]:
     """One pass forward and backward: leaves the gradients, returns the summed loss and the number of correct samples.
 
-    scale: see `Loss.backward`.  left: see `Sequential.backward`.  seen: called with the outputs of
-    `Sequential.forward_seen`.
+    scale: see `Loss.backward`.  left: see `Sequential.backward`.
     """
-    if seen:
-        *_, outputs = of_passes = model.forward_seen(x, run)
-        seen(of_passes)
-    else:
-        outputs = model.forward_inside(x, run)
+    outputs = model.forward_inside(x, run)
     d_outputs = run.empty(outputs.shape, outputs.dtype)
     sums = loss.backward_inside(outputs, targets, scale, d_outputs)
     model.backward_inside(d_outputs, run, wants_dx=False, left=left)
@@ -123,6 +117,10 @@ class _MeasuringRun(Pass):
         self._numbers = {id(param): number for number, param in enumerate(params)}
 
     @property
+    def observer(self) -> PassObserver | None:
+        return None
+
+    @property
     def training(self) -> bool:
         return True
 
@@ -148,9 +146,6 @@ class _MeasuringRun(Pass):
 
     def writable(self, dy: Array) -> Array:
         return _contiguous(dy)
-
-    def table(self, layer: Layer) -> Array | None:
-        return None
 
     def statistic(self, running: Param, value: Array) -> None:
         pass
@@ -185,7 +180,7 @@ class ShardPass(Pass):
         self._next = self._drawn = 0
         self._step = self._shard = 0
         self._share = self._sample_weight = 1.0
-        self._tables: Mapping[int, Array] = {}
+        self._observer: PassObserver | None = None
 
     def enter(
         self,
@@ -195,13 +190,10 @@ class ShardPass(Pass):
         batch_size: int,
         step: int,
         shard: int,
-        tables: Mapping[int, Array] | None = None,
+        observer: PassObserver | None = None,
     ) -> None:
-        """Begin the pass over a shard of the batch of a step: the rows from `first` to `stop`.
-
-        tables: for `Pass.table`, by the identity of layers; None when nothing is counted.
-        """
-        self._tables = tables or {}
+        """Begin the pass over a shard of the batch of a step: the rows from `first` to `stop`."""
+        self._observer = observer
         self._step, self._shard, self._drawn = step, shard, 0
         self._share, self._sample_weight = (stop - first) / batch_size, 1 / batch_size
         self._is_new = (first, stop) not in self._rows_of
@@ -209,6 +201,10 @@ class ShardPass(Pass):
             self._rows_of[first, stop] = [array[first:stop] for array in self._arrays]
         self._rows = self._rows_of[first, stop]
         self._next = 0
+
+    @property
+    def observer(self) -> PassObserver | None:
+        return self._observer
 
     @property
     def training(self) -> bool:
@@ -240,9 +236,6 @@ class ShardPass(Pass):
 
     def writable(self, dy: Array) -> Array:
         return _contiguous(dy)
-
-    def table(self, layer: Layer) -> Array | None:
-        return self._tables.get(id(layer))
 
     def statistic(self, running: Param, value: Array) -> None:
         np.multiply(value, self._share, out=running.grad)

@@ -6,6 +6,7 @@ import copy
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Any, Literal, cast, final
 
@@ -16,8 +17,8 @@ from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_dtype, check_ints, check_is, check_seed
 from dist_relu.nn.boundary import Inside, Owner, State, array_of, inside, state_of
 from dist_relu.nn.description import brief, check_is_data, copy_unbuilt, parts
-from dist_relu.nn.fusion import fuse
-from dist_relu.nn.layer import PLAIN, Layer, Param, Pass, Shape
+from dist_relu.nn.fusion import ACTIVATIONS, ActivationFused, fuse
+from dist_relu.nn.layer import PLAIN, Layer, Param, Pass, PassObserver, PreactivationObserver, Shape
 from dist_relu.partition import Purpose, generator
 
 _NOT_BUILT = "The model was not built yet, so it has no shapes: build it first, model.build(input_shape)."
@@ -269,16 +270,25 @@ class Sequential:
 
     def forward_inside(self, x: Array, run: Pass) -> Array:
         """`forward` of samples that are known to be what the model takes, in memory that only `run` knows."""
+        observer = run.observer
+        if observer is not None:
+            return self._forward_observed(x, run, observer)
         for layer in self._inside:
             x = layer.forward(x, run)
         return x
 
-    def forward_seen(self, x: Array, run: Pass = PLAIN) -> list[Array]:
-        """As `forward`, with the output of every pass, of which neighbouring layers may share one."""
-        y = x = self._begin(x, run)
-        outputs = [y := layer.forward(y, run) for layer in self._inside]
-        self._end(x, singly=False)
-        return outputs
+    def _forward_observed(self, x: Array, run: Pass, observer: PassObserver) -> Array:
+        """The same outputs, to the bit, while an observer looks on."""
+        see = observer.see_preactivations if isinstance(observer, PreactivationObserver) else None
+        for number, (layer, inside_of_model) in enumerate(zip(self.passes, self._inside, strict=True)):
+            if see and isinstance(layer, ActivationFused):
+                x = layer.forward_observed(x, run, partial(see, number))
+            else:
+                if see and isinstance(layer, ACTIVATIONS):
+                    see(number, x, None)
+                x = inside_of_model.forward(x, run)
+            observer.see_output(number, x)
+        return x
 
     def backward(
         self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True, left: Callable[[int], object] | None = None

@@ -119,7 +119,7 @@ def test_what_is_no_number_or_too_large_is_refused() -> None:
 def test_models_that_are_not_ready_have_no_outputs() -> None:
     x = np.ones((2, 3), np.float32)
     model = nn.Sequential(nn.Dense(4), nn.Softmax())
-    for use in (model.forward, model.activations, model.forward_seen):
+    for use in (model.forward, model.activations):
         with pytest.raises(ValueError, match="was not built yet"):
             use(x)
     model.build((3,))

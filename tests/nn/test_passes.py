@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import final
 
 import numpy as np
 import pytest
 
 import dist_relu as dr
 from dist_relu import nn
+from dist_relu.nn.fusion import last_layers
+from dist_relu.nn.layer import PassObserver, PreactivationObserver
+from dist_relu.nn.passes import ShardPass, measure
 from tests.twin import Array
 
 MODELS = [
@@ -88,3 +92,59 @@ def test_gradients_are_those_of_a_plain_pass(
     for name, param in zip(model.names, model.params, strict=True):
         if param.momentum is None:
             np.testing.assert_allclose(gradients[name], param.grad, rtol=1e-9, atol=1e-13, err_msg=name)
+
+
+@final
+class Onlooker(PreactivationObserver):
+    """Keeps what it is shown, by the number of the layer."""
+
+    def __init__(self) -> None:
+        self.preactivations: dict[int, list[Array]] = {}
+        self.outputs: dict[int, Array] = {}
+
+    def see_preactivations(self, number: int, x: Array, bias: Array | None) -> None:
+        self.preactivations.setdefault(number, []).append(x + (0 if bias is None else bias))
+
+    def see_output(self, number: int, y: Array) -> None:
+        self.outputs[number] = y.copy()
+
+
+def shard_pass(model: nn.Sequential, num_samples: int, observer: PassObserver | None) -> ShardPass:
+    """A pass as training makes them, with the random numbers of a plain pass of seed 1."""
+    layout = measure(model, nn.MeanSquaredError(), np.zeros((1, *model.output_shape)))
+    memory = np.empty(layout.size_bytes(num_samples), np.uint8)
+    run = ShardPass(layout, layout.arrays(memory, num_samples), model.params, seed=1)
+    run.enter(0, num_samples, batch_size=num_samples, step=0, shard=0, observer=observer)
+    run.empty((num_samples, *model.input_shape), model.dtype)
+    return run
+
+
+OBSERVED: list[tuple[list[nn.Layer], tuple[int, ...], list[int]]] = [
+    ([nn.Dense(5), nn.ReLU(), nn.Dense(4)], (3,), [1]),
+    ([nn.Dense(5), nn.GELU(), nn.Dense(4), nn.Tanh()], (3,), [1, 3]),
+    ([nn.Conv2d(4, 3), nn.ReLU()], (6, 6, 2), [1]),
+    ([nn.Conv2d(4, 3), nn.ReLU(), nn.MaxPool2d(2)], (6, 6, 2), [1]),
+    ([nn.Dense(5), nn.BatchNorm(), nn.ReLU()], (3,), [2]),
+    ([nn.Residual([nn.Dense(3), nn.ReLU(), nn.Dense(3)]), nn.ReLU()], (3,), [1]),
+    ([nn.LayerNorm(), nn.LeakyReLU(), nn.PReLU(), nn.RReLU(), nn.CReLU()], (4,), [1, 2, 3, 4]),
+    ([nn.ReGLU(), nn.Softmax()], (4,), []),
+]
+
+
+@pytest.mark.parametrize(("layers", "shape", "activations"), OBSERVED, ids=[str(layers) for layers, _, _ in OBSERVED])
+def test_an_observer_sees_what_goes_into_activations_and_comes_out_of_layers(
+    layers: list[nn.Layer], shape: tuple[int, ...], activations: list[int], rng: np.random.Generator
+) -> None:
+    model = nn.Sequential(layers, dtype="float64").build(shape).initialize(1)
+    x = rng.standard_normal((4, *shape))
+    singly = [x, *model.activations(x, nn.PlainPass(training=True, seed=1))]
+    onlooker = Onlooker()
+    y = model.forward(x, shard_pass(model, len(x), onlooker))
+    ends = last_layers(model.blueprint().build(shape).layers)
+    assert [*onlooker.outputs] == list(range(len(ends)))
+    for number, end in enumerate(ends):
+        np.testing.assert_allclose(onlooker.outputs[number], singly[end + 1], rtol=1e-12, atol=1e-14)
+    seen = [np.concatenate(parts) for parts in onlooker.preactivations.values()]
+    for preactivations, activation in zip(seen, activations, strict=True):
+        np.testing.assert_allclose(preactivations, singly[activation], rtol=1e-12, atol=1e-14)
+    assert y.tobytes() == model.forward(x, shard_pass(model, len(x), None)).tobytes()

@@ -11,7 +11,7 @@ in all steps, which units it has seen nothing but zeros of; after the epoch thes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, final
@@ -24,12 +24,13 @@ from dist_relu.core.arrays import Array, as_rows
 from dist_relu.kernels.histogram import (
     NUM_BINS,
     bin_of_place,
+    count_sums,
     empty_table,
     keep_zero_columns,
     output_statistics,
     take_counts,
 )
-from dist_relu.nn import Layer
+from dist_relu.nn.layer import PassObserver, PreactivationObserver
 from dist_relu.partition import bounds
 from dist_relu.runtime.world import World
 
@@ -100,10 +101,11 @@ class SeenEpoch:
 
 
 @final
-class Watcher:
-    """One worker's eyes.  passes: of its model."""
+class Recorder:
+    """Records what one worker sees of its passes, and brings it to worker 0."""
 
-    def __init__(self, world: World, request: WatchRequest, passes: Sequence[Layer], dtype: np.dtype[Any]) -> None:
+    def __init__(self, world: World, request: WatchRequest, dtype: np.dtype[Any]) -> None:
+        """dtype: the model's."""
         self._world, self._every = world, request.every
         self._rows: Array = world.node.attach(request.rows)
         self._active: Array = world.node.attach(request.active)
@@ -111,13 +113,8 @@ class Watcher:
         shards = bounds(self._rows.shape[1], world.size)
         self._mine = slice(*shards[world.rank])
         self._shards_of_node = [slice(shards[ranks[0]][0], shards[ranks[-1]][1]) for ranks in world.nodes]
-        self._tables = [empty_table(dtype) for _ in passes]
-        self._bin_of_place = bin_of_place(dtype)
-        self.tables: Mapping[int, Array] = {id(layer): table for layer, table in zip(passes, self._tables, strict=True)}
-        stops = np.cumsum([0, *request.units])
-        slices = [slice(first, stop) for first, stop in pairwise(stops)]
-        self._nonzero = np.zeros(stops[-1], np.int64)
-        self._columns = [(self._nonzero[units], *np.empty((2, units.stop - units.start))) for units in slices]
+        self._shard = _ShardObserver(request.units, self._silent, dtype)
+        self._num_units = sum(request.units)
         self._slot = self._rows[0]
         self._under_way = 0
 
@@ -128,10 +125,6 @@ class Watcher:
         """An epoch begins, in which no unit has been active yet."""
         self._silent.begin()
 
-    def see(self, outputs: Sequence[Array]) -> None:
-        """Take notice of the outputs of all passes over a shard, in a step that is not watched."""
-        self._silent.look_at(outputs)
-
     def end_epoch(self) -> Array | None:
         """Which units were active in the epoch, (units,); collective.  Worker 0 gets them."""
         self._active[self._world.rank] = np.packbits(self._silent.active())
@@ -139,26 +132,19 @@ class Watcher:
         rows = self._collect(self._active, [slice(ranks.start, ranks.stop) for ranks in self._world.nodes])
         if rows is None:
             return None
-        return np.unpackbits(np.bitwise_or.reduce(rows, axis=0), count=len(self._nonzero)).astype(np.bool)
+        return np.unpackbits(np.bitwise_or.reduce(rows, axis=0), count=self._num_units).astype(np.bool)
 
     def begin(self, step: int) -> None:
         """A watched step begins: clear the notes of this worker's shards, some of which may have no samples in it."""
         self._slot = self._rows[step // self._every % NUM_SLOTS]
         self._slot[self._mine] = 0
 
-    def seen_in(self, shard: int) -> Callable[[Sequence[Array]], None]:
-        """What notes the outputs of all passes over a shard, and what `tables` have counted meanwhile."""
-
-        def seen(outputs: Sequence[Array]) -> None:
-            self._silent.look_at(outputs)
-            row = self._slot[shard]
-            zeros, means, squares, counts = (row[name] for name in ("zeros", "mean", "squares", "counts"))
-            for number, (output, columns) in enumerate(zip(outputs, self._columns, strict=True)):
-                zeros[number], means[number], squares[number] = output_statistics(as_rows(output), *columns)
-                take_counts(self._tables[number], self._bin_of_place, counts[number])
-            row["active"][:] = np.packbits(self._nonzero > 0)
-
-        return seen
+    def observer(self, shard: int, *, is_watched: bool) -> PassObserver:
+        """Who looks on while a pass goes over a shard, in a watched step or another one."""
+        if is_watched:
+            self._shard.begin(self._slot[shard])
+            return self._shard
+        return self._silent
 
     def gather(self) -> Array | None:
         """The notes of all shards, when all workers have met behind the step; worker 0 gets them."""
@@ -187,7 +173,42 @@ class Watcher:
 
 
 @final
-class _SilentUnits:
+class _ShardObserver(PreactivationObserver):
+    """Fills the notes of one shard after another, see `row_dtype`; all share the arrays that it takes to count."""
+
+    def __init__(self, units: Sequence[int], silent: _SilentUnits, dtype: np.dtype[Any]) -> None:
+        self._silent = silent
+        self._histograms = [empty_table(dtype) for _ in units]
+        self._bin_of_place = bin_of_place(dtype)
+        stops = np.cumsum([0, *units])
+        self._nonzero = np.zeros(stops[-1], np.int64)
+        self._scratch = [
+            (self._nonzero[first:stop], *np.empty((2, stop - first))) for first, stop in pairwise(stops.tolist())
+        ]
+        self._last = len(units) - 1
+
+    def begin(self, row: Array) -> None:
+        """A pass over a shard begins.  row: its notes."""
+        self._row = row
+        self._zeros, self._means, self._squares, self._counts = (
+            row[name] for name in ("zeros", "mean", "squares", "counts")
+        )
+
+    def see_preactivations(self, number: int, x: Array, bias: Array | None) -> None:
+        bias = np.zeros(x.shape[-1], x.dtype) if bias is None else bias
+        count_sums(as_rows(x), bias, self._histograms[number])
+
+    def see_output(self, number: int, y: Array) -> None:
+        self._silent.see_output(number, y)
+        statistics = output_statistics(as_rows(y), *self._scratch[number])
+        self._zeros[number], self._means[number], self._squares[number] = statistics
+        take_counts(self._histograms[number], self._bin_of_place, self._counts[number])
+        if number == self._last:
+            self._row["active"][:] = np.packbits(self._nonzero > 0)
+
+
+@final
+class _SilentUnits(PassObserver):
     """The units of all passes that this worker has seen nothing but zeros of.
 
     Nearly all units are active for one of the first samples and are not looked at again, so it costs a step little.
@@ -202,12 +223,11 @@ class _SilentUnits:
         self._silent = [np.arange(num_units) for num_units in self._units]
         self._num_silent = list(self._units)
 
-    def look_at(self, outputs: Sequence[Array]) -> None:
-        """Cross out the units that are not 0 for some sample.  outputs: of the passes, each (N, ..., units)."""
-        for number, output in enumerate(outputs):
-            if self._num_silent[number]:
-                silent = self._silent[number]
-                self._num_silent[number] = keep_zero_columns(as_rows(output), silent, self._num_silent[number])
+    def see_output(self, number: int, y: Array) -> None:
+        """Cross out the units that are not 0 for some sample."""
+        if self._num_silent[number]:
+            silent = self._silent[number]
+            self._num_silent[number] = keep_zero_columns(as_rows(y), silent, self._num_silent[number])
 
     def active(self) -> Array:
         """For each unit of all passes whether it has been crossed out, (units,)."""

@@ -19,7 +19,7 @@ from dist_relu.kernels import activations, row_activations
 from dist_relu.kernels.elementwise import Activation
 from dist_relu.kernels.long_sums import sum_rows
 from dist_relu.nn.initializers import Initializer
-from dist_relu.nn.layer import PLAIN, Layer, Param, Pass, Shape, count_inputs
+from dist_relu.nn.layer import PLAIN, Layer, Param, Pass, Shape
 from dist_relu.nn.layers.activations import check_arguments_of
 
 
@@ -55,7 +55,6 @@ class PReLU(Layer):
 
     def forward(self, x: Array, run: Pass = PLAIN) -> Array:
         self._x = x
-        count_inputs(x, self, run)
         y = run.empty(x.shape, x.dtype)
         row_activations.prelu(x.reshape(-1), row_activations.repeated(self.weight.value), y.reshape(-1))
         return y
@@ -102,7 +101,6 @@ class RReLU(Layer):
         return []
 
     def forward(self, x: Array, run: Pass = PLAIN) -> Array:
-        count_inputs(x, self, run)
         self._factors = run.empty(x.shape, x.dtype)
         if run.training:
             run.generator().random(dtype=x.dtype.type, out=self._factors)
@@ -136,7 +134,6 @@ class CReLU(Layer):
 
     def forward(self, x: Array, run: Pass = PLAIN) -> Array:
         self._x = x
-        count_inputs(x, self, run)
         y = run.empty((*x.shape[:-1], 2 * x.shape[-1]), x.dtype)
         row_activations.crelu(_rows(x), _rows(y))
         return y
