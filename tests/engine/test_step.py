@@ -1,0 +1,57 @@
+"""The samples of a step pass through the model in batches, each cut into the same number of shards."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dist_relu import nn, optim
+from dist_relu.engine.plan import StepOptions, StepPlan
+from dist_relu.engine.step import microbatches
+
+
+def plan(*, accumulate: int = 1, **options: float) -> StepPlan:
+    return StepPlan(
+        loss=nn.CrossEntropy(),
+        optimizer=optim.Adam(),
+        options=StepOptions(accumulate=accumulate, **options),
+        batch_size=10,
+        shards=4,
+        seed=0,
+    )
+
+
+def test_batches_have_all_samples_of_a_step_in_their_order() -> None:
+    samples = np.arange(100, 123)
+    batches = list(microbatches(samples, plan(accumulate=3), step=5))
+    assert np.concatenate([batch.samples for batch in batches]).tolist() == samples.tolist()
+    assert [len(batch.samples) for batch in batches] == [10, 10, 3]
+    assert [batch.place for batch in batches] == [0, 1, 2]
+    assert [batch.number for batch in batches] == [15, 16, 17]
+    assert [batch.step_size for batch in batches] == [23, 23, 23]
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 7, 10])
+def test_shards_have_all_rows_of_a_batch_once_though_some_may_be_empty(size: int) -> None:
+    (batch,) = microbatches(np.arange(size), plan(), step=0)
+    assert len(batch.shard_bounds) == 4
+    assert [row for first, stop in batch.shard_bounds for row in range(first, stop)] == list(range(size))
+
+
+def test_of_a_watched_step_the_first_batch_is_watched() -> None:
+    watched = [batch.is_watched for batch in microbatches(np.arange(30), plan(accumulate=3), 0, is_watched=True)]
+    assert watched == [True, False, False]
+
+
+def test_a_generation_has_the_parameters_the_states_and_their_average() -> None:
+    assert plan().num_vectors == 1 + 2
+    assert plan(ema_decay=0.9).num_vectors == 1 + 2 + 1
+
+
+def test_rules_that_measure_parameters_keep_them_apart() -> None:
+    assert not plan().measures_params
+    assert plan(clip_norm=1.0).measures_params
+    layerwise = StepPlan(
+        loss=nn.CrossEntropy(), optimizer=optim.LAMB(), options=StepOptions(), batch_size=4, shards=2, seed=0
+    )
+    assert layerwise.measures_params
