@@ -19,7 +19,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
-from dist_relu.engine.loop import Progress as Step
+from dist_relu.engine.watch.events import Progress as Step
 from dist_relu.rl import LearningProgress
 
 _SILENCE_S = 5.0

@@ -52,8 +52,8 @@ from dist_relu.core import machine
 from dist_relu.core.files import Attempts, write_json
 from dist_relu.data import Dataset, Split, load
 from dist_relu.engine.arguments import default_loss
-from dist_relu.engine.loop import Progress
 from dist_relu.engine.results import FitResult
+from dist_relu.engine.watch.events import Progress
 from dist_relu.engine.watch.records import Watch
 from dist_relu.errors import TrainingDiverged
 from dist_relu.nn import CrossEntropy, Sequential, summary

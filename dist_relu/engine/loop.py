@@ -12,7 +12,7 @@ import numpy as np
 from dist_relu.core.arrays import Array
 from dist_relu.engine.memory import StepRequest
 from dist_relu.engine.step import TrainingStep
-from dist_relu.engine.watch.recorder import SeenEpoch, SeenStep
+from dist_relu.engine.watch.events import EpochDone, Progress, StepDone, StepsDone
 from dist_relu.partition import epoch_order
 from dist_relu.runtime.world import World
 
@@ -26,18 +26,6 @@ class FitRequest:
     step: StepRequest
     epochs: int
     shuffle: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """This tells how far training is.  loss and accuracy: means over the samples of this epoch so far."""
-
-    epoch: int
-    step: int
-    num_steps: int
-    loss: float
-    accuracy: float
-    samples_per_second: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +52,7 @@ def num_steps_per_epoch(num_samples: int, batch_size: int, accumulate: int) -> i
 def fit(world: World, request: FitRequest) -> Trace:
     """Train; collective.  All workers return the same trace, but for the seconds.
 
-    Worker 0 reports `Progress` and each `SeenStep` several times a second, and each `SeenEpoch`.
+    Worker 0 reports `Progress` and `StepsDone` several times a second, and each `EpochDone`.
     """
     run = _Run(world, request)
     diverged = not all(run.take_epoch(epoch) for epoch in range(request.epochs))
@@ -87,7 +75,7 @@ class _Run:
         self._num_correct: list[int] = []
         self._sizes: list[int] = []
         self._seconds: list[float] = []
-        self._seen: list[SeenStep] = []  # and not reported yet
+        self._seen: list[StepDone] = []  # and not reported yet
         self._step.load_kernels()
         self._reported = perf_counter()
 
@@ -112,8 +100,16 @@ class _Run:
                 return False
         active = self._step.end_epoch()
         if self._world.rank == 0:
-            of_steps = (self._losses, self._num_correct, self._sizes, self._seconds)
-            self._world.report(SeenEpoch(active, *(np.array(numbers[-self._per_epoch :]) for numbers in of_steps)))
+            last = slice(-self._per_epoch, None)
+            self._world.report(
+                EpochDone(
+                    active=active,
+                    loss=np.array(self._losses[last]),
+                    num_correct=np.array(self._num_correct[last]),
+                    num_samples=np.array(self._sizes[last]),
+                    seconds=np.array(self._seconds[last]),
+                )
+            )
         return True
 
     def trace(self, *, diverged: bool) -> Trace:
@@ -133,7 +129,17 @@ class _Run:
         self._sizes.append(size)
         self._seconds.append(seconds)
         if self._step.notes is not None:
-            self._seen.append(SeenStep(number, loss, num_correct, size, seconds, self._step.notes, self._step.norms))
+            self._seen.append(
+                StepDone(
+                    step=number,
+                    loss=loss,
+                    num_correct=num_correct,
+                    num_samples=size,
+                    seconds=seconds,
+                    rows=self._step.notes,
+                    norms=self._step.norms,
+                )
+            )
 
     def _report(self, epoch: int, num_taken: int, seconds: float) -> None:
         """Tell the coordinator how far training is.  num_taken: the steps of this epoch.  seconds: that they took."""
@@ -150,5 +156,5 @@ class _Run:
         )
         self._world.report(progress)
         if self._seen:
-            self._world.report(self._seen)
+            self._world.report(StepsDone(steps=self._seen))
             self._seen = []

@@ -144,7 +144,7 @@ class TrainingStep:
             self._recorder.begin_epoch()
 
     def end_epoch(self) -> Array | None:
-        """Tell which units were active since `begin_epoch`, see `SeenEpoch`; collective.  Worker 0 gets them."""
+        """Tell which units were active since `begin_epoch`, see `EpochDone`; collective.  Worker 0 gets them."""
         return self._recorder.end_epoch() if self._recorder else None
 
     def _reduce(self, batch: Batch) -> tuple[float, int]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import Any, final
+from typing import assert_never, final
 
 import numpy as np
 
 from dist_relu.core.arrays import Array
-from dist_relu.engine.loop import Progress
 from dist_relu.engine.plan import StepPlan
+from dist_relu.engine.watch.events import EpochDone, Event, Progress, StepDone, StepsDone
 from dist_relu.engine.watch.moments import combine_moments
-from dist_relu.engine.watch.recorder import NUM_SLOTS, SeenEpoch, SeenStep, WatchRequest, row_dtype
+from dist_relu.engine.watch.recorder import NUM_SLOTS, WatchRequest, row_dtype
 from dist_relu.engine.watch.records import EpochSummary, Watch, WatchedLayer, WatchedParam, WatchedStep
 from dist_relu.nn import Sequential
 from dist_relu.nn.fusion import last_layers
@@ -55,45 +55,47 @@ class Observer:
         units = self._layers.units
         self._rows = replicas.zeros((NUM_SLOTS, self._plan.shards), row_dtype(units))
         self._active = replicas.zeros((workers, -(-sum(units) // 8)), np.uint8)
-        return WatchRequest(self._watch.every, units, self._rows.handles, self._active.handles)
+        return WatchRequest(every=self._watch.every, units=units, rows=self._rows.handles, active=self._active.handles)
 
-    def hear(self, event: Any) -> None:
+    def hear(self, event: Event) -> None:
         """Take what a worker reported."""
         match event:
             case Progress():
                 if self._on_progress:
                     self._on_progress(event)
-            case [*steps]:
-                for step in steps:
+            case StepsDone():
+                for step in event.steps:
                     self._take_step(step)
-            case SeenEpoch():
+            case EpochDone():
                 self._take_epoch(event)
+            case _:
+                assert_never(event)
 
-    def _take_step(self, seen: SeenStep) -> None:
+    def _take_step(self, seen: StepDone) -> None:
         assert self._watch is not None
         assert self._layers is not None
         step = WatchedStep(
-            seen.step,
-            seen.step // self._per_epoch,
-            seen.loss,
-            self._accuracy(seen.num_correct, seen.num_samples),
-            _learning_rate(self._plan.optimizer, (seen.step + 0.5) / self._per_epoch),
-            seen.num_samples / seen.seconds,
-            self._layers.take(seen.rows, min(seen.num_samples, self._plan.batch_size)),
-            _params(self._param_names, seen.norms),
+            step=seen.step,
+            epoch=seen.step // self._per_epoch,
+            loss=seen.loss,
+            accuracy=self._accuracy(seen.num_correct, seen.num_samples),
+            lr=_learning_rate(self._plan.optimizer, (seen.step + 0.5) / self._per_epoch),
+            samples_per_second=seen.num_samples / seen.seconds,
+            layers=self._layers.take(seen.rows, min(seen.num_samples, self._plan.batch_size)),
+            params=_params(self._param_names, seen.norms),
         )
         if self._watch.on_step:
             self._watch.on_step(step)
         else:
             self.watched.append(step)
 
-    def _take_epoch(self, seen: SeenEpoch) -> None:
+    def _take_epoch(self, seen: EpochDone) -> None:
         epoch = EpochSummary(
-            len(self.epochs),
-            float(np.average(seen.loss, weights=seen.num_samples)),
-            self._accuracy(int(seen.num_correct.sum()), int(seen.num_samples.sum())),
-            float(seen.seconds.sum()),
-            self._layers.dead(seen.active) if self._layers and seen.active is not None else None,
+            epoch=len(self.epochs),
+            loss=float(np.average(seen.loss, weights=seen.num_samples)),
+            accuracy=self._accuracy(int(seen.num_correct.sum()), int(seen.num_samples.sum())),
+            seconds=float(seen.seconds.sum()),
+            dead=self._layers.dead(seen.active) if self._layers and seen.active is not None else None,
         )
         self.epochs.append(epoch)
         if self._watch and self._watch.on_epoch:

@@ -56,7 +56,7 @@ def row_dtype(units: Sequence[int]) -> np.dtype[np.void]:
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class WatchRequest:
     """What workers need to watch.  every: one of how many steps.
 
@@ -68,36 +68,6 @@ class WatchRequest:
     units: Sequence[int]
     rows: Handles
     active: Handles
-
-
-@dataclass(frozen=True)
-class SeenStep:
-    """A watched step.  loss: the mean over its samples.  rows: (shards,), of `row_dtype`.
-
-    norms: (3, params), see `WatchedNorms`.
-    """
-
-    step: int
-    loss: float
-    num_correct: int
-    num_samples: int
-    seconds: float
-    rows: Array
-    norms: Array
-
-
-@dataclass(frozen=True)
-class SeenEpoch:
-    """The steps of an epoch, watched or not; all (steps,), but for `active`.
-
-    active: for each unit of all passes whether it was not 0 for some sample, (units,); None in a run without a watch.
-    """
-
-    active: Array | None
-    loss: Array
-    num_correct: Array
-    num_samples: Array
-    seconds: Array
 
 
 @final
