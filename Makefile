@@ -33,7 +33,7 @@ train: setup
 	$(BIN)/python scripts/train.py
 
 test: setup
-	$(BIN)/python -m pytest --durations=20
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup --no-loadscope-reorder --durations=20
 
 test-long: setup
 	$(BIN)/python -m pytest --durations=20 --hypothesis-profile=long -m "$(LONG)"

@@ -24,9 +24,21 @@ hypothesis.settings.register_profile("long", deadline=None, max_examples=1000)
 hypothesis.settings.load_profile("quick")
 
 
+_SLOW = ["test_worlds", "test_ray_nodes", "test_ray", "test_ray_private", "test_surroundings", "test_failures"]
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--under-mpi", action="store_true", help="Run on the ranks of this MPI job, and only there.")
     parser.addoption("--on-ray", action="store_true", help="Run on all CPUs of the Ray cluster here, and only there.")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let `make test`, which tests in two processes, start everything once, and begin with what takes longest."""
+    items.sort(key=lambda item: _SLOW.index(item.path.stem) if item.path.stem in _SLOW else len(_SLOW))
+    if config.pluginmanager.has_plugin("xdist"):
+        for item in items:
+            params = item.callspec.params if hasattr(item, "callspec") else {}
+            item.add_marker(pytest.mark.xdist_group(str(params.get("coordinator", item.path))))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from dist_relu.runtime.backends.mpi.backend import mpirun_path
@@ -53,6 +54,23 @@ def processes_with(mark: str) -> list[int]:
 
 def marked_environment(mark: str) -> dict[str, str]:
     return {**os.environ, "DIST_RELU_TEST_MARK": mark}
+
+
+def shared_files() -> set[str]:
+    """What lies where processes of a machine share memory, and where MPI leaves files, whatever TMPDIR is."""
+    return {str(path) for pattern in ("/dev/shm/*", "/tmp/hydra_*") for path in Path("/").glob(pattern[1:])}
+
+
+def unused_files(before: set[str]) -> list[str]:
+    """The shared files that are new, and that no process has open: what another program uses is its own."""
+    new = shared_files() - before
+    used = set()
+    for folder in Path("/proc").glob("[0-9]*") if new else ():
+        with suppress(OSError):
+            maps = (folder / "maps").read_text(errors="replace")
+            used |= {path for path in new if path in maps}
+            used |= new & {os.readlink(descriptor) for descriptor in (folder / "fd").iterdir()}
+    return sorted(new - used)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.cases import chaos, long
-from tests.programs import TRAIN, marked_environment, mpirun, processes_with
+from tests.programs import TRAIN, marked_environment, mpirun, processes_with, shared_files, unused_files
 
 NUM_RUNS, NUM_RUNS_IN_CI = 70, 4
 """On each backend."""
@@ -27,9 +27,6 @@ NUM_RUNS, NUM_RUNS_IN_CI = 70, 4
 LONGEST_END_S = 60.0
 TIME_TO_CLEAR_UP_S = 5.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
-SHARED_FOLDERS = {Path("/dev/shm"): "*", Path("/tmp"): "hydra_*"}
-"""Where MPI leaves files, whatever TMPDIR is."""
-
 RUN = [*TRAIN, "--data", "digits", "--epochs", "3", "--workers", "2"]
 COMMANDS = {
     "local": [*RUN, "--backend", "local"],
@@ -119,7 +116,7 @@ def test_a_run_that_gets_a_signal_ends_and_leaves_nothing(
         except subprocess.TimeoutExpired:
             pytest.fail(f"{what}: it hangs. {names(processes_with(run.mark))} {said(run)}")
         assert not still_there(lambda: names(processes_with(run.mark))), f"{what}: processes are left. {said(run)}"
-        assert not still_there(lambda: sorted(unused(shared_files() - before))), f"{what}: files. {said(run)}"
+        assert not still_there(lambda: unused_files(before)), f"{what}: files. {said(run)}"
         assert not still_there(lambda: sorted((tmp_path / "tmp").rglob("*"))), f"{what}: files. {said(run)}"
     finally:
         for pid in processes_with(run.mark):
@@ -133,21 +130,6 @@ def still_there(look: Callable[[], list[str] | list[Path]]) -> list[str] | list[
     while (found := look()) and time.monotonic() < deadline:
         time.sleep(0.05)
     return found
-
-
-def shared_files() -> set[str]:
-    return {str(path) for folder, pattern in SHARED_FOLDERS.items() for path in folder.glob(pattern)}
-
-
-def unused(paths: set[str]) -> set[str]:
-    """Those that no process has open: what another program on this machine uses is its own."""
-    used = set()
-    for folder in Path("/proc").glob("[0-9]*") if paths else ():
-        with suppress(OSError):
-            maps = (folder / "maps").read_text(errors="replace")
-            used |= {path for path in paths if path in maps}
-            used |= paths & {os.readlink(descriptor) for descriptor in (folder / "fd").iterdir()}
-    return paths - used
 
 
 def names(pids: list[int]) -> list[str]:

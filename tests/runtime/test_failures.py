@@ -24,6 +24,8 @@ from tests.programs import (
     mpirun_on_nodes,
     processes_with,
     run,
+    shared_files,
+    unused_files,
     wait_for_line,
     wait_until,
 )
@@ -40,10 +42,6 @@ def die_in_the_middle(world: World, request: int) -> None:
     if world.rank == request:
         os.kill(os.getpid(), signal.SIGKILL)
     world.barrier.wait()
-
-
-def shared_memory() -> set[str]:
-    return set(os.listdir("/dev/shm"))
 
 
 def start_marked(command: list[str]) -> tuple[subprocess.Popen[str], str]:
@@ -100,7 +98,7 @@ def test_closing_ends_the_workers() -> None:
 
 
 def test_a_killed_worker_ends_the_program_with_its_name() -> None:
-    before = shared_memory()
+    before = shared_files()
     process, mark = start_marked([*ENDLESS, "--backend", "local", "--workers", "2"])
     victim = next(number for number in processes_with(mark) if number != process.pid)
     os.kill(victim, signal.SIGKILL)
@@ -109,11 +107,11 @@ def test_a_killed_worker_ends_the_program_with_its_name() -> None:
     assert f"pid {victim}) was killed by signal 9" in errors
     assert "Traceback" not in errors
     wait_until(lambda: not processes_with(mark))
-    assert shared_memory() <= before
+    wait_until(lambda: not unused_files(before))
 
 
 def test_a_killed_rank_ends_the_job() -> None:
-    before = shared_memory()
+    before = shared_files()
     process, mark = start_marked(mpirun(3, *ENDLESS))
     (victim,) = set(processes_with(mark)) & set(processes_with("PMI_RANK=2\0"))
     os.kill(victim, signal.SIGKILL)
@@ -121,7 +119,7 @@ def test_a_killed_rank_ends_the_job() -> None:
     assert process.returncode != 0
     assert f"Worker 2 (host {socket.gethostname()}, pid {victim}) died" in errors
     wait_until(lambda: not processes_with(mark))
-    assert shared_memory() <= before
+    wait_until(lambda: not unused_files(before))
 
 
 @pytest.mark.parametrize("backend", ["serial", "local"])
@@ -250,7 +248,7 @@ def test_a_call_that_is_given_up_on_several_nodes_leaves_the_job_in_order(tmp_pa
 
 
 def test_a_killed_rank_ends_a_job_on_several_nodes() -> None:
-    before = shared_memory()
+    before = shared_files()
     process, mark = start_marked(mpirun_on_nodes("abb", *ENDLESS))
     (victim,) = set(processes_with(mark)) & set(processes_with("PMI_RANK=2\0"))
     os.kill(victim, signal.SIGKILL)
@@ -258,7 +256,7 @@ def test_a_killed_rank_ends_a_job_on_several_nodes() -> None:
     assert process.returncode != 0
     assert f"Worker 2 (host {socket.gethostname()}, pid {victim}) died" in errors
     wait_until(lambda: not processes_with(mark))
-    assert shared_memory() <= before
+    wait_until(lambda: not unused_files(before))
 
 
 def test_more_workers_than_ranks_are_refused(tmp_path: Path) -> None:
