@@ -4,7 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-LONG ?= long or chaos or hypothesis # which tests `make test-long` runs
+# Most tests wait for programs of theirs, or use one core. What is shared stays in one process: see tests/conftest.py.
+IN_TWO := --numprocesses=2 --dist=loadgroup --no-loadscope-reorder
+# Which tests `make test-long` runs.
+LONG ?= long or chaos or hypothesis
 
 .PHONY: help setup train test test-long test-nodes papers check check-peers check-cluster hooks format bench clean
 
@@ -33,10 +36,10 @@ train: setup
 	$(BIN)/python scripts/train.py
 
 test: setup
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadgroup --no-loadscope-reorder --durations=20
+	$(BIN)/python -m pytest $(IN_TWO) --durations=20
 
 test-long: setup
-	$(BIN)/python -m pytest --durations=20 --hypothesis-profile=long -m "$(LONG)"
+	$(BIN)/python -m pytest $(IN_TWO) --durations=20 --hypothesis-profile=long -m "$(LONG)"
 
 test-nodes: setup
 	@test "$$(id -u)" = 0 || { echo "make test-nodes needs root, to make network namespaces."; exit 1; }

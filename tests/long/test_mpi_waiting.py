@@ -13,15 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.cases import chaos, long
 from tests.programs import TIMEOUT_S, TRAIN, marked_environment, mpirun, mpirun_on_nodes, processes_with, run
-
-pytestmark = pytest.mark.long
 
 LATE_S = 63
 SUSPENDED_S = 15.0
 
 
-@pytest.mark.parametrize("first", ["import dist_relu", "from mpi4py import MPI"])
+@pytest.mark.parametrize("first", [*long("import dist_relu"), *chaos("from mpi4py import MPI")])
 def test_ranks_wait_for_one_that_is_late_and_say_so(tmp_path: Path, first: str) -> None:
     script = tmp_path / "script.py"
     script.write_text(
@@ -34,6 +33,7 @@ def test_ranks_wait_for_one_that_is_late_and_say_so(tmp_path: Path, first: str) 
     assert done.stderr == "dist_relu: Rank 0 waits in dist_relu.start() for rank 1 to call it as well.\n"
 
 
+@pytest.mark.long
 def test_a_job_on_several_nodes_that_is_suspended_as_a_whole_goes_on(tmp_path: Path) -> None:
     mark = uuid.uuid4().hex
     train = [*TRAIN, "--model", "mlp:512,512", "--epochs", "40", "--shards", "4", "--report", str(tmp_path / "report")]
