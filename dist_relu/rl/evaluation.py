@@ -41,11 +41,19 @@ def evaluate(
     check_has_parameters(model)
     spaces = Spaces.of(env)
     spaces.check(model, env)
-    request = _Request(model.blueprint(), spaces.state_dim, model.values, env, episodes, max_steps, seed)
+    request = _Request(
+        model=model.blueprint(),
+        state_dim=spaces.state_dim,
+        values=model.values,
+        env=env,
+        episodes=episodes,
+        max_steps=max_steps,
+        seed=seed,
+    )
     return np.concatenate(coordinator.run(_play_mine, request))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Request:
     """values: (P,), the parameters of `model`."""
 

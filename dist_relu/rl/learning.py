@@ -28,9 +28,9 @@ from dist_relu.runtime.placed import PlacedDataset
 _NUM_ENVS = 16
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LearningResult:
-    """What learning came to.
+    """A result is what learning came to.
 
     mean_returns: (iterations,), of the episodes that ended in each, NaN where none did.  num_episodes, losses:
     (iterations,).  num_steps: of all environments together.
@@ -121,7 +121,14 @@ def train(
         )
         memory = StepMemory(replicas, model, placed, plan)
         episodes = replicas.zeros((num_envs, iterations, 2), np.float64)
-        request = LearningRequest(memory.request(), env, algorithm, num_envs, iterations, episodes.handles)
+        request = LearningRequest(
+            step=memory.request(),
+            env=env,
+            algorithm=algorithm,
+            num_envs=num_envs,
+            iterations=iterations,
+            episodes=episodes.handles,
+        )
         with what_is_left_kept(model, memory):
             lesson: Lesson = coordinator.run(learn, request, on_progress)[0]
         run = trained(memory, lesson.generation)
@@ -135,7 +142,14 @@ def train(
     with np.errstate(invalid="ignore"):
         mean_returns = totals[:, RETURNS] / totals[:, ENDED]
     num_episodes = totals[:, ENDED].astype(int)
-    return LearningResult(model, mean_returns, num_episodes, lesson.losses, iterations * per_iteration, lesson.seconds)
+    return LearningResult(
+        model=model,
+        mean_returns=mean_returns,
+        num_episodes=num_episodes,
+        losses=lesson.losses,
+        num_steps=iterations * per_iteration,
+        seconds=lesson.seconds,
+    )
 
 
 def _check_division(num_envs: int, shards: int, workers: int, algorithm: Algorithm) -> None:

@@ -27,9 +27,9 @@ RETURNS, ENDED = 0, 1
 """What is kept of an environment's episodes in an iteration: the sum of their returns, and how many ended."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LearningRequest:
-    """Everything a worker must know to learn.
+    """This is everything that a worker must know to learn.
 
     step: its data set has states (E · T, D), and targets (E · T, W + 3).
     episodes: (E, iterations, 2) float64, see `RETURNS` and `ENDED`.
@@ -43,9 +43,9 @@ class LearningRequest:
     episodes: Handles
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LearningProgress:
-    """How far learning is.
+    """This tells how far learning is.
 
     iteration: the last one, from 0.  mean_return: of its episodes, NaN where none ended; on several machines those of
     the first.
@@ -58,9 +58,9 @@ class LearningProgress:
     steps_per_second: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Lesson:
-    """What learning came to, beside episodes.  losses: (iterations,), means over the steps of each.
+    """A lesson is what learning came to, beside episodes.  losses: (iterations,), means over the steps of each.
 
     generation: the one that holds the final parameters.  diverged: the last step was not taken.
     """
@@ -89,8 +89,12 @@ def _iterate(world: World, request: LearningRequest, step_of: TrainingStep, roll
     episodes = world.node.attach(request.episodes)
     steps_per_iteration = algorithm.epochs * algorithm.minibatches
     losses: list[float] = []
-    began = perf_counter()
-    step, diverged = 0, False
+    began, step = perf_counter(), 0
+
+    def lesson(*, diverged: bool) -> Lesson:
+        seconds = perf_counter() - began
+        return Lesson(losses=np.array(losses), seconds=seconds, generation=step_of.generation, diverged=diverged)
+
     for iteration in range(request.iterations):
         iteration_began = perf_counter()
         rollout.collect(step_of.model, iteration, episodes[:, iteration])
@@ -98,17 +102,23 @@ def _iterate(world: World, request: LearningRequest, step_of: TrainingStep, roll
         for epoch in range(algorithm.epochs):
             for samples in _minibatches(request, rollout.shards, iteration, epoch):
                 loss, _ = step_of.take(samples, step, (step + 0.5) / steps_per_iteration)
-                diverged = not isfinite(loss)
                 losses[-1] += loss / steps_per_iteration
                 step += 1
-                if diverged:
-                    return Lesson(np.array(losses), perf_counter() - began, step_of.generation, diverged)
+                if not isfinite(loss):
+                    return lesson(diverged=True)
         if world.rank == 0:
             returns, ended = episodes[:, iteration].sum(axis=0)
             rate = request.num_envs * algorithm.horizon / (perf_counter() - iteration_began)
             mean = returns / ended if ended else np.nan
-            world.report(LearningProgress(iteration, request.iterations, int(ended), float(mean), rate))
-    return Lesson(np.array(losses), perf_counter() - began, step_of.generation, diverged)
+            progress = LearningProgress(
+                iteration=iteration,
+                iterations=request.iterations,
+                num_episodes=int(ended),
+                mean_return=float(mean),
+                steps_per_second=rate,
+            )
+            world.report(progress)
+    return lesson(diverged=False)
 
 
 def _minibatches(request: LearningRequest, shards: range, iteration: int, epoch: int) -> Array:

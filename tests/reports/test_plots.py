@@ -27,21 +27,50 @@ TITLE = "mlp:256,128 on /home/somebody/somewhere/in/a/folder/of/a/folder/data.np
 Draw = Callable[[Path, Form], None]
 
 
+def layer(name: str, num_units: int, sparsity: float, silent: int, counts: list[int] | None) -> WatchedLayer:
+    return WatchedLayer(
+        name=name,
+        num_units=num_units,
+        sparsity=sparsity,
+        silent=silent,
+        mean=0.1,
+        variance=1.0,
+        preactivations=counts,
+    )
+
+
 def steps(num_steps: int, num_layers: int, *, kind: str = "ReLU", low: float = 1e-3) -> list[WatchedStep]:
     """Of a run that goes from 1 down to `low`."""
     rng, watched = np.random.default_rng(0), []
     for step, size in enumerate(np.geomspace(1, low, num_steps).tolist()):
         counts = np.histogram(rng.standard_normal(500) * size, dr.PREACTIVATION_EDGES)[0].tolist()
-        layers = [WatchedLayer(f"{2 * i + 1} {kind}", 50, 0.5, i, 0.1, 1.0, counts) for i in range(num_layers)]
-        layers.append(WatchedLayer(f"{2 * num_layers} Dense", 10, 0.0, 0, 0.1, 1.0, None))
-        params = [WatchedParam(f"{2 * i}.weight", size * (1 + i), size / 10) for i in range(num_layers + 1)]
-        watched.append(WatchedStep(10 * step, step // 5, size, 1 - size, 0.1, 1e4, layers, params))
+        layers = [layer(f"{2 * i + 1} {kind}", 50, 0.5, i, counts) for i in range(num_layers)]
+        layers.append(layer(f"{2 * num_layers} Dense", 10, 0.0, 0, None))
+        params = [
+            WatchedParam(name=f"{2 * i}.weight", gradient_norm=size * (1 + i), update_ratio=size / 10)
+            for i in range(num_layers + 1)
+        ]
+        watched.append(
+            WatchedStep(
+                step=10 * step,
+                epoch=step // 5,
+                loss=size,
+                accuracy=1 - size,
+                lr=0.1,
+                samples_per_second=1e4,
+                layers=layers,
+                params=params,
+            )
+        )
     return watched
 
 
 def epochs(watched: list[WatchedStep]) -> list[EpochSummary]:
     dead = {layer.name: list(range(layer.silent)) for layer in watched[0].layers}
-    return [EpochSummary(epoch, 1.0, 0.5, 1.0, dead) for epoch in range(watched[-1].epoch + 1)]
+    return [
+        EpochSummary(epoch=epoch, loss=1.0, accuracy=0.5, seconds=1.0, dead=dead)
+        for epoch in range(watched[-1].epoch + 1)
+    ]
 
 
 def flow(num_layers: int, low: float) -> analysis.GradientFlow:

@@ -128,9 +128,16 @@ class _LayersSeen:
         ):
             with np.errstate(all="ignore"):  # a run may end with numbers that are none
                 mean, variance = combine_moments(rows["mean"][:, i], rows["squares"][:, i], samples * size)
-            preactivations = counts[i, :-1].tolist() if counts[i].any() else None
-            silent, sparsity = int(len(here) - here.sum()), int(zeros[i]) / (batch_size * size)
-            layers.append(WatchedLayer(name, len(here), sparsity, silent, mean, variance, preactivations))
+            layer = WatchedLayer(
+                name=name,
+                num_units=len(here),
+                sparsity=int(zeros[i]) / (batch_size * size),
+                silent=int(len(here) - here.sum()),
+                mean=mean,
+                variance=variance,
+                preactivations=counts[i, :-1].tolist() if counts[i].any() else None,
+            )
+            layers.append(layer)
         return layers
 
     def dead(self, active: Array) -> dict[str, list[int]]:
@@ -142,7 +149,7 @@ class _LayersSeen:
 def _params(names: Sequence[str], norms: Array) -> list[WatchedParam]:
     """norms: (3, params): of gradients, of parameters before the step, and of their changes; 0 for running means."""
     return [
-        WatchedParam(name, gradient, change / before if before else None)
+        WatchedParam(name=name, gradient_norm=gradient, update_ratio=change / before if before else None)
         for name, gradient, before, change in zip(names, *norms.tolist(), strict=True)
     ]
 

@@ -17,7 +17,7 @@ farther from 0, and 0 itself to the one above it.
 """
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class WatchedLayer:
     """What came out of a layer in a step, and how what went into its activation is distributed.
 
@@ -37,7 +37,7 @@ class WatchedLayer:
     preactivations: list[int] | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class WatchedParam:
     """A parameter in a step.
 
@@ -50,7 +50,7 @@ class WatchedParam:
     update_ratio: float | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class WatchedStep:
     """A step, as it was seen.  loss, accuracy: means over its samples; accuracy is None without classes.
 
@@ -67,7 +67,7 @@ class WatchedStep:
     params: list[WatchedParam]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EpochSummary:
     """Means over the samples of an epoch, as they were when they were trained on; accuracy is None without classes.
 
