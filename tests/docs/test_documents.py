@@ -55,38 +55,35 @@ def resolve(arguments: list[str]) -> tuple[str, click.Command, list[str]]:
     return " ".join(names), command, arguments
 
 
-def shorter(arguments: list[str]) -> list[str]:
-    """The same command, quick: on one worker, where it says nothing of workers."""
-    name, command, options = resolve(arguments)
+def on_one_worker(arguments: list[str]) -> list[str]:
+    """The same command on one worker, where it says nothing of workers."""
+    _, command, options = resolve(arguments)
     takes_backend = any("--backend" in parameter.opts for parameter in command.params)
     says_where = {"--backend", "--workers"} & set(options)
-    alone = ["--backend", "serial"] if takes_backend and not says_where else []
-    return [*arguments, *SHORTER.get(name, []), *alone]
+    return [*arguments, "--backend", "serial"] if takes_backend and not says_where else arguments
 
 
 def carry_out(words: list[str], folder: Path) -> None:
-    """Run a command of a document in `folder`, in this process if it is dist-relu alone."""
+    """Run a command of a document in `folder`; in this process where it is dist-relu, and neither MPI nor Ray."""
+    if words[:2] == ["python", "-c"]:
+        exec(words[2], {})
+        return
+    if words[0] == "make":
+        done = run(["make", "--dry-run", *words[1:]], cwd=ROOT)
+        assert done.returncode == 0, done.stderr
+        return
     arguments = arguments_of(words)
-    match words[0]:
-        case "make":
-            done = run(["make", "--dry-run", *words[1:]], cwd=ROOT)
-        case "mpirun":
-            assert arguments is not None, words
-            ranks = words[1:3]
-            name = resolve(arguments)[0]
-            script = [sys.executable, str(ROOT / "scripts" / f"{arguments[0]}.py"), *arguments[1:], *SHORTER[name]]
-            done = run([mpirun_path(), *ranks, *script], cwd=folder)
-        case "python" if words[1] == "-c":
-            exec(words[2], {})
-            return
-        case _:
-            assert arguments is not None, f"{' '.join(words)} is no command that can be run here"
-            try:
-                main(shorter(arguments))
-            except SystemExit as end:
-                raise AssertionError(f"{' '.join(words)} ended with {end.code}") from end
-            return
-    assert done.returncode == 0, (words, done.stderr)
+    assert arguments is not None, f"{' '.join(words)} is no command that can be run here"
+    arguments = [*arguments, *SHORTER.get(resolve(arguments)[0], [])]
+    if words[0] == "mpirun" or "ray" in words:
+        launcher = [mpirun_path(), *words[1:3]] if words[0] == "mpirun" else []
+        done = run([*launcher, sys.executable, "-m", "dist_relu", *arguments], cwd=folder)
+        assert done.returncode == 0, done.stderr
+        return
+    try:
+        main(on_one_worker(arguments))
+    except SystemExit as end:
+        raise AssertionError(f"{' '.join(words)} ended with {end.code}") from end
 
 
 def shell_blocks(document: Path) -> list[Block]:
