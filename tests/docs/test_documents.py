@@ -111,13 +111,15 @@ def test_python_runs_in_its_order(document: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("document", [README, GUIDE], ids=called)
-def test_commands_run_in_their_order(document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "block", [block for block in [*shell_blocks(README), *shell_blocks(GUIDE)] if block != on_every_backend()]
+)
+def test_the_commands_of_a_block_run_in_their_order(
+    block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    for block in shell_blocks(document):
-        if block != on_every_backend():
-            for words in commands(block.text):
-                carry_out(words, tmp_path)
+    for words in commands(block.text):
+        carry_out(words, tmp_path)
 
 
 def test_all_backends_of_the_readme_end_with_the_same_bits(
