@@ -19,7 +19,8 @@ from dist_relu.comm.stop_detector import CHECK_PERIOD_S, STOPPED_TIMEOUT_S, Stop
 from dist_relu.core.machine import how_it_ended, num_cores
 from dist_relu.errors import BackendError, WorkerLost
 from dist_relu.runtime.backends.base import Backend, EventHandler, check_workers
-from dist_relu.runtime.backends.local.processes import LocalProcesses, without_interrupts
+from dist_relu.runtime.backends.interrupts import without_interrupts
+from dist_relu.runtime.backends.local.processes import LocalProcesses
 from dist_relu.runtime.backends.local.worker import REPLY
 from dist_relu.runtime.process_info import ProcessInfo
 from dist_relu.runtime.worker import Reply, Task, WorkerConfig

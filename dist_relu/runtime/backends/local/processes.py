@@ -37,6 +37,7 @@ from typing import Any, final
 
 from dist_relu.core.machine import how_it_ended
 from dist_relu.errors import BackendError
+from dist_relu.runtime.backends.interrupts import without_interrupts
 from dist_relu.runtime.backends.local import bootstrap, supervisor
 from dist_relu.runtime.surroundings import import_paths
 
@@ -75,7 +76,7 @@ class LocalProcesses:
         self._codes: dict[int, int] = {}
         self._buffer = b""
         try:
-            with without_interrupts():
+            with without_interrupts(), _blocked_interrupts():
                 descriptors = [theirs.fileno() for _, theirs in pairs]
                 self._supervisor = _start_supervisor(command[0], control, descriptors)
                 order = marshal.dumps((command, environment, descriptors))
@@ -180,8 +181,8 @@ def flags() -> list[str]:
 
 
 @contextmanager
-def without_interrupts() -> Iterator[None]:
-    """Hold back Ctrl-C meanwhile: half a message would put a connection out of step."""
+def _blocked_interrupts() -> Iterator[None]:
+    """Block Ctrl-C meanwhile, for programs that are started, too, until they unblock it."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     try:
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # raises what has come just before

@@ -21,6 +21,7 @@ import cloudpickle
 from dist_relu.comm.backoff import Backoff
 from dist_relu.errors import BackendError, WorkerLost
 from dist_relu.runtime.backends.in_process import InProcessWorker
+from dist_relu.runtime.backends.interrupts import without_interrupts
 from dist_relu.runtime.backends.mpi.channel import Channels, MpiChannel
 from dist_relu.runtime.backends.mpi.membership import (
     LONGEST_PAUSE_S,
@@ -121,12 +122,13 @@ class Job:
 
     @contextmanager
     def _whole_messages(self) -> Iterator[None]:
-        """Note when a message was half sent or half received, since no answer fits its question then."""
-        try:
-            yield
-        except BaseException:
-            self._is_out_of_step = True
-            raise
+        """Hold back Ctrl-C, and note when a message is half sent or received for another reason."""
+        with without_interrupts():
+            try:
+                yield
+            except BaseException:
+                self._is_out_of_step = True
+                raise
 
     def wait_for_replies(self, timeout_s: float) -> dict[int, Any]:
         """Wait until some ranks have answered, or for `timeout_s`, or until a node is lost; returns the answers."""

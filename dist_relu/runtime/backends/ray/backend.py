@@ -22,6 +22,7 @@ from dist_relu.core.machine import how_it_ended, num_cores
 from dist_relu.errors import BackendError, WorkerLost
 from dist_relu.runtime.backends.base import Backend, EventHandler, check_workers
 from dist_relu.runtime.backends.heartbeat import Heartbeat, HeartbeatListener, describe_node
+from dist_relu.runtime.backends.interrupts import without_interrupts
 from dist_relu.runtime.backends.ray.actor import EVENT, REPLY
 from dist_relu.runtime.backends.ray.cluster import Cluster
 from dist_relu.runtime.backends.ray.connection import import_ray
@@ -77,6 +78,7 @@ class RayBackend(Backend):
         self._coordinator_node: int | None = None
         self._near = range(0)  # ranks of this node
         self._streams: dict[int, Any] = {}  # of messages, from the ranks that are busy
+        self._arrived: dict[int, Any] = {}  # references to messages that have come, and are still to be fetched
         self._lost: BackendError | None = None
         self._node_loss: tuple[float, WorkerLost] | None = None  # and when it was noticed
         self._closed = False
@@ -124,21 +126,28 @@ class RayBackend(Backend):
         self._check()
         message = self._ray.put(task) if len(task.work) > _LARGE_BYTES else task
         for rank in ranks:
-            self._streams[rank] = self._group.actors[rank].run.remote(message)
+            with without_interrupts():
+                self._streams[rank] = self._group.actors[rank].run.remote(message)
 
     def receive(self, timeout_s: float, on_event: EventHandler) -> Mapping[int, Reply]:
         self._check()
         ready, _ = self._ray.wait(list(self._streams.values()), timeout=min(timeout_s, _POLL_S))
         self._cluster.check()
         for rank, stream in list(self._streams.items()):
-            if stream in ready:
+            if stream in ready or rank in self._arrived:
                 try:
-                    message = self._ray.get(next(stream))
+                    with without_interrupts():
+                        if rank not in self._arrived:
+                            self._arrived[rank] = next(stream)
+                    message = self._ray.get(self._arrived[rank])
                 except self._ray.exceptions.RayError as error:
                     raise self._loss_of(rank, error) from None
                 kind, content = message[:1], memoryview(message)[1:]
+                with without_interrupts():
+                    del self._arrived[rank]
+                    if kind == REPLY:
+                        del self._streams[rank]
                 if kind == REPLY:
-                    del self._streams[rank]
                     if not self._streams:
                         self._check_nodes(patience_s=0)
                     return {rank: cloudpickle.loads(content)}
@@ -166,6 +175,7 @@ class RayBackend(Backend):
         finally:
             self._group.close()
             self._streams.clear()
+            self._arrived.clear()
             self._cluster.leave()
 
     def _check(self) -> None:
