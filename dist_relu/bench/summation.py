@@ -86,7 +86,7 @@ class Summation:
     def __call__(self) -> None:
         """Add; collective.  All must meet before the next call."""
         self._reducer.begin(self._shard_bounds)
-        self._reducer.add(self._shard)
+        self._reducer.add(self._shard, 0.0, 0)
         self._reducer.finish()
         if self._sums_last:
             for source, part in self._parts:

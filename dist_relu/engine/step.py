@@ -22,7 +22,6 @@ from dist_relu.nn import Loss, MixedTargets
 from dist_relu.nn.passes import ShardPass, forward_backward
 from dist_relu.partition import Purpose, bounds, generator
 from dist_relu.reduction.chunks import chunks_of, empty_chunks
-from dist_relu.reduction.pieces import TAIL
 from dist_relu.reduction.reducer import Reducer
 from dist_relu.reduction.sources import ReductionMemory, ShardBounds
 from dist_relu.runtime.world import World
@@ -151,23 +150,22 @@ class TrainingStep:
         """Let the gradient of a batch become whole; returns its summed loss and correct predictions.  Collective."""
         self._reducer.begin(batch.shard_bounds)
         for shard in self._shards:
-            self._run_pass(batch, shard)
-            self._reducer.add(shard)
+            loss, num_correct = self._run_pass(batch, shard)
+            self._reducer.add(shard, loss, num_correct)
         return self._reducer.finish()
 
-    def _run_pass(self, batch: Batch, shard: int) -> None:
-        """Leave the gradient of one shard's rows in the arena and in the reducer's row."""
-        row = self._reducer.row
+    def _run_pass(self, batch: Batch, shard: int) -> tuple[float, int]:
+        """Leave the gradient of one shard's rows in the arena and in the reducer's row; returns what the loss does."""
         first, stop = batch.shard_bounds[shard]
         if first == stop:
-            row[:] = 0
-            return
+            self._reducer.row[:] = 0
+            return 0.0, 0
         observer = self._recorder.observer(shard, is_watched=batch.is_watched) if self._recorder else None
         self._pass.enter(first, stop, batch_size=batch.step_size, step=batch.number, shard=shard, observer=observer)
         x = self._pass.empty((stop - first, *self.x.shape[1:]), self.model.dtype)
         loss, targets = self._gather(batch.samples[first:stop], batch.number, shard, x)
         on_grads_ready = self._reducer.on_grads_ready(shard)
-        row[-TAIL:] = forward_backward(self.model, loss, x, targets, 1 / batch.step_size, self._pass, on_grads_ready)
+        return forward_backward(self.model, loss, x, targets, 1 / batch.step_size, self._pass, on_grads_ready)
 
     def _gather(self, rows: Array, number: int, shard: int, x: Array) -> tuple[Loss, Array]:
         """Let x be these rows of the data set, augmented; returns the loss for them, and their targets."""

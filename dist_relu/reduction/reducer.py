@@ -12,7 +12,7 @@ from typing import final
 
 from dist_relu.core.arrays import Array
 from dist_relu.reduction.internode import InternodeSum
-from dist_relu.reduction.pieces import join
+from dist_relu.reduction.pieces import TAIL, join
 from dist_relu.reduction.plan import ReductionPlan
 from dist_relu.reduction.slots import Slots, TailSum
 from dist_relu.reduction.sources import ReductionMemory, ShardBounds, Source, Sources
@@ -24,17 +24,17 @@ class Reducer:
     """A reducer is one worker's part in adding the gradients of a batch.
 
     For every batch: `begin`; for each shard of this worker, in their order, a pass that leaves its gradient in the
-    model's parameters and its tail in `row`, and `add`; then `finish`.
+    model's parameters, and `add`; then `finish`.
 
         reducer.begin(shard_bounds)
         for shard in plan.shards_of(world.rank):
-            reducer.row[-TAIL:] = forward_backward(..., on_grads_ready=reducer.on_grads_ready)
-            reducer.add(shard)
+            loss, num_correct = forward_backward(..., reducer.on_grads_ready(shard))
+            reducer.add(shard, loss, num_correct)
         loss, num_correct = reducer.finish()
 
     sources: of the gradients of this worker's chunks, in the order of `ReductionPlan.chunks`; complete from `finish` on
     until somebody begins with the next batch.
-    row: where the gradient of the next shard goes, and behind it the tail.
+    row: where the gradient of the next shard goes, to be filled with 0 when it has no samples.
     """
 
     row: Array
@@ -66,8 +66,9 @@ class Reducer:
         """Return what to call in the pass over a shard, see `Sequential.backward`; None: there is no need to."""
         return self._internode.send_ready if self._internode and shard == self._last_shard else None
 
-    def add(self, shard: int) -> None:
-        """Add what the pass over a shard has left, along the summation tree."""
+    def add(self, shard: int, loss: float, num_correct: int) -> None:
+        """Add what the pass over a shard has left, along the summation tree, and what its loss has said."""
+        self.row[-TAIL], self.row[1 - TAIL] = loss, num_correct
         if shard != self._last_shard:
             self._slots.carry()
             self.row = self._slots.push()

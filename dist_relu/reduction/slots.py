@@ -74,7 +74,8 @@ class TailSum:
 
     def __call__(self) -> tuple[float, int]:
         ordered_sum(*self._sums, self._total)
-        return float(self._total[0]), int(self._total[1])
+        loss, num_correct = self._total.tolist()
+        return loss, int(num_correct)
 
 
 def _left(left: int, right: int) -> int:
