@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, cast, final
 
-from dist_relu.activations import check_arguments
+from dist_relu.activations.arguments import check_arguments
 from dist_relu.core.arrays import Array
 from dist_relu.kernels import activations as kernels
 from dist_relu.kernels.elementwise import Activation
