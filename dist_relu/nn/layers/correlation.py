@@ -1,4 +1,6 @@
-"""Convolution and its gradients as products of windows with packed filters: where the windows lie.
+"""A helper of `convolution.py`: convolution and its gradients as products of windows with packed filters.
+
+It holds no layer; it works out once for a layer where the numbers of each window lie, and calls the kernels with it.
 
 n images, H W height and width, C channels, I J height and width of the output, A B those of the kernel, D channels that
 a filter sees, K filters.
@@ -23,7 +25,7 @@ from dist_relu.kernels.windows import Windows
 @final
 @dataclass(frozen=True)
 class Runs:
-    """Where the numbers of a window lie: so many runs of `length`, the first numbers of which are at `starts`."""
+    """Runs tell where the numbers of a window lie: `length` of them, one behind the other, from each of `starts`."""
 
     starts: Array
     length: int

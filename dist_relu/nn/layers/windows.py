@@ -1,4 +1,4 @@
-"""What convolution and pooling share: the shapes of windows, checked."""
+"""A helper of `convolution.py` and `pooling.py`: their arguments, checked, and the shapes of windows that follow."""
 
 from __future__ import annotations
 
