@@ -66,8 +66,7 @@ def step_with_one_state(
         p, q = old[start:stop], new[start:stop]
         s, t = old_state[start:stop], new_state[start:stop]
         for i in range(stop - start):
-            after, t[i] = step(g[i], p[i], s[i], *numbers)
-            q[i] = after
+            q[i], t[i] = step(g[i], p[i], s[i], *numbers)
 
 
 def step_with_two_states(
@@ -92,15 +91,11 @@ def step_with_two_states(
         s, t = old_state[start:stop], new_state[start:stop]
         u, v = old_second[start:stop], new_second[start:stop]
         for i in range(stop - start):
-            after, t[i], v[i] = step(g[i], p[i], s[i], u[i], *numbers)
-            q[i] = after
+            q[i], t[i], v[i] = step(g[i], p[i], s[i], u[i], *numbers)
 
 
 def rule(*, num_states: int) -> Callable[[Callable[..., Any]], Callable[..., None]]:
-    """Make a rule into the kernel that takes its step.  It takes g, p, states, and then hyperparameters in their order.
-
-    The docstring of a rule names those that don't explain themselves.
-    """
+    """Make the kernel of a rule: a function of g, p, its states, and its hyperparameters in the order of `hyper`."""
     loop = (step_without_state, step_with_one_state, step_with_two_states)[num_states]
 
     def make(step: Callable[..., Any]) -> Callable[..., None]:
