@@ -10,13 +10,13 @@ a filter sees, K filters, G groups of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from dist_relu.core.arrays import Array
-from dist_relu.kernels.jit import kernel, specialise
+from dist_relu.kernels.jit import kernel
+from dist_relu.kernels.llvm import run_of
 from dist_relu.kernels.long_sums import TERMS, end_chain, end_sum, sum_rows, wide_sums
 from dist_relu.kernels.ordered_sum import add
 from dist_relu.kernels.products import (
@@ -30,7 +30,7 @@ from dist_relu.kernels.products import (
     vectors_for,
 )
 from dist_relu.kernels.tiles import AS_IS
-from dist_relu.kernels.windows import Windows, gather, scatter, span
+from dist_relu.kernels.windows import Windows, gather, scatter
 
 PIXELS = 512
 """Terms of a product over pixels, unless a row has more."""
@@ -206,67 +206,28 @@ def add_correlated(x: Array, c: Correlation, runs: Array, length: int, dz: Array
     end_sum(flat, wide)
 
 
-def add_product(x: Array, z: Array, weight: Array) -> None:
-    """Add the product of two of these to the third, for pixels that lie side by side in all."""
-    raise NotImplementedError
-
-
-def over_runs(x: Array, z: Array, weight: Array, w: Windows, channels: int, b: int) -> None:
-    """Do to two rows and the weights between them what `add_product` says, in as few and as long runs as can be.
-
-    x: (W C,), a row of the image.  z: (J C,), one of outputs.  weight: (J C,), of a tap in column `b`.
-    """
-    offset, begin, end = span(w, b)
-    pixels = max(end - begin, 1) if w.stride_w == 1 else 1
-    size = pixels * channels
-    for j in range(begin, end, pixels):
-        at, x_at = j * channels, (j * w.stride_w + offset) * channels
-        add_product(x[x_at : x_at + size], z[at : at + size], weight[at : at + size])
-
-
-def _in_runs(add_product: Callable[..., None]) -> Callable[..., None]:
-    """Make `add_product` the kernel `over_runs`."""
-    functions = {"add_product": kernel(add_product, inlined=True)}
-    return specialise(over_runs, f"over_runs{add_product.__name__}", functions, inlined=True)
-
-
-@_in_runs
-def _add_to_outputs(x: Array, z: Array, weight: Array) -> None:
-    """z += x weight; all (n,)."""
+@gather
+def _add_weighted(x: Array, z: Array, number: int, h: int, at: int, weights: Array) -> None:
+    """z += x times weights; x, z: (n,).  weights: (A B, J C)."""
+    weight = run_of(weights[number], at, z.shape[0])
     for c in range(z.shape[0]):
         z[c] += x[c] * weight[c]
 
 
-@_in_runs
-def _add_to_image(x: Array, z: Array, weight: Array) -> None:
-    """x += z weight; all (n,)."""
-    for c in range(x.shape[0]):
-        x[c] += z[c] * weight[c]
-
-
-@_in_runs
-def _add_to_weights(x: Array, z: Array, weight: Array) -> None:
-    """weight += x z; all (n,)."""
-    for c in range(weight.shape[0]):
-        weight[c] += x[c] * z[c]
-
-
-@gather
-def _add_weighted(x: Array, z: Array, w: Windows, h: int, a: int, b: int, weight: Array, channels: int) -> None:
-    """z += x times the weights of tap (a, b)."""
-    _add_to_outputs(x, z, weight[a, b], w, channels, b)
-
-
 @scatter
-def _add_weighted_back(dz: Array, dx: Array, w: Windows, i: int, a: int, b: int, weight: Array, channels: int) -> None:
-    """dx += dz times the weights of tap (a, b)."""
-    _add_to_image(dx, dz, weight[a, b], w, channels, b)
+def _add_weighted_back(dx: Array, dz: Array, number: int, i: int, at: int, weights: Array) -> None:
+    """dx += dz times weights; dx, dz: (n,).  weights: (A B, J C)."""
+    weight = run_of(weights[number], at, dz.shape[0])
+    for c in range(dz.shape[0]):
+        dx[c] += dz[c] * weight[c]
 
 
 @gather
-def _add_to_tap(x: Array, d_weight: Array, w: Windows, h: int, a: int, b: int, dz: Array, channels: int) -> None:
-    """d_weight[a, b] += x dz."""
-    _add_to_weights(x, dz, d_weight[a, b], w, channels, b)
+def _add_to_weights(x: Array, dz: Array, number: int, h: int, at: int, d_weights: Array) -> None:
+    """d_weights += x dz; x, dz: (n,).  d_weights: (A B, J C)."""
+    d_weight = run_of(d_weights[number], at, dz.shape[0])
+    for c in range(dz.shape[0]):
+        d_weight[c] += x[c] * dz[c]
 
 
 @kernel
@@ -275,31 +236,32 @@ def depthwise(x: Array, weight: Array, w: Windows, channels: int, z: Array) -> N
 
     x: (N, H, W C).  weight: (A, B, J C), repeated for each pixel of a row, so that a row is one loop.  z: (N, I, J C).
     """
-    wide = wide_sums(w.kernel_h * w.kernel_w, z.shape[2])
+    wide, weights = wide_sums(w.kernel_h * w.kernel_w, z.shape[2]), weight.reshape(-1, weight.shape[2])
     for n in range(z.shape[0]):
         for i in range(w.out_height):
             row = z[n, i]
             row[:] = 0
-            _add_weighted(x[n], row, w, i, wide, weight, channels)
+            _add_weighted(x[n], row, w, channels, i, wide, weights)
             end_sum(row, wide)
 
 
 @kernel
 def depthwise_backward_x(dz: Array, weight: Array, w: Windows, channels: int, dx: Array) -> None:
     """dx = the gradient of the input of `depthwise`, with the same shapes."""
-    wide = wide_sums(w.kernel_h * w.kernel_w, dx.shape[2])
+    wide, weights = wide_sums(w.kernel_h * w.kernel_w, dx.shape[2]), weight.reshape(-1, weight.shape[2])
     for n in range(dz.shape[0]):
         for h in range(w.height):
             row = dx[n, h]
             row[:] = 0
-            _add_weighted_back(dz[n], row, w, h, wide, weight, channels)
+            _add_weighted_back(dz[n], row, w, channels, h, wide, weights)
             end_sum(row, wide)
 
 
 @kernel
 def depthwise_backward_weight(x: Array, dz: Array, w: Windows, channels: int, d_weight: Array) -> None:
     """d_weight = the gradients of the repeated weights of `depthwise`, with the same shapes."""
-    flat, terms, no_sum = d_weight.reshape(-1), 0, wide_sums(0, 0)
+    flat, d_weights = d_weight.reshape(-1), d_weight.reshape(-1, d_weight.shape[2])
+    terms, no_sum = 0, wide_sums(0, 0)
     wide = wide_sums(dz.shape[0] * w.out_height, flat.shape[0])
     flat[:] = 0
     for n in range(dz.shape[0]):
@@ -308,7 +270,7 @@ def depthwise_backward_weight(x: Array, dz: Array, w: Windows, channels: int, d_
                 end_chain(flat, wide)
                 terms = 0
             terms += 1
-            _add_to_tap(x[n], d_weight, w, i, no_sum, dz[n, i], channels)
+            _add_to_weights(x[n], dz[n, i], w, channels, i, no_sum, d_weights)
     end_sum(flat, wide)
 
 

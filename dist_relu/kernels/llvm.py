@@ -9,6 +9,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+from numba.np.arrayobj import populate_array
 
 
 def array_data(context: Any, builder: Any, signature: Any, args: Any, number: int) -> Any:
@@ -117,6 +118,24 @@ def leading(count: int) -> Any:
         return types.UniTuple(x.dtype, count)(x), codegen
 
     return load
+
+
+@intrinsic
+def run_of(typing_context: Any, x: Any, start: Any, size: Any) -> Any:
+    """Return x[start : start + size] of a flat array, which must be there, and must not go before the run does.
+
+    Slices are clamped to the array and their references counted, which takes longer than to add up a pixel.
+    """
+    kind = types.Array(x.dtype, 1, "C")
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = builder.gep(array_data(context, builder, signature, args, 0), [args[1]])
+        run = context.make_array(kind)(context, builder)
+        item_bytes = context.get_constant(types.intp, x.dtype.bitwidth // 8)
+        populate_array(run, data, shape=[args[2]], strides=[item_bytes], itemsize=item_bytes, meminfo=None)
+        return run._getvalue()
+
+    return kind(x, types.intp, types.intp), codegen
 
 
 @intrinsic

@@ -11,11 +11,17 @@ import numpy as np
 
 from dist_relu.core.arrays import Array
 from dist_relu.kernels.jit import kernel
-from dist_relu.kernels.llvm import CHAINS
+from dist_relu.kernels.llvm import CHAINS, run_of
 from dist_relu.kernels.long_sums import TERMS, end_sum, sum_rows, wide_sums
-from dist_relu.kernels.windows import Windows, gather, scatter, span
+from dist_relu.kernels.windows import Windows, gather, scatter
 
 NONE = -1
+
+
+@kernel
+def rows_of(images: Array) -> Array:
+    """Return images (N, H, W, C) as flat rows, (N, H, W C)."""
+    return images.reshape(images.shape[0], images.shape[1], images.shape[2] * images.shape[3])
 
 
 @kernel
@@ -25,16 +31,14 @@ def _is_larger(v: float, best: float) -> bool:
 
 
 @gather
-def _raise_to(x: Array, best: Array, w: Windows, h: int, a: int, b: int, choice: Array) -> None:
+def _raise_to(x: Array, best: Array, number: int, h: int, at: int, choices: Array) -> None:
     """best = max(best, x), and choice = the number of the larger one: the first of equals, NaN before all."""
-    offset, begin, end = span(w, b)
-    number = x.dtype.type(a * w.kernel_w + b)
-    for j in range(begin, end):
-        for c in range(best.shape[1]):
-            v, m, chosen = x[j * w.stride_w + offset, c], best[j, c], choice[j, c]
-            larger = _is_larger(v, m)
-            best[j, c] = v if larger else m
-            choice[j, c] = number if larger else chosen
+    this, choice = x.dtype.type(number), run_of(choices, at, best.shape[0])
+    for c in range(best.shape[0]):
+        v, m, chosen = x[c], best[c], choice[c]
+        larger = _is_larger(v, m)
+        best[c] = v if larger else m
+        choice[c] = this if larger else chosen
 
 
 @kernel
@@ -47,9 +51,10 @@ def max_pool(x: Array, w: Windows, y: Array, choice: Array) -> None:
             first_b = max((w.left - j * w.stride_w + w.dilation_w - 1) // w.dilation_w, 0)
             y[:, i, j] = -np.inf
             choice[:, i, j] = number(first_a * w.kernel_w + first_b)
+    images, outputs, choices = rows_of(x), rows_of(y), rows_of(choice)
     for n in range(y.shape[0]):
         for i in range(w.out_height):
-            _raise_to(x[n], y[n, i], w, i, no_sum, choice[n, i])
+            _raise_to(images[n], outputs[n, i], w, x.shape[3], i, no_sum, choices[n, i])
 
 
 @kernel
@@ -84,26 +89,25 @@ def add_bias_relu_max_pool_2x2(z: Array, bias: Array, y: Array, choice: Array) -
 
 
 @scatter
-def _add_chosen(dy: Array, dx: Array, w: Windows, i: int, a: int, b: int, choice: Array) -> None:
-    """dx += dy where the maximum came from tap (a, b)."""
-    offset, begin, end = span(w, b)
-    number, zero = dy.dtype.type(a * w.kernel_w + b), dy.dtype.type(0)
-    for j in range(begin, end):
-        for c in range(dy.shape[1]):
-            d, chosen, before = dy[j, c], choice[i, j, c], dx[j * w.stride_w + offset, c]
-            dx[j * w.stride_w + offset, c] = before + (d if chosen == number else zero)
+def _add_chosen(dx: Array, dy: Array, number: int, i: int, at: int, choices: Array) -> None:
+    """dx += dy where the maximum came from this tap."""
+    this, zero, choice = dy.dtype.type(number), dy.dtype.type(0), run_of(choices[i], at, dy.shape[0])
+    for c in range(dy.shape[0]):
+        d, chosen, before = dy[c], choice[c], dx[c]
+        dx[c] = before + (d if chosen == this else zero)
 
 
 @kernel
 def max_pool_backward(dy: Array, choice: Array, w: Windows, dx: Array) -> None:
     """dx = dy where the maximum came from, summed over overlapping windows.  Shapes as in `max_pool`."""
-    wide = wide_sums(w.kernel_h * w.kernel_w, dx.shape[2] * dx.shape[3])
+    images, outputs, choices = rows_of(dx), rows_of(dy), rows_of(choice)
+    wide = wide_sums(w.kernel_h * w.kernel_w, images.shape[2])
     for n in range(dy.shape[0]):
         for h in range(w.height):
-            row = dx[n, h]
+            row = images[n, h]
             row[:] = 0
-            _add_chosen(dy[n], row, w, h, wide, choice[n])
-            end_sum(row.reshape(-1), wide)
+            _add_chosen(outputs[n], row, w, dx.shape[3], h, wide, choices[n])
+            end_sum(row, wide)
 
 
 @kernel
@@ -129,25 +133,24 @@ def _put_chosen(dy: Array, choice: Array, number: float, dx: Array) -> None:
 
 
 @gather
-def _add_pixels(x: Array, y: Array, w: Windows, h: int, a: int, b: int) -> None:
-    """y += x, for the pixel below tap (a, b) of every window."""
-    offset, begin, end = span(w, b)
-    for j in range(begin, end):
-        for c in range(y.shape[1]):
-            y[j, c] += x[j * w.stride_w + offset, c]
+def _add_pixels(x: Array, y: Array, number: int, h: int, at: int) -> None:
+    """y += x."""
+    for c in range(y.shape[0]):
+        y[c] += x[c]
 
 
 @kernel
 def average_pool(x: Array, w: Windows, y: Array) -> None:
     """y = the mean of every window, padding counted as 0.  x: (N, H, W, C); y: (N, I, J, C)."""
-    wide = wide_sums(w.kernel_h * w.kernel_w, y.shape[2] * y.shape[3])
+    images, outputs = rows_of(x), rows_of(y)
+    wide = wide_sums(w.kernel_h * w.kernel_w, outputs.shape[2])
     factor = y.dtype.type(1 / (w.kernel_h * w.kernel_w))
     for n in range(y.shape[0]):
         for i in range(w.out_height):
-            row = y[n, i]
+            row = outputs[n, i]
             row[:] = 0
-            _add_pixels(x[n], row, w, i, wide)
-            end_sum(row.reshape(-1), wide)
+            _add_pixels(images[n], row, w, x.shape[3], i, wide)
+            end_sum(row, wide)
             row *= factor
 
 
@@ -170,22 +173,21 @@ def average_images(x: Array, y: Array) -> None:
 
 
 @scatter
-def _add_scaled(dy: Array, dx: Array, w: Windows, i: int, a: int, b: int, factor: float) -> None:
-    """dx += factor dy, for the pixel below tap (a, b) of every window."""
-    offset, begin, end = span(w, b)
-    for j in range(begin, end):
-        for c in range(dy.shape[1]):
-            dx[j * w.stride_w + offset, c] += factor * dy[j, c]
+def _add_scaled(dx: Array, dy: Array, number: int, i: int, at: int, factor: float) -> None:
+    """dx += factor dy."""
+    for c in range(dy.shape[0]):
+        dx[c] += factor * dy[c]
 
 
 @kernel
 def average_pool_backward(dy: Array, w: Windows, dx: Array) -> None:
     """dx = dy shared out equally over its window, summed over overlapping windows.  Shapes as in `average_pool`."""
-    wide = wide_sums(w.kernel_h * w.kernel_w, dx.shape[2] * dx.shape[3])
+    images, outputs = rows_of(dx), rows_of(dy)
+    wide = wide_sums(w.kernel_h * w.kernel_w, images.shape[2])
     factor = dx.dtype.type(1 / (w.kernel_h * w.kernel_w))
     for n in range(dy.shape[0]):
         for h in range(w.height):
-            row = dx[n, h]
+            row = images[n, h]
             row[:] = 0
-            _add_scaled(dy[n], row, w, h, wide, factor)
-            end_sum(row.reshape(-1), wide)
+            _add_scaled(outputs[n], row, w, dx.shape[3], h, wide, factor)
+            end_sum(row, wide)

@@ -1,7 +1,8 @@
 """Where the windows of convolution and pooling lie, and the loop over their elements, written once for all of these.
 
 An element (a, b) of the windows, a tap, joins a row of outputs with a row of the image: each window with the pixel that
-lies under its tap. So what a tap does is a loop along two rows, of which `gather` and `scatter` make a kernel.
+lies under its tap. So what a tap does is a loop along two rows, of which `gather` and `scatter` make a kernel. Rows are
+flat: (W C) or (J C), since loops over the channels of one pixel are short.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 
 from dist_relu.core.arrays import Array
 from dist_relu.kernels.jit import kernel, specialise
+from dist_relu.kernels.llvm import run_of
 from dist_relu.kernels.long_sums import TERMS, end_chain
 
 
@@ -63,6 +65,18 @@ def _meet_output(w: Windows, h: int, number: int) -> tuple[int, int]:
     return a, i if 0 <= i < w.out_height and i * w.stride_h == distance else -1
 
 
+@kernel
+def _from_image(source: Array, target: Array) -> tuple[Array, Array]:
+    """Return the row of the image and that of the output, for a target that is an output."""
+    return source, target
+
+
+@kernel
+def _from_output(source: Array, target: Array) -> tuple[Array, Array]:
+    """Return the row of the image and that of the output, for a target that is an image."""
+    return target, source
+
+
 # What stands for functions in the loop below.
 
 
@@ -71,37 +85,55 @@ def meet(w: Windows, row: int, number: int) -> tuple[int, int]:
     raise NotImplementedError
 
 
-def tap(source: Array, target: Array, w: Windows, row: int, a: int, b: int, *others: Any) -> None:
-    """Do to the row of the target what tap (a, b) does, with `source`, which is row `row` of the source."""
+def image_and_output(source: Array, target: Array) -> tuple[Array, Array]:
+    """Return the row of the image and that of the output."""
     raise NotImplementedError
 
 
-def over_taps(source: Array, target: Array, w: Windows, row: int, wide: Array, *others: Any) -> None:
+def tap(image: Array, output: Array, number: int, row: int, at: int, *others: Any) -> None:
+    """Do what tap a·B + b = `number` does, to runs of numbers of which each is joined with the one in the same place.
+
+    row: of the source.  at: where the run begins in the row of outputs.
+    """
+    raise NotImplementedError
+
+
+def over_taps(source: Array, target: Array, w: Windows, channels: int, row: int, wide: Array, *others: Any) -> None:
     """Do to row `row` of a target what taps do, in the order of the rows of the source.
 
-    source: (rows, ...).  target: that row alone.  wide: its wide sums, see `long_sums`; empty where there is no sum, or
-    one of few terms.  others: what else taps need.
+    source: (rows, numbers of a row).  target: that row alone.  wide: its wide sums, see `long_sums`; empty where there
+    is no sum, or one of few terms.  others: what else taps need. Pixels that lie side by side in both rows are one run.
     """
     terms = 0
     for number in range(w.kernel_h):
         a, met = meet(w, row, number)
         if met < 0:
             continue
+        image, output = image_and_output(source[met], target)
         for b in range(w.kernel_w):
             if terms == TERMS:
-                end_chain(target.reshape(-1), wide)
+                end_chain(target, wide)
                 terms = 0
             terms += 1
-            tap(source[met], target, w, met, a, b, *others)
+            offset, begin, end = span(w, b)
+            pixels = max(end - begin, 1) if w.stride_w == 1 else 1
+            size = pixels * channels
+            for j in range(begin, end, pixels):
+                at, image_at = j * channels, (j * w.stride_w + offset) * channels
+                image_run, output_run = run_of(image, image_at, size), run_of(output, at, size)
+                tap(image_run, output_run, a * w.kernel_w + b, met, at, *others)
 
 
 def gather(tap: Callable[..., None]) -> Callable[..., None]:
     """Make `tap` the kernel `over_taps` for a row of the output: it works with the rows of the image in its windows."""
-    functions: dict[str, Callable[..., Any]] = {"tap": kernel(tap, inlined=True), "meet": _meet_image}
-    return specialise(over_taps, f"gather{tap.__name__}", functions, inlined=True)
+    return _over_taps(tap, "gather", {"meet": _meet_image, "image_and_output": _from_image})
 
 
 def scatter(tap: Callable[..., None]) -> Callable[..., None]:
     """Make `tap` the kernel `over_taps` for a row of the image: it works with the outputs in whose windows it lies."""
-    functions: dict[str, Callable[..., Any]] = {"tap": kernel(tap, inlined=True), "meet": _meet_output}
-    return specialise(over_taps, f"scatter{tap.__name__}", functions, inlined=True)
+    return _over_taps(tap, "scatter", {"meet": _meet_output, "image_and_output": _from_output})
+
+
+def _over_taps(tap: Callable[..., None], name: str, functions: dict[str, Callable[..., Any]]) -> Callable[..., None]:
+    functions = {"tap": kernel(tap, inlined=True), **functions}
+    return specialise(over_taps, f"{name}{tap.__name__}", functions, inlined=True)
