@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dist_relu import nn
-
 Array = npt.NDArray[Any]
 
 
@@ -63,24 +61,3 @@ def assert_close(ours: Array, expected: Array, tolerance: float) -> None:
     """Equal up to `tolerance` times the largest number expected: sums may cancel."""
     assert ours.shape == expected.shape
     np.testing.assert_allclose(ours, expected, rtol=0, atol=tolerance * max(np.abs(expected).max(initial=0), 1))
-
-
-def assert_gradients_are_those_of_finite_differences(
-    model: nn.Sequential, x: Array, rng: np.random.Generator, step: float = 1e-5
-) -> None:
-    """Of the sum of outputs times random numbers, along random directions of x and of every parameter; float64."""
-    dy = rng.standard_normal(model.forward(x).shape)
-    dx = model.backward(dy)
-    gradients = [(x, dx), *((param.value, param.grad.copy()) for param in model.params)]
-    for array, gradient in gradients:
-        for _ in range(10):
-            direction = rng.standard_normal(array.shape)
-            before = array.copy()
-            array[...] = before + step * direction
-            above = (model.forward(x) * dy).sum()
-            array[...] = before - step * direction
-            below = (model.forward(x) * dy).sum()
-            array[...] = before
-            along = float((gradient * direction).sum())
-            scale = float(np.abs(gradient * direction).sum())
-            assert abs(along - (above - below) / (2 * step)) < 1e-7 * (1 + scale)

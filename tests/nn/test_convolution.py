@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from dist_relu import nn
 from dist_relu.checkpoint import load_model, save_model
 from dist_relu.nn.layers.windows import Padding
-from tests.twin import Array, assert_close, assert_gradients_are_those_of_finite_differences
+from tests.gradients import check_backward
+from tests.twin import Array, assert_close
 
 LAYERS = [
     nn.Conv2d(4, 3),
@@ -129,7 +130,7 @@ def test_convolution_is_that_of_plain_loops(case: Case) -> None:
 @pytest.mark.parametrize("layer", LAYERS, ids=repr)
 def test_backward_agrees_with_finite_differences(layer: nn.Conv2d, rng: np.random.Generator) -> None:
     model = built(replace(layer), input_shape=(6, 5, 4))
-    assert_gradients_are_those_of_finite_differences(model, rng.standard_normal((3, 6, 5, 4)), rng)
+    check_backward(model, rng.standard_normal((3, 6, 5, 4)), rng)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("float64", 1e-12)])

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dist_relu import nn
-from tests.twin import Array, assert_close, assert_gradients_are_those_of_finite_differences
+from tests.gradients import check_backward
+from tests.twin import Array, assert_close
 
 Pool = nn.MaxPool2d | nn.AvgPool2d
 LAYERS = [
@@ -85,7 +86,7 @@ def test_pooling_is_that_of_plain_loops(kind: type[Pool], case: Case) -> None:
 @pytest.mark.parametrize("layer", LAYERS, ids=repr)
 def test_backward_agrees_with_finite_differences(layer: nn.Layer, rng: np.random.Generator) -> None:
     x = rng.permutation(2 * 6 * 7 * 5).reshape(2, 6, 7, 5) / 100
-    assert_gradients_are_those_of_finite_differences(built(layer, input_shape=x.shape[1:]), x, rng)
+    check_backward(built(layer, input_shape=x.shape[1:]), x, rng)
 
 
 @pytest.mark.parametrize("kind", [nn.MaxPool2d, nn.AvgPool2d])
