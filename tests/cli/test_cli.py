@@ -13,7 +13,7 @@ import pytest
 
 import dist_relu as dr
 from dist_relu.cli.main import main
-from tests.programs import ROOT, TRAIN, run
+from tests.programs import TRAIN, run
 
 REPORT_KEYS = {
     *("backend", "workers", "nodes", "shards", "seed", "epochs", "steps", "train_loss", "test_accuracy", "seconds"),
@@ -356,16 +356,6 @@ def test_importing_the_package_imports_nothing_optional() -> None:
     optional = "{'mpi4py', 'ray', 'sklearn', 'pooch', 'matplotlib'}"
     done = run([sys.executable, "-c", f"import sys, dist_relu; print({optional} & sys.modules.keys())"])
     assert done.stdout.strip() == "set()"
-
-
-@pytest.mark.parametrize(("number", "told"), [(0, r"0\.9\d+"), (1, r"FitResult\(epochs: 5, .*\)")])
-def test_the_examples_of_the_readme_run(tmp_path: Path, number: int, told: str) -> None:
-    readme = (ROOT / "README.md").read_text()
-    (tmp_path / "example.py").write_text(readme.split("```python\n")[number + 1].split("```")[0])
-    done = run([sys.executable, "example.py"], cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert re.fullmatch(told, done.stdout.strip())
-    assert _ONLY_WHERE_IT_IS_SLOW.sub("", done.stderr) == ""
 
 
 def test_versions_agree() -> None:
