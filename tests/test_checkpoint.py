@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 import dist_relu as dr
 from dist_relu import nn
+from dist_relu.nn.structure import every_layer
 from tests.conftest import small_model
 from tests.twin import Array
 
@@ -54,7 +56,49 @@ MODELS: list[tuple[tuple[nn.Layer, ...], tuple[int, ...]]] = [
     ),
     ((nn.Embedding(5, 3), nn.Flatten(), nn.Dense(2)), (4,)),
     ((nn.Standardize([0.1, 0.7], [1 / 3, 2.0]), nn.Dense(2)), (4,)),
+    ((nn.FromNCHW(), nn.AvgPool2d(2), nn.GlobalAvgPool2d(), nn.Dense(4), nn.Categorical(3)), (2, 4, 4)),
+    (
+        (
+            nn.Parallel([[nn.GLU()], [nn.ReGLU()], [nn.Softmax()], [nn.LogSoftmax()]]),
+            nn.Dense(3),
+            nn.TanhGaussian([-1.0], [1.0]),
+        ),
+        (6,),
+    ),
+    (
+        (
+            *(
+                nn.ReLU(),
+                nn.LeakyReLU(0.2),
+                nn.ReLU6(),
+                nn.Threshold(0.1, 0.2),
+                nn.SquaredReLU(),
+                nn.ELU(0.5),
+                nn.SELU(),
+            ),
+            *(
+                nn.SELU(),
+                nn.CELU(0.5),
+                nn.SiLU(),
+                nn.Mish(),
+                nn.Softplus(2.0),
+                nn.Hardswish(),
+                nn.Hardsigmoid(),
+                nn.Hardtanh(),
+            ),
+            *(nn.Sigmoid(), nn.Tanh()),
+        ),
+        (6,),
+    ),
 ]
+
+
+def test_every_layer_stands_in_a_model_here() -> None:
+    exported = [getattr(nn, name) for name in nn.__all__]
+    layers = {kind for kind in exported if isinstance(kind, type) and issubclass(kind, nn.Layer)}
+    used = {type(layer) for layers, _ in MODELS for layer in every_layer(layers)}
+    missing = {kind for kind in layers if not inspect.isabstract(kind)} - used
+    assert not missing, f"add {', '.join(kind.__name__ for kind in missing)} to MODELS"
 
 
 @pytest.mark.parametrize(("layers", "shape"), MODELS, ids=lambda item: type(item[0]).__name__)

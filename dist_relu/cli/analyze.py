@@ -30,7 +30,6 @@ from dist_relu.cli.options import (
 )
 from dist_relu.cli.parsing import (
     ACTIVATIONS,
-    DEFAULT_LR,
     INITIALIZERS,
     OPTIMIZERS,
     parse_new_model,
@@ -277,11 +276,11 @@ def training(
     zeros in hidden layers, over the last tenth of the watched steps, and of the accuracy on unseen samples.
     """
     check_writable("--json", path)
-    lr = DEFAULT_LR[optimizer] if lr is None else lr
+    lr = OPTIMIZERS[optimizer].lr if lr is None else lr
     if seed + seeds > 2**64:
         raise click.UsageError(f"--seed {seed} --seeds {seeds}: seeds must stay below 2^64.")
     with usage_errors():
-        rule = OPTIMIZERS[optimizer](parse_schedule(schedule, lr, epochs), momentum, 0.0)
+        rule = OPTIMIZERS[optimizer].make(parse_schedule(schedule, lr, epochs), momentum, 0.0)
         data = load(source)
         models = _models(data, model_text, depth, activations, init, dtype)
         for model in models.values():

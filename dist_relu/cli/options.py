@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from dist_relu.cli.parsing import DEFAULT_LR, OPTIMIZERS
+from dist_relu.cli.parsing import OPTIMIZERS
 from dist_relu.cli.types import MODEL, MODEL_FORMS, POSITIVE, SHARE, choice
 
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -53,7 +53,7 @@ optimizer_option = click.option(
 lr_option = click.option(
     "--lr",
     type=POSITIVE,
-    help=f"The learning rate. Default: {', '.join(f'{lr:g} for {name}' for name, lr in DEFAULT_LR.items())}.",
+    help=f"The learning rate. Default: {', '.join(f'{rule.lr:g} for {name}' for name, rule in OPTIMIZERS.items())}.",
 )
 momentum_option = click.option(
     "--momentum",

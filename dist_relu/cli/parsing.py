@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dist_relu import nn
 from dist_relu.cli.model_file import model_from_file
@@ -29,26 +29,23 @@ from dist_relu.optim import (
     WarmUp,
 )
 
-OPTIMIZERS: dict[str, Callable[[Schedule, float, float], Optimizer]] = {
-    "sgd": lambda lr, momentum, decay: SGD(lr, momentum=momentum, weight_decay=decay),
-    "nesterov": lambda lr, momentum, decay: SGD(lr, momentum=momentum, nesterov=True, weight_decay=decay),
-    "adam": lambda lr, _, decay: Adam(lr, weight_decay=decay),
-    "adamw": lambda lr, _, decay: AdamW(lr, weight_decay=decay),
-    "rmsprop": lambda lr, momentum, decay: RMSprop(lr, momentum=momentum, weight_decay=decay),
-    "lars": lambda lr, momentum, decay: LARS(lr, momentum=momentum, weight_decay=decay),
-    "lamb": lambda lr, _, decay: LAMB(lr, weight_decay=decay),
-}
 
-DEFAULT_LR = {
-    "sgd": 0.1,
-    "nesterov": 0.1,
-    "adam": 0.001,
-    "adamw": 0.001,
-    "rmsprop": 0.001,
-    "lars": 5.0,
-    "lamb": 0.01,
-}
+class Rule(NamedTuple):
+    """An optimiser of the command line.  make: it, from (learning rate, momentum, weight decay).  lr: the default."""
 
+    make: Callable[[Schedule, float, float], Optimizer]
+    lr: float
+
+
+OPTIMIZERS = {
+    "sgd": Rule(lambda lr, momentum, decay: SGD(lr, momentum=momentum, weight_decay=decay), 0.1),
+    "nesterov": Rule(lambda lr, momentum, decay: SGD(lr, momentum=momentum, nesterov=True, weight_decay=decay), 0.1),
+    "adam": Rule(lambda lr, _, decay: Adam(lr, weight_decay=decay), 0.001),
+    "adamw": Rule(lambda lr, _, decay: AdamW(lr, weight_decay=decay), 0.001),
+    "rmsprop": Rule(lambda lr, momentum, decay: RMSprop(lr, momentum=momentum, weight_decay=decay), 0.001),
+    "lars": Rule(lambda lr, momentum, decay: LARS(lr, momentum=momentum, weight_decay=decay), 5.0),
+    "lamb": Rule(lambda lr, _, decay: LAMB(lr, weight_decay=decay), 0.01),
+}
 
 ACTIVATIONS: dict[str, Callable[[], nn.Layer]] = {
     "relu": nn.ReLU,

@@ -36,7 +36,6 @@ from dist_relu.cli.options import (
     shards_option,
 )
 from dist_relu.cli.parsing import (
-    DEFAULT_LR,
     NORMALIZATIONS,
     OPTIMIZERS,
     normalized,
@@ -149,10 +148,10 @@ def train(
     attempts = new_attempts()
     console = run_console(attempts, quiet=quiet)
     _check_paths(report, save, log_dir, watch_every)
-    lr = DEFAULT_LR[optimizer] if lr is None else lr
+    lr = OPTIMIZERS[optimizer].lr if lr is None else lr
     with usage_errors():
         rate = parse_schedule(schedule, lr, epochs)
-        rule = OPTIMIZERS[optimizer](rate, momentum, weight_decay)
+        rule = OPTIMIZERS[optimizer].make(rate, momentum, weight_decay)
         changes = parse_augment(augment, mixup)
     _check_shards(batch_size, shards, options["workers"])
     with StatusLine(console) as status, started(**options) as coordinator:

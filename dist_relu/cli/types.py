@@ -40,7 +40,7 @@ class Commands(click.Group):
                 formatter.write_dl(lines, col_max=max(map(len, self.commands)))
 
 
-_GROUPS = {
+OPTION_GROUPS = {
     "Data and model": (
         "--data --model --normalize --dtype --depth --activation --init --samples --augment --mixup --label-smoothing "
         "--env --hidden"
@@ -53,7 +53,7 @@ _GROUPS = {
     "Workers": "--workers --backend --threads-per-worker --address --spread",
     "Results": "--json --save --export --log-dir --watch-every --output --quiet",
 }
-"""Options by what they are about."""
+"""Options by what they are about; help has them in this order."""
 
 
 @final
@@ -62,7 +62,7 @@ class GroupedCommand(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         records = {param.opts[0]: record for param in self.get_params(ctx) if (record := param.get_help_record(ctx))}
-        for heading, names in _GROUPS.items():
+        for heading, names in OPTION_GROUPS.items():
             if lines := [records.pop(name) for name in names.split() if name in records]:
                 with formatter.section(heading):
                     formatter.write_dl(lines)

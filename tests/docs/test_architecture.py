@@ -37,7 +37,9 @@ def test_every_module_stands_in_the_tree() -> None:
     modules = {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py")}
     packages = {name.removesuffix("__init__.py") for name in modules if name.endswith("/__init__.py")}
     names = {name for name in modules if not name.endswith("/__init__.py")} | packages
-    assert names == paths_of_the_tree(), "see the tree in ARCHITECTURE.md"
+    tree = paths_of_the_tree()
+    assert sorted(names - tree) == [], "modules that the tree in ARCHITECTURE.md lacks"
+    assert sorted(tree - names) == [], "what stands in the tree in ARCHITECTURE.md and is gone"
 
 
 def test_the_layers_are_those_that_are_checked() -> None:
@@ -67,7 +69,9 @@ def test_public_names_are_those_that_modules_export(module: str) -> None:
         for statement in content.body
         if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "__all__"
     ]
-    assert set(exported) == set(public_names()[module]), "see the list in ARCHITECTURE.md"
+    listed = set(public_names()[module])
+    assert sorted(set(exported) - listed) == [], "names that Public names in ARCHITECTURE.md lacks"
+    assert sorted(listed - set(exported)) == [], "names in ARCHITECTURE.md that nobody exports"
 
 
 @pytest.mark.parametrize("module", [module for module in public_names() if "ray" not in module])

@@ -120,7 +120,14 @@ def refusal(make: Callable[..., object], name: str, arguments: dict[str, Any]) -
 
 
 def needed(kind: Any) -> dict[str, Any]:
-    return {} if kind is nn.Constant else {"Constant": {"lr": 0.1}, **NEEDED}.get(kind.__name__, {})
+    known = {} if kind is nn.Constant else {"Constant": {"lr": 0.1}, **NEEDED}.get(kind.__name__, {})
+    params = inspect.signature(kind).parameters.values()
+    required = [
+        param.name for param in params if param.default is param.empty and param.kind is not param.VAR_POSITIONAL
+    ]
+    missing = [name for name in required if name not in known]
+    assert not missing, f"{kind.__name__} needs {', '.join(missing)}: give an example in NEEDED"
+    return known
 
 
 @pytest.fixture(scope="module")

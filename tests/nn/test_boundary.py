@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ import pytest
 
 import dist_relu as dr
 from dist_relu import nn, optim, rl
+from dist_relu.nn.layers.activations import Elementwise
 from dist_relu.partition import PartialSums
 from tests.twin import Array
 
@@ -43,8 +45,24 @@ LAYERS: list[tuple[Callable[[], nn.Layer], tuple[int, ...]]] = [
     (nn.CReLU, ROWS),
     (nn.Softmax, ROWS),
     (nn.SwiGLU, ROWS),
+    (nn.GLU, ROWS),
+    (nn.ReGLU, ROWS),
+    (nn.LogSoftmax, ROWS),
+    (lambda: nn.Standardize([0.1] * 6, [2.0] * 6), ROWS),
     (lambda: nn.Categorical(5), ROWS),
+    (lambda: nn.TanhGaussian([-1.0, -1.0], [1.0, 1.0]), (5,)),
 ]
+
+
+def test_every_layer_is_tried_here() -> None:
+    """Activations of single elements have one kernel loop among them, so two stand for all."""
+    exported = [getattr(nn, name) for name in nn.__all__]
+    layers = {kind for kind in exported if isinstance(kind, type) and issubclass(kind, nn.Layer)}
+    to_try = {kind for kind in layers if not inspect.isabstract(kind) and not issubclass(kind, Elementwise)}
+    missing = to_try - {type(make()) for make, _ in LAYERS}
+    assert not missing, f"give an example of {', '.join(kind.__name__ for kind in missing)} in LAYERS"
+
+
 of_every_layer = pytest.mark.parametrize(("make", "shape"), LAYERS)
 
 FORMS: list[Callable[[Array], Any]] = [
