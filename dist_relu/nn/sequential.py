@@ -16,7 +16,8 @@ import numpy.typing as npt
 from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_dtype, check_ints, check_is, check_seed
 from dist_relu.nn.boundary import Inside, Owner, State, array_of, inside, state_of
-from dist_relu.nn.description import brief, check_is_data, copy_unbuilt, parts
+from dist_relu.nn.composition import check_layer, check_params, check_places, layers_in
+from dist_relu.nn.description import brief, copy_unbuilt
 from dist_relu.nn.fusion import ACTIVATIONS, ActivationFused, fuse
 from dist_relu.nn.layer import PLAIN, Layer, Param, Pass, PassObserver, PreactivationObserver, Shape
 from dist_relu.partition import Purpose, generator
@@ -63,8 +64,8 @@ class Sequential:
             layers = tuple(layers[0])
         if not layers:
             raise ValueError("Sequential() needs at least one layer.")
-        checked = tuple(map(_layer, layers))
-        _check_places(checked)
+        checked = tuple(map(check_layer, layers))
+        check_places(checked)
         vars(self).update(layers=checked, dtype=check_dtype("dtype", dtype))
         self.predicts = None
         self._built: _Built | None = None
@@ -167,7 +168,7 @@ class Sequential:
                 raise ValueError(f"Layer {i}: {error}") from None
         params = [param for layer in self.layers for param in layer.params()]
         for i, layer in enumerate(self.layers):
-            _check_params(f"Layer {i} ({type(layer).__name__})", layer, params)
+            check_params(f"Layer {i} ({type(layer).__name__})", layer, params)
         names = [f"{i}.{param.name}" for i, layer in enumerate(self.layers) for param in layer.params()]
         passes = fuse(self.layers)
         self._inside, self._singly = list(map(inside, passes)), list(map(inside, self.layers))
@@ -196,13 +197,13 @@ class Sequential:
 
     def _own_layers(self) -> None:
         """Let every layer know where it stands, and in what."""
-        everything = _layers_in(self.layers)
+        everything = layers_in(self.layers)
         for place, layer in everything:
             state_of(layer).place = place
             state_of(layer).owners.clear()
         for place, layer in everything:
             state_of(layer).owners.append(Owner(self._state, is_direct="." not in place))
-            for _, part in _layers_in([layer])[1:]:
+            for _, part in layers_in([layer])[1:]:
                 state_of(part).owners.append(Owner(state_of(layer)))
 
     def initialize(self, seed: int = 0) -> Sequential:
@@ -366,54 +367,6 @@ class Sequential:
         return digest_of(self.values)
 
 
-def _layers_in(layers: Sequence[Layer]) -> list[tuple[str, Layer]]:
-    """All layers, those inside of others too, with their places."""
-    return [(place, part) for place, part in parts(layers) if isinstance(part, Layer)]
-
-
-def _check_places(layers: Sequence[Layer]) -> None:
-    """Raise ValueError where a layer stands twice, and TypeError for one that can't be made anew from its fields."""
-    places: dict[int, str] = {}
-    for place, layer in _layers_in(layers):
-        check_is_data(layer)
-        if id(layer) in places:
-            raise ValueError(
-                f"{type(layer).__name__} stands twice in the model, at {places[id(layer)]} and at {place}. A layer "
-                "remembers what it saw, so it can't be shared: build a second one."
-            )
-        places[id(layer)] = place
-
-
-def _check_params(name: str, layer: Layer, of_model: Sequence[Param]) -> None:
-    """Raise an error unless a layer has a list of parameters, all of which are its own, with names of their own."""
-    params = list(layer.params())
-    for param in params:
-        if not isinstance(param, Param):
-            raise TypeError(f"{name}: params() has {param!r}; expected nn.Param.")
-    if list(map(id, params)) != list(map(id, layer.params())):
-        raise ValueError(f"{name}: params() makes new parameters when it is called. Make them in build.")
-    seen: dict[str, Param] = {}
-    for param in params:
-        if param.name in seen:
-            raise ValueError(
-                f"{name} has two parameters called {param.name!r}, of shapes {seen[param.name].shape} and "
-                f"{param.shape}; files and gradients tell parameters apart by their names. Name them differently."
-            )
-        seen[param.name] = param
-        if "value" in vars(param) or sum(other is param for other in of_model) > 1:
-            raise ValueError(
-                f"{name}: its parameter {param.name!r} is that of another layer or model too. Make parameters in build."
-            )
-
-
 def digest_of(values: Array) -> str:
     """The SHA-256 of an array's bytes, little-endian."""
     return hashlib.sha256(values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()).hexdigest()
-
-
-def _layer(value: object) -> Layer:
-    if isinstance(value, Layer):
-        return value
-    if isinstance(value, type) and issubclass(value, Layer):
-        raise TypeError(f"Sequential takes layers, not their class {value.__name__}: write {value.__name__}().")
-    raise TypeError(f"Sequential takes layers, not an object of type {type(value).__name__}.")
