@@ -32,13 +32,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--on-ray", action="store_true", help="Run on all CPUs of the Ray cluster here, and only there.")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for its groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Let `make test`, which tests in two processes, start everything once, and begin with what takes longest."""
     items.sort(key=lambda item: _SLOW.index(item.path.stem) if item.path.stem in _SLOW else len(_SLOW))
     if config.pluginmanager.has_plugin("xdist"):
         for item in items:
             params = item.callspec.params if hasattr(item, "callspec") else {}
-            item.add_marker(pytest.mark.xdist_group(str(params.get("coordinator", item.path))))
+            item.add_marker(pytest.mark.xdist_group("-".join(map(str, params.get("coordinator", [item.path.stem])))))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
