@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Most tests wait for programs of theirs, or use one core. What is shared stays in one process: see tests/conftest.py.
-IN_TWO := --numprocesses=2 --dist=loadgroup --no-loadscope-reorder
+IN_TWO := --numprocesses=2 --dist=loadscope --no-loadscope-reorder
 # Which tests `make test-long` runs.
 LONG ?= long or chaos or hypothesis
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import numpy as np
@@ -32,14 +34,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--on-ray", action="store_true", help="Run on all CPUs of the Ray cluster here, and only there.")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for its groups
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Let `make test`, which tests in two processes, start everything once, and begin with what takes longest."""
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest, so that of two processes neither waits long for the other in the end."""
     items.sort(key=lambda item: _SLOW.index(item.path.stem) if item.path.stem in _SLOW else len(_SLOW))
-    if config.pluginmanager.has_plugin("xdist"):
-        for item in items:
-            params = item.callspec.params if hasattr(item, "callspec") else {}
-            item.add_marker(pytest.mark.xdist_group("-".join(map(str, params.get("coordinator", [item.path.stem])))))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Let `make test`, which tests in two processes, start the workers of a place, and what a file shares, once."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class OfOnePlaceOrFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            place = re.search(r"^tests/conformance/.*\[((?:serial|local|mpi|ray)-\w+)", nodeid)
+            return place[1] if place else nodeid.partition("::")[0]
+
+    return OfOnePlaceOrFile(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
