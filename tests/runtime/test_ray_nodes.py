@@ -30,7 +30,10 @@ def cluster() -> Iterator[RayCluster]:
         yield started
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(
+    "place",
+    [pytest.param({}, id="home", marks=pytest.mark.long), pytest.param(AWAY, id="away", marks=pytest.mark.chaos)],
+)
 def test_the_conformance_suite_passes_on_several_nodes(cluster: RayCluster, place: dict[str, str]) -> None:
     done = run(ON_RAY, cwd=ROOT, env=cluster.environment | place)
     assert done.returncode == 0, done.stdout + done.stderr

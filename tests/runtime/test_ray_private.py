@@ -37,7 +37,7 @@ except dr.BackendError as error:
 """
 
 
-@pytest.mark.parametrize("name", ["gcs_server", *long("raylet")])
+@pytest.mark.parametrize("name", ["raylet", *long("gcs_server")])
 def test_a_server_of_ray_that_dies_while_the_cluster_starts_is_told_at_once(
     newcomer: dict[str, str], name: str
 ) -> None:
