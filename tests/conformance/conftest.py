@@ -13,13 +13,16 @@ import pytest
 import dist_relu as dr
 
 PLACES = [("serial", 1), ("local", 2), ("local", 3), ("ray", 2)]
-MORE_PLACES = [("local", 1), ("local", 4), ("ray", 1), ("ray", 4)]
+MORE_PLACES = {
+    ("local", 4): pytest.mark.long,
+    **dict.fromkeys([("local", 1), ("ray", 1), ("ray", 4)], pytest.mark.chaos),
+}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "coordinator" in metafunc.fixturenames:
         places = [pytest.param(place, id="{}-{}".format(*place)) for place in PLACES]
-        places += [pytest.param(place, id="{}-{}".format(*place), marks=pytest.mark.long) for place in MORE_PLACES]
+        places += [pytest.param(place, id="{}-{}".format(*place), marks=mark) for place, mark in MORE_PLACES.items()]
         if metafunc.config.getoption("--under-mpi"):
             places = [pytest.param(("mpi", 0), id="mpi-all")]
         if metafunc.config.getoption("--on-ray"):

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.cases import chaos, long
+from tests.cases import chaos
 from tests.programs import TIMEOUT_S, TRAIN, marked_environment, mpirun, mpirun_on_nodes, processes_with, run
 
 LATE_S = 63
 SUSPENDED_S = 15.0
 
 
-@pytest.mark.parametrize("first", [*long("import dist_relu"), *chaos("from mpi4py import MPI")])
+@pytest.mark.parametrize("first", chaos("import dist_relu", "from mpi4py import MPI"))
 def test_ranks_wait_for_one_that_is_late_and_say_so(tmp_path: Path, first: str) -> None:
     script = tmp_path / "script.py"
     script.write_text(
