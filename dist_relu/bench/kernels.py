@@ -66,7 +66,7 @@ class _Case:
 
 
 def run(peer: str | None, rounds: int) -> list[Timing]:
-    """Time all activations.  Raises ClickException when the peer is not installed."""
+    """Time all activations.  peer: "torch", which must be installed, or None."""
     peers, wrap = _torch() if peer == "torch" else ({}, None)
     rng = np.random.default_rng(0)
     timings = []
