@@ -7,6 +7,7 @@ switch. P parameters, N samples in a batch, S shards.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from math import isfinite
 from typing import NamedTuple, final
 
@@ -92,13 +93,17 @@ class TrainingStep:
         self._recorder = Recorder(world, request.watch, model.dtype) if request.watch else None
 
     def load_kernels(self) -> None:
-        """Compile or load whatever a step needs, so that no step has to; collective."""
-        sample_of_each_shard = np.arange(self._plan.shards)
+        """Compile or load whatever a step needs, so that no step has to; collective.
+
+        Every worker passes over one sample, in its first shard; its others are empty.
+        """
+        firsts = {self._reduction.shards_of(rank).start for rank in range(self._world.size)}
+        stops = np.cumsum([shard in firsts for shard in range(self._plan.shards)]).tolist()
+        one_sample_each = tuple(pairwise([0, *stops]))
         ways = sorted({False, self._recorder is not None})
         for is_watched in ways:
-            for batch in microbatches(sample_of_each_shard, self._plan, 0, is_watched=is_watched):
-                self._reduce(batch)
-                self._barrier.wait()
+            self._reduce(Batch(np.arange(len(firsts)), one_sample_each, 0, 0, len(firsts), is_watched))
+            self._barrier.wait()
         pieces, chunks = empty_chunks(self._reduction.num_vectors, self.model.dtype)
         trial = Updater(self._plan, chunks, Norms(pieces, np.zeros((len(pieces), NUM_SQUARES))), self._barrier)
         for is_watched in ways:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
 import numpy as np
 import pytest
 
+import dist_relu as dr
 from dist_relu import nn, optim
 from dist_relu.engine.plan import StepOptions, StepPlan
 from dist_relu.engine.step import microbatches
+from tests.twin import Array
 
 
 def plan(*, accumulate: int = 1, **options: float) -> StepPlan:
@@ -55,3 +61,35 @@ def test_rules_that_measure_parameters_keep_them_apart() -> None:
         loss=nn.CrossEntropy(), optimizer=optim.LAMB(), options=StepOptions(), batch_size=4, shards=2, seed=0
     )
     assert layerwise.measures_params
+
+
+@dataclass(eq=False)
+class Counted(nn.Layer):
+    """The identity, which counts the passes through any such layer of this process."""
+
+    passes: ClassVar[int] = 0
+
+    def build(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return input_shape
+
+    def params(self) -> Sequence[nn.Param]:
+        return []
+
+    def forward(self, x: Array, run: nn.Pass = nn.PLAIN) -> Array:
+        Counted.passes += 1
+        return x
+
+    def backward(self, dy: Array, run: nn.Pass = nn.PLAIN, *, wants_dx: bool = True) -> Array:
+        return dy
+
+
+def test_a_run_begins_with_as_many_passes_however_many_shards_there_are() -> None:
+    x, y = np.ones((16, 3), np.float32), np.zeros(16, np.int64)
+    beginnings = set()
+    with dr.start(backend="serial") as coordinator:
+        for shards in (2, 8):
+            model = nn.Sequential(Counted(), nn.Dense(2)).build((3,)).initialize()
+            Counted.passes = 0
+            coordinator.fit(model, (x, y), optim.SGD(0.1), epochs=1, batch_size=16, shards=shards)
+            beginnings.add(Counted.passes - shards)
+    assert len(beginnings) == 1
