@@ -4,8 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Most tests wait for programs of theirs, or use one core. What is shared stays in one process: see tests/conftest.py.
-IN_TWO := --numprocesses=2 --dist=loadscope --no-loadscope-reorder
+# Many tests wait for programs of theirs, so that two cores are busy with three. What is shared stays in one process: see tests/conftest.py.
+AT_ONCE := --numprocesses=3 --dist=loadscope --no-loadscope-reorder
 # Which tests `make test-long` runs.
 LONG ?= long or chaos or hypothesis
 
@@ -36,10 +36,10 @@ train: setup
 	$(BIN)/python scripts/train.py
 
 test: setup
-	$(BIN)/python -m pytest $(IN_TWO) --durations=20
+	$(BIN)/python -m pytest $(AT_ONCE) --durations=20
 
 test-long: setup
-	$(BIN)/python -m pytest $(IN_TWO) --durations=20 --hypothesis-profile=long -m "$(LONG)"
+	$(BIN)/python -m pytest $(AT_ONCE) --durations=20 --hypothesis-profile=long -m "$(LONG)"
 
 test-nodes: setup
 	@test "$$(id -u)" = 0 || { echo "make test-nodes needs root, to make network namespaces."; exit 1; }

@@ -121,8 +121,8 @@ print("report", json.dumps(report))
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param((2, 1), id="two nodes"),
-        pytest.param((3,), id="one node", marks=pytest.mark.long),
+        pytest.param((3,), id="one node"),
+        pytest.param((2, 1), id="two nodes", marks=pytest.mark.long),
         pytest.param((1, 1, 1), id="three nodes", marks=pytest.mark.long),
     ],
 )

@@ -220,6 +220,7 @@ def test_a_script_may_start_workers_twice_under_mpirun(tmp_path: Path) -> None:
     assert done.returncode == 0
 
 
+@pytest.mark.long
 def test_a_call_that_is_given_up_on_several_nodes_leaves_the_job_in_order(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
@@ -247,6 +248,7 @@ def test_a_call_that_is_given_up_on_several_nodes_leaves_the_job_in_order(tmp_pa
     assert len({digest for _, digest in digests}) == 1
 
 
+@pytest.mark.long
 def test_a_killed_rank_ends_a_job_on_several_nodes() -> None:
     before = shared_files()
     process, mark = start_marked(mpirun_on_nodes("abb", *ENDLESS))

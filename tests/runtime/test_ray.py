@@ -163,6 +163,7 @@ with dr.start(2, backend="ray") as coordinator:
         process.communicate("\n", timeout=TIMEOUT_S)
 
 
+@pytest.mark.long
 def test_a_connection_of_the_users_own_is_used_and_left_alone(ray_cluster: RayCluster) -> None:
     code = """
 import ray, signal, dist_relu as dr

@@ -21,7 +21,9 @@ from tests.ray_clusters import RayCluster, ray_start
 AWAY = {"DIST_RELU_NODE": "away"}
 """For a coordinator on whose machine there are no workers."""
 
-PLACES = [pytest.param({}, id="home"), pytest.param(AWAY, id="away", marks=pytest.mark.long)]
+PLACES = [pytest.param({}, id="home"), pytest.param(AWAY, id="away")]
+
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +34,7 @@ def cluster() -> Iterator[RayCluster]:
 
 @pytest.mark.parametrize(
     "place",
-    [pytest.param({}, id="home", marks=pytest.mark.long), pytest.param(AWAY, id="away", marks=pytest.mark.chaos)],
+    [pytest.param({}, id="home"), pytest.param(AWAY, id="away", marks=pytest.mark.chaos)],
 )
 def test_the_conformance_suite_passes_on_several_nodes(cluster: RayCluster, place: dict[str, str]) -> None:
     done = run(ON_RAY, cwd=ROOT, env=cluster.environment | place)
@@ -108,7 +110,6 @@ except dr.WorkerLost as error:
 """
 
 
-@pytest.mark.long
 def test_a_node_that_ends_in_the_middle_is_named() -> None:
     with ray_start(2, 1) as cluster:
         process = subprocess.Popen(

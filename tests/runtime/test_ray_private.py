@@ -75,6 +75,7 @@ with dr.start(2, backend="local") as others:
 """
 
 
+@pytest.mark.long
 def test_a_cluster_outlives_the_thread_that_started_it_and_goes_even_if_nobody_is_left_to_clear_up(
     newcomer: dict[str, str],
 ) -> None:
@@ -124,6 +125,7 @@ time.sleep(1000)
 """
 
 
+@pytest.mark.long
 def test_forked_processes_neither_use_the_cluster_nor_end_it_nor_keep_it(newcomer: dict[str, str]) -> None:
     with running(script(FORK), newcomer) as process:
         lines = lines_until(process, "/dist_relu_ray_")
