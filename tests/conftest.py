@@ -35,13 +35,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take longest, so that of two processes neither waits long for the other in the end."""
+    """Begin with the files that take longest, so that none of the processes waits long for the others in the end."""
     items.sort(key=lambda item: _SLOW.index(item.path.stem) if item.path.stem in _SLOW else len(_SLOW))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Let `make test`, which tests in two processes, start the workers of a place, and what a file shares, once."""
+    """Let `make test`, which tests in several processes, start the workers of a place, and what a file shares, once."""
     from xdist.scheduler import LoadScopeScheduling
 
     class OfOnePlaceOrFile(LoadScopeScheduling):

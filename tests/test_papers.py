@@ -37,7 +37,9 @@ def quick_run(script: Path, folder: Path, *options: str) -> QuickRun:
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param(script, id=script.stem, marks=pytest.mark.long if script.stem == "glorot2011" else pytest.mark.chaos)
+        pytest.param(
+            script, id=script.stem, marks=pytest.mark.long if script.stem == "glorot2011" else pytest.mark.chaos
+        )
         for script in SCRIPTS
     ],
 )
