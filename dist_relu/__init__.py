@@ -4,7 +4,7 @@ from dist_relu import activations, analysis, data, nn, optim, rl
 from dist_relu.checkpoint import load_model, save_model
 from dist_relu.coordinator import Coordinator, DistributedReLU, start
 from dist_relu.data import Dataset
-from dist_relu.engine.results import Evaluation, FitResult
+from dist_relu.engine.results import Evaluation, FitResult, Validated
 from dist_relu.engine.watch.records import (
     PREACTIVATION_EDGES,
     EpochSummary,
@@ -26,6 +26,8 @@ from dist_relu.errors import (
     WorkerLost,
     WriteError,
 )
+from dist_relu.run.state import RunState
+from dist_relu.run.trainer import Trainer
 from dist_relu.runtime.backends import Backend
 from dist_relu.runtime.world import World
 
@@ -46,9 +48,12 @@ __all__ = [
     "Evaluation",
     "FitResult",
     "PartitionError",
+    "RunState",
+    "Trainer",
     "TrainingDiverged",
     "TrainingWarning",
     "UnsuitableBackend",
+    "Validated",
     "Watch",
     "WatchedLayer",
     "WatchedParam",

@@ -7,16 +7,16 @@ out calls, and gathers what comes back; gradients never pass through it.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Self, final
+from typing import Any, Literal, Self, final
 
 import numpy as np
 import numpy.typing as npt
 
 from dist_relu.core.arrays import Array
-from dist_relu.core.checks import check_bool, check_callable, check_int, check_is, check_seed, instance_of, optional
-from dist_relu.data import Augment, Dataset
+from dist_relu.core.checks import check_bool, check_int, check_is, check_seed, instance_of, optional
+from dist_relu.data import Augment
 from dist_relu.engine import inference
 from dist_relu.engine.arguments import (
     Data,
@@ -30,20 +30,20 @@ from dist_relu.engine.arguments import (
     numbers,
     warn_of_classes,
 )
-from dist_relu.engine.loop import num_steps_per_epoch
-from dist_relu.engine.plan import LeaveGradient, StepOptions, StepPlan
-from dist_relu.engine.results import Evaluation, FitResult, fit_result
-from dist_relu.engine.sanity import doubts_of_data, doubts_of_result
-from dist_relu.engine.training import check_converged, train, with_values
-from dist_relu.engine.watch.observer import Observer, ProgressHandler
+from dist_relu.engine.plan import StepOptions, StepPlan
+from dist_relu.engine.results import Evaluation, FitResult
+from dist_relu.engine.sanity import doubts_of_data
+from dist_relu.engine.site import Site
+from dist_relu.engine.training import gradient_of
+from dist_relu.engine.watch.observer import ProgressHandler
 from dist_relu.engine.watch.records import Watch
 from dist_relu.errors import BackendError, TrainingWarning
 from dist_relu.nn import Loss, Sequential
 from dist_relu.optim import Optimizer
 from dist_relu.partition import check_fit
+from dist_relu.run.state import RunState
+from dist_relu.run.trainer import Trainer
 from dist_relu.runtime.backends import Backend, start_backend
-from dist_relu.runtime.backends.base import ignore_event
-from dist_relu.runtime.placed import PlacedDataset, PlacedDatasets
 from dist_relu.runtime.replicated import ReplicatedArrays
 from dist_relu.runtime.workers import Workers
 from dist_relu.runtime.world import World
@@ -86,7 +86,7 @@ class Coordinator:
     def __init__(self, backend: Backend) -> None:
         """Raises ValueError when these workers have a coordinator already: both would number their tasks from 1."""
         self._workers = Workers(backend)
-        self._placed = PlacedDatasets()
+        self._site = Site(self._workers)
 
     @property
     def workers(self) -> int:
@@ -143,6 +143,9 @@ class Coordinator:
         ema_decay: float | None = None,
         augment: Augment | None = None,
         watch: Watch | None = None,
+        validation: Data | None = None,
+        validate_every: Literal["epoch"] | int = "epoch",
+        callbacks: Sequence[Any] = (),
         on_progress: ProgressHandler | None = None,
     ) -> FitResult:
         """Train `model` in place.  A model without parameters is initialised from `seed` first.
@@ -159,10 +162,10 @@ class Coordinator:
         after every step, from the initial ones on; `FitResult.average` has it, and `model` the parameters themselves.
         augment: random changes of the samples, fixed by seed, step and shard.
         watch: look at some of the steps; `FitResult.watched` has what was seen. It changes no bits.
-        on_progress: called several times a second and after every epoch.
+        validation, validate_every, callbacks, on_progress: see `Trainer.fit`.
 
         Every call begins anew, whatever was fitted before: with epoch 0 of order and schedule, and an optimizer without
-        momentum yet. So two calls of one epoch are not one call of two.
+        momentum yet. To go on, hold the run: `trainer` is this in as many calls as you like.
 
         Warns with DataWarning when real targets look like classes, and no loss says what they are, and with
         TrainingWarning of what is hardly meant: samples far from -1 to 1, labels with gaps, a batch larger than the
@@ -173,23 +176,106 @@ class Coordinator:
         the model then has the parameters after the last complete step, and with `ema_decay` the exception's `average`
         is the model with their average.
         """
-        options = StepOptions(clip_norm=clip_norm, clip_value=clip_value, ema_decay=ema_decay, accumulate=accumulate)
+        epochs = check_int("epochs", epochs)
+        trainer = self._trainer(
+            model,
+            data,
+            optimizer,
+            batch_size=batch_size,
+            loss=loss,
+            shards=shards,
+            seed=seed,
+            shuffle=shuffle,
+            options=StepOptions(clip_norm=clip_norm, clip_value=clip_value, ema_decay=ema_decay, accumulate=accumulate),
+            augment=augment,
+            watch=watch,
+            is_for_one_call=True,
+        )
+        with trainer:
+            return trainer.fit(
+                epochs=epochs,
+                validation=validation,
+                validate_every=validate_every,
+                callbacks=callbacks,
+                on_progress=on_progress,
+            )
+
+    def trainer(
+        self,
+        model: Sequential,
+        data: Data,
+        optimizer: Optimizer,
+        *,
+        batch_size: int,
+        loss: Loss | None = None,
+        shards: int | None = None,
+        seed: int = 0,
+        shuffle: bool = True,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        accumulate: int = 1,
+        ema_decay: float | None = None,
+        augment: Augment | None = None,
+        watch: Watch | None = None,
+        state: RunState | None = None,
+    ) -> Trainer:
+        """Hold a run: `trainer.fit(epochs=3)` and then `trainer.fit(epochs=2)` is `fit(..., epochs=5)`, to the bit.
+
+        The arguments are those of `fit`.  state: where to go on from, see `Trainer.state`; with any number of workers
+        and on any backend.
+
+        Raises what `fit` raises before anything is done, and CheckpointError when an argument that fixes the bits
+        (model, data, optimizer, seed, shards, ...) is not that of `state`.
+        """
+        optional(instance_of(RunState))("state", state)
+        return self._trainer(
+            model,
+            data,
+            optimizer,
+            batch_size=batch_size,
+            loss=loss,
+            shards=shards if state is None or shards is not None else state.shards,
+            seed=seed,
+            shuffle=shuffle,
+            options=StepOptions(clip_norm=clip_norm, clip_value=clip_value, ema_decay=ema_decay, accumulate=accumulate),
+            augment=augment,
+            watch=watch,
+            state=state,
+        )
+
+    def _trainer(
+        self,
+        model: Sequential,
+        data: Data,
+        optimizer: Optimizer,
+        *,
+        batch_size: int,
+        loss: Loss | None,
+        shards: int | None,
+        seed: int,
+        shuffle: bool,
+        options: StepOptions,
+        augment: Augment | None,
+        watch: Watch | None,
+        state: RunState | None = None,
+        is_for_one_call: bool = False,
+    ) -> Trainer:
+        """Check all arguments, and make what holds the run."""
         data = dataset_of(data)
         if loss is None:
             warn_of_classes(data)
         loss = loss_for(data, loss)
         shards = self.workers if shards is None else check_int("shards", shards)
-        epochs, batch_size, seed = check_int("epochs", epochs), check_int("batch_size", batch_size), check_seed(seed)
+        batch_size, seed = check_int("batch_size", batch_size), check_seed(seed)
         check_is("model", model, Sequential)
         check_is("optimizer", optimizer, Optimizer)
         shuffle = check_bool("shuffle", shuffle)
         optional(instance_of(Augment))("augment", augment)
         optional(instance_of(Watch))("watch", watch)
-        optional(check_callable)("on_progress", on_progress)
         check_fit(len(data), batch_size, shards, self.workers)
         built = check_model(model, data, loss)
         for doubt in doubts_of_data(built, data, batch_size):
-            warnings.warn(doubt, TrainingWarning, stacklevel=2)
+            warnings.warn(doubt, TrainingWarning, stacklevel=3)
         batch_size = min(batch_size, len(data))
         check_statistics(built, len(data), batch_size, shards)
         image_shape = check_augment(augment, built, data) if augment else None
@@ -206,29 +292,17 @@ class Coordinator:
             seed=seed,
             augment=augment,
         )
-        per_epoch = num_steps_per_epoch(len(data), batch_size, accumulate)
-        observer = Observer(model, plan, per_epoch, watch, on_progress, has_classes=data.has_classes)
-        placed = self._place(data, model, loss)
-        with self.replicas.for_a_call() as replicas:
-            trace, run = train(
-                self.run,
-                replicas,
-                model,
-                placed,
-                plan,
-                observer,
-                image_shape,
-                epochs=epochs,
-                shuffle=shuffle,
-                keeps_what_is_left=True,
-            )
-        model.values = run.values
-        check_converged(trace, run, per_epoch, observer)
-        average = None if run.average is None else with_values(model, run.average)
-        result = fit_result(trace, observer.epochs, average, observer.watched, has_classes=data.has_classes)
-        for doubt in doubts_of_result(result, data, loss):
-            warnings.warn(doubt, TrainingWarning, stacklevel=2)
-        return result
+        return Trainer(
+            self._site,
+            model,
+            data,
+            plan,
+            shuffle=shuffle,
+            image_shape=image_shape,
+            watch=watch,
+            state=state,
+            is_for_one_call=is_for_one_call,
+        )
 
     def gradients(
         self, model: Sequential, data: Data, *, loss: Loss | None = None, shards: int | None = None
@@ -243,21 +317,10 @@ class Coordinator:
         check_fit(len(data), len(data), shards, self.workers)
         check_has_parameters(model)
         check_statistics(check_model(model, data, loss), len(data), len(data), shards)
-        plan = StepPlan(
-            loss=loss,
-            optimizer=LeaveGradient(),
-            options=StepOptions(),
-            batch_size=len(data),
-            shards=shards,
-            seed=0,
-        )
-        observer = Observer(model, plan, 1, has_classes=data.has_classes)
-        placed = self._place(data, model, loss)
-        with self.replicas.for_a_call() as replicas:
-            trace, run = train(self.run, replicas, model, placed, plan, observer)
-        if trace.diverged or run.overflowed:
-            raise FloatingPointError(f"The loss is {trace.loss[0]}; it has no finite gradient.")
-        views = zip(model.names, model.params, model.views(np.array(run.values)), strict=True)
+        values, mean = gradient_of(self._site, model, data, loss, shards)
+        if not np.isfinite(mean) or not np.isfinite(values).all():
+            raise FloatingPointError(f"The loss is {mean}; it has no finite gradient.")
+        views = zip(model.names, model.params, model.views(values), strict=True)
         return {name: view for name, param, view in views if param.momentum is None}
 
     def evaluate(self, model: Sequential, data: Data, *, loss: Loss | None = None) -> Evaluation:
@@ -266,11 +329,7 @@ class Coordinator:
         loss = loss_for(data, loss)
         check_has_parameters(model)
         check_model(model, data, loss)
-        placed = self._place(data, model, loss)
-        with self.replicas.for_a_call() as replicas:
-            loss_sum, num_correct = inference.evaluate(self.run, replicas, model, placed, loss)
-        accuracy = num_correct / len(data) if data.has_classes else None
-        return Evaluation(loss=loss_sum / len(data), accuracy=accuracy, num_samples=len(data))
+        return self._site.evaluate(model, data, loss)
 
     def forward(self, model: Sequential, x: npt.ArrayLike) -> Array:
         """The model's outputs, (N, *output_shape), for samples x (N, *input_shape)."""
@@ -306,12 +365,6 @@ class Coordinator:
         with self.replicas.for_a_call() as replicas:
             return inference.outputs(self.run, replicas, model, x, every_layer=every_layer)
 
-    def _place(self, data: Dataset, model: Sequential, loss: Loss) -> PlacedDataset:
-        """The data where the workers are, which may have changed since it was placed for an earlier call."""
-        placed = self._placed.place(data, model.dtype, self.replicas)
-        loss.check(placed.y.array, model.output_shape)
-        return placed
-
     @property
     def replicas(self) -> ReplicatedArrays:
         """Makes arrays that every node has a copy of, for functions to `run`."""
@@ -329,7 +382,7 @@ class Coordinator:
         by `world.rank`; in the function `world.barrier.wait()` waits for the others. on_event: called here with what
         workers pass to `world.report`.
         """
-        return self._workers.run(range(self.workers), function, request, on_event or ignore_event)
+        return self._site.run(function, request, on_event)
 
 
 @final

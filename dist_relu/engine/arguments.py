@@ -19,16 +19,16 @@ from dist_relu.nn.structure import entries, every_layer
 Data = Dataset | tuple[npt.ArrayLike, npt.ArrayLike]
 
 
-def dataset_of(data: Data) -> Dataset:
-    """Return a data set as it is, and (x, y) as one."""
+def dataset_of(data: Data, name: str = "data") -> Dataset:
+    """Return a data set as it is, and (x, y) as one.  name: of the argument."""
     if isinstance(data, Dataset):
         return data
     if isinstance(data, Split):
-        raise TypeError("Expected a Dataset as data, not both parts of one: pass data.train or data.test.")
+        raise TypeError(f"Expected a Dataset as {name}, not both parts of one: pass data.train or data.test.")
     if isinstance(data, tuple | list) and len(data) == 2:
         x, y = data
         return Dataset(check_numbers("x", x), check_numbers("y", y))
-    raise TypeError(f"Expected a Dataset or (x, y) as data, not {type(data).__name__}.")
+    raise TypeError(f"Expected a Dataset or (x, y) as {name}, not {type(data).__name__}.")
 
 
 def numbers(name: str, value: npt.ArrayLike) -> Array:

@@ -1,4 +1,4 @@
-"""Every worker runs this loop: epoch after epoch, step after step."""
+"""Every worker runs this loop: step after step, epoch after epoch, as far as the coordinator says."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from dist_relu.core.arrays import Array
 from dist_relu.engine.memory import StepRequest
 from dist_relu.engine.step import TrainingStep
 from dist_relu.engine.watch.events import EpochDone, Progress, StepDone, StepsDone
+from dist_relu.optim import Optimizer
 from dist_relu.partition import epoch_order
 from dist_relu.runtime.world import World
 
@@ -20,28 +21,33 @@ _REPORT_EVERY_S = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
-class FitRequest:
-    """This is everything that a worker must know to train."""
+class SegmentRequest:
+    """A segment of a run is what workers do without asking: the steps from number `first` to `stop` - 1.
 
-    step: StepRequest
-    epochs: int
+    run: the number of the run; workers keep what they have made for it until the next run, or till `is_last`.
+    setup: where workers have nothing of this run yet.
+    last: the step before which the whole call ends.  optimizer: in place of the plan's, of the same kind.
+    """
+
+    run: int
+    setup: StepRequest | None
+    first: int
+    stop: int
+    last: int
     shuffle: bool
+    optimizer: Optimizer
+    is_last: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trace:
-    """A trace tells what happened, step by step.  loss: means over the samples.  num_correct: samples predicted right.
+class Stopped:
+    """The steps of a segment ended before its end, since the loss of the next one was no number.  It was not taken."""
 
-    generation: the one that holds the final parameters.  diverged: the loss of the last step was no number, and the
-    step was not taken.
-    """
+    loss: float
 
-    loss: Array
-    num_correct: Array
-    num_samples: Array
-    seconds: Array
-    generation: int
-    diverged: bool
+
+class NotKept:
+    """A worker replies that it has nothing of this run, and needs its setup."""
 
 
 def num_steps_per_epoch(num_samples: int, batch_size: int, accumulate: int) -> int:
@@ -49,89 +55,94 @@ def num_steps_per_epoch(num_samples: int, batch_size: int, accumulate: int) -> i
     return ceil(num_samples / (batch_size * accumulate))
 
 
-def fit(world: World, request: FitRequest) -> Trace:
-    """Train; collective.  All workers return the same trace, but for the seconds.
+def take_segment(world: World, request: SegmentRequest) -> Stopped | NotKept | None:
+    """Take the steps of a segment; collective.  All workers return the same.
 
     Worker 0 reports `Progress` and `StepsDone` several times a second, and each `EpochDone`.
     """
-    run = _Run(world, request)
-    diverged = not all(run.take_epoch(epoch) for epoch in range(request.epochs))
-    return run.trace(diverged=diverged)
+    run = world.kept.pop(request.run, None)  # a segment that fails leaves nothing that could be gone on with
+    if request.setup is not None:
+        world.kept.clear()
+        run = _Run(world, request.setup)
+    if run is None:
+        return NotKept()
+    stopped: Stopped | None = run.take(request)
+    if not request.is_last and stopped is None:
+        world.kept[request.run] = run
+    return stopped
+
+
+def forget_run(world: World, run: int) -> None:
+    """Let go of what was kept for a run."""
+    world.kept.pop(run, None)
 
 
 @final
 class _Run:
-    """A run takes a worker's steps, and keeps what they have come to."""
+    """A run takes a worker's steps, and knows what those of the present epoch have come to."""
 
-    def __init__(self, world: World, request: FitRequest) -> None:
+    def __init__(self, world: World, request: StepRequest) -> None:
         self._world = world
-        self._request = request
-        self._step = TrainingStep(world, request.step)
-        plan = request.step.plan
+        self._step = TrainingStep(world, request)
+        self._plan = plan = request.plan
         self._num_samples = len(self._step.x)
         self._per_step = plan.batch_size * plan.options.accumulate
         self._per_epoch = num_steps_per_epoch(self._num_samples, plan.batch_size, plan.options.accumulate)
-        self._losses: list[float] = []
-        self._num_correct: list[int] = []
-        self._sizes: list[int] = []
-        self._seconds: list[float] = []
+        self._epoch = -1
         self._seen: list[StepDone] = []  # and not reported yet
         self._step.load_kernels()
-        self._reported = perf_counter()
 
-    def take_epoch(self, epoch: int) -> bool:
-        """Take the steps of an epoch; returns whether all losses were numbers, otherwise the rest is left out."""
-        order = epoch_order(self._num_samples, self._request.step.plan.seed, epoch, shuffle=self._request.shuffle)
-        began = perf_counter()
-        self._step.begin_epoch()
-        for i in range(self._per_epoch):
+    def take(self, request: SegmentRequest) -> Stopped | None:
+        """Take the steps of a segment."""
+        self._step.optimizer = request.optimizer
+        self._reported = self._began = perf_counter()
+        self._first_timed = request.first
+        for step in range(request.first, request.stop):
+            epoch, place = divmod(step, self._per_epoch)
+            if epoch != self._epoch:
+                self._begin_epoch(epoch, shuffle=request.shuffle)
             begin = perf_counter()
-            samples = order[i * self._per_step : (i + 1) * self._per_step]
-            number = epoch * self._per_epoch + i
-            loss, num_correct = self._step.take(samples, number, (number + 0.5) / self._per_epoch)
+            samples = self._order[place * self._per_step : (place + 1) * self._per_step]
+            loss, num_correct = self._step.take(samples, step, (step + 0.5) / self._per_epoch)
+            if not isfinite(loss):
+                self._tell_of_watched()
+                return Stopped(loss=loss)
             now = perf_counter()
-            self._note(number, loss, num_correct, len(samples), now - begin)
-            has_diverged = not isfinite(loss)
-            is_time = now - self._reported > _REPORT_EVERY_S or i == self._per_epoch - 1 or has_diverged
-            if is_time and self._world.rank == 0:
-                self._report(epoch, i + 1, now - began)
+            if self._world.rank == 0:
+                self._note(step, loss, num_correct, len(samples), now - begin)
+            ends_epoch = place == self._per_epoch - 1
+            if ends_epoch or step == request.stop - 1 or now - self._reported > _REPORT_EVERY_S:
+                self._report(step, request.last)
                 self._reported = now
-            if has_diverged:
-                return False
+            if ends_epoch:
+                self._end_epoch(epoch)
+        return None
+
+    def _begin_epoch(self, epoch: int, *, shuffle: bool) -> None:
+        self._epoch = epoch
+        self._order = epoch_order(self._num_samples, self._plan.seed, epoch, shuffle=shuffle)
+        self._began, self._first_timed = perf_counter(), epoch * self._per_epoch
+        self._step.begin_epoch()
+
+    def _end_epoch(self, epoch: int) -> None:
         active = self._step.end_epoch()
         if self._world.rank == 0:
-            last = slice(-self._per_epoch, None)
-            self._world.report(
-                EpochDone(
-                    active=active,
-                    loss=np.array(self._losses[last]),
-                    num_correct=np.array(self._num_correct[last]),
-                    num_samples=np.array(self._sizes[last]),
-                    seconds=np.array(self._seconds[last]),
-                )
-            )
-        return True
+            steps = self._records(epoch * self._per_epoch, (epoch + 1) * self._per_epoch)
+            self._world.report(EpochDone(epoch=epoch, active=active, steps=steps))
 
-    def trace(self, *, diverged: bool) -> Trace:
-        return Trace(
-            loss=np.array(self._losses),
-            num_correct=np.array(self._num_correct),
-            num_samples=np.array(self._sizes),
-            seconds=np.array(self._seconds),
-            generation=self._step.generation,
-            diverged=diverged,
-        )
+    def _records(self, first: int, stop: int) -> Array:
+        """What steps of this epoch have come to, of `STEP_RECORD`."""
+        records = self._step.records
+        return records[np.arange(first, stop) % len(records)]
 
-    def _note(self, number: int, loss: float, num_correct: int, size: int, seconds: float) -> None:
-        """Note what the last step has come to.  size: its samples."""
-        self._losses.append(loss)
-        self._num_correct.append(num_correct)
-        self._sizes.append(size)
-        self._seconds.append(seconds)
+    def _note(self, step: int, loss: float, num_correct: int, size: int, seconds: float) -> None:
+        """Note what worker 0 knows of the last step.  size: its samples."""
+        records = self._step.records
+        records["seconds"][step % len(records)] = seconds
         if self._step.notes is not None:
             self._seen.append(
                 StepDone(
-                    step=number,
+                    step=step,
                     loss=loss,
                     num_correct=num_correct,
                     num_samples=size,
@@ -141,20 +152,25 @@ class _Run:
                 )
             )
 
-    def _report(self, epoch: int, num_taken: int, seconds: float) -> None:
-        """Tell the coordinator how far training is.  num_taken: the steps of this epoch.  seconds: that they took."""
-        losses, num_correct, sizes = (
-            numbers[-num_taken:] for numbers in (self._losses, self._num_correct, self._sizes)
-        )
+    def _report(self, step: int, last: int) -> None:
+        """Tell the coordinator how far training is, if this is worker 0.  last: the step before which the call ends."""
+        if self._world.rank != 0:
+            return
+        epoch, place = divmod(step, self._per_epoch)
+        so_far = self._records(step - place, step + 1)
+        timed = self._records(self._first_timed, step + 1)["num_samples"].sum()
         progress = Progress(
             epoch=epoch,
-            step=len(self._losses),
-            num_steps=self._request.epochs * self._per_epoch,
-            loss=float(np.average(losses, weights=sizes)),
-            accuracy=sum(num_correct) / sum(sizes),
-            samples_per_second=sum(sizes) / seconds,
+            step=step + 1,
+            num_steps=last,
+            loss=float(np.average(so_far["loss"], weights=so_far["num_samples"])),
+            accuracy=float(so_far["num_correct"].sum() / so_far["num_samples"].sum()),
+            samples_per_second=float(timed / (perf_counter() - self._began)),
         )
         self._world.report(progress)
+        self._tell_of_watched()
+
+    def _tell_of_watched(self) -> None:
         if self._seen:
             self._world.report(StepsDone(steps=self._seen))
             self._seen = []

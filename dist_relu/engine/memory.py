@@ -1,4 +1,7 @@
-"""The coordinator makes the memory of a run on every node before it, and reads it when the run is over."""
+"""The coordinator makes the memory of a run on every node before it, and reads it between steps and in the end.
+
+P parameters.  V vectors: the parameters, the optimiser's states, and the average of the parameters if there is one.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +27,35 @@ from dist_relu.runtime.replicated import ReplicatedArray, ReplicatedArrays
 T = TypeVar("T")
 U = TypeVar("U")
 
+STEP_RECORD = np.dtype([("loss", np.float64), ("num_correct", np.int64), ("num_samples", np.int64), ("seconds", float)])
+"""What a step has come to: the mean loss of its samples, how many were predicted right, and its duration."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Snapshot:
+    """This is all that a run has come to after so many steps.  vectors: (V, P)."""
+
+    step: int
+    vectors: Array
+
+    @classmethod
+    def initial(cls, values: Array, plan: StepPlan) -> Snapshot:
+        """Begin with these parameters, states of zero, and an average of the parameters alone."""
+        vectors = np.zeros((plan.num_vectors, len(values)), values.dtype)
+        vectors[0] = values
+        if plan.options.num_averages:
+            vectors[-1] = values
+        return cls(step=0, vectors=vectors)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Memory(Generic[T]):
     """This memory is shared by the workers of a node: as the coordinator's arrays, as handles, or as a worker's arrays.
 
     x, y: the data set, (samples, ...).  generations, slots, totals: of the shapes that the `ReductionPlan` has.
-    squares: (pieces, NUM_SQUARES).  arena: bytes.  completed: (workers,) int64, how many steps each worker has seen to
-    be complete.
+    squares: (pieces, NUM_SQUARES).  arena: bytes.  completed: (workers,) int64, how many steps of the run each worker
+    has seen to be complete.  The vectors after step number n are generation n % 2.
+    records: (R,) of `STEP_RECORD`; that of step n is number n % R, on the first node.
     """
 
     x: T
@@ -42,6 +66,7 @@ class Memory(Generic[T]):
     squares: T
     arena: T
     completed: T
+    records: T
 
     def map(self, function: Callable[[T], U]) -> Memory[U]:
         """Return the same with function(array) in place of each."""
@@ -67,7 +92,10 @@ class StepRequest:
 
 @final
 class StepMemory:
-    """The steps of a run work in this memory, on every node; it begins with the parameters of `model`."""
+    """The steps of a run work in this memory, on every node; it begins where the run stands.
+
+    records: those of the last steps, the latest at the end.  num_records: how many are kept, at least so many.
+    """
 
     def __init__(
         self,
@@ -75,10 +103,13 @@ class StepMemory:
         model: Sequential,
         placed: PlacedDataset,
         plan: StepPlan,
+        begin: Snapshot,
         *,
+        records: Array | None = None,
+        num_records: int = 1,
         is_watched: bool = False,
     ) -> None:
-        self._model, self.plan = model, plan
+        self._model, self.plan, self._begin = model, plan, begin.step
         self._layout = layout = measure(model, plan.loss, placed.y.array[:1])
         self._reduction = reduction = ReductionPlan.of(
             model.params,
@@ -99,12 +130,17 @@ class StepMemory:
             squares=replicas.zeros((len(reduction.pieces), NUM_SQUARES), np.float64),
             arena=replicas.zeros((layout.size_bytes(plan.batch_size),), np.uint8),
             completed=replicas.zeros((reduction.workers,), np.int64),
+            records=replicas.zeros((num_records,), STEP_RECORD),
         )
-        generations = self._memory.generations
-        generations.array[0, 0] = model.values
-        if plan.options.num_averages:
-            generations.array[0, -1] = model.values
-        generations.broadcast(dict.fromkeys(range(replicas.num_nodes), range(1)))
+        everywhere = range(replicas.num_nodes)
+        generation = begin.step % 2
+        self._memory.generations.array[generation] = begin.vectors
+        self._memory.generations.broadcast(dict.fromkeys(everywhere, range(generation, generation + 1)))
+        self._memory.completed.array[:] = begin.step
+        self._memory.completed.broadcast()
+        if records is not None:
+            self._memory.records.array[np.arange(begin.step - len(records), begin.step) % num_records] = records
+            self._memory.records.broadcast()
 
     def request(self, watch: WatchRequest | None = None, image_shape: ImageShape | None = None) -> StepRequest:
         """Tell workers how to take steps in this memory, which must be kept as long as they do."""
@@ -119,54 +155,50 @@ class StepMemory:
             watch=watch,
         )
 
-    def vectors(self) -> Array:
-        """Fetch both generations, (2, 1 + optimiser states + averages, P)."""
-        return self._memory.generations.gather({0: range(2)})  # they are the same on all nodes
-
     def num_completed(self) -> int:
-        """Count the steps that are known to be complete, on the node whose vectors `vectors` gives."""
+        """Count the steps that are known to be complete, on the node whose vectors `snapshot` gives."""
         completed = self._memory.completed
         return int(completed.gather({0: range(len(completed.array))}).max())
 
+    def records(self, first: int, stop: int) -> Array:
+        """Fetch what the steps from number `first` on have come to, of which all must be in memory still."""
+        records = self._memory.records
+        return records.gather({0: range(len(records.array))})[np.arange(first, stop) % len(records.array)]
 
-@dataclass(frozen=True, kw_only=True)
-class Trained:
-    """These parameters were left by a run.  values, average: (P,).
+    def snapshot(self) -> Snapshot:
+        """Copy all vectors after the last complete step.
 
-    overflowed: the last step led to parameters that are no numbers; then those before it are given.
-    """
+        Workers may still be in the next step, which they can't complete but for its very end: the call was given up,
+        and a step that follows stops at its first barrier, before it writes.
+        """
+        step = self.num_completed()
+        vectors = self._vectors_after(step).copy()
+        while (now := self.num_completed()) > step:
+            step, vectors = now, self._vectors_after(now).copy()
+        return Snapshot(step=step, vectors=vectors)
 
-    values: Array
-    average: Array | None
-    overflowed: bool
+    def finite_snapshot(self) -> Snapshot | None:
+        """Copy all vectors after the last complete step, or that before it where the last led to no numbers.
 
+        None when these are no numbers either, or out of reach.
+        """
+        try:
+            last = self.snapshot()
+            if not np.isfinite(last.vectors[0]).all() and last.step > self._begin:
+                last = Snapshot(step=last.step - 1, vectors=self._vectors_after(last.step - 1).copy())
+        except BackendError:
+            return None
+        return last if np.isfinite(last.vectors[0]).all() else None
 
-def trained(memory: StepMemory, generation: int) -> Trained:
-    """Read what is left of a run.  generation: the one that holds the final parameters."""
-    vectors = memory.vectors()
-    overflowed = not np.isfinite(vectors[generation, 0]).all()
-    return _trained(memory, vectors[generation ^ overflowed], overflowed=overflowed)
+    def values(self) -> Array:
+        """The parameters (P,) after the last complete step, and as long as no other is taken."""
+        values: Array = self._vectors_after(self.num_completed())[0]
+        return values
 
-
-def stopped(memory: StepMemory) -> Trained | None:
-    """Read what a run has left that ended with an exception: the parameters after its last complete step.
-
-    None when these are no numbers, or out of reach.  Workers may still be in the next step, which they can't complete
-    but for its very end: the call was given up, and a step that follows stops at its first barrier, before it writes.
-    """
-    try:
-        num_steps, vectors = memory.num_completed(), memory.vectors().copy()
-        while (now := memory.num_completed()) > num_steps:
-            num_steps, vectors = now, memory.vectors().copy()
-    except BackendError:
-        return None
-    last = vectors[num_steps % 2]
-    return _trained(memory, last, overflowed=False) if np.isfinite(last[0]).all() else None
-
-
-def _trained(memory: StepMemory, generation: Array, *, overflowed: bool) -> Trained:
-    average = generation[-1] if memory.plan.options.num_averages else None
-    return Trained(values=generation[0], average=average, overflowed=overflowed)
+    def _vectors_after(self, step: int) -> Array:
+        generation = step % 2
+        vectors: Array = self._memory.generations.gather({0: range(generation, generation + 1)})[generation]
+        return vectors  # all nodes have the same
 
 
 def _handles(array: ReplicatedArray) -> Handles:

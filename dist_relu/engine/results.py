@@ -5,9 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from dist_relu.core.arrays import Array
-from dist_relu.engine.loop import Trace
 from dist_relu.engine.watch.records import EpochSummary, WatchedStep
 from dist_relu.nn import Sequential
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validated:
+    """A validation came to this, after so many steps and complete epochs; accuracy is None without classes."""
+
+    step: int
+    epoch: int
+    loss: float
+    accuracy: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +27,7 @@ class FitResult:
     before the step, and its duration; accuracies is None without classes.
     average: with `ema_decay`, the model with its averaged parameters, to evaluate or save like any other.
     watched: with `watch`, what was seen, unless `Watch.on_step` got it.
+    epochs: those that ended in this call.  validations: of the call, in their order.
     """
 
     epochs: list[EpochSummary]
@@ -28,13 +38,17 @@ class FitResult:
     samples_per_second: float
     average: Sequential | None = None
     watched: list[WatchedStep] = field(default_factory=list)
+    validations: list[Validated] = field(default_factory=list)
 
     def __repr__(self) -> str:
-        last = self.epochs[-1]
-        accuracy = "" if last.accuracy is None else f", accuracy {last.accuracy:.2%}"
+        came_to = ""
+        if self.epochs:
+            last = self.epochs[-1]
+            accuracy = "" if last.accuracy is None else f", accuracy {last.accuracy:.2%}"
+            came_to = f", in the last epoch loss {last.loss:.4g}{accuracy}"
         return (
-            f"FitResult(epochs: {len(self.epochs)}, steps: {len(self.losses)}, in the last epoch loss {last.loss:.4g}"
-            f"{accuracy}; {self.seconds:.3g} s, {self.samples_per_second:,.0f} samples/s)"
+            f"FitResult(epochs: {len(self.epochs)}, steps: {len(self.losses)}{came_to}; "
+            f"{self.seconds:.3g} s, {self.samples_per_second:,.0f} samples/s)"
         )
 
 
@@ -48,24 +62,26 @@ class Evaluation:
 
 
 def fit_result(
-    trace: Trace,
+    steps: Array,
     epochs: list[EpochSummary],
     average: Sequential | None,
     watched: list[WatchedStep],
+    validations: list[Validated],
     *,
     has_classes: bool,
 ) -> FitResult:
-    """Form the result of a run from what its steps came to."""
-    seconds = float(trace.seconds.sum())
-    per_second = float(trace.num_samples.sum() / seconds)
-    accuracies = trace.num_correct / trace.num_samples if has_classes else None
+    """Form the result of a call from what its steps came to, of `STEP_RECORD`."""
+    seconds = float(steps["seconds"].sum())
+    per_second = float(steps["num_samples"].sum() / seconds) if seconds else 0.0
+    accuracies = steps["num_correct"] / steps["num_samples"] if has_classes else None
     return FitResult(
         epochs=epochs,
-        losses=trace.loss,
+        losses=steps["loss"].copy(),
         accuracies=accuracies,
-        step_seconds=trace.seconds,
+        step_seconds=steps["seconds"].copy(),
         seconds=seconds,
         samples_per_second=per_second,
         average=average,
         watched=watched,
+        validations=validations,
     )

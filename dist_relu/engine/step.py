@@ -58,6 +58,8 @@ class TrainingStep:
     """This is one worker's part in training steps.
 
     x: the samples.  model: computes with the parameters of `generation`, those after the last step.
+    optimizer: tells the rates of the next steps; a rule of the same kind may take its place between them.
+    records: of the run's last steps, see `STEP_RECORD`; the first worker writes them.
     notes, norms: of the last step, if it was watched and this is worker 0, see `row_dtype` and `Norms.of_watched_step`.
     """
 
@@ -73,9 +75,10 @@ class TrainingStep:
         self.model = model = request.model
         model.build(request.input_shape)
         memory = request.memory.map(world.node.attach)
-        self.x, self._y, self._completed = memory.x, memory.y, memory.completed
-        self.generation = 0
-        model.bind(memory.generations[0, 0])
+        self.x, self._y, self._completed, self.records = memory.x, memory.y, memory.completed, memory.records
+        self.optimizer = plan.optimizer
+        self.generation = int(self._completed[world.rank]) % 2
+        model.bind(memory.generations[self.generation, 0])
         self._values = [model.views(generation[0]) for generation in memory.generations]
         self._places = [param.places() for param in model.params]
         arrays = request.layout.arrays(memory.arena, plan.batch_size)
@@ -109,7 +112,7 @@ class TrainingStep:
         for is_watched in ways:
             for _ in range(min(self._plan.options.accumulate, 2)):
                 trial.accumulate(())
-            trial.step(0, 0.0, 0, is_watched=is_watched)
+            trial.step(self.optimizer.hyper(0, 0.0), 0, is_watched=is_watched)
         self._barrier.wait()
 
     def take(self, samples: Array, step: int, epoch: float) -> tuple[float, int]:
@@ -131,7 +134,9 @@ class TrainingStep:
             if not isfinite(loss):
                 return loss, num_correct
             self._updater.accumulate(batch.shard_bounds)
-        self._updater.step(step, epoch, self.generation, is_watched=recorder is not None)
+        self._updater.step(self.optimizer.hyper(step, epoch), self.generation, is_watched=recorder is not None)
+        if self._world.rank == 0:
+            self.records[step % len(self.records)] = loss, num_correct, len(samples), 0.0
         self._barrier.wait()
         self._completed[self._world.rank] += 1
         if recorder:

@@ -1,82 +1,148 @@
-"""Training, on the coordinator's side: a run gets its memory, workers take its steps, and what it leaves is kept."""
+"""Training, on the coordinator's side: a run has its memory on the nodes, and workers take its steps in segments."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from typing import Any
+import itertools
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from typing import final
 
 from dist_relu.core.arrays import Array
+from dist_relu.data import Dataset
 from dist_relu.data.augment import ImageShape
-from dist_relu.engine.loop import FitRequest, Trace, fit
-from dist_relu.engine.memory import StepMemory, Trained, stopped, trained
-from dist_relu.engine.plan import StepPlan
+from dist_relu.engine.loop import NotKept, SegmentRequest, Stopped, forget_run, num_steps_per_epoch, take_segment
+from dist_relu.engine.memory import Snapshot, StepMemory
+from dist_relu.engine.plan import LeaveGradient, StepOptions, StepPlan
+from dist_relu.engine.site import Site
 from dist_relu.engine.watch.observer import Observer
-from dist_relu.errors import TrainingDiverged
-from dist_relu.nn import Sequential
-from dist_relu.runtime.placed import PlacedDataset
-from dist_relu.runtime.replicated import ReplicatedArrays
+from dist_relu.errors import BackendError
+from dist_relu.nn import Loss, Sequential
+from dist_relu.optim import Optimizer
 
-Run = Callable[[Callable[..., Any], Any, Callable[[Any], object]], list[Any]]
-"""(function, request, on_event): see `Coordinator.run`."""
+_MORE_RECORDS = 4096
+"""Steps beyond an epoch whose records are kept, so that segments of small data sets may go over many epochs."""
+
+_run_numbers = itertools.count()
 
 
-def train(
-    run: Run,
-    replicas: ReplicatedArrays,
-    model: Sequential,
-    data: PlacedDataset,
-    plan: StepPlan,
-    observer: Observer,
-    image_shape: ImageShape | None = None,
-    *,
-    epochs: int = 1,
-    shuffle: bool = False,
-    keeps_what_is_left: bool = False,
-) -> tuple[Trace, Trained]:
-    """Run `loop.fit` on all workers; `model` stays as it is.
+@final
+class Training:
+    """A run whose vectors lie in the nodes' memory, from a snapshot on; going on from there copies nothing.
 
-    replicas: of this call.  image_shape: of samples that are augmented.  keeps_what_is_left: when it ends with an
-    exception, the model gets the parameters after the last complete step.
+    max_steps: the longest segment.
     """
-    data.x.broadcast()
-    data.y.broadcast()
-    watch = observer.request(replicas, replicas.nodes[-1].stop)
-    memory = StepMemory(replicas, model, data, plan, is_watched=watch is not None)
-    request = FitRequest(step=memory.request(watch, image_shape), epochs=epochs, shuffle=shuffle)
-    with what_is_left_kept(model, memory) if keeps_what_is_left else nullcontext():
-        trace: Trace = run(fit, request, observer.hear)[0]
-    return trace, trained(memory, trace.generation)
+
+    def __init__(
+        self,
+        site: Site,
+        model: Sequential,
+        data: Dataset,
+        plan: StepPlan,
+        observer: Observer,
+        begin: Snapshot,
+        *,
+        image_shape: ImageShape | None = None,
+        records: Array | None = None,
+        shuffle: bool = False,
+    ) -> None:
+        """image_shape: of samples that are augmented.  records: of the steps of the present epoch."""
+        self._run, self._observer, self._shuffle = site.run, observer, shuffle
+        self._number = next(_run_numbers)
+        self._is_kept = False
+        per_epoch = num_steps_per_epoch(len(data), plan.batch_size, plan.options.accumulate)
+        self.max_steps = max(per_epoch, _MORE_RECORDS)
+        placed = site.place(data, model, plan.loss)
+        self._call = ExitStack()
+        replicas = self._call.enter_context(site.replicas.for_a_call())
+        placed.x.broadcast()
+        placed.y.broadcast()
+        watch = observer.request(replicas, replicas.nodes[-1].stop)
+        self._memory = StepMemory(
+            replicas,
+            model,
+            placed,
+            plan,
+            begin,
+            records=records,
+            num_records=per_epoch + self.max_steps,
+            is_watched=watch is not None,
+        )
+        self._setup = self._memory.request(watch, image_shape)
+
+    def advance(self, first: int, stop: int, optimizer: Optimizer, *, last: int, is_last: bool) -> Stopped | None:
+        """Take the steps from number `first` to `stop` - 1; returns what has stopped them before.
+
+        last: where the user's call ends.  is_last: nothing comes behind it.
+        """
+        request = SegmentRequest(
+            run=self._number,
+            setup=None if self._is_kept else self._setup,
+            first=first,
+            stop=stop,
+            last=last,
+            shuffle=self._shuffle,
+            optimizer=optimizer,
+            is_last=is_last,
+        )
+        self._is_kept = not is_last
+        reply: Stopped | NotKept | None = self._run(take_segment, request, self._observer.hear)[0]
+        if isinstance(reply, NotKept):  # they have been busy with another run since
+            reply = self._run(take_segment, replace(request, setup=self._setup), self._observer.hear)[0]
+        assert not isinstance(reply, NotKept)
+        return reply
+
+    @property
+    def step(self) -> int:
+        """The number of steps that are complete."""
+        return self._memory.num_completed()
+
+    def records(self, first: int, stop: int) -> Array:
+        """What these steps have come to, at most `max_steps`, of `STEP_RECORD`."""
+        return self._memory.records(first, stop)
+
+    def snapshot(self) -> Snapshot:
+        """Copy all vectors after the last complete step."""
+        return self._memory.snapshot()
+
+    def finite_snapshot(self) -> Snapshot | None:
+        """See `StepMemory.finite_snapshot`."""
+        return self._memory.finite_snapshot()
+
+    def values(self) -> Array:
+        """The parameters (P,) after the last complete step, and as long as no other is taken."""
+        return self._memory.values()
+
+    def close(self) -> None:
+        """Free the memory of the run on all nodes."""
+        if self._is_kept:
+            self._is_kept = False
+            with suppress(BackendError):
+                self._run(forget_run, self._number)
+        with suppress(BackendError):
+            self._call.close()
+
+    def abandon(self, error: BaseException) -> None:
+        """Leave the memory to workers that may be stuck in a step; it is freed behind that."""
+        self._is_kept = False
+        self._call.__exit__(type(error), error, error.__traceback__)
 
 
-@contextmanager
-def what_is_left_kept(model: Sequential, memory: StepMemory) -> Iterator[None]:
-    """Give the model what a run leaves that ends with an exception: the parameters after its last complete step.
-
-    With an average of parameters the exception's `average` is the model with them.
-    """
-    try:
-        yield
-    except BaseException as error:
-        if left := stopped(memory):
-            model.values = left.values
-            if left.average is not None:
-                error.average = with_values(model, left.average)  # type: ignore[attr-defined]
-        raise
-
-
-def check_converged(trace: Trace, run: Trained, per_epoch: int, observer: Observer) -> None:
-    """Raise TrainingDiverged where the last step led to numbers that are none.  per_epoch: the number of steps."""
-    if not trace.diverged and not run.overflowed:
-        return
-    what = f"The loss became {trace.loss[-1]}" if trace.diverged else "Parameters became NaN or infinite"
-    step = len(trace.loss) - 1
-    error = TrainingDiverged(
-        f"{what} in step {step} (epoch {step // per_epoch}). Lower the learning rate, warm it up, or clip the "
-        "norm of gradients."
+def gradient_of(site: Site, model: Sequential, data: Dataset, loss: Loss, shards: int) -> tuple[Array, float]:
+    """Compute the gradient of the mean loss over all samples, (P,), and the loss; collective."""
+    plan = StepPlan(
+        loss=loss, optimizer=LeaveGradient(), options=StepOptions(), batch_size=len(data), shards=shards, seed=0
     )
-    error.watched = observer.watched
-    raise error
+    observer = Observer(model, plan, 1, has_classes=data.has_classes)
+    training = Training(site, model, data, plan, observer, Snapshot.initial(model.values, plan))
+    try:
+        stopped = training.advance(0, 1, plan.optimizer, last=1, is_last=True)
+    except BaseException as error:
+        training.abandon(error)
+        raise
+    mean = stopped.loss if stopped else float(training.records(0, 1)["loss"][0])
+    values = training.values().copy()
+    training.close()
+    return values, mean
 
 
 def with_values(model: Sequential, values: Array) -> Sequential:

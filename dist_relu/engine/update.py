@@ -31,7 +31,6 @@ class Updater:
 
     def __init__(self, plan: StepPlan, chunks: Sequence[Chunk], norms: Norms, barrier: Barrier) -> None:
         """chunks: with sources that are complete when gradients are accumulated.  barrier: of the workers of a node."""
-        self._optimizer = plan.optimizer
         self._dtype = chunks[0].dtype if chunks else None
         self._update = _shortest_way(plan, chunks, norms, barrier)
 
@@ -43,14 +42,13 @@ class Updater:
         """
         self._update.accumulate(shard_bounds)
 
-    def step(self, step: int, epoch: float, generation: int, *, is_watched: bool = False) -> None:
+    def step(self, hyper: Sequence[float], generation: int, *, is_watched: bool = False) -> None:
         """Go from `generation` to the other one with what was accumulated.  May be collective.
 
-        step, epoch: for the optimiser's schedules.  is_watched: leaves what `Norms.of_watched_step` reads, with the
-        same bits otherwise.
+        hyper: what `Optimizer.hyper` says of this step.  is_watched: leaves what `Norms.of_watched_step` reads, with
+        the same bits otherwise.
         """
-        hyper = np.array(self._optimizer.hyper(step, epoch), self._dtype)
-        self._update.step(hyper, generation, is_watched=is_watched)
+        self._update.step(np.array(hyper, self._dtype), generation, is_watched=is_watched)
 
 
 class _Update(ABC):

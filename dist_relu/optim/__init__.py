@@ -10,7 +10,7 @@ from dist_relu.optim.rules import (
     Optimizer,
     RMSprop,
 )
-from dist_relu.optim.schedules import Constant, Cosine, Schedule, Step, WarmUp
+from dist_relu.optim.schedules import Constant, Cosine, Exponential, Scaled, Schedule, Step, WarmUp
 
 __all__ = [
     "LAMB",
@@ -21,9 +21,11 @@ __all__ = [
     "Constant",
     "Cosine",
     "ElementwiseOptimizer",
+    "Exponential",
     "LayerwiseOptimizer",
     "Optimizer",
     "RMSprop",
+    "Scaled",
     "Schedule",
     "Step",
     "WarmUp",

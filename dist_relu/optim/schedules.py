@@ -69,6 +69,37 @@ class Cosine(Schedule):
 
 @final
 @dataclass(frozen=True)
+class Exponential(Schedule):
+    """From `lr` to `final` over `epochs` epochs, by the same factor in any equal time; then it stays there."""
+
+    lr: float
+    final: float
+    epochs: float
+
+    def __post_init__(self) -> None:
+        check_fields(self, lr=check_positive, final=check_positive, epochs=check_positive)
+
+    def at(self, epoch: float) -> float:
+        return float(self.lr * (self.final / self.lr) ** min(epoch / self.epochs, 1.0))
+
+
+@final
+@dataclass(frozen=True)
+class Scaled(Schedule):
+    """Another schedule times `factor`."""
+
+    then: Schedule
+    factor: float
+
+    def __post_init__(self) -> None:
+        check_fields(self, then=instance_of(Schedule), factor=check_positive)
+
+    def at(self, epoch: float) -> float:
+        return self.then.at(epoch) * self.factor
+
+
+@final
+@dataclass(frozen=True)
 class WarmUp(Schedule):
     """Another schedule, scaled from 0 to 1 linearly over the first `epochs` epochs.  Goyal et al. (2017), 2.2."""
 

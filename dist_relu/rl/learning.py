@@ -13,9 +13,8 @@ from dist_relu.coordinator import Coordinator
 from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_callable, check_int, check_is, check_seed, optional
 from dist_relu.engine.arguments import check_statistics
-from dist_relu.engine.memory import StepMemory, trained
+from dist_relu.engine.memory import Snapshot, StepMemory
 from dist_relu.engine.plan import StepOptions, StepPlan
-from dist_relu.engine.training import what_is_left_kept
 from dist_relu.errors import PartitionError, TrainingDiverged
 from dist_relu.nn import Sequential, TanhGaussian, policy
 from dist_relu.optim import Adam, Cosine
@@ -119,7 +118,7 @@ def train(
             shards=shards,
             seed=seed,
         )
-        memory = StepMemory(replicas, model, placed, plan)
+        memory = StepMemory(replicas, model, placed, plan, Snapshot.initial(model.values, plan))
         episodes = replicas.zeros((num_envs, iterations, 2), np.float64)
         request = LearningRequest(
             step=memory.request(),
@@ -129,12 +128,12 @@ def train(
             iterations=iterations,
             episodes=episodes.handles,
         )
-        with what_is_left_kept(model, memory):
+        try:
             lesson: Lesson = coordinator.run(learn, request, on_progress)[0]
-        run = trained(memory, lesson.generation)
-        model.values = run.values
+        finally:
+            has_overflowed = _keep_what_is_left(model, memory)
         totals = episodes.gather(replicas.rows_by_node(_rows(num_envs, shards, coordinator.workers))).sum(axis=0)
-    if lesson.diverged or run.overflowed:
+    if lesson.diverged or has_overflowed:
         iteration = len(lesson.losses) - 1
         raise TrainingDiverged(
             f"Loss or parameters became NaN or infinite in iteration {iteration}. Lower the learning rate."
@@ -150,6 +149,15 @@ def train(
         num_steps=iterations * per_iteration,
         seconds=lesson.seconds,
     )
+
+
+def _keep_what_is_left(model: Sequential, memory: StepMemory) -> bool:
+    """Give the model the parameters after the last complete step, and tell whether only those before it are numbers."""
+    last = memory.finite_snapshot()
+    if last is None:
+        return False
+    model.values = last.vectors[0]
+    return last.step < memory.num_completed()
 
 
 def _check_division(num_envs: int, shards: int, workers: int, algorithm: Algorithm) -> None:

@@ -62,12 +62,11 @@ class LearningProgress:
 class Lesson:
     """A lesson is what learning came to, beside episodes.  losses: (iterations,), means over the steps of each.
 
-    generation: the one that holds the final parameters.  diverged: the last step was not taken.
+    diverged: the last step was not taken.
     """
 
     losses: Array
     seconds: float
-    generation: int
     diverged: bool
 
 
@@ -93,7 +92,7 @@ def _iterate(world: World, request: LearningRequest, step_of: TrainingStep, roll
 
     def lesson(*, diverged: bool) -> Lesson:
         seconds = perf_counter() - began
-        return Lesson(losses=np.array(losses), seconds=seconds, generation=step_of.generation, diverged=diverged)
+        return Lesson(losses=np.array(losses), seconds=seconds, diverged=diverged)
 
     for iteration in range(request.iterations):
         iteration_began = perf_counter()

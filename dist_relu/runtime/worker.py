@@ -101,6 +101,7 @@ class Worker:
             report=report,
             node=node,
             nodes=nodes,
+            kept={},
             progress_engine=progress_engine,
         )
         self._blas = ThreadpoolController().select(user_api="blas")

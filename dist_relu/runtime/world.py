@@ -50,6 +50,7 @@ class World:
     an MPI job only what worker 0 reports arrives.
     node: the one that this worker runs on.
     nodes: the ranks of each node.
+    kept: what functions keep in this worker between calls, by keys of their own.
     progress_engine: sends arrays to workers of other nodes; None when all workers run on one.
     """
 
@@ -59,4 +60,5 @@ class World:
     report: Callable[[Any], None]
     node: Node
     nodes: Sequence[range]
+    kept: dict[int, Any]
     progress_engine: ProgressEngine | None

@@ -38,6 +38,8 @@ NEEDED: dict[str, dict[str, Any]] = {
     "TanhGaussian": {"low": [-1.0], "high": [1.0]},
     "Step": {"lr": 0.1},
     "Cosine": {"lr": 0.1, "epochs": 2},
+    "Exponential": {"lr": 0.1, "final": 0.01, "epochs": 2},
+    "Scaled": {"then": optim.Constant(0.1), "factor": 0.5},
     "WarmUp": {"then": optim.Constant(0.1)},
     "PolicyLoss": {"head": nn.Categorical(2), "clip": 0.2, "value_weight": 0.5, "entropy_weight": 0.0},
     "mlp": {"hidden": (4,), "outputs": 2},

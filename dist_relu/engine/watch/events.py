@@ -45,16 +45,15 @@ class StepsDone:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochDone:
-    """An epoch is over.  These are its steps, watched or not; all (steps,), but for `active`.
+    """An epoch is over.  steps: all of them, watched or not, (steps,) of `STEP_RECORD`.
 
     active: for each unit of all passes whether it was not 0 for some sample, (units,); None in a run without a watch.
+    Where an epoch was interrupted, it tells of what came behind that.
     """
 
+    epoch: int
     active: Array | None
-    loss: Array
-    num_correct: Array
-    num_samples: Array
-    seconds: Array
+    steps: Array
 
 
 Event = Progress | StepsDone | EpochDone

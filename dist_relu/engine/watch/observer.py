@@ -27,8 +27,11 @@ ProgressHandler = Callable[[Progress], object]
 class Observer:
     """Hears of a run's progress, epochs and watched steps, and passes them on.
 
-    epochs: all that are over.  watched: the steps, unless `Watch.on_step` gets them.
+    epochs: all that are over.  watched: the steps, unless `Watch.on_step` gets them.  on_progress: whom progress is
+    told.
     """
+
+    on_progress: ProgressHandler | None = None
 
     def __init__(
         self,
@@ -36,7 +39,6 @@ class Observer:
         plan: StepPlan,
         per_epoch: int,
         watch: Watch | None = None,
-        on_progress: ProgressHandler | None = None,
         *,
         has_classes: bool,
     ) -> None:
@@ -44,7 +46,7 @@ class Observer:
         self.epochs: list[EpochSummary] = []
         self.watched: list[WatchedStep] = []
         self._plan, self._per_epoch, self._has_classes = plan, per_epoch, has_classes
-        self._watch, self._on_progress = watch, on_progress
+        self._watch = watch
         self._param_names = model.names
         self._layers = _LayersSeen(model, plan) if watch else None
 
@@ -61,8 +63,8 @@ class Observer:
         """Take what a worker reported."""
         match event:
             case Progress():
-                if self._on_progress:
-                    self._on_progress(event)
+                if self.on_progress:
+                    self.on_progress(event)
             case StepsDone():
                 for step in event.steps:
                     self._take_step(step)
@@ -70,6 +72,11 @@ class Observer:
                 self._take_epoch(event)
             case _:
                 assert_never(event)
+
+    def take_watched(self) -> list[WatchedStep]:
+        """Hand over the steps that were watched since the last time."""
+        watched, self.watched = self.watched, []
+        return watched
 
     def _take_step(self, seen: StepDone) -> None:
         assert self._watch is not None
@@ -90,11 +97,12 @@ class Observer:
             self.watched.append(step)
 
     def _take_epoch(self, seen: EpochDone) -> None:
+        steps = seen.steps
         epoch = EpochSummary(
-            epoch=len(self.epochs),
-            loss=float(np.average(seen.loss, weights=seen.num_samples)),
-            accuracy=self._accuracy(int(seen.num_correct.sum()), int(seen.num_samples.sum())),
-            seconds=float(seen.seconds.sum()),
+            epoch=seen.epoch,
+            loss=float(np.average(steps["loss"], weights=steps["num_samples"])),
+            accuracy=self._accuracy(int(steps["num_correct"].sum()), int(steps["num_samples"].sum())),
+            seconds=float(steps["seconds"].sum()),
             dead=self._layers.dead(seen.active) if self._layers and seen.active is not None else None,
         )
         self.epochs.append(epoch)

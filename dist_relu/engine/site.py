@@ -1,0 +1,57 @@
+"""Where calls take place: the workers, and the data sets that lie where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, final
+
+from dist_relu.data import Dataset
+from dist_relu.engine import inference
+from dist_relu.engine.results import Evaluation
+from dist_relu.nn import Loss, Sequential
+from dist_relu.runtime.backends.base import ignore_event
+from dist_relu.runtime.placed import PlacedDataset, PlacedDatasets
+from dist_relu.runtime.replicated import ReplicatedArrays
+from dist_relu.runtime.workers import Workers
+from dist_relu.runtime.world import World
+
+
+@final
+class Site:
+    """Gives calls to all workers."""
+
+    def __init__(self, workers: Workers) -> None:
+        self.workers = workers
+        self._placed = PlacedDatasets()
+
+    @property
+    def num_workers(self) -> int:
+        return len(self.workers.peers)
+
+    @property
+    def replicas(self) -> ReplicatedArrays:
+        """Makes arrays that every node has a copy of."""
+        return self.workers.replicas
+
+    def run(
+        self,
+        function: Callable[[World, Any], Any],
+        request: Any,
+        on_event: Callable[[Any], object] | None = None,
+    ) -> list[Any]:
+        """Run function(world, request) on every worker; see `Coordinator.run`."""
+        return self.workers.run(range(self.num_workers), function, request, on_event or ignore_event)
+
+    def place(self, data: Dataset, model: Sequential, loss: Loss) -> PlacedDataset:
+        """Bring data where the workers are; they may have changed since they were placed for an earlier call."""
+        placed = self._placed.place(data, model.dtype, self.replicas)
+        loss.check(placed.y.array, model.output_shape)
+        return placed
+
+    def evaluate(self, model: Sequential, data: Dataset, loss: Loss) -> Evaluation:
+        """See `Coordinator.evaluate`.  data, model: checked."""
+        placed = self.place(data, model, loss)
+        with self.replicas.for_a_call() as replicas:
+            loss_sum, num_correct = inference.evaluate(self.run, replicas, model, placed, loss)
+        accuracy = num_correct / len(data) if data.has_classes else None
+        return Evaluation(loss=loss_sum / len(data), accuracy=accuracy, num_samples=len(data))
