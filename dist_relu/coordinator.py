@@ -177,7 +177,7 @@ class Coordinator:
         is the model with their average.
         """
         epochs = check_int("epochs", epochs)
-        trainer = self._trainer(
+        trainer = self.trainer(
             model,
             data,
             optimizer,
@@ -186,10 +186,12 @@ class Coordinator:
             shards=shards,
             seed=seed,
             shuffle=shuffle,
-            options=StepOptions(clip_norm=clip_norm, clip_value=clip_value, ema_decay=ema_decay, accumulate=accumulate),
+            clip_norm=clip_norm,
+            clip_value=clip_value,
+            accumulate=accumulate,
+            ema_decay=ema_decay,
             augment=augment,
             watch=watch,
-            is_for_one_call=True,
         )
         with trainer:
             return trainer.fit(
@@ -227,45 +229,15 @@ class Coordinator:
         Raises what `fit` raises before anything is done, and CheckpointError when an argument that fixes the bits
         (model, data, optimizer, seed, shards, ...) is not that of `state`.
         """
-        optional(instance_of(RunState))("state", state)
-        return self._trainer(
-            model,
-            data,
-            optimizer,
-            batch_size=batch_size,
-            loss=loss,
-            shards=shards if state is None or shards is not None else state.shards,
-            seed=seed,
-            shuffle=shuffle,
-            options=StepOptions(clip_norm=clip_norm, clip_value=clip_value, ema_decay=ema_decay, accumulate=accumulate),
-            augment=augment,
-            watch=watch,
-            state=state,
-        )
-
-    def _trainer(
-        self,
-        model: Sequential,
-        data: Data,
-        optimizer: Optimizer,
-        *,
-        batch_size: int,
-        loss: Loss | None,
-        shards: int | None,
-        seed: int,
-        shuffle: bool,
-        options: StepOptions,
-        augment: Augment | None,
-        watch: Watch | None,
-        state: RunState | None = None,
-        is_for_one_call: bool = False,
-    ) -> Trainer:
-        """Check all arguments, and make what holds the run."""
+        options = StepOptions(clip_norm=clip_norm, clip_value=clip_value, ema_decay=ema_decay, accumulate=accumulate)
         data = dataset_of(data)
         if loss is None:
             warn_of_classes(data)
         loss = loss_for(data, loss)
-        shards = self.workers if shards is None else check_int("shards", shards)
+        optional(instance_of(RunState))("state", state)
+        if shards is None:
+            shards = self.workers if state is None else state.shards
+        shards = check_int("shards", shards)
         batch_size, seed = check_int("batch_size", batch_size), check_seed(seed)
         check_is("model", model, Sequential)
         check_is("optimizer", optimizer, Optimizer)
@@ -301,7 +273,6 @@ class Coordinator:
             image_shape=image_shape,
             watch=watch,
             state=state,
-            is_for_one_call=is_for_one_call,
         )
 
     def gradients(

@@ -24,7 +24,7 @@ _REPORT_EVERY_S = 0.1
 class SegmentRequest:
     """A segment of a run is what workers do without asking: the steps from number `first` to `stop` - 1.
 
-    run: the number of the run; workers keep what they have made for it until the next run, or till `is_last`.
+    run: the number of the run; workers keep what they have made for it until the next run, or till `forget_run`.
     setup: where workers have nothing of this run yet.
     last: the step before which the whole call ends.  optimizer: in place of the plan's, of the same kind.
     """
@@ -36,7 +36,6 @@ class SegmentRequest:
     last: int
     shuffle: bool
     optimizer: Optimizer
-    is_last: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +66,7 @@ def take_segment(world: World, request: SegmentRequest) -> Stopped | NotKept | N
     if run is None:
         return NotKept()
     stopped: Stopped | None = run.take(request)
-    if not request.is_last and stopped is None:
+    if stopped is None:
         world.kept[request.run] = run
     return stopped
 

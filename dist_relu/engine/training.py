@@ -69,10 +69,10 @@ class Training:
         )
         self._setup = self._memory.request(watch, image_shape)
 
-    def advance(self, first: int, stop: int, optimizer: Optimizer, *, last: int, is_last: bool) -> Stopped | None:
+    def advance(self, first: int, stop: int, optimizer: Optimizer, *, last: int) -> Stopped | None:
         """Take the steps from number `first` to `stop` - 1; returns what has stopped them before.
 
-        last: where the user's call ends.  is_last: nothing comes behind it.
+        last: where the user's call ends.
         """
         request = SegmentRequest(
             run=self._number,
@@ -82,9 +82,8 @@ class Training:
             last=last,
             shuffle=self._shuffle,
             optimizer=optimizer,
-            is_last=is_last,
         )
-        self._is_kept = not is_last
+        self._is_kept = True
         reply: Stopped | NotKept | None = self._run(take_segment, request, self._observer.hear)[0]
         if isinstance(reply, NotKept):  # they have been busy with another run since
             reply = self._run(take_segment, replace(request, setup=self._setup), self._observer.hear)[0]
@@ -135,7 +134,7 @@ def gradient_of(site: Site, model: Sequential, data: Dataset, loss: Loss, shards
     observer = Observer(model, plan, 1, has_classes=data.has_classes)
     training = Training(site, model, data, plan, observer, Snapshot.initial(model.values, plan))
     try:
-        stopped = training.advance(0, 1, plan.optimizer, last=1, is_last=True)
+        stopped = training.advance(0, 1, plan.optimizer, last=1)
     except BaseException as error:
         training.abandon(error)
         raise

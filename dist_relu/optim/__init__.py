@@ -9,6 +9,7 @@ from dist_relu.optim.rules import (
     LayerwiseOptimizer,
     Optimizer,
     RMSprop,
+    scaled,
 )
 from dist_relu.optim.schedules import Constant, Cosine, Exponential, Scaled, Schedule, Step, WarmUp
 
@@ -29,4 +30,5 @@ __all__ = [
     "Schedule",
     "Step",
     "WarmUp",
+    "scaled",
 ]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass, replace
 from math import sqrt
 from numbers import Real
-from typing import final
+from typing import cast, final
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from dist_relu.core.guards import guard
 from dist_relu.core.hints import BETAS, EPS, hinting
 from dist_relu.kernels import optim as kernels
 from dist_relu.optim import boundary
-from dist_relu.optim.schedules import Schedule
+from dist_relu.optim.schedules import Constant, Scaled, Schedule
 from dist_relu.partition import PartialSums
 
 
@@ -89,6 +89,16 @@ def check_rate(name: str, value: object) -> float | Schedule:
     if isinstance(value, Real | np.ndarray):
         return check_positive(name, value)
     return check_is(name, value, float | Schedule)
+
+
+def scaled(optimizer: Optimizer, scale: float) -> Optimizer:
+    """The same rule at so many times its learning rate."""
+    if not is_dataclass(optimizer) or not hasattr(optimizer, "lr"):
+        raise TypeError(f"{type(optimizer).__name__} is no dataclass with a learning rate `lr` that could be scaled.")
+    if scale == 1:
+        return optimizer
+    lr = optimizer.lr if isinstance(optimizer.lr, Schedule) else Constant(optimizer.lr)
+    return cast(Optimizer, replace(optimizer, lr=Scaled(lr, scale)))
 
 
 def rate_at(lr: float | Schedule, epoch: float) -> float:

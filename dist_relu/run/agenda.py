@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any, Literal, final
 
 from dist_relu.core.checks import check_int
@@ -16,7 +17,7 @@ _LOOKS_AT_CLOCK_S = 1.0
 _FIRST_STEPS = 16
 """Of a segment whose steps nobody has timed yet."""
 
-_HOOKS = ("on_epoch_end", "on_validation", "on_steps")
+_HOOKS = ("on_epoch_end", "on_validation", "on_steps", "on_fit_end")
 
 
 @final
@@ -46,6 +47,7 @@ class Agenda:
         self._validates_every = per_epoch if validate_every == "epoch" else validate_every
         self._on_epoch_end = [callback.on_epoch_end for callback in callbacks if hasattr(callback, "on_epoch_end")]
         self._on_validation = [callback.on_validation for callback in callbacks if hasattr(callback, "on_validation")]
+        self._on_fit_end = [callback.on_fit_end for callback in callbacks if hasattr(callback, "on_fit_end")]
         self._every_steps: list[tuple[int, Callable[[Any], object]]] = []
         self._clocks: list[_Clock] = []
         for callback in callbacks:
@@ -67,11 +69,6 @@ class Agenda:
     @property
     def is_over(self) -> bool:
         return self._end is not None and time.monotonic() >= self._end
-
-    def begin(self, trainer: Any) -> None:
-        """The call begins, and all clocks."""
-        for clock in self._clocks:
-            clock.begin()
 
     def next_stop(self, step: int, seconds_per_step: float | None) -> int:
         """Before which step workers must wait, who stand before number `step`."""
@@ -107,6 +104,12 @@ class Agenda:
             except StopIteration:
                 goes_on = False
         return goes_on
+
+    def end(self, trainer: Any) -> None:
+        """The call ends.  All are told, even when one of them fails."""
+        with ExitStack() as stack:
+            for call in reversed(self._on_fit_end):
+                stack.callback(call, trainer)
 
 
 @final
@@ -147,3 +150,13 @@ def parse_every(every: int | str) -> tuple[Literal["steps", "epochs", "seconds"]
             raise ValueError(f"every={every!r}: expected a whole number of {unit}s.")
         return ("steps" if unit == "step" else "epochs"), number
     return "seconds", number * {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600}[unit]
+
+
+def keyed(callbacks: Sequence[Any]) -> Iterator[tuple[str, Any]]:
+    """Name callbacks by their place and class."""
+    return ((f"{place}.{type(callback).__name__}", callback) for place, callback in enumerate(callbacks))
+
+
+def callback_states(callbacks: Sequence[Any]) -> Mapping[str, Any]:
+    """What callbacks want to remember."""
+    return {key: callback.state() for key, callback in keyed(callbacks) if hasattr(callback, "state")}

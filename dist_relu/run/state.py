@@ -5,6 +5,7 @@ P parameters.  V vectors: the parameters, the optimiser's states, and the averag
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
@@ -12,7 +13,9 @@ from typing import Any, final
 
 import numpy as np
 
+from dist_relu.core import machine
 from dist_relu.core.arrays import Array
+from dist_relu.errors import CheckpointError, TrainingWarning
 from dist_relu.nn.sequential import digest_of
 from dist_relu.run.settings import Settings, differences, digest_of_settings
 
@@ -111,6 +114,28 @@ class RunState:
 
     def __repr__(self) -> str:
         return f"RunState(step: {self.step}, epoch: {self.epoch}, parameters: {self.params_sha256[:16]})"
+
+
+def check_goes_on(state: RunState, settings: Settings) -> None:
+    """Raise CheckpointError when a run with these settings is not the one that `state` is of.
+
+    Warns with TrainingWarning of other versions, which may give other bits.
+    """
+    for name, there, here in differences(state.settings, settings):
+        raise CheckpointError(
+            f"This run can't go on from that state, which would be another one then: {name} was {there!r} and is "
+            f"{here!r}. Pass the same."
+        )
+    ours = machine.versions()
+    others = [
+        f"{name} {there} (here {ours.get(name)})" for name, there in state.versions.items() if ours.get(name) != there
+    ]
+    if others:
+        warnings.warn(
+            f"The state was made with {', '.join(others)}; going on from it may give other bits.",
+            TrainingWarning,
+            stacklevel=5,
+        )
 
 
 def _first_unequal(one: Array, other: Array) -> int | None:

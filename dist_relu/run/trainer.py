@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Literal, Self, final
@@ -23,7 +23,7 @@ from dist_relu.data import Dataset
 from dist_relu.data.augment import ImageShape
 from dist_relu.engine.arguments import Data, check_model, dataset_of
 from dist_relu.engine.loop import num_steps_per_epoch
-from dist_relu.engine.memory import STEP_RECORD, Snapshot
+from dist_relu.engine.memory import Snapshot
 from dist_relu.engine.plan import StepPlan
 from dist_relu.engine.results import FitResult, Validated, fit_result
 from dist_relu.engine.sanity import doubts_of_result
@@ -31,12 +31,13 @@ from dist_relu.engine.site import Site
 from dist_relu.engine.training import Training, with_values
 from dist_relu.engine.watch.observer import Observer, ProgressHandler
 from dist_relu.engine.watch.records import Watch
-from dist_relu.errors import BackendError, CheckpointError, DataError, TrainingDiverged, TrainingWarning
+from dist_relu.errors import BackendError, DataError, TrainingDiverged, TrainingWarning
 from dist_relu.nn import Sequential
-from dist_relu.optim import Constant, Optimizer, Scaled, Schedule
-from dist_relu.run.agenda import Agenda
-from dist_relu.run.settings import differences, settings_of
-from dist_relu.run.state import RunState
+from dist_relu.optim import scaled
+from dist_relu.run.agenda import Agenda, callback_states, keyed
+from dist_relu.run.history import History
+from dist_relu.run.settings import settings_of
+from dist_relu.run.state import RunState, check_goes_on
 
 _LOST = "What this run had come to is lost with the workers that held it. Resume it from a state."
 
@@ -63,17 +64,15 @@ class Trainer:
         image_shape: ImageShape | None = None,
         watch: Watch | None = None,
         state: RunState | None = None,
-        is_for_one_call: bool = False,
     ) -> None:
-        """See `Coordinator.trainer`, which checks all arguments.  is_for_one_call: `fit` is called just once."""
+        """See `Coordinator.trainer`, which checks all arguments."""
         self._site, self._model, self._data, self._plan = site, model, data, plan
         self._shuffle, self._image_shape = shuffle, image_shape
-        self._is_for_one_call = is_for_one_call
         self._per_epoch = num_steps_per_epoch(len(data), plan.batch_size, plan.options.accumulate)
         self._observer = Observer(model, plan, self._per_epoch, watch, has_classes=data.has_classes)
         self._training: Training | None = None
         self._snapshot: Snapshot | None = Snapshot.initial(model.values, plan)
-        self._records: list[Array] = [np.empty(0, STEP_RECORD)]
+        self._history = History()
         self._step = 0
         self._lr_scale = 1.0
         self._optimizer = plan.optimizer
@@ -105,7 +104,7 @@ class Trainer:
     @property
     def losses(self) -> Array:
         """The mean loss of each step's samples, (steps,)."""
-        losses: Array = self._history()["loss"].copy()
+        losses: Array = self._history.records["loss"].copy()
         return losses
 
     @property
@@ -145,6 +144,7 @@ class Trainer:
         callbacks: objects with any of these methods, called here in their order between two steps; all workers wait.
             on_epoch_end(trainer, summary): after every epoch, with its `EpochSummary`.
             on_validation(trainer, validated): with what `Validated` holds.
+            on_fit_end(trainer): when the call ends, whatever ends it.
             on_steps(trainer): after every `every` steps of the run, an attribute of the object that may also be text,
             such as "60s", for so much time.
         One that raises StopIteration ends the call as if it had come to its end. What a callback must remember when
@@ -171,13 +171,12 @@ class Trainer:
         self._observer.on_progress = on_progress
         first, last = self._step, self._step + num_steps
         num_epochs, num_validations = len(self._observer.epochs), len(self.validations)
-        with self._left_in_order():
-            agenda.begin(self)
+        with self._left_in_order(agenda):
             while self._step < last and not agenda.is_over:
-                self._advance(min(last, agenda.next_stop(self._step, self._seconds_per_step())), last, agenda)
+                self._advance(min(last, agenda.next_stop(self._step, self._history.seconds_per_step())), last, agenda)
                 if not agenda.meet(self, self._observer.epochs, lambda: self._validate(checked)):
                     break
-        self._check_finite()
+            self._check_finite()
         return self._result(first, num_epochs, num_validations)
 
     def state(self) -> RunState:
@@ -190,7 +189,7 @@ class Trainer:
             vector_names=self._vector_names(),
             names=self._model.names,
             shapes=[param.shape for param in self._model.params],
-            records=self._history()[: snapshot.step],
+            records=self._history.records[: snapshot.step],
             settings=settings_of(self._model, self._data, self._plan, shuffle=self._shuffle),
             versions=machine.versions(),
             lr_scale=self._lr_scale,
@@ -231,13 +230,12 @@ class Trainer:
         """Let workers take the steps up to number `stop`, or as many as one segment has.  last: see `fit`."""
         training = self._training or self._start()
         stop = min(stop, self._step + training.max_steps)
-        is_last = self._is_for_one_call and stop == last
         try:
-            stopped = training.advance(self._step, stop, self._optimizer, last=last, is_last=is_last)
+            stopped = training.advance(self._step, stop, self._optimizer, last=last)
         except BaseException as error:
             self._give_up(error)
             raise
-        self._note()
+        self._note(training, training.step)
         if agenda.has_business or stopped:
             self._model.values = training.values()
         if stopped is not None:
@@ -248,7 +246,6 @@ class Trainer:
         """Bring the run into the memory of the nodes."""
         if self._snapshot is None:
             raise BackendError(_LOST)
-        records = self._history()
         training = Training(
             self._site,
             self._model,
@@ -257,17 +254,15 @@ class Trainer:
             self._observer,
             self._snapshot,
             image_shape=self._image_shape,
-            records=records[self._step - self._step % self._per_epoch :],
+            records=self._history.records[self._step - self._step % self._per_epoch :],
             shuffle=self._shuffle,
         )
         self._training, self._snapshot = training, None
         return training
 
-    def _note(self) -> None:
-        """Note what was done since the last time."""
-        assert self._training
-        step = self._training.step
-        self._records.append(self._training.records(self._step, step))
+    def _note(self, training: Training, step: int) -> None:
+        """Note what was done since the last time.  step: how many are complete."""
+        self._history.append(training.records(self._step, step))
         self._step = step
 
     def _give_up(self, error: BaseException) -> None:
@@ -276,12 +271,8 @@ class Trainer:
         assert training
         self._snapshot = training.finite_snapshot()
         if self._snapshot:
-            self._step = self._keep_records(training, self._snapshot.step)
+            self._note(training, self._snapshot.step)
         training.abandon(error)
-
-    def _keep_records(self, training: Training, step: int) -> int:
-        self._records.append(training.records(self._step, step))
-        return step
 
     def _check_finite(self) -> None:
         """Raise TrainingDiverged where the last step led to parameters that are no numbers; it counts as not taken."""
@@ -293,7 +284,7 @@ class Trainer:
         training.abandon(error)
         self._snapshot = snapshot
         if snapshot:
-            self._records = [self._history()[: snapshot.step]]
+            self._history.cut(snapshot.step)
             self._step = snapshot.step
             self._model.values = snapshot.vectors[0]
         raise error
@@ -307,8 +298,11 @@ class Trainer:
         return error
 
     @contextmanager
-    def _left_in_order(self) -> Iterator[None]:
-        """Whatever ends a call, let the model have what the run has come to.  StopIteration ends it well."""
+    def _left_in_order(self, agenda: Agenda) -> Iterator[None]:
+        """Whatever ends a call, let the model have what the run has come to, and tell all who want to know.
+
+        StopIteration ends it well.
+        """
         try:
             yield
         except StopIteration:
@@ -317,8 +311,10 @@ class Trainer:
             self._bring_model_up_to_date()
             if self._plan.options.num_averages and (self._training or self._snapshot):
                 error.average = self.average  # type: ignore[attr-defined]
+            agenda.end(self)
             raise
         self._bring_model_up_to_date()
+        agenda.end(self)
 
     def _bring_model_up_to_date(self) -> None:
         if self._training:
@@ -337,7 +333,7 @@ class Trainer:
         """What the present call has done.  first: the step that it began with."""
         average = self.average
         result = fit_result(
-            self._history()[first:],
+            self._history.records[first:],
             self._observer.epochs[num_epochs:],
             average,
             self._observer.take_watched(),
@@ -348,16 +344,6 @@ class Trainer:
             for doubt in doubts_of_result(result, self._data, self._plan.loss):
                 warnings.warn(doubt, TrainingWarning, stacklevel=4)
         return result
-
-    def _history(self) -> Array:
-        """What all steps have come to, of `STEP_RECORD`."""
-        if len(self._records) > 1:
-            self._records = [np.concatenate(self._records)]
-        return self._records[0]
-
-    def _seconds_per_step(self) -> float | None:
-        last = self._records[-1]["seconds"][-20:]
-        return float(np.median(last)) if len(last) else None
 
     def _vectors(self) -> Snapshot:
         if self._training:
@@ -379,47 +365,11 @@ class Trainer:
 
     def _take_over(self, state: RunState) -> None:
         """Stand where `state` does.  Raises CheckpointError when anything differs that fixes the bits."""
-        mine = settings_of(self._model, self._data, self._plan, shuffle=self._shuffle)
-        for name, there, here in differences(state.settings, mine):
-            raise CheckpointError(
-                f"This run can't go on from that state, which would be another one then: {name} was {there!r} and is "
-                f"{here!r}. Pass the same."
-            )
-        different = [
-            f"{name} {there} (here {here})"
-            for name, there in state.versions.items()
-            if (here := machine.versions().get(name)) != there
-        ]
-        if different:
-            warnings.warn(
-                f"The state was made with {', '.join(different)}; going on from it may give other bits.",
-                TrainingWarning,
-                stacklevel=4,
-            )
+        check_goes_on(state, settings_of(self._model, self._data, self._plan, shuffle=self._shuffle))
         self._snapshot = Snapshot(step=state.step, vectors=state.vectors)
-        self._step, self._records = state.step, [state.records]
+        self._step, self._history = state.step, History(state.records)
         if state.lr_scale != 1:
             self.lr_scale = state.lr_scale
         self.validations = [Validated(**validated) for validated in state.validations]
         self._remembered = dict(state.callbacks)
         self._model.values = state.vectors[0]
-
-
-def scaled(optimizer: Optimizer, scale: float) -> Optimizer:
-    """The same rule at so many times its learning rate."""
-    if not dataclasses.is_dataclass(optimizer) or not hasattr(optimizer, "lr"):
-        raise TypeError(f"{type(optimizer).__name__} is no dataclass with a learning rate `lr` that could be scaled.")
-    if scale == 1:
-        return optimizer
-    lr = optimizer.lr if isinstance(optimizer.lr, Schedule) else Constant(optimizer.lr)
-    return dataclasses.replace(optimizer, lr=Scaled(lr, scale))
-
-
-def keyed(callbacks: Sequence[Any]) -> Iterator[tuple[str, Any]]:
-    """Name callbacks by their place and class."""
-    return ((f"{place}.{type(callback).__name__}", callback) for place, callback in enumerate(callbacks))
-
-
-def callback_states(callbacks: Sequence[Any]) -> Mapping[str, Any]:
-    """What callbacks want to remember."""
-    return {key: callback.state() for key, callback in keyed(callbacks) if hasattr(callback, "state")}

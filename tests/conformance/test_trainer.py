@@ -168,9 +168,12 @@ def test_validations_and_ends_of_epochs_are_told_of_between_steps(coordinator: d
             assert validated.loss == coordinator.evaluate(trainer.model, (X, Y)).loss
             told.append((trainer.step, "validation", validated.epoch))
 
+        def on_fit_end(self, trainer: dr.Trainer) -> None:
+            told.append((trainer.step, "end"))
+
     with trainer_of(coordinator) as trainer:
         result = trainer.fit(epochs=2, validation=(X, Y), validate_every=4, callbacks=[Listener()])
-    assert told == [(4, "validation", 0), (5, "epoch", 0), (8, "validation", 1), (10, "epoch", 1)]
+    assert told == [(4, "validation", 0), (5, "epoch", 0), (8, "validation", 1), (10, "epoch", 1), (10, "end")]
     assert [validated.step for validated in result.validations] == [4, 8]
     assert result.epochs == sorted(result.epochs, key=lambda epoch: epoch.epoch)
     model = MODELS["mlp"][1]()
