@@ -6,51 +6,23 @@ switch. P parameters, N samples in a batch, S shards.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import pairwise
 from math import isfinite
-from typing import NamedTuple, final
+from typing import final
 
 import numpy as np
 
 from dist_relu.core.arrays import Array
+from dist_relu.engine.batches import Batch, Feed, microbatches
 from dist_relu.engine.memory import StepRequest
 from dist_relu.engine.norms import NUM_SQUARES, Norms
-from dist_relu.engine.plan import StepPlan
 from dist_relu.engine.update import Updater
 from dist_relu.engine.watch.recorder import Recorder
-from dist_relu.nn import Loss, MixedTargets
 from dist_relu.nn.passes import ShardPass, forward_backward
-from dist_relu.partition import Purpose, bounds, generator
 from dist_relu.reduction.chunks import chunks_of, empty_chunks
 from dist_relu.reduction.reducer import Reducer
-from dist_relu.reduction.sources import ReductionMemory, ShardBounds
+from dist_relu.reduction.sources import ReductionMemory
 from dist_relu.runtime.world import World
-
-
-class Batch(NamedTuple):
-    """A batch is what passes through the model together.
-
-    samples: their numbers in the data set.  shard_bounds: the rows of each shard; the last batch of an epoch may be
-    smaller than the number of shards, and some of them empty.  place: of the batch in its step.  number: of the batch
-    in the run; random numbers depend on it.  step_size: the number of samples in the whole step, over which losses and
-    statistics are means.
-    """
-
-    samples: Array
-    shard_bounds: ShardBounds
-    place: int
-    number: int
-    step_size: int
-    is_watched: bool
-
-
-def microbatches(samples: Array, plan: StepPlan, step: int, *, is_watched: bool = False) -> Iterator[Batch]:
-    """Cut the samples of a step into batches: several when gradients are accumulated, of which the first is watched."""
-    for place, first in enumerate(range(0, len(samples), plan.batch_size)):
-        rows = samples[first : first + plan.batch_size]
-        number = step * plan.options.accumulate + place
-        yield Batch(rows, bounds(len(rows), plan.shards), place, number, len(samples), is_watched and not place)
 
 
 @final
@@ -71,11 +43,11 @@ class TrainingStep:
         self._barrier = world.node.barrier
         self._plan = plan = request.plan
         self._reduction = reduction = request.reduction
-        self._image_shape = request.image_shape
         self.model = model = request.model
         model.build(request.input_shape)
         memory = request.memory.map(world.node.attach)
-        self.x, self._y, self._completed, self.records = memory.x, memory.y, memory.completed, memory.records
+        self.x, self._completed, self.records = memory.x, memory.completed, memory.records
+        self._feed = Feed(plan, memory.x, memory.y, request.image_shape)
         self.optimizer = plan.optimizer
         self.generation = int(self._completed[world.rank]) % 2
         model.bind(memory.generations[self.generation, 0])
@@ -172,18 +144,6 @@ class TrainingStep:
             return 0.0, 0
         observer = self._recorder.observer(shard, is_watched=batch.is_watched) if self._recorder else None
         self._pass.enter(first, stop, batch_size=batch.step_size, step=batch.number, shard=shard, observer=observer)
-        x = self._pass.empty((stop - first, *self.x.shape[1:]), self.model.dtype)
-        loss, targets = self._gather(batch.samples[first:stop], batch.number, shard, x)
+        x, loss, targets = self._feed.gather(batch, shard, self._pass)
         on_grads_ready = self._reducer.on_grads_ready(shard)
         return forward_backward(self.model, loss, x, targets, 1 / batch.step_size, self._pass, on_grads_ready)
-
-    def _gather(self, rows: Array, number: int, shard: int, x: Array) -> tuple[Loss, Array]:
-        """Let x be these rows of the data set, augmented; returns the loss for them, and their targets."""
-        loss, augment, targets = self._plan.loss, self._plan.augment, self._y[rows]
-        if augment is None:
-            np.take(self.x, rows, axis=0, out=x, mode="clip")
-            return loss, targets
-        rng = generator(self._plan.seed, Purpose.AUGMENTATION, number, shard)
-        scratch = self._pass.scratch("augment", x.shape, x.dtype)
-        mixture = augment.gather_inside(self.x, rows, self._image_shape, rng, x, scratch)
-        return (MixedTargets(loss, targets[mixture.partners], mixture.share) if mixture else loss), targets

@@ -11,8 +11,8 @@ import pytest
 
 import dist_relu as dr
 from dist_relu import nn, optim
+from dist_relu.engine.batches import microbatches
 from dist_relu.engine.plan import StepOptions, StepPlan
-from dist_relu.engine.step import microbatches
 from tests.twin import Array
 
 

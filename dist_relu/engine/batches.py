@@ -1,0 +1,70 @@
+"""What a step takes from the data set: the samples of its batches, cut into shards and changed at random.
+
+All of it is a function of seed, step and shard, so that anybody who asks for a shard gets the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple, final
+
+import numpy as np
+
+from dist_relu.core.arrays import Array
+from dist_relu.data.augment import ImageShape
+from dist_relu.engine.plan import StepPlan
+from dist_relu.nn import Loss, MixedTargets
+from dist_relu.nn.passes import ShardPass
+from dist_relu.partition import Purpose, bounds, generator
+from dist_relu.reduction.sources import ShardBounds
+
+
+class Batch(NamedTuple):
+    """A batch is what passes through the model together.
+
+    samples: their numbers in the data set.  shard_bounds: the rows of each shard; the last batch of an epoch may be
+    smaller than the number of shards, and some of them empty.  place: of the batch in its step.  number: of the batch
+    in the run; random numbers depend on it.  step_size: the number of samples in the whole step, over which losses and
+    statistics are means.
+    """
+
+    samples: Array
+    shard_bounds: ShardBounds
+    place: int
+    number: int
+    step_size: int
+    is_watched: bool
+
+
+def microbatches(samples: Array, plan: StepPlan, step: int, *, is_watched: bool = False) -> Iterator[Batch]:
+    """Cut the samples of a step into batches: several when gradients are accumulated, of which the first is watched."""
+    for place, first in enumerate(range(0, len(samples), plan.batch_size)):
+        rows = samples[first : first + plan.batch_size]
+        number = step * plan.options.accumulate + place
+        yield Batch(rows, bounds(len(rows), plan.shards), place, number, len(samples), is_watched and not place)
+
+
+@final
+class Feed:
+    """A feed brings the samples of shards into passes.
+
+    x, y: the data set, (samples, ...).  image_shape: of samples that are augmented.
+    """
+
+    def __init__(self, plan: StepPlan, x: Array, y: Array, image_shape: ImageShape | None) -> None:
+        self._plan, self._x, self._y, self._image_shape = plan, x, y, image_shape
+
+    def gather(self, batch: Batch, shard: int, run: ShardPass) -> tuple[Array, Loss, Array]:
+        """Return the samples of a shard, augmented, in memory of `run`, the loss for them, and their targets."""
+        first, stop = batch.shard_bounds[shard]
+        rows = batch.samples[first:stop]
+        x = run.empty((stop - first, *self._x.shape[1:]), self._x.dtype)
+        loss, augment, targets = self._plan.loss, self._plan.augment, self._y[rows]
+        if augment is None:
+            np.take(self._x, rows, axis=0, out=x, mode="clip")
+            return x, loss, targets
+        rng = generator(self._plan.seed, Purpose.AUGMENTATION, batch.number, shard)
+        scratch = run.scratch("augment", x.shape, x.dtype)
+        mixture = augment.gather_inside(self._x, rows, self._image_shape, rng, x, scratch)
+        mixed = MixedTargets(loss, targets[mixture.partners], mixture.share) if mixture else loss
+        return x, mixed, targets
