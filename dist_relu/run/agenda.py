@@ -70,7 +70,7 @@ class Agenda:
     def is_over(self) -> bool:
         return self._end is not None and time.monotonic() >= self._end
 
-    def next_stop(self, step: int, seconds_per_step: float | None) -> int:
+    def next_stop(self, step: int, seconds_per_step: Callable[[], float | None]) -> int:
         """Before which step workers must wait, who stand before number `step`."""
         periods = [every for every, _ in self._every_steps]
         if self._on_epoch_end:
@@ -81,7 +81,8 @@ class Agenda:
         if self._clocks or self._end is not None:
             times = [*(clock.due for clock in self._clocks), *([] if self._end is None else [self._end])]
             left = min(max(min(times) - time.monotonic(), 0.0), _LOOKS_AT_CLOCK_S)
-            stops.append(step + (_FIRST_STEPS if not seconds_per_step else max(int(left / seconds_per_step), 1)))
+            seconds = seconds_per_step()
+            stops.append(step + (max(int(left / seconds), 1) if seconds else _FIRST_STEPS))
         return min(stops, default=2**62)
 
     def meet(self, trainer: Any, epochs: Sequence[EpochSummary], validate: Callable[[], Validated]) -> bool:

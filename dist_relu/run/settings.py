@@ -68,6 +68,8 @@ def differences(one: Settings, other: Settings, prefix: str = "") -> list[tuple[
     found: list[tuple[str, Any, Any]] = []
     for name in [*one, *(name for name in other if name not in one)]:
         a, b = one.get(name), other.get(name)
+        if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+            a, b = ({str(place): item for place, item in enumerate(items)} for items in (a, b))
         if isinstance(a, Mapping) and isinstance(b, Mapping):
             found += differences(a, b, f"{prefix}{name}.")
         elif a != b:

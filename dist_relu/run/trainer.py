@@ -173,7 +173,7 @@ class Trainer:
         num_epochs, num_validations = len(self._observer.epochs), len(self.validations)
         with self._left_in_order(agenda):
             while self._step < last and not agenda.is_over:
-                self._advance(min(last, agenda.next_stop(self._step, self._history.seconds_per_step())), last, agenda)
+                self._advance(min(last, agenda.next_stop(self._step, self._history.seconds_per_step)), last, agenda)
                 if not agenda.meet(self, self._observer.epochs, lambda: self._validate(checked)):
                     break
             self._check_finite()
@@ -350,7 +350,7 @@ class Trainer:
             return self._training.snapshot()
         if self._snapshot is None:
             raise BackendError(_LOST)
-        return self._snapshot
+        return dataclasses.replace(self._snapshot, vectors=self._snapshot.vectors.copy())
 
     def _vector_names(self) -> list[str]:
         names = ["parameters", *(f"optimizer state {i}" for i in range(self._plan.optimizer.num_states))]
