@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Many tests wait for programs of theirs, so that two cores are busy with three. What is shared stays in one process: see tests/conftest.py.
 AT_ONCE := --numprocesses=3 --dist=loadscope --no-loadscope-reorder
+# Where this is set, as in many containers, each program of the tests compiles the modules of the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 # Which tests `make test-long` runs.
 LONG ?= long or chaos or hypothesis
 

@@ -1,9 +1,10 @@
 """How kernels are compiled: the one place for compiler flags, and for who compiles.
 
 Numba's cache on disk is not safe when several processes fill it at once (numba/numba#4807), and on a new machine all
-ranks would. So processes load from the cache together, under a shared lock of its folder; a process that does not find
-its kernel takes the lock for itself, and either compiles while the others wait, or finds what another has compiled
-meanwhile.
+ranks would. Its files are those of one kernel each, and so are our locks: processes load a kernel together, under its
+shared lock; one that does not find it takes the lock for itself, and either compiles while the others wait, or finds
+what another has compiled meanwhile. Different kernels are compiled at once. Nobody waits in a circle, since a process
+compiles one kernel and those that it calls at a time, and no kernel calls itself.
 
 Numba looks for changes in a kernel's own file only, but a kernel is also made of the kernels that it calls. So their
 names in the cache tell the state of all files beside this one.
@@ -17,6 +18,8 @@ from __future__ import annotations
 
 import fcntl
 import functools
+import importlib
+import importlib.util
 import inspect
 import os
 import threading
@@ -40,7 +43,25 @@ _OPTIONS = {"error_model": "numpy", "forceinline": True}  # a call that stays a 
 _SOURCES = crc32(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))))
 
 _threads_lock = threading.RLock()
-_depth = 0
+
+
+def _import_without_scipy() -> None:
+    """Import Numba's functions of arrays, as the first kernel would, but not SciPy's linear algebra along with them.
+
+    They import it to learn whether it is there, which takes 0.3 s of the start of every process. What needs it, and no
+    kernel here does, imports it when it is compiled.
+    """
+    linalg: Any = importlib.import_module("numba.np.linalg")
+    import_scipy = linalg.ensure_blas
+    if importlib.util.find_spec("scipy"):
+        linalg.ensure_blas = lambda: None
+    try:
+        importlib.import_module("numba.np.arraymath")
+    finally:
+        linalg.ensure_blas = import_scipy
+
+
+_import_without_scipy()
 
 
 class _NotCached(Exception):
@@ -48,22 +69,14 @@ class _NotCached(Exception):
 
 
 @contextmanager
-def _cache_lock(cache: Path, kind: int) -> Iterator[None]:
-    """Hold the lock of a cache folder; nests, because compiling a kernel compiles the kernels it calls."""
-    global _depth  # noqa: PLW0603
+def _lock(path: Path, kind: int) -> Iterator[None]:
+    """Hold the lock that is the file `path`, and let no other thread of this process compile or load."""
     with _threads_lock:
-        if _depth:
-            yield
-            return
-        cache.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(cache / "dist_relu-compile.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, kind)
-            _depth += kind == fcntl.LOCK_EX
-            try:
-                yield
-            finally:
-                _depth -= kind == fcntl.LOCK_EX
+            yield
         finally:
             os.close(descriptor)
 
@@ -87,22 +100,29 @@ def kernel(function: Callable[P, R], *, inlined: bool = False) -> Callable[P, R]
     except RuntimeError:  # there is no folder that Numba could write to, so that every process compiles for itself
         return cast(Callable[P, R], numba.njit(**options)(named))
     load_or_compile, compile_now = dispatcher.compile, dispatcher._compiler.compile
+    file = f"{Path(code.co_filename).stem}.{name}-{code.co_firstlineno}.lock"  # named as those of the cache are
+    may_compile = False
 
     @functools.wraps(compile_now)
     def compile_alone(*arguments: Any) -> Any:
-        if not _depth:
+        if not may_compile:
             raise _NotCached
         return compile_now(*arguments)
 
     @functools.wraps(load_or_compile)
     def load_or_compile_alone(signature: Any) -> Any:
-        cache = Path(dispatcher.stats.cache_path)
+        nonlocal may_compile
+        lock = Path(dispatcher.stats.cache_path) / file
         try:
-            with _cache_lock(cache, fcntl.LOCK_SH):
+            with _lock(lock, fcntl.LOCK_SH):
                 return load_or_compile(signature)
         except _NotCached:
-            with _cache_lock(cache, fcntl.LOCK_EX):
-                return load_or_compile(signature)
+            with _lock(lock, fcntl.LOCK_EX):
+                may_compile = True
+                try:
+                    return load_or_compile(signature)
+                finally:
+                    may_compile = False
 
     dispatcher._compiler.compile = compile_alone
     dispatcher.compile = load_or_compile_alone
