@@ -27,6 +27,7 @@ from dist_relu.errors import (
     WriteError,
 )
 from dist_relu.run.state import RunState
+from dist_relu.run.state_file import load_state, save_state
 from dist_relu.run.trainer import Trainer
 from dist_relu.runtime.backends import Backend
 from dist_relu.runtime.world import World
@@ -65,9 +66,11 @@ __all__ = [
     "analysis",
     "data",
     "load_model",
+    "load_state",
     "nn",
     "optim",
     "rl",
     "save_model",
+    "save_state",
     "start",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from inspect import isabstract
 from pathlib import Path
@@ -18,12 +18,11 @@ from typing import Any
 
 import numpy as np
 from safetensors import safe_open
-from safetensors.numpy import save
 
 from dist_relu import nn
 from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_is, check_sequence, instance_of, shown
-from dist_relu.core.files import write_file
+from dist_relu.core.tensor_file import MOST_HEADER_BYTES, Block, HeaderTooLarge, write_tensors
 from dist_relu.core.untrusted import made, parse_json, read_up_to, reading
 from dist_relu.errors import CheckpointError
 from dist_relu.nn import Initializer, Layer, Sequential
@@ -31,6 +30,8 @@ from dist_relu.nn.description import construct, describe, parts
 from dist_relu.nn.sequential import digest_of
 
 _FORMAT = "dist_relu 1"
+RUN_FORMAT = "dist_relu run 1"
+"""Of the state of a run, which has a model in it: see `dist_relu/run/state_file.py`."""
 _CLASSES = {
     name: value
     for name, value in vars(nn).items()
@@ -39,14 +40,12 @@ _CLASSES = {
 
 
 _HEADER_KEYS = {"format", "dtype", "input_shape", "layers", "params_sha256", "header_sha256"}
+_RUN_KEYS = {"run", "others_sha256"}
 _PREDICTS = {"classes", "numbers"}
 """Of a model that was trained; others don't say, as those of older versions."""
 
 _DTYPES = {"float32": "F32", "float64": "F64"}
 """What safetensors calls them."""
-
-_MOST_HEADER_BYTES = 2**22
-"""Thousands of layers; bounds the time that a header can take."""
 
 
 def save_model(model: Sequential, path: str | Path) -> None:
@@ -68,22 +67,12 @@ def save_model(model: Sequential, path: str | Path) -> None:
     }
     if model.predicts is not None:
         header["predicts"] = model.predicts
-    header["header_sha256"] = _digest(header)
-    tensors = dict(zip(model.names, map(np.ascontiguousarray, model.views(model.values)), strict=True))
-    content = _with_header(save(tensors), header)
-    if int.from_bytes(content[:8], "little") > _MOST_HEADER_BYTES:
-        raise ValueError(
-            f"The model can't be saved: its layers take more than {_MOST_HEADER_BYTES:,} bytes to describe."
-        )
-    write_file(path, content)
-
-
-def _with_header(content: bytes, header: dict[str, str]) -> bytes:
-    """A safetensors file with a header, whose keys always stand in the same order: the library's own order varies."""
-    end = 8 + int.from_bytes(content[:8], "little")
-    text = json.dumps({"__metadata__": header, **json.loads(content[8:end])}).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + content[end:]
+    header["header_sha256"] = digest_of_header(header)
+    block = Block(model.dtype, [(name, param.shape) for name, param in zip(model.names, model.params, strict=True)])
+    try:
+        write_tensors(path, header, [block], [model.values])
+    except HeaderTooLarge as error:
+        raise ValueError(f"The model can't be saved: its layers take {error} to describe.") from None
 
 
 def check_can_be_saved(model: Sequential) -> None:
@@ -102,7 +91,7 @@ def check_can_be_saved(model: Sequential) -> None:
 
 
 def load_model(path: str | Path, layers: Sequential | None = None, *, classes: Sequence[type] = ()) -> Sequential:
-    """The model in a file that `save_model` wrote.
+    """The model in a file that `save_model` wrote, or that of a run in one that `save_state` or `Checkpoint` did.
 
     layers: the model to fill, which must have the layers that the file describes, with the same arguments.
     classes: of the user's own, where the model has layers or initialisers of such; those of `layers` are known. No
@@ -121,7 +110,7 @@ def load_model(path: str | Path, layers: Sequential | None = None, *, classes: S
                 _check_same_layers(path, model, layers)
                 model = layers
             _build(path, header, model)
-            values = _read_values(path, file, model)
+            values = _read_values(path, file, model, is_of_run=header["format"] == RUN_FORMAT)
         if digest_of(values) != header["params_sha256"]:
             raise CheckpointError(f"{path} is damaged: the digest of its parameters is not the one in its header.")
         model.predicts = header.get("predicts")  # type: ignore[assignment]  # one of _PREDICTS
@@ -155,22 +144,24 @@ def _check_field(layer: str, field: str, value: Any) -> None:
 def _check_header_size(path: str | Path) -> None:
     with open(path, "rb") as file:
         size_bytes = int.from_bytes(read_up_to(file, 8), "little")
-    if size_bytes > _MOST_HEADER_BYTES:
-        raise ValueError(f"its header has {size_bytes:,} bytes, which is more than {_MOST_HEADER_BYTES:,}")
+    if size_bytes > MOST_HEADER_BYTES:
+        raise ValueError(f"its header has {size_bytes:,} bytes, which is more than {MOST_HEADER_BYTES:,}")
 
 
 def _checked_header(path: str | Path, header: dict[str, str]) -> dict[str, str]:
     """The header without its digest."""
-    if header.get("format") != _FORMAT:
+    if header.get("format") not in (_FORMAT, RUN_FORMAT):
         raise CheckpointError(f"{path} is no model of this version: its format is {header.get('format')!r}.")
-    if header.keys() - {"predicts"} != _HEADER_KEYS or header.get("predicts", "classes") not in _PREDICTS:
+    keys = _HEADER_KEYS | (_RUN_KEYS if header["format"] == RUN_FORMAT else set())
+    if header.keys() - {"predicts"} != keys or header.get("predicts", "classes") not in _PREDICTS:
         raise CheckpointError(f"{path} is no model of this version: its header has {', '.join(sorted(header))}.")
-    if header.pop("header_sha256") != _digest(header):
+    if header.pop("header_sha256") != digest_of_header(header):
         raise CheckpointError(f"{path} is damaged: the digest of its header is not the one that it holds.")
     return header
 
 
-def _digest(header: dict[str, str]) -> str:
+def digest_of_header(header: Mapping[str, str]) -> str:
+    """The SHA-256 of a header without its digest."""
     return hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()
 
 
@@ -212,8 +203,11 @@ def _build(path: str | Path, header: dict[str, str], model: Sequential) -> None:
         raise CheckpointError(f"{path} does not fit the model: {error}") from None
 
 
-def _read_values(path: str | Path, file: Any, model: Sequential) -> Array:
-    """The parameters (P,), of which all have the shape and type that the model needs before memory is taken."""
+def _read_values(path: str | Path, file: Any, model: Sequential, *, is_of_run: bool) -> Array:
+    """The parameters (P,), of which all have the shape and type that the model needs before memory is taken.
+
+    is_of_run: the file has other tensors besides.
+    """
     found = {name: (tuple(part.get_shape()), part.get_dtype()) for name, part in _slices(file)}
     needed = {param_name: param.shape for param_name, param in zip(model.names, model.params, strict=True)}
     dtype = _DTYPES[model.dtype.name]
@@ -221,7 +215,7 @@ def _read_values(path: str | Path, file: Any, model: Sequential) -> Array:
         if found.get(name) != (shape, dtype):
             there = "{1} of shape {0}".format(*found[name]) if name in found else "missing"
             raise CheckpointError(f"{path}: parameter {name} is {there}; the model needs {dtype} of shape {shape}.")
-    if more := found.keys() - needed.keys():
+    if (more := found.keys() - needed.keys()) and not is_of_run:
         raise CheckpointError(f"{path} has {min(more)}, which the model has not.")
     values = np.empty(model.num_params, model.dtype)
     for name, view in zip(model.names, model.views(values), strict=True):

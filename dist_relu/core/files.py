@@ -14,7 +14,7 @@ import os
 import secrets
 import stat
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import Any, BinaryIO, final
@@ -28,15 +28,19 @@ def write_file(path: str | Path, content: str | bytes | memoryview) -> None:
     A file that was there leaves its owner and mode to the new one. A symbolic link stays, and what it leads to is
     replaced. Text becomes UTF-8.
     """
+    write_pieces(path, [content.encode(errors="replace") if isinstance(content, str) else content])
+
+
+def write_pieces(path: str | Path, pieces: Sequence[bytes | memoryview]) -> None:
+    """Do what `write_file` does, with content that comes in pieces, so that nobody has to join large ones."""
     os.fspath(path)  # a number would be that of an open file
-    data = content.encode(errors="replace") if isinstance(content, str) else content
     with _explained(path):
         place = _place(path)
         before = None if isinstance(place, int) else _status(place)
         if isinstance(place, int) or (before and not stat.S_ISREG(before.st_mode)):
-            _write_into(place, data)
+            _write_into(place, pieces)
         else:
-            _replace(place, before, data)
+            _replace(place, before, pieces)
 
 
 def write_json(path: str | Path, content: Any) -> None:
@@ -177,14 +181,14 @@ def _status(path: str | Path) -> os.stat_result | None:
         return None
 
 
-def _write_into(place: Path | int, data: bytes | memoryview) -> None:
+def _write_into(place: Path | int, pieces: Iterable[bytes | memoryview]) -> None:
     if place == 1:
         sys.stdout.flush()  # what was printed before comes before it
     with open(place, "wb", closefd=not isinstance(place, int)) as file:
-        file.write(data)
+        file.writelines(pieces)
 
 
-def _replace(path: Path, before: os.stat_result | None, data: bytes | memoryview) -> None:
+def _replace(path: Path, before: os.stat_result | None, pieces: Sequence[bytes | memoryview]) -> None:
     """Write a file under no name, or where the file system has no such files under a temporary one, and then name it.
 
     before: the file that it replaces.
@@ -193,16 +197,17 @@ def _replace(path: Path, before: os.stat_result | None, data: bytes | memoryview
     folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
     try:
         with _unnamed(path.parent) or open(temporary, "xb") as file:
-            file.write(data)
+            file.writelines(pieces)
             file.flush()
             if before:
                 with contextlib.suppress(PermissionError):
                     os.chown(file.fileno(), before.st_uid, before.st_gid)
                 os.chmod(file.fileno(), stat.S_IMODE(before.st_mode))
             os.fsync(file.fileno())
-            if not temporary.exists():
-                os.link(f"/proc/self/fd/{file.fileno()}", temporary.name, dst_dir_fd=folder)
-            _rename(temporary, path, data)  # at once: only a kill between these two leaves a temporary file
+            if temporary.exists() or before or not _named(file, path.name, folder):
+                if not temporary.exists():
+                    _named(file, temporary.name, folder)
+                _rename(temporary, path, pieces)  # at once: only a kill between these two leaves a temporary file
         _sync(path.parent)
     finally:
         with contextlib.suppress(OSError):  # it has its right name
@@ -210,13 +215,22 @@ def _replace(path: Path, before: os.stat_result | None, data: bytes | memoryview
         os.close(folder)
 
 
-def _rename(temporary: Path, path: Path, data: bytes | memoryview) -> None:
+def _named(file: BinaryIO, name: str, folder: int) -> bool:
+    """Give a file that has none a name; False where there is one of that name."""
+    try:
+        os.link(f"/proc/self/fd/{file.fileno()}", name, dst_dir_fd=folder)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _rename(temporary: Path, path: Path, pieces: Sequence[bytes | memoryview]) -> None:
     try:
         os.replace(temporary, path)
     except OSError as error:
         if error.errno not in (errno.EBUSY, errno.EPERM):
             raise
-        _write_into(path, data)  # a file that is mounted by itself, or another user's in a folder such as /tmp
+        _write_into(path, pieces)  # a file that is mounted by itself, or another user's in a folder such as /tmp
 
 
 def _sync(folder: Path) -> None:

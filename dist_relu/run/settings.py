@@ -30,7 +30,11 @@ def settings_of(model: Sequential, data: Dataset, plan: StepPlan, *, shuffle: bo
             "input_shape": list(model.input_shape),
             "dtype": model.dtype.name,
         },
-        "data": {"sha256": digest_of_data(data), "samples": len(data)},
+        "data": {
+            "sha256": digest_of_data(data),
+            "samples": len(data),
+            "predicts": "classes" if data.has_classes else "numbers",
+        },
         "loss": repr(plan.loss),
         "optimizer": repr(plan.optimizer),
         "batch_size": plan.batch_size,
