@@ -4,6 +4,7 @@ from dist_relu import activations, analysis, data, nn, optim, rl
 from dist_relu.checkpoint import load_model, save_model
 from dist_relu.coordinator import Coordinator, DistributedReLU, start
 from dist_relu.data import Dataset
+from dist_relu.engine.diagnosis import NotFinite
 from dist_relu.engine.results import Evaluation, FitResult, Validated
 from dist_relu.engine.watch.records import (
     PREACTIVATION_EDGES,
@@ -48,6 +49,7 @@ __all__ = [
     "EpochSummary",
     "Evaluation",
     "FitResult",
+    "NotFinite",
     "PartitionError",
     "RunState",
     "Trainer",

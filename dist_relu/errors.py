@@ -44,11 +44,20 @@ class WriteError(DistReluError, OSError):
 
 
 class TrainingDiverged(DistReluError, ArithmeticError):
-    """The loss became NaN or infinite; the message names the step.
+    """The loss, a gradient or a parameter became NaN or infinite; the message names the step, and where in it.
 
+    step: its number.  shard, layer, sample, parameter: see `NotFinite`; None where nothing of the kind is known.
+    state: the `RunState` before that step, from which it can be taken again, on any backend:
+    `coordinator.trainer(..., state=error.state).fit(steps=1)`. None where it is lost.
     watched: what `Coordinator.fit(..., watch=...)` saw until then.
     """
 
+    step: int | None = None
+    shard: int | None = None
+    layer: str | None = None
+    sample: int | None = None
+    parameter: str | None = None
+    state: Any = None
     watched: Sequence[Any] = ()
 
 

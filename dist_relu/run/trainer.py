@@ -22,6 +22,7 @@ from dist_relu.core.checks import check_callable, check_int, check_positive, opt
 from dist_relu.data import Dataset
 from dist_relu.data.augment import ImageShape
 from dist_relu.engine.arguments import Data, check_model, dataset_of
+from dist_relu.engine.diagnosis import NotFinite, diagnose
 from dist_relu.engine.loop import num_steps_per_epoch
 from dist_relu.engine.memory import Snapshot
 from dist_relu.engine.plan import StepPlan
@@ -153,7 +154,8 @@ class Trainer:
         max_seconds: end the call after the step by which so much time is over.
         on_progress: called several times a second while workers go on, and after every epoch.
 
-        Raises TrainingDiverged when the loss becomes NaN or infinite; the run then stands before that step.
+        Raises TrainingDiverged when the loss becomes NaN or infinite, or a parameter; the error says in which step,
+        shard, layer and sample, and the run stands before that step.
         KeyboardInterrupt, and whatever callbacks and layers raise, ends the call and goes on to the caller; with
         `ema_decay` the exception's `average` is the model with the averaged parameters.
         """
@@ -195,6 +197,20 @@ class Trainer:
             lr_scale=self._lr_scale,
             validations=[dataclasses.asdict(validated) for validated in self.validations],
             callbacks={**self._remembered, **callback_states(self._callbacks)},
+        )
+
+    def diagnose(self) -> NotFinite | None:
+        """Say what in the next step will be the first to be NaN or infinite; None if nothing is.
+
+        This process takes the step alone, and keeps nothing of it: the bits are those that the workers would get.
+        """
+        return diagnose(
+            self._model,
+            self._data,
+            dataclasses.replace(self._plan, optimizer=self._optimizer),
+            self._vectors(),
+            shuffle=self._shuffle,
+            image_shape=self._image_shape,
         )
 
     def close(self) -> None:
@@ -240,7 +256,7 @@ class Trainer:
             self._model.values = training.values()
         if stopped is not None:
             self._check_finite()
-            raise self._diverged(f"The loss became {stopped.loss}", self._step)
+            raise self._diverged(f"The loss became {stopped.loss}")
 
     def _start(self) -> Training:
         """Bring the run into the memory of the nodes."""
@@ -278,24 +294,41 @@ class Trainer:
         """Raise TrainingDiverged where the last step led to parameters that are no numbers; it counts as not taken."""
         if not self._training or np.isfinite(self._training.values()).all():
             return
-        snapshot = self._training.finite_snapshot()
-        error = self._diverged("Parameters became NaN or infinite", self._step - 1)
-        training, self._training = self._training, None
-        training.abandon(error)
-        self._snapshot = snapshot
+        self._back_to(self._training.finite_snapshot())
+        raise self._diverged("Parameters became NaN or infinite")
+
+    def _back_to(self, snapshot: Snapshot | None) -> None:
+        """Stand where the run has been before; None: that is lost."""
+        assert self._training
+        self._training.close()
+        self._training, self._snapshot = None, snapshot
+        self._step -= 1
         if snapshot:
             self._history.cut(snapshot.step)
             self._step = snapshot.step
+            self._observer.epochs = [epoch for epoch in self._observer.epochs if epoch.epoch < self.epoch]
             self._model.values = snapshot.vectors[0]
-        raise error
 
-    def _diverged(self, what: str, step: int) -> TrainingDiverged:
-        error = TrainingDiverged(
-            f"{what} in step {step} (epoch {step // self._per_epoch}). Lower the learning rate, warm it up, or clip "
-            "the norm of gradients."
+    def _diverged(self, what: str) -> TrainingDiverged:
+        """Say what has become of the step that the run stands before."""
+        found = state = trouble = None
+        if self._training or self._snapshot:
+            state = self.state()
+            try:
+                found = self.diagnose()
+            except Exception as error:  # layers may raise anything
+                trouble = f"The step could not be looked into: {type(error).__name__}: {error}"
+        diverged = TrainingDiverged(
+            f"{what} in step {self._step} (epoch {self.epoch}). {f'{found} ' if found else ''}Lower the learning rate, "
+            "warm it up, or clip the norm of gradients."
         )
-        error.watched = self._observer.watched
-        return error
+        diverged.step, diverged.state, diverged.watched = self._step, state, self._observer.watched
+        if found:
+            diverged.shard, diverged.layer, diverged.sample = found.shard, found.layer, found.sample
+            diverged.parameter = found.parameter
+        if trouble:
+            diverged.add_note(trouble)
+        return diverged
 
     @contextmanager
     def _left_in_order(self, agenda: Agenda) -> Iterator[None]:
