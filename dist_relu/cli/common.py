@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,6 @@ from typing import IO, Any, TypeVar, cast, final
 import click
 from rich.console import Console
 
-from dist_relu.cli.running import terminate
 from dist_relu.cli.types import DATA, DATA_FORMS, choice
 from dist_relu.coordinator import Coordinator, start
 from dist_relu.core import files
@@ -24,7 +22,7 @@ from dist_relu.errors import (
     WriteError,
 )
 from dist_relu.reports.logs import MODEL_FILE
-from dist_relu.runtime.backends import BACKENDS, is_under_mpirun
+from dist_relu.runtime.backends import BACKENDS
 
 _log = logging.getLogger(__name__)
 
@@ -87,8 +85,6 @@ def worker_options(command: Command) -> Command:
 def started(**options: Any) -> Iterator[Coordinator]:
     """The workers that `worker_options` ask for."""
     with start(**options) as coordinator:
-        if signal.getsignal(signal.SIGTERM) != signal.SIG_DFL and not is_under_mpirun():
-            signal.signal(signal.SIGTERM, terminate)  # Ray has put a handler of its own there
         yield coordinator
 
 

@@ -34,7 +34,7 @@ Examples:
   dist-relu doctor
 
 `dist-relu COMMAND --help` explains a command. Exit codes: 0 success, 1 a run that failed, 2 a command line that makes
-no sense, 130 Ctrl-C, 143 SIGTERM.
+no sense, 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP.
 """
 
 _SECTIONS = {

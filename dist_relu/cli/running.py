@@ -1,7 +1,7 @@
 """How a command line runs and ends, and how it tells what went wrong: in one line.
 
-Exit codes: 0 for success, 1 for a run that failed, 2 for what the user asked wrongly, 130 after Ctrl-C and 143 after
-SIGTERM.
+Exit codes: 0 for success, 1 for a run that failed, 2 for what the user asked wrongly, 130 after Ctrl-C, 143 after
+SIGTERM and 129 after SIGHUP.
 """
 
 from __future__ import annotations
@@ -9,18 +9,16 @@ from __future__ import annotations
 import logging
 import os
 import re
-import signal
 import sys
-import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn, TextIO, final
 
 import click
 
+from dist_relu.cli.signals import ending_signals
 from dist_relu.core.compiling import PROGRESS_LOG
 from dist_relu.errors import (
     BackendError,
@@ -31,11 +29,11 @@ from dist_relu.errors import (
     UnsuitableBackend,
     WriteError,
 )
-from dist_relu.runtime.backends import is_under_mpirun, serve_if_rank
+from dist_relu.runtime.backends import serve_if_rank
 
 _WARNINGS = (DataWarning, TrainingWarning)
 
-EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 130, 143
+EXIT_FAILED, EXIT_USAGE = 1, 2
 
 _MEANT = {
     "--learning-rate": "--lr",
@@ -62,11 +60,7 @@ _MEANT = {
 
 
 class Interrupted(KeyboardInterrupt):
-    """The user's Ctrl-C, with words about what is left."""
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, which ends a command as Ctrl-C does."""
+    """Ctrl-C or another signal that ends a command, with words about what is left."""
 
 
 def run_program(
@@ -79,32 +73,35 @@ def run_program(
     name = name or Path(sys.argv[0]).name
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     command = _command_of(program, arguments)
-    try:
-        with _told_in_lines(name, command), _sigterm_as_interrupt():
-            if serves:
-                serve_if_rank()
-            program.main(args=arguments, prog_name=name, standalone_mode=False)
-    except click.exceptions.Exit as end:
-        sys.exit(end.exit_code)
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
-        sys.exit(EXIT_USAGE)
-    except click.NoSuchOption as error:
-        _fail(name, _no_such_option(error), EXIT_USAGE)
-    except click.ClickException as error:
-        _fail(name, in_options(error.format_message(), command), EXIT_USAGE)
-    except DistReluError as error:
-        _fail(name, in_options(str(error), command), EXIT_FAILED if _is_failure(error) else EXIT_USAGE)
-    except MemoryError as error:
-        _fail(name, str(error) or "out of memory.", EXIT_FAILED)
-    except (KeyboardInterrupt, click.Abort) as error:
-        cause = error.__cause__ if isinstance(error, click.Abort) else error
-        _fail(name, f"{_left_by(cause)}.", EXIT_TERMINATED if _isterminated(cause) else EXIT_INTERRUPTED)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader of a pipe went away, which is its right
-        sys.exit(EXIT_FAILED)
-    except OSError as error:
-        _fail(name, str(error), EXIT_FAILED)
+    with ending_signals() as signals:
+        try:
+            with _told_in_lines(name, command):
+                if serves:
+                    serve_if_rank()
+                program.main(args=arguments, prog_name=name, standalone_mode=False)
+        except click.exceptions.Exit as end:
+            sys.exit(end.exit_code)
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message(), err=True)
+            sys.exit(EXIT_USAGE)
+        except click.NoSuchOption as error:
+            _fail(name, _no_such_option(error), EXIT_USAGE)
+        except click.ClickException as error:
+            _fail(name, in_options(error.format_message(), command), EXIT_USAGE)
+        except DistReluError as error:
+            if signals.received and isinstance(error, BackendError):  # workers that got the signal, too
+                _fail(name, "interrupted.", signals.exit_code)
+            _fail(name, in_options(str(error), command), EXIT_FAILED if _is_failure(error) else EXIT_USAGE)
+        except MemoryError as error:
+            _fail(name, str(error) or "out of memory.", EXIT_FAILED)
+        except (KeyboardInterrupt, click.Abort) as error:
+            cause = error.__cause__ if isinstance(error, click.Abort) else error
+            _fail(name, f"{_left_by(cause)}.", signals.exit_code)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the reader of a pipe went away, which is its right
+            sys.exit(EXIT_FAILED)
+        except OSError as error:
+            _fail(name, str(error), EXIT_FAILED)
 
 
 def _command_of(program: click.Command, arguments: Sequence[str]) -> click.Command:
@@ -143,32 +140,11 @@ def _left_by(error: BaseException | None) -> str:
     return str(error) if isinstance(error, Interrupted) else "interrupted"
 
 
-def _isterminated(error: BaseException | None) -> bool:
-    return error is not None and (isinstance(error, Terminated) or _isterminated(error.__cause__))
-
-
 def _no_such_option(error: click.NoSuchOption) -> str:
     meant = _MEANT.get(error.option_name)
     if meant is None:
         return error.format_message()
     return f"No such option: {error.option_name}. Did you mean {meant}?"
-
-
-@contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM end a command as Ctrl-C does.  Under mpirun it ends the job, as always."""
-    if threading.current_thread() is not threading.main_thread() or is_under_mpirun():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def terminate(number: int, frame: FrameType | None) -> NoReturn:
-    raise Terminated
 
 
 @contextmanager

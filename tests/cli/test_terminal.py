@@ -75,6 +75,7 @@ def test_a_terminal_that_moves_no_cursor_gets_lines() -> None:
     [
         ("local", signal.SIGINT, 130),
         ("serial", signal.SIGTERM, 143),
+        ("serial", signal.SIGHUP, 129),
         *long(("local", signal.SIGTERM, 143), ("serial", signal.SIGINT, 130)),
     ],
 )

@@ -140,10 +140,13 @@ def test_workers_end_with_their_coordinator(number: signal.Signals) -> None:
     wait_until(lambda: not processes_with(mark))
 
 
-def test_ctrl_c_ends_an_mpi_job() -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), *long((signal.SIGTERM, 143))])
+def test_mpirun_passes_on_what_asks_for_an_end(number: signal.Signals, code: int) -> None:
     process, mark = start_marked(mpirun(2, *ENDLESS))
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=TIMEOUT_S)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == code
+    assert "dist-relu: error: interrupted." in errors
     wait_until(lambda: not processes_with(mark))
 
 

@@ -1,4 +1,4 @@
-"""How Ctrl-C is held back while a message is half sent or half received."""
+"""How Ctrl-C, and whatever else asks for an end, is held back while a message is half sent or half received."""
 
 from __future__ import annotations
 
@@ -8,23 +8,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 @contextmanager
 def without_interrupts() -> Iterator[None]:
     """Hold back Ctrl-C meanwhile: half a message would put a connection out of step.
 
-    Blocking the signal would not do: another thread of this process, such as one of BLAS, would get it, and Python lets
-    the main thread handle it all the same.
+    So it is with SIGTERM and SIGHUP where the program has handlers for them, which may raise. Blocking the signals
+    would not do: another thread of this process, such as one of BLAS, would get them, and Python lets the main thread
+    handle them all the same.
     """
-    handler = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
-    frames: list[FrameType | None] = []
-    signal.signal(signal.SIGINT, lambda _, frame: frames.append(frame))  # raises first what has come just before
+    received: list[tuple[int, FrameType | None]] = []
+    handlers = {number: handler for number in _ENDING if callable(handler := signal.getsignal(number))}
+    for number in handlers:
+        signal.signal(number, lambda *arrived: received.append(arrived))  # raises first what has come just before
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)
-        if frames:
-            handler(signal.SIGINT, frames[0])
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if received:
+            first, frame = received[0]
+            handlers[signal.Signals(first)](first, frame)

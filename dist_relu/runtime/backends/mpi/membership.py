@@ -114,7 +114,8 @@ def abort_job(launch: Launched | None) -> None:
 
 def serving() -> Callable[[], NoReturn]:
     """Begin to serve rank 0; returns what ends this process when that is over, whatever the script would do next."""
-    _set_handler(signal.SIGINT, int(signal.SIG_IGN))  # Ctrl-C is for rank 0
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        _set_handler(number, int(signal.SIG_IGN))  # the launcher sends them to all, but they are for rank 0
     server = threading.current_thread()
 
     def on_end() -> None:
@@ -219,7 +220,7 @@ def _ending_on_signals() -> Iterator[None]:
     """Let signals end this process meanwhile: MPI_Init keeps Python from doing anything about them."""
     numbers = [
         number
-        for number in (signal.SIGINT, signal.SIGTERM)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         if signal.getsignal(number) not in (signal.SIG_IGN, signal.SIG_DFL)
     ]
     handlers = {number: _set_handler(number, int(signal.SIG_DFL)) for number in numbers}
