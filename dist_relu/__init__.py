@@ -27,6 +27,8 @@ from dist_relu.errors import (
     WorkerLost,
     WriteError,
 )
+from dist_relu.run.callbacks import BestModel, EarlyStopping, ReduceOnPlateau
+from dist_relu.run.csv_log import CSVLog
 from dist_relu.run.state import RunState
 from dist_relu.run.state_file import load_state, save_state
 from dist_relu.run.trainer import Trainer
@@ -39,6 +41,8 @@ __all__ = [
     "PREACTIVATION_EDGES",
     "Backend",
     "BackendError",
+    "BestModel",
+    "CSVLog",
     "CheckpointError",
     "Coordinator",
     "DataError",
@@ -46,11 +50,13 @@ __all__ = [
     "Dataset",
     "DistReluError",
     "DistributedReLU",
+    "EarlyStopping",
     "EpochSummary",
     "Evaluation",
     "FitResult",
     "NotFinite",
     "PartitionError",
+    "ReduceOnPlateau",
     "RunState",
     "Trainer",
     "TrainingDiverged",

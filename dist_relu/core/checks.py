@@ -9,9 +9,11 @@ was expected, and for which argument.
 from __future__ import annotations
 
 import operator
+import os
 from collections.abc import Callable, Iterable, Sequence
 from math import inf, isfinite, isinf
 from numbers import Real
+from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, cast
 
@@ -166,6 +168,15 @@ def check_dtype(name: str, value: npt.DTypeLike) -> np.dtype[Any]:
     if dtype not in (np.float32, np.float64):
         raise ValueError(f"{shown(name, value)}: models compute in float32 or float64.")
     return cast("np.dtype[Any]", dtype)
+
+
+def check_path(name: str, value: Any) -> Path:
+    """The path of a file or folder: text or a Path."""
+    if not isinstance(value, str | os.PathLike) or not isinstance(os.fspath(value), str):
+        raise TypeError(f"{shown(name, value)}: expected a path.")
+    if not os.fspath(value) or "\0" in os.fspath(value):
+        raise ValueError(f"{shown(name, value)}: no file can have that path.")
+    return Path(value)
 
 
 def optional(check: Check) -> Check:

@@ -48,6 +48,14 @@ def write_json(path: str | Path, content: Any) -> None:
     write_file(path, json.dumps(strict(content), indent=2, allow_nan=False) + "\n")
 
 
+def append_to_file(path: str | Path, text: str) -> None:
+    """Add to the end of a file, in one go.  Raises `WriteError`; then a part of it may be there."""
+    with _explained(path), open(path, "ab", buffering=0) as file:
+        written, data = 0, text.encode()
+        while written < len(data):
+            written += file.write(data[written:])
+
+
 def check_writable(path: str | Path) -> None:
     """Raise `WriteError` where `write_file` would, as far as that can be known before."""
     with _explained(path):

@@ -101,6 +101,12 @@ def scaled(optimizer: Optimizer, scale: float) -> Optimizer:
     return cast(Optimizer, replace(optimizer, lr=Scaled(lr, scale)))
 
 
+def learning_rate(optimizer: Optimizer, epoch: float) -> float | None:
+    """The learning rate of an optimizer so many epochs after the start; None for one that has no `lr`."""
+    lr = getattr(optimizer, "lr", None)
+    return lr.at(epoch) if isinstance(lr, Schedule) else lr
+
+
 def rate_at(lr: float | Schedule, epoch: float) -> float:
     """The learning rate so many epochs after the start; a number stays the same."""
     return lr if isinstance(lr, float) else lr.at(epoch)

@@ -17,7 +17,7 @@ _LOOKS_AT_CLOCK_S = 1.0
 _FIRST_STEPS = 16
 """Of a segment whose steps nobody has timed yet."""
 
-_HOOKS = ("on_epoch_end", "on_validation", "on_steps", "on_fit_end")
+_HOOKS = ("on_fit_begin", "on_epoch_end", "on_validation", "on_steps", "on_fit_end")
 
 
 @final
@@ -45,6 +45,7 @@ class Agenda:
         if validate_every is not None and validate_every != "epoch":
             validate_every = check_int("validate_every", validate_every)
         self._validates_every = per_epoch if validate_every == "epoch" else validate_every
+        self._on_fit_begin = [callback.on_fit_begin for callback in callbacks if hasattr(callback, "on_fit_begin")]
         self._on_epoch_end = [callback.on_epoch_end for callback in callbacks if hasattr(callback, "on_epoch_end")]
         self._on_validation = [callback.on_validation for callback in callbacks if hasattr(callback, "on_validation")]
         self._on_fit_end = [callback.on_fit_end for callback in callbacks if hasattr(callback, "on_fit_end")]
@@ -70,6 +71,11 @@ class Agenda:
     def is_over(self) -> bool:
         return self._end is not None and time.monotonic() >= self._end
 
+    def begin(self, trainer: Any) -> bool:
+        """The call begins.  Returns whether it goes on: False when somebody ends it with StopIteration."""
+        validates = bool(self._validates_every)
+        return _all_agree([lambda call=call: call(trainer, validates=validates) for call in self._on_fit_begin])  # type: ignore[misc]
+
     def next_stop(self, step: int, seconds_per_step: Callable[[], float | None]) -> int:
         """Before which step workers must wait, who stand before number `step`."""
         periods = [every for every, _ in self._every_steps]
@@ -90,7 +96,7 @@ class Agenda:
 
         All that is due is done, even when somebody ends the call with StopIteration.
         """
-        step, goes_on = trainer.step, True
+        step = trainer.step
         due: list[Callable[[], object]] = []
         if self._validates_every and step % self._validates_every == 0:
             validated = validate()
@@ -99,18 +105,24 @@ class Agenda:
             due += [lambda call=call: call(trainer, epochs[-1]) for call in self._on_epoch_end]  # type: ignore[misc]
         due += [lambda call=call: call(trainer) for every, call in self._every_steps if step % every == 0]  # type: ignore[misc]
         due += [lambda clock=clock: clock.ring(trainer) for clock in self._clocks if clock.is_due]  # type: ignore[misc]
-        for call in due:
-            try:
-                call()
-            except StopIteration:
-                goes_on = False
-        return goes_on
+        return _all_agree(due)
 
     def end(self, trainer: Any) -> None:
         """The call ends.  All are told, even when one of them fails."""
         with ExitStack() as stack:
             for call in reversed(self._on_fit_end):
                 stack.callback(call, trainer)
+
+
+def _all_agree(calls: Sequence[Callable[[], object]]) -> bool:
+    """Call all.  Returns whether none of them raised StopIteration."""
+    agree = True
+    for call in calls:
+        try:
+            call()
+        except StopIteration:
+            agree = False
+    return agree
 
 
 @final

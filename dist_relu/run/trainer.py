@@ -34,7 +34,7 @@ from dist_relu.engine.watch.observer import Observer, ProgressHandler
 from dist_relu.engine.watch.records import Watch
 from dist_relu.errors import BackendError, DataError, TrainingDiverged, TrainingWarning
 from dist_relu.nn import Sequential
-from dist_relu.optim import scaled
+from dist_relu.optim.rules import learning_rate, scaled
 from dist_relu.run.agenda import Agenda, callback_states, keyed
 from dist_relu.run.history import History
 from dist_relu.run.settings import settings_of
@@ -123,7 +123,12 @@ class Trainer:
     @lr_scale.setter
     def lr_scale(self, scale: float) -> None:
         self._lr_scale = check_positive("lr_scale", scale)
-        self._optimizer = scaled(self._plan.optimizer, self._lr_scale)
+        self._optimizer = self._observer.optimizer = scaled(self._plan.optimizer, self._lr_scale)
+
+    @property
+    def lr(self) -> float | None:
+        """The learning rate of the step that comes next, scaled; None for rules of your own without an `lr`."""
+        return learning_rate(self._optimizer, (self._step + 0.5) / self._per_epoch)
 
     def __repr__(self) -> str:
         return f"Trainer(step: {self.step}, epoch: {self.epoch})"
@@ -143,6 +148,7 @@ class Trainer:
 
         validation: data that are evaluated after every epoch, or every so many steps of the run (`validate_every`).
         callbacks: objects with any of these methods, called here in their order between two steps; all workers wait.
+            on_fit_begin(trainer, validates=...): before anything is done, with whether the call validates.
             on_epoch_end(trainer, summary): after every epoch, with its `EpochSummary`.
             on_validation(trainer, validated): with what `Validated` holds.
             on_fit_end(trainer): when the call ends, whatever ends it.
@@ -173,11 +179,11 @@ class Trainer:
         self._observer.on_progress = on_progress
         first, last = self._step, self._step + num_steps
         num_epochs, num_validations = len(self._observer.epochs), len(self.validations)
+        goes_on = agenda.begin(self)
         with self._left_in_order(agenda):
-            while self._step < last and not agenda.is_over:
+            while goes_on and self._step < last and not agenda.is_over:
                 self._advance(min(last, agenda.next_stop(self._step, self._history.seconds_per_step)), last, agenda)
-                if not agenda.meet(self, self._observer.epochs, lambda: self._validate(checked)):
-                    break
+                goes_on = agenda.meet(self, self._observer.epochs, lambda: self._validate(checked))
             self._check_finite()
         return self._result(first, num_epochs, num_validations)
 

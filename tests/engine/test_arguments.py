@@ -51,6 +51,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "gain": {"activation": "relu"},
     "prelu": {"weight": 0.1},
     "threshold": {"threshold": 1.0, "value": 0.0},
+    "CSVLog": {"path": "log.csv"},
     "adding": {"num_samples": 3, "steps": 4},
 }
 """Arguments that can't be left out.  An optimiser's `Constant` is met as an initialiser too, and takes none there."""
@@ -101,7 +102,7 @@ def public_classes() -> Iterator[type]:
             thing = getattr(module, name)
             if dataclasses.is_dataclass(thing) and isinstance(thing, type) and not inspect.isabstract(thing):
                 yield thing
-    yield dr.Watch
+    yield from (dr.Watch, dr.EarlyStopping, dr.BestModel, dr.ReduceOnPlateau, dr.CSVLog)
     yield StepOptions
 
 

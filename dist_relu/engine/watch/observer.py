@@ -16,7 +16,7 @@ from dist_relu.engine.watch.recorder import NUM_SLOTS, WatchRequest, row_dtype
 from dist_relu.engine.watch.records import EpochSummary, Watch, WatchedLayer, WatchedParam, WatchedStep
 from dist_relu.nn import Sequential
 from dist_relu.nn.fusion import last_layers
-from dist_relu.optim import Optimizer, Schedule
+from dist_relu.optim.rules import learning_rate
 from dist_relu.partition import bounds
 from dist_relu.runtime.replicated import ReplicatedArrays
 
@@ -28,7 +28,7 @@ class Observer:
     """Hears of a run's progress, epochs and watched steps, and passes them on.
 
     epochs: all that are over.  watched: the steps, unless `Watch.on_step` gets them.  on_progress: whom progress is
-    told.
+    told.  optimizer: the one that takes the steps.
     """
 
     on_progress: ProgressHandler | None = None
@@ -45,6 +45,7 @@ class Observer:
         """per_epoch: the number of steps."""
         self.epochs: list[EpochSummary] = []
         self.watched: list[WatchedStep] = []
+        self.optimizer = plan.optimizer
         self._plan, self._per_epoch, self._has_classes = plan, per_epoch, has_classes
         self._watch = watch
         self._param_names = model.names
@@ -86,7 +87,7 @@ class Observer:
             epoch=seen.step // self._per_epoch,
             loss=seen.loss,
             accuracy=self._accuracy(seen.num_correct, seen.num_samples),
-            lr=_learning_rate(self._plan.optimizer, (seen.step + 0.5) / self._per_epoch),
+            lr=learning_rate(self.optimizer, (seen.step + 0.5) / self._per_epoch),
             samples_per_second=seen.num_samples / seen.seconds,
             layers=self._layers.take(seen.rows, min(seen.num_samples, self._plan.batch_size)),
             params=_params(self._param_names, seen.norms),
@@ -160,9 +161,3 @@ def _params(names: Sequence[str], norms: Array) -> list[WatchedParam]:
         WatchedParam(name=name, gradient_norm=gradient, update_ratio=change / before if before else None)
         for name, gradient, before, change in zip(names, *norms.tolist(), strict=True)
     ]
-
-
-def _learning_rate(optimizer: Optimizer, epoch: float) -> float | None:
-    """That of an optimizer so many epochs after the start; None for one that has no `lr`."""
-    lr = getattr(optimizer, "lr", None)
-    return lr.at(epoch) if isinstance(lr, Schedule) else lr
