@@ -7,6 +7,7 @@ import os
 import platform
 import signal
 import struct
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -85,4 +86,10 @@ def blas_name() -> str:
 def versions() -> dict[str, str]:
     """The versions that decide about bits."""
     packages = ("dist_relu", "numpy", "numba")
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}}
+    return {"python": platform.python_version(), **{name: _version(name) for name in packages}}
+
+
+@cache
+def _version(package: str) -> str:
+    """The version of a package; to look it up takes a good part of a millisecond."""
+    return metadata.version(package)

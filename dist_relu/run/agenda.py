@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ _LOOKS_AT_CLOCK_S = 1.0
 _FIRST_STEPS = 16
 """Of a segment whose steps nobody has timed yet."""
 
-_HOOKS = ("on_fit_begin", "on_epoch_end", "on_validation", "on_steps", "on_fit_end")
+_HOOKS = ("on_fit_begin", "on_epoch_end", "on_validation", "on_steps", "on_settled", "on_fit_end")
 
 
 @final
@@ -48,6 +49,7 @@ class Agenda:
         self._on_fit_begin = [callback.on_fit_begin for callback in callbacks if hasattr(callback, "on_fit_begin")]
         self._on_epoch_end = [callback.on_epoch_end for callback in callbacks if hasattr(callback, "on_epoch_end")]
         self._on_validation = [callback.on_validation for callback in callbacks if hasattr(callback, "on_validation")]
+        self._on_settled = [callback.on_settled for callback in callbacks if hasattr(callback, "on_settled")]
         self._on_fit_end = [callback.on_fit_end for callback in callbacks if hasattr(callback, "on_fit_end")]
         self._every_steps: list[tuple[int, Callable[[Any], object]]] = []
         self._clocks: list[_Clock] = []
@@ -68,6 +70,20 @@ class Agenda:
                 self._clocks.append(_Clock(number, on_steps))
 
     @property
+    def _periods(self) -> list[int]:
+        """After how many steps somebody is called, again and again."""
+        periods = [every for every, _ in self._every_steps]
+        if self._on_epoch_end:
+            periods.append(self._per_epoch)
+        if self._validates_every:
+            periods.append(self._validates_every)
+        return periods
+
+    def is_due(self, step: int) -> bool:
+        """Whether somebody is to be called after so many steps; clocks apart."""
+        return any(step % period == 0 for period in self._periods)
+
+    @property
     def is_over(self) -> bool:
         return self._end is not None and time.monotonic() >= self._end
 
@@ -78,12 +94,7 @@ class Agenda:
 
     def next_stop(self, step: int, seconds_per_step: Callable[[], float | None]) -> int:
         """Before which step workers must wait, who stand before number `step`."""
-        periods = [every for every, _ in self._every_steps]
-        if self._on_epoch_end:
-            periods.append(self._per_epoch)
-        if self._validates_every:
-            periods.append(self._validates_every)
-        stops = [step - step % period + period for period in periods]
+        stops = [step - step % period + period for period in self._periods]
         if self._clocks or self._end is not None:
             times = [*(clock.due for clock in self._clocks), *([] if self._end is None else [self._end])]
             left = min(max(min(times) - time.monotonic(), 0.0), _LOOKS_AT_CLOCK_S)
@@ -105,6 +116,7 @@ class Agenda:
             due += [lambda call=call: call(trainer, epochs[-1]) for call in self._on_epoch_end]  # type: ignore[misc]
         due += [lambda call=call: call(trainer) for every, call in self._every_steps if step % every == 0]  # type: ignore[misc]
         due += [lambda clock=clock: clock.ring(trainer) for clock in self._clocks if clock.is_due]  # type: ignore[misc]
+        due += [lambda call=call: call(trainer) for call in self._on_settled if due]  # type: ignore[misc]
         return _all_agree(due)
 
     def end(self, trainer: Any) -> None:
@@ -171,5 +183,5 @@ def keyed(callbacks: Sequence[Any]) -> Iterator[tuple[str, Any]]:
 
 
 def callback_states(callbacks: Sequence[Any]) -> Mapping[str, Any]:
-    """What callbacks want to remember."""
-    return {key: callback.state() for key, callback in keyed(callbacks) if hasattr(callback, "state")}
+    """What callbacks want to remember: copies, since they may go on before these are written down."""
+    return {key: copy.deepcopy(callback.state()) for key, callback in keyed(callbacks) if hasattr(callback, "state")}

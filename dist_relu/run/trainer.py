@@ -11,6 +11,7 @@ import dataclasses
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from types import TracebackType
 from typing import Any, Literal, Self, final
 
@@ -37,7 +38,7 @@ from dist_relu.nn import Sequential
 from dist_relu.optim.rules import learning_rate, scaled
 from dist_relu.run.agenda import Agenda, callback_states, keyed
 from dist_relu.run.history import History
-from dist_relu.run.settings import settings_of
+from dist_relu.run.settings import Settings, settings_of
 from dist_relu.run.state import RunState, check_goes_on
 
 _LOST = "What this run had come to is lost with the workers that held it. Resume it from a state."
@@ -77,6 +78,8 @@ class Trainer:
         self._step = 0
         self._lr_scale = 1.0
         self._optimizer = plan.optimizer
+        self._agenda: Agenda | None = None
+        self._settled = 0
         self._callbacks: Sequence[Any] = ()
         self._remembered: dict[str, Any] = {}
         self.validations: list[Validated] = []
@@ -116,6 +119,14 @@ class Trainer:
         return with_values(self._model, self._vectors().vectors[-1])
 
     @property
+    def is_settled(self) -> bool:
+        """Whether all who were to be called after the last step have been, and validation done, if it was due.
+
+        A call that ended in between leaves it False; a run that goes on from there does not make up for it.
+        """
+        return self._settled >= self._step or self._agenda is None or not self._agenda.is_due(self._step)
+
+    @property
     def lr_scale(self) -> float:
         """A factor of the learning rate, whatever the optimiser's schedule says.  May be set between steps."""
         return self._lr_scale
@@ -151,6 +162,7 @@ class Trainer:
             on_fit_begin(trainer, validates=...): before anything is done, with whether the call validates.
             on_epoch_end(trainer, summary): after every epoch, with its `EpochSummary`.
             on_validation(trainer, validated): with what `Validated` holds.
+            on_settled(trainer): after all others, where any of them was called.
             on_fit_end(trainer): when the call ends, whatever ends it.
             on_steps(trainer): after every `every` steps of the run, an attribute of the object that may also be text,
             such as "60s", for so much time.
@@ -169,7 +181,7 @@ class Trainer:
         optional(check_callable)("on_progress", on_progress)
         optional(check_positive)("max_seconds", max_seconds)
         checked = None if validation is None else self._check_validation(validation)
-        agenda = Agenda(
+        self._agenda = agenda = Agenda(
             callbacks,
             per_epoch=self._per_epoch,
             validate_every=None if checked is None else validate_every,
@@ -184,6 +196,7 @@ class Trainer:
             while goes_on and self._step < last and not agenda.is_over:
                 self._advance(min(last, agenda.next_stop(self._step, self._history.seconds_per_step)), last, agenda)
                 goes_on = agenda.meet(self, self._observer.epochs, lambda: self._validate(checked))
+                self._settled = self._step
             self._check_finite()
         return self._result(first, num_epochs, num_validations)
 
@@ -198,7 +211,7 @@ class Trainer:
             names=self._model.names,
             shapes=[param.shape for param in self._model.params],
             records=self._history.records[: snapshot.step],
-            settings=settings_of(self._model, self._data, self._plan, shuffle=self._shuffle),
+            settings=self._settings,
             versions=machine.versions(),
             lr_scale=self._lr_scale,
             validations=[dataclasses.asdict(validated) for validated in self.validations],
@@ -391,6 +404,11 @@ class Trainer:
             raise BackendError(_LOST)
         return dataclasses.replace(self._snapshot, vectors=self._snapshot.vectors.copy())
 
+    @cached_property
+    def _settings(self) -> Settings:
+        """What fixes the bits; to find it out reads all data."""
+        return settings_of(self._model, self._data, self._plan, shuffle=self._shuffle)
+
     def _vector_names(self) -> list[str]:
         names = ["parameters", *(f"optimizer state {i}" for i in range(self._plan.optimizer.num_states))]
         return names + ["average"] * self._plan.options.num_averages
@@ -404,9 +422,10 @@ class Trainer:
 
     def _take_over(self, state: RunState) -> None:
         """Stand where `state` does.  Raises CheckpointError when anything differs that fixes the bits."""
-        check_goes_on(state, settings_of(self._model, self._data, self._plan, shuffle=self._shuffle))
+        check_goes_on(state, self._settings)
         self._snapshot = Snapshot(step=state.step, vectors=state.vectors)
         self._step, self._history = state.step, History(state.records)
+        self._settled = state.step
         if state.lr_scale != 1:
             self.lr_scale = state.lr_scale
         self.validations = [Validated(**validated) for validated in state.validations]

@@ -181,6 +181,40 @@ def test_validations_and_ends_of_epochs_are_told_of_between_steps(coordinator: d
     assert model.sha256() == trainer.model.sha256()
 
 
+class Recorder:
+    """Notes when it is called; one that stands before others is told of what is settled after them all."""
+
+    def __init__(self, notes: list[Any], *, on_validation: BaseException | None = None) -> None:
+        self._notes, self._error = notes, on_validation
+
+    def on_validation(self, trainer: dr.Trainer, validated: dr.Validated) -> None:
+        self._notes.append((trainer.step, "validation", trainer.is_settled))
+        if self._error:
+            raise self._error
+
+    def on_settled(self, trainer: dr.Trainer) -> None:
+        self._notes.append((trainer.step, "settled"))
+
+    def on_fit_end(self, trainer: dr.Trainer) -> None:
+        self._notes.append((trainer.step, "end", trainer.is_settled))
+
+
+def test_what_is_settled_is_told_when_all_others_were_called(coordinator: dr.Coordinator) -> None:
+    notes: list[Any] = []
+    with trainer_of(coordinator) as trainer:
+        trainer.fit(steps=7, validation=(X, Y), callbacks=[Recorder(notes), Recorder(notes)])
+    told = (5, "validation", False)
+    assert notes == [told, told, (5, "settled"), (5, "settled"), (7, "end", True), (7, "end", True)]
+
+
+def test_a_call_that_ends_before_all_were_called_is_not_settled(coordinator: dr.Coordinator) -> None:
+    notes: list[Any] = []
+    callbacks = [Recorder(notes, on_validation=ZeroDivisionError()), Recorder(notes)]
+    with trainer_of(coordinator) as trainer, pytest.raises(ZeroDivisionError):
+        trainer.fit(epochs=1, validation=(X, Y), callbacks=callbacks)
+    assert notes == [(5, "validation", False), (5, "end", False), (5, "end", False)]
+
+
 def test_two_runs_take_turns(coordinator: dr.Coordinator) -> None:
     expected = in_one_call(coordinator, "mlp", "momentum")
     with trainer_of(coordinator) as one, trainer_of(coordinator) as other:
