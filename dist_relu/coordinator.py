@@ -141,6 +141,7 @@ class Coordinator:
         clip_value: float | None = None,
         accumulate: int = 1,
         ema_decay: float | None = None,
+        on_nan: Literal["stop", "skip"] = "stop",
         augment: Augment | None = None,
         watch: Watch | None = None,
         validation: Data | None = None,
@@ -160,6 +161,9 @@ class Coordinator:
         one.
         ema_decay: also keep an exponential average of the parameters, average = decay·average + (1 - decay)·parameters
         after every step, from the initial ones on; `FitResult.average` has it, and `model` the parameters themselves.
+        on_nan: "stop", and TrainingDiverged says where in a step numbers became NaN or infinite. Or "skip" steps whose
+        loss, or whatever they lead to, is not finite: they leave parameters, optimiser and average as they were, their
+        losses in `FitResult.losses` are NaN, and training goes on, unless it is so in 100 steps one after another.
         augment: random changes of the samples, fixed by seed, step and shard.
         watch: look at some of the steps; `FitResult.watched` has what was seen. It changes no bits.
         validation, validate_every, callbacks, on_progress: see `Trainer.fit`.
@@ -190,6 +194,7 @@ class Coordinator:
             clip_value=clip_value,
             accumulate=accumulate,
             ema_decay=ema_decay,
+            on_nan=on_nan,
             augment=augment,
             watch=watch,
         )
@@ -217,6 +222,7 @@ class Coordinator:
         clip_value: float | None = None,
         accumulate: int = 1,
         ema_decay: float | None = None,
+        on_nan: Literal["stop", "skip"] = "stop",
         augment: Augment | None = None,
         watch: Watch | None = None,
         state: RunState | None = None,
@@ -229,7 +235,9 @@ class Coordinator:
         Raises what `fit` raises before anything is done, and CheckpointError when an argument that fixes the bits
         (model, data, optimizer, seed, shards, ...) is not that of `state`.
         """
-        options = StepOptions(clip_norm=clip_norm, clip_value=clip_value, ema_decay=ema_decay, accumulate=accumulate)
+        options = StepOptions(
+            clip_norm=clip_norm, clip_value=clip_value, ema_decay=ema_decay, accumulate=accumulate, on_nan=on_nan
+        )
         data = dataset_of(data)
         if loss is None:
             warn_of_classes(data)

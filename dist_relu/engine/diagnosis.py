@@ -7,7 +7,7 @@ is found afterwards, layer by layer, is what the workers have met.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple, final
 
@@ -217,6 +217,7 @@ def _in_update(
     image_shape: ImageShape | None,
 ) -> NotFinite | None:
     """Find what is not finite where nothing was in any shard: the sum of their losses, or what the update makes."""
+    plan = replace(plan, options=replace(plan.options, on_nan="stop"))
     workers = Workers(SerialBackend())
     try:
         observer = Observer(model, plan, before.step + 1, has_classes=data.has_classes)

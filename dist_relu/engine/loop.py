@@ -10,13 +10,15 @@ from typing import final
 import numpy as np
 
 from dist_relu.core.arrays import Array
-from dist_relu.engine.memory import StepRequest
+from dist_relu.engine.memory import StepRequest, means_of
 from dist_relu.engine.step import TrainingStep
 from dist_relu.engine.watch.events import EpochDone, Progress, StepDone, StepsDone
 from dist_relu.optim import Optimizer
 from dist_relu.partition import epoch_order
 from dist_relu.runtime.world import World
 
+MAX_SKIPPED = 100
+"""So many steps one after another may be skipped; a run that has come there will hardly find back."""
 _REPORT_EVERY_S = 0.1
 
 
@@ -27,6 +29,7 @@ class SegmentRequest:
     run: the number of the run; workers keep what they have made for it until the next run, or till `forget_run`.
     setup: where workers have nothing of this run yet.
     last: the step before which the whole call ends.  optimizer: in place of the plan's, of the same kind.
+    num_skipped: how many steps right before the first one were skipped.
     """
 
     run: int
@@ -36,13 +39,18 @@ class SegmentRequest:
     last: int
     shuffle: bool
     optimizer: Optimizer
+    num_skipped: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stopped:
-    """The steps of a segment ended before its end, since the loss of the next one was no number.  It was not taken."""
+    """The steps of a segment ended before its end, since the loss of the next one was no number.  It was not taken.
+
+    num_skipped: 0, or so many steps one after another were skipped, which are too many.
+    """
 
     loss: float
+    num_skipped: int = 0
 
 
 class NotKept:
@@ -96,6 +104,7 @@ class _Run:
         self._step.optimizer = request.optimizer
         self._reported = self._began = perf_counter()
         self._first_timed = request.first
+        num_skipped = request.num_skipped
         for step in range(request.first, request.stop):
             epoch, place = divmod(step, self._per_epoch)
             if epoch != self._epoch:
@@ -103,7 +112,8 @@ class _Run:
             begin = perf_counter()
             samples = self._order[place * self._per_step : (place + 1) * self._per_step]
             loss, num_correct = self._step.take(samples, step, (step + 0.5) / self._per_epoch)
-            if not isfinite(loss):
+            num_skipped = 0 if isfinite(loss) else num_skipped + 1
+            if num_skipped and not self._plan.options.skips:
                 self._tell_of_watched()
                 return Stopped(loss=loss)
             now = perf_counter()
@@ -115,6 +125,9 @@ class _Run:
                 self._reported = now
             if ends_epoch:
                 self._end_epoch(epoch)
+            if num_skipped >= MAX_SKIPPED:
+                self._report(step, request.last)
+                return Stopped(loss=loss, num_skipped=num_skipped)
         return None
 
     def _begin_epoch(self, epoch: int, *, shuffle: bool) -> None:
@@ -158,12 +171,13 @@ class _Run:
         epoch, place = divmod(step, self._per_epoch)
         so_far = self._records(step - place, step + 1)
         timed = self._records(self._first_timed, step + 1)["num_samples"].sum()
+        loss, accuracy = means_of(so_far)
         progress = Progress(
             epoch=epoch,
             step=step + 1,
             num_steps=last,
-            loss=float(np.average(so_far["loss"], weights=so_far["num_samples"])),
-            accuracy=float(so_far["num_correct"].sum() / so_far["num_samples"].sum()),
+            loss=loss,
+            accuracy=accuracy,
             samples_per_second=float(timed / (perf_counter() - self._began)),
         )
         self._world.report(progress)

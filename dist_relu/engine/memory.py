@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from math import nan
 from typing import Generic, TypeVar, final
 
 import numpy as np
@@ -28,7 +29,18 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 STEP_RECORD = np.dtype([("loss", np.float64), ("num_correct", np.int64), ("num_samples", np.int64), ("seconds", float)])
-"""What a step has come to: the mean loss of its samples, how many were predicted right, and its duration."""
+"""What a step has come to: the mean loss of its samples, how many were predicted right, and its duration.
+
+A step that was skipped has a loss of NaN, and nothing was right."""
+
+
+def means_of(records: Array) -> tuple[float, float]:
+    """The mean loss of the samples of steps, and the share of them that was right; NaN where all were skipped."""
+    taken = records[np.isfinite(records["loss"])]
+    if not len(taken):
+        return nan, nan
+    loss = float(np.average(taken["loss"], weights=taken["num_samples"]))
+    return loss, float(taken["num_correct"].sum() / taken["num_samples"].sum())
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,7 +65,8 @@ class Memory(Generic[T]):
     """This memory is shared by the workers of a node: as the coordinator's arrays, as handles, or as a worker's arrays.
 
     x, y: the data set, (samples, ...).  generations, slots, totals: of the shapes that the `ReductionPlan` has.
-    squares: (pieces, NUM_SQUARES).  arena: bytes.  completed: (workers,) int64, how many steps of the run each worker
+    squares: (pieces, NUM_SQUARES).  arena: bytes.  verdicts: (workers,), where steps may be skipped, whether what each
+    worker has made of its chunks is finite.  completed: (workers,) int64, how many steps of the run each worker
     has seen to be complete.  The vectors after step number n are generation n % 2.
     records: (R,) of `STEP_RECORD`; that of step n is number n % R, on the first node.
     """
@@ -65,6 +78,7 @@ class Memory(Generic[T]):
     totals: T
     squares: T
     arena: T
+    verdicts: T
     completed: T
     records: T
 
@@ -129,6 +143,7 @@ class StepMemory:
             totals=replicas.zeros(reduction.totals_shape, model.dtype),
             squares=replicas.zeros((len(reduction.pieces), NUM_SQUARES), np.float64),
             arena=replicas.zeros((layout.size_bytes(plan.batch_size),), np.uint8),
+            verdicts=replicas.zeros((reduction.workers if plan.options.skips else 0,), np.bool),
             completed=replicas.zeros((reduction.workers,), np.int64),
             records=replicas.zeros((num_records,), STEP_RECORD),
         )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Literal, final
 
 from dist_relu.core.arrays import Array
-from dist_relu.core.checks import check_fields, check_int, check_positive, check_share, optional
+from dist_relu.core.checks import check_fields, check_int, check_positive, check_share, one_of, optional
 from dist_relu.data import Augment
 from dist_relu.kernels.ordered_sum import ordered_sum
 from dist_relu.nn import Loss
@@ -23,10 +23,24 @@ class StepOptions:
     clip_value: float | None = None
     ema_decay: float | None = None
     accumulate: int = 1
+    on_nan: Literal["stop", "skip"] = "stop"
 
     def __post_init__(self) -> None:
         limit = optional(check_positive)
-        check_fields(self, "", clip_norm=limit, clip_value=limit, ema_decay=optional(check_share), accumulate=check_int)
+        check_fields(
+            self,
+            "",
+            clip_norm=limit,
+            clip_value=limit,
+            ema_decay=optional(check_share),
+            accumulate=check_int,
+            on_nan=one_of("stop", "skip"),
+        )
+
+    @property
+    def skips(self) -> bool:
+        """Tell whether a step is left out whose loss or result is not finite, and the run goes on."""
+        return self.on_nan == "skip"
 
     @property
     def need_whole_gradient(self) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from dist_relu.core.arrays import Array
 from dist_relu.engine.watch.records import EpochSummary, WatchedStep
 from dist_relu.nn import Sequential
@@ -25,6 +27,7 @@ class FitResult:
 
     losses, accuracies, step_seconds: (steps,), the mean loss of each step's samples, the share of them that was right
     before the step, and its duration; accuracies is None without classes.
+    Losses and accuracies of steps that were skipped are NaN; means are over the others.
     average: with `ema_decay`, the model with its averaged parameters, to evaluate or save like any other.
     watched: with `watch`, what was seen, unless `Watch.on_step` got it.
     epochs: those that ended in this call.  validations: of the call, in their order.
@@ -73,11 +76,11 @@ def fit_result(
     """Form the result of a call from what its steps came to, of `STEP_RECORD`."""
     seconds = float(steps["seconds"].sum())
     per_second = float(steps["num_samples"].sum() / seconds) if seconds else 0.0
-    accuracies = steps["num_correct"] / steps["num_samples"] if has_classes else None
+    shares = np.where(np.isnan(steps["loss"]), np.nan, steps["num_correct"] / steps["num_samples"])
     return FitResult(
         epochs=epochs,
         losses=steps["loss"].copy(),
-        accuracies=accuracies,
+        accuracies=shares if has_classes else None,
         step_seconds=steps["seconds"].copy(),
         seconds=seconds,
         samples_per_second=per_second,

@@ -7,7 +7,7 @@ switch. P parameters, N samples in a batch, S shards.
 from __future__ import annotations
 
 from itertools import pairwise
-from math import isfinite
+from math import isfinite, nan
 from typing import final
 
 import numpy as np
@@ -65,6 +65,7 @@ class TrainingStep:
         chunks = chunks_of(reduction, world.rank, model.params, self._reducer.sources, memory.generations)
         self._norms = Norms(reduction.pieces, memory.squares)
         self._updater = Updater(plan, chunks, self._norms, self._barrier)
+        self._verdicts = memory.verdicts[slice(world.node.ranks.start, world.node.ranks.stop)]
         self._recorder = Recorder(world, request.watch, model.dtype) if request.watch else None
 
     def load_kernels(self) -> None:
@@ -90,7 +91,8 @@ class TrainingStep:
     def take(self, samples: Array, step: int, epoch: float) -> tuple[float, int]:
         """Take the step from one generation to the other; returns the loss and the number of correct predictions.
 
-        A step whose loss is no number is not taken.
+        A step whose loss is no number is not taken, or with `on_nan="skip"` as one that changes nothing; so is one then
+        that leads to numbers which are none. The loss is NaN in both cases.
         samples: the numbers of all samples of the step, those of several batches when gradients are accumulated.
         """
         loss, num_correct = 0.0, 0
@@ -104,9 +106,15 @@ class TrainingStep:
             batch_loss, batch_correct = self._reduce(batch)
             loss, num_correct = loss + batch_loss / len(samples), num_correct + batch_correct
             if not isfinite(loss):
+                if self._plan.options.skips:
+                    break
                 return loss, num_correct
             self._updater.accumulate(batch.shard_bounds)
-        self._updater.step(self.optimizer.hyper(step, epoch), self.generation, is_watched=recorder is not None)
+        else:
+            self._updater.step(self.optimizer.hyper(step, epoch), self.generation, is_watched=recorder is not None)
+        if self._plan.options.skips and not (isfinite(loss) and self._leads_to_numbers()):
+            self._updater.skip(self.generation)
+            loss, num_correct, recorder = nan, 0, None
         if self._world.rank == 0:
             self.records[step % len(self.records)] = loss, num_correct, len(samples), 0.0
         self._barrier.wait()
@@ -119,6 +127,12 @@ class TrainingStep:
         for places, value in zip(self._places, self._values[self.generation], strict=True):
             places["value"] = value
         return loss, num_correct
+
+    def _leads_to_numbers(self) -> bool:
+        """Tell whether the step leads to numbers that are finite; collective.  All nodes have all of them."""
+        self._verdicts[self._world.node.rank] = self._updater.is_finite(1 - self.generation)
+        self._barrier.wait()
+        return bool(self._verdicts.all())
 
     def begin_epoch(self) -> None:
         if self._recorder:

@@ -69,10 +69,12 @@ class Training:
         )
         self._setup = self._memory.request(watch, image_shape)
 
-    def advance(self, first: int, stop: int, optimizer: Optimizer, *, last: int) -> Stopped | None:
+    def advance(
+        self, first: int, stop: int, optimizer: Optimizer, *, last: int, num_skipped: int = 0
+    ) -> Stopped | None:
         """Take the steps from number `first` to `stop` - 1; returns what has stopped them before.
 
-        last: where the user's call ends.
+        last: where the user's call ends.  num_skipped: how many steps right before the first one were skipped.
         """
         request = SegmentRequest(
             run=self._number,
@@ -82,6 +84,7 @@ class Training:
             last=last,
             shuffle=self._shuffle,
             optimizer=optimizer,
+            num_skipped=num_skipped,
         )
         self._is_kept = True
         reply: Stopped | NotKept | None = self._run(take_segment, request, self._observer.hear)[0]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from math import isfinite
 from typing import final
 
 import numpy as np
@@ -31,6 +32,7 @@ class Updater:
 
     def __init__(self, plan: StepPlan, chunks: Sequence[Chunk], norms: Norms, barrier: Barrier) -> None:
         """chunks: with sources that are complete when gradients are accumulated.  barrier: of the workers of a node."""
+        self._chunks = chunks
         self._dtype = chunks[0].dtype if chunks else None
         self._update = _shortest_way(plan, chunks, norms, barrier)
 
@@ -50,6 +52,17 @@ class Updater:
         """
         self._update.step(np.array(hyper, self._dtype), generation, is_watched=is_watched)
 
+    def skip(self, generation: int) -> None:
+        """Go from `generation` to the other one as it is, and drop what was accumulated."""
+        self._update.drop()
+        for chunk in self._chunks:
+            for old, new in zip(chunk.generations[generation], chunk.generations[1 - generation], strict=True):
+                new[:] = old
+
+    def is_finite(self, generation: int) -> bool:
+        """Tell whether all numbers of a generation are finite, as far as they are this worker's."""
+        return all(_is_finite(vector) for chunk in self._chunks for vector in chunk.generations[generation])
+
 
 class _Update(ABC):
     """This is a way to do it."""
@@ -61,6 +74,10 @@ class _Update(ABC):
     @abstractmethod
     def step(self, hyper: Array, generation: int, *, is_watched: bool) -> None:
         """See `Updater.step`.  hyper: what the optimiser asks for, in the parameters' dtype."""
+
+    @abstractmethod
+    def drop(self) -> None:
+        """Forget what was accumulated."""
 
 
 def _shortest_way(plan: StepPlan, chunks: Sequence[Chunk], norms: Norms, barrier: Barrier) -> _Update:
@@ -99,6 +116,9 @@ class _FusedUpdate(_Update):
             if is_watched:
                 self._norms.measure_step(chunk, generation, gradient)
 
+    def drop(self) -> None:
+        pass  # it lies in slots and arena only
+
 
 @final
 class _SummedUpdate(_Update):
@@ -129,6 +149,9 @@ class _SummedUpdate(_Update):
             _average(chunk, self._ema_decay, generation)
             if is_watched:
                 self._norms.measure_change(chunk, generation)
+
+    def drop(self) -> None:
+        self._gradient.drop()
 
 
 @final
@@ -176,6 +199,9 @@ class _LayerwiseUpdate(_Update):
             if is_watched:
                 self._norms.measure_change(chunk, generation)
 
+    def drop(self) -> None:
+        self._gradient.drop()
+
 
 @final
 class _SummedGradient:
@@ -197,6 +223,10 @@ class _SummedGradient:
             take_in(*chunk.source.partial_sums(shard_bounds), total)
         self._is_empty = False
 
+    def drop(self) -> None:
+        """Start from zero."""
+        self._is_empty = True
+
     def finish(self, *, is_watched: bool) -> None:
         """Clip what was accumulated, by value and then by norm; the next batch starts from zero.  May be collective."""
         self._is_empty = True
@@ -215,6 +245,11 @@ class _SummedGradient:
             if not factor >= 1:
                 for _, total in self._trained:
                     kernels.scale(total, factor)
+
+
+def _is_finite(x: Array) -> bool:
+    """Tell whether all elements are finite; squares of float64 may be infinite though they are."""
+    return isfinite(kernels.sum_of_squares(x)) or bool(np.isfinite(x).all())
 
 
 def _as_partial_sums(total: Array) -> PartialSums:

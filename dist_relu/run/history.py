@@ -7,6 +7,7 @@ from typing import final
 import numpy as np
 
 from dist_relu.core.arrays import Array
+from dist_relu.engine.loop import MAX_SKIPPED
 from dist_relu.engine.memory import STEP_RECORD
 
 _FEW = 20
@@ -33,6 +34,13 @@ class History:
     def cut(self, step: int) -> None:
         """Forget all steps from this number on."""
         self._parts = [self.records[:step]]
+
+    @property
+    def num_skipped(self) -> int:
+        """How many of the last steps, one after another, were skipped."""
+        records = self.records
+        was_taken = np.isfinite(records["loss"][-MAX_SKIPPED:])
+        return len(was_taken) - (int(np.flatnonzero(was_taken)[-1]) + 1 if was_taken.any() else 0)
 
     def seconds_per_step(self) -> float | None:
         """About how long a step takes, by the last ones; None where nobody knows."""

@@ -45,6 +45,7 @@ def settings_of(model: Sequential, data: Dataset, plan: StepPlan, *, shuffle: bo
         "clip_value": options.clip_value,
         "accumulate": options.accumulate,
         "ema_decay": options.ema_decay,
+        "on_nan": options.on_nan,
         "augment": None if plan.augment is None else repr(plan.augment),
     }
 

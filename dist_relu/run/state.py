@@ -141,5 +141,5 @@ def check_goes_on(state: RunState, settings: Settings) -> None:
 def _first_unequal(one: Array, other: Array) -> int | None:
     """Find the first element whose bits differ; arrays of one length."""
     bits = np.dtype(f"u{one.itemsize}")
-    unequal = one.view(bits) != other.view(bits) if one.flags.c_contiguous else one != other
+    unequal = np.ascontiguousarray(one).view(bits) != np.ascontiguousarray(other).view(bits)
     return int(np.argmax(unequal)) if unequal.any() else None

@@ -266,7 +266,8 @@ class Trainer:
         training = self._training or self._start()
         stop = min(stop, self._step + training.max_steps)
         try:
-            stopped = training.advance(self._step, stop, self._optimizer, last=last)
+            num_skipped = self._history.num_skipped if self._plan.options.skips else 0
+            stopped = training.advance(self._step, stop, self._optimizer, last=last, num_skipped=num_skipped)
         except BaseException as error:
             self._give_up(error)
             raise
@@ -274,6 +275,10 @@ class Trainer:
         if agenda.has_business or stopped:
             self._model.values = training.values()
         if stopped is not None:
+            if stopped.num_skipped:
+                self._back_to(dataclasses.replace(training.snapshot(), step=self._step - 1))
+                times = f"For the {stopped.num_skipped}th time one after another"
+                raise self._diverged(f"{times}, loss or parameters became NaN or infinite")
             self._check_finite()
             raise self._diverged(f"The loss became {stopped.loss}")
 

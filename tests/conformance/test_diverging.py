@@ -14,6 +14,8 @@ import dist_relu as dr
 from dist_relu import nn, optim
 from tests.twin import Array
 
+pytestmark = pytest.mark.filterwarnings("ignore:The samples are large")
+
 RNG = np.random.default_rng(3)
 X = RNG.standard_normal((70, 6)).astype("float32")
 Y = RNG.integers(0, 3, 70)
@@ -78,7 +80,6 @@ CASES: dict[str, tuple[Callable[[], nn.Sequential], Any, dict[str, Any], str]] =
 }
 
 
-@pytest.mark.filterwarnings("ignore:The samples are large")
 @pytest.mark.parametrize("case", CASES)
 def test_the_error_names_step_shard_layer_and_sample(coordinator: dr.Coordinator, case: str) -> None:
     make, data, expected, words = CASES[case]
@@ -117,3 +118,54 @@ def test_a_step_that_goes_well_has_nothing_to_be_found(coordinator: dr.Coordinat
         left = trainer.model.sha256()
         assert trainer.diagnose() is None
         assert trainer.model.sha256() == left
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "momentum": {"optimizer": optim.SGD(1e-3, momentum=0.9)},
+    "adamw, accumulated, averaged": {"optimizer": optim.AdamW(0.01), "accumulate": 2, "ema_decay": 0.9},
+    "lamb, clipped": {"optimizer": optim.LAMB(0.01), "clip_norm": 1.0},
+}
+
+
+def skipping(coordinator: dr.Coordinator, case: str, options: str, **more: Any) -> dr.Trainer:
+    make, data, *_ = CASES[case]
+    arguments = {"batch_size": 16, "shards": 4, "shuffle": False, "on_nan": "skip", **OPTIONS[options]}
+    return coordinator.trainer(make(), data, **arguments, **more)
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("case", ["fused", "loss", "backward"])
+def test_a_step_that_is_skipped_changes_nothing_and_counts(
+    coordinator: dr.Coordinator, case: str, options: str
+) -> None:
+    bad = 2 // OPTIONS[options].get("accumulate", 1)
+    with skipping(coordinator, case, options) as trainer:
+        trainer.fit(steps=bad)
+        before = trainer.state()
+        trainer.fit(steps=1)
+        skipped = trainer.state()
+        assert skipped.vectors.tobytes() == before.vectors.tobytes()
+        assert np.isnan(skipped.losses).tolist() == [False] * bad + [True]
+        assert skipped.step == bad + 1
+        result = trainer.fit(steps=2 * trainer.steps_per_epoch - trainer.step)
+        end = trainer.state()
+    finite = end.records[: trainer.steps_per_epoch][np.isfinite(end.losses[: trainer.steps_per_epoch])]
+    assert np.isnan(end.losses).sum() == 2
+    assert result.epochs[0].loss == pytest.approx(np.average(finite["loss"], weights=finite["num_samples"]))
+    with dr.start(backend="serial") as alone, skipping(alone, case, options, state=skipped) as resumed:
+        resumed.fit(steps=end.step - skipped.step)
+        assert resumed.state() == end
+
+
+def test_too_many_steps_that_are_skipped_stop_the_run(coordinator: dr.Coordinator) -> None:
+    data = np.full_like(X, 3e38), Y
+    arguments: dict[str, Any] = {"batch_size": 16, "shards": 4, "on_nan": "skip"}
+    words = r"For the 100th time one after another, .* in step 99 \(epoch 19\)\. First in shard 0 the output of layer 0"
+    with coordinator.trainer(nn.mlp((8,), 3), data, optim.SGD(), **arguments) as trainer:
+        trainer.fit(steps=60)
+        with pytest.raises(dr.TrainingDiverged, match=words) as caught:
+            trainer.fit(steps=60)
+        assert trainer.step == 99
+    again = coordinator.trainer(nn.mlp((8,), 3), data, optim.SGD(), state=caught.value.state, **arguments)
+    with again, pytest.raises(dr.TrainingDiverged, match=words):
+        again.fit(steps=1)

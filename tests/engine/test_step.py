@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from dist_relu.engine.plan import StepOptions, StepPlan
 from tests.twin import Array
 
 
-def plan(*, accumulate: int = 1, **options: float) -> StepPlan:
+def plan(*, accumulate: int = 1, **options: Any) -> StepPlan:
     return StepPlan(
         loss=nn.CrossEntropy(),
         optimizer=optim.Adam(),

@@ -9,6 +9,7 @@ from typing import assert_never, final
 import numpy as np
 
 from dist_relu.core.arrays import Array
+from dist_relu.engine.memory import means_of
 from dist_relu.engine.plan import StepPlan
 from dist_relu.engine.watch.events import EpochDone, Event, Progress, StepDone, StepsDone
 from dist_relu.engine.watch.moments import combine_moments
@@ -99,10 +100,11 @@ class Observer:
 
     def _take_epoch(self, seen: EpochDone) -> None:
         steps = seen.steps
+        loss, accuracy = means_of(steps)
         epoch = EpochSummary(
             epoch=seen.epoch,
-            loss=float(np.average(steps["loss"], weights=steps["num_samples"])),
-            accuracy=self._accuracy(int(steps["num_correct"].sum()), int(steps["num_samples"].sum())),
+            loss=loss,
+            accuracy=accuracy if self._has_classes else None,
             seconds=float(steps["seconds"].sum()),
             dead=self._layers.dead(seen.active) if self._layers and seen.active is not None else None,
         )
