@@ -285,7 +285,7 @@ def training(
         models = _models(data, model_text, depth, activations, init, dtype)
         for model in models.values():
             model.build(data.train.x.shape[1:])
-            for part in data:
+            for part in data.parts:
                 default_loss(part).check(part.y, model.output_shape)
     courses: dict[str, list[analysis.Course]] = {}
     with started(**workers) as coordinator, RunsDisplay(Console(), len(models) * seeds) as display:

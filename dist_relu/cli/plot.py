@@ -243,7 +243,7 @@ def boundary(source: str, model_text: str, paths: Sequence[Path], form: Form, se
         check_plane(data)
         model = load_model(model_file(Path(model_text))) if is_saved else parse_model(model_text, data, "float32")
         model.build((2,))
-        for part in data:
+        for part in data.parts:
             default_loss(part).check(part.y, model.output_shape)
     about = f"{Path(model_text).name} on {source}" if is_saved else f"{model_text} on {source}, {PLANE_TRAINING}"
     with start(1, backend="serial") as coordinator:

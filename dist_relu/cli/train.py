@@ -269,7 +269,7 @@ def _read(source: str, model_text: str, normalize: str, dtype: str | None, *, sa
     with usage_errors():
         data = load(source)
         model = normalized(normalize, parse_model(model_text, data, dtype), data).build(data.train.x.shape[1:])
-        for part in data:
+        for part in data.parts:
             default_loss(part).check(part.y, model.output_shape)
         if saves:
             check_can_be_saved(model)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from math import prod
-from typing import Any, NamedTuple, final
+from typing import Any, final
 
 import numpy as np
 
 from dist_relu.core.array_checks import check_finite, check_numbers
 from dist_relu.core.arrays import Array
-from dist_relu.core.checks import check_ints, check_is
+from dist_relu.core.checks import check_fields, check_ints, instance_of, optional
 from dist_relu.errors import DataError, DataWarning
 
 _MAX_CLASSES = 1_000_000
@@ -105,15 +105,34 @@ def checked_samples(x: Any) -> Array:
     return array
 
 
-class Split(NamedTuple):
-    """A data set to train on, and one of unseen samples of the same kind."""
+@final
+@dataclass(frozen=True, eq=False)
+class Split:
+    """A data set to train on, and one of unseen samples of the same kind to test with in the end.
+
+    validation: another one of unseen samples, to judge by while it trains, where there is one.
+    Raises `DataError` when one model can't serve all of them.
+    """
 
     train: Dataset
     test: Dataset
+    validation: Dataset | None = None
+
+    def __post_init__(self) -> None:
+        a_dataset = instance_of(Dataset)
+        check_fields(self, train=a_dataset, test=a_dataset, validation=optional(a_dataset))
+        _check_alike(self.train, self.test, "test with")
+        if self.validation:
+            _check_alike(self.train, self.validation, "validate with")
+
+    @property
+    def parts(self) -> tuple[Dataset, ...]:
+        """All of them."""
+        return (self.train, self.test, *([self.validation] if self.validation else []))
 
     def num_outputs(self) -> int:
-        """How many outputs a model for both parts needs."""
-        return _num_outputs(self.train, self.test)
+        """How many outputs a model for all parts needs."""
+        return _num_outputs(*self.parts)
 
 
 def _num_outputs(*parts: Dataset) -> int:
@@ -143,18 +162,15 @@ def looks_channels_first(shape: tuple[int, ...]) -> bool:
     return len(shape) == 3 and shape[0] <= 4 < min(shape[1:])
 
 
-def split(train: Dataset, test: Dataset) -> Split:
-    """Both parts together.  Raises `DataError` when one model can't serve both."""
-    check_is("train", train, Dataset)
-    check_is("test", test, Dataset)
-    if train.x.shape[1:] != test.x.shape[1:]:
+def _check_alike(train: Dataset, other: Dataset, use: str) -> None:
+    """Raise `DataError` when one model can't serve both.  use: of the other one."""
+    if train.x.shape[1:] != other.x.shape[1:]:
         raise DataError(
-            f"Samples to train on have shape {train.x.shape[1:]}, but those to test with {test.x.shape[1:]}; "
+            f"Samples to train on have shape {train.x.shape[1:]}, but those to {use} {other.x.shape[1:]}; "
             "expected the same."
         )
-    if train.has_classes != test.has_classes or train.y.shape[1:] != test.y.shape[1:]:
+    if train.has_classes != other.has_classes or train.y.shape[1:] != other.y.shape[1:]:
         raise DataError(
-            f"Targets to train on are {train.y.dtype} of shape {train.y.shape}, but those to test with {test.y.dtype} "
-            f"of shape {test.y.shape}; expected the same kind."
+            f"Targets to train on are {train.y.dtype} of shape {train.y.shape}, but those to {use} {other.y.dtype} "
+            f"of shape {other.y.shape}; expected the same kind."
         )
-    return Split(train, test)

@@ -20,9 +20,10 @@ from dist_relu.core.arrays import Array
 from dist_relu.core.untrusted import read_up_to
 from dist_relu.data.adding import adding
 from dist_relu.data.archives import Arrays, open_arrays
-from dist_relu.data.dataset import Dataset, Split, checked_samples, split
+from dist_relu.data.dataset import Dataset, Split, checked_samples
 from dist_relu.data.folders import Files, find_files, find_sets
 from dist_relu.data.idx import read_idx
+from dist_relu.data.splitting import held_back
 from dist_relu.errors import DataError, DataWarning
 from dist_relu.partition import Purpose, generator
 
@@ -42,8 +43,8 @@ MNIST_SHA256 = {
 _MOST_MNIST_BYTES = 50_000_000
 
 
-def load(source: str | Path) -> Split:
-    """A data set, in two parts: to train on, and to test with.
+def load(source: str | Path, validation: float | None = None) -> Split:
+    """A data set, in two parts: to train on, and to test with; and one to validate with, where that is wanted.
 
     source: "digits" (1797 images of 8x8, from scikit-learn), "mnist" (70,000 of 28x28), "adding:STEPS" (100,000 and
     10,000 sequences of `adding`, as many as in its paper), a folder of IDX files, or a .npz file.
@@ -58,8 +59,15 @@ def load(source: str | Path) -> Split:
     are.
 
     Class numbers may be of any type, as long as they are whole numbers.
+
+    validation: this share of the samples to train on is held back, always the same ones; see `held_back`.
     Raises `DataError` when there is no such data, or it can't be trained on.
     """
+    data = _load(source)
+    return data if validation is None else held_back(data, validation)
+
+
+def _load(source: str | Path) -> Split:
     text, path = str(source), Path(source)
     name, _, rest = text.partition(":")
     if text in NAMED:
@@ -104,7 +112,7 @@ def _how_to_convert(path: Path) -> str:
 def _load_adding(steps: str) -> Split:
     if not steps.isdecimal() or int(steps) < 2:
         raise DataError(f"adding:{steps}: expected a whole number of steps, at least 2, such as adding:150.")
-    return split(adding(100_000, int(steps), seed=0), adding(10_000, int(steps), seed=1))
+    return Split(adding(100_000, int(steps), seed=0), adding(10_000, int(steps), seed=1))
 
 
 def _load_digits() -> Split:
@@ -191,7 +199,7 @@ def _load_idx(files: Files) -> Split:
         y = _class_numbers(files[part, "labels"], labels)
         with _naming(files[part, "images"]):
             parts.append(Dataset(x, y, (images.shape[1], images.shape[2], 1)))
-    return split(*parts)
+    return Split(*parts)
 
 
 def _pixels(path: Path, images: Array) -> Array:
@@ -245,7 +253,7 @@ def _load_npz(path: Path) -> Split:
         )
     with _naming(path):
         whole = _images(x, y)
-        return _set_apart(whole.x, whole.y, whole.image_shape) if test is None else split(whole, _images(*test))
+        return _set_apart(whole.x, whole.y, whole.image_shape) if test is None else Split(whole, _images(*test))
 
 
 @contextmanager
@@ -284,7 +292,7 @@ def _set_apart(x: Array, y: Array, image_shape: tuple[int, int, int] | None) -> 
         raise DataError(f"{len(x)} sample can't be split into samples to train on and samples to test with.")
     order = generator(0, Purpose.DATA_SPLIT).permutation(len(x))
     test, train = order[:num_test], order[num_test:]
-    return split(Dataset(x[train], y[train], image_shape), Dataset(x[test], y[test], image_shape))
+    return Split(Dataset(x[train], y[train], image_shape), Dataset(x[test], y[test], image_shape))
 
 
 NAMED: dict[str, Callable[[], Split]] = {"digits": _load_digits, "mnist": _load_mnist}

@@ -240,7 +240,7 @@ def test_the_adding_problem_marks_two_numbers_one_in_each_half_and_adds_them(ste
 
 
 def test_the_adding_problem_comes_by_name_with_sequences_to_train_on_and_others_to_test_with() -> None:
-    train, test = load("adding:12")
+    train, test = load("adding:12").parts
     assert (train.x.shape, test.x.shape) == ((100_000, 12, 2), (10_000, 12, 2))
     assert (train.x == adding(100_000, 12).x).all()
     assert not (train.x[:10_000] == test.x).all(axis=(1, 2)).any()
@@ -308,7 +308,7 @@ def test_bytes_of_every_file_become_numbers_from_0_to_1(tmp_path: Path, rng: np.
     np.savez(tmp_path / "data.npz", x=bytes_, y=y, x_test=bytes_, y_test=y)
     np.save(tmp_path / "x.npy", bytes_)
     expected = bytes_ * np.float32(1 / 255)
-    for x in (*(part.x for part in load(tmp_path / "data.npz")), load_samples(tmp_path / "x.npy")):
+    for x in (*(part.x for part in load(tmp_path / "data.npz").parts), load_samples(tmp_path / "x.npy")):
         assert x.dtype == np.float32
         np.testing.assert_array_equal(x, expected)
     for dtype in ("int8", "uint16", "int64", "float64", "bool"):

@@ -21,6 +21,7 @@ from dist_relu import activations, nn, optim, rl
 from dist_relu.engine.plan import StepOptions
 from dist_relu.nn.description import describe
 
+DATA = dr.Dataset(np.ones((4, 2), np.float32), np.array([0, 1, 0, 1]))
 NEEDED: dict[str, dict[str, Any]] = {
     "Dense": {"units": 2},
     "Conv2d": {"channels": 2, "kernel_size": 3},
@@ -52,6 +53,8 @@ NEEDED: dict[str, dict[str, Any]] = {
     "prelu": {"weight": 0.1},
     "threshold": {"threshold": 1.0, "value": 0.0},
     "CSVLog": {"path": "log.csv"},
+    "Split": {"train": DATA, "test": DATA},
+    "split": {"data": DATA, "fractions": 0.5},
     "adding": {"num_samples": 3, "steps": 4},
 }
 """Arguments that can't be left out.  An optimiser's `Constant` is met as an initialiser too, and takes none there."""
@@ -170,7 +173,7 @@ def functions() -> Iterator[tuple[Callable[..., object], dict[str, Any]]]:
     x = np.array([[-2.0, 0.0, 1.0, 3.0]], np.float32)
     for name in sorted(set(activations.__all__) - {"derivative", "value_and_derivative"}):
         yield getattr(activations, name), {"x": x}
-    for function in (nn.mlp, nn.actor, nn.policy, nn.cnn, nn.resnet, nn.rnn, nn.gain, dr.data.adding):
+    for function in (nn.mlp, nn.actor, nn.policy, nn.cnn, nn.resnet, nn.rnn, nn.gain, dr.data.adding, dr.data.split):
         yield function, {}
 
 

@@ -34,7 +34,7 @@ def mutate(rng: np.random.Generator, content: bytes) -> bytes:
 
 
 def content_of(split: dr.data.Split) -> Content:
-    return [(array.dtype.str, array.shape, array.tobytes()) for part in split for array in (part.x, part.y)]
+    return [(array.dtype.str, array.shape, array.tobytes()) for part in split.parts for array in (part.x, part.y)]
 
 
 @dataclass(frozen=True)
