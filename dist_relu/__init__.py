@@ -28,6 +28,7 @@ from dist_relu.errors import (
     WriteError,
 )
 from dist_relu.run.callbacks import BestModel, EarlyStopping, ReduceOnPlateau
+from dist_relu.run.checkpoints import Checkpoint, newest_state
 from dist_relu.run.csv_log import CSVLog
 from dist_relu.run.state import RunState
 from dist_relu.run.state_file import load_state, save_state
@@ -43,6 +44,7 @@ __all__ = [
     "BackendError",
     "BestModel",
     "CSVLog",
+    "Checkpoint",
     "CheckpointError",
     "Coordinator",
     "DataError",
@@ -75,6 +77,7 @@ __all__ = [
     "data",
     "load_model",
     "load_state",
+    "newest_state",
     "nn",
     "optim",
     "rl",
