@@ -93,24 +93,30 @@ def check_augment(augment: Augment, model: Sequential, data: Dataset) -> ImageSh
 
 
 def check_statistics(model: Sequential, num_samples: int, batch_size: int, shards: int) -> None:
-    """Raise `PartitionError` when BatchNorm meets a shard with a single element of each channel: it has no variance.
+    """Raise `PartitionError` when BatchNorm meets a single element of each channel: it has no variance.
 
-    That is so in a batch of less than two samples for each shard. model: built.
+    That is so in a batch of less than two samples for each shard, or for all, as its scope is. model: built.
     """
-    norms = (layer for layer in every_layer(model.layers) if isinstance(layer, BatchNorm))
-    if all(norm.elements_per_sample > 1 for norm in norms):
+    norms = [layer for layer in every_layer(model.layers) if isinstance(layer, BatchNorm)]
+    norms = [norm for norm in norms if norm.elements_per_sample == 1]
+    if not norms:
         return
-    least, last = 2 * shards, num_samples % batch_size or batch_size
+    by_shard = any(norm.scope == "shard" for norm in norms)
+    least, last = 2 * (shards if by_shard else 1), num_samples % batch_size or batch_size
     smallest = min(batch_size, last)
     if smallest >= least:
         return
     sizes = (size for size in range(batch_size + 1, num_samples + 1) if size >= least)
     larger = next((size for size in sizes if not 0 < num_samples % size < least), None)
-    ways = [f"shards <= {smallest // 2}"] * (smallest > 1) + [f"batch_size={larger}"] * (larger is not None)
+    ways = [f"batch_size={larger}"] * (larger is not None)
+    if by_shard and smallest > 1:
+        ways = [f"shards <= {smallest // 2}", *ways, 'BatchNorm(scope="batch")']
+    samples = f"{smallest} {'sample' if smallest == 1 else 'samples'}"
     raise PartitionError(
-        f"BatchNorm takes the variance over each shard, and one sample has none: "
-        f"{'a batch' if batch_size < least else 'the last batch of an epoch'} has {smallest} samples for {shards} "
-        f"shards; expected at least {least}. Pass {' or '.join(ways) or 'more samples'}."
+        f"BatchNorm takes the variance over {'each shard' if by_shard else 'the batch'}, and one sample has none: "
+        f"{'a batch' if batch_size < least else 'the last batch of an epoch'} has {samples}"
+        f"{f' for {shards} shards' if by_shard else ''}; expected at least {least}. "
+        f"Pass {' or '.join(ways) or 'more samples'}."
     )
 
 

@@ -21,6 +21,7 @@ from dist_relu.engine.watch.recorder import WatchRequest
 from dist_relu.errors import BackendError
 from dist_relu.nn import Sequential
 from dist_relu.nn.passes import Layout, measure
+from dist_relu.reduction.batch_sums import batch_sums_shape
 from dist_relu.reduction.plan import ReductionPlan
 from dist_relu.runtime.placed import PlacedDataset
 from dist_relu.runtime.replicated import ReplicatedArray, ReplicatedArrays
@@ -65,9 +66,9 @@ class Memory(Generic[T]):
     """This memory is shared by the workers of a node: as the coordinator's arrays, as handles, or as a worker's arrays.
 
     x, y: the data set, (samples, ...).  generations, slots, totals: of the shapes that the `ReductionPlan` has.
-    squares: (pieces, NUM_SQUARES).  arena: bytes.  verdicts: (workers,), where steps may be skipped, whether what each
-    worker has made of its chunks is finite.  completed: (workers,) int64, how many steps of the run each worker
-    has seen to be complete.  The vectors after step number n are generation n % 2.
+    squares: (pieces, NUM_SQUARES).  sums: see `batch_sums_shape`.  arena: bytes.  verdicts: (workers,), where steps may
+    be skipped, whether what each worker has made of its chunks is finite.  completed: (workers,) int64, how many steps
+    of the run each worker has seen to be complete.  The vectors after step number n are generation n % 2.
     records: (R,) of `STEP_RECORD`; that of step n is number n % R, on the first node.
     """
 
@@ -77,6 +78,7 @@ class Memory(Generic[T]):
     slots: T
     totals: T
     squares: T
+    sums: T
     arena: T
     verdicts: T
     completed: T
@@ -142,6 +144,7 @@ class StepMemory:
             slots=replicas.zeros(reduction.slots_shape, model.dtype),
             totals=replicas.zeros(reduction.totals_shape, model.dtype),
             squares=replicas.zeros((len(reduction.pieces), NUM_SQUARES), np.float64),
+            sums=replicas.zeros(batch_sums_shape(plan.shards, layout.sums), np.float64),
             arena=replicas.zeros((layout.size_bytes(plan.batch_size),), np.uint8),
             verdicts=replicas.zeros((reduction.workers if plan.options.skips else 0,), np.bool),
             completed=replicas.zeros((reduction.workers,), np.int64),

@@ -6,6 +6,8 @@ switch. P parameters, N samples in a batch, S shards.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from math import isfinite, nan
 from typing import final
@@ -16,9 +18,12 @@ from dist_relu.core.arrays import Array
 from dist_relu.engine.batches import Batch, Feed, microbatches
 from dist_relu.engine.memory import StepRequest
 from dist_relu.engine.norms import NUM_SQUARES, Norms
+from dist_relu.engine.side_by_side import SideBySide
 from dist_relu.engine.update import Updater
 from dist_relu.engine.watch.recorder import Recorder
+from dist_relu.nn import Sequential
 from dist_relu.nn.passes import ShardPass, forward_backward
+from dist_relu.reduction.batch_sums import BatchSums
 from dist_relu.reduction.chunks import chunks_of, empty_chunks
 from dist_relu.reduction.reducer import Reducer
 from dist_relu.reduction.sources import ReductionMemory
@@ -66,6 +71,10 @@ class TrainingStep:
         self._norms = Norms(reduction.pieces, memory.squares)
         self._updater = Updater(plan, chunks, self._norms, self._barrier)
         self._verdicts = memory.verdicts[slice(world.node.ranks.start, world.node.ranks.stop)]
+        self._side_by_side: SideBySide | None = None
+        if request.layout.sums:
+            sums = BatchSums(world, reduction, memory.sums)
+            self._side_by_side = SideBySide(model, request.layout, arrays, plan.seed, sums, self._shards)
         self._recorder = Recorder(world, request.watch, model.dtype) if request.watch else None
 
     def load_kernels(self) -> None:
@@ -145,6 +154,9 @@ class TrainingStep:
     def _reduce(self, batch: Batch) -> tuple[float, int]:
         """Let the gradient of a batch become whole; returns its summed loss and correct predictions.  Collective."""
         self._reducer.begin(batch.shard_bounds)
+        if self._side_by_side:
+            present = [shard for shard in self._shards if range(*batch.shard_bounds[shard])]
+            self._side_by_side.run(partial(self._pass_over, batch), present)
         for shard in self._shards:
             loss, num_correct = self._run_pass(batch, shard)
             self._reducer.add(shard, loss, num_correct)
@@ -156,8 +168,21 @@ class TrainingStep:
         if first == stop:
             self._reducer.row[:] = 0
             return 0.0, 0
+        if self._side_by_side:
+            return self._side_by_side.take(shard)
+        return self._pass_over(batch, shard, self.model, self._pass, self._reducer.on_grads_ready(shard))
+
+    def _pass_over(
+        self,
+        batch: Batch,
+        shard: int,
+        model: Sequential,
+        run: ShardPass,
+        on_grads_ready: Callable[[int], object] | None = None,
+    ) -> tuple[float, int]:
+        """Pass over the rows of one shard through the model, or a copy of it."""
+        first, stop = batch.shard_bounds[shard]
         observer = self._recorder.observer(shard, is_watched=batch.is_watched) if self._recorder else None
-        self._pass.enter(first, stop, batch_size=batch.step_size, step=batch.number, shard=shard, observer=observer)
-        x, loss, targets = self._feed.gather(batch, shard, self._pass)
-        on_grads_ready = self._reducer.on_grads_ready(shard)
-        return forward_backward(self.model, loss, x, targets, 1 / batch.step_size, self._pass, on_grads_ready)
+        run.enter(first, stop, batch_size=batch.step_size, step=batch.number, shard=shard, observer=observer)
+        x, loss, targets = self._feed.gather(batch, shard, run)
+        return forward_backward(model, loss, x, targets, 1 / batch.step_size, run, on_grads_ready)

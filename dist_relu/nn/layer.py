@@ -163,6 +163,14 @@ class Pass(ABC):
     def statistic(self, running: Param, value: Array) -> None:
         """Leave a statistic of this pass's samples, to be averaged over the batch and into the running mean."""
 
+    @abstractmethod
+    def batch_sums(self, values: Array) -> Array:
+        """Sums of `values` over the whole batch, of which this pass may hold a part.  float64, of any shape.
+
+        Layers must ask for the same sums in the same order in every pass, forward and backward: the passes over the
+        other parts come as far meanwhile.
+        """
+
 
 @final
 class PlainPass(Pass):
@@ -208,6 +216,9 @@ class PlainPass(Pass):
     def statistic(self, running: Param, value: Array) -> None:
         assert running.momentum is not None
         running.value += running.momentum * (value - running.value)
+
+    def batch_sums(self, values: Array) -> Array:
+        return values
 
 
 PLAIN = PlainPass()

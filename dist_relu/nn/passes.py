@@ -27,6 +27,11 @@ _MIN_PRODUCT_SIZE = 1 << 14
 
 _NUM_MEASURED = 2
 
+UNEXPECTED_SUMS = (
+    "The model asked for other sums over the batch than in its first pass. Layers must call run.batch_sums alike in "
+    "every pass."
+)
+
 
 @dataclass(frozen=True)
 class Buffer:
@@ -46,10 +51,12 @@ class Layout:
     """What a pass through a model asks for.
 
     products: for each parameter (by number) whose gradient is left as a product, the buffers of its factors.
+    sums: of how many numbers each, those over the whole batch, in their order.
     """
 
     buffers: Sequence[Buffer]
     products: Mapping[int, tuple[int, int]]
+    sums: Sequence[int]
 
     def size_bytes(self, batch_size: int) -> int:
         return sum(buffer.size_bytes(batch_size) for buffer in self.buffers)
@@ -103,7 +110,7 @@ def measure(model: Sequential, loss: Loss, target: Array) -> Layout:
             f"{type(loss).__name__}.backward left elements of d_outputs as they were; expected the gradient in all."
         )
     model.backward_inside(d_outputs, run, wants_dx=False)
-    return Layout(run.buffers, run.products)
+    return Layout(run.buffers, run.products, run.sums)
 
 
 @final
@@ -113,6 +120,7 @@ class _MeasuringRun(Pass):
     def __init__(self, params: Sequence[Param]) -> None:
         self.buffers: list[Buffer] = []
         self.products: dict[int, tuple[int, int]] = {}
+        self.sums: list[int] = []
         self._arrays: list[Array] = []
         self._numbers = {id(param): number for number, param in enumerate(params)}
 
@@ -159,6 +167,12 @@ class _MeasuringRun(Pass):
         else:
             multiply_transposed(x, 0, x.shape[1], dz, weight.grad)
 
+    def batch_sums(self, values: Array) -> Array:
+        if values.dtype != np.float64:
+            raise ValueError(f"A layer asked for sums over the batch of an array of {values.dtype}; expected float64.")
+        self.sums.append(values.size)
+        return values
+
     def _buffer_of(self, rows: Array) -> int | None:
         """The buffer whose memory `rows` is, whatever its shape; None if it is another array's."""
         return next((number for number, array in enumerate(self._arrays) if _is_memory_of(rows, array)), None)
@@ -166,11 +180,22 @@ class _MeasuringRun(Pass):
 
 @final
 class ShardPass(Pass):
-    """Passes over the rows of one shard after another, in an arena."""
+    """Passes over the rows of one shard after another, in an arena.
 
-    def __init__(self, layout: Layout, arrays: Sequence[Array], params: Sequence[Param], seed: int) -> None:
+    sum_over_batch: (shard, values), see `Pass.batch_sums`; needed where the layout has such sums.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        arrays: Sequence[Array],
+        params: Sequence[Param],
+        seed: int,
+        sum_over_batch: Callable[[int, Array], Array] | None = None,
+    ) -> None:
         self._arrays = arrays
         self._seed = seed
+        self._sum_over_batch = sum_over_batch
         self._scratch: dict[tuple[str, np.dtype[Any]], Array] = {}
         self._products = {id(params[number]): buffers for number, buffers in layout.products.items()}
         self._dtypes = [buffer.dtype for buffer in layout.buffers]
@@ -239,6 +264,11 @@ class ShardPass(Pass):
 
     def statistic(self, running: Param, value: Array) -> None:
         np.multiply(value, self._share, out=running.grad)
+
+    def batch_sums(self, values: Array) -> Array:
+        if self._sum_over_batch is None:
+            raise RuntimeError(UNEXPECTED_SUMS)
+        return self._sum_over_batch(self._shard, values)
 
     def product(self, weight: Param, x: Array, dz: Array) -> None:
         if self._is_new:

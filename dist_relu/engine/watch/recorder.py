@@ -83,7 +83,8 @@ class Recorder:
         shards = bounds(self._rows.shape[1], world.size)
         self._mine = slice(*shards[world.rank])
         self._shards_of_node = [slice(shards[ranks[0]][0], shards[ranks[-1]][1]) for ranks in world.nodes]
-        self._shard = _ShardObserver(request.units, self._silent, dtype)
+        counts = _Counts(request.units, dtype)
+        self._observers = [_ShardObserver(request.units, self._silent, counts) for _ in range(*shards[world.rank])]
         self._num_units = sum(request.units)
         self._slot = self._rows[0]
         self._under_way = 0
@@ -112,8 +113,9 @@ class Recorder:
     def observer(self, shard: int, *, is_watched: bool) -> PassObserver:
         """Who looks on while a pass goes over a shard, in a watched step or another one."""
         if is_watched:
-            self._shard.begin(self._slot[shard])
-            return self._shard
+            observer = self._observers[shard - self._mine.start]
+            observer.begin(self._slot[shard])
+            return observer
         return self._silent
 
     def gather(self) -> Array | None:
@@ -143,13 +145,21 @@ class Recorder:
 
 
 @final
-class _ShardObserver(PreactivationObserver):
-    """Fills the notes of one shard after another, see `row_dtype`; all share the arrays that it takes to count."""
+class _Counts:
+    """The arrays that it takes to count what goes into the activation of each pass, until its output is seen."""
 
-    def __init__(self, units: Sequence[int], silent: _SilentUnits, dtype: np.dtype[Any]) -> None:
+    def __init__(self, units: Sequence[int], dtype: np.dtype[Any]) -> None:
+        self.histograms = [empty_table(dtype) for _ in units]
+        self.bin_of_place = bin_of_place(dtype)
+
+
+@final
+class _ShardObserver(PreactivationObserver):
+    """Fills the notes of a shard, see `row_dtype`; those of all shards share the arrays that it takes to count."""
+
+    def __init__(self, units: Sequence[int], silent: _SilentUnits, counts: _Counts) -> None:
         self._silent = silent
-        self._histograms = [empty_table(dtype) for _ in units]
-        self._bin_of_place = bin_of_place(dtype)
+        self._histograms, self._bin_of_place = counts.histograms, counts.bin_of_place
         stops = np.cumsum([0, *units])
         self._nonzero = np.zeros(stops[-1], np.int64)
         self._scratch = [

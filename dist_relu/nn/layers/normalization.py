@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import prod
-from typing import final
+from typing import Literal, final
 
 import numpy as np
 
 from dist_relu.core.arrays import Array
-from dist_relu.core.checks import check_fields, check_float, check_positive, check_share
+from dist_relu.core.checks import check_fields, check_float, check_positive, check_share, one_of
 from dist_relu.core.hints import EPS, hinting
 from dist_relu.kernels import dropout
 from dist_relu.kernels import normalization as kernels
@@ -25,15 +25,17 @@ from dist_relu.nn.layer import PLAIN, Layer, Param, Pass, Shape
 class BatchNorm(Layer):
     """y = weight (x - mean) / √(variance + epsilon) + bias, for every channel; x: (N, ..., C).
 
-    In training mean and variance are those of the samples that are computed together, which is a shard: the
-    statistics are the same on any number of workers. In evaluation they are running means of those over training,
+    In training mean and variance are those of a shard, the samples that are computed together, or with scope="batch"
+    those of the whole batch, for which the workers meet three times in each layer: the values depend on the number of
+    shards, or hardly, and never on that of workers. In evaluation they are running means of those over training,
     value = (1 - momentum) value + momentum new, with the unbiased variance as in PyTorch. One sample has no variance:
-    `Coordinator.fit` refuses shards in which a channel has a single element.
+    `Coordinator.fit` refuses shards, or batches, in which a channel has a single element.
     Ioffe and Szegedy (2015), algorithm 1.
     """
 
     momentum: float = 0.1
     epsilon: float = 1e-5
+    scope: Literal["shard", "batch"] = "shard"
     weight: Param = field(init=False, repr=False)
     bias: Param = field(init=False, repr=False)
     running_mean: Param = field(init=False, repr=False)
@@ -43,11 +45,17 @@ class BatchNorm(Layer):
     _inverse: Array = field(init=False, repr=False)  # 1 / √(variance + epsilon), float64
     _scale: Array = field(init=False, repr=False)
     _shift: Array = field(init=False, repr=False)
+    _num_rows: float = field(init=False, repr=False)  # that mean and variance are of
     _in_training: bool = field(init=False, repr=False)
     elements_per_sample: int = field(init=False, repr=False)  # of a channel
 
     def __post_init__(self) -> None:
-        check_fields(self, momentum=partial(check_float, above=0, most=1), epsilon=check_positive)
+        check_fields(
+            self,
+            momentum=partial(check_float, above=0, most=1),
+            epsilon=check_positive,
+            scope=one_of("shard", "batch"),
+        )
 
     def build(self, input_shape: Shape) -> Shape:
         channels = input_shape[-1]
@@ -74,8 +82,12 @@ class BatchNorm(Layer):
         if run.training:
             mean, variance = np.empty((2, x.shape[-1]))
             kernels.channel_statistics(rows, mean, variance)
+            num_rows: float = len(rows)
+            if self.scope == "batch":
+                num_rows, mean, variance = _statistics_of_batch(num_rows, mean, variance, run)
             run.statistic(self.running_mean, mean)
-            run.statistic(self.running_variance, variance * (len(rows) / max(len(rows) - 1, 1)))
+            run.statistic(self.running_variance, variance * (num_rows / max(num_rows - 1, 1)))
+            self._num_rows = num_rows
         else:
             mean, variance = self.running_mean.value.astype(float), self.running_variance.value.astype(float)
         self._mean, self._inverse = mean.astype(x.dtype), 1 / np.sqrt(variance + self.epsilon)
@@ -99,10 +111,25 @@ class BatchNorm(Layer):
         # dx = scale (dy - d_shift / M - x̂ d_scale / M), written as a function of dy and x.
         b = c = np.zeros_like(d_scale)
         if self._in_training:
-            b = -scale * self._inverse * d_scale / len(rows)
-            c = -scale * d_shift / len(rows) - b * self._mean
+            if self.scope == "batch":
+                d_scale, d_shift = run.batch_sums(np.stack([d_scale, d_shift]))
+            b = -scale * self._inverse * d_scale / self._num_rows
+            c = -scale * d_shift / self._num_rows - b * self._mean
         kernels.batch_norm_backward(d_rows, rows, scale, shift, relu, b.astype(dy.dtype), c.astype(dy.dtype))
         return dx
+
+
+def _statistics_of_batch(num_rows: float, mean: Array, variance: Array, run: Pass) -> tuple[float, Array, Array]:
+    """Return the number of rows, mean and variance over the whole batch, from those of this shard.
+
+    The mean is known to all before squared distances from it are added: a sum of numbers that are not negative, of
+    which none cancel. These are the distances within shards and those between their means, as Chan et al. (1979) put
+    two samples together.
+    """
+    sums = run.batch_sums(np.array([num_rows, *num_rows * mean]))
+    total, whole = float(sums[0]), sums[1:] / sums[0]
+    squares = run.batch_sums(num_rows * (variance + (mean - whole) ** 2))
+    return total, whole, squares / total
 
 
 @final
