@@ -11,6 +11,7 @@ import pytest
 
 import dist_relu as dr
 from dist_relu import nn
+from dist_relu.nn.description import construct, describe
 from dist_relu.nn.structure import every_layer
 from tests.conftest import small_model
 from tests.twin import Array
@@ -33,7 +34,7 @@ MODELS: list[tuple[tuple[nn.Layer, ...], tuple[int, ...]]] = [
         (
             nn.Reshape((4, 4, 2)),
             nn.Conv2d(4, (3, 1), stride=(1, 2), padding=(1, 0), groups=2),
-            nn.BatchNorm(),
+            nn.BatchNorm(scope="batch"),
             nn.PReLU(4),
             nn.MaxPool2d(2),
             nn.Flatten(),
@@ -111,6 +112,12 @@ def test_every_kind_of_layer_comes_back(
     x = rng.integers(0, 5, (3, *shape)).astype(np.float32)  # symbols too
     assert repr(loaded) == repr(model)
     assert (loaded.forward(x) == model.forward(x)).all()
+
+
+def test_batch_norm_of_a_file_that_names_no_scope_is_over_shards() -> None:
+    described = {"BatchNorm": {"momentum": 0.2, "epsilon": 1e-5}}  # as in files of before
+    norm = construct(described, {"BatchNorm": nn.BatchNorm})
+    assert describe(norm) == describe(nn.BatchNorm(momentum=0.2, scope="shard"))
 
 
 def test_a_file_that_was_changed_is_refused(tmp_path: Path) -> None:

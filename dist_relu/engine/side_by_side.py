@@ -11,10 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from contextvars import copy_context
 from functools import partial
-from typing import final
+from typing import Any, final
 
 import numpy as np
-from greenlet import getcurrent, greenlet
 
 from dist_relu.core.arrays import Array
 from dist_relu.nn import Sequential
@@ -56,12 +55,18 @@ class SideBySide:
         self._summed = [number for number in range(len(model.params)) if number not in layout.products]
         self._size = -1  # of the sums that the passes have to ask for next; -1: none any more
         self._totals = np.empty(0)
+        self._scheduler: Any = None  # the coroutine that `run` was called in
         self._results: dict[int, tuple[float, int]] = {}
 
     def run(self, pass_over: PassOver, present: Collection[int]) -> None:
         """Pass over the shards in `present`, those of this worker that have samples; collective."""
+        from greenlet import getcurrent, greenlet  # other models do without it
+
         self._follow(self._model)
-        coroutines = {shard: self._coroutine(partial(pass_over, shard, *self._passes[shard])) for shard in present}
+        self._scheduler = getcurrent()
+        coroutines = {shard: greenlet(partial(pass_over, shard, *self._passes[shard])) for shard in present}
+        for coroutine in coroutines.values():
+            coroutine.gr_context = copy_context()  # what is set around here, such as what NumPy warns of
         try:
             for number, size in enumerate(self._sizes):
                 self._size = size
@@ -89,12 +94,6 @@ class SideBySide:
                 np.copyto(self._model.params[number].grad, own.params[number].grad)
         return self._results[shard]
 
-    def _coroutine(self, function: Callable[[], tuple[float, int]]) -> greenlet:
-        """Return a coroutine that has what is set around here, such as what NumPy warns of."""
-        coroutine = greenlet(function)
-        coroutine.gr_context = copy_context()
-        return coroutine
-
     def _follow(self, model: Sequential) -> None:
         """Let all copies compute with the parameters of the model, which steps move."""
         for own, _ in self._passes.values():
@@ -106,5 +105,5 @@ class SideBySide:
         if values.size != self._size:
             raise RuntimeError(UNEXPECTED_SUMS)
         self._sums.rows[shard] = values.reshape(-1)
-        getcurrent().parent.switch()
+        self._scheduler.switch()
         return self._totals.reshape(values.shape).copy()
