@@ -108,7 +108,12 @@ def test_crops_know_from_the_model_that_channels_come_first(coordinator: dr.Coor
         (32, 15, 8, r"a batch has 2 samples for 8 shards; expected at least 16. Pass shards <= 1 or batch_size=16"),
         (33, 8, 4, r"the last batch of an epoch has 1 sample for 4 shards; expected at least 8. Pass batch_size=11"),
         (17, 16, 2, r"the last batch of an epoch has 1 sample"),
-        (5, 5, 3, r"a batch has 5 samples for 3 shards; expected at least 6. Pass shards <= 2 or BatchNorm\(scope=\"batch\"\)\."),
+        (
+            5,
+            5,
+            3,
+            r"a batch has 5 samples for 3 shards; expected at least 6. Pass shards <= 2 or BatchNorm\(scope=\"batch\"\)\.",
+        ),
     ],
 )
 def test_batch_norm_refuses_shards_of_one_sample(
@@ -124,7 +129,9 @@ def test_batch_norm_over_the_batch_refuses_batches_of_one_sample(coordinator: dr
     x = np.random.default_rng(0).standard_normal((33, 3))
     layers = nn.Dense(4), nn.BatchNorm(scope="batch"), nn.ReLU(), nn.Dense(2)
     fit(coordinator, list(layers), x, batch_size=31, shards=8)  # the last batch leaves shards empty
-    message = r"over the batch, and one sample has none: the last batch of an epoch has 1 sample; expected at least 2\. "
+    message = (
+        r"over the batch, and one sample has none: the last batch of an epoch has 1 sample; expected at least 2\. "
+    )
     with pytest.raises(dr.PartitionError, match=message + r"Pass batch_size=9\."):
         fit(coordinator, list(layers), x, batch_size=8, shards=8)
 

@@ -48,7 +48,7 @@ def model_and_data(layers: tuple[nn.Layer, ...], rng: np.random.Generator) -> tu
 def take_step(coordinator: dr.Coordinator, model: nn.Sequential, x: Array, y: Array) -> float:
     """Let the parameters become less by their gradient over the batch; returns the loss before."""
     options: dict[str, Any] = {"epochs": 1, "batch_size": 13, "shards": 4, "shuffle": False}
-    return coordinator.fit(model, (x, y), dr.optim.SGD(1.0), **options).losses[0]
+    return float(coordinator.fit(model, (x, y), dr.optim.SGD(1.0), **options).losses[0])
 
 
 @pytest.mark.parametrize("layers", [DENSE, CONVOLUTIONAL], ids=["dense", "convolutional"])
