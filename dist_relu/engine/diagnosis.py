@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple, final
 
@@ -20,6 +21,7 @@ from dist_relu.engine.batches import Batch, Feed, microbatches
 from dist_relu.engine.loop import num_steps_per_epoch
 from dist_relu.engine.memory import Snapshot
 from dist_relu.engine.plan import StepPlan
+from dist_relu.engine.side_by_side import SideBySide
 from dist_relu.engine.site import Site
 from dist_relu.engine.training import Training, with_values
 from dist_relu.engine.watch.observer import Observer
@@ -29,6 +31,7 @@ from dist_relu.nn.fusion import last_layers
 from dist_relu.nn.layer import PreactivationObserver
 from dist_relu.nn.passes import Layout, ShardPass, measure
 from dist_relu.partition import epoch_order
+from dist_relu.reduction.batch_sums import BatchSums, batch_sums_shape
 from dist_relu.runtime.backends import SerialBackend
 from dist_relu.runtime.workers import Workers
 
@@ -73,6 +76,7 @@ def diagnose(
     """Take the step behind `before`, and say what in it is the first to be NaN or infinite; None if nothing is.
 
     A shard whose loss is not finite comes before one whose gradient alone is not, and both before sums over shards.
+    Where layers have sums over the batch, which bring it to all shards, the earliest layer comes first.
     Takes about as long as the step on one worker; the model is left alone.
     """
     per_epoch = num_steps_per_epoch(len(data), plan.batch_size, plan.options.accumulate)
@@ -84,28 +88,37 @@ def diagnose(
         shards = _Shards(with_values(model, before.vectors[0]), data, plan, before.step, image_shape)
         in_gradient = None
         for batch in microbatches(samples, plan, before.step):
-            for shard, (first, stop) in enumerate(batch.shard_bounds):
-                if first == stop:
-                    continue
-                in_loss, found = shards.look_at(batch, shard)
-                if in_loss:
-                    return found
-                in_gradient = in_gradient or found
+            in_loss, found = shards.look_at(batch)
+            if in_loss:
+                return found
+            in_gradient = in_gradient or found
         return in_gradient or _in_update(model, data, plan, before, shuffle=shuffle, image_shape=image_shape)
 
 
 class _Seen(NamedTuple):
-    """A layer or loss, the words for what of it is not finite, and the rows where that is so."""
+    """A layer or loss, the words for what of it is not finite, and the rows where that is so.
 
+    place: counts passes through layers, forward, then the loss, then passes backward.
+    """
+
+    place: int
     layer: str
     what: str
     rows: Sequence[int] | Array = ()
     parameter: str | None = None
 
 
+class _Look(NamedTuple):
+    """What there was to be seen in the pass over a shard.  in_loss: whether its loss is not finite."""
+
+    in_loss: bool
+    place: int
+    found: NotFinite | None
+
+
 @final
 class _Shards:
-    """Passes over shards are looked at here, in memory for one of them."""
+    """Passes over shards are looked at here, in memory for one of them, or for all if they pass side by side."""
 
     def __init__(
         self, model: Sequential, data: Dataset, plan: StepPlan, step: int, image_shape: ImageShape | None
@@ -115,27 +128,51 @@ class _Shards:
         y = np.asarray(data.y, np.int64 if data.has_classes else model.dtype)
         self._feed = Feed(plan, x, y, image_shape)
         layout = measure(model, plan.loss, y[:1])
-        layout = Layout(layout.buffers, {})  # all gradients are multiplied out at once
-        num_rows = -(-plan.batch_size // plan.shards)
+        layout = Layout(layout.buffers, {}, layout.sums)  # all gradients are multiplied out at once
+        num_rows = plan.batch_size if layout.sums else -(-plan.batch_size // plan.shards)
         arrays = layout.arrays(aligned_empty((layout.size_bytes(num_rows),), np.uint8), num_rows)
         self._pass = ShardPass(layout, arrays, model.params, plan.seed)
+        self._side_by_side: SideBySide[_Look] | None = None
+        if layout.sums:
+            memory = np.zeros(batch_sums_shape(plan.shards, layout.sums))
+            sums = BatchSums(plan.shards, memory, lambda rows: None)
+            self._side_by_side = SideBySide(model, layout, arrays, plan.seed, sums, range(plan.shards))
         ends = last_layers(model.blueprint().build(model.input_shape).layers)
         kinds = [f"{number} {type(layer).__name__}" for number, layer in enumerate(model.layers)]
         self._names = [(kinds[before + 1], kinds[end]) for before, end in pairwise([-1, *ends])]
 
-    def look_at(self, batch: Batch, shard: int) -> tuple[bool, NotFinite | None]:
-        """Pass over a shard, forward and backward; returns whether its loss is not finite, and what was so first."""
+    def look_at(self, batch: Batch) -> tuple[bool, NotFinite | None]:
+        """Pass over a batch, forward and backward; returns whether a loss is not finite, and what was so first."""
+        present = [shard for shard, (first, stop) in enumerate(batch.shard_bounds) if first < stop]
+        if self._side_by_side:
+            self._side_by_side.run(partial(self._pass_over, batch), present)
+            looks = [look for look in map(self._side_by_side.take, present) if look.found]
+            first_look = min(looks, key=lambda look: look.place, default=None)
+            return any(look.in_loss for look in looks), first_look and first_look.found
+        in_gradient = None
+        for shard in present:
+            look = self._pass_over(batch, shard, self._model, self._pass)
+            if look.in_loss:
+                return True, look.found
+            in_gradient = in_gradient or look.found
+        return False, in_gradient
+
+    def _pass_over(self, batch: Batch, shard: int, model: Sequential, run: ShardPass) -> _Look:
+        """Look at the pass over a shard through the model, or a copy of it, all of it, since others may wait for it."""
         first, stop = batch.shard_bounds[shard]
         forward = _ForwardObserver(self._names)
-        self._pass.enter(0, stop - first, batch_size=batch.step_size, step=batch.number, shard=shard, observer=forward)
-        x, loss, targets = self._feed.gather(batch, shard, self._pass)
-        outputs = self._model.forward_inside(x, self._pass)
-        d_outputs = self._pass.empty(outputs.shape, outputs.dtype)
+        row = first if self._side_by_side else 0
+        run.enter(row, row + stop - first, batch_size=batch.step_size, step=batch.number, shard=shard, observer=forward)
+        x, loss, targets = self._feed.gather(batch, shard, run)
+        outputs = model.forward_inside(x, run)
+        d_outputs = run.empty(outputs.shape, outputs.dtype)
         total, _ = loss.backward_inside(outputs, targets, 1 / batch.step_size, d_outputs)
-        in_loss = not np.isfinite(self._model.dtype.type(total))
-        seen = self._in_loss(loss, outputs, targets) if in_loss else self._in_gradient(d_outputs)
+        in_loss = not np.isfinite(model.dtype.type(total))
+        in_outputs = self._in_loss(loss, outputs, targets) if in_loss else None
+        in_gradient = self._in_gradient(model, d_outputs, run)
+        seen = in_outputs or in_gradient
         if seen is None:
-            return False, None
+            return _Look(False, 0, None)
         seen = forward.seen or seen  # which is the reason for what comes behind it
         found = NotFinite(
             step=self._step,
@@ -146,7 +183,7 @@ class _Shards:
             num_others=max(len(seen.rows) - 1, 0),
             parameter=seen.parameter,
         )
-        return in_loss, found
+        return _Look(in_loss, seen.place, found)
 
     def _in_loss(self, loss: Loss, outputs: Array, targets: Array) -> _Seen:
         """Find the samples whose loss is not finite, if not the sum of them alone is."""
@@ -158,28 +195,33 @@ class _Shards:
                 total, _ = loss.backward_inside(outputs[one], targets[one], 1.0, np.empty_like(outputs[one]))
                 if not np.isfinite(self._model.dtype.type(total)):
                     rows.append(row)
-        return _Seen(name, f"the loss ({name}) is not finite", rows)
+        return _Seen(len(self._names), name, f"the loss ({name}) is not finite", rows)
 
-    def _in_gradient(self, dy: Array) -> _Seen | None:
-        """Go back through the layers to where the gradient is not finite any more."""
-        model, name = self._model, type(self._plan.loss).__name__
+    def _in_gradient(self, model: Sequential, dy: Array, run: ShardPass) -> _Seen | None:
+        """Go back through the layers; returns where the gradient is not finite any more."""
+        name, num_passes = type(self._plan.loss).__name__, len(model.passes)
+        seen = None
         if (rows := _rows(dy)).size:
-            return _Seen(name, f"the gradient of the loss ({name}) is {_first(dy)}", rows)
+            seen = _Seen(num_passes, name, f"the gradient of the loss ({name}) is {_first(dy)}", rows)
         counts = [len(layer.params()) for layer in model.passes]
         first = next((i for i, count in enumerate(counts) if count), 0)
         number = len(model.params)
-        for i in range(len(counts) - 1, first - 1, -1):
-            dy = inside(model.passes[i]).backward(dy, self._pass, wants_dx=i > first)
+        for i in range(num_passes - 1, first - 1, -1):
+            dy = inside(model.passes[i]).backward(dy, run, wants_dx=i > first)
             number -= counts[i]
-            layer = self._names[i][0]
-            if i > first and (rows := _rows(dy)).size:
-                return _Seen(layer, f"the gradient of the input of layer {layer} is {_first(dy)}", rows)
-            for param, param_name in zip(
-                model.params[number : number + counts[i]], model.names[number : number + counts[i]], strict=True
-            ):
-                if not np.isfinite(param.grad).all():
-                    what = "gradient" if param.momentum is None else "statistic"
-                    return _Seen(layer, f"the {what} of {param_name} is {_first(param.grad)}", (), param_name)
+            params = range(number, number + counts[i])
+            seen = seen or self._in_layer(model, i, dy if i > first else None, params)
+        return seen
+
+    def _in_layer(self, model: Sequential, number: int, dx: Array | None, params: Sequence[int]) -> _Seen | None:
+        """Look at what a layer has left in its pass backward."""
+        layer, place = self._names[number][0], 2 * len(model.passes) - number
+        if dx is not None and (rows := _rows(dx)).size:
+            return _Seen(place, layer, f"the gradient of the input of layer {layer} is {_first(dx)}", rows)
+        for param, name in ((model.params[i], model.names[i]) for i in params):
+            if not np.isfinite(param.grad).all():
+                what = "gradient" if param.momentum is None else "statistic"
+                return _Seen(place, layer, f"the {what} of {name} is {_first(param.grad)}", (), name)
         return None
 
 
@@ -195,16 +237,16 @@ class _ForwardObserver(PreactivationObserver):
     def see_preactivations(self, number: int, x: Array, bias: Array | None) -> None:
         first, last = self._names[number]
         if first != last:
-            self._look(first, x if bias is None else x + bias, self._num_rows)
+            self._look(number, first, x if bias is None else x + bias, self._num_rows)
             self._num_rows += len(x)
 
     def see_output(self, number: int, y: Array) -> None:
         self._num_rows = 0
-        self._look(self._names[number][1], y, 0)
+        self._look(number, self._names[number][1], y, 0)
 
-    def _look(self, layer: str, y: Array, first_row: int) -> None:
+    def _look(self, number: int, layer: str, y: Array, first_row: int) -> None:
         if self.seen is None and (rows := _rows(y)).size:
-            self.seen = _Seen(layer, f"the output of layer {layer} is {_first(y)}", rows + first_row)
+            self.seen = _Seen(number, layer, f"the output of layer {layer} is {_first(y)}", rows + first_row)
 
 
 def _in_update(

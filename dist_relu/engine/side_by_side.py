@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from contextvars import copy_context
 from functools import partial
-from typing import Any, final
+from typing import Any, Generic, TypeVar, final
 
 import numpy as np
 
@@ -20,12 +20,14 @@ from dist_relu.nn import Sequential
 from dist_relu.nn.passes import UNEXPECTED_SUMS, Layout, ShardPass
 from dist_relu.reduction.batch_sums import BatchSums
 
-PassOver = Callable[[int, Sequential, ShardPass], tuple[float, int]]
-"""(shard, model, run): pass over a shard in this model, where the gradient stays; returns loss and correct samples."""
+T = TypeVar("T")
+
+PassOver = Callable[[int, Sequential, ShardPass], T]
+"""(shard, model, run): pass over a shard, forward and backward, in this model, where the gradient stays."""
 
 
 @final
-class SideBySide:
+class SideBySide(Generic[T]):
     """A worker's passes over its shards, all of which come as far as the next sum over the batch before any goes on.
 
     For every batch: `run`, and then `take` for each shard that has samples, in their order.
@@ -56,9 +58,9 @@ class SideBySide:
         self._size = -1  # of the sums that the passes have to ask for next; -1: none any more
         self._totals = np.empty(0)
         self._scheduler: Any = None  # the coroutine that `run` was called in
-        self._results: dict[int, tuple[float, int]] = {}
+        self._results: dict[int, T] = {}
 
-    def run(self, pass_over: PassOver, present: Collection[int]) -> None:
+    def run(self, pass_over: PassOver[T], present: Collection[int]) -> None:
         """Pass over the shards in `present`, those of this worker that have samples; collective."""
         from greenlet import getcurrent, greenlet  # other models do without it
 
@@ -86,8 +88,8 @@ class SideBySide:
                 if coroutine:  # has begun and not ended: something was raised elsewhere
                     coroutine.throw()
 
-    def take(self, shard: int) -> tuple[float, int]:
-        """Bring the gradient of a shard to where the model's belongs now; returns what its loss has said."""
+    def take(self, shard: int) -> T:
+        """Bring the gradient of a shard to where the model's belongs now; returns what `pass_over` has returned."""
         own, _ = self._passes[shard]
         if own is not self._model:
             for number in self._summed:

@@ -23,7 +23,7 @@ from dist_relu.engine.update import Updater
 from dist_relu.engine.watch.recorder import Recorder
 from dist_relu.nn import Sequential
 from dist_relu.nn.passes import ShardPass, forward_backward
-from dist_relu.reduction.batch_sums import BatchSums
+from dist_relu.reduction.batch_sums import BatchSums, RowExchange
 from dist_relu.reduction.chunks import chunks_of, empty_chunks
 from dist_relu.reduction.reducer import Reducer
 from dist_relu.reduction.sources import ReductionMemory
@@ -71,9 +71,9 @@ class TrainingStep:
         self._norms = Norms(reduction.pieces, memory.squares)
         self._updater = Updater(plan, chunks, self._norms, self._barrier)
         self._verdicts = memory.verdicts[slice(world.node.ranks.start, world.node.ranks.stop)]
-        self._side_by_side: SideBySide | None = None
+        self._side_by_side: SideBySide[tuple[float, int]] | None = None
         if request.layout.sums:
-            sums = BatchSums(world, reduction, memory.sums)
+            sums = BatchSums(plan.shards, memory.sums, RowExchange(world, reduction))
             self._side_by_side = SideBySide(model, request.layout, arrays, plan.seed, sums, self._shards)
         self._recorder = Recorder(world, request.watch, model.dtype) if request.watch else None
 

@@ -9,7 +9,7 @@ S shards, n numbers of each.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import final
 
 import numpy as np
@@ -42,12 +42,33 @@ class BatchSums:
 
     rows: Array
 
-    def __init__(self, world: World, plan: ReductionPlan, memory: Array) -> None:
-        """memory: of the shape `batch_sums_shape`, shared by the node."""
-        tree = SummationTree(plan.shards)
-        carries, _ = tree.fold(tree.leaves(0, plan.shards))
+    def __init__(self, shards: int, memory: Array, complete: Callable[[Array], object]) -> None:
+        """memory: of the shape `batch_sums_shape`, shared by the node.
+
+        complete: (rows): return when all of them are filled; `RowExchange`, or nothing where one worker has all shards.
+        """
+        tree = SummationTree(shards)
+        carries, _ = tree.fold(tree.leaves(0, shards))
         self._add = OrderedSum(carries, np.float64)
-        self._shards, self._memory = plan.shards, memory
+        self._shards, self._memory, self._complete = shards, memory, complete
+
+    def begin(self, number: int, size: int) -> None:
+        """Begin with sums of `size` numbers.  number: of these sums in their batch."""
+        self.rows = self._memory[number % _NUM_SLOTS, : self._shards * size].reshape(self._shards, size)
+
+    def meet(self) -> Array:
+        """Wait for the rows of all shards; returns their sums (n,).  Collective."""
+        self._complete(self.rows)
+        sums = np.empty(self.rows.shape[1])
+        self._add(self.rows, sums)
+        return sums
+
+
+@final
+class RowExchange:
+    """The rows of all shards come to every worker."""
+
+    def __init__(self, world: World, plan: ReductionPlan) -> None:
         self._barrier = world.node.barrier
         self._progress_engine = world.progress_engine
         bounds = [(plan.shards_of(ranks[0]).start, plan.shards_of(ranks[-1]).stop) for ranks in plan.nodes]
@@ -60,30 +81,23 @@ class BatchSums:
         self._leads = world.node.rank == 0
         self._under_way = 0
 
-    def begin(self, number: int, size: int) -> None:
-        """Begin with sums of `size` numbers.  number: of these sums in their batch."""
-        self.rows = self._memory[number % _NUM_SLOTS, : self._shards * size].reshape(self._shards, size)
-
-    def meet(self) -> Array:
-        """Wait for the rows of all shards; returns their sums (n,).  Collective."""
+    def __call__(self, rows: Array) -> None:
+        """Wait until all have filled the rows of their shards.  Collective."""
         self._barrier.wait()
         if self._others:
             if self._leads:
-                self._exchange()
+                self._exchange(rows)
             self._barrier.wait()
-        sums = np.empty(self.rows.shape[1])
-        self._add(self.rows, sums)
-        return sums
 
-    def _exchange(self) -> None:
+    def _exchange(self, rows: Array) -> None:
         """Bring the rows of this node to the others, and theirs here."""
         engine = self._progress_engine
         assert engine is not None
         with engine.lock:
             self._under_way = 2 * len(self._others)
             for rank, shards in self._others:
-                engine.receive(self.rows[shards], rank, _TAG, self._through)
-                engine.send(self.rows[self._here], rank, _TAG, self._through)
+                engine.receive(rows[shards], rank, _TAG, self._through)
+                engine.send(rows[self._here], rank, _TAG, self._through)
         engine.wait_until(lambda: not self._under_way)
 
     def _through(self) -> None:

@@ -56,6 +56,11 @@ def spoiled() -> nn.Sequential:
     return nn.Sequential(nn.Dense(6), Spoils(), nn.Dense(3))
 
 
+def with_statistics(*layers: nn.Layer) -> nn.Sequential:
+    """What is not finite in a shard is soon in all of them, forward or backward."""
+    return nn.Sequential(*layers, nn.BatchNorm(scope="batch"), nn.Dense(3))
+
+
 def cnn() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Dropout(0.2), nn.Dense(3))
 
@@ -70,6 +75,18 @@ CASES: dict[str, tuple[Callable[[], nn.Sequential], Any, dict[str, Any], str]] =
         (X, HUGE_TARGETS),
         {"layer": "MeanSquaredError"},
         r"the loss \(MeanSquaredError\) is not finite",
+    ),
+    "forward over the batch": (
+        lambda: with_statistics(nn.Dense(4)),
+        (with_huge(X), Y),
+        {"layer": "0 Dense"},
+        "the output of layer 0 Dense is",
+    ),
+    "backward over the batch": (
+        lambda: with_statistics(nn.Dense(6), Spoils()),
+        (np.where(np.arange(70)[:, None] == SAMPLE, np.float32(1e4), X), Y),
+        {"layer": "1 Spoils"},
+        "the gradient of the input of layer 1 Spoils is nan",
     ),
     "backward": (
         spoiled,
