@@ -1,4 +1,4 @@
-"""The command line: `dist-relu train | evaluate | predict | summary | rl | analyze | plot | report | bench | doctor`.
+"""The command line: `dist-relu train`, `evaluate`, `predict`, `summary`, `rl`, `analyze`, `plot`, `report`, and others.
 
 Options become objects in the modules of the commands and in `options`; everything below takes objects. What the user
 did wrong is told in one line, with exit code 2; a run that failed, in one line with exit code 1.
@@ -18,6 +18,7 @@ from dist_relu.cli.doctor import doctor
 from dist_relu.cli.evaluate import evaluate
 from dist_relu.cli.plot import plot
 from dist_relu.cli.predict import predict
+from dist_relu.cli.replay import show_replay
 from dist_relu.cli.report import report
 from dist_relu.cli.rl import learn
 from dist_relu.cli.running import run_program
@@ -39,7 +40,7 @@ no sense, 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP.
 
 _SECTIONS = {
     "Train and use networks": ("train", "evaluate", "predict", "summary", "rl"),
-    "Look at what they do": ("analyze", "plot", "report"),
+    "Look at what they do": ("analyze", "plot", "report", "replay"),
     "This machine": ("doctor", "bench", "completion"),
 }
 
@@ -69,4 +70,5 @@ program.add_command(completion)
 program.add_command(doctor)
 program.add_command(learn)
 program.add_command(plot)
+program.add_command(show_replay)
 program.add_command(report)

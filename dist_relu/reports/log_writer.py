@@ -16,10 +16,12 @@ from typing import Any, Self, final
 
 from dist_relu.checkpoint import save_model
 from dist_relu.core.files import Attempts, GrowingFile, make_folder, strict, write_json
+from dist_relu.engine.results import Validated
 from dist_relu.engine.watch.records import PREACTIVATION_EDGES, EpochSummary, WatchedStep
 from dist_relu.errors import WriteError
 from dist_relu.nn import Sequential
-from dist_relu.reports.logs import EPOCHS_FILE, MODEL_FILE, RUN_FILE, STEPS_FILE, RunInfo
+from dist_relu.reports.logs import EPOCHS_FILE, MODEL_FILE, RUN_FILE, STEPS_FILE, VALIDATIONS_FILE, RunInfo
+from dist_relu.run.trainer import Trainer
 
 
 @final
@@ -37,6 +39,7 @@ class LogWriter:
         self._attempts = attempts or Attempts(warnings.warn)
         self._info: RunInfo | None = None
         self._steps, self._epochs = GrowingFile(folder / STEPS_FILE), GrowingFile(folder / EPOCHS_FILE)
+        self._validations: GrowingFile | None = None
         self._events: _Events | None = None
         with self._attempts.writing(folder):
             self._events = _events(folder, self._attempts.tell)
@@ -60,6 +63,13 @@ class LogWriter:
         with self._attempts.writing(self._folder / EPOCHS_FILE):
             self._epochs.write(_line(vars(epoch)))
         self._show(epoch.epoch + 1, scalars_of_epoch(epoch))
+
+    def on_validation(self, trainer: Trainer, validated: Validated) -> None:
+        """Add a validation: a `LogWriter` is a callback of `Trainer.fit`."""
+        with self._attempts.writing(self._folder / VALIDATIONS_FILE):
+            self._validations = self._validations or GrowingFile(self._folder / VALIDATIONS_FILE)
+            self._validations.write(_line(vars(validated)))
+        self._show(validated.step, scalars_of_validation(validated))
 
     def finish(self, model: Sequential, results: Mapping[str, Any]) -> None:
         """Write the trained model and the results; after `run`."""
@@ -101,18 +111,23 @@ class LogWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for name, file in ((STEPS_FILE, self._steps), (EPOCHS_FILE, self._epochs)):
+        files = {STEPS_FILE: self._steps, EPOCHS_FILE: self._epochs, VALIDATIONS_FILE: self._validations}
+        for name, file in files.items():
             with self._attempts.writing(self._folder / name):
-                file.close()
+                if file:
+                    file.close()
         self._close_events()
         if error is not None and self._info:
             message = str(error) or type(error).__name__
             self.run(replace(self._info, error="Interrupted." if kind is KeyboardInterrupt else message))
 
 
+_FILES = RUN_FILE, STEPS_FILE, EPOCHS_FILE, VALIDATIONS_FILE, MODEL_FILE
+
+
 def check_is_free(folder: Path) -> None:
     """Raise ValueError for a folder in which a run would overwrite something."""
-    there = [name for name in (RUN_FILE, STEPS_FILE, EPOCHS_FILE, MODEL_FILE) if (folder / name).exists()]
+    there = [name for name in _FILES if (folder / name).exists()]
     if there:
         raise ValueError(f"{folder} holds {', '.join(there)} already. Choose another folder for this run.")
 
@@ -143,6 +158,13 @@ def scalars_of_epoch(epoch: EpochSummary) -> Iterator[tuple[str, float]]:
         yield "epoch/accuracy", epoch.accuracy
     for layer, units in (epoch.dead or {}).items():
         yield f"dead/{layer}", len(units)
+
+
+def scalars_of_validation(validated: Validated) -> Iterator[tuple[str, float]]:
+    """The same of a validation."""
+    yield "validation/loss", validated.loss
+    if validated.accuracy is not None:
+        yield "validation/accuracy", validated.accuracy
 
 
 def _distributions(step: WatchedStep) -> Iterator[tuple[str, list[int]]]:

@@ -3,6 +3,7 @@
     run.json            what was run, and when it is over its results
     steps.jsonl         a `WatchedStep` a line, written while the run goes on
     epochs.jsonl        an `EpochSummary` a line, written when the epoch is over
+    validations.jsonl   a `Validated` a line, of a run that validates
     model.safetensors   the trained model
     events.out.*        the same for TensorBoard, where that is installed
 
@@ -18,12 +19,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dist_relu.core.untrusted import made, parse_json, printable, read_file
+from dist_relu.engine.results import Validated
 from dist_relu.engine.watch.records import PREACTIVATION_EDGES, EpochSummary, WatchedLayer, WatchedStep
 
 T = TypeVar("T")
 
 RUN_FILE, STEPS_FILE, EPOCHS_FILE = "run.json", "steps.jsonl", "epochs.jsonl"
-MODEL_FILE = "model.safetensors"
+VALIDATIONS_FILE, MODEL_FILE = "validations.jsonl", "model.safetensors"
 _MOST_BYTES = 2**30
 _LONGEST_NAME = 200
 
@@ -85,6 +87,7 @@ class Logs:
     steps: list[WatchedStep]
     epochs: list[EpochSummary]
     left_out: list[str] = field(default_factory=list)
+    validations: list[Validated] = field(default_factory=list)
 
 
 def read_logs(folder: str | Path) -> Logs:
@@ -100,12 +103,14 @@ def read_logs(folder: str | Path) -> Logs:
     steps, epochs = _of_one_run(
         _lines(folder / STEPS_FILE, _step, left_out), _lines(folder / EPOCHS_FILE, _epoch, left_out), left_out
     )
-    if left_out and not (run or steps or epochs):
+    there = (folder / VALIDATIONS_FILE).exists()
+    validations = _lines(folder / VALIDATIONS_FILE, _validated, left_out) if there else []
+    if left_out and not (run or steps or epochs or validations):
         name, _, why = left_out[0].partition(": ")
         raise ValueError(
             f"{folder / name} is no log of a run; expected what dist-relu train --log-dir writes. {why.capitalize()}."
         )
-    return Logs(run, steps, epochs, left_out)
+    return Logs(run, steps, epochs, left_out, validations)
 
 
 def _reason(error: Exception) -> str:
@@ -162,6 +167,12 @@ def _epoch(content: Any) -> EpochSummary:
     epoch = made(EpochSummary, content)
     _check_numbers(epoch, ("epoch", "seconds"), ("accuracy",))
     return epoch
+
+
+def _validated(content: Any) -> Validated:
+    validated = made(Validated, content)
+    _check_numbers(validated, ("step", "epoch"), ("accuracy",))
+    return validated
 
 
 def _of_one_run(
