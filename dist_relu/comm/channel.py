@@ -109,6 +109,10 @@ class ProgressEngine:
                 moved = self._channel.progress()
             backoff.pause(retry=not moved)
 
+    def settle(self) -> None:
+        """Wait until all is sent and received; for those who go on in another task, which would forget it."""
+        self.wait_until(lambda: not self._channel.is_busy)
+
     def close(self) -> None:
         """Stop, when what is left of a task that was given up is out of the way.  May be called twice."""
         if not self._closed:

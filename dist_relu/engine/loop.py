@@ -75,6 +75,8 @@ def take_segment(world: World, request: SegmentRequest) -> Stopped | NotKept | N
         return NotKept()
     stopped: Stopped | None = run.take(request)
     if stopped is None:
+        if world.progress_engine:
+            world.progress_engine.settle()
         world.kept[request.run] = run
     return stopped
 
