@@ -15,8 +15,6 @@ from functools import cached_property
 from types import TracebackType
 from typing import Any, Literal, Self, final
 
-import numpy as np
-
 from dist_relu.core import machine
 from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_callable, check_int, check_positive, optional
@@ -30,18 +28,16 @@ from dist_relu.engine.plan import StepPlan
 from dist_relu.engine.results import FitResult, Validated, fit_result
 from dist_relu.engine.sanity import doubts_of_result
 from dist_relu.engine.site import Site
-from dist_relu.engine.training import Training, with_values
+from dist_relu.engine.training import with_values
 from dist_relu.engine.watch.observer import Observer, ProgressHandler
 from dist_relu.engine.watch.records import Watch
-from dist_relu.errors import BackendError, DataError, TrainingDiverged, TrainingWarning
+from dist_relu.errors import DataError, TrainingDiverged, TrainingWarning
 from dist_relu.nn import Sequential
 from dist_relu.optim.rules import learning_rate, scaled
 from dist_relu.run.agenda import Agenda, callback_states, keyed
-from dist_relu.run.history import History
+from dist_relu.run.position import Position
 from dist_relu.run.settings import Settings, settings_of
 from dist_relu.run.state import RunState, check_goes_on
-
-_LOST = "What this run had come to is lost with the workers that held it. Resume it from a state."
 
 ValidateEvery = Literal["epoch"] | int
 
@@ -72,10 +68,7 @@ class Trainer:
         self._shuffle, self._image_shape = shuffle, image_shape
         self._per_epoch = num_steps_per_epoch(len(data), plan.batch_size, plan.options.accumulate)
         self._observer = Observer(model, plan, self._per_epoch, watch, has_classes=data.has_classes)
-        self._training: Training | None = None
-        self._snapshot: Snapshot | None = Snapshot.initial(model.values, plan)
-        self._history = History()
-        self._step = 0
+        self._position = Position(site, model, data, plan, self._observer, shuffle=shuffle, image_shape=image_shape)
         self._lr_scale = 1.0
         self._optimizer = plan.optimizer
         self._agenda: Agenda | None = None
@@ -94,7 +87,7 @@ class Trainer:
     @property
     def step(self) -> int:
         """How many steps are complete."""
-        return self._step
+        return self._position.step
 
     @property
     def steps_per_epoch(self) -> int:
@@ -103,12 +96,12 @@ class Trainer:
     @property
     def epoch(self) -> int:
         """How many epochs are complete."""
-        return self._step // self._per_epoch
+        return self.step // self._per_epoch
 
     @property
     def losses(self) -> Array:
         """The mean loss of each step's samples, (steps,)."""
-        losses: Array = self._history.records["loss"].copy()
+        losses: Array = self._position.history.records["loss"].copy()
         return losses
 
     @property
@@ -116,7 +109,7 @@ class Trainer:
         """With `ema_decay`, the model with its averaged parameters."""
         if not self._plan.options.num_averages:
             return None
-        return with_values(self._model, self._vectors().vectors[-1])
+        return with_values(self._model, self._position.vectors().vectors[-1])
 
     @property
     def is_settled(self) -> bool:
@@ -124,7 +117,7 @@ class Trainer:
 
         A call that ended in between leaves it False; a run that goes on from there does not make up for it.
         """
-        return self._settled >= self._step or self._agenda is None or not self._agenda.is_due(self._step)
+        return self._settled >= self.step or self._agenda is None or not self._agenda.is_due(self.step)
 
     @property
     def lr_scale(self) -> float:
@@ -139,7 +132,7 @@ class Trainer:
     @property
     def lr(self) -> float | None:
         """The learning rate of the step that comes next, scaled; None for rules of your own without an `lr`."""
-        return learning_rate(self._optimizer, (self._step + 0.5) / self._per_epoch)
+        return learning_rate(self._optimizer, (self.step + 0.5) / self._per_epoch)
 
     def __repr__(self) -> str:
         return f"Trainer(step: {self.step}, epoch: {self.epoch})"
@@ -189,20 +182,21 @@ class Trainer:
         )
         self._restore_callbacks(callbacks)
         self._observer.on_progress = on_progress
-        first, last = self._step, self._step + num_steps
+        first, last = self.step, self.step + num_steps
         num_epochs, num_validations = len(self._observer.epochs), len(self.validations)
         goes_on = agenda.begin(self)
         with self._left_in_order(agenda):
-            while goes_on and self._step < last and not agenda.is_over:
-                self._advance(min(last, agenda.next_stop(self._step, self._history.seconds_per_step)), last, agenda)
+            while goes_on and self.step < last and not agenda.is_over:
+                stop = agenda.next_stop(self.step, self._position.history.seconds_per_step)
+                self._advance(min(last, stop), last, agenda)
                 goes_on = agenda.meet(self, self._observer.epochs, lambda: self._validate(checked))
-                self._settled = self._step
+                self._settled = self.step
             self._check_finite()
         return self._result(first, num_epochs, num_validations)
 
     def state(self) -> RunState:
         """All that the run has come to: what `Coordinator.trainer(state=...)` goes on from, to the same bits."""
-        snapshot = self._vectors()
+        snapshot = self._position.vectors()
         return RunState(
             step=snapshot.step,
             steps_per_epoch=self._per_epoch,
@@ -210,7 +204,7 @@ class Trainer:
             vector_names=self._vector_names(),
             names=self._model.names,
             shapes=[param.shape for param in self._model.params],
-            records=self._history.records[: snapshot.step],
+            records=self._position.history.records[: snapshot.step],
             settings=self._settings,
             versions=machine.versions(),
             lr_scale=self._lr_scale,
@@ -227,18 +221,14 @@ class Trainer:
             self._model,
             self._data,
             dataclasses.replace(self._plan, optimizer=self._optimizer),
-            self._vectors(),
+            self._position.vectors(),
             shuffle=self._shuffle,
             image_shape=self._image_shape,
         )
 
     def close(self) -> None:
         """Free the memory of the run on all nodes; it can go on nevertheless, with memory of its own again."""
-        if self._training:
-            if self._snapshot is None:
-                self._snapshot = self._training.snapshot()
-            training, self._training = self._training, None
-            training.close()
+        self._position.close()
 
     def __enter__(self) -> Self:
         return self
@@ -262,91 +252,39 @@ class Trainer:
         return data
 
     def _advance(self, stop: int, last: int, agenda: Agenda) -> None:
-        """Let workers take the steps up to number `stop`, or as many as one segment has.  last: see `fit`."""
-        training = self._training or self._start()
-        stop = min(stop, self._step + training.max_steps)
-        try:
-            num_skipped = self._history.num_skipped if self._plan.options.skips else 0
-            stopped = training.advance(self._step, stop, self._optimizer, last=last, num_skipped=num_skipped)
-        except BaseException as error:
-            self._give_up(error)
-            raise
-        self._note(training, training.step)
+        """Let workers take the steps up to number `stop`, or some of them.  last: see `fit`."""
+        stopped = self._position.advance(stop, self._optimizer, last=last)
         if agenda.has_business or stopped:
-            self._model.values = training.values()
-        if stopped is not None:
-            if stopped.num_skipped:
-                self._back_to(dataclasses.replace(training.snapshot(), step=self._step - 1))
-                times = f"For the {stopped.num_skipped}th time one after another"
-                raise self._diverged(f"{times}, loss or parameters became NaN or infinite")
-            self._check_finite()
-            raise self._diverged(f"The loss became {stopped.loss}")
-
-    def _start(self) -> Training:
-        """Bring the run into the memory of the nodes."""
-        if self._snapshot is None:
-            raise BackendError(_LOST)
-        training = Training(
-            self._site,
-            self._model,
-            self._data,
-            self._plan,
-            self._observer,
-            self._snapshot,
-            image_shape=self._image_shape,
-            records=self._history.records[self._step - self._step % self._per_epoch :],
-            shuffle=self._shuffle,
-        )
-        self._training, self._snapshot = training, None
-        return training
-
-    def _note(self, training: Training, step: int) -> None:
-        """Note what was done since the last time.  step: how many are complete."""
-        self._history.append(training.records(self._step, step))
-        self._step = step
-
-    def _give_up(self, error: BaseException) -> None:
-        """A segment ended with an exception: keep what is whole, and leave its memory to workers that may be stuck."""
-        training, self._training = self._training, None
-        assert training
-        self._snapshot = training.finite_snapshot()
-        if self._snapshot:
-            self._note(training, self._snapshot.step)
-        training.abandon(error)
+            self._position.bring_up_to_date(self._model)
+        if stopped is None:
+            return
+        if stopped.num_skipped:
+            self._position.uncount_last()
+            times = f"For the {stopped.num_skipped}th time one after another"
+            raise self._diverged(f"{times}, loss or parameters became NaN or infinite")
+        self._check_finite()
+        raise self._diverged(f"The loss became {stopped.loss}")
 
     def _check_finite(self) -> None:
         """Raise TrainingDiverged where the last step led to parameters that are no numbers; it counts as not taken."""
-        if not self._training or np.isfinite(self._training.values()).all():
-            return
-        self._back_to(self._training.finite_snapshot())
-        raise self._diverged("Parameters became NaN or infinite")
-
-    def _back_to(self, snapshot: Snapshot | None) -> None:
-        """Stand where the run has been before; None: that is lost."""
-        assert self._training
-        self._training.close()
-        self._training, self._snapshot = None, snapshot
-        self._step -= 1
-        if snapshot:
-            self._history.cut(snapshot.step)
-            self._step = snapshot.step
-            self._observer.epochs = [epoch for epoch in self._observer.epochs if epoch.epoch < self.epoch]
-            self._model.values = snapshot.vectors[0]
+        if not self._position.is_finite():
+            self._position.step_back()
+            raise self._diverged("Parameters became NaN or infinite")
 
     def _diverged(self, what: str) -> TrainingDiverged:
         """Say what has become of the step that the run stands before."""
         found = state = trouble = None
-        if self._training or self._snapshot:
+        if not self._position.is_lost:
             state = self.state()
             try:
                 found = self.diagnose()
             except Exception as error:  # layers may raise anything
                 trouble = f"The step could not be looked into: {type(error).__name__}: {error}"
         diverged = TrainingDiverged(
-            f"{what} in step {self._step} (epoch {self.epoch}). {f'{found} ' if found else ''}Lower the learning rate, "
+            f"{what} in step {self.step} (epoch {self.epoch}). {f'{found} ' if found else ''}Lower the learning rate, "
             "warm it up, or clip the norm of gradients."
         )
-        diverged.step, diverged.state, diverged.watched = self._step, state, self._observer.watched
+        diverged.step, diverged.state, diverged.watched = self.step, state, self._observer.watched
         if found:
             diverged.shard, diverged.layer, diverged.sample = found.shard, found.layer, found.sample
             diverged.parameter = found.parameter
@@ -365,24 +303,18 @@ class Trainer:
         except StopIteration:
             pass
         except BaseException as error:
-            self._bring_model_up_to_date()
-            if self._plan.options.num_averages and (self._training or self._snapshot):
+            self._position.bring_up_to_date(self._model)
+            if self._plan.options.num_averages and not self._position.is_lost:
                 error.average = self.average  # type: ignore[attr-defined]
             agenda.end(self)
             raise
-        self._bring_model_up_to_date()
+        self._position.bring_up_to_date(self._model)
         agenda.end(self)
-
-    def _bring_model_up_to_date(self) -> None:
-        if self._training:
-            self._model.values = self._training.values()
-        elif self._snapshot:
-            self._model.values = self._snapshot.vectors[0]
 
     def _validate(self, data: Dataset | None) -> Validated:
         assert data is not None
         evaluation = self._site.evaluate(self._model, data, self._plan.loss)
-        validated = Validated(step=self._step, epoch=self.epoch, loss=evaluation.loss, accuracy=evaluation.accuracy)
+        validated = Validated(step=self.step, epoch=self.epoch, loss=evaluation.loss, accuracy=evaluation.accuracy)
         self.validations.append(validated)
         return validated
 
@@ -390,7 +322,7 @@ class Trainer:
         """What the present call has done.  first: the step that it began with."""
         average = self.average
         result = fit_result(
-            self._history.records[first:],
+            self._position.history.records[first:],
             self._observer.epochs[num_epochs:],
             average,
             self._observer.take_watched(),
@@ -401,13 +333,6 @@ class Trainer:
             for doubt in doubts_of_result(result, self._data, self._plan.loss):
                 warnings.warn(doubt, TrainingWarning, stacklevel=4)
         return result
-
-    def _vectors(self) -> Snapshot:
-        if self._training:
-            return self._training.snapshot()
-        if self._snapshot is None:
-            raise BackendError(_LOST)
-        return dataclasses.replace(self._snapshot, vectors=self._snapshot.vectors.copy())
 
     @cached_property
     def _settings(self) -> Settings:
@@ -428,8 +353,7 @@ class Trainer:
     def _take_over(self, state: RunState) -> None:
         """Stand where `state` does.  Raises CheckpointError when anything differs that fixes the bits."""
         check_goes_on(state, self._settings)
-        self._snapshot = Snapshot(step=state.step, vectors=state.vectors)
-        self._step, self._history = state.step, History(state.records)
+        self._position.set(Snapshot(step=state.step, vectors=state.vectors), state.records)
         self._settled = state.step
         if state.lr_scale != 1:
             self.lr_scale = state.lr_scale

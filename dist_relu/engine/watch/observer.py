@@ -75,6 +75,10 @@ class Observer:
             case _:
                 assert_never(event)
 
+    def forget_epochs(self, first: int) -> None:
+        """Take back all epochs from this number on."""
+        self.epochs = [epoch for epoch in self.epochs if epoch.epoch < first]
+
     def take_watched(self) -> list[WatchedStep]:
         """Hand over the steps that were watched since the last time."""
         watched, self.watched = self.watched, []

@@ -1,0 +1,147 @@
+"""Where a run stands: after which step, with which vectors, and whether they lie in the nodes' memory at present."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import final
+
+import numpy as np
+
+from dist_relu.core.arrays import Array
+from dist_relu.data import Dataset
+from dist_relu.data.augment import ImageShape
+from dist_relu.engine.loop import Stopped, num_steps_per_epoch
+from dist_relu.engine.memory import Snapshot
+from dist_relu.engine.plan import StepPlan
+from dist_relu.engine.site import Site
+from dist_relu.engine.training import Training
+from dist_relu.engine.watch.observer import Observer
+from dist_relu.errors import BackendError
+from dist_relu.nn import Sequential
+from dist_relu.optim import Optimizer
+from dist_relu.run.history import History
+
+_LOST = "What this run had come to is lost with the workers that held it. Resume it from a state."
+
+
+@final
+class Position:
+    """Goes forward with a run, and a step back where that has led nowhere.
+
+    step: how many steps are complete.  history: what they have come to.  observer: hears of them.
+    """
+
+    def __init__(
+        self,
+        site: Site,
+        model: Sequential,
+        data: Dataset,
+        plan: StepPlan,
+        observer: Observer,
+        *,
+        shuffle: bool,
+        image_shape: ImageShape | None,
+    ) -> None:
+        """Begin with the parameters of the model, before the first step."""
+        self.step, self.history, self.observer = 0, History(), observer
+        self._site, self._model, self._data, self._plan = site, model, data, plan
+        self._shuffle, self._image_shape = shuffle, image_shape
+        self._per_epoch = num_steps_per_epoch(len(data), plan.batch_size, plan.options.accumulate)
+        # The vectors are in one of these, or in none where they are lost.
+        self._training: Training | None = None
+        self._snapshot: Snapshot | None = Snapshot.initial(model.values, plan)
+
+    def set(self, snapshot: Snapshot, records: Array) -> None:
+        """Stand somewhere else.  records: of all steps until there."""
+        self.close()
+        self.step, self.history, self._snapshot = snapshot.step, History(records), snapshot
+
+    @property
+    def is_lost(self) -> bool:
+        return self._training is None and self._snapshot is None
+
+    def advance(self, stop: int, optimizer: Optimizer, *, last: int) -> Stopped | None:
+        """Let workers take the steps up to number `stop`, or as many as one segment has.
+
+        last: where the user's call ends.  Returns what has stopped them before.  An exception leaves the run after the
+        last complete step, and its memory to workers that may be stuck in it.
+        """
+        training = self._training or self._start()
+        stop = min(stop, self.step + training.max_steps)
+        num_skipped = self.history.num_skipped if self._plan.options.skips else 0
+        try:
+            stopped = training.advance(self.step, stop, optimizer, last=last, num_skipped=num_skipped)
+        except BaseException as error:
+            self._training, self._snapshot = None, training.finite_snapshot()
+            if self._snapshot:
+                self._note(training, self._snapshot.step)
+            training.abandon(error)
+            raise
+        self._note(training, training.step)
+        return stopped
+
+    def vectors(self) -> Snapshot:
+        """Copy all vectors.  Raises BackendError when they are lost."""
+        if self._training:
+            return self._training.snapshot()
+        if self._snapshot is None:
+            raise BackendError(_LOST)
+        return replace(self._snapshot, vectors=self._snapshot.vectors.copy())
+
+    def bring_up_to_date(self, model: Sequential) -> None:
+        """Give the model the parameters, unless they are lost."""
+        if self._training:
+            model.values = self._training.values()
+        elif self._snapshot:
+            model.values = self._snapshot.vectors[0]
+
+    def is_finite(self) -> bool:
+        """Whether the last step led to parameters that are numbers."""
+        return self._training is None or bool(np.isfinite(self._training.values()).all())
+
+    def step_back(self) -> None:
+        """Stand before the last step, if the parameters were numbers there; otherwise all is lost."""
+        assert self._training
+        self._back_to(self._training.finite_snapshot())
+
+    def uncount_last(self) -> None:
+        """Stand before the last step, which was skipped, so that nothing else changes."""
+        assert self._training
+        self._back_to(replace(self._training.snapshot(), step=self.step - 1))
+
+    def close(self) -> None:
+        """Free the memory of the run on all nodes; to go forward makes it anew."""
+        if training := self._training:
+            self._snapshot, self._training = training.snapshot(), None
+            training.close()
+
+    def _start(self) -> Training:
+        """Bring the run into the memory of the nodes."""
+        if self._snapshot is None:
+            raise BackendError(_LOST)
+        training = Training(
+            self._site,
+            self._model,
+            self._data,
+            self._plan,
+            self.observer,
+            self._snapshot,
+            image_shape=self._image_shape,
+            records=self.history.records[self.step - self.step % self._per_epoch :],
+            shuffle=self._shuffle,
+        )
+        self._training, self._snapshot = training, None
+        return training
+
+    def _note(self, training: Training, step: int) -> None:
+        """Note what was done since the last time.  step: how many are complete."""
+        self.history.append(training.records(self.step, step))
+        self.step = step
+
+    def _back_to(self, snapshot: Snapshot | None) -> None:
+        assert self._training
+        self._training.close()
+        self._training, self._snapshot = None, snapshot
+        self.step -= 1
+        self.history.cut(self.step)
+        self.observer.forget_epochs(self.step // self._per_epoch)
