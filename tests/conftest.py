@@ -26,7 +26,10 @@ hypothesis.settings.register_profile("long", deadline=None, max_examples=300)
 hypothesis.settings.load_profile("quick")
 
 
-_SLOW = ["test_worlds", "test_ray_nodes", "test_ray", "test_ray_private", "test_surroundings", "test_failures"]
+_SLOW = ["test_ray_nodes", "test_ray", "test_worlds", "test_ray_private", "test_surroundings", "test_failures"]
+
+_ON_RAY = re.compile(r"test_ray\.py|test_ray_collective|\[ray-|ray_cluster|all_backends")
+"""The names of tests that share a cluster: to start one takes 5 s of processor time."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -46,7 +49,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class OfOnePlaceOrFile(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            place = re.search(r"^tests/conformance/.*\[((?:serial|local|mpi|ray)-\w+)", nodeid)
+            if _ON_RAY.search(nodeid):
+                return "ray"
+            place = re.search(r"^tests/conformance/.*\[((?:serial|local|mpi)-\w+)", nodeid)
             return place[1] if place else nodeid.partition("::")[0]
 
     return OfOnePlaceOrFile(config, log)

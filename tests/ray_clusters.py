@@ -61,7 +61,7 @@ def ray_start(*num_cpus: int, **variables: str) -> Iterator[RayCluster]:
             | variables
         )
         try:
-            head = ["--head", "--port=0", "--include-dashboard=false", "--node-ip-address=127.0.0.1"]
+            head = ["--head", "--port=0", "--include-dashboard=false", "--no-monitor", "--node-ip-address=127.0.0.1"]
             _start([*head, f"--num-cpus={num_cpus[0]}"], own)
             address = (Path(folder) / "ray" / "ray_current_cluster").read_text()
             for number, cpus in enumerate(num_cpus[1:], start=2):

@@ -127,6 +127,9 @@ print("report", json.dumps(report))
     ],
 )
 def cluster(request: pytest.FixtureRequest) -> Iterator[RayCluster]:
+    if len(request.param) == 1:
+        yield request.getfixturevalue("ray_cluster")
+        return
     with ray_start(*request.param) as started:
         yield started
 

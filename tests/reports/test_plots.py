@@ -20,10 +20,12 @@ from dist_relu.engine.watch.records import EpochSummary, WatchedLayer, WatchedPa
 from dist_relu.reports import plots
 from dist_relu.reports.plots.activity import densities_of
 from dist_relu.reports.plots.style import Form, smooth
+from tests.cases import long
 
 LONG = "a-run-whose-name-says-everything-about-it-" * 3
 ODD = "_cost$100_and$more, 日本"
 TITLE = "mlp:256,128 on /home/somebody/somewhere/in/a/folder/of/a/folder/data.npz, SGD, lr 0.1, seed 3, " * 2
+FORMED = Form(title=LONG, width=9, dpi=60)
 Draw = Callable[[Path, Form], None]
 
 
@@ -192,14 +194,16 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     seen: list[Figure] = []
 
     def savefig(figure: Figure, *arguments: Any, **options: Any) -> None:
-        figure.draw_without_rendering()
+        engine = figure.get_layout_engine()
+        assert engine is not None
+        engine.execute(figure)
         seen.append(figure)
 
     monkeypatch.setattr(Figure, "savefig", savefig)
     return seen
 
 
-@pytest.mark.parametrize("form", [Form(), Form(title=LONG, width=9, dpi=60)], ids=["plain", "formed"])
+@pytest.mark.parametrize("form", [FORMED, *long(Form())], ids=["formed", "plain"])
 @pytest.mark.parametrize("name", PICTURES)
 def test_words_stay_inside_and_legends_cover_nothing(
     tmp_path: Path, figures: list[Figure], name: str, form: Form

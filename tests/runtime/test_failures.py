@@ -169,10 +169,12 @@ coordinator = dr.start()
 @pytest.mark.parametrize(
     ("after", "code", "message"),
     [
-        ("raise ValueError('of the user')", 1, "ValueError: of the user"),
         ("import sys; sys.exit(3)", 3, ""),
-        ("coordinator.run(fail, None)", 1, "Raised by worker"),
         ("try:\n    coordinator.run(fail, None)\nexcept ValueError:\n    coordinator.run(fail, None)", 1, "Raised by"),
+        *long(
+            ("raise ValueError('of the user')", 1, "ValueError: of the user"),
+            ("coordinator.run(fail, None)", 1, "Raised by worker"),
+        ),
     ],
 )
 @pytest.mark.parametrize("ranks", [3, *long(1)])

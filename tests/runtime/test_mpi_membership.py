@@ -16,6 +16,7 @@ import dist_relu as dr
 from dist_relu.runtime.backends import is_under_mpirun
 from dist_relu.runtime.backends.mpi import init_watchdog, reaper
 from dist_relu.runtime.backends.mpi.launcher import check_not_alone, launched
+from tests.cases import long
 from tests.programs import TIMEOUT_S, marked_environment, mpirun, mpirun_on_nodes, processes_with, run, wait_until
 
 PREPARE = "import os, sys, time\nrank = os.environ['PMI_RANK']\n"
@@ -36,11 +37,16 @@ def run_ranks(tmp_path: Path, text: str, ranks: int = 2) -> subprocess.Completed
 @pytest.mark.parametrize(
     ("before", "message"),
     [
-        ("if rank == '1': raise FileNotFoundError('no data')", "no data"),
         ("if rank == '0': sys.exit(0)", "Rank 0 ended without a call of dist_relu.start(), in which rank 1 waits."),
         ("import dist_relu\nif rank == '1': os._exit(0)", "Rank 1 ended without a call of dist_relu.start()"),
         ("import dist_relu, mpi4py.MPI\nif rank == '1': raise ValueError('no data')", "ValueError: no data"),
-        ("import dist_relu, mpi4py.MPI\nif rank == '1': sys.exit(3)", "Rank 1 ended without a call of dist_relu.start"),
+        *long(
+            ("if rank == '1': raise FileNotFoundError('no data')", "no data"),
+            (
+                "import dist_relu, mpi4py.MPI\nif rank == '1': sys.exit(3)",
+                "Rank 1 ended without a call of dist_relu.start",
+            ),
+        ),
     ],
 )
 def test_a_rank_that_ends_before_start_ends_the_job(tmp_path: Path, before: str, message: str) -> None:
@@ -85,13 +91,15 @@ def test_a_rank_that_is_ended_while_it_waits_for_others_ends_the_job_and_leaves_
 @pytest.mark.parametrize(
     "text",
     [
-        f"from mpi4py import MPI\n{TRAIN}\nMPI.Finalize()",
-        f"import mpi4py\nmpi4py.rc.initialize = False\n{TRAIN}",
         f"import mpi4py\nmpi4py.rc.finalize = False\n{TRAIN}\nfrom mpi4py import MPI\nMPI.Finalize()",
         f"import mpi4py\nmpi4py.rc.thread_level = 'single'\n{TRAIN}",
-        f"from mpi4py import MPI\nhalf = MPI.COMM_WORLD.Split(MPI.COMM_WORLD.rank)\n{TRAIN}",
+        *long(
+            f"from mpi4py import MPI\n{TRAIN}\nMPI.Finalize()",
+            f"import mpi4py\nmpi4py.rc.initialize = False\n{TRAIN}",
+            f"from mpi4py import MPI\nhalf = MPI.COMM_WORLD.Split(MPI.COMM_WORLD.rank)\n{TRAIN}",
+        ),
     ],
-    ids=["finalize", "no-initialize", "own-finalize", "single-thread", "split"],
+    ids=["own-finalize", "single-thread", "finalize", "no-initialize", "split"],
 )
 def test_scripts_may_use_mpi_themselves(tmp_path: Path, text: str) -> None:
     done = run_ranks(tmp_path, text)
