@@ -126,7 +126,7 @@ def _statistics_of_batch(num_rows: float, mean: Array, variance: Array, run: Pas
     which none cancel. These are the distances within shards and those between their means, as Chan et al. (1979) put
     two samples together.
     """
-    sums = run.batch_sums(np.array([num_rows, *num_rows * mean]))
+    sums = run.batch_sums(np.append(num_rows, num_rows * mean))
     total, whole = float(sums[0]), sums[1:] / sums[0]
     squares = run.batch_sums(num_rows * (variance + (mean - whole) ** 2))
     return total, whole, squares / total
