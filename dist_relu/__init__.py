@@ -30,6 +30,7 @@ from dist_relu.errors import (
 from dist_relu.run.callbacks import BestModel, EarlyStopping, ReduceOnPlateau
 from dist_relu.run.checkpoints import Checkpoint, newest_state
 from dist_relu.run.csv_log import CSVLog
+from dist_relu.run.learning_rate import LearningRateCurve, LearningRateFinder
 from dist_relu.run.state import RunState
 from dist_relu.run.state_file import load_state, save_state
 from dist_relu.run.trainer import Trainer
@@ -56,6 +57,8 @@ __all__ = [
     "EpochSummary",
     "Evaluation",
     "FitResult",
+    "LearningRateCurve",
+    "LearningRateFinder",
     "NotFinite",
     "PartitionError",
     "ReduceOnPlateau",

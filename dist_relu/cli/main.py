@@ -16,6 +16,7 @@ from dist_relu.cli.bench import bench
 from dist_relu.cli.completion import completion
 from dist_relu.cli.doctor import doctor
 from dist_relu.cli.evaluate import evaluate
+from dist_relu.cli.learning_rate import learning_rate
 from dist_relu.cli.plot import plot
 from dist_relu.cli.predict import predict
 from dist_relu.cli.replay import show_replay
@@ -64,6 +65,7 @@ program.add_command(train)
 program.add_command(evaluate)
 program.add_command(predict)
 program.add_command(summary)
+analyze.add_command(learning_rate)
 program.add_command(analyze)
 program.add_command(bench)
 program.add_command(completion)

@@ -24,6 +24,7 @@ from dist_relu.engine.arguments import default_loss
 from dist_relu.reports import plots
 from dist_relu.reports.logs import Logs, in_words, read_logs
 from dist_relu.reports.plots.style import EXPECTED_NAME, SUFFIXES, Form
+from dist_relu.run.learning_rate import LearningRateCurve
 
 T = TypeVar("T")
 
@@ -171,6 +172,17 @@ def training(source: Path, paths: Sequence[Path], form: Form) -> None:
     with usage_errors():
         courses, about = _read(source, "analyze training", _courses)
         _draw(paths, lambda path: plots.draw_training(courses, path, form=form, about=about))
+
+
+@plot.command("learning-rate")
+@click.argument("source", metavar="FILE", type=_Existing)
+@_picture("learning-rate.png")
+def draw_rates(source: Path, paths: Sequence[Path], form: Form) -> None:
+    """The loss at ever higher learning rates, from what `analyze learning-rate --json FILE` wrote."""
+    _check(paths)
+    with usage_errors():
+        curve, about = _read(source, "analyze learning-rate", _rates)
+        _draw(paths, lambda path: plots.draw_learning_rate(curve, path, form=form, about=about))
 
 
 @plot.command()
@@ -337,3 +349,10 @@ def _layers(content: dict[str, Any]) -> list[LayerActivations]:
         if layer.num_units < 1 or layer.variance < 0:
             raise ValueError(f"{layer.name} has {layer.num_units} units and a variance of {layer.variance}")
     return layers
+
+
+def _rates(content: dict[str, Any]) -> LearningRateCurve:
+    curve = made(LearningRateCurve, {field.name: content[field.name] for field in fields(LearningRateCurve)})
+    if not 0 < len(curve.rates) == len(curve.losses) == len(curve.smoothed) or min(curve.rates) <= 0:
+        raise ValueError("rates and losses differ in number")
+    return curve

@@ -48,7 +48,7 @@ OPTION_GROUPS = {
     "Training": (
         "--epochs --batch-size --optimizer --lr --schedule --momentum --weight-decay --clip-norm --clip-value "
         "--accumulate --ema-decay --algorithm --steps --envs --horizon --minibatches --gamma --entropy-weight --seeds "
-        "--seed --shards"
+        "--lowest --highest --seed --shards"
     ),
     "Workers": "--workers --backend --threads-per-worker --address --spread",
     "Results": "--json --save --export --log-dir --watch-every --output --quiet",

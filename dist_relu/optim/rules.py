@@ -91,14 +91,18 @@ def check_rate(name: str, value: object) -> float | Schedule:
     return check_is(name, value, float | Schedule)
 
 
-def scaled(optimizer: Optimizer, scale: float) -> Optimizer:
-    """The same rule at so many times its learning rate."""
+def with_learning_rate(optimizer: Optimizer, lr: float | Schedule) -> Optimizer:
+    """The same rule at another learning rate.  Raises TypeError for one that has none."""
     if not is_dataclass(optimizer) or not hasattr(optimizer, "lr"):
-        raise TypeError(f"{type(optimizer).__name__} is no dataclass with a learning rate `lr` that could be scaled.")
-    if scale == 1:
-        return optimizer
-    lr = optimizer.lr if isinstance(optimizer.lr, Schedule) else Constant(optimizer.lr)
-    return cast(Optimizer, replace(optimizer, lr=Scaled(lr, scale)))
+        raise TypeError(f"{type(optimizer).__name__} is no dataclass with a learning rate `lr` that could be changed.")
+    return cast(Optimizer, replace(optimizer, lr=lr))
+
+
+def scaled(optimizer: Optimizer, scale: float) -> Optimizer:
+    """The same rule at so many times its learning rate.  Raises TypeError for one that has none."""
+    lr = getattr(optimizer, "lr", 1.0)
+    changed = with_learning_rate(optimizer, Scaled(lr if isinstance(lr, Schedule) else Constant(lr), scale))
+    return optimizer if scale == 1 else changed
 
 
 def learning_rate(optimizer: Optimizer, epoch: float) -> float | None:

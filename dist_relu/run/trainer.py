@@ -17,7 +17,7 @@ from typing import Any, Literal, Self, final
 
 from dist_relu.core import machine
 from dist_relu.core.arrays import Array
-from dist_relu.core.checks import check_callable, check_int, check_positive, optional
+from dist_relu.core.checks import check_callable, check_int, check_is, check_positive, optional
 from dist_relu.data import Dataset
 from dist_relu.data.augment import ImageShape
 from dist_relu.engine.arguments import Data, check_model, dataset_of
@@ -33,6 +33,7 @@ from dist_relu.engine.watch.observer import Observer, ProgressHandler
 from dist_relu.engine.watch.records import Watch
 from dist_relu.errors import DataError, TrainingDiverged, TrainingWarning
 from dist_relu.nn import Sequential
+from dist_relu.optim import Optimizer
 from dist_relu.optim.rules import learning_rate, scaled
 from dist_relu.run.agenda import Agenda, callback_states, keyed
 from dist_relu.run.position import Position
@@ -118,6 +119,11 @@ class Trainer:
         A call that ended in between leaves it False; a run that goes on from there does not make up for it.
         """
         return self._settled >= self.step or self._agenda is None or not self._agenda.is_due(self.step)
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """The one that the run was made with."""
+        return self._plan.optimizer
 
     @property
     def lr_scale(self) -> float:
@@ -222,6 +228,21 @@ class Trainer:
             self._data,
             dataclasses.replace(self._plan, optimizer=self._optimizer),
             self._position.vectors(),
+            shuffle=self._shuffle,
+            image_shape=self._image_shape,
+        )
+
+    def branch(self, optimizer: Optimizer) -> Trainer:
+        """Begin another run with the parameters that this one has come to, with its data and options.
+
+        It has a model of its own, and begins at step 0 with another optimizer; this one stays as it is.
+        """
+        check_is("optimizer", optimizer, Optimizer)
+        return Trainer(
+            self._site,
+            with_values(self._model, self._position.vectors().vectors[0]),
+            self._data,
+            dataclasses.replace(self._plan, optimizer=optimizer),
             shuffle=self._shuffle,
             image_shape=self._image_shape,
         )

@@ -62,6 +62,19 @@ def test_gradients_through_time(tmp_path: Path, capsys: pytest.CaptureFixture[st
         assert f"<!-- {text} -->" in texts(Path(svg))
 
 
+def test_the_loss_at_ever_higher_learning_rates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, png, svg = (str(tmp_path / name) for name in ("rates.json", "a.png", "a.svg"))
+    options = "--model", "mlp:20", "--steps", "60", "--json", source, "--backend", "serial"
+    code, output, errors = call(capsys, "analyze", "learning-rate", *options)
+    assert (code, errors) == (0, "")
+    suggestion = json.loads(Path(source).read_text())["suggestion"]
+    assert output.endswith(f"Suggested learning rate: {suggestion:.2g}\n")
+    drawn(capsys, "learning-rate", source, "--output", png, "--output", svg)
+    assert Path(png).read_bytes().startswith(PNG)
+    for text in ("learning rate", "loss of a step", "smoothed", f"falls fastest: {suggestion:.2g}"):
+        assert f"<!-- {text} -->" in texts(Path(svg))
+
+
 def test_activations_of_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model, source, svg = (str(tmp_path / name) for name in ("model.safetensors", "activations.json", "a.svg"))
     dr.save_model(nn.mlp([20, 10], 10).build((64,)).initialize(), model)

@@ -71,3 +71,19 @@ def test_a_resumed_run_stops_where_the_undisturbed_one_does(coordinator: dr.Coor
     with trainer_of(coordinator, state) as resumed:
         resumed.fit(steps=NUM_STEPS - cut, validation=HELD_BACK, validate_every=2, callbacks=callbacks)
         assert outcome(resumed, callbacks) == expected()
+
+
+@cache
+def expected_rates() -> dr.LearningRateCurve:
+    with dr.start(backend="serial") as coordinator, trainer_of(coordinator) as trainer:
+        return dr.LearningRateFinder(steps=40).find(trainer)
+
+
+def test_ever_higher_rates_lead_to_the_same_losses_and_leave_the_run_as_it_was(coordinator: dr.Coordinator) -> None:
+    with trainer_of(coordinator) as trainer, trainer_of(coordinator) as plain:
+        assert dr.LearningRateFinder(steps=40).find(trainer) == expected_rates()
+        plain.fit(steps=7)
+        trainer.fit(steps=3)
+        dr.LearningRateFinder(steps=40).find(trainer)
+        trainer.fit(steps=4)
+        assert trainer.state() == plain.state()

@@ -105,7 +105,7 @@ def public_classes() -> Iterator[type]:
             thing = getattr(module, name)
             if dataclasses.is_dataclass(thing) and isinstance(thing, type) and not inspect.isabstract(thing):
                 yield thing
-    yield from (dr.Watch, dr.EarlyStopping, dr.BestModel, dr.ReduceOnPlateau, dr.CSVLog)
+    yield from (dr.Watch, dr.EarlyStopping, dr.BestModel, dr.ReduceOnPlateau, dr.CSVLog, dr.LearningRateFinder)
     yield StepOptions
 
 

@@ -95,6 +95,12 @@ def course(num_steps: int) -> analysis.Course:
     )
 
 
+def rates(losses: list[float]) -> dr.LearningRateCurve:
+    rising = np.geomspace(1e-6, 10, len(losses)).tolist()
+    suggestion = rising[len(losses) // 2] if len(losses) > 10 else None
+    return dr.LearningRateCurve(rates=rising, losses=losses, smoothed=losses, suggestion=suggestion)
+
+
 def plane(num_classes: int) -> Plane:
     side = np.linspace(-1.0, 1.0, 21)
     across, up = np.meshgrid(side, side)
@@ -181,6 +187,12 @@ PICTURES: dict[str, Draw] = {
         path,
         form=form,
     ),
+    **{
+        f"learning rate, {name}": lambda path, form, losses=losses: plots.draw_learning_rate(  # type: ignore[misc]
+            rates(losses), path, form=form, about=TITLE
+        )
+        for name, losses in (("one", [2.0]), ("flat", [1.0] * 5), ("risen", [*np.linspace(2, 1, 90), 1e9]))
+    },
     "boundary": lambda path, form: plots.draw_boundary(plane(7), path, form=form, about=TITLE),
     "relu": lambda path, form: plots.draw_relu(fit(), path, form=form),
     "family": lambda path, form: plots.draw_family(path, form=form),

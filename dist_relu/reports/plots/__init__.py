@@ -5,6 +5,7 @@ from dist_relu.reports.plots.boundary import draw_boundary
 from dist_relu.reports.plots.curves import draw_curves, draw_training
 from dist_relu.reports.plots.family import draw_family, draw_relu
 from dist_relu.reports.plots.flow import draw_gradients, draw_gradients_over_time, draw_recurrence
+from dist_relu.reports.plots.rates import draw_learning_rate
 from dist_relu.reports.plots.weights import draw_weights
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "draw_family",
     "draw_gradients",
     "draw_gradients_over_time",
+    "draw_learning_rate",
     "draw_preactivations",
     "draw_recurrence",
     "draw_relu",
