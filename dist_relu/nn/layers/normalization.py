@@ -25,10 +25,10 @@ from dist_relu.nn.layer import PLAIN, Layer, Param, Pass, Shape
 class BatchNorm(Layer):
     """y = weight (x - mean) / √(variance + epsilon) + bias, for every channel; x: (N, ..., C).
 
-    In training mean and variance are those of a shard, the samples that are computed together, or with scope="batch"
-    those of the whole batch, for which the workers meet three times in each layer: the values depend on the number of
-    shards, or hardly, and never on that of workers. In evaluation they are running means of those over training,
-    value = (1 - momentum) value + momentum new, with the unbiased variance as in PyTorch. One sample has no variance:
+    In training mean and variance are those of a shard, the samples that are computed together; with scope="batch" they
+    are those of the whole batch, for which the workers meet three times in each layer. Either way they are the same on
+    any number of workers. In evaluation they are running means of those over training, value = (1 - momentum) value +
+    momentum new, with the unbiased variance as in PyTorch. One sample has no variance:
     `Coordinator.fit` refuses shards, or batches, in which a channel has a single element.
     Ioffe and Szegedy (2015), algorithm 1.
     """
