@@ -46,6 +46,10 @@ data_option = click.option(
 )
 
 
+WORKER_OPTIONS = ("workers", "backend", "threads_per_worker", "address", "spread")
+"""The parameters of `worker_options`."""
+
+
 def worker_options(command: Command) -> Command:
     """The options of every command that starts workers."""
     for option in reversed(

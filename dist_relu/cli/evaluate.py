@@ -17,7 +17,7 @@ from dist_relu.cli.common import (
     usage_errors,
     worker_options,
 )
-from dist_relu.cli.train import tested
+from dist_relu.cli.progress import tested
 from dist_relu.cli.types import json_option
 from dist_relu.core.files import write_json
 from dist_relu.data import load

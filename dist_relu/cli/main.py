@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import click
 
 from dist_relu.cli.analyze import analyze
+from dist_relu.cli.at import at
 from dist_relu.cli.bench import bench
 from dist_relu.cli.completion import completion
 from dist_relu.cli.doctor import doctor
@@ -21,6 +22,7 @@ from dist_relu.cli.plot import plot
 from dist_relu.cli.predict import predict
 from dist_relu.cli.replay import show_replay
 from dist_relu.cli.report import report
+from dist_relu.cli.reproduce import reproduce
 from dist_relu.cli.rl import learn
 from dist_relu.cli.running import run_program
 from dist_relu.cli.summary import summary
@@ -41,7 +43,7 @@ no sense, 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP.
 
 _SECTIONS = {
     "Train and use networks": ("train", "evaluate", "predict", "summary", "rl"),
-    "Look at what they do": ("analyze", "plot", "report", "replay"),
+    "Look at what they do": ("analyze", "plot", "report", "replay", "reproduce", "at"),
     "This machine": ("doctor", "bench", "completion"),
 }
 
@@ -67,6 +69,7 @@ program.add_command(predict)
 program.add_command(summary)
 analyze.add_command(learning_rate)
 program.add_command(analyze)
+program.add_command(at)
 program.add_command(bench)
 program.add_command(completion)
 program.add_command(doctor)
@@ -74,3 +77,4 @@ program.add_command(learn)
 program.add_command(plot)
 program.add_command(show_replay)
 program.add_command(report)
+program.add_command(reproduce)

@@ -19,8 +19,10 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
+from dist_relu.engine.results import Validated
 from dist_relu.engine.watch.events import Progress as Step
 from dist_relu.rl import LearningProgress
+from dist_relu.run.trainer import Trainer
 
 _SILENCE_S = 5.0
 """How long a phase may take before a file or pipe is told of it."""
@@ -168,23 +170,30 @@ def loss_text(loss: float) -> str:
     return f"{loss:.4f}" if loss < _LARGE_LOSS else f"{loss:.3e}"
 
 
+def tested(accuracy: float | None, loss: float, num_samples: int) -> str:
+    """What came out of a test, as a sentence."""
+    if accuracy is None:
+        return f"Test loss {loss:.5g} on {num_samples:,} unseen samples."
+    return f"Test accuracy {accuracy:.2%} on {num_samples:,} unseen samples (loss {loss_text(loss)})."
+
+
 @final
 class ProgressDisplay:
-    """Shows the progress of training on `console`.  last: the latest that was heard of."""
+    """Shows the progress of training on `console`."""
 
-    last: Step | None = None
-
-    def __init__(self, console: Console, status: StatusLine, epochs: int, *, has_classes: bool) -> None:
-        """has_classes: whether there is an accuracy to show."""
+    def __init__(
+        self, console: Console, status: StatusLine, num_steps: int, per_epoch: int, *, has_classes: bool
+    ) -> None:
+        """num_steps: of the whole run.  per_epoch: of them.  has_classes: whether there is an accuracy to show."""
         self._console, self._status = console, status
-        self._epochs = epochs
+        self._num_steps, self._per_epoch = num_steps, per_epoch
+        self._epochs = -(-num_steps // per_epoch)
         self._has_classes = has_classes
         self._told_s = time.monotonic()
 
     def show(self, step: Step) -> None:
         """Take note of a step."""
-        self.last = step
-        per_epoch = step.num_steps // self._epochs
+        per_epoch = self._per_epoch
         numbers = [f"loss {loss_text(step.loss)}"]
         if self._has_classes:
             numbers.append(f"accuracy {step.accuracy:.2%}")
@@ -196,7 +205,12 @@ class ProgressDisplay:
         if is_over or is_late:
             tell(self._console, "  ".join([epoch, *([] if is_over else [in_epoch]), *numbers]))
             self._told_s = time.monotonic()
-        self._status.show([epoch, in_epoch, *numbers], step.step, step.num_steps)
+        self._status.show([epoch, in_epoch, *numbers], step.step, self._num_steps)
+
+    def on_validation(self, trainer: Trainer, validated: Validated) -> None:
+        """Take note of a validation; it is a callback of `Trainer.fit`."""
+        accuracy = "" if validated.accuracy is None else f"  accuracy {validated.accuracy:.2%}"
+        tell(self._console, f"validation  loss {loss_text(validated.loss)}{accuracy}")
 
 
 @final

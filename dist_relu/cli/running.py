@@ -127,7 +127,7 @@ def in_options(message: str, command: click.Command) -> str:
             value = r"""["']?((?<=")[^"]*|(?<=')[^']*|[^\s,;:()"']+)["']?"""
             message = re.sub(rf"\b\w+\({name}={value}\):", rf"{option} \1:", message)
             message = re.sub(rf"(?<![\w.-]){name}={value}", rf"{option} \1", message)
-            message = re.sub(rf"(?<![\w.-]){name} (?=[<>]=)", f"{option} ", message)
+            message = re.sub(rf"(?<![\w.-]){name} (?=[<>]=|was )", f"{option} ", message)
     return message
 
 

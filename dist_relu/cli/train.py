@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import nullcontext
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 
-from dist_relu.checkpoint import check_can_be_saved, save_model
 from dist_relu.cli.common import (
+    WORKER_OPTIONS,
     check_model_path,
     check_writable,
     data_option,
@@ -22,8 +19,8 @@ from dist_relu.cli.common import (
     started,
     usage_errors,
     worker_options,
-    wrote,
 )
+from dist_relu.cli.config import config_options, write_config
 from dist_relu.cli.options import (
     batch_option,
     dtype_option,
@@ -35,31 +32,25 @@ from dist_relu.cli.options import (
     schedule_option,
     shards_option,
 )
-from dist_relu.cli.parsing import (
-    NORMALIZATIONS,
-    OPTIMIZERS,
-    normalized,
-    parse_augment,
-    parse_model,
-    parse_schedule,
+from dist_relu.cli.parsing import NORMALIZATIONS
+from dist_relu.cli.progress import StatusLine, tell
+from dist_relu.cli.resuming import Beginning, beginning_of
+from dist_relu.cli.training_run import Outputs, Stopping, TrainingRun
+from dist_relu.cli.types import (
+    DURATION,
+    EVERY,
+    FILE,
+    FOLDER,
+    NOT_NEGATIVE,
+    PART,
+    POSITIVE,
+    SEED,
+    SHARE,
+    GroupedCommand,
+    choice,
 )
-from dist_relu.cli.progress import ProgressDisplay, StatusLine, counted, loss_text, tell
-from dist_relu.cli.running import Interrupted
-from dist_relu.cli.types import FILE, NOT_NEGATIVE, POSITIVE, SEED, SHARE, GroupedCommand, choice
-from dist_relu.coordinator import Coordinator
-from dist_relu.core import machine
-from dist_relu.core.files import Attempts, write_json
-from dist_relu.data import Dataset, Split, load
-from dist_relu.engine.arguments import default_loss
-from dist_relu.engine.results import FitResult
-from dist_relu.engine.watch.events import Progress
 from dist_relu.engine.watch.records import Watch
-from dist_relu.errors import TrainingDiverged
-from dist_relu.nn import CrossEntropy, Sequential, summary
-from dist_relu.optim import Optimizer
-from dist_relu.partition import check_fit
-from dist_relu.reports.log_writer import LogWriter, check_is_free
-from dist_relu.reports.logs import MODEL_FILE, RunInfo
+from dist_relu.reports.log_writer import LogWriter, check_is_free, check_is_of_run
 
 _EXAMPLES = """
 \b
@@ -67,8 +58,20 @@ Examples:
   dist-relu train
   dist-relu train --data mnist --model cnn --epochs 3 --save model.safetensors
   dist-relu train --data samples.npz --model mlp:64 --optimizer adam --log-dir runs/a
+  dist-relu train --epochs 50 --checkpoint runs/b --every 60s --resume
   mpirun -n 4 dist-relu train --shards 4
 """
+
+
+_GO_WITH = (
+    ("watch_every", "log_dir", "nothing is watched"),
+    ("checkpoint_every", "checkpoint", "there are no checkpoints"),
+    ("keep", "checkpoint", "there are no checkpoints"),
+    ("resume", "checkpoint", "there is nothing to go on from"),
+    ("patience", "validation", "nothing says when to stop"),
+    ("min_delta", "patience", "nothing stops"),
+)
+"""Options that have no effect without another, and why."""
 
 
 @click.command(cls=GroupedCommand, epilog=_EXAMPLES)
@@ -81,6 +84,13 @@ Examples:
     show_default=True,
     help="Scale samples. standard: every channel has mean 0 and variance 1 over those that are trained on. The model "
     "keeps the numbers for it, so that evaluate, predict and analyze do the same.",
+)
+@click.option(
+    "--validation",
+    type=PART,
+    metavar="SHARE",
+    help="Hold this share of the samples out of training, the same ones for the same seed, and look after every epoch "
+    "what the network makes of them.",
 )
 @epochs_option
 @batch_option
@@ -102,258 +112,133 @@ Examples:
 @dtype_option
 @worker_options
 @shards_option
+@click.option(
+    "--patience",
+    type=click.IntRange(1),
+    help="With --validation: end when the loss there was no better for so many epochs, and take the weights "
+    "of the best one.",
+)
+@click.option("--min-delta", type=NOT_NEGATIVE, help="With --patience: better is by more than this. Default: 0.")
+@click.option("--max-time", type=DURATION, metavar="TIME", help="End after 90s, 5min, 2h of training.")
+@click.option(
+    "--checkpoint",
+    type=FOLDER,
+    metavar="FOLDER",
+    help="Write to FOLDER where the run stands, from time to time and when it ends, whatever ends it.",
+)
+@click.option(
+    "--every",
+    "checkpoint_every",
+    type=EVERY,
+    metavar="PERIOD",
+    help="How often: 500steps, 60s, 5min, 2epochs. Default: 1epoch.",
+)
+@click.option("--keep", type=click.IntRange(1), help="How many checkpoints to keep. Default: 3.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on from the newest checkpoint there, to the same bits on any workers; --epochs counts from the start.",
+)
 @click.option("--json", "--report", "report", metavar="FILE", type=FILE, help="Write the results to FILE as JSON.")
 @click.option("--save", metavar="FILE", type=FILE, help="Write the model to FILE, as safetensors.")
 @click.option(
     "--log-dir",
     metavar="FOLDER",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=FOLDER,
     help="Write to a new FOLDER what is run, what is seen of it meanwhile, and the model; for `dist-relu report`, "
-    "`dist-relu plot` and TensorBoard.",
+    "`dist-relu plot`, `dist-relu reproduce` and TensorBoard. With --resume it may be that of the run.",
 )
 @click.option("--watch-every", type=click.IntRange(1), help="Look at one in so many steps. Default: 10.")
+@config_options
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 def train(
-    source: str,
-    model_text: str,
-    normalize: str,
-    epochs: int,
-    batch_size: int,
-    optimizer: str,
-    lr: float | None,
-    schedule: str,
-    momentum: float,
-    weight_decay: float,
-    clip_norm: float | None,
-    clip_value: float | None,
-    accumulate: int,
-    ema_decay: float | None,
-    label_smoothing: float,
-    mixup: float,
-    augment: str | None,
-    seed: int,
-    dtype: str | None,
-    shards: int | None,
+    patience: int | None,
+    min_delta: float | None,
+    max_time: float | None,
+    checkpoint: Path | None,
+    checkpoint_every: str | None,
+    keep: int | None,
+    resume: bool,
     report: Path | None,
     save: Path | None,
     log_dir: Path | None,
     watch_every: int | None,
+    write_config_to: Path | None,
     quiet: bool,
-    **options: Any,
+    **others: Any,
 ) -> None:
     """Train a network and test it on unseen samples.
 
-    Ctrl-C ends it early: what was asked for is written then, with the weights after the last complete step.
+    Ctrl-C, SIGTERM and SIGHUP end it early: what was asked for is written then, with the weights after the last
+    complete step, and a last checkpoint. A second Ctrl-C ends it at once.
     """
-    attempts = new_attempts()
+    context, attempts = click.get_current_context(), new_attempts()
     console = run_console(attempts, quiet=quiet)
-    _check_paths(report, save, log_dir, watch_every)
-    lr = OPTIMIZERS[optimizer].lr if lr is None else lr
+    outputs = Outputs(report=report, save=save, log_dir=log_dir, checkpoint=checkpoint)
+    _check_together(context)
+    _check_paths(outputs)
+    begin = beginning_of(context, checkpoint, resume=resume)
+    _check_log_folder(log_dir, begin)
     with usage_errors():
-        rate = parse_schedule(schedule, lr, epochs)
-        rule = OPTIMIZERS[optimizer].make(rate, momentum, weight_decay)
-        changes = parse_augment(augment, mixup)
-    _check_shards(batch_size, shards, options["workers"])
-    with StatusLine(console) as status, started(**options) as coordinator:
-        status.phase(f"Reading {source}")
-        data, model = _read(source, model_text, normalize, dtype, saves=save is not None)  # the workers start meanwhile
-        loss = _loss(data, label_smoothing)
+        begin.options.check(others["workers"])
+    if write_config_to:
+        write_config(write_config_to, context)
+    if resume:
+        tell(console, begin.in_words)
+    workers = {name: others[name] for name in WORKER_OPTIONS}
+    with StatusLine(console) as status, started(**workers) as coordinator:
+        status.phase(f"Reading {begin.options.source}")
+        task = begin.options.read(saves=save is not None)  # the workers start meanwhile
         status.phase("Starting workers")
-        shards = shards or coordinator.workers
-        check_fit(len(data.train), batch_size, shards, coordinator.workers)
-        with LogWriter(log_dir, attempts) if log_dir else nullcontext() as logs:
-            if logs:
-                logs.run(_run_info(coordinator, model, rule, data, shards, lr))
-            workers = f"{counted(coordinator.workers, 'worker')} ({coordinator.backend})"
-            tell(console, f"{_task(data)} {optimizer}, lr {lr:g}, {schedule}. {_sizes(data.train, model)} {workers}.")
-            status.phase("Preparing")
-            display = ProgressDisplay(console, status, epochs, has_classes=data.train.has_classes)
-            try:
-                result = coordinator.fit(
-                    model,
-                    data.train,
-                    rule,
-                    epochs=epochs,
-                    batch_size=batch_size,
-                    shards=shards,
-                    seed=seed,
-                    loss=loss,
-                    clip_norm=clip_norm,
-                    clip_value=clip_value,
-                    accumulate=accumulate,
-                    ema_decay=ema_decay,
-                    augment=changes,
-                    watch=Watch(watch_every or 10, logs.step, logs.epoch) if logs else None,
-                    on_progress=display.show,
+        task = task.for_workers(coordinator.workers)
+        logs_of_run = LogWriter(log_dir, attempts, goes_on_from=begin.state) if log_dir else nullcontext()
+        with logs_of_run as logs:
+            watch = Watch(watch_every or 10, logs.step, logs.epoch) if logs else None
+            with begin.trainer(task, coordinator, watch) as trainer:
+                run = TrainingRun(
+                    console=console,
+                    status=status,
+                    attempts=attempts,
+                    coordinator=coordinator,
+                    task=task,
+                    trainer=trainer,
+                    outputs=outputs,
+                    logs=logs,
                 )
-                model = result.average or model
-                if save:
-                    with attempts.writing(save):
-                        save_model(model, save)
-                status.phase("Testing")
-                test = coordinator.evaluate(model, data.test)
-            except KeyboardInterrupt as stop:
-                if display.last is None or not (save or report or log_dir):
-                    raise
-                model = getattr(stop, "average", None) or model
-                about = _about(coordinator, model, shards, seed) | _numbers_until(display.last)
-                models = [path for path in (save, log_dir / MODEL_FILE if log_dir else None) if path]
-                _write(attempts, model, models, about, report)
-                told = f"interrupted in epoch {display.last.epoch + 1} of {epochs}"
-                raise Interrupted(told + wrote(attempts, save, report, log_dir)) from stop
-            numbers = _about(coordinator, model, shards, seed) | _numbers(result)
-            numbers |= {"test_loss": test.loss, "test_accuracy": test.accuracy}
-            if logs:
-                logs.finish(model, numbers)
-            if not np.isfinite(test.loss):
-                raise TrainingDiverged(f"The loss on unseen samples is {test.loss}. Lower the learning rate.")
-        _write(attempts, model, [], numbers, report)
-    tell(
-        console,
-        f"{tested(test.accuracy, test.loss, len(data.test))} Trained on {len(data.train):,} for "
-        f"{counted(epochs, 'epoch')} in {result.seconds:.1f} s with {workers}: {result.samples_per_second:,.0f} "
-        f"samples/s, {np.median(result.step_seconds) * 1e3:.2f} ms a step.",
-    )
+                stopping = Stopping(patience=patience, min_delta=min_delta, max_seconds=max_time)
+                run.go(run.announce(context), stopping, every=checkpoint_every or "1epoch", keep=keep or 3)
     attempts.check()
 
 
-def tested(accuracy: float | None, loss: float, num_samples: int) -> str:
-    """What came out of a test, as a sentence."""
-    if accuracy is None:
-        return f"Test loss {loss:.5g} on {num_samples:,} unseen samples."
-    return f"Test accuracy {accuracy:.2%} on {num_samples:,} unseen samples (loss {loss_text(loss)})."
+def _check_together(context: click.Context) -> None:
+    """Refuse options that have no effect without another."""
+    for name, needed, why in _GO_WITH:
+        if context.params[name] not in (None, False) and context.params[needed] is None:
+            (option,) = (param.opts[0] for param in context.command.params if param.name == name)
+            raise click.UsageError(f"{option} goes with --{needed.replace('_', '-')}: {why} without.")
 
 
-def _check_paths(report: Path | None, save: Path | None, log_dir: Path | None, watch_every: int | None) -> None:
-    """Fail before the work rather than after it.  Makes the folder of the run."""
-    check_writable("--json", report)
-    check_model_path(save)
-    if save is not None and save == report:
+def _check_paths(outputs: Outputs) -> None:
+    """Fail before the work rather than after it.  Makes the folders of the run."""
+    check_writable("--json", outputs.report)
+    check_model_path(outputs.save)
+    if outputs.save is not None and outputs.save == outputs.report:
         raise click.UsageError("--save and --json name the same file.")
-    if log_dir is None:
-        if watch_every is not None:
-            raise click.UsageError("--watch-every goes with --log-dir: nothing is watched without.")
+    if outputs.log_dir and outputs.log_dir == outputs.checkpoint:
+        raise click.UsageError("--log-dir and --checkpoint name the same folder.")
+    for option, folder in (("--log-dir", outputs.log_dir), ("--checkpoint", outputs.checkpoint)):
+        if folder:
+            make_folder(option, folder)
+
+
+def _check_log_folder(folder: Path | None, begin: Beginning) -> None:
+    """Refuse to write over the logs of another run."""
+    if folder is None:
         return
-    make_folder("--log-dir", log_dir)
-    with usage_errors():
-        check_is_free(log_dir)
-
-
-def _check_shards(batch_size: int, shards: int | None, workers: int | None) -> None:
-    if workers and not shards and workers > batch_size:
-        raise click.UsageError(
-            f"--workers {workers}: a batch of {batch_size} has no sample for each of them. "
-            f"Pass --workers <= {batch_size} or --batch-size >= {workers}."
-        )
-    if workers or shards:
-        check_fit(batch_size, batch_size, shards or workers or 1, workers or 1)
-
-
-def _task(data: Split) -> str:
-    if data.train.has_classes:
-        return f"{counted(data.num_outputs(), 'class')}, cross-entropy;"
-    return f"Regression ({counted(data.num_outputs(), 'output')}), mean squared error;"
-
-
-def _sizes(data: Dataset, model: Sequential) -> str:
-    x = data.x
-    shape = "x".join(map(str, x.shape[1:]))
-    return (
-        f"{len(data):,} samples of {shape} numbers from {x.min():.4g} to {x.max():.4g} (mean "
-        f"{x.mean(dtype=float):.4g}), {model.num_params:,} parameters,"
-    )
-
-
-def _read(source: str, model_text: str, normalize: str, dtype: str | None, *, saves: bool) -> tuple[Split, Sequential]:
-    """The data, and a model that is built for them.  saves: it will be saved."""
-    with usage_errors():
-        data = load(source)
-        model = normalized(normalize, parse_model(model_text, data, dtype), data).build(data.train.x.shape[1:])
-        for part in data.parts:
-            default_loss(part).check(part.y, model.output_shape)
-        if saves:
-            check_can_be_saved(model)
-    return data, model
-
-
-def _loss(data: Split, label_smoothing: float) -> CrossEntropy | None:
-    """The loss that was asked for; None for that which suits the data."""
-    if label_smoothing and not data.train.has_classes:
-        raise click.UsageError("--label-smoothing is for class numbers, but these targets are real numbers.")
-    return CrossEntropy(label_smoothing) if label_smoothing else None
-
-
-def _write(
-    attempts: Attempts, model: Sequential, models: Sequence[Path], numbers: dict[str, Any], report: Path | None
-) -> None:
-    for path in models:
-        with attempts.writing(path):
-            save_model(model, path)
-    if report:
-        with attempts.writing(report):
-            write_json(report, numbers)
-
-
-def _run_info(
-    coordinator: Coordinator, model: Sequential, rule: Optimizer, data: Split, shards: int, lr: float
-) -> RunInfo:
-    """What the present command runs."""
-    context = click.get_current_context()
-    options = {param.opts[0].lstrip("-"): context.params[str(param.name)] for param in context.command.params}
-    options["lr"] = lr
-    return RunInfo(
-        {name: str(value) if isinstance(value, Path) else value for name, value in options.items()},
-        repr(model),
-        summary(model),
-        repr(rule),
-        len(data.train),
-        len(data.test),
-        coordinator.backend,
-        coordinator.workers,
-        coordinator.nodes,
-        shards,
-        datetime.now(UTC).isoformat(timespec="seconds"),
-        machine.cpu_name(),
-        machine.blas_name(),
-        machine.versions(),
-    )
-
-
-def _about(coordinator: Coordinator, model: Sequential, shards: int, seed: int) -> dict[str, Any]:
-    """What a report says of what was run, and of the model."""
-    return {
-        "backend": coordinator.backend,
-        "workers": coordinator.workers,
-        "nodes": coordinator.nodes,
-        "shards": shards,
-        "seed": seed,
-        "params_sha256": model.sha256(),
-        "versions": machine.versions(),
-        "cpu": machine.cpu_name(),
-        "blas": machine.blas_name(),
-    }
-
-
-def _numbers(result: FitResult) -> dict[str, Any]:
-    return {
-        "interrupted": False,
-        "epochs": len(result.epochs),
-        "steps": len(result.losses),
-        "train_loss": result.epochs[-1].loss,
-        "seconds": result.seconds,
-        "samples_per_second": result.samples_per_second,
-        "step_ms_median": float(np.median(result.step_seconds) * 1e3),
-    }
-
-
-def _numbers_until(last: Progress) -> dict[str, Any]:
-    """Of a run that was interrupted: what was last heard of it."""
-    return {
-        "interrupted": True,
-        "epochs": last.epoch,
-        "steps": last.step,
-        "train_loss": last.loss if np.isfinite(last.loss) else None,
-        "samples_per_second": last.samples_per_second,
-        "test_loss": None,
-        "test_accuracy": None,
-    }
+    try:
+        check_is_free(folder)
+    except ValueError as error:
+        if begin.state is None:
+            raise click.UsageError(str(error)) from None
+        with usage_errors():
+            check_is_of_run(folder, begin.state)

@@ -11,12 +11,14 @@ from click.shell_completion import CompletionItem
 
 from dist_relu.core.checks import (
     Check,
+    check_float,
     check_not_negative,
     check_positive,
     check_probability,
     check_seed,
     check_share,
 )
+from dist_relu.run.agenda import parse_every
 
 DATA_FORMS = "digits, mnist, adding:STEPS, a folder of IDX files, or a .npz file"
 DATA_NAMES = ("digits", "mnist", "adding:")
@@ -47,11 +49,12 @@ OPTION_GROUPS = {
     ),
     "Training": (
         "--epochs --batch-size --optimizer --lr --schedule --momentum --weight-decay --clip-norm --clip-value "
-        "--accumulate --ema-decay --algorithm --steps --envs --horizon --minibatches --gamma --entropy-weight --seeds "
-        "--lowest --highest --seed --shards"
+        "--accumulate --ema-decay --validation --algorithm --steps --envs --horizon --minibatches --gamma "
+        "--entropy-weight --seeds --lowest --highest --seed --shards"
     ),
     "Workers": "--workers --backend --threads-per-worker --address --spread",
-    "Results": "--json --save --export --log-dir --watch-every --output --quiet",
+    "Stop and go on": "--patience --min-delta --max-time --checkpoint --every --keep --resume",
+    "Results": "--json --save --export --log-dir --watch-every --output --write-config --config --quiet",
 }
 """Options by what they are about; help has them in this order."""
 
@@ -87,6 +90,8 @@ class Number(click.types.FloatParamType):
 
 POSITIVE, NOT_NEGATIVE = Number(check_positive), Number(check_not_negative)
 SHARE, PROBABILITY = Number(check_share), Number(check_probability)
+PART = Number(lambda name, value: check_float(name, value, above=0, below=1))
+"""More than nothing, and less than all."""
 
 
 @final
@@ -118,6 +123,8 @@ def choice(names: Any) -> click.Choice[str]:
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 """A file to write."""
+FOLDER = click.Path(file_okay=False, path_type=Path)
+"""A folder to write into."""
 
 
 @final
@@ -132,5 +139,40 @@ class Seed(click.types.IntParamType):
 
 
 SEED = Seed()
+
+
+@final
+class Every(click.ParamType[str]):
+    """How often something is done: 500steps, 1epoch, 60s, or a number of steps."""
+
+    name = "every"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = f"{value}steps" if str(value).isdecimal() else str(value)
+        try:
+            parse_every(text)
+        except ValueError as error:
+            self.fail(str(error).partition(": ")[2], param, ctx)
+        return text
+
+
+@final
+class Duration(click.ParamType[float]):
+    """A time in seconds, from 90s, 5min, 2h, or a number of seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        text = f"{value}s" if str(value).replace(".", "", 1).isdecimal() else str(value)
+        try:
+            unit, seconds = parse_every(text)
+        except ValueError:
+            unit, seconds = "steps", 0.0
+        if unit != "seconds":
+            self.fail(f"{value}: expected a time, such as 90s, 5min or 2h.", param, ctx)
+        return seconds
+
+
+EVERY, DURATION = Every(), Duration()
 
 json_option = click.option("--json", "path", metavar="FILE", type=FILE, help="Write the results to FILE as JSON.")

@@ -106,13 +106,13 @@ class Attempts:
 class GrowingFile:
     """A file that grows by records, each of which is in it at once.  Raises `WriteError`.
 
-    A record that has no room leaves nothing of itself, so that later ones may follow.
+    A record that has no room leaves nothing of itself, so that later ones may follow.  keeps: what it holds already.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, keeps: bool = False) -> None:
         self._path = path
         with _explained(path):
-            self._file = open(path, "wb", buffering=0)  # noqa: SIM115
+            self._file = open(path, "ab" if keeps else "wb", buffering=0)  # noqa: SIM115
 
     def write(self, record: bytes) -> None:
         """Write a record at the end."""

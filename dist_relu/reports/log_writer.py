@@ -8,19 +8,24 @@ import socket
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
+from math import inf
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, final
 
 from dist_relu.checkpoint import save_model
-from dist_relu.core.files import Attempts, GrowingFile, make_folder, strict, write_json
+from dist_relu.core.files import Attempts, GrowingFile, make_folder, strict, write_file
 from dist_relu.engine.results import Validated
 from dist_relu.engine.watch.records import PREACTIVATION_EDGES, EpochSummary, WatchedStep
-from dist_relu.errors import WriteError
+from dist_relu.errors import BackendError, WriteError
 from dist_relu.nn import Sequential
-from dist_relu.reports.logs import EPOCHS_FILE, MODEL_FILE, RUN_FILE, STEPS_FILE, VALIDATIONS_FILE, RunInfo
+from dist_relu.reports.logs import EPOCHS_FILE, MODEL_FILE, STEPS_FILE, VALIDATIONS_FILE
+from dist_relu.run.info import RUN_FILE, STATE_FILE, RunInfo, read_run_info, write_run_info
+from dist_relu.run.state import RunState
+from dist_relu.run.state_file import save_state
 from dist_relu.run.trainer import Trainer
 
 
@@ -29,16 +34,25 @@ class LogWriter:
     """Writes the log folder of a run while it goes on.  Use as a context manager.
 
     folder: is made if need be.  Raises `WriteError` for one that takes no files, and ValueError for one that holds such
-    files already. What can't be written later is left out: `attempts` tells of it, and the run goes on.
+    files already, unless the run goes on. What can't be written later is left out: `attempts` tells of it, and the run
+    goes on.
+    goes_on_from: the run stood there before; of what the folder holds, what comes behind that is dropped.
     """
 
-    def __init__(self, folder: Path, attempts: Attempts | None = None) -> None:
+    def __init__(self, folder: Path, attempts: Attempts | None = None, *, goes_on_from: RunState | None = None) -> None:
         make_folder(folder)
-        check_is_free(folder)
+        if goes_on_from is None:
+            check_is_free(folder)
+        else:
+            _keep_lines(folder / STEPS_FILE, "step", goes_on_from.step)
+            _keep_lines(folder / EPOCHS_FILE, "epoch", goes_on_from.epoch)
+            _keep_lines(folder / VALIDATIONS_FILE, "step", goes_on_from.step + 1)
         self._folder = folder
         self._attempts = attempts or Attempts(warnings.warn)
         self._info: RunInfo | None = None
-        self._steps, self._epochs = GrowingFile(folder / STEPS_FILE), GrowingFile(folder / EPOCHS_FILE)
+        self._steps, self._epochs = (
+            GrowingFile(folder / name, keeps=goes_on_from is not None) for name in (STEPS_FILE, EPOCHS_FILE)
+        )
         self._validations: GrowingFile | None = None
         self._events: _Events | None = None
         with self._attempts.writing(folder):
@@ -48,7 +62,7 @@ class LogWriter:
         """Write what is run."""
         self._info = info
         with self._attempts.writing(self._folder / RUN_FILE):
-            write_json(self._folder / RUN_FILE, vars(info))
+            write_run_info(info, self._folder)
 
     def step(self, step: WatchedStep) -> None:
         """Add a step; for `Watch.on_step`."""
@@ -67,9 +81,14 @@ class LogWriter:
     def on_validation(self, trainer: Trainer, validated: Validated) -> None:
         """Add a validation: a `LogWriter` is a callback of `Trainer.fit`."""
         with self._attempts.writing(self._folder / VALIDATIONS_FILE):
-            self._validations = self._validations or GrowingFile(self._folder / VALIDATIONS_FILE)
+            self._validations = self._validations or GrowingFile(self._folder / VALIDATIONS_FILE, keeps=True)
             self._validations.write(_line(vars(validated)))
         self._show(validated.step, scalars_of_validation(validated))
+
+    def on_fit_end(self, trainer: Trainer) -> None:
+        """Write where the run stands, for `dist-relu reproduce`: as a callback, too."""
+        with self._attempts.writing(self._folder / STATE_FILE), suppress(BackendError):
+            save_state(trainer.state(), self._folder / STATE_FILE)  # which may be lost with the workers that held it
 
     def finish(self, model: Sequential, results: Mapping[str, Any]) -> None:
         """Write the trained model and the results; after `run`."""
@@ -122,7 +141,23 @@ class LogWriter:
             self.run(replace(self._info, error="Interrupted." if kind is KeyboardInterrupt else message))
 
 
-_FILES = RUN_FILE, STEPS_FILE, EPOCHS_FILE, VALIDATIONS_FILE, MODEL_FILE
+_FILES = RUN_FILE, STEPS_FILE, EPOCHS_FILE, VALIDATIONS_FILE, MODEL_FILE, STATE_FILE
+
+
+def _keep_lines(path: Path, key: str, before: int) -> None:
+    """Drop the lines of a file whose number `key` is not below `before`, and what is no such line."""
+    if path.is_file():
+        lines = path.read_bytes().splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith(b"\n") and _number(line, key) < before]
+        write_file(path, b"".join(kept))
+
+
+def _number(line: bytes, key: str) -> float:
+    """A number in a line of JSON; infinity where there is none."""
+    try:
+        return float(json.loads(line)[key])
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return inf
 
 
 def check_is_free(folder: Path) -> None:
@@ -130,6 +165,16 @@ def check_is_free(folder: Path) -> None:
     there = [name for name in _FILES if (folder / name).exists()]
     if there:
         raise ValueError(f"{folder} holds {', '.join(there)} already. Choose another folder for this run.")
+
+
+def check_is_of_run(folder: Path, state: RunState) -> None:
+    """Raise ValueError for a folder whose logs are those of another run than the one that stood at `state`."""
+    try:
+        settings = read_run_info(folder).settings
+    except (OSError, ValueError, RecursionError):
+        settings = {}
+    if settings != state.settings:
+        raise ValueError(f"{folder} holds the logs of another run. Choose another folder for those of this one.")
 
 
 def scalars(step: WatchedStep) -> Iterator[tuple[str, float]]:

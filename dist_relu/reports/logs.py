@@ -5,6 +5,7 @@
     epochs.jsonl        an `EpochSummary` a line, written when the epoch is over
     validations.jsonl   a `Validated` a line, of a run that validates
     model.safetensors   the trained model
+    state.safetensors   where the run ended, with the losses of all steps: what `dist-relu reproduce` compares with
     events.out.*        the same for TensorBoard, where that is installed
 
 All JSON is strict: NaN and infinities are null. Where a number must stand they come back as NaN, elsewhere as None.
@@ -21,41 +22,14 @@ from typing import Any, TypeVar
 from dist_relu.core.untrusted import made, parse_json, printable, read_file
 from dist_relu.engine.results import Validated
 from dist_relu.engine.watch.records import PREACTIVATION_EDGES, EpochSummary, WatchedLayer, WatchedStep
+from dist_relu.run.info import RUN_FILE, RunInfo, read_run_info
 
 T = TypeVar("T")
 
-RUN_FILE, STEPS_FILE, EPOCHS_FILE = "run.json", "steps.jsonl", "epochs.jsonl"
+STEPS_FILE, EPOCHS_FILE = "steps.jsonl", "epochs.jsonl"
 VALIDATIONS_FILE, MODEL_FILE = "validations.jsonl", "model.safetensors"
 _MOST_BYTES = 2**30
 _LONGEST_NAME = 200
-
-
-@dataclass(frozen=True)
-class RunInfo:
-    """What was run.
-
-    options: of the command, by their names; what was not given has its default.  layers: the model as Python writes it.
-    summary: the table of `nn.summary`.  started: when, in ISO 8601.  cpu, blas, versions: as in `--report`.
-    results: empty until the run is over; then those of `--report`, with test_loss and test_accuracy.
-    error: why it ended before its time, where it could still say so.
-    """
-
-    options: dict[str, Any]
-    layers: str
-    summary: str
-    optimizer: str
-    train_samples: int
-    test_samples: int
-    backend: str
-    workers: int
-    nodes: int
-    shards: int
-    started: str
-    cpu: str
-    blas: str
-    versions: dict[str, str]
-    results: dict[str, Any] = field(default_factory=dict)
-    error: str | None = None
 
 
 def in_words(options: Mapping[str, Any]) -> list[str]:
@@ -144,7 +118,7 @@ def _lines(path: Path, parse: Callable[[Any], T], left_out: list[str]) -> list[T
 
 def _run(path: Path, left_out: list[str]) -> RunInfo | None:
     try:
-        return made(RunInfo, parse_json(read_file(path, _MOST_BYTES)))
+        return read_run_info(path.parent)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:

@@ -10,10 +10,14 @@ from typing import Any
 from dist_relu.engine.watch.records import EpochSummary
 from dist_relu.errors import CheckpointError
 from dist_relu.reports.figures import figures, weights_figure
-from dist_relu.reports.logs import Logs, RunInfo
+from dist_relu.reports.logs import Logs
 from dist_relu.reports.plots.activity import hidden_layers
+from dist_relu.run.info import RunInfo
 
-_NOT_PART_OF_THE_RUN = {"log-dir", "report", "save", "quiet", "workers", "backend", "address", "spread", "shards"}
+_NOT_PART_OF_THE_RUN = {
+    *("log-dir", "json", "save", "quiet", "workers", "backend", "address", "spread", "shards", "checkpoint", "every"),
+    *("keep", "resume", "max-time"),
+}
 _NOTHING = "–"
 
 

@@ -106,6 +106,17 @@ class Trainer:
         return losses
 
     @property
+    def records(self) -> Array:
+        """See `RunState.records`."""
+        records: Array = self._position.history.records.copy()
+        return records
+
+    @cached_property
+    def settings(self) -> Settings:
+        """What fixes the bits of the run, see `RunState`; to find it out reads all data."""
+        return settings_of(self._model, self._data, self._plan, shuffle=self._shuffle)
+
+    @property
     def average(self) -> Sequential | None:
         """With `ema_decay`, the model with its averaged parameters."""
         if not self._plan.options.num_averages:
@@ -211,7 +222,7 @@ class Trainer:
             names=self._model.names,
             shapes=[param.shape for param in self._model.params],
             records=self._position.history.records[: snapshot.step],
-            settings=self._settings,
+            settings=self.settings,
             versions=machine.versions(),
             lr_scale=self._lr_scale,
             validations=[dataclasses.asdict(validated) for validated in self.validations],
@@ -355,11 +366,6 @@ class Trainer:
                 warnings.warn(doubt, TrainingWarning, stacklevel=4)
         return result
 
-    @cached_property
-    def _settings(self) -> Settings:
-        """What fixes the bits; to find it out reads all data."""
-        return settings_of(self._model, self._data, self._plan, shuffle=self._shuffle)
-
     def _vector_names(self) -> list[str]:
         names = ["parameters", *(f"optimizer state {i}" for i in range(self._plan.optimizer.num_states))]
         return names + ["average"] * self._plan.options.num_averages
@@ -373,7 +379,7 @@ class Trainer:
 
     def _take_over(self, state: RunState) -> None:
         """Stand where `state` does.  Raises CheckpointError when anything differs that fixes the bits."""
-        check_goes_on(state, self._settings)
+        check_goes_on(state, self.settings)
         self._position.set(Snapshot(step=state.step, vectors=state.vectors), state.records)
         self._settled = state.step
         if state.lr_scale != 1:

@@ -11,8 +11,9 @@ import numpy as np
 import dist_relu as dr
 from dist_relu import nn, optim
 from dist_relu.reports.log_writer import LogWriter
-from dist_relu.reports.logs import Logs, RunInfo, read_logs
+from dist_relu.reports.logs import Logs, read_logs
 from dist_relu.reports.page import page
+from dist_relu.run.info import RunInfo
 from tests.long.harness import check_refused, dumped, mutate_bytes, mutate_json
 
 _NAMES = "run.json", "steps.jsonl", "epochs.jsonl"

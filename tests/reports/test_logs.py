@@ -23,7 +23,8 @@ import dist_relu as dr
 from dist_relu import nn, optim
 from dist_relu.core.files import Attempts
 from dist_relu.reports.log_writer import LogWriter, scalars
-from dist_relu.reports.logs import RunInfo, read_logs
+from dist_relu.reports.logs import read_logs
+from dist_relu.run.info import RunInfo
 from tests.cli.test_cli import train
 
 

@@ -1,0 +1,152 @@
+"""What a training is that the options of `dist-relu train` ask for: its data, model and rule.
+
+`dist-relu reproduce` and `dist-relu at` make it again, from the options in a run.json.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Self, final
+
+import click
+
+from dist_relu.checkpoint import check_can_be_saved
+from dist_relu.cli.common import usage_errors
+from dist_relu.cli.parsing import OPTIMIZERS, normalized, parse_augment, parse_model, parse_schedule
+from dist_relu.coordinator import Coordinator
+from dist_relu.data import Augment, Split, load, split
+from dist_relu.engine.arguments import default_loss
+from dist_relu.engine.watch.records import Watch
+from dist_relu.nn import CrossEntropy, Loss, Sequential
+from dist_relu.optim import Optimizer
+from dist_relu.partition import check_fit
+from dist_relu.run.state import RunState
+from dist_relu.run.trainer import Trainer
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """These options of `dist-relu train` fix the bits of a run; the names are those of its parameters.
+
+    shards: None for as many as there are workers.
+    """
+
+    source: str
+    model_text: str
+    normalize: str
+    validation: float | None
+    epochs: int
+    batch_size: int
+    optimizer: str
+    lr: float
+    schedule: str
+    momentum: float
+    weight_decay: float
+    clip_norm: float | None
+    clip_value: float | None
+    accumulate: int
+    ema_decay: float | None
+    label_smoothing: float
+    mixup: float
+    augment: str | None
+    seed: int
+    dtype: str | None
+    shards: int | None
+
+    @classmethod
+    def of(cls, context: click.Context) -> Self:
+        """Those of a command line.  The default learning rate, which depends on the optimizer, is filled in."""
+        values = {field.name: context.params[field.name] for field in fields(cls)}
+        if values["lr"] is None:
+            values["lr"] = OPTIMIZERS[values["optimizer"]].lr
+        return cls(**values)
+
+    def check(self, workers: int | None) -> None:
+        """Raise ValueError for what makes no sense, whatever the data are."""
+        self.rule()
+        self.changes()
+        if workers and not self.shards and workers > self.batch_size:
+            raise ValueError(
+                f"--workers {workers}: a batch of {self.batch_size} has no sample for each of them. "
+                f"Pass --workers <= {self.batch_size} or --batch-size >= {workers}."
+            )
+        if workers or self.shards:
+            check_fit(self.batch_size, self.batch_size, self.shards or workers or 1, workers or 1)
+
+    def rule(self) -> Optimizer:
+        """Raises ValueError for a schedule that is none."""
+        rate = parse_schedule(self.schedule, self.lr, self.epochs)
+        return OPTIMIZERS[self.optimizer].make(rate, self.momentum, self.weight_decay)
+
+    def changes(self) -> Augment | None:
+        """How samples are changed at random.  Raises ValueError for what is no such change."""
+        return parse_augment(self.augment, self.mixup)
+
+    def read(self, *, saves: bool) -> Task:
+        """The data, and a model that is built for them.  saves: it will be saved.
+
+        Raises click.UsageError for what does not fit together.
+        """
+        with usage_errors():
+            data = self._data()
+            model = parse_model(self.model_text, data, self.dtype)
+            model = normalized(self.normalize, model, data).build(data.train.x.shape[1:])
+            for part in data.parts:
+                default_loss(part).check(part.y, model.output_shape)
+            if saves:
+                check_can_be_saved(model)
+            if self.label_smoothing and not data.train.has_classes:
+                raise ValueError("--label-smoothing is for class numbers, but these targets are real numbers.")
+            loss = CrossEntropy(self.label_smoothing) if self.label_smoothing else None
+            return Task(self, data, model, loss, self.rule(), self.changes())
+
+    def _data(self) -> Split:
+        """Those to train on and to test with, and those that are held out of the former."""
+        data = load(self.source)
+        if self.validation is None:
+            return data
+        train, held_out = split(data.train, self.validation, self.seed, stratify=data.train.has_classes)
+        return replace(data, train=train, validation=held_out)
+
+
+@final
+@dataclass(frozen=True)
+class Task:
+    """This is what there is to do: train the model on data.train, and test it with data.test.
+
+    loss: None for that which suits the data.
+    """
+
+    options: TrainingOptions
+    data: Split
+    model: Sequential
+    loss: Loss | None
+    rule: Optimizer
+    changes: Augment | None
+
+    def for_workers(self, workers: int) -> Task:
+        """The same with a number of shards, by default that of the workers.  Raises `PartitionError`."""
+        shards = self.options.shards or workers
+        check_fit(len(self.data.train), self.options.batch_size, shards, workers)
+        return replace(self, options=replace(self.options, shards=shards))
+
+    def trainer(self, coordinator: Coordinator, state: RunState | None = None, watch: Watch | None = None) -> Trainer:
+        """See `Coordinator.trainer`."""
+        options = self.options
+        return coordinator.trainer(
+            self.model,
+            self.data.train,
+            self.rule,
+            batch_size=options.batch_size,
+            shards=options.shards,
+            seed=options.seed,
+            loss=self.loss,
+            clip_norm=options.clip_norm,
+            clip_value=options.clip_value,
+            accumulate=options.accumulate,
+            ema_decay=options.ema_decay,
+            augment=self.changes,
+            watch=watch,
+            state=state,
+        )
