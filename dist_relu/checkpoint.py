@@ -22,7 +22,7 @@ from safetensors import safe_open
 from dist_relu import nn
 from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_is, check_sequence, instance_of, shown
-from dist_relu.core.tensor_file import MOST_HEADER_BYTES, Block, HeaderTooLarge, write_tensors
+from dist_relu.core.tensor_file import MOST_HEADER_BYTES, Block, HeaderTooLarge, checksum, write_tensors
 from dist_relu.core.untrusted import made, parse_json, read_up_to, reading
 from dist_relu.errors import CheckpointError
 from dist_relu.nn import Initializer, Layer, Sequential
@@ -39,8 +39,8 @@ _CLASSES = {
 }
 
 
-_HEADER_KEYS = {"format", "dtype", "input_shape", "layers", "params_sha256", "header_sha256"}
-_RUN_KEYS = {"run", "others_sha256"}
+_HEADER_KEYS = {"format", "dtype", "input_shape", "layers", "header_sha256"}
+_MORE_KEYS = {_FORMAT: {"params_sha256"}, RUN_FORMAT: {"run", "params_crc32", "others_crc32"}}
 _PREDICTS = {"classes", "numbers"}
 """Of a model that was trained; others don't say, as those of older versions."""
 
@@ -111,7 +111,7 @@ def load_model(path: str | Path, layers: Sequential | None = None, *, classes: S
                 model = layers
             _build(path, header, model)
             values = _read_values(path, file, model, is_of_run=header["format"] == RUN_FORMAT)
-        if digest_of(values) != header["params_sha256"]:
+        if not _are_whole(header, values):
             raise CheckpointError(f"{path} is damaged: the digest of its parameters is not the one in its header.")
         model.predicts = header.get("predicts")  # type: ignore[assignment]  # one of _PREDICTS
     model.bind(values)
@@ -150,14 +150,21 @@ def _check_header_size(path: str | Path) -> None:
 
 def _checked_header(path: str | Path, header: dict[str, str]) -> dict[str, str]:
     """The header without its digest."""
-    if header.get("format") not in (_FORMAT, RUN_FORMAT):
+    if header.get("format") not in _MORE_KEYS:
         raise CheckpointError(f"{path} is no model of this version: its format is {header.get('format')!r}.")
-    keys = _HEADER_KEYS | (_RUN_KEYS if header["format"] == RUN_FORMAT else set())
+    keys = _HEADER_KEYS | _MORE_KEYS[header["format"]]
     if header.keys() - {"predicts"} != keys or header.get("predicts", "classes") not in _PREDICTS:
         raise CheckpointError(f"{path} is no model of this version: its header has {', '.join(sorted(header))}.")
     if header.pop("header_sha256") != digest_of_header(header):
         raise CheckpointError(f"{path} is damaged: the digest of its header is not the one that it holds.")
     return header
+
+
+def _are_whole(header: Mapping[str, str], values: Array) -> bool:
+    """Whether the parameters are those that were written."""
+    if header["format"] == RUN_FORMAT:
+        return checksum([values]) == header["params_crc32"]
+    return digest_of(values) == header["params_sha256"]
 
 
 def digest_of_header(header: Mapping[str, str]) -> str:

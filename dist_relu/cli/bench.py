@@ -30,6 +30,26 @@ def bench() -> None:
 
 
 @bench.command()
+@click.argument("folders", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="The number of workers.")
+@click.option("--rounds", type=click.IntRange(1), default=9, show_default=True, help="The number of repetitions.")
+@json_option
+def checkpoint(folders: tuple[Path, ...], workers: int, rounds: int, path: Path | None) -> None:
+    """A run of mlp-medium with a checkpoint every 100 steps in each of FOLDERS, beside one without.
+
+    \b
+    Example: dist-relu bench checkpoint --workers 2 /dev/shm /var/tmp
+    """
+    from dist_relu.bench import checkpoints as benchmark
+
+    results = benchmark.run(workers, rounds, list(folders))
+    table = Table("case", "folder", "without ms", "with ms", "cost", title="Training step, median")
+    for r in results:
+        table.add_row(r.case, r.folder, f"{r.plain_ms:.3f}", f"{r.saved_ms:.3f}", f"{r.cost:+.2%}")
+    _show(table, [asdict(result) for result in results], path)
+
+
+@bench.command()
 @json_option
 def allreduce(path: Path | None) -> None:
     """The node's all-reduce beside MPI_Allreduce, 4 kB to 40 MB, on 2 and 4 processes."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BufferedReader
 from math import prod
@@ -68,6 +69,17 @@ def bytes_of(array: Array) -> memoryview:
     """The bytes of an array in a file: its own memory where that is possible."""
     little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
     return little.reshape(-1).view(np.uint8).data
+
+
+def checksum(arrays: Iterable[Array]) -> str:
+    """The CRC-32 of the bytes of some arrays, one after the other.
+
+    It tells of damage, at a third of the time that a SHA-256 takes on processors that are made for that.
+    """
+    value = 0
+    for array in arrays:
+        value = zlib.crc32(bytes_of(array), value)
+    return f"{value:08x}"
 
 
 def write_tensors(

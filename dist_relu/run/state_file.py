@@ -3,16 +3,15 @@
 The header has what the header of a model has, so that `load_model` reads the model in it, and under "run" what else
 there is: where the run stands, and what fixes its bits. Parameters have their names, the same elements of other vectors
 "optimizer state 0/0.weight", "average/0.weight"; histories are "steps/loss" and so on, arrays of callbacks
-"callbacks/0". There is a digest of the header, one of the parameters, and one of all other tensors.
+"callbacks/0". The header has a digest of itself, and checksums of the parameters and of all other tensors.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import isfinite, isnan, nan
 from pathlib import Path
@@ -28,7 +27,7 @@ from dist_relu.core.tensor_file import (
     TYPES,
     Block,
     HeaderTooLarge,
-    bytes_of,
+    checksum,
     read_blocks,
     read_header,
     type_name,
@@ -102,7 +101,7 @@ def save_state(state: RunState, path: str | Path) -> None:
         "input_shape": json.dumps(model["input_shape"]),
         "layers": json.dumps(model["layers"]),
         "predicts": settings["data"]["predicts"],
-        **_digests(contents),
+        **_checksums(contents),
         "run": json.dumps(asdict(run)),
     }
     header["header_sha256"] = digest_of_header(header)
@@ -126,8 +125,8 @@ def load_state(path: str | Path) -> RunState:
         _check_run(run)
         contents = read_blocks(file, table, _blocks(run, _DTYPES[header["dtype"]]))
         contents[0] = contents[0].reshape(len(run.vector_names), -1)
-        if any(header[name] != digest for name, digest in _digests(contents).items()):
-            raise CheckpointError(f"{path} is damaged: the digest of its tensors is not the one in its header.")
+        if any(header[name] != value for name, value in _checksums(contents).items()):
+            raise CheckpointError(f"{path} is damaged: the checksum of its tensors is not the one in its header.")
         return _state(header, run, contents)
 
 
@@ -203,20 +202,10 @@ def _blocks(run: _Run, dtype: np.dtype[Any]) -> list[Block]:
     return blocks
 
 
-def _digests(contents: Sequence[Array]) -> dict[str, str]:
-    """The digests of the parameters and of all else; the first of `contents` are the vectors (V, P)."""
-    vectors = contents[0]
-    return {
-        "params_sha256": _sha256([vectors[0]]),
-        "others_sha256": _sha256([vectors[1:], *contents[1:]]),
-    }
-
-
-def _sha256(arrays: Iterable[Array]) -> str:
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(bytes_of(array))
-    return digest.hexdigest()
+def _checksums(contents: Sequence[Array]) -> dict[str, str]:
+    """Of the parameters and of all else; the first of `contents` are the vectors (V, P)."""
+    vectors, *others = contents
+    return {"params_crc32": checksum([vectors[0]]), "others_crc32": checksum([vectors[1:], *others])}
 
 
 def _names(kind: np.dtype[Any]) -> tuple[str, ...]:
