@@ -122,7 +122,7 @@ def load_state(path: str | Path) -> RunState:
         header, table = read_header(file)
         _check_header(path, header)
         run = made(_Run, parse_json(header["run"]))
-        _check_run(run)
+        _check_run(header, run, len(table))
         contents = read_blocks(file, table, _blocks(run, _DTYPES[header["dtype"]]))
         contents[0] = contents[0].reshape(len(run.vector_names), -1)
         if any(header[name] != value for name, value in _checksums(contents).items()):
@@ -145,15 +145,21 @@ def _check_header(path: str | Path, header: Mapping[str, str]) -> None:
         raise CheckpointError(f"{path} is damaged: the digest of its header is not the one that it holds.")
 
 
-def _check_run(run: _Run) -> None:
-    """Raise ValueError for numbers that no run has."""
+def _check_run(header: Mapping[str, str], run: _Run, num_tensors: int) -> None:
+    """Raise ValueError for numbers and settings that no run has, or that `num_tensors` do not go with."""
     sizes = [size for shape in (*run.params.values(), *(kind.shape for kind in run.arrays)) for size in shape]
     if min([run.step, run.num_validations, run.steps_per_epoch - 1, *sizes]) < 0:
         raise ValueError("a number in it is negative")
     if not isfinite(run.lr_scale) or run.lr_scale <= 0:
         raise ValueError(f"its learning rate is scaled by {run.lr_scale}")
-    if not run.vector_names:
-        raise ValueError("it has no parameters")
+    needed = len(run.params) * len(run.vector_names) + len(_names(STEP_RECORD) + _names(_VALIDATION)) + len(run.arrays)
+    if not run.vector_names or num_tensors != needed:
+        raise ValueError(f"it has {num_tensors:,} tensors in place of {needed:,}")
+    if {type(run.settings.get("seed")), type(run.settings.get("shards"))} != {int}:
+        raise ValueError("its settings have no seed or no shards")
+    data = run.settings.get("data")
+    if not isinstance(data, dict) or data.get("predicts", "") != header.get("predicts"):
+        raise ValueError("its settings tell of other data than its header")
 
 
 def _state(header: Mapping[str, str], run: _Run, contents: Sequence[Array]) -> RunState:

@@ -31,7 +31,7 @@ from dist_relu.engine.site import Site
 from dist_relu.engine.training import with_values
 from dist_relu.engine.watch.observer import Observer, ProgressHandler
 from dist_relu.engine.watch.records import Watch
-from dist_relu.errors import DataError, TrainingDiverged, TrainingWarning
+from dist_relu.errors import CheckpointError, DataError, TrainingDiverged, TrainingWarning
 from dist_relu.nn import Sequential
 from dist_relu.optim import Optimizer
 from dist_relu.optim.rules import learning_rate, scaled
@@ -380,6 +380,9 @@ class Trainer:
     def _take_over(self, state: RunState) -> None:
         """Stand where `state` does.  Raises CheckpointError when anything differs that fixes the bits."""
         check_goes_on(state, self.settings)
+        needed = self._plan.num_vectors, self._model.num_params
+        if state.vectors.shape != needed:
+            raise CheckpointError(f"The state has vectors of shape {state.vectors.shape}; this run needs {needed}.")
         self._position.set(Snapshot(step=state.step, vectors=state.vectors), state.records)
         self._settled = state.step
         if state.lr_scale != 1:

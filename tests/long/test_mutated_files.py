@@ -7,10 +7,14 @@ import pytest
 from tests.cases import chaos, long
 from tests.long.harness import check_mutations
 
-KINDS = ["models", "logs", "model_files", "idx_plain", "idx_gzipped", "npz_files", "npy_files"]
+KINDS = ["models", "logs", "model_files", "idx_plain", "idx_gzipped", "npz_files", "npy_files", "states"]
 
 
 @pytest.mark.parametrize("count", [*long(500), *chaos(10_000)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_files_of_strangers_are_read_or_refused(kind: str, count: int) -> None:
     check_mutations(kind, count)
+
+
+def test_checkpoints_of_strangers_are_read_or_refused() -> None:
+    check_mutations("states", 300)

@@ -194,6 +194,14 @@ DAMAGE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "foreign": (lambda content: with_format(content, "pt"), "is no checkpoint: it is none of ours"),
     "negative": (lambda content: with_run(content, step=-1), "a number in it is negative"),
     "huge": (lambda content: with_run(content, step=10**18), "its tensors are not those that its header tells of"),
+    "huge product": (
+        lambda content: with_run(
+            content, params={str(i): [1] for i in range(10**5)}, vector_names=list(map(str, range(10**5)))
+        ),
+        "it has 24 tensors in place of 10,000,000,008",
+    ),
+    "other data": (lambda content: with_run(content, settings={"seed": 1, "shards": 1}), "tell of other data"),
+    "no seed": (lambda content: with_run(content, settings={}), "its settings have no seed"),
     "odd": (lambda content: with_run(content, versions=[1]), r"versions is \[1\]"),
     "not scaled": (lambda content: with_run(content, lr_scale=0), r"its learning rate is scaled by 0"),
 }
