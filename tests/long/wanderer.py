@@ -6,6 +6,7 @@ one call, in calls of one epoch, and in seven calls of odd numbers of steps.
 
 from __future__ import annotations
 
+import json
 import random
 import sys
 import zlib
@@ -91,7 +92,8 @@ def wander(coordinator: dr.Coordinator, folder: Path, stop: str) -> None:
                 if steps:
                     trainer.fit(steps=steps)
                 dr.save_state(trainer.state(), path)
-                {"run": path.stem, "step": trainer.step, "digests": digests(trainer)}
+                line = {"run": path.stem, "step": trainer.step, "digests": digests(trainer)}
+            print(json.dumps(line | {"at_home": at_home(coordinator, model, options)}), flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":
