@@ -144,6 +144,7 @@ class Coordinator:
         on_nan: Literal["stop", "skip"] = "stop",
         augment: Augment | None = None,
         watch: Watch | None = None,
+        verify_every: int | None = None,
         validation: Data | None = None,
         validate_every: Literal["epoch"] | int = "epoch",
         callbacks: Sequence[Any] = (),
@@ -166,6 +167,9 @@ class Coordinator:
         losses in `FitResult.losses` are NaN, and training goes on, unless it is so in 100 steps one after another.
         augment: random changes of the samples, fixed by seed, step and shard.
         watch: look at some of the steps; `FitResult.watched` has what was seen. It changes no bits.
+        verify_every: let other workers compute one shard of every so many steps as well. Since bits may not differ, a
+        difference raises FaultyWorker with rank and host: with three workers or more of the one who is wrong, of two of
+        both; a single worker computes such shards twice. Costs no bits.
         validation, validate_every, callbacks, on_progress: see `Trainer.fit`.
 
         Every call begins anew, whatever was fitted before: with epoch 0 of order and schedule, and an optimizer without
@@ -197,6 +201,7 @@ class Coordinator:
             on_nan=on_nan,
             augment=augment,
             watch=watch,
+            verify_every=verify_every,
         )
         with trainer:
             return trainer.fit(
@@ -225,6 +230,7 @@ class Coordinator:
         on_nan: Literal["stop", "skip"] = "stop",
         augment: Augment | None = None,
         watch: Watch | None = None,
+        verify_every: int | None = None,
         state: RunState | None = None,
     ) -> Trainer:
         """Hold a run: `trainer.fit(epochs=3)` and then `trainer.fit(epochs=2)` is `fit(..., epochs=5)`, to the bit.
@@ -252,6 +258,7 @@ class Coordinator:
         shuffle = check_bool("shuffle", shuffle)
         optional(instance_of(Augment))("augment", augment)
         optional(instance_of(Watch))("watch", watch)
+        verify_every = optional(check_int)("verify_every", verify_every)
         check_fit(len(data), batch_size, shards, self.workers)
         built = check_model(model, data, loss)
         for doubt in doubts_of_data(built, data, batch_size):
@@ -280,6 +287,7 @@ class Coordinator:
             shuffle=shuffle,
             image_shape=image_shape,
             watch=watch,
+            verify_every=verify_every,
             state=state,
         )
 

@@ -8,7 +8,8 @@
     ├── TrainingDiverged (ArithmeticError)  the loss is no number any more
     └── BackendError (RuntimeError)     workers that can't be started or reached
         ├── UnsuitableBackend (ValueError)  one that can't be had with these arguments, or in this environment
-        └── WorkerLost                  a worker that died
+        ├── WorkerLost                  a worker that died
+        └── FaultyWorker                a worker that computes wrong
     TrainingWarning (UserWarning)       a training that is hardly what was meant
 
 Arguments that are wrong in themselves raise `ValueError` or `TypeError`. All of these survive pickling.
@@ -75,3 +76,15 @@ class UnsuitableBackend(BackendError, ValueError):
 
 class WorkerLost(BackendError):
     """A worker died; the message names its rank, its process and what killed it."""
+
+
+class FaultyWorker(BackendError):
+    """A worker has computed other bits than others have for the same shard; the message names it, and what to do.
+
+    step, shard: where it was found.  workers, hosts: ranks, and where they run: one, or all that may be meant.
+    """
+
+    step: int
+    shard: int
+    workers: Sequence[int]
+    hosts: Sequence[str]

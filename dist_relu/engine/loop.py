@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, isfinite
 from time import perf_counter
@@ -12,6 +13,7 @@ import numpy as np
 from dist_relu.core.arrays import Array
 from dist_relu.engine.memory import StepRequest, means_of
 from dist_relu.engine.step import TrainingStep
+from dist_relu.engine.verification import Digest
 from dist_relu.engine.watch.events import EpochDone, Progress, StepDone, StepsDone
 from dist_relu.optim import Optimizer
 from dist_relu.partition import epoch_order
@@ -53,6 +55,14 @@ class Stopped:
     num_skipped: int = 0
 
 
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    """A worker replies what became of a segment.  digests: of the shards that were verified, see `Verifier`."""
+
+    stopped: Stopped | None
+    digests: Sequence[Digest]
+
+
 class NotKept:
     """A worker replies that it has nothing of this run, and needs its setup."""
 
@@ -62,8 +72,8 @@ def num_steps_per_epoch(num_samples: int, batch_size: int, accumulate: int) -> i
     return ceil(num_samples / (batch_size * accumulate))
 
 
-def take_segment(world: World, request: SegmentRequest) -> Stopped | NotKept | None:
-    """Take the steps of a segment; collective.  All workers return the same.
+def take_segment(world: World, request: SegmentRequest) -> Taken | NotKept:
+    """Take the steps of a segment; collective.  All workers return the same, but for digests.
 
     Worker 0 reports `Progress` and `StepsDone` several times a second, and each `EpochDone`.
     """
@@ -78,7 +88,7 @@ def take_segment(world: World, request: SegmentRequest) -> Stopped | NotKept | N
         if world.progress_engine:
             world.progress_engine.settle()
         world.kept[request.run] = run
-    return stopped
+    return Taken(stopped=stopped, digests=run.take_digests())
 
 
 def forget_run(world: World, run: int) -> None:
@@ -131,6 +141,10 @@ class _Run:
                 self._report(step, request.last)
                 return Stopped(loss=loss, num_skipped=num_skipped)
         return None
+
+    def take_digests(self) -> Sequence[Digest]:
+        """See `TrainingStep.take_digests`."""
+        return self._step.take_digests()
 
     def _begin_epoch(self, epoch: int, *, shuffle: bool) -> None:
         self._epoch = epoch

@@ -94,6 +94,7 @@ class StepRequest:
     """This is everything that a worker must know to take steps.
 
     model: not built yet.  image_shape: of samples that are augmented.  layout: of the model's passes.
+    verify_every: see `verified_shard`; None: never.
     """
 
     model: Sequential
@@ -104,6 +105,7 @@ class StepRequest:
     reduction: ReductionPlan
     memory: Memory[Handles]
     watch: WatchRequest | None
+    verify_every: int | None
 
 
 @final
@@ -160,8 +162,21 @@ class StepMemory:
             self._memory.records.array[np.arange(begin.step - len(records), begin.step) % num_records] = records
             self._memory.records.broadcast()
 
-    def request(self, watch: WatchRequest | None = None, image_shape: ImageShape | None = None) -> StepRequest:
-        """Tell workers how to take steps in this memory, which must be kept as long as they do."""
+    def request(
+        self,
+        watch: WatchRequest | None = None,
+        image_shape: ImageShape | None = None,
+        verify_every: int | None = None,
+    ) -> StepRequest:
+        """Tell workers how to take steps in this memory, which must be kept as long as they do.
+
+        Raises ValueError where a shard can't be verified, since no pass over it stands alone.
+        """
+        if verify_every is not None and self._layout.sums:
+            raise ValueError(
+                f"verify_every={verify_every}, but layers of the model take sums over the whole batch, so that no "
+                'shard can be computed by itself. Leave it away, or use BatchNorm(scope="shard").'
+            )
         return StepRequest(
             model=self._model.blueprint(),
             input_shape=self._model.input_shape,
@@ -171,6 +186,7 @@ class StepMemory:
             reduction=self._reduction,
             memory=self._memory.map(_handles),
             watch=watch,
+            verify_every=verify_every,
         )
 
     def num_completed(self) -> int:

@@ -6,7 +6,7 @@ switch. P parameters, N samples in a batch, S shards.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 from math import isfinite, nan
@@ -20,6 +20,7 @@ from dist_relu.engine.memory import StepRequest
 from dist_relu.engine.norms import NUM_SQUARES, Norms
 from dist_relu.engine.side_by_side import SideBySide
 from dist_relu.engine.update import Updater
+from dist_relu.engine.verification import Digest, Verifier
 from dist_relu.engine.watch.recorder import Recorder
 from dist_relu.nn import Sequential
 from dist_relu.nn.passes import ShardPass, forward_backward
@@ -75,6 +76,11 @@ class TrainingStep:
         if request.layout.sums:
             sums = BatchSums(plan.shards, memory.sums, RowExchange(world, reduction))
             self._side_by_side = SideBySide(model, request.layout, arrays, plan.seed, sums, self._shards)
+        self._verifier: Verifier | None = None
+        if request.verify_every is not None:
+            self._verifier = Verifier(
+                request.verify_every, world.rank, plan, reduction, request.layout, model, self._feed, arrays
+            )
         self._recorder = Recorder(world, request.watch, model.dtype) if request.watch else None
 
     def load_kernels(self) -> None:
@@ -109,6 +115,8 @@ class TrainingStep:
         self.notes = None
         if recorder:
             recorder.begin(step)
+        if self._verifier:
+            self._verifier.begin(step)
         for batch in microbatches(samples, self._plan, step, is_watched=recorder is not None):
             if batch.place:
                 self._barrier.wait()  # slots and arena may be written again when everybody has accumulated from them
@@ -143,6 +151,10 @@ class TrainingStep:
         self._barrier.wait()
         return bool(self._verdicts.all())
 
+    def take_digests(self) -> Sequence[Digest]:
+        """Hand over what was noted of verified shards since the last time."""
+        return self._verifier.take_digests() if self._verifier else ()
+
     def begin_epoch(self) -> None:
         if self._recorder:
             self._recorder.begin_epoch()
@@ -153,12 +165,16 @@ class TrainingStep:
 
     def _reduce(self, batch: Batch) -> tuple[float, int]:
         """Let the gradient of a batch become whole; returns its summed loss and correct predictions.  Collective."""
+        if self._verifier:
+            self._verifier.verify(batch)
         self._reducer.begin(batch.shard_bounds)
         if self._side_by_side:
             present = [shard for shard in self._shards if range(*batch.shard_bounds[shard])]
             self._side_by_side.run(partial(self._pass_over, batch), present)
         for shard in self._shards:
             loss, num_correct = self._run_pass(batch, shard)
+            if self._verifier:
+                self._verifier.note(batch, shard, self._reducer.row, (loss, num_correct))
             self._reducer.add(shard, loss, num_correct)
         return self._reducer.finish()
 

@@ -14,6 +14,7 @@ from dist_relu.engine.loop import NotKept, SegmentRequest, Stopped, forget_run, 
 from dist_relu.engine.memory import Snapshot, StepMemory
 from dist_relu.engine.plan import LeaveGradient, StepOptions, StepPlan
 from dist_relu.engine.site import Site
+from dist_relu.engine.verification import check_digests
 from dist_relu.engine.watch.observer import Observer
 from dist_relu.errors import BackendError
 from dist_relu.nn import Loss, Sequential
@@ -44,9 +45,13 @@ class Training:
         image_shape: ImageShape | None = None,
         records: Array | None = None,
         shuffle: bool = False,
+        verify_every: int | None = None,
     ) -> None:
-        """image_shape: of samples that are augmented.  records: of the steps of the present epoch."""
-        self._run, self._observer, self._shuffle = site.run, observer, shuffle
+        """image_shape: of samples that are augmented.  records: of the steps of the present epoch.
+
+        verify_every: see `verified_shard`.  Raises ValueError where no shard can be verified.
+        """
+        self._site, self._run, self._observer, self._shuffle = site, site.run, observer, shuffle
         self._number = next(_run_numbers)
         self._is_kept = False
         per_epoch = num_steps_per_epoch(len(data), plan.batch_size, plan.options.accumulate)
@@ -67,7 +72,7 @@ class Training:
             num_records=per_epoch + self.max_steps,
             is_watched=watch is not None,
         )
-        self._setup = self._memory.request(watch, image_shape)
+        self._setup = self._memory.request(watch, image_shape, verify_every)
 
     def advance(
         self, first: int, stop: int, optimizer: Optimizer, *, last: int, num_skipped: int = 0
@@ -75,6 +80,7 @@ class Training:
         """Take the steps from number `first` to `stop` - 1; returns what has stopped them before.
 
         last: where the user's call ends.  num_skipped: how many steps right before the first one were skipped.
+        Raises FaultyWorker when all steps are taken, but a shard that was verified has different digests.
         """
         request = SegmentRequest(
             run=self._number,
@@ -87,11 +93,12 @@ class Training:
             num_skipped=num_skipped,
         )
         self._is_kept = True
-        reply: Stopped | NotKept | None = self._run(take_segment, request, self._observer.hear)[0]
-        if isinstance(reply, NotKept):  # they have been busy with another run since
-            reply = self._run(take_segment, replace(request, setup=self._setup), self._observer.hear)[0]
-        assert not isinstance(reply, NotKept)
-        return reply
+        replies = self._run(take_segment, request, self._observer.hear)
+        if isinstance(replies[0], NotKept):  # they have been busy with another run since
+            replies = self._run(take_segment, replace(request, setup=self._setup), self._observer.hear)
+        check_digests([reply.digests for reply in replies], self._site.workers.peers)
+        stopped: Stopped | None = replies[0].stopped
+        return stopped
 
     @property
     def step(self) -> int:

@@ -33,7 +33,7 @@ class Slots:
         self._stack = shared + private
         summed = [param for number, param in enumerate(memory.params) if number not in memory.factors]
         self._places = [param.places() for param in summed]
-        self._views = [_views(row, [param.shape for param in summed]) for row in self._stack]
+        self._views = [views_of(row, [param.shape for param in summed]) for row in self._stack]
         self._fold = Fold(carries, _left)  # of the numbers of rows: one that others are added to keeps its place
 
     def begin(self) -> None:
@@ -82,7 +82,8 @@ def _left(left: int, right: int) -> int:
     return left
 
 
-def _views(row: Array, shapes: Sequence[tuple[int, ...]]) -> list[Array]:
+def views_of(row: Array, shapes: Sequence[tuple[int, ...]]) -> list[Array]:
+    """A slot as one view for each of the summed parameters, which have these shapes."""
     views: list[Any] = []
     start = 0
     for shape in shapes:

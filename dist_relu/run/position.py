@@ -15,8 +15,9 @@ from dist_relu.engine.memory import Snapshot
 from dist_relu.engine.plan import StepPlan
 from dist_relu.engine.site import Site
 from dist_relu.engine.training import Training
+from dist_relu.engine.verification import MAX_VERIFIED, num_verified
 from dist_relu.engine.watch.observer import Observer
-from dist_relu.errors import BackendError
+from dist_relu.errors import BackendError, FaultyWorker
 from dist_relu.nn import Sequential
 from dist_relu.optim import Optimizer
 from dist_relu.run.history import History
@@ -41,11 +42,12 @@ class Position:
         *,
         shuffle: bool,
         image_shape: ImageShape | None,
+        verify_every: int | None,
     ) -> None:
         """Begin with the parameters of the model, before the first step."""
         self.step, self.history, self.observer = 0, History(), observer
         self._site, self._model, self._data, self._plan = site, model, data, plan
-        self._shuffle, self._image_shape = shuffle, image_shape
+        self._shuffle, self._image_shape, self._verify_every = shuffle, image_shape, verify_every
         self._per_epoch = num_steps_per_epoch(len(data), plan.batch_size, plan.options.accumulate)
         # The vectors are in one of these, or in none where they are lost.
         self._training: Training | None = None
@@ -64,13 +66,25 @@ class Position:
         """Let workers take the steps up to number `stop`, or as many as one segment has.
 
         last: where the user's call ends.  Returns what has stopped them before.  An exception leaves the run after the
-        last complete step, and its memory to workers that may be stuck in it.
+        last complete step, and its memory to workers that may be stuck in it; but FaultyWorker where it was before.
         """
         training = self._training or self._start()
         stop = min(stop, self.step + training.max_steps)
+        before = None
+        if self._verify_every is not None:
+            stop = min(stop, self.step + MAX_VERIFIED * self._verify_every)
+            if num_verified(self.step, stop, self._verify_every):
+                before = training.snapshot()
         num_skipped = self.history.num_skipped if self._plan.options.skips else 0
         try:
             stopped = training.advance(self.step, stop, optimizer, last=last, num_skipped=num_skipped)
+        except FaultyWorker as error:
+            self._back_to(before, self.step)
+            error.args = (
+                f"{error} The run stands before step {self.step} again, where all that was verified had agreed; what "
+                "was not may be wrong all the same. Go on from there, or from an earlier state, without that machine.",
+            )
+            raise
         except BaseException as error:
             self._training, self._snapshot = None, training.finite_snapshot()
             if self._snapshot:
@@ -102,12 +116,12 @@ class Position:
     def step_back(self) -> None:
         """Stand before the last step, if the parameters were numbers there; otherwise all is lost."""
         assert self._training
-        self._back_to(self._training.finite_snapshot())
+        self._back_to(self._training.finite_snapshot(), self.step - 1)
 
     def uncount_last(self) -> None:
         """Stand before the last step, which was skipped, so that nothing else changes."""
         assert self._training
-        self._back_to(replace(self._training.snapshot(), step=self.step - 1))
+        self._back_to(replace(self._training.snapshot(), step=self.step - 1), self.step - 1)
 
     def close(self) -> None:
         """Free the memory of the run on all nodes; to go forward makes it anew."""
@@ -129,6 +143,7 @@ class Position:
             image_shape=self._image_shape,
             records=self.history.records[self.step - self.step % self._per_epoch :],
             shuffle=self._shuffle,
+            verify_every=self._verify_every,
         )
         self._training, self._snapshot = training, None
         return training
@@ -138,10 +153,11 @@ class Position:
         self.history.append(training.records(self.step, step))
         self.step = step
 
-    def _back_to(self, snapshot: Snapshot | None) -> None:
+    def _back_to(self, snapshot: Snapshot | None, step: int) -> None:
+        """Stand before a step again.  snapshot: None where the vectors are lost."""
         assert self._training
         self._training.close()
         self._training, self._snapshot = None, snapshot
-        self.step -= 1
+        self.step = step
         self.history.cut(self.step)
         self.observer.forget_epochs(self.step // self._per_epoch)

@@ -63,13 +63,23 @@ class Trainer:
         image_shape: ImageShape | None = None,
         watch: Watch | None = None,
         state: RunState | None = None,
+        verify_every: int | None = None,
     ) -> None:
         """See `Coordinator.trainer`, which checks all arguments."""
         self._site, self._model, self._data, self._plan = site, model, data, plan
         self._shuffle, self._image_shape = shuffle, image_shape
         self._per_epoch = num_steps_per_epoch(len(data), plan.batch_size, plan.options.accumulate)
         self._observer = Observer(model, plan, self._per_epoch, watch, has_classes=data.has_classes)
-        self._position = Position(site, model, data, plan, self._observer, shuffle=shuffle, image_shape=image_shape)
+        self._position = Position(
+            site,
+            model,
+            data,
+            plan,
+            self._observer,
+            shuffle=shuffle,
+            image_shape=image_shape,
+            verify_every=verify_every,
+        )
         self._lr_scale = 1.0
         self._optimizer = plan.optimizer
         self._agenda: Agenda | None = None
@@ -183,7 +193,8 @@ class Trainer:
         on_progress: called several times a second while workers go on, and after every epoch.
 
         Raises TrainingDiverged when the loss becomes NaN or infinite, or a parameter; the error says in which step,
-        shard, layer and sample, and the run stands before that step.
+        shard, layer and sample, and the run stands before that step. Raises FaultyWorker, with `verify_every`, when a
+        worker computes wrong; the run then stands where what was verified last had agreed.
         KeyboardInterrupt, and whatever callbacks and layers raise, ends the call and goes on to the caller; with
         `ema_decay` the exception's `average` is the model with the averaged parameters.
         """
