@@ -12,6 +12,7 @@ from dist_relu.cli.types import NOT_NEGATIVE, choice, json_option
 from dist_relu.core.files import write_json
 from dist_relu.engine.results import Validated
 from dist_relu.reports.logs import STEPS_FILE, read_logs
+from dist_relu.run.checkpoints import newest_state
 from dist_relu.run.monitoring import MONITORS, is_of_validation
 from dist_relu.run.replay import Judged, Replayed, epochs_of, judged_by, replay
 from dist_relu.run.state_file import load_state
@@ -40,7 +41,8 @@ from dist_relu.run.state_file import load_state
 def show_replay(run: Path, monitor: str, patience: int, min_delta: float, path: Path | None) -> None:
     """Say where early stopping would have ended a RUN that went on for longer.
 
-    RUN: a folder that `train --log-dir` wrote, also of a run that still goes on, or a checkpoint.
+    RUN: a folder that `train --log-dir` wrote, also of a run that still goes on, or a
+    folder of checkpoints, or one of them.
     """
     check_writable("--json", path)
     with usage_errors():
@@ -55,14 +57,14 @@ def show_replay(run: Path, monitor: str, patience: int, min_delta: float, path: 
 
 
 def _judged(run: Path, monitor: str) -> list[Judged]:
-    """Read what a run was judged by.  run: a log folder or a checkpoint."""
+    """Read what a run was judged by.  run: a log folder, a folder of checkpoints, or one of them."""
     if (run / STEPS_FILE).is_file():
         logs = read_logs(run)
         tell_left_out(run, logs.left_out)
         return judged_by(monitor, logs.validations, logs.epochs)
-    if run.is_dir():
-        raise click.UsageError(f"{run} has no {STEPS_FILE}; expected a folder of train --log-dir, or a checkpoint.")
-    state = load_state(run)
+    state = newest_state(run) if run.is_dir() else load_state(run)
+    if state is None:
+        raise click.UsageError(f"{run} has no {STEPS_FILE}; expected a folder of train --log-dir, or checkpoints.")
     return judged_by(monitor, [Validated(**validated) for validated in state.validations], epochs_of(state))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from math import nan
 from pathlib import Path
@@ -47,10 +48,12 @@ def serial() -> Iterator[dr.Coordinator]:
 
 @pytest.fixture(scope="module")
 def folder(serial: dr.Coordinator, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The log folder of a run that nothing stopped, and beside it its last state."""
+    """The log folder of a run that nothing stopped; beside it its checkpoints, and the last of them alone."""
     folder = tmp_path_factory.mktemp("runs")
+    checkpoint = dr.Checkpoint(folder / "checkpoints", every="5epochs")
     with LogWriter(folder / "run") as logs:
-        dr.save_state(fit(serial, [logs], dr.Watch(10, logs.step, logs.epoch)), folder / "last.safetensors")
+        state = fit(serial, [logs, checkpoint], dr.Watch(10, logs.step, logs.epoch))
+    dr.save_state(state, folder / "last.safetensors")
     return folder / "run"
 
 
@@ -94,7 +97,7 @@ def test_a_rule_that_stops_nowhere_tells_the_best_of_all() -> None:
     assert replay(judged(nan, nan), "loss", patience=3).best is None
 
 
-@pytest.mark.parametrize("of", ["run", "last.safetensors"])
+@pytest.mark.parametrize("of", ["run", "last.safetensors", "checkpoints"])
 def test_the_command_says_where_and_with_what(folder: Path, of: str, capsys: pytest.CaptureFixture[str]) -> None:
     path = str(folder.parent / of)
     code, output, errors = call(capsys, "replay", path, "--patience", "2", "--min-delta", "0.001")
@@ -112,6 +115,17 @@ def test_the_command_says_where_and_with_what(folder: Path, of: str, capsys: pyt
     )
 
 
+def test_the_command_agrees_with_runs_of_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = "train", "--model", "mlp:16", "--validation", "0.2", "--lr", "0.5", "--backend", "serial", "--quiet"
+    rule = "--patience", "2", "--min-delta", "0.05"
+    assert call(capsys, *options, "--epochs", "12", "--log-dir", str(tmp_path / "run"))[0] == 0
+    assert call(capsys, "replay", str(tmp_path / "run"), *rule, "--json", str(tmp_path / "replay.json"))[0] == 0
+    assert call(capsys, *options, "--epochs", "12", *rule, "--json", str(tmp_path / "train.json"))[0] == 0
+    found, trained = (json.loads((tmp_path / name).read_text()) for name in ("replay.json", "train.json"))
+    assert found["stopped"]["step"] == trained["steps"]
+    assert found["num_judged"] == 12 > found["stopped"]["epoch"]
+
+
 def test_a_run_without_validations_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with LogWriter(tmp_path / "run"):
         pass
@@ -120,4 +134,4 @@ def test_a_run_without_validations_says_so(tmp_path: Path, capsys: pytest.Captur
     assert "holds no validation_loss of any validations." in errors
     code, _, errors = call(capsys, "replay", str(tmp_path))
     assert code == 2
-    assert "has no steps.jsonl; expected a folder of train --log-dir, or a checkpoint" in errors
+    assert "has no steps.jsonl; expected a folder of train --log-dir, or checkpoints" in errors
