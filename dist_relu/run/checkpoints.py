@@ -59,9 +59,16 @@ class Checkpoint:
         self._writer = _Writer(Path(self.folder), self.keep)
 
     def on_fit_begin(self, trainer: Trainer, *, validates: bool) -> None:
-        """Raise ValueError where validations will not have what `best` asks for."""
+        """Raise ValueError where validations will not have what `best` asks for; warn of another run's checkpoints."""
         if self.best and validates:
             check_monitored("Checkpoint", self.best, trainer.model, validates=True)
+        if trainer.step == 0 and (others := checkpoint_files(self.folder)):
+            warnings.warn(
+                f"{self.folder} holds checkpoints already, up to step {others[-1][0]:,}, which this run may take for "
+                "its own. Give each run a folder of its own, or go on from the newest_state of this one.",
+                TrainingWarning,
+                stacklevel=2,
+            )
 
     def on_validation(self, trainer: Trainer, validated: Validated) -> None:
         """Have it written if it is the best so far."""

@@ -134,6 +134,14 @@ def test_arguments_that_make_no_sense_are_refused(tmp_path: Path, arguments: dic
         dr.Checkpoint(tmp_path, **arguments)
 
 
+def test_a_new_run_is_warned_of_another_one_in_its_folder(coordinator: dr.Coordinator, folder: Path) -> None:
+    reason = "holds checkpoints already, up to step 6, which this run may take for its own"
+    with trainer_of(coordinator) as trainer, pytest.warns(dr.TrainingWarning, match=reason):
+        trainer.fit(steps=2, callbacks=[dr.Checkpoint(folder)])
+    with trainer_of(coordinator, dr.newest_state(folder)) as trainer:
+        trainer.fit(steps=2, callbacks=[dr.Checkpoint(folder)])
+
+
 def test_a_folder_that_can_not_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(dr.WriteError, match="file/folder can't be written"):
@@ -194,7 +202,6 @@ def test_training_does_not_wait_and_a_state_that_waits_gives_way_to_a_newer_one(
 ) -> None:
     """The second state goes into a pipe that nobody reads for a while."""
     pipe = tmp_path / "step-000000002.safetensors"
-    os.mkfifo(pipe)
     opened: list[int] = []
 
     def read() -> None:
@@ -205,6 +212,7 @@ def test_training_does_not_wait_and_a_state_that_waits_gives_way_to_a_newer_one(
         trainer.fit(
             steps=8,
             callbacks=[
+                At(1, lambda: os.mkfifo(pipe)),
                 At(3, lambda: opened.append(os.open(pipe, os.O_RDONLY))),  # waits until it is opened for writing
                 At(7, read),
                 dr.Checkpoint(tmp_path, every=2),
