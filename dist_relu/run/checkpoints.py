@@ -37,9 +37,10 @@ class Checkpoint:
     keep: how many of the last files stay.  best: by this, "validation_loss" or "validation_accuracy", the state at the
     best validation is written and stays too, if there are validations; None for the last ones alone.
 
-    Where writing takes longer than `every`, a state that waits gives way to the next one. What can't be written is
-    warned of once, with TrainingWarning, and tried again the next time; training goes on. A state with parameters that
-    are no numbers is not written, for nothing can go on from it.
+    Where writing takes longer than `every`, a state that waits gives way to the next one, unless it is the best; so
+    there are at most three copies of the run's vectors in memory. What can't be written is warned of once, with
+    TrainingWarning, and tried again the next time; training goes on. A state with parameters that are no numbers is
+    not written, for nothing can go on from it.
     Raises WriteError for a folder that takes no files.
     """
 
@@ -62,6 +63,7 @@ class Checkpoint:
         """Raise ValueError where validations will not have what `best` asks for; warn of another run's checkpoints."""
         if self.best and validates:
             check_monitored("Checkpoint", self.best, trainer.model, validates=True)
+        self._is_due, self._writer.written = False, None  # by another run, or what is not there any more
         if trainer.step == 0 and (others := checkpoint_files(self.folder)):
             warnings.warn(
                 f"{self.folder} holds checkpoints already, up to step {others[-1][0]:,}, which this run may take for "

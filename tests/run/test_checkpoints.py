@@ -98,6 +98,15 @@ def test_how_often_can_be_said_in_several_ways(
     assert steps_in(tmp_path) == sorted({first, 7})
 
 
+def test_an_object_may_serve_one_run_after_another(coordinator: dr.Coordinator, tmp_path: Path) -> None:
+    checkpoint = dr.Checkpoint(tmp_path, every="1h")
+    for _ in range(2):
+        with trainer_of(coordinator) as trainer:
+            trainer.fit(steps=4, callbacks=[checkpoint])
+        assert steps_in(tmp_path) == [4]
+        (tmp_path / "step-000000004.safetensors").unlink()
+
+
 @pytest.mark.parametrize("best", ["validation_loss", "validation_accuracy", None])
 def test_the_best_state_is_kept_too(coordinator: dr.Coordinator, tmp_path: Path, best: str | None) -> None:
     with trainer_of(coordinator, lr=0.2) as trainer:
