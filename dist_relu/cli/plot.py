@@ -160,7 +160,13 @@ def curves(sources: Sequence[Path], paths: Sequence[Path], form: Form) -> None:
             names = list(map(str, sources))
         runs = {name: _logs(source) for name, source in zip(names, sources, strict=True)}
         steps = {name: logs.steps for name, logs in runs.items()}
-        _draw(paths, lambda path: plots.draw_curves(steps, path, form=form, about=_about(*runs.values())))
+        validations = {name: logs.validations for name, logs in runs.items()}
+        _draw(
+            paths,
+            lambda path: plots.draw_curves(
+                steps, path, validations=validations, form=form, about=_about(*runs.values())
+            ),
+        )
 
 
 @plot.command()

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from dist_relu.checkpoint import load_model
+from dist_relu.engine.results import Validated
 from dist_relu.engine.watch.records import EpochSummary, WatchedStep
 from dist_relu.nn import Sequential
 from dist_relu.reports import plots
@@ -39,9 +40,10 @@ def figures(logs: Logs, name: str) -> list[Figure]:
     shown = [
         Figure(
             "Learning",
-            "What the samples of each watched step came to before it.",
-            _curves_in_words(steps),
-            *_svg(partial(plots.draw_curves, {name: steps})),
+            "What the samples of each watched step came to before it"
+            + (", and the validations of the run." if logs.validations else "."),
+            _curves_in_words(steps, logs.validations),
+            *_svg(partial(plots.draw_curves, {name: steps}, validations={name: logs.validations})),
         ),
         Figure(
             "Gradients and changes of weights",
@@ -105,11 +107,13 @@ def _svg(draw: Callable[[Path], None]) -> tuple[str, int]:
     return f"data:image/svg+xml;base64,{b64encode(content).decode()}", round(points * _PX_PER_POINT)
 
 
-def _curves_in_words(steps: Sequence[WatchedStep]) -> str:
+def _curves_in_words(steps: Sequence[WatchedStep], validations: Sequence[Validated]) -> str:
     first, last = steps[0], steps[-1]
     words = f"From step {first.step} to step {last.step} the loss goes from {first.loss:.4g} to {last.loss:.4g}"
     if first.accuracy is not None and last.accuracy is not None:
         words += f", the accuracy from {first.accuracy:.1%} to {last.accuracy:.1%}"
+    if validations:
+        words += f", the loss of validations from {validations[0].loss:.4g} to {validations[-1].loss:.4g}"
     return words + "."
 
 

@@ -142,6 +142,15 @@ def curves(num_runs: int) -> Draw:
     return lambda path, form: plots.draw_curves(runs(num_runs), path, form=form, about=TITLE)
 
 
+def curves_with_validations(path: Path, form: Form) -> None:
+    validations = {
+        LONG: [dr.Validated(step=100 * i, epoch=i, loss=1 / (i + 1), accuracy=0.5 + i / 100) for i in range(30)],
+        ODD: [],
+        "run 0": [dr.Validated(step=10, epoch=0, loss=0.5, accuracy=None)],
+    }
+    plots.draw_curves(runs(4), path, validations=validations, form=form, about=TITLE)
+
+
 def over_time(what: str, watched: list[WatchedStep]) -> Draw:
     def draw(path: Path, form: Form) -> None:
         match what:
@@ -164,6 +173,7 @@ def by_layer(num_layers: int, low: float) -> Draw:
 
 PICTURES: dict[str, Draw] = {
     **{f"curves of {num_runs}": curves(num_runs) for num_runs in (1, 2, 6, 12)},
+    "curves with validations": curves_with_validations,
     "curves, a step": lambda path, form: plots.draw_curves({"run": FEW[:1]}, path, form=form),
     "curves, no classes": lambda path, form: plots.draw_curves(
         {LONG: [replace(step, accuracy=None) for step in MANY], "b": FEW}, path, form=form

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dist_relu.analysis.course import Course
+from dist_relu.engine.results import Validated
 from dist_relu.engine.watch.records import WatchedStep
 from dist_relu.reports.plots.style import (
     PLAIN,
@@ -27,9 +28,20 @@ from dist_relu.reports.plots.style import (
 )
 
 
-def draw_curves(runs: Mapping[str, Sequence[WatchedStep]], path: Path, *, form: Form = PLAIN, about: str = "") -> None:
-    """Loss and, where there are classes, accuracy on the samples of the watched steps; runs: by their names."""
+def draw_curves(
+    runs: Mapping[str, Sequence[WatchedStep]],
+    path: Path,
+    *,
+    validations: Mapping[str, Sequence[Validated]] | None = None,
+    form: Form = PLAIN,
+    about: str = "",
+) -> None:
+    """Loss and, where there are classes, accuracy on the samples of the watched steps; runs: by their names.
+
+    validations: of those runs that have any; they stand where their steps do.
+    """
     has_classes = any(step.accuracy is not None for steps in runs.values() for step in steps)
+    validated = {name: those for name, those in (validations or {}).items() if those}
 
     def paint(loss: Any, accuracy: Any = None) -> None:
         for number, (name, steps) in enumerate(runs.items()):
@@ -37,15 +49,25 @@ def draw_curves(runs: Mapping[str, Sequence[WatchedStep]], path: Path, *, form: 
             draw_course(loss, number, when, [step.loss for step in steps], name)
             if accuracy is not None and steps[0].accuracy is not None:
                 draw_course(accuracy, number, when, [100 * (step.accuracy or 0) for step in steps], name)
+            appearance = {**look(number), "linestyle": ":", "markerfacecolor": "white"}
+            those = validated.get(name, ())
+            label, every = as_label(f"{name}, validation"), max(len(those) // 8, 1)
+            if those:
+                when = [each.step for each in those]
+                loss.plot(when, [each.loss for each in those], label=label, markevery=every, **appearance)
+            if those and accuracy is not None:
+                shares = [100 * (each.accuracy or 0) for each in those]
+                accuracy.plot(when, shares, label=label, markevery=every, **appearance)
         loss.set(title="loss", xlabel="step", ylabel="mean loss of a batch")
         log_scale(loss)
         if accuracy is not None:
             accuracy.set(title="accuracy", xlabel="step", ylabel="share of a batch in %")
-        if len(runs) > 1:
+        if len(runs) > 1 or validated:
             legend_below(loss)
 
     note = sentences(
         "Of the samples that are trained on, before each step.",
+        "Validation: of all samples that are held back for it." if validated else "",
         watched_note([step.step for step in max(runs.values(), key=len)]),
         smoothing_note(max(map(len, runs.values()))),
     )
