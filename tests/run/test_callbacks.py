@@ -93,6 +93,22 @@ def test_calls_of_one_epoch_stop_where_a_long_one_does(serial: dr.Coordinator) -
         assert trainer.model.sha256() != restored
 
 
+@pytest.mark.parametrize("cut", [2, 9])
+def test_what_callbacks_remember_goes_through_a_file(serial: dr.Coordinator, tmp_path: Path, cut: int) -> None:
+    """Also in a run that had stopped when it was written: it ends at once."""
+
+    def fit(steps: int, state: dr.RunState | None = None) -> tuple[dr.RunState, str, str, float | None]:
+        early, best = dr.EarlyStopping(patience=2, min_delta=100, restore_best=True), dr.BestModel()
+        with trainer_of(serial, state=state) as trainer:
+            trainer.fit(steps=steps, validation=(X, Y), validate_every=2, callbacks=[early, best])
+            return trainer.state(), trainer.model.sha256(), best.model.sha256(), early.best
+
+    whole = fit(30)
+    assert whole[0].step == 6
+    dr.save_state(fit(cut)[0], tmp_path / "state")
+    assert fit(30, dr.load_state(tmp_path / "state")) == whole
+
+
 def test_a_callback_begins_anew_with_another_run(serial: dr.Coordinator) -> None:
     early, best = dr.EarlyStopping(patience=1, min_delta=100), dr.BestModel()
     found = []
