@@ -24,7 +24,7 @@ from dist_relu.run.trainer import Trainer
 _OF_THE_RULE = ("optimizer", "lr", "schedule", "momentum", "weight_decay", "epochs")
 _OF_OTHERS = (
     *("seed", "shards", "batch_size", "normalize", "validation", "clip_norm", "clip_value", "accumulate"),
-    *("ema_decay", "label_smoothing", "mixup", "augment"),
+    *("ema_decay", "on_nan", "label_smoothing", "mixup", "augment"),
 )
 _COMPARED_BY_WHAT_THEY_ARE = ("source", "model_text", "dtype")
 """Data and models may have other names by now; it counts whether they are the same."""
@@ -51,10 +51,10 @@ class Beginning:
             return f"There is no checkpoint in {self.folder} yet: it begins anew."
         return f"Going on from step {self.state.step:,} of the run in {self.folder}."
 
-    def trainer(self, task: Task, coordinator: Coordinator, watch: Watch | None) -> Trainer:
+    def trainer(self, task: Task, coordinator: Coordinator, watch: Watch | None, verify_every: int | None) -> Trainer:
         """Stand where the run does.  Raises CheckpointError where it would become another run."""
         try:
-            return task.trainer(coordinator, self.state, watch)
+            return task.trainer(coordinator, self.state, watch, verify_every)
         except CheckpointError as error:
             others = _unequal(self.before, self.options, _COMPARED_BY_WHAT_THEY_ARE) if self.before else ()
             names = ", ".join(_told(self.command, *found) for found in others)

@@ -103,6 +103,13 @@ _GO_WITH = (
 @click.option("--clip-value", type=POSITIVE, help="Cut elements of gradients to this magnitude.")
 @click.option("--accumulate", type=click.IntRange(1), default=1, show_default=True, help="Batches in one step.")
 @click.option("--ema-decay", type=SHARE, help="Test and save an exponential average of the weights, with this decay.")
+@click.option(
+    "--on-nan",
+    type=choice(["stop", "skip"]),
+    default="stop",
+    show_default=True,
+    help="What to do with a step whose loss or gradient is NaN or infinite: end the run, or leave the step out.",
+)
 @click.option("--label-smoothing", type=SHARE, default=0.0, show_default=True, help="Smooth class numbers by so much.")
 @click.option(
     "--mixup", type=NOT_NEGATIVE, default=0.0, show_default=True, help="Mix samples, with this alpha; 0 mixes none."
@@ -112,6 +119,12 @@ _GO_WITH = (
 @dtype_option
 @worker_options
 @shards_option
+@click.option(
+    "--verify-every",
+    type=click.IntRange(1),
+    metavar="STEPS",
+    help="Let other workers compute a part of every so many steps as well, to find processors that compute wrong.",
+)
 @click.option(
     "--patience",
     type=click.IntRange(1),
@@ -163,6 +176,7 @@ def train(
     save: Path | None,
     log_dir: Path | None,
     watch_every: int | None,
+    verify_every: int | None,
     write_config_to: Path | None,
     quiet: bool,
     **others: Any,
@@ -194,7 +208,7 @@ def train(
         logs_of_run = LogWriter(log_dir, attempts, goes_on_from=begin.state) if log_dir else nullcontext()
         with logs_of_run as logs:
             watch = Watch(watch_every or 10, logs.step, logs.epoch) if logs else None
-            with begin.trainer(task, coordinator, watch) as trainer:
+            with begin.trainer(task, coordinator, watch, verify_every) as trainer:
                 run = TrainingRun(
                     console=console,
                     status=status,

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Self, final
+from typing import Literal, Self, final
 
 import click
 
@@ -47,6 +47,7 @@ class TrainingOptions:
     clip_value: float | None
     accumulate: int
     ema_decay: float | None
+    on_nan: Literal["stop", "skip"]
     label_smoothing: float
     mixup: float
     augment: str | None
@@ -131,7 +132,13 @@ class Task:
         check_fit(len(self.data.train), self.options.batch_size, shards, workers)
         return replace(self, options=replace(self.options, shards=shards))
 
-    def trainer(self, coordinator: Coordinator, state: RunState | None = None, watch: Watch | None = None) -> Trainer:
+    def trainer(
+        self,
+        coordinator: Coordinator,
+        state: RunState | None = None,
+        watch: Watch | None = None,
+        verify_every: int | None = None,
+    ) -> Trainer:
         """See `Coordinator.trainer`."""
         options = self.options
         return coordinator.trainer(
@@ -146,7 +153,9 @@ class Task:
             clip_value=options.clip_value,
             accumulate=options.accumulate,
             ema_decay=options.ema_decay,
+            on_nan=options.on_nan,
             augment=self.changes,
             watch=watch,
+            verify_every=verify_every,
             state=state,
         )

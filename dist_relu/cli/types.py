@@ -49,10 +49,10 @@ OPTION_GROUPS = {
     ),
     "Training": (
         "--epochs --batch-size --optimizer --lr --schedule --momentum --weight-decay --clip-norm --clip-value "
-        "--accumulate --ema-decay --validation --algorithm --steps --envs --horizon --minibatches --gamma "
+        "--accumulate --ema-decay --on-nan --validation --algorithm --steps --envs --horizon --minibatches --gamma "
         "--entropy-weight --seeds --lowest --highest --seed --shards"
     ),
-    "Workers": "--workers --backend --threads-per-worker --address --spread",
+    "Workers": "--workers --backend --threads-per-worker --address --spread --verify-every",
     "Stop and go on": "--patience --min-delta --max-time --checkpoint --every --keep --resume",
     "Results": "--json --save --export --log-dir --watch-every --output --write-config --config --quiet",
 }

@@ -312,6 +312,28 @@ def test_a_loss_that_is_no_number_ends_the_run_with_one_line(
     assert not path.exists()
 
 
+def test_the_checkpoint_of_a_run_that_diverged_takes_the_same_step_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = "--lr", "1e9", "--shards", "2", "--checkpoint", str(tmp_path), "--quiet"
+    _, _, errors = train(capsys, *arguments)
+    assert re.search(r"in step \d+ .* First in shard \d the output of layer \d \w+ is \S+ for sample \d+", errors)
+    code, _, again = train(capsys, *arguments, "--backend", "serial", "--resume")
+    assert (code, again) == (1, errors)
+
+
+def test_steps_that_lead_to_no_numbers_can_be_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = tmp_path / "data.npz"
+    x = np.random.default_rng(0).standard_normal((100, 4)).astype(np.float32)
+    x[7] = 3e38
+    np.savez(data, x_train=x, y_train=np.arange(100) % 2, x_test=x[20:], y_test=np.arange(20, 100) % 2)
+    arguments = "--data", str(data), "--epochs", "2", "--batch-size", "10", "--quiet", "--verify-every", "2"
+    report = tmp_path / "report.json"
+    assert train(capsys, *arguments, "--on-nan", "skip", "--json", str(report))[0] == 0
+    assert np.isfinite(json.loads(report.read_text())["test_loss"])
+    assert train(capsys, *arguments)[0] == 1
+
+
 def test_parameters_that_are_no_numbers_are_no_result(npz: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = "--data", str(npz), "--lr", "1e38", "--epochs", "1", "--batch-size", "80", "--schedule", "constant"
     code, _, errors = train(capsys, *options)
