@@ -71,6 +71,7 @@ class TrainingStep:
         chunks = chunks_of(reduction, world.rank, model.params, self._reducer.sources, memory.generations)
         self._norms = Norms(reduction.pieces, memory.squares)
         self._updater = Updater(plan, chunks, self._norms, self._barrier)
+        self._skips = plan.options.skips
         self._verdicts = memory.verdicts[slice(world.node.ranks.start, world.node.ranks.stop)]
         self._side_by_side: SideBySide[tuple[float, int]] | None = None
         if request.layout.sums:
@@ -123,13 +124,13 @@ class TrainingStep:
             batch_loss, batch_correct = self._reduce(batch)
             loss, num_correct = loss + batch_loss / len(samples), num_correct + batch_correct
             if not isfinite(loss):
-                if self._plan.options.skips:
+                if self._skips:
                     break
                 return loss, num_correct
             self._updater.accumulate(batch.shard_bounds)
         else:
             self._updater.step(self.optimizer.hyper(step, epoch), self.generation, is_watched=recorder is not None)
-        if self._plan.options.skips and not (isfinite(loss) and self._leads_to_numbers()):
+        if self._skips and not (isfinite(loss) and self._leads_to_numbers()):
             self._updater.skip(self.generation)
             loss, num_correct, recorder = nan, 0, None
         if self._world.rank == 0:
