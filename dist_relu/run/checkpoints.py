@@ -25,6 +25,7 @@ from dist_relu.run.monitoring import check_monitored, is_maximised, monitored
 from dist_relu.run.state import RunState
 from dist_relu.run.state_file import load_state, save_state
 from dist_relu.run.trainer import Trainer
+from dist_relu.runtime.backends.interrupts import without_interrupts
 
 
 @final
@@ -178,7 +179,7 @@ class _Writer:
 
     def take(self, order: _Order) -> None:
         """Write this next, in place of all that still wait, but for the best."""
-        with self._lock:
+        with without_interrupts(), self._lock:  # Ctrl-C would leave a thread that has not begun, or a held lock
             self._waiting = [one for one in self._waiting if one.is_best and not order.is_best] + [order]
             if not self._thread:
                 self._thread = threading.Thread(target=self._work, name="dist_relu checkpoints", daemon=True)

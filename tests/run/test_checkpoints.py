@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -349,3 +351,22 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_it_had_not_been(
     with trainer_of(coordinator, dr.newest_state(tmp_path), lr=0.2) as trainer:
         trainer.fit(steps=30 - trainer.step, callbacks=callbacks(), **options)
         assert (trainer.model.sha256(), trainer.lr_scale) == (expected, scale)
+
+
+def test_ctrl_c_may_come_while_a_state_is_handed_over(
+    coordinator: dr.Coordinator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
+
+    def start_interrupted(thread: threading.Thread) -> None:
+        monkeypatch.undo()
+        os.kill(os.getpid(), signal.SIGINT)
+        start(thread)
+
+    with trainer_of(coordinator) as trainer:
+        monkeypatch.setattr(threading.Thread, "start", start_interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            trainer.fit(epochs=2, callbacks=[dr.Checkpoint(tmp_path, every=1)])
+    state = dr.newest_state(tmp_path)
+    assert state is not None
+    assert state.step == 1
