@@ -2,8 +2,9 @@
 
 from dist_relu import activations, analysis, data, nn, optim, rl
 from dist_relu.checkpoint import load_model, save_model
-from dist_relu.coordinator import Coordinator, DistributedReLU, start
+from dist_relu.coordinator import Coordinator, start
 from dist_relu.data import Dataset
+from dist_relu.distributed_relu import DistributedReLU
 from dist_relu.engine.diagnosis import NotFinite
 from dist_relu.engine.results import Evaluation, FitResult, Validated
 from dist_relu.engine.watch.records import (

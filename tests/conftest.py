@@ -26,6 +26,9 @@ hypothesis.settings.register_profile("long", deadline=None, max_examples=300)
 hypothesis.settings.load_profile("quick")
 
 
+_COMPILING = re.compile(r"tests/kernels/|tests/optim/|tests/nn/|tests/conformance/.*\[serial-")
+"""The names of tests that need all kernels, each process others first."""
+
 _SLOW = ["test_ray_nodes", "test_ray", "test_worlds", "test_ray_private", "test_surroundings", "test_failures"]
 
 _ON_RAY = re.compile(r"test_ray\.py|test_ray_collective|\[ray-|ray_cluster|all_backends")
@@ -38,8 +41,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the files that take longest, so that none of the processes waits long for the others in the end."""
-    items.sort(key=lambda item: _SLOW.index(item.path.stem) if item.path.stem in _SLOW else len(_SLOW))
+    """Begin where kernels are compiled, or whole jobs wait for that; then with the files that take longest.
+
+    So none of the processes waits long for the others in the end.
+    """
+
+    def place(item: pytest.Item) -> int:
+        if _COMPILING.search(item.nodeid):
+            return -1
+        return _SLOW.index(item.path.stem) if item.path.stem in _SLOW else len(_SLOW)
+
+    items.sort(key=place)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -25,6 +25,8 @@ from dist_relu.engine.side_by_side import SideBySide
 from dist_relu.engine.site import Site
 from dist_relu.engine.training import Training, with_values
 from dist_relu.engine.watch.observer import Observer
+from dist_relu.engine.watch.records import WatchedStep
+from dist_relu.errors import TrainingDiverged
 from dist_relu.nn import Loss, Sequential
 from dist_relu.nn.boundary import inside
 from dist_relu.nn.fusion import last_layers
@@ -62,6 +64,25 @@ class NotFinite:
         whose = "" if self.sample is None else f" for sample {self.sample}"
         others = f" and {self.num_others} others" if self.num_others else ""
         return f"First {where}{self.what}{whose}{others}."
+
+
+def diverged_error(
+    what: str, step: int, epoch: int, found: NotFinite | None, watched: Sequence[WatchedStep]
+) -> TrainingDiverged:
+    """Make the error for a step that led to numbers that are none.  what: has become so.  watched: what was seen."""
+    error = TrainingDiverged(
+        f"{what} in step {step} (epoch {epoch}). {f'{found} ' if found else ''}Lower the learning rate, warm it up, or "
+        "clip the norm of gradients."
+    )
+    error.step, error.watched = step, watched
+    if found:
+        error.shard, error.layer, error.sample, error.parameter = (
+            found.shard,
+            found.layer,
+            found.sample,
+            found.parameter,
+        )
+    return error
 
 
 def diagnose(

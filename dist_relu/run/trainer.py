@@ -21,7 +21,7 @@ from dist_relu.core.checks import check_callable, check_int, check_is, check_pos
 from dist_relu.data import Dataset
 from dist_relu.data.augment import ImageShape
 from dist_relu.engine.arguments import Data, check_model, dataset_of
-from dist_relu.engine.diagnosis import NotFinite, diagnose
+from dist_relu.engine.diagnosis import NotFinite, diagnose, diverged_error
 from dist_relu.engine.loop import num_steps_per_epoch
 from dist_relu.engine.memory import Snapshot
 from dist_relu.engine.plan import StepPlan
@@ -323,14 +323,8 @@ class Trainer:
                 found = self.diagnose()
             except Exception as error:  # layers may raise anything
                 trouble = f"The step could not be looked into: {type(error).__name__}: {error}"
-        diverged = TrainingDiverged(
-            f"{what} in step {self.step} (epoch {self.epoch}). {f'{found} ' if found else ''}Lower the learning rate, "
-            "warm it up, or clip the norm of gradients."
-        )
-        diverged.step, diverged.state, diverged.watched = self.step, state, self._observer.watched
-        if found:
-            diverged.shard, diverged.layer, diverged.sample = found.shard, found.layer, found.sample
-            diverged.parameter = found.parameter
+        diverged = diverged_error(what, self.step, self.epoch, found, self._observer.watched)
+        diverged.state = state
         if trouble:
             diverged.add_note(trouble)
         return diverged
