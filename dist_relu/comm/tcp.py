@@ -123,7 +123,8 @@ class TcpChannel(Channel):
 
     @property
     def is_busy(self) -> bool:
-        return any(peer.leaving or peer.incoming for peer in self._peers.values() if not peer.is_gone)
+        under_way = any(peer.leaving or peer.incoming for peer in self._peers.values() if not peer.is_gone)
+        return under_way or bool(self._done)
 
     def progress(self) -> bool:
         ready = self._poll.poll(0)

@@ -125,6 +125,19 @@ def test_what_belongs_to_a_later_call_waits_for_it(pair: tuple[TcpChannel, TcpCh
     assert array[0] == 22
 
 
+def test_a_channel_is_busy_until_everybody_has_heard_that_his_message_is_through(
+    pair: tuple[TcpChannel, TcpChannel],
+) -> None:
+    one, other = pair
+    log, received = Log(), numbers(3)
+    other.receive(received, 0, 0, lambda: log.note("received"))
+    one.send(numbers(3, first=7), 1, 0, lambda: log.note("sent"))
+    assert one.is_busy
+    move(one, other, until=2, log=log)
+    assert not one.is_busy
+    assert not other.is_busy
+
+
 def test_messages_of_a_call_that_was_given_up_go_nowhere(pair: tuple[TcpChannel, TcpChannel]) -> None:
     one, other = pair
     log, size = Log(), 5_000_000

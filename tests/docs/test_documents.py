@@ -122,6 +122,7 @@ def test_the_commands_of_a_block_run_in_their_order(
         carry_out(words, tmp_path)
 
 
+@pytest.mark.long
 def test_all_backends_of_the_readme_end_with_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray_cluster: RayCluster
 ) -> None:

@@ -169,6 +169,7 @@ def test_a_file_that_can_not_be_written_is_refused_before_the_work() -> None:
     assert "--json /nowhere/findings.json can't be written: the folder /nowhere does not exist" in done.stderr
 
 
+@pytest.mark.long
 def test_the_command_fails_when_an_installed_backend_is_broken(tmp_path: Path) -> None:
     (tmp_path / "mpi4py").mkdir()
     (tmp_path / "mpi4py" / "__init__.py").write_text("raise ImportError('cannot load MPI library')")

@@ -138,6 +138,7 @@ def test_the_cluster_that_ray_start_left_is_found_and_given_back(ray_cluster: Ra
     assert free_cpus(ray_cluster) == 4
 
 
+@pytest.mark.long
 def test_actors_have_readable_names(ray_cluster: RayCluster) -> None:
     code = (
         "import ray, dist_relu as dr; coordinator = dr.start(2, backend='ray'); coordinator.workers\n"
@@ -147,6 +148,7 @@ def test_actors_have_readable_names(ray_cluster: RayCluster) -> None:
     assert sorted(name.partition(" (")[0] for name in names) == ["dist_relu worker 0 of 2", "dist_relu worker 1 of 2"]
 
 
+@pytest.mark.long
 def test_what_workers_print_comes_with_their_rank(ray_cluster: RayCluster) -> None:
     code = """
 import dist_relu as dr
@@ -233,6 +235,7 @@ def test_ctrl_c_ends_the_wait_for_cpus(ray_cluster: RayCluster) -> None:
     assert free_cpus(ray_cluster) == 4
 
 
+@pytest.mark.long
 def test_more_workers_than_cpus_share_them(ray_cluster: RayCluster, caplog: pytest.LogCaptureFixture) -> None:
     with dr.start(5, backend="ray") as coordinator:
         assert coordinator.workers == 5
@@ -251,6 +254,7 @@ def test_a_killed_actor_is_named_and_the_others_end(ray_cluster: RayCluster) -> 
     assert free_cpus(ray_cluster) == 4
 
 
+@pytest.mark.long
 def test_an_actor_that_died_between_calls_is_named(ray_cluster: RayCluster) -> None:
     with dr.start(2, backend="ray") as coordinator:
         pids = coordinator.run(pid, None)
@@ -300,6 +304,7 @@ def test_ctrl_c_ends_the_program_in_one_line(ray_cluster: RayCluster) -> None:
     assert errors.strip() == "dist-relu: error: interrupted."
 
 
+@pytest.mark.long
 def test_other_versions_on_a_node_are_named_before_any_work(ray_cluster: RayCluster) -> None:
     code = "import numpy, dist_relu as dr; numpy.__version__ = '0.1'; dr.start(2, backend='ray').relu([1.0])"
     done = python(code, ray_cluster.environment)
