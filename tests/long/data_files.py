@@ -80,7 +80,7 @@ def attempt_idx(sets: IdxSets, rng: np.random.Generator, *, is_told: bool) -> No
         return
     if is_told:
         assert content_of(data) == one.content
-    for part in data:
+    for part in data.parts:
         assert 0 <= part.x.min() <= part.x.max() <= 1
         assert len(part.x) == len(part.y)
 

@@ -23,7 +23,7 @@ import dist_relu as dr
 from dist_relu.runtime.backends import RayBackend
 from dist_relu.runtime.backends.ray.reaper import processes_of
 from dist_relu.runtime.world import World
-from tests.cases import long
+from tests.cases import chaos, long
 from tests.programs import TIMEOUT_S, TRAIN, wait_until
 from tests.ray_clusters import RayCluster, environment, temporary_folder
 
@@ -283,7 +283,7 @@ def test_actors_end_with_their_coordinator(ray_cluster: RayCluster, number: sign
     wait_until(lambda: free_cpus(ray_cluster) == 4)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, *long(signal.SIGTERM, signal.SIGINT)])
+@pytest.mark.parametrize("number", [signal.SIGKILL, *chaos(signal.SIGTERM, signal.SIGINT)])
 def test_a_cluster_of_its_own_ends_with_its_coordinator(newcomer: dict[str, str], number: signal.Signals) -> None:
     with running(script(SPIN), newcomer) as process:
         pids = [lines_until(process, "pid ")[-1].split()[-1] for _ in range(2)]
