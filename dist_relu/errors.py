@@ -75,7 +75,12 @@ class UnsuitableBackend(BackendError, ValueError):
 
 
 class WorkerLost(BackendError):
-    """A worker died; the message names its rank, its process and what killed it."""
+    """A worker died; the message names its rank, its process and what killed it.
+
+    ranks: of those that are known to be lost.
+    """
+
+    ranks: Sequence[int] = ()
 
 
 class FaultyWorker(BackendError):

@@ -13,7 +13,7 @@ from math import inf
 from typing import Any
 
 from dist_relu.core.checks import check_int, optional
-from dist_relu.errors import WorkerLost
+from dist_relu.errors import UnsuitableBackend, WorkerLost
 from dist_relu.runtime.process_info import ProcessInfo
 from dist_relu.runtime.worker import Failed, Reply, Returned, Task
 
@@ -30,7 +30,8 @@ class Backend(ABC):
     """A backend is a set of workers, and how tasks and replies travel.
 
     It is used by one coordinator, by one thread at a time. Every method raises WorkerLost when a worker has died, and
-    BackendError when workers can't be reached for another reason; after that a backend can only be closed.
+    BackendError when workers can't be reached for another reason; after that a backend can only be closed, or brought
+    back by `regroup`.
     """
 
     @property
@@ -71,6 +72,19 @@ class Backend(ABC):
     def abort(self, number: int) -> None:
         """Let workers give up task `number`: they reply soon, but for those that compute without looking up."""
 
+    def regroup(self, workers: int) -> None:
+        """Be so many workers again, after a loss or to grow or shrink: those that live stay, others start.
+
+        No task goes on: those that are busy have been told to give theirs up, and who does not, or has been stopped, is
+        ended. Workers that stay keep their processes, in the order of their ranks, and nothing of what they held for
+        earlier tasks. `peers` are new, and so is the control memory. Returns when all have joined.
+        Raises WorkerLost when another one dies meanwhile, after which this may be called again, and BackendError where
+        it can't be had: then the backend can only be closed.
+        """
+        raise UnsuitableBackend(
+            f'backend="{self.name}" can\'t replace workers, nor have {workers} of them from now on.'
+        )
+
     @abstractmethod
     def close(self) -> None:
         """End or release all workers, whatever they do.  May be called twice."""
@@ -86,7 +100,7 @@ def run_task(backend: Backend, task: Task, ranks: Sequence[int], on_event: Event
 
     Events that workers report meanwhile go to `on_event`, in this thread. Raises what the failing worker raised, with a
     note that names it, or what `on_event` raised, or WorkerLost. After an exception, Ctrl-C included, the backend takes
-    the next task, which begins when all workers have left this one; after WorkerLost it can only be closed.
+    the next task, which begins when all workers have left this one; after WorkerLost it must be regrouped or closed.
     """
     try:
         while backend.busy:  # with a task that was given up
