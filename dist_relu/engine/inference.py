@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dist_relu.comm.shared_memory import Handles
+from dist_relu.comm.whereabouts import EVALUATION
 from dist_relu.core.arrays import Array
 from dist_relu.kernels.activations import relu as pair
 from dist_relu.nn import Loss, PlainPass, Sequential
@@ -171,6 +172,7 @@ class _EvaluateRequest:
 
 def _evaluate(world: World, request: _EvaluateRequest) -> None:
     """Sum the loss and the number of correct predictions over the samples of every block."""
+    world.node.whereabouts.enter(EVALUATION)
     model, x = request.input.attach(world)
     y, sums = world.node.attach(request.y), world.node.attach(request.sums)
     run = PlainPass(training=False)

@@ -14,6 +14,7 @@ from typing import final
 
 import numpy as np
 
+from dist_relu.comm.whereabouts import PASS, PHASE, PREPARATION, SUM, SWITCH, UPDATE
 from dist_relu.core.arrays import Array
 from dist_relu.engine.batches import Batch, Feed, microbatches
 from dist_relu.engine.memory import StepRequest
@@ -47,6 +48,9 @@ class TrainingStep:
     def __init__(self, world: World, request: StepRequest) -> None:
         self._world = world
         self._barrier = world.node.barrier
+        self._whereabouts = world.node.whereabouts
+        self._here = world.node.whereabouts.words
+        self._whereabouts.enter(PREPARATION)
         self._plan = plan = request.plan
         self._reduction = reduction = request.reduction
         self.model = model = request.model
@@ -111,6 +115,7 @@ class TrainingStep:
         that leads to numbers which are none. The loss is NaN in both cases.
         samples: the numbers of all samples of the step, those of several batches when gradients are accumulated.
         """
+        self._whereabouts.begin_step(step)
         loss, num_correct = 0.0, 0
         recorder = self._recorder if self._recorder and self._recorder.watches(step) else None
         self.notes = None
@@ -127,6 +132,7 @@ class TrainingStep:
                 if self._skips:
                     break
                 return loss, num_correct
+            self._here[PHASE] = UPDATE
             self._updater.accumulate(batch.shard_bounds)
         else:
             self._updater.step(self.optimizer.hyper(step, epoch), self.generation, is_watched=recorder is not None)
@@ -136,6 +142,7 @@ class TrainingStep:
         if self._world.rank == 0:
             self.records[step % len(self.records)] = loss, num_correct, len(samples), 0.0
         self._barrier.wait()
+        self._here[PHASE] = SWITCH
         self._completed[self._world.rank] += 1
         if recorder:
             self.notes = recorder.gather()
@@ -166,6 +173,7 @@ class TrainingStep:
 
     def _reduce(self, batch: Batch) -> tuple[float, int]:
         """Let the gradient of a batch become whole; returns its summed loss and correct predictions.  Collective."""
+        self._here[PHASE] = PASS
         if self._verifier:
             self._verifier.verify(batch)
         self._reducer.begin(batch.shard_bounds)
@@ -177,6 +185,7 @@ class TrainingStep:
             if self._verifier:
                 self._verifier.note(batch, shard, self._reducer.row, (loss, num_correct))
             self._reducer.add(shard, loss, num_correct)
+        self._here[PHASE] = SUM
         return self._reducer.finish()
 
     def _run_pass(self, batch: Batch, shard: int) -> tuple[float, int]:

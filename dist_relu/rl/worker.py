@@ -13,6 +13,7 @@ from typing import final
 import numpy as np
 
 from dist_relu.comm.shared_memory import Handles
+from dist_relu.comm.whereabouts import ROLLOUT
 from dist_relu.core.arrays import Array
 from dist_relu.engine.memory import StepRequest
 from dist_relu.engine.step import TrainingStep
@@ -163,6 +164,7 @@ class Rollout:
 
         episodes: (E, 2), see `RETURNS` and `ENDED`; gets this worker's rows.
         """
+        self._world.node.whereabouts.enter(ROLLOUT)
         run, horizon = PlainPass(), self._algorithm.horizon
         states, noise = self._environments.states, self._noise(iteration)
         cut_short: list[tuple[int, int, Array]] = []

@@ -18,6 +18,7 @@ from threadpoolctl import ThreadpoolController
 from dist_relu.comm.barrier import Barrier, NodeBarrier, TaskAborted, control_shape
 from dist_relu.comm.channel import Channel, ProgressEngine
 from dist_relu.comm.shared_memory import Handle, SharedArray, attach
+from dist_relu.comm.whereabouts import Whereabouts
 from dist_relu.comm.world_barrier import WorldBarrier
 from dist_relu.core.compiling import compilation_reported
 from dist_relu.runtime.process_info import ProcessInfo, nodes_of
@@ -87,8 +88,10 @@ class Worker:
         self._own_control = SharedArray(control_shape(len(ranks)), "int64") if config.control is None else None
         self.control = config.control or self._own_control.handle  # type: ignore[union-attr]
         pids = [config.peers[rank].pid for rank in ranks]
-        self._barrier = barrier = NodeBarrier(attach(self.control), config.rank - ranks.start, pids)
-        node = Node(number=number, ranks=ranks, rank=config.rank - ranks.start, barrier=barrier, held={})
+        rank, control = config.rank - ranks.start, attach(self.control)
+        self._barrier = barrier = NodeBarrier(control, rank, pids)
+        self._whereabouts = Whereabouts(control, rank)
+        node = Node(number=number, ranks=ranks, rank=rank, barrier=barrier, whereabouts=self._whereabouts, held={})
         self._progress_engine = progress_engine = ProgressEngine(channel, barrier) if channel else None
         world_barrier: Barrier = barrier
         if progress_engine:
@@ -112,6 +115,7 @@ class Worker:
         KeyboardInterrupt and SystemExit, which are meant for the process, stop the others and go on.
         """
         self._barrier.begin(task.number)
+        self._whereabouts.begin_task(task.number)
         if self._progress_engine:
             self._progress_engine.begin(task.number)
         try:
@@ -136,6 +140,8 @@ class Worker:
         except BaseException:
             self._barrier.abort()
             raise
+        finally:
+            self._whereabouts.end_task()
 
     def unpack(self, task: Task) -> tuple[Callable[[World, Any], Any], Any]:
         """Unpickle the function and the request of a task, with things around them as in the user's process."""

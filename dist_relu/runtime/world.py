@@ -9,6 +9,7 @@ from typing import Any
 from dist_relu.comm.barrier import Barrier, NodeBarrier
 from dist_relu.comm.channel import ProgressEngine
 from dist_relu.comm.shared_memory import Handles, SharedArray, attach
+from dist_relu.comm.whereabouts import Whereabouts
 from dist_relu.core.arrays import Array
 
 
@@ -19,6 +20,7 @@ class Node:
     number: of this node, from 0.  ranks: of its workers, one after the other.  rank: the place of this worker among
     them, 0 for the first.
     barrier: waits for the workers of this node alone.
+    whereabouts: notes where this worker is, for whoever waits for it.
     held: memory that this worker keeps for its node, by key; see `dist_relu.runtime.replicated`.
     """
 
@@ -26,6 +28,7 @@ class Node:
     ranks: range
     rank: int
     barrier: NodeBarrier
+    whereabouts: Whereabouts
     held: dict[int, SharedArray]
 
     def attach(self, handles: Handles) -> Array:
