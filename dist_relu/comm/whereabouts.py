@@ -50,31 +50,30 @@ class Whereabouts:
     """
 
     def __init__(self, control: Array, rank: int) -> None:
-        self.words = memoryview(_line(control, rank))
+        self.words = _line(control, rank).data
         self.end_task()
 
     def begin_task(self, number: int) -> None:
         """Note that a task begins."""
         self.words[TASK] = number
-        self._note(NO_STEP, CALL)
+        self.enter(CALL)
 
     def begin_step(self, step: int) -> None:
         """Note that a step begins, with the pass over samples."""
-        self._note(step, PASS)
+        words = self.words
+        words[STEP] = step
+        words[PHASE] = PASS
+        words[SINCE] = monotonic_ns()
 
     def enter(self, phase: int) -> None:
         """Note what begins now, and is no part of a step."""
-        self._note(NO_STEP, phase)
+        self.words[STEP] = NO_STEP
+        self.words[PHASE] = phase
+        self.words[SINCE] = monotonic_ns()
 
     def end_task(self) -> None:
         """Note that there is nothing to do."""
-        self._note(NO_STEP, IDLE)
-
-    def _note(self, step: int, phase: int) -> None:
-        words = self.words
-        words[STEP] = step
-        words[PHASE] = phase
-        words[SINCE] = monotonic_ns()
+        self.enter(IDLE)
 
 
 @dataclass(frozen=True, kw_only=True)

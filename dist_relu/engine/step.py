@@ -126,6 +126,7 @@ class TrainingStep:
         for batch in microbatches(samples, self._plan, step, is_watched=recorder is not None):
             if batch.place:
                 self._barrier.wait()  # slots and arena may be written again when everybody has accumulated from them
+                self._here[PHASE] = PASS
             batch_loss, batch_correct = self._reduce(batch)
             loss, num_correct = loss + batch_loss / len(samples), num_correct + batch_correct
             if not isfinite(loss):
@@ -173,7 +174,6 @@ class TrainingStep:
 
     def _reduce(self, batch: Batch) -> tuple[float, int]:
         """Let the gradient of a batch become whole; returns its summed loss and correct predictions.  Collective."""
-        self._here[PHASE] = PASS
         if self._verifier:
             self._verifier.verify(batch)
         self._reducer.begin(batch.shard_bounds)
