@@ -1,7 +1,8 @@
 """Messages between workers over TCP connections of their own.
 
 What is sent goes from the array into the kernel, and what is wanted goes from there into its array, with no copy
-between. A message is a header and its bytes; those of one connection come in their order.
+between. A message is a header and its bytes; those of one connection come in their order. Nothing in it is unpickled,
+and no length in it is believed: a worker that sends what nobody expects is lost, by name.
 """
 
 from __future__ import annotations
@@ -17,13 +18,17 @@ from typing import final
 
 import numpy as np
 
-from dist_relu.comm.channel import Callback, Channel
+from dist_relu.comm.channel import MAX_TAG, Callback, Channel
 from dist_relu.comm.handshake import Endpoint, Listener, connect
 from dist_relu.core.arrays import Array
+from dist_relu.core.machine import available_memory_bytes
 from dist_relu.errors import BackendError, WorkerLost
 
 _HEADER = struct.Struct("!qQQ")  # task, tag, bytes that follow
 _WASTE_BYTES = 1 << 16
+_MAX_MESSAGE_BYTES = 1 << 40
+_EARLY_MESSAGE_BYTES = 1024
+"""What it takes to keep a message that came early, its content apart."""
 
 
 def connect_nodes(
@@ -51,7 +56,11 @@ def connect_nodes(
         if time.monotonic() > deadline:
             break
         if accepted := listener.accept(deadline - time.monotonic()):
-            other, connections[other] = accepted
+            other, connection = accepted
+            if other > rank and other in missing:
+                connections[other] = connection
+            else:
+                connection.close()
     listener.close()
     if missing:
         for connection in connections.values():
@@ -70,13 +79,18 @@ class TcpChannel(Channel):
 
     connections: non-blocking, to each worker that messages are exchanged with, by rank.
 
+    max_early_bytes: how much of what nobody has asked for yet is kept for each of them; by default a quarter of the
+    memory that is available now.
+
     A message that nobody has asked for yet is kept in memory of its own, so that those behind it can come through.
-    A worker whose connection ends is lost as soon as something is to be sent there or wanted from there.
+    A worker whose connection ends is lost as soon as something is to be sent there or wanted from there, and so is one
+    that sends what is no message, one of another size than was asked for, or too much that nobody asks for.
     """
 
-    def __init__(self, connections: Mapping[int, socket.socket]) -> None:
+    def __init__(self, connections: Mapping[int, socket.socket], max_early_bytes: int | None = None) -> None:
         self._peers = {rank: _Peer(rank, connection) for rank, connection in connections.items()}
-        self._gone: set[int] = set()
+        self._max_early_bytes = available_memory_bytes() / 4 if max_early_bytes is None else max_early_bytes
+        self._gone: dict[int, str] = {}  # what is to be said of those that are lost
         self._task = 0
         self._wanted: dict[tuple[int, int], deque[tuple[memoryview, Callback]]] = {}
         self._early: dict[tuple[int, int, int], deque[memoryview]] = {}
@@ -92,15 +106,19 @@ class TcpChannel(Channel):
         self._task = task
         self._done.clear()
         self._wanted.clear()
-        self._early = {key: messages for key, messages in self._early.items() if key[0] >= task}
+        for key in [key for key in self._early if key[0] < task]:
+            for content in self._early.pop(key):
+                self._peers[key[1]].forget(content)
         for peer in self._peers.values():
             under_way = [message for message in peer.leaving if message.is_under_way]
             for message in under_way:  # the other side must be able to tell where the next one starts
                 message.on_done = _nothing
             peer.leaving = deque(under_way)
-            if peer.incoming and peer.incoming.task < task:
-                peer.incoming.on_done = None
-                peer.incoming.is_waste = True
+            if (incoming := peer.incoming) and incoming.task < task and not incoming.is_waste:
+                if not incoming.on_done:
+                    peer.forget(incoming.content)
+                incoming.on_done = None
+                incoming.is_waste = True
 
     def send(self, array: Array, rank: int, tag: int, on_done: Callback) -> None:
         content = _bytes_of(array)
@@ -114,9 +132,15 @@ class TcpChannel(Channel):
         key = self._task, rank, tag
         early = self._early.get(key)
         if early:
-            _copy(early.popleft(), content)
+            came = early.popleft()
             if not early:
                 del self._early[key]
+            peer = self._peers[rank]
+            peer.forget(came)
+            if len(came) != len(content):
+                self._lose(peer, _unlike(rank, tag, len(came), len(content)))
+                raise WorkerLost(self._gone[rank])
+            content[:] = came
             self._done.append(on_done)
         else:
             self._wanted.setdefault((rank, tag), deque()).append((content, on_done))
@@ -139,9 +163,9 @@ class TcpChannel(Channel):
             done, self._done = self._done, []
             for on_done in done:
                 on_done()
-        for rank in self._gone:
+        for rank, what in self._gone.items():
             if self._peers[rank].leaving or any(self._wanted[key] for key in self._wanted if key[0] == rank):
-                raise WorkerLost(f"Worker {rank} has closed its connection.")
+                raise WorkerLost(what)
         return moved
 
     def close(self) -> None:
@@ -160,7 +184,7 @@ class TcpChannel(Channel):
             except BlockingIOError:
                 break
             except OSError:
-                self._lose(peer)
+                self._lose(peer, _hung_up(peer.rank))
                 return
             message.skip(sent)
             if not message.parts:
@@ -182,7 +206,7 @@ class TcpChannel(Channel):
             except OSError:
                 size = 0
             if not size:
-                self._lose(peer)
+                self._lose(peer, _hung_up(peer.rank))
                 return
             if peer.incoming:
                 peer.incoming.size += size
@@ -190,23 +214,35 @@ class TcpChannel(Channel):
                 peer.header_size += size
                 if peer.header_size == _HEADER.size:
                     peer.header_size = 0
-                    peer.incoming = self._expected(peer.rank, *_HEADER.unpack(peer.header))
+                    peer.incoming = self._expected(peer, *_HEADER.unpack(peer.header))
             if peer.incoming and peer.incoming.is_complete:
                 incoming, peer.incoming = peer.incoming, None
                 self._arrived(incoming)
             if size < len(target):
                 return
 
-    def _expected(self, rank: int, task: int, tag: int, size: int) -> _Incoming:
-        """Return what takes in a message of `size` bytes."""
+    def _expected(self, peer: _Peer, task: int, tag: int, size: int) -> _Incoming | None:
+        """Return what takes in a message of `size` bytes; None when the worker is lost over it."""
+        rank = peer.rank
+        if task < 0 or tag > MAX_TAG or size > _MAX_MESSAGE_BYTES:
+            self._lose(peer, f"Worker {rank} has sent what is no message of this job.")
+            return None
         wanted = self._wanted.get((rank, tag)) if task == self._task else None
         if wanted:
+            if len(wanted[0][0]) != size:
+                self._lose(peer, _unlike(rank, tag, size, len(wanted[0][0])))
+                return None
             content, on_done = wanted.popleft()
-            assert len(content) == size, "the workers do not agree about what they exchange"
             return _Incoming(task, rank, tag, size, content, on_done)
         if task < self._task:
             return _Incoming(task, rank, tag, size, self._waste, None, is_waste=True)
-        return _Incoming(task, rank, tag, size, np.empty(size, np.uint8).data, None)
+        if peer.early_bytes + size + _EARLY_MESSAGE_BYTES > self._max_early_bytes:
+            self._lose(peer, f"Worker {rank} has sent more than {self._max_early_bytes:.0f} bytes that nobody wants.")
+            return None
+        # The kernel gives memory to what has come, not to what was announced.
+        content = np.empty(size, np.uint8).data
+        peer.keep(content)
+        return _Incoming(task, rank, tag, size, content, None)
 
     def _arrived(self, message: _Incoming) -> None:
         if message.is_waste:
@@ -214,17 +250,24 @@ class TcpChannel(Channel):
         if message.on_done:
             self._done.append(message.on_done)
             return
+        peer = self._peers[message.rank]
         wanted = self._wanted.get((message.rank, message.tag)) if message.task == self._task else None
-        if wanted:  # since it began to arrive
-            content, on_done = wanted.popleft()
-            _copy(message.content, content)
-            self._done.append(on_done)
-        else:
+        if not wanted:
             self._early.setdefault((message.task, message.rank, message.tag), deque()).append(message.content)
+        elif len(wanted[0][0]) != len(message.content):
+            self._lose(peer, _unlike(message.rank, message.tag, len(message.content), len(wanted[0][0])))
+        else:  # wanted since it began to arrive
+            content, on_done = wanted.popleft()
+            content[:] = message.content
+            peer.forget(message.content)
+            self._done.append(on_done)
 
-    def _lose(self, peer: _Peer) -> None:
+    def _lose(self, peer: _Peer, what: str) -> None:
+        """Hang up.  what: to be said of it."""
+        if peer.is_gone:
+            return
         peer.is_gone = True
-        self._gone.add(peer.rank)
+        self._gone[peer.rank] = what
         self._poll.unregister(peer.socket)
         del self._by_descriptor[peer.socket.fileno()]
         peer.socket.close()
@@ -275,7 +318,7 @@ class _Incoming:
 class _Peer:
     """A worker at the other end of a connection.  incoming: None while its header is still on the way.
 
-    is_full: the connection takes nothing more at the moment.
+    early_bytes: what its messages take that nobody has asked for yet.  is_full: the connection takes nothing more now.
     """
 
     rank: int
@@ -284,8 +327,15 @@ class _Peer:
     header: memoryview = field(default_factory=lambda: memoryview(bytearray(_HEADER.size)))
     header_size: int = 0
     incoming: _Incoming | None = None
+    early_bytes: int = 0
     is_full: bool = False
     is_gone: bool = False
+
+    def keep(self, content: memoryview) -> None:
+        self.early_bytes += len(content) + _EARLY_MESSAGE_BYTES
+
+    def forget(self, content: memoryview) -> None:
+        self.early_bytes -= len(content) + _EARLY_MESSAGE_BYTES
 
 
 def _bytes_of(array: Array) -> memoryview:
@@ -293,9 +343,12 @@ def _bytes_of(array: Array) -> memoryview:
     return array.reshape(-1).view(np.uint8).data
 
 
-def _copy(source: memoryview, target: memoryview) -> None:
-    assert len(source) == len(target), "the workers do not agree about what they exchange"
-    target[:] = source
+def _hung_up(rank: int) -> str:
+    return f"Worker {rank} has closed its connection."
+
+
+def _unlike(rank: int, tag: int, size: int, expected: int) -> str:
+    return f"Worker {rank} has sent {size} bytes where {expected} were expected (tag {tag})."
 
 
 def _nothing() -> None:
