@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import final
 
+from dist_relu.comm.stall_detector import StallDetector
 from dist_relu.comm.stop_detector import StopDetector
 from dist_relu.core.arrays import Array
 from dist_relu.errors import WorkerLost
@@ -50,9 +51,12 @@ class NodeBarrier(Barrier):
 
     Work comes in tasks, numbered from 1 upwards. Within a task every rank must wait equally often; a task may be
     given up at any time, and a later one starts afresh: phases only grow, so nothing is ever reset.
+    stall_detector: is called while this one waits.
     """
 
-    def __init__(self, control: Array, rank: int, pids: Sequence[int]) -> None:
+    def __init__(
+        self, control: Array, rank: int, pids: Sequence[int], stall_detector: StallDetector | None = None
+    ) -> None:
         self._abort = control[: atomic.WORDS_PER_LINE]
         self._flags = control[atomic.WORDS_PER_LINE :]
         self._rank = rank
@@ -66,6 +70,7 @@ class NodeBarrier(Barrier):
                 self._deaths.register(descriptor, select.POLLIN)
         self._others = {peer: pid for peer, pid in enumerate(pids) if pid != os.getpid()}
         self._stop_detector = StopDetector()
+        self.stall_detector = stall_detector
         self._task = self._phase = 0
 
     def begin(self, task: int) -> None:
@@ -78,15 +83,21 @@ class NodeBarrier(Barrier):
             self.check()
             return
         self._phase += 1
+        has_looked = False
         while True:
             outcome = atomic.arrive_and_wait(
                 self._flags, self._rank, len(self._pids), self._phase, self._abort, self._task
             )
             if outcome == atomic.PASSED:
-                return
+                break
             if outcome == atomic.ABORTED:
                 raise TaskAborted
             self._check_peers()
+            if self.stall_detector:
+                self.stall_detector.check(self._phase, self._task)
+                has_looked = True
+        if has_looked and self.stall_detector:
+            self.stall_detector.passed()
 
     def check(self) -> None:
         if self._abort[0] >= self._task:

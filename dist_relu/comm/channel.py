@@ -107,6 +107,8 @@ class ProgressEngine:
                 raise self._error
             with self.lock:
                 moved = self._channel.progress()
+            if not moved and self._barrier.stall_detector:
+                self._barrier.stall_detector.check_other_nodes()
             backoff.pause(retry=not moved)
 
     def settle(self) -> None:

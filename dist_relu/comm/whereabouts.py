@@ -27,7 +27,7 @@ _MEANWHILE = (
     "in the pass over its samples",
     "in the sum",
     "in the update",
-    "behind it",
+    "at its end",
     "in an evaluation",
     "in a rollout",
 )
@@ -38,6 +38,9 @@ TASK, STEP, PHASE, SINCE = range(WORDS_PER_LINE // 2, WORDS_PER_LINE // 2 + 4)
 the task, in nanoseconds of `time.monotonic_ns`, which all processes of a machine share.
 
 They share no cache line with the flag of the barrier, which others look at all the time."""
+
+_DESCRIPTOR, _INODE, _ABROAD = range(SINCE + 1, SINCE + 4)
+"""Further words: where others find the stack, see `offer_stack`, and the meeting behind which it waited for nodes."""
 
 NO_STEP = -1
 
@@ -71,6 +74,14 @@ class Whereabouts:
         self.words[PHASE] = phase
         self.words[SINCE] = monotonic_ns()
 
+    def offer_stack(self, descriptor: int, inode: int) -> None:
+        """Say where others find this process's stack, see `dist_relu.comm.stacks`."""
+        self.words[_DESCRIPTOR], self.words[_INODE] = descriptor, inode
+
+    def wait_for_nodes(self, meetings: int) -> None:
+        """Note that this worker, after so many meetings, waits for other nodes until its next one, or nearly so."""
+        self.words[_ABROAD] = meetings
+
     def end_task(self) -> None:
         """Note that there is nothing to do."""
         self.enter(IDLE)
@@ -82,6 +93,7 @@ class Place:
 
     task: the number of its last task.  step: from 0; None outside steps.  phase: one of those above.  since_ns: see
     `SINCE`.  meetings: grows with every barrier that it comes to, see `NodeBarrier`.
+    waits_for_nodes: whether it waits for workers of other nodes.  stack: what `stack_of` takes beside its pid.
     """
 
     task: int
@@ -89,6 +101,8 @@ class Place:
     phase: int
     since_ns: int
     meetings: int
+    waits_for_nodes: bool
+    stack: tuple[int, int]
 
     @property
     def name(self) -> str:
@@ -112,6 +126,8 @@ def read(control: Array, rank: int) -> Place:
         phase=phase,
         since_ns=line[SINCE],
         meetings=line[0],
+        waits_for_nodes=line[_ABROAD] == line[0] != 0,
+        stack=(line[_DESCRIPTOR], line[_INODE]),
     )
 
 

@@ -18,6 +18,8 @@ from threadpoolctl import ThreadpoolController
 from dist_relu.comm.barrier import Barrier, NodeBarrier, TaskAborted, control_shape
 from dist_relu.comm.channel import Channel, ProgressEngine
 from dist_relu.comm.shared_memory import Handle, SharedArray, attach
+from dist_relu.comm.stacks import offer_stack
+from dist_relu.comm.stall_detector import SLOW_AFTER_S, StallDetector
 from dist_relu.comm.whereabouts import Whereabouts
 from dist_relu.comm.world_barrier import WorldBarrier
 from dist_relu.core.compiling import compilation_reported
@@ -31,13 +33,14 @@ class WorkerConfig:
     """Tells a process what it must know to be worker `rank`.
 
     peers: by rank, those of a node together.  control: memory of this worker's node, see `NodeBarrier`; None for the
-    first worker of a node who is to make it.  threads: for BLAS.
+    first worker of a node who is to make it.  threads: for BLAS.  slow_after_s: see `StallDetector`.
     """
 
     rank: int
     peers: Sequence[ProcessInfo]
     control: Handle | None
     threads: int
+    slow_after_s: float = SLOW_AFTER_S
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +92,11 @@ class Worker:
         self.control = config.control or self._own_control.handle  # type: ignore[union-attr]
         pids = [config.peers[rank].pid for rank in ranks]
         rank, control = config.rank - ranks.start, attach(self.control)
-        self._barrier = barrier = NodeBarrier(control, rank, pids)
+        stall_detector = StallDetector(control, rank, ranks.start, pids, report, config.slow_after_s)
+        self._barrier = barrier = NodeBarrier(control, rank, pids, stall_detector)
         self._whereabouts = Whereabouts(control, rank)
+        if len(ranks) > 1:
+            self._whereabouts.offer_stack(*offer_stack())
         node = Node(number=number, ranks=ranks, rank=rank, barrier=barrier, whereabouts=self._whereabouts, held={})
         self._progress_engine = progress_engine = ProgressEngine(channel, barrier) if channel else None
         world_barrier: Barrier = barrier

@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, final
 
+from dist_relu.comm.stall_detector import Resumed, Stalled
 from dist_relu.core.compiling import PROGRESS_LOG, Compiling
 from dist_relu.errors import BackendError
 from dist_relu.runtime.backends.base import Backend, EventHandler, ignore_event, run_task
@@ -90,10 +91,15 @@ class Workers:
             )
         with self._one_at_a_time:
             self._caller = threading.get_ident()
+            self._stall: Stalled | None = None
             try:
                 self._num_tasks += 1
                 task = Task.of(self._num_tasks, function, request)
                 return run_task(self._backend, task, ranks, lambda event: self._hear(event, on_event))
+            except KeyboardInterrupt as interrupt:
+                if self._stall:
+                    interrupt.add_note(self._stall.text)
+                raise
             finally:
                 self._caller = None
 
@@ -109,7 +115,10 @@ class Workers:
             )
 
     def _hear(self, event: Any, on_event: EventHandler) -> None:
-        if not isinstance(event, Compiling):
+        if isinstance(event, Stalled | Resumed):
+            self._stall = event if isinstance(event, Stalled) else None
+            _log.warning(event.text)
+        elif not isinstance(event, Compiling):
             on_event(event)
         elif not self._has_told_of_compiling:
             self._has_told_of_compiling = True

@@ -15,6 +15,7 @@ import cloudpickle
 
 from dist_relu.comm import barrier
 from dist_relu.comm.shared_memory import SharedArray
+from dist_relu.comm.stall_detector import SLOW_AFTER_S
 from dist_relu.comm.stop_detector import CHECK_PERIOD_S, STOPPED_TIMEOUT_S, StopDetector
 from dist_relu.core.machine import how_it_ended, num_cores
 from dist_relu.errors import BackendError, WorkerLost
@@ -34,6 +35,7 @@ class LocalBackend(Backend):
     """`workers` processes, by default one for each physical core that this process may use.
 
     stopped_timeout_s: how long one may be stopped by a signal before it counts as lost.
+    slow_after_s: how long others wait for one before they say so.
     """
 
     def __init__(
@@ -42,11 +44,13 @@ class LocalBackend(Backend):
         threads_per_worker: int = 1,
         *,
         stopped_timeout_s: float = STOPPED_TIMEOUT_S,
+        slow_after_s: float = SLOW_AFTER_S,
     ) -> None:
         workers, threads_per_worker = check_workers(workers, threads_per_worker)
         num_workers = max(num_cores() // threads_per_worker, 1) if workers is None else workers
         self._control = SharedArray(barrier.control_shape(num_workers), "int64")
         self._threads_per_worker = threads_per_worker
+        self._slow_after_s = slow_after_s
         self._lost: BackendError | None = None
         self._busy: set[int] = set()
         self._is_closed = False
@@ -150,6 +154,7 @@ class LocalBackend(Backend):
                             peers=in_order,
                             control=self._control.handle,
                             threads=self._threads_per_worker,
+                            slow_after_s=self._slow_after_s,
                         )
                     )
                 except (BrokenPipeError, ConnectionResetError):

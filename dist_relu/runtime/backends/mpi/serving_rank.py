@@ -13,6 +13,7 @@ from typing import Any, NoReturn, final
 import cloudpickle
 
 from dist_relu.comm.shared_memory import attach
+from dist_relu.comm.stall_detector import Resumed, Stalled
 from dist_relu.runtime.backends.heartbeat import Heartbeat, HeartbeatEndpoint
 from dist_relu.runtime.backends.mpi.channel import Channels, MpiChannel
 from dist_relu.runtime.backends.mpi.membership import serving
@@ -29,6 +30,12 @@ from dist_relu.runtime.backends.mpi.node_reaper import kill_job, start_reaper
 from dist_relu.runtime.worker import Task, Worker, WorkerConfig
 
 _TIME_FOR_MPIRUN_S = 1.0
+
+
+def _report(event: Any) -> None:
+    """Tell the user whom this rank waits for; no other event gets anywhere."""
+    if isinstance(event, Stalled | Resumed):
+        os.write(2, f"{event.text}\n".encode())
 
 
 @final
@@ -70,7 +77,7 @@ class ServingRank:
                 self._channel = self._channels.channel(message)
                 answer = None
             case WorkerConfig():
-                self._worker = Worker(message, lambda _: None, self._channel)
+                self._worker = Worker(message, _report, self._channel)
                 answer = self._worker.control
             case HeartbeatEndpoint():
                 assert self._worker is not None
