@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import pickle
 import resource
 import sys
 from collections.abc import Mapping
@@ -15,16 +14,18 @@ from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 
-from dist_relu.comm.shared_memory import Handle, SharedArray
+from dist_relu.comm.shared_memory import SharedArray
 from dist_relu.doctor.finding import Finding, State, size
 from dist_relu.doctor.programs import Outcome, run_program
 
 _TRIAL_SIZE = 1 << 18
 _TIMEOUT_S = 60.0
 _ATTACH = """
-import pickle, sys
-from dist_relu.comm.shared_memory import attach
-attach(pickle.loads(bytes.fromhex(sys.argv[1])))[-1] = 1
+import sys
+import numpy as np
+from dist_relu.comm.shared_memory import Handle, attach
+pid, descriptor, inode, size = map(int, sys.argv[1:])
+attach(Handle(pid, descriptor, inode, (size,), np.dtype(np.float32)))[-1] = 1
 """
 _GET_DUMPABLE = 3
 
@@ -122,14 +123,12 @@ def check_procfs(outcome: Outcome, facts: ProcfsFacts) -> Finding:
 def attach_from_outside(environment: Mapping[str, str]) -> Outcome:
     """Make a shared array, and let another process open and change it."""
     shared = SharedArray((_TRIAL_SIZE,), "float32")
-    outcome = run_program([sys.executable, "-P", "-c", _ATTACH, _text(shared.handle)], _TIMEOUT_S, environment)
+    handle = shared.handle
+    numbers = map(str, (handle.pid, handle.descriptor, handle.inode, _TRIAL_SIZE))
+    outcome = run_program([sys.executable, "-P", "-c", _ATTACH, *numbers], _TIMEOUT_S, environment)
     if outcome.code == 0 and shared.array[-1] != 1:
         return Outcome(1, "", "what it wrote did not arrive")
     return outcome
-
-
-def _text(handle: Handle) -> str:
-    return pickle.dumps(handle).hex()
 
 
 def check_resource_limits(limits: Mapping[str, int]) -> Finding:

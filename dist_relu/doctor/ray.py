@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 import socket
 from collections.abc import Mapping
 from contextlib import closing
@@ -15,6 +14,7 @@ from typing import Any
 from dist_relu.doctor.finding import Finding, State
 from dist_relu.doctor.programs import Outcome, run_module
 from dist_relu.doctor.survey import Link, Process, Survey
+from dist_relu.runtime.backends.ray.start_note import address_in
 
 _CONNECT_TIMEOUT_S = 3.0
 _TIMEOUT_S = 600.0
@@ -38,8 +38,9 @@ def cluster_address(environment: Mapping[str, str]) -> tuple[str, str] | None:
         return None
     if given and given != "auto":
         return given, "RAY_ADDRESS"
-    path = Path(environment.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
-    return (path.read_text().strip(), str(path)) if path.is_file() else None
+    path = str(Path(environment.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster")
+    address = address_in(path)
+    return (address, path) if address else None
 
 
 def is_open(address: str) -> bool:
@@ -55,8 +56,6 @@ def is_open(address: str) -> bool:
 def look_at_cluster(address: str | None, environment: Mapping[str, str]) -> Outcome:
     """Ask the nodes of a cluster, or of one that is started for it on this machine, in another process."""
     settings = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ADDRESS": address or "local", "PYTHONWARNINGS": "ignore"}
-    if address is None:  # nobody else may use it, and ~/.ray stays as it is
-        settings |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     return run_module("dist_relu.doctor.ray_survey", _TIMEOUT_S, {**environment, **settings})
 
 

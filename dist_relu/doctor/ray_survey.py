@@ -6,6 +6,8 @@ Links are measured over plain sockets between the nodes' addresses. That is what
 from __future__ import annotations
 
 import json
+import os
+import secrets
 import socket
 import sys
 import threading
@@ -15,9 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from dist_relu.comm.handshake import Endpoint, Listener, connect
 from dist_relu.core.arrays import Array
+from dist_relu.core.machine import num_cores
 from dist_relu.doctor.finding import Finding
-from dist_relu.doctor.survey import Link, Process, Survey, measure
+from dist_relu.doctor.survey import LARGEST_BYTES, Link, Process, Survey, measure
 
 _TIMEOUT_S = 20.0
 _LOOK_TIMEOUT_S = 400.0
@@ -40,25 +44,22 @@ class Node:
         """Return this node's time, in seconds."""
         return time.time()
 
-    def listen(self, address: str) -> int:
-        """Wait for one connection and send back what comes; returns the port."""
-        server = socket.create_server((address, 0))
-        server.settimeout(_TIMEOUT_S)
-        threading.Thread(target=_send_back, args=[server], daemon=True).start()
-        port: int = server.getsockname()[1]
-        return port
+    def listen(self, address: str, secret: bytes) -> Endpoint:
+        """Wait for one connection, of one who knows the secret, and send back what comes; returns the endpoint."""
+        listener = Listener(secret, [address], on=address)
+        threading.Thread(target=_send_back, args=[listener], daemon=True).start()
+        return listener.endpoint
 
-    def measure(self, source: str, target: str, address: str, port: int, clock: Any) -> Link:
+    def measure(self, source: str, target: str, endpoint: Endpoint, secret: bytes, clock: Any) -> Link:
         """Measure the link to a listening node.  clock: asks it for its time."""
-        try:
-            connection = socket.create_connection((address, port), _TIMEOUT_S)
-        except OSError as error:
+        connection = connect(endpoint, secret, 0)
+        if connection is None:
             raise RuntimeError(
-                f"{target} can't be reached from {source} at {address}, port {port}: {error}. Nodes of a Ray cluster "
-                "must reach each other on all ports"
-            ) from None
+                f"{target} can't be reached from {source} at {endpoint}. Nodes of a Ray cluster must reach each other "
+                "on all ports"
+            )
         with closing(connection):
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.settimeout(_TIMEOUT_S)
 
             def exchange(buffer: Array) -> None:
                 connection.sendall(buffer.size.to_bytes(8, "little"), socket.MSG_MORE)
@@ -68,14 +69,19 @@ class Node:
             return measure(source, target, exchange, clock)
 
 
-def _send_back(server: socket.socket) -> None:
-    with closing(server):
-        connection, _ = server.accept()
-    with closing(connection):
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+def _send_back(listener: Listener) -> None:
+    accepted = listener.accept(_TIMEOUT_S)
+    listener.close()
+    if accepted is None:
+        return
+    with closing(accepted[1]) as connection:
+        connection.settimeout(_TIMEOUT_S)
         head = np.empty(8, np.uint8)
         while _read_into(connection, head):
-            buffer = np.empty(int.from_bytes(head.tobytes(), "little"), np.uint8)
+            size_bytes = int.from_bytes(head.tobytes(), "little")
+            if size_bytes > LARGEST_BYTES:
+                return
+            buffer = np.empty(size_bytes, np.uint8)
             _read_into(connection, buffer)
             connection.sendall(buffer.data)
 
@@ -96,9 +102,14 @@ def main() -> None:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     from dist_relu.doctor.ray import content_of
+    from dist_relu.runtime.backends.ray.private_cluster import PrivateCluster
 
+    private = None
     try:
-        ray.init(log_to_driver=False, logging_level="ERROR", configure_logging=True, include_dashboard=None)
+        if os.environ["RAY_ADDRESS"] == "local":
+            private = PrivateCluster(num_cores())
+        else:
+            ray.init(log_to_driver=False, logging_level="ERROR", configure_logging=True, include_dashboard=None)
         nodes = sorted((node for node in ray.nodes() if node["Alive"]), key=lambda node: not _is_head(node))
         actors = [
             ray.remote(Node)
@@ -112,15 +123,10 @@ def main() -> None:
         found = ray.get(looks, timeout=_LOOK_TIMEOUT_S)
         links = []
         for process, node, actor in list(zip(processes, nodes, actors, strict=True))[1:]:
-            address = node["NodeManagerAddress"]
-            port = ray.get(actor.listen.remote(address), timeout=_TIMEOUT_S)
-            asks = _Clock(actor)
-            links.append(
-                ray.get(
-                    actors[0].measure.remote(processes[0].host, process.host, address, port, asks),
-                    timeout=_TIMEOUT_S * 3,
-                )
-            )
+            secret = secrets.token_bytes(32)
+            endpoint = ray.get(actor.listen.remote(node["NodeManagerAddress"], secret), timeout=_TIMEOUT_S)
+            measured = actors[0].measure.remote(processes[0].host, process.host, endpoint, secret, _Clock(actor))
+            links.append(ray.get(measured, timeout=_TIMEOUT_S * 3))
         elsewhere = [
             (process.host, finding)
             for process, findings in zip(processes[1:], found, strict=True)
@@ -136,6 +142,8 @@ def main() -> None:
         sys.exit(" ".join(str(cause).split()).rstrip("."))
     finally:
         ray.shutdown()
+        if private:
+            private.end()
 
 
 def _is_head(node: dict[str, Any]) -> bool:

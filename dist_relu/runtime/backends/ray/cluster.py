@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import importlib
-import logging
 import os
 import socket
 import sys
@@ -26,10 +25,8 @@ from dist_relu.runtime.backends.ray.connection import (
     is_about_token,
 )
 from dist_relu.runtime.backends.ray.private_cluster import PrivateCluster
+from dist_relu.runtime.backends.ray.start_note import address_in
 
-_log = logging.getLogger(__name__)
-
-_MAX_ADDRESS_BYTES = 1000
 _MAX_PORT = 65535
 
 _HTTP2_SETTINGS = 4
@@ -176,24 +173,11 @@ def _connect(address: str | None, num_cpus: int, timeout_s: float) -> Cluster:
 
 
 def _left_by_ray_start(timeout_s: float) -> str | None:
-    """Return the address of the cluster that `ray start` left on this machine, if it still answers.
-
-    The note lies where every user of the machine may write, so only one of this user or of root is believed.
-    """
+    """Return the address of the cluster that `ray start` left on this machine, if it still answers."""
     from ray._common.utils import get_ray_address_file
 
     path = get_ray_address_file(None)
-    try:
-        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            owner = os.fstat(file.fileno()).st_uid
-            address = file.read(_MAX_ADDRESS_BYTES).decode(errors="replace").strip()
-    except OSError:
-        return None
-    if owner not in (0, os.geteuid()):
-        _log.warning(
-            f"{path} is from another user (number {owner}) and is not followed. Pass its address, {address!r}."
-        )
-        return None
+    address = address_in(path)
     try:
         return address if address and _answers(address, timeout_s) else None
     except BackendError as error:

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -58,6 +58,11 @@ def is_about_token(error: Exception) -> bool:
 def disconnect() -> None:
     """End the connection, and let Ray look again at the environment and the home folder when it next connects."""
     import_ray().shutdown()
+    read_settings()
+
+
+def read_settings() -> None:
+    """Let Ray read what the environment and the home folder say now; it has read them when it was imported."""
     core: Any = importlib.import_module("ray._raylet")
     if hasattr(core, "AuthenticationTokenLoader"):  # since 2.52
         core.Config.initialize("")
@@ -65,10 +70,12 @@ def disconnect() -> None:
 
 
 @contextmanager
-def environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables meanwhile, and undo whatever Ray sets."""
+def environment(variables: Mapping[str, str], without: Iterable[str] = ()) -> Iterator[None]:
+    """Set environment variables meanwhile, and unset others; undo whatever Ray sets."""
     before = dict(os.environ)
     os.environ.update(variables)
+    for name in without:
+        os.environ.pop(name, None)
     try:
         yield
     finally:

@@ -17,7 +17,14 @@ from typing import final
 
 from dist_relu.errors import BackendError
 from dist_relu.runtime.backends.ray import reaper
-from dist_relu.runtime.backends.ray.connection import disconnect, environment, explain, import_ray, quietly
+from dist_relu.runtime.backends.ray.connection import (
+    disconnect,
+    environment,
+    explain,
+    import_ray,
+    quietly,
+    read_settings,
+)
 
 _START_TIMEOUT_S = 60.0
 _POLL_S = 0.1
@@ -36,7 +43,9 @@ class PrivateCluster:
     """A cluster that ends with this process, listens on the loopback address, and leaves nothing behind.
 
     Ray would take the address of a network interface instead, and write a token into ~/.ray that switches the
-    authentication of later clusters on.
+    authentication of later clusters on. This cluster has a token of its own, whatever the user has set for others: the
+    loopback address is open to every user of the machine. The token is in a file, since what Ray's workers have in
+    their environment gets to all programs that functions start.
 
     Ray is started in a thread of its own. Nothing interrupts what Ray does there, neither Ctrl-C nor the death of a
     process that it waits for, so somebody else has to look. And the kernel ends Ray's processes with the thread that
@@ -50,6 +59,9 @@ class PrivateCluster:
         if _left_behind is not None and _left_behind.is_alive():
             raise BackendError(f"An earlier cluster did not start. {_WHAT_TO_DO}")
         self._folder = tempfile.mkdtemp(prefix="dist_relu_ray_", dir="/tmp")  # sockets need a short path
+        token = os.path.join(self._folder, "auth_token")
+        with open(os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
+            file.write(secrets.token_hex(32))
         self.reaper = subprocess.Popen(
             [sys.executable, "-I", "-S", reaper.__file__, self._folder, str(os.getpid())],
             stdin=subprocess.PIPE,
@@ -63,13 +75,12 @@ class PrivateCluster:
         self._earlier = set().union(*_indispensable())  # of a cluster that has ended
         self._is_left_behind = False
         self._thread = threading.Thread(target=self._last, name="dist_relu-ray", daemon=True)
-        variables = dict(_SETTINGS)
-        if not _has_token():
-            variables["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        variables = _SETTINGS | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": token}
         may_leave_loopback = ray_constants.ENABLE_RAY_CLUSTER
         try:
             ray_constants.ENABLE_RAY_CLUSTER = False
-            with environment(variables), quietly():
+            with environment(variables, without=["RAY_AUTH_TOKEN"]), quietly():
+                read_settings()
                 self._thread.start()
                 self._wait_for_start()
             if self._address != _LOOPBACK:
@@ -106,7 +117,10 @@ class PrivateCluster:
         """Start the cluster, and be there as long as it is."""
         try:
             context = import_ray().init(
-                address="local", num_cpus=self._num_cpus, _temp_dir=self._folder, logging_level=logging.ERROR
+                address="local",
+                num_cpus=self._num_cpus,
+                _temp_dir=os.path.join(self._folder, "t"),  # Ray lets everybody write to it; nobody gets that far
+                logging_level=logging.ERROR,
             )
             self._address = context.address_info["node_ip_address"]
             self._servers = {os.pidfd_open(pid): pid for pid in _indispensable()[0] - self._earlier}
@@ -160,9 +174,3 @@ def _indispensable() -> tuple[set[int], set[int]]:
                 if parent == us and start.partition("(")[2] in _INDISPENSABLE:
                     (dead if state == "Z" else living).add(int(name))
     return living, dead
-
-
-def _has_token() -> bool:
-    """Tell whether the user has set up Ray's authentication, one way or the other."""
-    names = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
-    return any(name in os.environ for name in names) or os.path.exists(os.path.expanduser("~/.ray/auth_token"))
