@@ -17,6 +17,7 @@ from dist_relu.cli.bench import bench
 from dist_relu.cli.completion import completion
 from dist_relu.cli.doctor import doctor
 from dist_relu.cli.evaluate import evaluate
+from dist_relu.cli.launch import launch
 from dist_relu.cli.learning_rate import learning_rate
 from dist_relu.cli.plot import plot
 from dist_relu.cli.predict import predict
@@ -42,7 +43,7 @@ no sense, 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP.
 """
 
 _SECTIONS = {
-    "Train and use networks": ("train", "evaluate", "predict", "summary", "rl"),
+    "Train and use networks": ("train", "evaluate", "predict", "summary", "rl", "launch"),
     "Look at what they do": ("analyze", "plot", "report", "replay", "reproduce", "at"),
     "This machine": ("doctor", "bench", "completion"),
 }
@@ -73,6 +74,7 @@ program.add_command(at)
 program.add_command(bench)
 program.add_command(completion)
 program.add_command(doctor)
+program.add_command(launch)
 program.add_command(learn)
 program.add_command(plot)
 program.add_command(show_replay)

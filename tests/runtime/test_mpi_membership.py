@@ -276,6 +276,6 @@ def test_one_of_several_ranks_does_not_train_alone_without_a_word(
 def test_a_rank_that_was_dead_before_the_coroner_looked_is_named() -> None:
     with subprocess.Popen(["true"]) as dead:
         pass
-    command = [sys.executable, "-I", "-S", reaper.__file__, str(dead.pid), "Worker 7 (host a)"]
+    command = [sys.executable, "-I", "-S", reaper.__file__, "", str(dead.pid), "Worker 7 (host a)"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=True, input="")
     assert done.stderr == "Worker 7 (host a) died; the job ends.\n"

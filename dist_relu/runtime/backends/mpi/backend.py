@@ -20,6 +20,7 @@ from dist_relu.errors import UnsuitableBackend, WorkerLost
 from dist_relu.runtime.backends.base import Backend, EventHandler, check_workers
 from dist_relu.runtime.backends.heartbeat import Heartbeat, HeartbeatListener, describe_node
 from dist_relu.runtime.backends.in_process import InProcessWorker
+from dist_relu.runtime.backends.mpi import rank_guard
 from dist_relu.runtime.backends.mpi.job import join
 from dist_relu.runtime.backends.mpi.messages import WorkerGroup
 from dist_relu.runtime.process_info import ProcessInfo, by_node, nodes_of
@@ -130,6 +131,7 @@ class MpiBackend(Backend):
 
     def _on_loss(self, what: str) -> None:
         """Let the user's thread raise an error, or else end the job.  Called by the heartbeat."""
+        rank_guard.tell(f"lost {what}")
         self._lost = WorkerLost(f"{what}. The job ends.")
         self._job.is_lost = True
         barrier.abort(self._control.array, barrier.ALL_TASKS)

@@ -22,6 +22,7 @@ from dist_relu.comm.backoff import Backoff
 from dist_relu.errors import BackendError, WorkerLost
 from dist_relu.runtime.backends.in_process import InProcessWorker
 from dist_relu.runtime.backends.interrupts import without_interrupts
+from dist_relu.runtime.backends.mpi import rank_guard
 from dist_relu.runtime.backends.mpi.channel import Channels, MpiChannel
 from dist_relu.runtime.backends.mpi.membership import (
     LONGEST_PAUSE_S,
@@ -79,6 +80,7 @@ class Job:
             self.send([order[node.start]], processes_there)
         self._reaper = start_reaper(processes[0])
         self.settle()
+        rank_guard.tell("started")
 
     def end_with_script(self) -> None:
         """Let the other ranks end when the script ends, or when it calls MPI.Finalize(), which would wait for them."""

@@ -8,7 +8,7 @@ import sys
 from contextlib import suppress
 from typing import NoReturn
 
-from dist_relu.runtime.backends.mpi import reaper
+from dist_relu.runtime.backends.mpi import rank_guard, reaper
 from dist_relu.runtime.backends.mpi.launcher import launched
 from dist_relu.runtime.backends.mpi.membership import abort_job
 from dist_relu.runtime.backends.mpi.messages import NodeProcesses
@@ -18,7 +18,7 @@ def start_reaper(processes: NodeProcesses) -> subprocess.Popen[bytes]:
     """Watch over the ranks of this node; see `dist_relu.runtime.backends.mpi.reaper`."""
     texts = [text for pid, name in zip(processes.pids, processes.names, strict=True) for text in (str(pid), name)]
     process = subprocess.Popen(
-        [sys.executable, "-I", "-S", reaper.__file__, *texts],
+        [sys.executable, "-I", "-S", reaper.__file__, os.environ.get(rank_guard.VARIABLE, ""), *texts],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,

@@ -15,6 +15,7 @@ import cloudpickle
 from dist_relu.comm.shared_memory import attach
 from dist_relu.comm.stall_detector import Resumed, Stalled
 from dist_relu.runtime.backends.heartbeat import Heartbeat, HeartbeatEndpoint
+from dist_relu.runtime.backends.mpi import rank_guard
 from dist_relu.runtime.backends.mpi.channel import Channels, MpiChannel
 from dist_relu.runtime.backends.mpi.membership import serving
 from dist_relu.runtime.backends.mpi.messages import (
@@ -100,5 +101,6 @@ class ServingRank:
     def _on_loss(self, what: str) -> None:
         """End the job, unless mpirun does so already.  Called by the heartbeat."""
         time.sleep(_TIME_FOR_MPIRUN_S)
+        rank_guard.tell(f"lost {what}")
         os.write(2, f"WorkerLost: {what}, says host {socket.gethostname()}. The job ends.\n".encode())
         kill_job(self._reaper)
