@@ -56,6 +56,7 @@ class Job:
         self._has_started = False
         self._reports: list[list[str]] = []
         self._rest = b""
+        self._code_of_sigterm = 128 + signal.SIGTERM
         parent = os.getpid()
 
         def end_with_launcher() -> None:
@@ -74,8 +75,9 @@ class Job:
 
     def signal(self, number: int) -> None:
         """Pass a signal on to the ranks."""
-        # mpirun would kill them for SIGHUP.
-        self._process.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
+        if number == signal.SIGHUP:  # for which mpirun would kill them
+            self._code_of_sigterm, number = 128 + signal.SIGHUP, signal.SIGTERM
+        self._process.send_signal(number)
 
     def wait(self) -> JobEnd:
         """Wait until the job has ended, and nothing is left of it on this machine."""
@@ -95,7 +97,8 @@ class Job:
                     break
         self._pass_on(self._rest)
         code = self._process.returncode
-        return JobEnd(code=code if code >= 0 else 128 - code, loss=self._loss(code))
+        shown = code if code >= 0 else 128 - code
+        return JobEnd(code=self._code_of_sigterm if shown == 128 + signal.SIGTERM else shown, loss=self._loss(code))
 
     def _read(self, descriptor: int) -> bool:
         """Take in what the job says; returns whether it may say more."""

@@ -84,17 +84,14 @@ class Launcher:
                 before, step = step, self.program.last_step()
                 restarts = restarts + 1 if step == before else 1
                 if restarts > self.max_restarts or (gone and not hosts):
-                    self.tell(f"{loss}. {_cut_off(gone) if gone else self._no_progress()}, so this was the last job.")
+                    self.tell(f"{loss}. {self._no_progress() if hosts or not gone else f'{_cut_off(gone)}.'}".strip())
                     return end.code
                 pause_s = min(self.first_pause_s * 2 ** (restarts - 1), self.longest_pause_s)
-                without = f" without {_named(gone)}, with {self._num_ranks(hosts)} ranks," if gone else ""
-                since = (
-                    f", from {'the beginning' if step is None else f'step {step:,}'}"
-                    if self.program.checkpoints
-                    else ""
-                )
-                again = f"Starting again in {pause_s:g} s{without}{since} ({restarts} of {self.max_restarts})."
-                self.tell(f"{loss}. {again}")
+                how = [f"without {_named('host', gone)} on {self._num_ranks(hosts)} ranks"] if gone else []
+                if self.program.checkpoints:
+                    how.append(f"from {'the beginning' if step is None else f'step {step:,}'}")
+                again = ", ".join([f"Starting again in {pause_s:g} s", *how])
+                self.tell(f"{loss}. {again} ({restarts} of {self.max_restarts}).")
                 command = self.program.again
                 self._pause(pause_s)
             return 128 + self._signal
@@ -112,7 +109,10 @@ class Launcher:
         return min(self.ranks, sum(host.slots for host in hosts)) if hosts else self.ranks
 
     def _no_progress(self) -> str:
-        return f"{self.max_restarts} {'restart' if self.max_restarts == 1 else 'restarts'} brought no new checkpoint"
+        if not self.max_restarts:
+            return ""
+        restarts = "The restart" if self.max_restarts == 1 else f"{self.max_restarts} restarts in a row"
+        return f"{restarts} brought no new checkpoint: giving up."
 
     def _pause(self, pause_s: float) -> None:
         deadline = time.monotonic() + pause_s
@@ -138,8 +138,8 @@ class Launcher:
 
 
 def _cut_off(names: Sequence[str]) -> str:
-    return f"{_named(names)} can't be reached"
+    return f"{_named('Host', names)} can't be reached"
 
 
-def _named(names: Sequence[str]) -> str:
-    return f"{'Host' if len(names) == 1 else 'Hosts'} {', '.join(names)}"
+def _named(noun: str, names: Sequence[str]) -> str:
+    return f"{noun if len(names) == 1 else f'{noun}s'} {', '.join(names)}"

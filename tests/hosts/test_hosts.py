@@ -99,5 +99,5 @@ def test_a_killed_rank_is_named() -> None:
     os.kill(victim, signal.SIGKILL)
     _, errors = process.communicate(timeout=60)
     assert process.returncode != 0
-    assert f"Worker 2 (host b, pid {victim}) died" in errors
+    assert f"Worker 2 (host b, pid {victim}) was killed by signal 9; the job ends." in errors
     wait_until(lambda: not processes_with(mark))

@@ -117,7 +117,7 @@ def test_a_killed_rank_ends_the_job() -> None:
     os.kill(victim, signal.SIGKILL)
     _, errors = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode != 0
-    assert f"Worker 2 (host {socket.gethostname()}, pid {victim}) died" in errors
+    assert f"Worker 2 (host {socket.gethostname()}, pid {victim}) was killed by signal 9; the job ends." in errors
     wait_until(lambda: not processes_with(mark))
     wait_until(lambda: not unused_files(before))
 
@@ -261,7 +261,7 @@ def test_a_killed_rank_ends_a_job_on_several_nodes() -> None:
     os.kill(victim, signal.SIGKILL)
     _, errors = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode != 0
-    assert f"Worker 2 (host {socket.gethostname()}, pid {victim}) died" in errors
+    assert f"Worker 2 (host {socket.gethostname()}, pid {victim}) was killed by signal 9; the job ends." in errors
     wait_until(lambda: not processes_with(mark))
     wait_until(lambda: not unused_files(before))
 
