@@ -26,6 +26,7 @@ from dist_relu.cli.report import report
 from dist_relu.cli.reproduce import reproduce
 from dist_relu.cli.rl import learn
 from dist_relu.cli.running import run_program
+from dist_relu.cli.status import status
 from dist_relu.cli.summary import summary
 from dist_relu.cli.train import train
 from dist_relu.cli.types import Commands
@@ -45,7 +46,7 @@ no sense, 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP.
 _SECTIONS = {
     "Train and use networks": ("train", "evaluate", "predict", "summary", "rl", "launch"),
     "Look at what they do": ("analyze", "plot", "report", "replay", "reproduce", "at"),
-    "This machine": ("doctor", "bench", "completion"),
+    "This machine": ("status", "doctor", "bench", "completion"),
 }
 
 
@@ -80,3 +81,4 @@ program.add_command(plot)
 program.add_command(show_replay)
 program.add_command(report)
 program.add_command(reproduce)
+program.add_command(status)

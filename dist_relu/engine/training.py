@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 from contextlib import ExitStack, suppress
-from dataclasses import replace
-from typing import final
+from dataclasses import asdict, replace
+from typing import Any, final
 
 from dist_relu.core.arrays import Array
 from dist_relu.data import Dataset
@@ -15,6 +15,7 @@ from dist_relu.engine.memory import Snapshot, StepMemory
 from dist_relu.engine.plan import LeaveGradient, StepOptions, StepPlan
 from dist_relu.engine.site import Site
 from dist_relu.engine.verification import check_digests
+from dist_relu.engine.watch.events import Progress
 from dist_relu.engine.watch.observer import Observer
 from dist_relu.errors import BackendError
 from dist_relu.nn import Loss, Sequential
@@ -93,9 +94,9 @@ class Training:
             num_skipped=num_skipped,
         )
         self._is_kept = True
-        replies = self._run(take_segment, request, self._observer.hear)
+        replies = self._run(take_segment, request, self._hear)
         if isinstance(replies[0], NotKept):  # they have been busy with another run since
-            replies = self._run(take_segment, replace(request, setup=self._setup), self._observer.hear)
+            replies = self._run(take_segment, replace(request, setup=self._setup), self._hear)
         check_digests([reply.digests for reply in replies], self._site.workers.peers)
         stopped: Stopped | None = replies[0].stopped
         return stopped
@@ -134,6 +135,11 @@ class Training:
         """Leave the memory to workers that may be stuck in a step; it is freed behind that."""
         self._is_kept = False
         self._call.__exit__(type(error), error, error.__traceback__)
+
+    def _hear(self, event: Any) -> None:
+        if isinstance(event, Progress):
+            self._site.workers.board.note(progress=asdict(event))
+        self._observer.hear(event)
 
 
 def gradient_of(site: Site, model: Sequential, data: Dataset, loss: Loss, shards: int) -> tuple[Array, float]:

@@ -64,6 +64,7 @@ class Checkpoint:
         """Raise ValueError where validations will not have what `best` asks for; warn of another run's checkpoints."""
         if self.best and validates:
             check_monitored("Checkpoint", self.best, trainer.model, validates=True)
+        trainer.note_checkpoints(Path(self.folder))
         self._is_due, self._writer.written = False, None  # by another run, or what is not there any more
         if trainer.step == 0 and (others := checkpoint_files(self.folder)):
             warnings.warn(

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, final
 
@@ -163,6 +164,10 @@ class Trainer:
 
     def __repr__(self) -> str:
         return f"Trainer(step: {self.step}, epoch: {self.epoch})"
+
+    def note_checkpoints(self, folder: Path) -> None:
+        """Let `dist-relu status` say where states of this run are written."""
+        self._site.workers.board.note(checkpoints=str(folder.absolute()))
 
     def fit(
         self,

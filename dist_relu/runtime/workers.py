@@ -13,6 +13,7 @@ from dist_relu.comm.stall_detector import Resumed, Stalled
 from dist_relu.core.compiling import PROGRESS_LOG, Compiling
 from dist_relu.errors import BackendError
 from dist_relu.runtime.backends.base import Backend, EventHandler, ignore_event, run_task
+from dist_relu.runtime.jobs import Board
 from dist_relu.runtime.process_info import ProcessInfo, nodes_of
 from dist_relu.runtime.replicated import ReplicatedArrays
 from dist_relu.runtime.worker import Task
@@ -29,6 +30,7 @@ class Workers:
     """All workers of a backend.  They end, or are released, with `close` or with this object.
 
     Methods raise BackendError in a process that was forked from the one which has started them.
+    board: where `dist-relu status` reads of them.
     """
 
     def __init__(self, backend: Backend) -> None:
@@ -38,6 +40,8 @@ class Workers:
         _taken.add(backend)
         self._backend = backend
         self._process = os.getpid()
+        self.board = Board()
+        self._on_board: Sequence[ProcessInfo] = ()  # the workers that are
         self._num_tasks = 0
         self._has_told_of_compiling = False
         self._one_at_a_time = threading.Lock()
@@ -95,6 +99,7 @@ class Workers:
             try:
                 self._num_tasks += 1
                 task = Task.of(self._num_tasks, function, request)
+                self._update_board()
                 return run_task(self._backend, task, ranks, lambda event: self._hear(event, on_event))
             except KeyboardInterrupt as interrupt:
                 if self._stall:
@@ -106,6 +111,7 @@ class Workers:
     def close(self) -> None:
         """End them, or release them.  May be called twice."""
         self._finalizer()
+        self.board.close()
 
     def _check_process(self) -> None:
         if os.getpid() != self._process:
@@ -113,6 +119,13 @@ class Workers:
                 f"The workers belong to process {self._process}, from which this one was forked; both would disturb "
                 "each other. Start workers of this process's own with dist_relu.start()."
             )
+
+    def _update_board(self) -> None:
+        """Put up who the workers are, when these are others than before."""
+        backend, peers = self._backend, self._backend.peers
+        if peers is not self._on_board and backend.control:
+            self._on_board = peers
+            self.board.note_workers(backend.name, peers, backend.coordinator_node, backend.control)
 
     def _hear(self, event: Any, on_event: EventHandler) -> None:
         if isinstance(event, Stalled | Resumed):

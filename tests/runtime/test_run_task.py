@@ -33,6 +33,7 @@ class ScriptedBackend(Backend):
     name = "scripted"
     peers: Sequence[ProcessInfo] = ()
     coordinator_node = None
+    control = None
 
     @property
     def busy(self) -> Collection[int]:

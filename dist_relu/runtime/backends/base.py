@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from math import inf
 from typing import Any
 
+from dist_relu.comm.shared_memory import Handle
 from dist_relu.core.checks import check_int, optional
 from dist_relu.errors import UnsuitableBackend, WorkerLost
 from dist_relu.runtime.process_info import ProcessInfo
@@ -48,6 +49,11 @@ class Backend(ABC):
     @abstractmethod
     def coordinator_node(self) -> int | None:
         """Return the number of the coordinator's own node, whose memory it shares; None if no worker runs there."""
+
+    @property
+    @abstractmethod
+    def control(self) -> Handle | None:
+        """Return the control memory of the coordinator's node, see `NodeBarrier`; None where there is none to see."""
 
     @property
     @abstractmethod

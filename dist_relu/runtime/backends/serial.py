@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import final
 
 from dist_relu.comm import barrier
-from dist_relu.comm.shared_memory import SharedArray
+from dist_relu.comm.shared_memory import Handle, SharedArray
 from dist_relu.errors import UnsuitableBackend
 from dist_relu.runtime.backends.base import Backend, EventHandler, check_workers
 from dist_relu.runtime.backends.in_process import InProcessWorker
@@ -39,6 +39,10 @@ class SerialBackend(Backend):
     @property
     def coordinator_node(self) -> int:
         return 0
+
+    @property
+    def control(self) -> Handle:
+        return self._control.handle
 
     @property
     def busy(self) -> Collection[int]:

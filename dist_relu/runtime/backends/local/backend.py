@@ -14,7 +14,7 @@ from typing import final
 import cloudpickle
 
 from dist_relu.comm import barrier
-from dist_relu.comm.shared_memory import SharedArray
+from dist_relu.comm.shared_memory import Handle, SharedArray
 from dist_relu.comm.stall_detector import SLOW_AFTER_S
 from dist_relu.comm.stop_detector import CHECK_PERIOD_S, STOPPED_TIMEOUT_S, StopDetector
 from dist_relu.core.machine import how_it_ended, num_cores
@@ -83,6 +83,10 @@ class LocalBackend(Backend):
     @property
     def coordinator_node(self) -> int:
         return 0
+
+    @property
+    def control(self) -> Handle:
+        return self._control.handle
 
     @property
     def busy(self) -> Collection[int]:

@@ -80,6 +80,10 @@ class MpiBackend(Backend):
         return 0
 
     @property
+    def control(self) -> Handle:
+        return self._control.handle
+
+    @property
     def busy(self) -> Collection[int]:
         others = [rank for rank, job_rank in enumerate(self._job_ranks) if job_rank in self._job.busy]
         return [0, *others] if self._worker.is_busy else others

@@ -119,6 +119,10 @@ class RayBackend(Backend):
         return self._coordinator_node
 
     @property
+    def control(self) -> Handle:
+        return self._control.handle
+
+    @property
     def busy(self) -> Collection[int]:
         return self._streams.keys()
 
