@@ -11,14 +11,14 @@ way. What comes out depends neither on who was first nor on where the actors run
 
 from __future__ import annotations
 
-import pickle
+import json
 import secrets
 import socket
 import struct
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, final
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar, final
 
 import numpy as np
 import ray
@@ -32,6 +32,7 @@ from dist_relu.comm.handshake import Endpoint, Listener, connect
 from dist_relu.comm.shared_memory import Handle, SharedArray, attach
 from dist_relu.comm.tcp import connect_nodes
 from dist_relu.core.arrays import Array
+from dist_relu.core.untrusted import made, parse_json, read_exactly
 from dist_relu.errors import BackendError
 from dist_relu.runtime.process_info import ProcessInfo, by_node, nodes_of
 
@@ -48,6 +49,9 @@ _OPERATIONS: dict[Any, Operation] = {
 _START_TIMEOUT_S = 60.0
 _POLL_S = 0.02
 _LENGTH = struct.Struct("!Q")
+_MOST_BYTES_PER_RANK = 1 << 16
+
+T = TypeVar("T")
 
 
 def register() -> None:
@@ -76,16 +80,18 @@ class DistReluGroup(BaseGroup):
     def __init__(self, world_size: int, rank: int, group_name: str) -> None:
         super().__init__(world_size, rank, group_name)
         roster = _bootstrap(world_size, rank, group_name)
-        order = by_node([entry.process_info for entry in roster.entries])
+        order = by_node([entry.process for entry in roster.entries])
         entries = [roster.entries[i] for i in order]
-        nodes = nodes_of([entry.process_info for entry in entries])
+        nodes = nodes_of([entry.process for entry in entries])
         self._numbers = [order.index(i) for i in range(world_size)]  # from Ray's ranks to ours, node by node
         number = self._numbers[rank]
         alone = [range(i, i + 1) for i in range(world_size)]
         channel = connect_nodes(number, alone, roster.listener, [entry.endpoint for entry in entries], roster.secret)
         (ranks,) = (ranks for ranks in nodes if number in ranks)
-        control = attach(entries[ranks.start].control)
-        self._group = Group(number, nodes, order, [entries[i].process_info.pid for i in ranks], control, channel)
+        first = entries[ranks.start]
+        shape, dtype = control_shape(world_size), np.dtype(np.int64)
+        control = attach(Handle(first.process.pid, first.descriptor, first.inode, shape, dtype))
+        self._group = Group(number, nodes, order, [entries[i].process.pid for i in ranks], control, channel)
         self._group.barrier()  # until all have mapped what they share
 
     def destroy_group(self) -> None:
@@ -153,11 +159,29 @@ def _check_alike(array: Array, others: Sequence[Any]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Entry:
-    """Describes one rank to the others.  control: memory for its node, if it is the first there."""
+    """Describes one rank to the others, as JSON.
 
-    process_info: ProcessInfo
-    endpoint: Endpoint
-    control: Handle
+    addresses, port: of its listener.  descriptor, inode: of control memory for its node, if it is the first there.
+    """
+
+    process: ProcessInfo
+    addresses: list[str]
+    port: int
+    descriptor: int
+    inode: int
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return Endpoint(self.addresses, self.port)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Invitation:
+    """Says how to get to rank 0, as JSON in Ray's key-value store.  secret: in hexadecimal digits."""
+
+    addresses: list[str]
+    port: int
+    secret: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,21 +205,29 @@ def _bootstrap(size: int, rank: int, group: str) -> _Roster:
     control = SharedArray(control_shape(size), "int64")
 
     def own(listener: Listener) -> _Entry:
-        return _Entry(process_info=ProcessInfo.in_cluster(), endpoint=listener.endpoint, control=control.handle)
+        return _Entry(
+            process=ProcessInfo.in_cluster(),
+            addresses=[address],
+            port=listener.endpoint.port,
+            descriptor=control.handle.descriptor,
+            inode=control.handle.inode,
+        )
 
     if rank:
         connection, secret = _connect_to_first(key, rank, group, deadline)
         listener = Listener(secret, [address], on=address, backlog=size)
         with connection:
-            _write(connection, own(listener))
-            return _Roster(entries=_read(connection), listener=listener, secret=secret, control=control)
+            _write(connection, asdict(own(listener)))
+            entries_of_all = _read(list[_Entry], connection, size * _MOST_BYTES_PER_RANK)
+            return _Roster(entries=entries_of_all, listener=listener, secret=secret, control=control)
     secret = secrets.token_bytes(32)
     listener = Listener(secret, [address], on=address, backlog=size)
     bootstrap = Listener(secret, [address], on=address, backlog=size)
     entries = {0: own(listener)}
     connections = []
     try:
-        internal_kv._internal_kv_put(key, pickle.dumps((bootstrap.endpoint, secret)))
+        invitation = _Invitation(addresses=[address], port=bootstrap.endpoint.port, secret=secret.hex())
+        internal_kv._internal_kv_put(key, json.dumps(asdict(invitation)).encode())
         while len(entries) < size:
             if time.monotonic() > deadline:
                 missing = [rank for rank in range(size) if rank not in entries]
@@ -203,10 +235,11 @@ def _bootstrap(size: int, rank: int, group: str) -> _Roster:
             if accepted := bootstrap.accept(deadline - time.monotonic()):
                 other, connection = accepted
                 connections.append(connection)
-                entries[other] = _read(connection)
+                if other in range(size) and other not in entries:
+                    entries[other] = _read(_Entry, connection, _MOST_BYTES_PER_RANK)
         in_order = [entries[i] for i in range(size)]
         for connection in connections:
-            _write(connection, in_order)
+            _write(connection, [asdict(entry) for entry in in_order])
     finally:
         internal_kv._internal_kv_del(key)
         bootstrap.close()
@@ -221,8 +254,9 @@ def _connect_to_first(key: str, rank: int, group: str, deadline: float) -> tuple
     while time.monotonic() < deadline:
         entry = internal_kv._internal_kv_get(key)
         if entry not in (None, stale):
-            endpoint, secret = pickle.loads(entry)
-            if connection := connect(endpoint, secret, rank):
+            invitation = made(_Invitation, parse_json(entry))
+            secret = bytes.fromhex(invitation.secret)
+            if connection := connect(Endpoint(invitation.addresses, invitation.port), secret, rank):
                 return connection, secret
             stale = entry
         time.sleep(_POLL_S)
@@ -230,13 +264,19 @@ def _connect_to_first(key: str, rank: int, group: str, deadline: float) -> tuple
 
 
 def _write(connection: socket.socket, message: Any) -> None:
-    data = pickle.dumps(message)
+    data = json.dumps(message).encode()
     connection.settimeout(_START_TIMEOUT_S)
     connection.sendall(_LENGTH.pack(len(data)) + data)
 
 
-def _read(connection: socket.socket) -> Any:
+def _read(kind: type[T], connection: socket.socket, most_bytes: int) -> T:
+    """Read what `_write` wrote.  Raises BackendError for anything else."""
     connection.settimeout(_START_TIMEOUT_S)
     with connection.makefile("rb") as file:
-        (length,) = _LENGTH.unpack(file.read(_LENGTH.size))
-        return pickle.loads(file.read(length))
+        try:
+            (length,) = _LENGTH.unpack(read_exactly(file, _LENGTH.size))
+            if length > most_bytes:
+                raise ValueError(f"it has {length:,} bytes, more than {most_bytes:,}")
+            return made(kind, parse_json(read_exactly(file, length)))
+        except (ValueError, EOFError, OSError, RecursionError) as error:
+            raise BackendError(f"A rank of the group sent what is no description of itself: {error}.") from error
