@@ -1,5 +1,9 @@
 """Data-parallel training of ReLU networks in NumPy, with the same bits on any number of workers."""
 
+from dist_relu.core import kernel_cache  # isort: skip
+
+kernel_cache.leave_unsafe_folder()  # before any kernel is loaded
+
 from dist_relu import activations, analysis, data, nn, optim, rl
 from dist_relu.checkpoint import load_model, save_model
 from dist_relu.coordinator import Coordinator, start

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from dist_relu.core.kernel_cache import who_else_writes
 from dist_relu.doctor.finding import Finding, State, size
 
 
@@ -24,6 +25,10 @@ def check_kernel_cache(folder: Path | None) -> Finding:
     except OSError as error:
         found = f"Compiled kernels can't be kept in {folder}: {error.strerror or error}."
         return Finding("kernels", State.FAILURE, found, advice)
+    if danger := who_else_writes(folder):
+        found = f"Compiled kernels are kept in {folder}, but {danger}, and so could have training run anything."
+        advice = "Take the right to write from others (chmod go-w), or set NUMBA_CACHE_DIR to a folder of your own."
+        return Finding("kernels", State.WARNING, found, advice)
     if not any(folder.glob("*.nbc")):
         found = f"None compiled yet for {folder}; the first run takes some seconds longer."
         return Finding("kernels", State.OK, found)
