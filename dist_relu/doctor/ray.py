@@ -85,8 +85,10 @@ def check_ray(
     did = (
         f"joined {where}: {nodes} {'node' if nodes == 1 else 'nodes'}, {cpus:g} CPUs" if cluster else f"started {where}"
     )
-    finding = Finding("Ray", State.OK, f"Ray {content['version']} {did}, and actors answered.", "", numbers)
-    return finding, survey_of(content)
+    found = f"Ray {content['version']} {did}, and actors answered."
+    if danger := content["danger"]:
+        return Finding("Ray", State.WARNING, f"{found} {danger}", "", numbers), survey_of(content)
+    return Finding("Ray", State.OK, found, "", numbers), survey_of(content)
 
 
 def look_at_ray(environment: Mapping[str, str]) -> tuple[Finding, Survey | None]:

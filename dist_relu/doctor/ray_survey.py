@@ -102,6 +102,7 @@ def main() -> None:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     from dist_relu.doctor.ray import content_of
+    from dist_relu.runtime.backends.ray.authentication import danger_of, has_authentication
     from dist_relu.runtime.backends.ray.private_cluster import PrivateCluster
 
     private = None
@@ -134,7 +135,8 @@ def main() -> None:
         ]
         survey = Survey("Ray", processes, links, elsewhere)
         cpus = ray.cluster_resources().get("CPU", 0)
-        content = content_of(survey, version=ray.__version__, nodes=len(nodes), cpus=cpus)
+        danger = danger_of(ray.get_runtime_context().gcs_address, has_authentication=has_authentication())
+        content = content_of(survey, version=ray.__version__, nodes=len(nodes), cpus=cpus, danger=danger)
         sys.stdout.write(json.dumps(content) + "\n")
         sys.stdout.flush()
     except Exception as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import importlib
+import logging
 import os
 import socket
 import sys
@@ -16,6 +17,7 @@ from math import ceil
 from typing import Any, final
 
 from dist_relu.errors import BackendError, UnsuitableBackend, WorkerLost
+from dist_relu.runtime.backends.ray.authentication import danger_of, has_authentication
 from dist_relu.runtime.backends.ray.connection import (
     disconnect,
     environment,
@@ -26,6 +28,8 @@ from dist_relu.runtime.backends.ray.connection import (
 )
 from dist_relu.runtime.backends.ray.private_cluster import PrivateCluster
 from dist_relu.runtime.backends.ray.start_note import address_in
+
+_log = logging.getLogger(__name__)
 
 _MAX_PORT = 65535
 
@@ -75,6 +79,8 @@ class Cluster:
             raise BackendError(_NO_CLIENT)
         if not ray.is_initialized():
             _cluster = _connect(address or os.environ.get("RAY_ADDRESS") or None, num_cpus, timeout_s)
+            if danger := danger_of(_cluster._session[0], has_authentication=has_authentication()):
+                _log.warning(danger)
         elif _cluster is None or not _cluster.is_connected:
             _cluster = cls(is_ours=False)
         if address not in (None, "auto", *_cluster._addresses):
