@@ -68,7 +68,11 @@ class Job:
             command,
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            env={**os.environ, rank_guard.VARIABLE: self._mark.decode()},
+            env={
+                **os.environ,
+                rank_guard.VARIABLE: self._mark.decode(),
+                rank_guard.LIMIT_VARIABLE: str(start_timeout_s),
+            },
             start_new_session=True,
             preexec_fn=end_with_launcher,  # noqa: PLW1509 - there is no other thread
         )

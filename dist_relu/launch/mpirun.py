@@ -44,8 +44,10 @@ class Mpirun:
     def starting(self, program: Sequence[str], ranks: int, hosts: Sequence[Host]) -> list[str]:
         """Return the command that runs a program on so many ranks, each with a guard; hosts: none for this machine."""
         guarded = [sys.executable, "-I", "-S", rank_guard.__file__, *program]
-        mark = ["-x", rank_guard.VARIABLE] if self.is_open_mpi else []  # MPICH passes all variables on
-        return [*self.command, *self._placement(hosts), *mark, "-n", str(ranks), *guarded]
+        variables: list[str] = []
+        if self.is_open_mpi:  # MPICH passes all of them on
+            variables = ["-x", rank_guard.VARIABLE, "-x", rank_guard.LIMIT_VARIABLE]
+        return [*self.command, *self._placement(hosts), *variables, "-n", str(ranks), *guarded]
 
     def reached(self, hosts: Sequence[Host], timeout_s: float) -> list[Host]:
         """Return those of the hosts on which a rank can be started within `timeout_s`."""

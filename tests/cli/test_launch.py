@@ -17,7 +17,17 @@ import pytest
 from dist_relu.cli.main import main
 from dist_relu.runtime.backends.mpi.backend import mpirun_path
 from tests.cases import long
-from tests.programs import ROOT, TIMEOUT_S, marked_environment, processes_with, run, wait_for_line, wait_until
+from tests.programs import (
+    ROOT,
+    TIMEOUT_S,
+    marked_environment,
+    processes_with,
+    run,
+    shared_files,
+    unused_files,
+    wait_for_line,
+    wait_until,
+)
 
 LAUNCH = [sys.executable, "-m", "dist_relu", "launch"]
 TRAIN = ["train", "--shards", "4", "--seed", "1"]
@@ -128,12 +138,14 @@ def test_a_rank_that_stands_still_counts_as_lost(tmp_path: Path, mark: str) -> N
 
 
 def test_a_rank_that_dies_before_mpi_starts_is_named_and_restarts_are_bounded(tmp_path: Path) -> None:
+    before = shared_files()
     die = "import os, signal\nif os.environ['PMI_RANK'] == '1': os.kill(os.getpid(), signal.SIGSEGV)\nsignal.pause()"
     done = run_script(tmp_path, die, "-n", "2", "--restarts", "1")
     assert done.returncode == signal.SIGSEGV
     first, last = done.stderr.splitlines()
     who = r"dist-relu: Rank 1 \(host \S+, pid \d+\) was killed by signal 11 \(Segmentation fault\)"
     assert re.fullmatch(rf"{who}\. Starting again in 1 s \(1 of 1\)\.", first)
+    wait_until(lambda: not unused_files(before))
     assert re.fullmatch(rf"{who}\. The restart brought no new checkpoint: giving up\.", last)
 
 

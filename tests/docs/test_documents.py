@@ -25,6 +25,7 @@ SHORTER = {
     "rl": ["--steps", "512"],
     "analyze training": ["--epochs", "1", "--seeds", "1"],
     "bench scaling": ["--rounds", "1"],
+    "launch": ["--epochs", "1"],
 }
 """Options behind those of a command, which make it quick; the last one counts."""
 
@@ -75,7 +76,7 @@ def carry_out(words: list[str], folder: Path) -> None:
     arguments = arguments_of(words)
     assert arguments is not None, f"{' '.join(words)} is no command that can be run here"
     arguments = [*arguments, *SHORTER.get(resolve(arguments)[0], [])]
-    if words[0] == "mpirun" or "ray" in words:
+    if words[0] == "mpirun" or "ray" in words or "launch" in words:
         launcher = [mpirun_path(), *words[1:3]] if words[0] == "mpirun" else []
         done = run([*launcher, sys.executable, "-m", "dist_relu", *arguments], cwd=folder)
         assert done.returncode == 0, done.stderr
@@ -139,8 +140,10 @@ def test_all_backends_of_the_readme_end_with_the_same_bits(
 def test_options_exist(document: Path) -> None:
     texts = [*(block.text for block in blocks(document)), *spans(document)]
     for words in (words for text in texts for words in commands(text)):
-        if arguments := arguments_of(words):
+        arguments = arguments_of(words)
+        while arguments:
             name, command, rest = resolve(arguments)
+            rest, arguments = (rest[: rest.index("--")], rest[rest.index("--") + 1 :]) if "--" in rest else (rest, None)
             known = {opt for parameter in command.params for opt in [*parameter.opts, *parameter.secondary_opts]}
             options = {word.partition("=")[0] for word in rest if word.startswith("-")}
             assert options <= {*known, "-h", "--help"}, f"dist-relu {name} has no such option"

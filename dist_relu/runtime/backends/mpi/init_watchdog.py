@@ -1,15 +1,18 @@
-"""A program that watches over a rank while an MPI job starts: python init_watchdog.py PID VARIABLE RANK SIZE LOCAL PMI.
+"""A program that watches over a rank while an MPI job starts: python init_watchdog.py PID VARIABLE NUMBERS...
 
 A rank that waits for the others inside MPI_Init can do nothing else: none of its threads gets a turn. So it starts this
 program before. It says for whom the rank waits when that takes long, and ends the job when a rank of this node is
-missing that can't come any more. When the rank dies, it removes the files that MPICH and its launcher left behind. A
-dot on its standard input sends it away. It imports nothing of the package: it must start at once and stay small.
+missing that can't come any more, or when a limit was set and is over. When the rank dies, it removes the files that
+MPICH and its launcher left behind. A dot on its standard input sends it away. It imports nothing of the package: it
+must start at once and stay small.
 
-VARIABLE holds the rank in the environment of each.  LOCAL: the number of ranks on this node, 0 if unknown.  PMI: the
-descriptor of a socket to a launcher that speaks PMI, or -1.
+VARIABLE holds the rank in the environment of each. NUMBERS: the rank; how many there are; how many of them on this
+node, 0 if unknown; the descriptor of a socket to a launcher that speaks PMI, or -1; for how many seconds the rank may
+wait, 0 for ever.
 """
 
 import contextlib
+import math
 import os
 import select
 import signal
@@ -28,7 +31,7 @@ ABORT = b"cmd=abort exitcode=1\n"
 """In PMI 1, which a launcher understands from the first moment, whether MPI has started or not."""
 
 
-def main(pid: int, variable: str, rank: int, size: int, num_local: int, pmi: int) -> None:
+def main(pid: int, variable: str, rank: int, size: int, num_local: int, pmi: int, limit_s: float) -> None:
     events = select.poll()
     events.register(0, select.POLLIN)
     with contextlib.suppress(ProcessLookupError):
@@ -36,7 +39,7 @@ def main(pid: int, variable: str, rank: int, size: int, num_local: int, pmi: int
         events.register(process, select.POLLIN)
         launcher = launcher_of(pid)
         files: set[str] = set()
-        missing = MissingRanks(variable, launcher, rank, size, num_local)
+        missing = MissingRanks(variable, launcher, rank, size, num_local, limit_s or math.inf)
         pause_s = SHORTEST_PAUSE_S
         while not (ready := events.poll(pause_s * 1000)):
             files |= files_of(pid, launcher)
@@ -58,8 +61,9 @@ def main(pid: int, variable: str, rank: int, size: int, num_local: int, pmi: int
 class MissingRanks:
     """Looks every now and then which ranks are missing."""
 
-    def __init__(self, variable: str, launcher: int, rank: int, size: int, num_local: int) -> None:
+    def __init__(self, variable: str, launcher: int, rank: int, size: int, num_local: int, limit_s: float) -> None:
         self.variable, self.launcher, self.rank, self.size, self.num_local = variable, launcher, rank, size, num_local
+        self.limit_s = limit_s
         self.began_s = self.looked_s = time.monotonic()
         self.scan_period_s = SHORTEST_SCAN_PERIOD_S
         self.was_incomplete = False
@@ -79,6 +83,9 @@ class MissingRanks:
             say(f"{named(ended)} ended without a call of dist_relu.start(), in which rank {self.rank} waits.")
             return True
         self.was_incomplete = is_incomplete
+        if now - self.began_s > self.limit_s:  # where the launcher is out of reach, nobody else would end this rank
+            say(f"Rank {self.rank} has waited in dist_relu.start() for {self.limit_s:g} s in vain.")
+            return True
         if not self.has_spoken and now - self.began_s > TIME_TO_COME_S:
             self.has_spoken = True
             if self.rank == min(waiting, default=self.rank):
@@ -187,4 +194,6 @@ def say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:]))
+    process_id, name, *numbers, limit = sys.argv[1:]
+    rank_number, num_ranks, num_here, socket_to_launcher = map(int, numbers)
+    main(int(process_id), name, rank_number, num_ranks, num_here, socket_to_launcher, float(limit))

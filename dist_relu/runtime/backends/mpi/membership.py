@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 from dist_relu.comm.backoff import Backoff
 from dist_relu.errors import BackendError, UnsuitableBackend
-from dist_relu.runtime.backends.mpi import init_watchdog
+from dist_relu.runtime.backends.mpi import init_watchdog, rank_guard
 from dist_relu.runtime.backends.mpi.launcher import Launched, check_not_alone, launched
 
 LONGEST_PAUSE_S = 0.002
@@ -180,6 +180,7 @@ def _with_watchdog(launch: Launched | None) -> Iterator[None]:
         yield
         return
     numbers = (launch.rank, launch.size, launch.num_local or 0, -1 if launch.pmi is None else launch.pmi)
+    limit_s = os.environ.get(rank_guard.LIMIT_VARIABLE, "0")
     command = [
         sys.executable,
         "-I",
@@ -188,6 +189,7 @@ def _with_watchdog(launch: Launched | None) -> Iterator[None]:
         str(os.getpid()),
         launch.variable,
         *map(str, numbers),
+        limit_s,
     ]
     descriptors = () if launch.pmi is None else (launch.pmi,)
     process = take_part().watchdog = subprocess.Popen(

@@ -8,6 +8,7 @@ knows them; it starts rank and guard with that in their environment. It imports 
 at once and stay small.
 """
 
+import contextlib
 import ctypes
 import os
 import resource
@@ -17,6 +18,8 @@ import sys
 from typing import NoReturn
 
 VARIABLE = "DIST_RELU_LAUNCHED"
+LIMIT_VARIABLE = "DIST_RELU_START_TIMEOUT"
+"""Its content: for how many seconds a rank of such a job may wait for others while it starts."""
 RANK_VARIABLES = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")
 PR_SET_PDEATHSIG = 1
 
@@ -33,6 +36,7 @@ def main(command: list[str]) -> NoReturn:
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if code:
         tell(f"ended {rank} {socket.gethostname()} {pid} {code}")
+        clear_up(os.getppid())
     if code < 0:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         if -code != signal.SIGKILL:
@@ -51,6 +55,17 @@ def become(command: list[str], parent: int) -> NoReturn:
         os.write(2, f"{command[0]}: {error.strerror}\n".encode())
     finally:
         os._exit(127)
+
+
+def clear_up(proxy: int) -> None:
+    """Remove the file that MPICH's proxy leaves behind when a rank dies early; later its watchdog does that."""
+    folder = f"/proc/{proxy}/fd"
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            with contextlib.suppress(OSError):
+                path = os.readlink(f"{folder}/{name}")
+                if "/hydra_hwloc_xmlfile_" in path:
+                    os.unlink(path)
 
 
 def tell(what: str) -> None:
