@@ -8,6 +8,7 @@
     ├── TrainingDiverged (ArithmeticError)  the loss is no number any more
     └── BackendError (RuntimeError)     workers that can't be started or reached
         ├── UnsuitableBackend (ValueError)  one that can't be had with these arguments, or in this environment
+        ├── NoRoom                      a cluster that has no room for so many workers
         ├── WorkerLost                  a worker that died
         └── FaultyWorker                a worker that computes wrong
     TrainingWarning (UserWarning)       a training that is hardly what was meant
@@ -72,6 +73,15 @@ class BackendError(DistReluError, RuntimeError):
 
 class UnsuitableBackend(BackendError, ValueError):
     """A backend that can't be had with these arguments, or in this environment; the message says what to do."""
+
+
+class NoRoom(BackendError):
+    """A cluster has no room for so many workers.
+
+    room: how many there could be, those included that there are.
+    """
+
+    room: int = 0
 
 
 class WorkerLost(BackendError):

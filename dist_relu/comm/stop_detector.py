@@ -36,7 +36,9 @@ class StopDetector:
         self._num_checks = {rank: self._num_checks.get(rank, 0) + 1 for rank, pid in pids.items() if is_stopped(pid)}
         for rank, num_checks in self._num_checks.items():
             if num_checks >= self._max_checks:
-                raise WorkerLost(
+                loss = WorkerLost(
                     f"Worker {rank} (host {host}, pid {pids[rank]}) was stopped by a signal, such as SIGSTOP, and has "
-                    "not gone on for many seconds. Start other workers."
+                    "not gone on for many seconds."
                 )
+                loss.ranks = [rank]
+                raise loss

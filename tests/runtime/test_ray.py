@@ -419,14 +419,14 @@ def stop(who):
     if who[0] == 1:
         print(who[1], flush=True)
         os.kill(who[1], signal.SIGSTOP)
-with dr.start(backend=RayBackend(2, stopped_timeout_s=2)) as coordinator:
+with dr.start(backend=RayBackend(2, worker_timeout_s=2)) as coordinator:
     coordinator.run(work, None, stop)
 """
 
 
 def test_an_actor_that_was_stopped_is_named(ray_cluster: RayCluster) -> None:
     done = python(STOPPED, ray_cluster.environment)
-    victim = done.stdout.strip()
+    victim = done.stdout.splitlines()[0]
     assert re.search(rf"Worker 1 \(host .*, pid {victim}\) was stopped by a signal", done.stderr), done.stderr
     assert not Path(f"/proc/{victim}").exists()
 

@@ -67,7 +67,7 @@ print(ray._private.worker._global_node.get_session_dir_path(), flush=True)
 input()
 try:
     print(coordinator.run(rank, None))
-except dr.WorkerLost as error:
+except dr.BackendError as error:
     print(error)
 coordinator.close()
 with dr.start(2, backend="local") as others:

@@ -84,12 +84,19 @@ class Backend(ABC):
         No task goes on: those that are busy have been told to give theirs up, and who does not, or has been stopped, is
         ended. Workers that stay keep their processes, in the order of their ranks, and nothing of what they held for
         earlier tasks. `peers` are new, and so is the control memory. Returns when all have joined.
-        Raises WorkerLost when another one dies meanwhile, after which this may be called again, and BackendError where
-        it can't be had: then the backend can only be closed.
+        Raises WorkerLost when another one dies meanwhile, or NoRoom where there is no room for so many, after both of
+        which this may be called again, and otherwise BackendError: then the backend can only be closed.
         """
         raise UnsuitableBackend(
             f'backend="{self.name}" can\'t replace workers, nor have {workers} of them from now on.'
         )
+
+    def room(self) -> int | None:
+        """Tell how many workers there could be now, those included that there are; None where that is not known.
+
+        It changes while a cluster gains and loses nodes, and what has just become free may show a little later.
+        """
+        return None
 
     @abstractmethod
     def close(self) -> None:

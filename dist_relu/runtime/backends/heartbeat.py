@@ -31,8 +31,12 @@ from dist_relu.errors import BackendError
 from dist_relu.runtime.process_info import ProcessInfo
 
 _POLL_S = 0.02
+_CHECK_S = 0.2
 _NUMBER = struct.Struct("!q")
 _GOODBYE = -1
+_STOPPED = -2
+"""What is said of rank 0 when it was stopped by a signal; of rank 1 it is one less, and so on."""
+
 _SIOCGIFADDR = 0x8915
 _WHAT_TO_DO = "Nodes must be able to open TCP connections to one another: look for firewalls between them."
 
@@ -52,8 +56,9 @@ class Heartbeat:
     """Keeps in touch with other nodes, from a thread of its own.
 
     control: of this node, see `NodeBarrier`; what is given up on one node is given up on all.  on_loss: called once,
-    in that thread, with a sentence that says who is gone.  period_s: how often each side speaks.  timeout_s: after so
-    long without a word a node counts as lost.
+    in that thread, with a sentence that says who is gone; the other nodes hear what it has given up, and a goodbye.
+    on_stopped: called in that thread with the rank of a worker that another node reports.  period_s: how often each
+    side speaks.  timeout_s: after so long without a word a node counts as lost.
     """
 
     def __init__(
@@ -62,12 +67,14 @@ class Heartbeat:
         control: Array,
         on_loss: Callable[[str], object],
         *,
+        on_stopped: Callable[[int], object] | None = None,
         period_s: float = 1.0,
         timeout_s: float = 10.0,
     ) -> None:
         self._links = links
         self._control = control
         self._on_loss = on_loss
+        self._on_stopped = on_stopped
         self._period_s = period_s
         self._timeout_s = timeout_s
         self._told = int(control[0])
@@ -79,6 +86,10 @@ class Heartbeat:
         """Say goodbye to the other nodes.  May be called twice."""
         self._closed.set()
         self._thread.join()
+
+    def report_stopped(self, rank: int) -> None:
+        """Tell the other nodes that a worker of this one was stopped by a signal and counts as lost."""
+        self._tell(self._links, _STOPPED - rank)
 
     def _work(self) -> None:
         poll = select.poll()
@@ -105,6 +116,7 @@ class Heartbeat:
         except _LostError as loss:
             self._on_loss(str(loss))
         finally:
+            self._tell(links.values(), int(self._control[0]))
             self._tell(links.values(), _GOODBYE)
             for link in self._links:
                 link.socket.close()
@@ -126,6 +138,8 @@ class Heartbeat:
             link.buffer = link.buffer[_NUMBER.size :]
             if number == _GOODBYE:
                 return True
+            if number <= _STOPPED and self._on_stopped:
+                self._on_stopped(_STOPPED - number)
             if number > self._control[0]:
                 abort(self._control, number)
         return False
@@ -180,27 +194,39 @@ class HeartbeatListener:
         """Return the endpoint that the first worker of a node connects to."""
         return HeartbeatEndpoint(name=self._names[0], endpoint=self._listener.endpoint, node=node, secret=self._secret)
 
-    def accept(self, nodes: Sequence[int], timeout_s: float = 30.0) -> list[Link]:
-        """Wait for these nodes to connect.  Raises `BackendError` with the names of those who don't."""
+    def accept(
+        self, nodes: Sequence[int], timeout_s: float = 30.0, check: Callable[[], object] = lambda: None
+    ) -> list[Link]:
+        """Wait for these nodes to connect.  Raises `BackendError` with the names of those who don't.
+
+        check: called all the while; what it raises ends the wait.
+        """
         missing = set(nodes)
-        links = []
+        links: list[Link] = []
         deadline = time.monotonic() + timeout_s
-        while missing and (remaining_s := deadline - time.monotonic()) > 0:
-            accepted = self._listener.accept(remaining_s)
-            if accepted is None:
-                continue
-            node, connection = accepted
-            if node in missing:
-                missing.remove(node)
-                links.append(Link(connection, self._names[node]))
-            else:
-                connection.close()
-        self._listener.close()
-        if missing:
-            raise BackendError(
-                f"No connection from {', '.join(self._names[node] for node in sorted(missing))} within "
-                f"{timeout_s:.0f} s to any of {self._listener.endpoint}. {_WHAT_TO_DO}"
-            )
+        try:
+            while missing and (remaining_s := deadline - time.monotonic()) > 0:
+                check()
+                accepted = self._listener.accept(min(remaining_s, _CHECK_S))
+                if accepted is None:
+                    continue
+                node, connection = accepted
+                if node in missing:
+                    missing.remove(node)
+                    links.append(Link(connection, self._names[node]))
+                else:
+                    connection.close()
+            if missing:
+                raise BackendError(
+                    f"No connection from {', '.join(self._names[node] for node in sorted(missing))} within "
+                    f"{timeout_s:.0f} s to any of {self._listener.endpoint}. {_WHAT_TO_DO}"
+                )
+        except BaseException:
+            for link in links:
+                link.socket.close()
+            raise
+        finally:
+            self._listener.close()
         return links
 
 

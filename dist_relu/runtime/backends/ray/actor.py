@@ -7,6 +7,7 @@ there: a node with other versions is told by name.
 from __future__ import annotations
 
 import atexit
+import gc
 import hashlib
 import importlib
 import os
@@ -16,7 +17,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
@@ -52,7 +53,9 @@ class DistReluWorker:
         self._rank = rank
         self._worker: Any = None
         self._channel: Any = None
-        self._node_pids: Sequence[int] = ()
+        self._listener: Any = None
+        self._watch: Any = None
+        self._node_pids: Mapping[int, int] = {}  # by rank
 
     def __repr__(self) -> str:
         """Name the worker; Ray puts it in front of every line that this process prints."""
@@ -68,6 +71,10 @@ class DistReluWorker:
             return versions, platform.node(), b""
         import cloudpickle
 
+        import dist_relu.runtime.worker  # noqa: F401 - takes a while, and all do it at once here
+
+        self._mark_what_functions_start()
+        gc.freeze()  # so that to look for garbage does not take a good part of a second, see `leave`
         return versions, platform.node(), cloudpickle.dumps(ProcessInfo.in_cluster())
 
     def listen(self, secret: bytes) -> Any:
@@ -80,18 +87,21 @@ class DistReluWorker:
         self._listener = Listener(secret, [address], on=address)
         return self._listener.endpoint
 
-    def connect(self, request: tuple[Sequence[range], Sequence[Any], bytes]) -> None:
-        """Get connections to the workers of other nodes, by (ranks of each node, endpoints by rank, secret).
+    def connect(self, request: tuple[int, Sequence[range], Sequence[Any], bytes]) -> None:
+        """Get connections to the workers of other nodes, by (own rank, ranks of each node, endpoints by rank, secret).
 
         Collective.
         """
         from dist_relu.comm.tcp import connect_nodes
 
-        nodes, endpoints, secret = request
-        self._channel = connect_nodes(self._rank, nodes, self._listener, endpoints, secret)
+        rank, nodes, endpoints, secret = request
+        self._channel = connect_nodes(rank, nodes, self._listener, endpoints, secret)
 
     def join(self, config: Any) -> Any:
-        """Become the worker that `config` says; returns the control memory that it uses."""
+        """Become the worker that `config` says; returns the control memory that it uses.
+
+        It may do so again, in another group, when it has left the one before.
+        """
         import cloudpickle
 
         from dist_relu.runtime.process_info import nodes_of
@@ -100,19 +110,30 @@ class DistReluWorker:
         def report(event: Any) -> None:
             self._outbox.put(EVENT + cloudpickle.dumps(event))
 
-        self._mark_what_functions_start()
         self._worker = Worker(config, report, self._channel)
-        (self._node_pids,) = (
-            [config.peers[rank].pid for rank in ranks] for ranks in nodes_of(config.peers) if config.rank in ranks
-        )
+        (ranks,) = (ranks for ranks in nodes_of(config.peers) if config.rank in ranks)
+        self._node_pids = {rank: config.peers[rank].pid for rank in ranks}
         return self._worker.control
 
-    def beat(self, endpoint: Any) -> None:
-        """Keep in touch with the coordinator, which is on another node, for all workers of this one."""
-        from dist_relu.comm.shared_memory import attach
-        from dist_relu.runtime.backends.heartbeat import Heartbeat
+    def beat(self, request: tuple[Any, float]) -> None:
+        """Keep in touch with the coordinator, which is on another node, for all workers of this one.
 
-        self._heartbeat = Heartbeat([endpoint.connect()], attach(self._worker.control), self._on_loss)
+        request: its endpoint, and how long a worker may be stopped, or a node say nothing, before it counts as lost.
+        """
+        from dist_relu.comm.shared_memory import attach
+        from dist_relu.runtime.backends.ray.node_watch import NodeWatch
+
+        endpoint, timeout_s = request
+        control = attach(self._worker.control)
+        self._watch = NodeWatch(endpoint, control, self._node_pids, self._on_loss, timeout_s)
+
+    def leave(self) -> None:
+        """Be no worker of the group any more, and keep nothing of it; the process lives on."""
+        for part in (self._watch, self._worker, self._channel, self._listener):
+            if part is not None:
+                part.close()
+        self._watch = self._worker = self._channel = self._listener = None
+        gc.collect()  # what functions have left behind in cycles may hold memory of the group
 
     def run(self, task: Any) -> Iterator[bytes]:
         """Run this worker's part of a task, in a thread, so that events can leave meanwhile; the reply comes last."""
@@ -141,7 +162,7 @@ class DistReluWorker:
 
     def _on_loss(self, what: str) -> None:
         """End all workers of this node, for Ray may take a minute to miss them.  Called by the heartbeat."""
-        for pid in self._node_pids:
+        for pid in self._node_pids.values():
             if pid != os.getpid():
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)

@@ -26,7 +26,9 @@ from dist_relu.runtime.backends.interrupts import without_interrupts
 from dist_relu.runtime.backends.ray.actor import EVENT, REPLY
 from dist_relu.runtime.backends.ray.cluster import Cluster
 from dist_relu.runtime.backends.ray.connection import import_ray
-from dist_relu.runtime.backends.ray.placement import ActorGroup, cause, cpus_of_cluster
+from dist_relu.runtime.backends.ray.node_watch import rhythm
+from dist_relu.runtime.backends.ray.placement import ActorGroup, cause
+from dist_relu.runtime.backends.ray.room import cpus_of_cluster
 from dist_relu.runtime.process_info import ProcessInfo, nodes_of
 from dist_relu.runtime.worker import Reply, Task, WorkerConfig
 
@@ -49,8 +51,8 @@ class RayBackend(Backend):
     """`workers` actors with `threads_per_worker` CPUs each, by default as many as the cluster has CPUs for.
 
     address: see `Cluster.join`.  spread: over as many nodes as there are, rather than on as few as have room.
-    connect_timeout_s: how long a cluster may take to answer.  stopped_timeout_s: how long a worker of this node may be
-    stopped by a signal before it counts as lost.
+    connect_timeout_s: how long a cluster may take to answer.  worker_timeout_s: how long a worker may be
+    stopped by a signal before it counts as lost, and, up to 10, a node without a word.
     """
 
     def __init__(
@@ -61,7 +63,7 @@ class RayBackend(Backend):
         *,
         spread: bool = False,
         connect_timeout_s: float = 5.0,
-        stopped_timeout_s: float = STOPPED_TIMEOUT_S,
+        worker_timeout_s: float = STOPPED_TIMEOUT_S,
     ) -> None:
         workers, threads_per_worker = check_workers(workers, threads_per_worker)
         optional(instance_of(str))("address", address)
@@ -73,7 +75,8 @@ class RayBackend(Backend):
         self._threads_per_worker = threads_per_worker
         self._heartbeat: Heartbeat | None = None
         self._starting = threading.Lock()
-        self._stop_detector = StopDetector(stopped_timeout_s)
+        self._worker_timeout_s = worker_timeout_s
+        self._stop_detector = StopDetector(worker_timeout_s)
         self._peers: Sequence[ProcessInfo] = ()
         self._coordinator_node: int | None = None
         self._near = range(0)  # ranks of this node
@@ -81,17 +84,24 @@ class RayBackend(Backend):
         self._arrived: dict[int, Any] = {}  # references to messages that have come, and are still to be fetched
         self._lost: BackendError | None = None
         self._node_loss: tuple[float, WorkerLost] | None = None  # and when it was noticed
+        self._ranks_of: dict[str, range] = {}  # those of each node but this one, by the node's name for people
+        self._stopped: set[int] = set()  # ranks of other nodes that were stopped by a signal
         self._closed = False
         self._output_until = 0.0
         try:
             if workers is None:
                 total, _ = cpus_of_cluster()
                 workers = on_this_machine if self._cluster.is_private else max(int(total // threads_per_worker), 1)
+            self._num_workers = workers
             self._control = SharedArray(barrier.control_shape(workers), "int64")
             self._group = ActorGroup(self._cluster, workers, threads_per_worker, spread=spread)
         except BaseException:
             self._cluster.leave()
             raise
+
+    @property
+    def num_workers(self) -> int:
+        return self._num_workers
 
     @property
     def name(self) -> str:
@@ -104,13 +114,7 @@ class RayBackend(Backend):
             if self._lost:
                 raise self._lost
             if not self._peers:
-                try:
-                    self._peers = self._bootstrap()
-                except BaseException as error:
-                    interrupted = BackendError("The workers were stopped while they started. Start others.")
-                    self._lost = error if isinstance(error, BackendError) else interrupted
-                    self.close()
-                    raise
+                self._form()
         return self._peers
 
     @property
@@ -131,7 +135,7 @@ class RayBackend(Backend):
         message = self._ray.put(task) if len(task.work) > _LARGE_BYTES else task
         for rank in ranks:
             with without_interrupts():
-                self._streams[rank] = self._group.actors[rank].run.remote(message)
+                self._streams[rank] = self._group.call(rank, "run", message)
 
     def receive(self, timeout_s: float, on_event: EventHandler) -> Mapping[int, Reply]:
         self._check()
@@ -166,13 +170,42 @@ class RayBackend(Backend):
     def abort(self, number: int) -> None:
         barrier.abort(self._control.array, number)
 
+    def regroup(self, workers: int) -> None:
+        with self._starting:
+            if self._closed:
+                raise BackendError("These workers have been closed.")
+            self._cluster.check()
+            lost = self._lost.ranks if isinstance(self._lost, WorkerLost) else ()
+            self._lost = BackendError("The workers were stopped while others took their places. Start others.")
+            barrier.abort(self._control.array, barrier.ALL_TASKS)
+            self._stop_heartbeat()
+            self._streams.clear()
+            self._arrived.clear()
+            self._peers, self._coordinator_node, self._near = (), None, range(0)
+            self._stopped.clear()
+            self._node_loss = None
+            try:
+                self._group.regroup(workers, lost)
+            except BackendError as error:
+                self._lost = error
+                raise
+            self._num_workers = workers
+            self._control = SharedArray(barrier.control_shape(workers), "int64")
+            self._stop_detector = StopDetector(self._worker_timeout_s)
+            self._form()
+            self._lost = None
+
+    def room(self) -> int:
+        if self._cluster.is_private:
+            return max(self._num_workers, num_cores() // self._threads_per_worker)
+        return self._group.room()
+
     def close(self) -> None:
         if self._closed:
             return
         self._closed = True
         try:
-            if self._heartbeat:
-                self._heartbeat.close()
+            self._stop_heartbeat()
             if self._cluster.is_there:  # otherwise they are gone already
                 time.sleep(max(self._output_until - time.monotonic(), 0))
                 self._group.end(are_idle=not self._streams and not self._lost)
@@ -186,6 +219,19 @@ class RayBackend(Backend):
         """Raise what ended the workers, or the connection to them."""
         _ = self.peers  # all have started, and none was lost
         self._cluster.check()
+
+    def _form(self) -> None:
+        """Make a group of the actors.  Who is lost meanwhile leaves the others to be regrouped."""
+        try:
+            self._peers = self._bootstrap()
+        except WorkerLost as loss:
+            self._lost = loss
+            raise
+        except BaseException as error:
+            interrupted = BackendError("The workers were stopped while they started. Start others.")
+            self._lost = error if isinstance(error, BackendError) else interrupted
+            self.close()
+            raise
 
     def _bootstrap(self) -> Sequence[ProcessInfo]:
         """Wait for all actors, and make them workers that know one another."""
@@ -201,8 +247,8 @@ class RayBackend(Backend):
             controls[self._coordinator_node] = self._control.handle
         others = [number for number in range(len(nodes)) if number != self._coordinator_node]
         firsts = self._set_up(peers, {nodes[number].start: None for number in others})
-        for number, handle in zip(others, firsts, strict=True):
-            controls[number] = handle
+        for number in others:
+            controls[number] = firsts[nodes[number].start]
         self._set_up(
             peers,
             {
@@ -221,32 +267,48 @@ class RayBackend(Backend):
         secret = secrets.token_bytes(32)
         ranks = range(nodes[-1].stop)
         endpoints = self._group.ask("listen", dict.fromkeys(ranks, secret))
-        request = nodes, [endpoints[rank] for rank in ranks], secret
-        self._group.ask("connect", dict.fromkeys(ranks, request))
+        in_order = [endpoints[rank] for rank in ranks]
+        self._group.ask("connect", {rank: (rank, nodes, in_order, secret) for rank in ranks})
 
-    def _set_up(self, peers: Sequence[ProcessInfo], controls: Mapping[int, Handle | None]) -> list[Handle]:
+    def _set_up(self, peers: Sequence[ProcessInfo], controls: Mapping[int, Handle | None]) -> dict[int, Handle]:
         """Make workers of these actors, by rank; returns the control memory that each of them uses."""
         configs = {
             rank: WorkerConfig(rank=rank, peers=peers, control=control, threads=self._threads_per_worker)
             for rank, control in controls.items()
         }
-        return list(self._group.ask("join", configs).values())
+        return self._group.ask("join", configs)
 
     def _start_heartbeat(self, peers: Sequence[ProcessInfo], nodes: Sequence[range]) -> None:
         """Keep in touch with these nodes through their first workers."""
         us = f"Host {ProcessInfo.in_cluster().host} (the coordinator)"
-        names = [us, *(describe_node(peers, ranks) for ranks in nodes)]
-        listener = HeartbeatListener(names, self._ray.util.get_node_ip_address())
-        endpoints = {ranks.start: listener.endpoint(i) for i, ranks in enumerate(nodes, start=1)}
-        connected = {rank: self._group.actors[rank].beat.remote(endpoint) for rank, endpoint in endpoints.items()}
-        links = listener.accept(range(1, len(names)))
-        for rank, reference in connected.items():
-            self._group.answer(rank, reference)
-        self._heartbeat = Heartbeat(links, self._control.array, self._on_node_loss)
+        self._ranks_of = {describe_node(peers, ranks): ranks for ranks in nodes}
+        listener = HeartbeatListener([us, *self._ranks_of], self._ray.util.get_node_ip_address())
+        beating = {
+            ranks.start: self._group.call(ranks.start, "beat", (listener.endpoint(i), self._worker_timeout_s))
+            for i, ranks in enumerate(nodes, start=1)
+        }
+        links = listener.accept(range(1, len(nodes) + 1), check=lambda: self._group.check_answers(beating))
+        period_s, timeout_s = rhythm(self._worker_timeout_s)
+        self._heartbeat = Heartbeat(
+            links,
+            self._control.array,
+            self._on_node_loss,
+            on_stopped=self._stopped.add,
+            period_s=period_s,
+            timeout_s=timeout_s,
+        )
+        self._group.answers(beating)
+
+    def _stop_heartbeat(self) -> None:
+        if self._heartbeat:
+            self._heartbeat.close()
+            self._heartbeat = None
 
     def _on_node_loss(self, what: str) -> None:
         """Note that a node was lost.  Called by the heartbeat, in its thread."""
-        self._node_loss = time.monotonic(), WorkerLost(f"{what}. Start other workers.")
+        loss = WorkerLost(f"{what}.")
+        loss.ranks = [rank for name, ranks in self._ranks_of.items() if name in what for rank in ranks]
+        self._node_loss = time.monotonic(), loss
         barrier.abort(self._control.array, barrier.ALL_TASKS)
 
     def _check_nodes(self, patience_s: float) -> None:
@@ -264,8 +326,12 @@ class RayBackend(Backend):
             raise
 
     def _loss_of(self, rank: int, error: Exception) -> WorkerLost:
-        peer = self._peers[rank]
         code = self._group.exit_code(rank, _TIME_TO_END_S)
-        how = f"died. Ray says: {cause(error)}" if code is None else how_it_ended(code) + "."
-        self._lost = WorkerLost(f"Worker {rank} (host {peer.host}, pid {peer.pid}) {how}")
-        return self._lost
+        if rank in self._stopped:
+            how = "was stopped by a signal, such as SIGSTOP, and has not gone on for many seconds."
+        elif code is None:
+            how = f"died. Ray says: {cause(error)}"
+        else:
+            how = how_it_ended(code) + "."
+        self._lost = loss = self._group.loss(rank, how)
+        return loss

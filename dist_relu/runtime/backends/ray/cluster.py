@@ -16,7 +16,7 @@ import time
 from math import ceil
 from typing import Any, final
 
-from dist_relu.errors import BackendError, UnsuitableBackend, WorkerLost
+from dist_relu.errors import BackendError, UnsuitableBackend
 from dist_relu.runtime.backends.ray.authentication import danger_of, has_authentication
 from dist_relu.runtime.backends.ray.connection import (
     disconnect,
@@ -96,9 +96,9 @@ class Cluster:
         return self._private is not None
 
     def check(self) -> None:
-        """Raise WorkerLost when a private cluster was lost, BackendError when the connection has ended."""
+        """Raise BackendError when a private cluster was lost, or the connection has ended."""
         if self._private is not None and (loss := self._private.loss):
-            raise WorkerLost(loss)
+            raise BackendError(loss)
         if not self.is_connected:  # Ray would start a cluster of its own rather than say so
             raise BackendError("The connection to the Ray cluster has ended. Start other workers.")
 

@@ -1,4 +1,4 @@
-"""Actors that are placed together, or none; how they start, and how they end."""
+"""The actors of a group: where they go, all at first or none, how they start, and how they end."""
 
 from __future__ import annotations
 
@@ -6,20 +6,23 @@ import logging
 import os
 import secrets
 import select
+import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from math import floor
 from typing import Any, final
 
 import cloudpickle
 
-from dist_relu.core.machine import exit_code
-from dist_relu.errors import BackendError
+from dist_relu.core.machine import exit_code, is_stopped
+from dist_relu.errors import BackendError, NoRoom, WorkerLost
 from dist_relu.runtime.backends.ray import actor
 from dist_relu.runtime.backends.ray.actor import DistReluWorker, versions_here
 from dist_relu.runtime.backends.ray.cluster import Cluster
 from dist_relu.runtime.backends.ray.connection import import_ray
+from dist_relu.runtime.backends.ray.room import choose_nodes, cpus_of_cluster, room_by_node
 from dist_relu.runtime.process_info import ProcessInfo, by_node
 from dist_relu.runtime.surroundings import absolute_import_paths
 
@@ -29,90 +32,191 @@ _QUIET_WAIT_S = 3.0
 """How long resources may take before the user is told what is missing."""
 
 _TIME_TO_PLACE_S = 0.5
-_POLL_S = 0.5
+_TIME_TO_FIND_ROOM_S = 1.5
+"""How long there may be no room for a worker: Ray takes a moment to see what became free."""
+
+_TIME_TO_COME_FREE_S = 8.0
+"""The same for one in whose place another one is to start: it takes Ray 5 s to end a worker that does not answer."""
+
+_TIME_TO_LEAVE_S = 5.0
+"""How long a worker may take to give up what it does, when the group becomes another one."""
+
+_TIME_TO_DIE_S = 1.0
+"""How long Ray may take to say that a worker has died when another one complains of it."""
+
+_POLL_S = 0.1
+_SHORT_POLL_S = 0.02
 _START_TIMEOUT_S = 60.0
+_ANSWER_TIMEOUT_S = 40.0
 _GRACE_S = 2.0
 _CLOSE_TIMEOUT_S = 5.0
+
+_CANT_JOIN = "can't join the others"
 
 _TOKEN_CPU = 0.001
 """What a worker asks of a private cluster, where nobody else asks for anything."""
 
 
+@dataclass(eq=False)
+class Member:
+    """An actor of the group.
+
+    node: where it runs, by Ray's name.  description: what will be its answer to `describe`.  info: what it has said.
+    process: the descriptor of its process, if that runs on this node.
+    """
+
+    actor: Any
+    node: str
+    description: Any
+    info: ProcessInfo | None = None
+    process: int | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        """Tell whether its process is seen to have ended."""
+        return self.process is not None and _has_ended(self.process, 0)
+
+    @property
+    def is_stopped(self) -> bool:
+        """Tell whether its process is seen to have been stopped by a signal."""
+        return self.process is not None and self.info is not None and is_stopped(self.info.pid)
+
+    def close(self) -> None:
+        """Close what is open of it in this process.  May be called twice."""
+        if self.process is not None:
+            os.close(self.process)
+            self.process = None
+
+
 @final
 class ActorGroup:
-    """`num_workers` actors with `threads_per_worker` CPUs each, in a placement group of their own.
+    """`num_workers` actors with `threads_per_worker` CPUs each, on nodes where there is room for all of them at once.
 
     spread: over as many nodes as there are, rather than on as few as have room.
-    They start while the user's script goes on; `wait_for_start` waits for them.  actors: by rank; ranks follow the
-    nodes, and that of this process comes first.
+    They start while the user's script goes on; `wait_for_start` waits for them.  members: by rank, when they have
+    started; ranks follow the nodes, and that of this process comes first.
     """
 
     def __init__(self, cluster: Cluster, num_workers: int, threads_per_worker: int, *, spread: bool) -> None:
-        self._ray = ray = import_ray()
+        self._ray = import_ray()
         self._cluster = cluster
         self._num_workers = num_workers
+        self._spread = spread
         self._cpus = _cpus_per_worker(cluster, num_workers, threads_per_worker)
         self._run = secrets.token_hex(3)
-        self._processes: dict[int, int] = {}  # descriptors of those workers that run on this node, by rank
-        self._descriptions: list[Any] = []
-        self._process_infos: list[ProcessInfo] = []
-        self.actors: list[Any] = []
-        strategy = "SPREAD" if spread else "PACK"
-        self._placement_group = ray.util.placement_group(
-            [{"CPU": self._cpus}] * num_workers, strategy, f"dist_relu {self._run}"
-        )
+        self._num_started = 0
+        self._here: str = self._ray.get_runtime_context().get_node_id()
+        self._reservation: Any = None
+        self.members: list[Member] = []
+        self._ray.cloudpickle.register_pickle_by_value(actor)
+        self._actor_class = self._ray.remote(DistReluWorker)
         try:
-            self._placed = self._placement_group.ready()
-            if self._is_placed(_TIME_TO_PLACE_S):
-                self._start_actors()
+            if cluster.is_private:
+                self._start([self._here] * num_workers)
+            else:
+                self._reserve()
+                self._is_placed(_TIME_TO_PLACE_S)
         except BaseException:
             if cluster.is_there:
                 self.end()
             raise
 
     def wait_for_start(self) -> Sequence[ProcessInfo]:
-        """Wait for all workers, as long as it takes; returns what they say of themselves, by rank."""
+        """Wait for all workers, as long as it takes; returns what they say of themselves, by rank.
+
+        Raises WorkerLost when one has died, after which there may be a `regroup`, otherwise BackendError.
+        """
         self._wait_for_placement()
         self._wait_for_descriptions()
-        ours = versions_here()
-        process_infos = []
-        for number, description in enumerate(self._descriptions):
-            try:
-                theirs, host, info = self._ray.get(description)
-            except self._ray.exceptions.RayError as error:
-                raise BackendError(f"Worker {number} did not start: {cause(error)}") from None
-            if theirs != ours:
-                raise BackendError(_difference(host, ours, theirs))
-            process_infos.append(cloudpickle.loads(info))
-        here = ProcessInfo.in_cluster()
-        order = [i - 1 for i in by_node([here, *process_infos])[1:]]
-        self.actors = [self.actors[i] for i in order]
-        self._process_infos = [process_infos[i] for i in order]
-        for rank, info in enumerate(self._process_infos):
-            if info.node == here.node:
-                with suppress(ProcessLookupError):
-                    self._processes[rank] = os.pidfd_open(info.pid)
-        return self._process_infos
+        infos = [member.info for member in self.members if member.info]
+        order = [i - 1 for i in by_node([ProcessInfo.in_cluster(), *infos])[1:]]
+        self.members = [self.members[i] for i in order]
+        return [infos[i] for i in order]
+
+    def regroup(self, num_workers: int, lost: Collection[int]) -> None:
+        """Become so many: those that live and leave what they did stay, and others start; `wait_for_start` follows.
+
+        lost: the ranks of those that are known to be.  Raises NoRoom where there is none for so many; those that live
+        are the members then.
+        """
+        self._wait_for_placement()
+        gone = self._let_go({rank for rank in lost if rank < len(self.members)})
+        places: list[Member | str] = [member.node if member in gone else member for member in self.members]
+        for i in reversed(range(len(places))):  # the last ones of those who are gone need not be replaced
+            if len(places) > num_workers and isinstance(places[i], str):
+                del places[i]
+        self._dismiss([place for place in places[num_workers:] if isinstance(place, Member)])
+        self._end(gone)
+        for member in gone:
+            member.close()
+        places = places[:num_workers]
+        self.members = living = [place for place in places if isinstance(place, Member)]
+        wanted: list[str | None] = [place for place in places if isinstance(place, str)]
+        wanted += [None] * (num_workers - len(places))
+        nodes = self._find_room(wanted, [member.node for member in living])
+        self._num_workers = num_workers
+        started = iter(self._start(nodes))
+        replaced = [place if isinstance(place, Member) else next(started) for place in places]
+        self.members = [*replaced, *started]
+
+    def room(self) -> int:
+        """Tell how many workers there could be: these, and those for which there are CPUs."""
+        return len(self.members) + sum(room_by_node(self._cpus, set()).values())
 
     def ask(self, method: str, arguments: Mapping[int, Any]) -> dict[int, Any]:
-        """Call a method of some actors, by rank, all at once; returns what they return, by rank."""
-        asked = {rank: getattr(self.actors[rank], method).remote(argument) for rank, argument in arguments.items()}
-        return {rank: self.answer(rank, reference) for rank, reference in asked.items()}
+        """Call a method of some actors, by rank, all at once; returns what they return, by rank.
 
-    def answer(self, rank: int, reference: Any) -> Any:
-        """Wait for what an actor returns.  Raises BackendError."""
-        try:
-            return self._ray.get(reference)
-        except self._ray.exceptions.RayError as error:
-            host = self._process_infos[rank].host
-            raise BackendError(f"Worker {rank} (host {host}) can't join the others: {cause(error)}") from None
+        Raises what `answers` does.
+        """
+        return self.answers({rank: self.call(rank, method, argument) for rank, argument in arguments.items()})
+
+    def call(self, rank: int, method: str, argument: Any) -> Any:
+        """Call a method of an actor; returns a reference to what it will return."""
+        return getattr(self.members[rank].actor, method).remote(argument)
+
+    def answers(self, references: Mapping[int, Any]) -> dict[int, Any]:
+        """Wait for what actors return, by rank.  Raises WorkerLost at once when one dies, otherwise BackendError."""
+        found: dict[int, Any] = {}
+        deadline = time.monotonic() + _ANSWER_TIMEOUT_S
+        while missing := {reference: rank for rank, reference in references.items() if rank not in found}:
+            for reference in self._wait(list(missing)):
+                try:
+                    found[missing[reference]] = self._get(missing[reference], reference, _CANT_JOIN)
+                except BackendError as error:
+                    self._look_for_dead(missing, error)
+                    raise
+            self.check(missing.values())
+            if time.monotonic() > deadline:
+                raise self.loss(min(missing.values()), f"has not answered for {_ANSWER_TIMEOUT_S:.0f} s.")
+        return found
+
+    def check_answers(self, references: Mapping[int, Any]) -> None:
+        """Raise what `answers` would, if one of these has failed by now."""
+        by_reference = {reference: rank for rank, reference in references.items()}
+        ready, _ = self._ray.wait(list(by_reference), num_returns=len(by_reference), timeout=0)
+        for reference in ready:
+            self._get(by_reference[reference], reference, _CANT_JOIN)
+        self.check(references.keys())
+
+    def check(self, ranks: Collection[int]) -> None:
+        """Raise WorkerLost when one of these was stopped by a signal while the group comes together."""
+        for rank in ranks:
+            if self.members[rank].is_stopped:
+                raise self.loss(rank, "was stopped by a signal, such as SIGSTOP, before it had joined the others.")
+
+    def loss(self, rank: int, how: str) -> WorkerLost:
+        """Return the error that says how a worker was lost; with it are lost those that are seen to have died."""
+        info = self.members[rank].info
+        where = f" (host {info.host}, pid {info.pid})" if info else ""
+        loss = WorkerLost(f"Worker {rank}{where} {how}")
+        loss.ranks = sorted({rank, *(i for i, member in enumerate(self.members) if member.has_ended)})
+        return loss
 
     def exit_code(self, rank: int, timeout_s: float) -> int | None:
         """Tell with what code a worker that has died did end, if it ran on this node."""
-        process = self._processes.get(rank)
-        if process is None:
+        process = self.members[rank].process
+        if process is None or not _has_ended(process, timeout_s):
             return None
-        _wait_for_end(process, timeout_s)
         return exit_code(process)
 
     def end(self, *, are_idle: bool = False) -> None:
@@ -120,51 +224,47 @@ class ActorGroup:
 
         are_idle: they have a moment to end as Python programs do.
         """
-        if are_idle and self._process_infos:
-            for actor in self.actors:
-                actor.__ray_terminate__.remote()
-            deadline = time.monotonic() + _GRACE_S
-            for process in self._processes.values():
-                _wait_for_end(process, deadline - time.monotonic())
-        for actor in self.actors:
-            self._ray.kill(actor)
-        self._ray.util.remove_placement_group(self._placement_group)
-        deadline = time.monotonic() + _CLOSE_TIMEOUT_S
-        for process in self._processes.values():
-            _wait_for_end(process, deadline - time.monotonic())
+        self._unreserve()
+        if are_idle:
+            self._say_goodbye(self.members)
+        self._end(self.members)
 
     def close(self) -> None:
         """Close what is open in this process.  May be called twice."""
-        for process in self._processes.values():
-            os.close(process)
-        self._processes.clear()
-        self.actors.clear()
+        for member in self.members:
+            member.close()
+
+    def _reserve(self) -> None:
+        """Ask for room for all at once, so that of two groups that wait for room neither has half of it."""
+        self._reservation = self._ray.util.placement_group(
+            [{"CPU": self._cpus}] * self._num_workers, "SPREAD" if self._spread else "PACK", f"dist_relu {self._run}"
+        )
+
+    def _unreserve(self) -> None:
+        if self._reservation is not None:
+            self._ray.util.remove_placement_group(self._reservation)
+            self._reservation = None
 
     def _is_placed(self, timeout_s: float) -> bool:
-        ready, _ = self._ray.wait([self._placed], timeout=timeout_s)
-        self._cluster.check()
-        return bool(ready)
-
-    def _start_actors(self) -> None:
-        """Start an actor in every bundle, numbered in the order of the nodes; Ray shows the numbers to people."""
-        table = self._ray.util.placement_group_table(self._placement_group)["bundles_to_node_id"]
-        here = self._ray.get_runtime_context().get_node_id()
-        nodes = list(dict.fromkeys([here, *(table[bundle] for bundle in sorted(table))]))
-        strategy = self._ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy
-        self._ray.cloudpickle.register_pickle_by_value(actor)
-        actor_class = self._ray.remote(DistReluWorker)
-        for rank, bundle in enumerate(sorted(table, key=lambda bundle: (nodes.index(table[bundle]), bundle))):
-            options = actor_class.options(
-                name=f"dist_relu worker {rank} of {self._num_workers} ({self._run})",
-                num_cpus=self._cpus,
-                scheduling_strategy=strategy(self._placement_group, placement_group_bundle_index=bundle),
-            )
-            self.actors.append(options.remote(rank))
-        paths = absolute_import_paths()
-        self._descriptions = [actor.describe.remote(paths) for actor in self.actors]
+        """Start the actors when there is room for all; returns whether that was so in that time."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            self._cluster.check()
+            table = self._ray.util.placement_group_table(self._reservation)
+            if table["state"] == "CREATED":
+                break
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_SHORT_POLL_S)
+        of_bundles = table["bundles_to_node_id"]
+        nodes = [of_bundles[bundle] for bundle in sorted(of_bundles)]
+        order = list(dict.fromkeys([self._here, *nodes]))  # Ray shows the numbers to people
+        self._unreserve()  # each worker holds its own CPUs from now on, so that each can give them back
+        self._start(sorted(nodes, key=order.index))
+        return True
 
     def _wait_for_placement(self) -> None:
-        if self.actors:
+        if self._reservation is None:
             return
         if not self._is_placed(_QUIET_WAIT_S):
             total, free = cpus_of_cluster()
@@ -173,26 +273,156 @@ class ActorGroup:
                 f"This Ray cluster has {total:g}, of which free: {free:g}."
             )
             while not self._is_placed(_POLL_S):
-                pass
-        self._start_actors()
+                time.sleep(_POLL_S)
+
+    def _start(self, nodes: Sequence[str]) -> list[Member]:
+        """Start an actor on each of these nodes; they are members from then on."""
+        strategy = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+        paths = absolute_import_paths()
+        first = len(self.members)
+        for rank, node in enumerate(nodes, start=first):
+            options = self._actor_class.options(
+                name=f"dist_relu worker {rank} of {self._num_workers} ({self._run}.{self._num_started})",
+                num_cpus=self._cpus,
+                scheduling_strategy=strategy(node, soft=False),
+            )
+            self._num_started += 1
+            started = options.remote(rank)
+            self.members.append(Member(started, node, started.describe.remote(paths)))
+        return self.members[first:]
 
     def _wait_for_descriptions(self) -> None:
+        """Wait until all have started, and let them say who they are."""
+        ours, here = versions_here(), ProcessInfo.in_cluster().node
         deadline = time.monotonic() + _START_TIMEOUT_S
-        descriptions = self._descriptions
-        missing = descriptions
-        while missing and time.monotonic() < deadline:
-            _, missing = self._ray.wait(descriptions, num_returns=len(descriptions), timeout=_POLL_S)
+        while missing := {member.description: rank for rank, member in enumerate(self.members) if not member.info}:
+            for reference in self._wait(list(missing)):
+                member = self.members[missing[reference]]
+                theirs, host, info = self._get(missing[reference], reference, "did not start")
+                if theirs != ours:
+                    raise BackendError(_difference(host, ours, theirs))
+                member.info = cloudpickle.loads(info)
+                assert member.info
+                if member.info.node == here:
+                    with suppress(ProcessLookupError):
+                        member.process = os.pidfd_open(member.info.pid)
+            if time.monotonic() > deadline:
+                numbers = sorted(missing.values())
+                raise BackendError(f"Workers {numbers} did not start within {_START_TIMEOUT_S:.0f} seconds.")
+            self.check([rank for rank, member in enumerate(self.members) if member.info])
+
+    def _let_go(self, lost: Collection[int]) -> list[Member]:
+        """Let all leave the group that there was; returns those that are lost or don't."""
+        gone = [self.members[rank] for rank in lost]
+        leaving = {
+            member.actor.leave.remote(): member
+            for member in self.members
+            if member not in gone and member.info  # others have not begun with anything
+        }
+        deadline = time.monotonic() + _TIME_TO_LEAVE_S
+        while leaving:
+            for reference in self._wait(list(leaving)):
+                member = leaving.pop(reference)
+                try:
+                    self._ray.get(reference)
+                except self._ray.exceptions.RayError:
+                    gone.append(member)
+            is_late = time.monotonic() > deadline
+            for reference, member in list(leaving.items()):
+                if is_late or member.has_ended or member.is_stopped:
+                    gone.append(leaving.pop(reference))
+        return gone
+
+    def _find_room(self, wanted: Sequence[str | None], members: Sequence[str]) -> list[str]:
+        """Find nodes for so many, best those that are wanted.  Raises NoRoom where there is none for all."""
+        if self._cluster.is_private:
+            return [self._here] * len(wanted)
+        began = time.monotonic()
+        unreachable: set[str] = set()
+        while wanted:
+            room = room_by_node(self._cpus, unreachable)
+            nodes = choose_nodes(wanted, room, members, spread=self._spread)
+            passed_s = time.monotonic() - began
+            as_wanted = all(node in (None, chosen) for node, chosen in zip(wanted, nodes, strict=False))
+            if len(nodes) == len(wanted) and (as_wanted or passed_s > _TIME_TO_PLACE_S):
+                return nodes
+            is_coming = any(node in room for node in wanted)
+            if passed_s > (_TIME_TO_COME_FREE_S if is_coming else _TIME_TO_FIND_ROOM_S):
+                there = len(members) + len(nodes)
+                error = NoRoom(
+                    f"There is no room for {len(members) + len(wanted)} workers with {self._cpus:g} CPUs each in this "
+                    f"Ray cluster, but for {there}. Ask for fewer, or add nodes."
+                )
+                error.room = there
+                raise error
+            time.sleep(_SHORT_POLL_S)
             self._cluster.check()
-        if missing:
-            numbers = [descriptions.index(reference) for reference in missing]
-            raise BackendError(f"Workers {numbers} did not start within {_START_TIMEOUT_S:.0f} seconds.")
+        return []
 
+    def _dismiss(self, members: Sequence[Member]) -> None:
+        """Let members end that are not needed any more."""
+        self._say_goodbye(members)
+        self._end(members)
+        for member in members:
+            self.members.remove(member)
+            member.close()
 
-def cpus_of_cluster() -> tuple[float, float]:
-    """Count how many CPUs the cluster has, and how many of them are free."""
-    ray = import_ray()
-    total, free = ray.cluster_resources(), ray.available_resources()
-    return total.get("CPU", 0.0), free.get("CPU", 0.0)
+    def _say_goodbye(self, members: Sequence[Member]) -> None:
+        """Let actors that are idle end as Python programs do, those of other nodes too."""
+        leaving = [member.actor.__ray_terminate__.remote() for member in members if member.info]
+        deadline = time.monotonic() + _GRACE_S
+        if leaving:
+            self._ray.wait(leaving, num_returns=len(leaving), timeout=_GRACE_S)
+        for member in members:
+            if member.process is not None:
+                _has_ended(member.process, deadline - time.monotonic())
+
+    def _end(self, members: Sequence[Member]) -> None:
+        """End actors, whatever they do; those of this node are gone on return."""
+        for member in members:
+            self._ray.kill(member.actor)
+            if member.process is not None:
+                with suppress(ProcessLookupError):  # it takes Ray 5 s to kill one that was stopped
+                    signal.pidfd_send_signal(member.process, signal.SIGKILL)
+        deadline = time.monotonic() + _CLOSE_TIMEOUT_S
+        for member in members:
+            if member.process is not None:
+                _has_ended(member.process, deadline - time.monotonic())
+
+    def _wait(self, references: Sequence[Any]) -> Sequence[Any]:
+        """Wait a moment for some of these; returns those that have come."""
+        ready, _ = self._ray.wait(list(references), num_returns=1, timeout=_POLL_S)
+        self._cluster.check()
+        if len(ready) < len(references):
+            ready, _ = self._ray.wait(list(references), num_returns=len(references), timeout=0)
+        return ready  # type: ignore[no-any-return]
+
+    def _look_for_dead(self, references: Mapping[Any, int], error: BackendError) -> None:
+        """Raise WorkerLost when one has died, which may be what another has complained of with `error`."""
+        deadline = time.monotonic() + _TIME_TO_DIE_S
+        left = dict(references)
+        while left and not isinstance(error, WorkerLost) and time.monotonic() < deadline:
+            for reference in self._wait(list(left)):
+                with suppress(self._ray.exceptions.RayTaskError):
+                    try:
+                        self._ray.get(reference)
+                    except self._ray.exceptions.RayActorError as death:
+                        raise self._died(left[reference], death) from None
+                del left[reference]
+
+    def _died(self, rank: int, error: Exception) -> WorkerLost:
+        return self.loss(rank, f"died while it started. Ray says: {cause(error)}")
+
+    def _get(self, rank: int, reference: Any, what: str) -> Any:
+        """Fetch what an actor has returned.  Raises WorkerLost when it has died, BackendError with what it raised."""
+        try:
+            return self._ray.get(reference)
+        except self._ray.exceptions.RayActorError as error:
+            raise self._died(rank, error) from None
+        except self._ray.exceptions.RayError as error:
+            info = self.members[rank].info
+            where = f" (host {info.host})" if info else ""
+            raise BackendError(f"Worker {rank}{where} {what}: {cause(error)}") from None
 
 
 def cause(error: Exception) -> str:
@@ -224,8 +454,8 @@ def _difference(host: str, ours: Mapping[str, str], theirs: Mapping[str, str]) -
     )
 
 
-def _wait_for_end(process: int, timeout_s: float) -> None:
-    """Wait until the process behind a pidfd has ended, but not for longer than that."""
+def _has_ended(process: int, timeout_s: float) -> bool:
+    """Wait until the process behind a pidfd has ended, but not for longer than that; returns whether it has."""
     end = select.poll()
     end.register(process, select.POLLIN)
-    end.poll(max(timeout_s, 0) * 1e3)
+    return bool(end.poll(max(timeout_s, 0) * 1e3))

@@ -1,0 +1,74 @@
+"""Where a Ray cluster has room for workers, and which nodes they go to."""
+
+from __future__ import annotations
+
+import importlib
+import socket
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dist_relu.runtime.backends.ray.connection import import_ray
+
+_REACH_TIMEOUT_S = 0.5
+"""How long a node may take to accept a connection; one that was cut off is thought to be there for another minute."""
+
+
+def cpus_of_cluster() -> tuple[float, float]:
+    """Count how many CPUs the cluster has, and how many of them are free."""
+    ray = import_ray()
+    total, free = ray.cluster_resources(), ray.available_resources()
+    return total.get("CPU", 0.0), free.get("CPU", 0.0)
+
+
+def room_by_node(cpus: float, unreachable: set[str]) -> dict[str, int]:
+    """Tell for how many workers of so many CPUs there is room on each node, by Ray's name for it.
+
+    unreachable: nodes that are left out; those that turn out to be so are added.
+    """
+    state: Any = importlib.import_module("ray._private.state")
+    free = state.available_resources_per_node()
+    room = {}
+    for node in import_ray().nodes():
+        name = node["NodeID"]
+        if not node["Alive"] or name in unreachable:
+            continue
+        if _is_reachable(node["NodeManagerAddress"], node["NodeManagerPort"]):
+            room[name] = int(free.get(name, {}).get("CPU", 0.0) / cpus + 1e-6)
+        else:
+            unreachable.add(name)
+    return room
+
+
+def choose_nodes(
+    wanted: Sequence[str | None], room: Mapping[str, int], members: Sequence[str], *, spread: bool
+) -> list[str]:
+    """Choose a node for each of several workers, or for as many as there is room for.
+
+    wanted: the node where each should best go, None where that does not matter.  room: see `room_by_node`.
+    members: the nodes where others are already; those that don't care go where most are, or the fewest if `spread`.
+    """
+    left = dict(room)
+    chosen: dict[int, str] = {}
+    for i, node in enumerate(wanted):
+        if node is not None and left.get(node, 0):
+            chosen[i] = node
+            left[node] -= 1
+    for i in range(len(wanted)):
+        if i in chosen:
+            continue
+        taken = [*members, *chosen.values()]
+        candidates = [node for node, fitting in left.items() if fitting]
+        if not candidates:
+            break
+        best = min(candidates, key=lambda node: ((1 if spread else -1) * taken.count(node), -left[node]))
+        chosen[i] = best
+        left[best] -= 1
+    return [chosen[i] for i in sorted(chosen)]
+
+
+def _is_reachable(address: str, port: int) -> bool:
+    try:
+        socket.create_connection((address, port), _REACH_TIMEOUT_S).close()
+    except OSError:
+        return False
+    return True
