@@ -15,15 +15,17 @@ from dist_relu.cli.common import check_writable
 from dist_relu.cli.types import json_option
 from dist_relu.core.files import write_json
 from dist_relu.run.checkpoints import checkpoint_files
+from dist_relu.runtime.backends.ray.jobs import jobs_in_cluster
 from dist_relu.runtime.jobs import Job, running_jobs
 
 _MOST_LETTERS = 200
 """How much of a command is shown; some are whole scripts."""
 
 
-@click.command(epilog="\b\nExample:\n  dist-relu status\n")
+@click.command(epilog="\b\nExamples:\n  dist-relu status\n  dist-relu status --address 10.0.0.1:6379\n")
+@click.option("--address", metavar="HOST:PORT", help="Show the jobs of the Ray cluster at this address, too.")
 @json_option
-def status(path: Path | None) -> None:
+def status(address: str | None, path: Path | None) -> None:
     """Show your jobs on this machine, and what their workers do at the moment.
 
     For each job: how far training is, how fast, and its last checkpoint; for each worker its step and what it does in
@@ -31,14 +33,21 @@ def status(path: Path | None) -> None:
     log say where in Python it is when they have waited for half a minute.
     """
     check_writable("--json", path)
+    in_cluster = jobs_in_cluster(address) if address else []
     jobs = running_jobs()
     console = Console(highlight=False)
     if not jobs:
         console.print("No jobs of yours run on this machine.")
     for job in jobs:
         _show(console, job)
+    for each in in_cluster:
+        workers = "worker" if each.actors == 1 else "workers"
+        console.print(f"In the Ray cluster, run {each.run}: {each.actors} {workers}, in namespace {each.namespace}")
+    if address and not in_cluster:
+        console.print(f"No jobs run in the Ray cluster at {address}.")
     if path:
-        write_json(path, {"jobs": [{**asdict(job), "checkpoint": _last_checkpoint(job)} for job in jobs]})
+        told = [{**asdict(job), "checkpoint": _last_checkpoint(job)} for job in jobs]
+        write_json(path, {"jobs": told, "in_cluster": [asdict(each) for each in in_cluster]})
 
 
 def _show(console: Console, job: Job) -> None:

@@ -15,6 +15,7 @@ import pytest
 import dist_relu as dr
 from dist_relu.cli.main import main
 from dist_relu.runtime.jobs import Job, running_jobs
+from tests.ray_clusters import RayCluster
 
 
 def mine(pids: Sequence[int]) -> list[Job]:
@@ -118,6 +119,21 @@ def test_a_job_that_has_ended_is_gone() -> None:
         pids = coordinator.run(pid_of, None)
         assert mine(pids)
     assert not mine(pids)
+
+
+@pytest.mark.long
+def test_the_jobs_of_a_ray_cluster_are_shown(
+    ray_cluster: RayCluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = tmp_path / "status.json"
+    arguments = ["status", "--address", ray_cluster.address, "--json", str(told)]
+    with dr.start(2, backend="ray", address=ray_cluster.address) as coordinator:
+        coordinator.run(pid_of, None)
+        main(arguments)
+        assert ": 2 workers, in namespace " in capsys.readouterr().out
+        assert [job["actors"] for job in json.loads(told.read_text())["in_cluster"]] == [2]
+    main(arguments)
+    assert f"No jobs run in the Ray cluster at {ray_cluster.address}." in capsys.readouterr().out
 
 
 def test_no_jobs_is_no_failure(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
