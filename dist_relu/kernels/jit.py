@@ -33,13 +33,15 @@ from zlib import crc32
 
 import numba
 import numpy as np
+from numba.core.runtime import rtsys
 from numba.extending import overload
 
 F = TypeVar("F", bound=Callable[..., Any])
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_OPTIONS = {"error_model": "numpy", "forceinline": True}  # a call that stays a call is not vectorised
+_ALL = {"error_model": "numpy", "no_cfunc_wrapper": True}  # nothing calls them as functions of C
+_OPTIONS = {**_ALL, "forceinline": True}  # a call that stays a call is not vectorised
 
 _SOURCES = crc32(b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))))
 
@@ -47,10 +49,10 @@ _threads_lock = threading.RLock()
 
 
 def _import_without_scipy() -> None:
-    """Import Numba's functions of arrays, as the first kernel would, but not SciPy's linear algebra along with them.
+    """Import Numba's functions of arrays, as compiling would, but not SciPy's linear algebra along with them.
 
-    They import it to learn whether it is there, which takes 0.3 s of the start of every process. What needs it, and no
-    kernel here does, imports it when it is compiled.
+    They import it to learn whether it is there, which takes 0.3 s. What needs it, and no kernel here does, imports it
+    when it is compiled.
     """
     linalg: Any = importlib.import_module("numba.np.linalg")
     import_scipy = linalg.ensure_blas
@@ -62,7 +64,17 @@ def _import_without_scipy() -> None:
         linalg.ensure_blas = import_scipy
 
 
-_import_without_scipy()
+def _load_without_declarations(cache: Any) -> None:
+    """Let kernels be loaded from `cache` without all that Numba knows of functions and types, which compiling asks for.
+
+    Numba would bring it together first, in 0.15 s of every process; what is compiled needs no more than its runtime.
+    """
+
+    def load_overload(signature: Any, target: Any) -> Any:
+        rtsys.initialize(target)
+        return cache._load_overload(signature, target)
+
+    cache.load_overload = load_overload
 
 
 class _NotCached(Exception):
@@ -107,11 +119,13 @@ def kernel(function: Callable[P, R], *, inlined: bool = False) -> Callable[P, R]
     code = code.replace(co_name=name, co_qualname=name)
     named = FunctionType(code, function.__globals__, name, function.__defaults__, function.__closure__)
     named.__doc__ = function.__doc__
-    options = {"nogil": True, "error_model": "numpy", "forceinline": inlined}
+    options = {**_ALL, "nogil": True, "forceinline": inlined}
     try:
         dispatcher = numba.njit(cache=True, **options)(named)
     except RuntimeError:  # there is no folder that Numba could write to, so that every process compiles for itself
+        _import_without_scipy()
         return cast(Callable[P, R], numba.njit(**options)(named))
+    _load_without_declarations(dispatcher._cache)
     load_or_compile, compile_now = dispatcher.compile, dispatcher._compiler.compile
     file = f"{Path(code.co_filename).stem}.{name}-{code.co_firstlineno}.lock"  # named as those of the cache are
     may_compile = False
@@ -131,6 +145,7 @@ def kernel(function: Callable[P, R], *, inlined: bool = False) -> Callable[P, R]
                 return load_or_compile(signature)
         except _NotCached:
             with _lock(lock, fcntl.LOCK_EX), _garbage_kept():
+                _import_without_scipy()
                 may_compile = True
                 try:
                     return load_or_compile(signature)

@@ -9,7 +9,6 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
-from numba.np.arrayobj import populate_array
 
 
 def array_data(context: Any, builder: Any, signature: Any, args: Any, number: int) -> Any:
@@ -129,6 +128,8 @@ def run_of(typing_context: Any, x: Any, start: Any, size: Any) -> Any:
     kind = types.Array(x.dtype, 1, "C")
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        from numba.np.arrayobj import populate_array  # what only compiling needs is not imported by every process
+
         data = builder.gep(array_data(context, builder, signature, args, 0), [args[1]])
         run = context.make_array(kind)(context, builder)
         item_bytes = context.get_constant(types.intp, x.dtype.bitwidth // 8)
