@@ -44,22 +44,27 @@ from dist_relu.partition import check_fit
 from dist_relu.run.state import RunState
 from dist_relu.run.trainer import Trainer
 from dist_relu.runtime.backends import Backend, start_backend
+from dist_relu.runtime.recovery import FailurePolicy, OnFailure, Recovery, parse_workers
 from dist_relu.runtime.replicated import ReplicatedArrays
 from dist_relu.runtime.workers import Workers
 from dist_relu.runtime.world import World
 
 
 def start(
-    workers: int | None = None,
+    workers: int | str | None = None,
     *,
     backend: Backend | str = "auto",
     threads_per_worker: int = 1,
     address: str | None = None,
     spread: bool = False,
+    on_failure: OnFailure = "replace",
+    max_restarts: int = 5,
+    worker_timeout_s: float | None = None,
 ) -> Coordinator:
     """Start workers, or join those that there are.
 
     workers: by default all ranks under mpirun, one for each CPU of a Ray cluster, otherwise one for each physical core.
+    "2:8": at least 2, and on Ray as many up to 8 as the cluster has room for, while nodes come and go.
     backend: "serial" (this process), "local" (processes of this machine), "mpi" (the ranks of this MPI job), "ray"
     (actors of a Ray cluster), or "auto": "mpi" under mpirun, otherwise "local". Under mpirun this returns on rank 0
     only; the other ranks work until rank 0's script ends, and end with it. Or a `Backend` that was started, such as
@@ -69,10 +74,23 @@ def start(
     address: HOST:PORT of a Ray cluster. By default the one in RAY_ADDRESS, or the one that `ray start` left on this
     machine, or else one that is started for these workers and ends with them.
     spread: on Ray, place workers on as many nodes as there are, rather than on as few as have room.
+    on_failure: what is done when a worker dies. "replace": another one takes its place, or where there is no room for
+    one, it is "shrink": the others do its work too; training, `evaluate` and `forward` then go on, to the same bits.
+    `Coordinator.run` raises WorkerLost, since a function of yours may have done half of something, and the next call
+    finds the workers whole. "stop": the call raises WorkerLost. In an MPI job nobody survives the death of a rank.
+    max_restarts: how often in a row workers may be lost, without a complete step in between, before the loss is raised.
+    worker_timeout_s: how long a worker may be stopped by a signal before it counts as lost, by default 20.
 
     Raises TypeError and ValueError for arguments that make no sense, `BackendError` when the workers can't be started.
     """
-    return Coordinator(start_backend(backend, workers, threads_per_worker, address=address, spread=spread))
+    least, most = parse_workers(workers)
+    policy = FailurePolicy(on_failure, max_restarts)  # checks them before anything starts
+    started = start_backend(
+        backend, least, threads_per_worker, address=address, spread=spread, worker_timeout_s=worker_timeout_s
+    )
+    policy.least = 1 if least == most else least or 1
+    policy.most = most or started.num_workers
+    return Coordinator(started, policy)
 
 
 @final
@@ -83,9 +101,9 @@ class Coordinator:
     about its rank is in its notes. Use as a context manager, or call `close`.
     """
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, policy: FailurePolicy | None = None) -> None:
         """Raises ValueError when these workers have a coordinator already: both would number their tasks from 1."""
-        self._workers = Workers(backend)
+        self._workers = Workers(backend, policy)
         self._site = Site(self._workers)
 
     @property
@@ -304,7 +322,7 @@ class Coordinator:
         check_fit(len(data), len(data), shards, self.workers)
         check_has_parameters(model)
         check_statistics(check_model(model, data, loss), len(data), len(data), shards)
-        values, mean = gradient_of(self._site, model, data, loss, shards)
+        values, mean = self._site.survive(lambda: gradient_of(self._site, model, data, loss, shards))
         if not np.isfinite(mean) or not np.isfinite(values).all():
             raise FloatingPointError(f"The loss is {mean}; it has no finite gradient.")
         views = zip(model.names, model.params, model.views(values), strict=True)
@@ -344,13 +362,34 @@ class Coordinator:
             dy = numbers("dy", dy)
             if dy.shape != x.shape:
                 raise ValueError(f"dy has shape {dy.shape}, but x has shape {x.shape}; expected the same.")
-        with self.replicas.for_a_call() as replicas:
-            return inference.relu(self.run, replicas, x, dy, partitions)
+
+        def call() -> Array:
+            with self.replicas.for_a_call() as replicas:
+                return inference.relu(self.run, replicas, x, dy, partitions)
+
+        return self._site.survive(call)
 
     def _outputs(self, model: Sequential, x: npt.ArrayLike, *, every_layer: bool) -> list[Array]:
         x = checked_samples(model, x)
-        with self.replicas.for_a_call() as replicas:
-            return inference.outputs(self.run, replicas, model, x, every_layer=every_layer)
+
+        def call() -> list[Array]:
+            with self.replicas.for_a_call() as replicas:
+                return inference.outputs(self.run, replicas, model, x, every_layer=every_layer)
+
+        return self._site.survive(call)
+
+    @property
+    def recoveries(self) -> Sequence[Recovery]:
+        """What was lost so far, and how it went on."""
+        return tuple(self._workers.recoveries)
+
+    def resize(self, workers: int) -> None:
+        """Be so many workers from now on: some start, or some end; between calls, and between the steps of a fit.
+
+        A run goes on with them to the same bits. Raises UnsuitableBackend on "serial" and "mpi", BackendError where
+        there is no room for so many.
+        """
+        self._workers.resize(check_int("workers", workers))
 
     @property
     def replicas(self) -> ReplicatedArrays:

@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, Any, TypeVar, cast, final
+from typing import IO, Any, TypeVar, cast, final, get_args
 
 import click
 from rich.console import Console
 
-from dist_relu.cli.types import DATA, DATA_FORMS, choice
+from dist_relu.cli.types import DATA, DATA_FORMS, DURATION, WORKERS, choice
 from dist_relu.coordinator import Coordinator, start
 from dist_relu.core import files
 from dist_relu.errors import (
@@ -23,6 +23,7 @@ from dist_relu.errors import (
 )
 from dist_relu.reports.logs import MODEL_FILE
 from dist_relu.runtime.backends import BACKENDS
+from dist_relu.runtime.recovery import OnFailure
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +47,16 @@ data_option = click.option(
 )
 
 
-WORKER_OPTIONS = ("workers", "backend", "threads_per_worker", "address", "spread")
+WORKER_OPTIONS = (
+    "workers",
+    "backend",
+    "threads_per_worker",
+    "address",
+    "spread",
+    "on_failure",
+    "max_restarts",
+    "worker_timeout_s",
+)
 """The parameters of `worker_options`."""
 
 
@@ -56,8 +66,12 @@ def worker_options(command: Command) -> Command:
         (
             click.option(
                 "--workers",
-                type=click.IntRange(1),
-                help="How many workers share the work. Default: one for each core, all ranks, or all CPUs of Ray.",
+                type=WORKERS,
+                metavar="N",
+                help=(
+                    "How many workers share the work, or on Ray 2:8 for as many as there is room for. Default: one for "
+                    "each core, all ranks, or all CPUs of Ray."
+                ),
             ),
             click.option(
                 "--backend",
@@ -79,6 +93,27 @@ def worker_options(command: Command) -> Command:
                 help="Join the Ray cluster at this address. Default: $RAY_ADDRESS, or the one on this machine.",
             ),
             click.option("--spread", is_flag=True, help="On Ray, use as many nodes as there are rather than few."),
+            click.option(
+                "--on-failure",
+                type=choice(get_args(OnFailure)),
+                default="replace",
+                show_default=True,
+                help="What is done when a worker dies: start another, let the others do its work, or stop.",
+            ),
+            click.option(
+                "--max-restarts",
+                type=click.IntRange(0),
+                default=5,
+                show_default=True,
+                help="How often in a row workers may be lost, without a step in between, before training ends.",
+            ),
+            click.option(
+                "--worker-timeout",
+                "worker_timeout_s",
+                type=DURATION,
+                metavar="TIME",
+                help="How long a worker may be stopped by a signal before it counts as lost.  [default: 20s]",
+            ),
         )
     ):
         command = option(command)

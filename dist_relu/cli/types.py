@@ -19,6 +19,7 @@ from dist_relu.core.checks import (
     check_share,
 )
 from dist_relu.run.agenda import parse_every
+from dist_relu.runtime.recovery import parse_workers
 
 DATA_FORMS = "digits, mnist, adding:STEPS, a folder of IDX files, or a .npz file"
 DATA_NAMES = ("digits", "mnist", "adding:")
@@ -52,7 +53,10 @@ OPTION_GROUPS = {
         "--accumulate --ema-decay --on-nan --validation --algorithm --steps --envs --horizon --minibatches --gamma "
         "--entropy-weight --seeds --lowest --highest --seed --shards"
     ),
-    "Workers": "--workers --backend --threads-per-worker --address --spread --verify-every",
+    "Workers": (
+        "--workers --backend --threads-per-worker --address --spread --on-failure --max-restarts --worker-timeout "
+        "--verify-every"
+    ),
     "Stop and go on": "--patience --min-delta --max-time --checkpoint --every --keep --resume",
     "Results": "--json --save --export --log-dir --watch-every --output --write-config --config --quiet",
 }
@@ -173,6 +177,23 @@ class Duration(click.ParamType[float]):
         return seconds
 
 
-EVERY, DURATION = Every(), Duration()
+@final
+class NumWorkers(click.ParamType[int | str]):
+    """A number of workers, or two such as 2:8: see `dist_relu.start`."""
+
+    name = "workers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        text = str(value)
+        if text.isdecimal() and int(text) > 0:
+            return int(text)
+        try:
+            parse_workers(text)
+        except ValueError as error:
+            self.fail(f"{text}: {str(error).partition(': ')[2]}", param, ctx)
+        return text
+
+
+EVERY, DURATION, WORKERS = Every(), Duration(), NumWorkers()
 
 json_option = click.option("--json", "path", metavar="FILE", type=FILE, help="Write the results to FILE as JSON.")

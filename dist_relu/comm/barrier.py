@@ -63,9 +63,14 @@ class NodeBarrier(Barrier):
         self._pids = pids
         self._deaths = select.poll()
         self._rank_of: dict[int, int] = {}
+        self._died_before: int | None = None
         for peer, pid in enumerate(pids):
             if pid != os.getpid():
-                descriptor = os.pidfd_open(pid)
+                try:
+                    descriptor = os.pidfd_open(pid)
+                except ProcessLookupError:
+                    self._died_before = peer
+                    continue
                 self._rank_of[descriptor] = peer
                 self._deaths.register(descriptor, select.POLLIN)
         self._others = {peer: pid for peer, pid in enumerate(pids) if pid != os.getpid()}
@@ -113,8 +118,10 @@ class NodeBarrier(Barrier):
         self._rank_of.clear()
 
     def _check_peers(self) -> None:
-        for descriptor, _ in self._deaths.poll(0):
-            peer = self._rank_of[descriptor]
+        dead = [self._rank_of[descriptor] for descriptor, _ in self._deaths.poll(0)]
+        if self._died_before is not None:
+            dead.append(self._died_before)
+        for peer in dead:
             raise WorkerLost(f"Worker {peer} (pid {self._pids[peer]}) died; worker {self._rank} waited for it.")
         self._stop_detector.check(self._others, socket.gethostname())
 

@@ -10,7 +10,7 @@ from dist_relu.core.machine import is_stopped
 from dist_relu.errors import WorkerLost
 
 CHECK_PERIOD_S = 1.0
-STOPPED_TIMEOUT_S = 20.0
+WORKER_TIMEOUT_S = 20.0
 """How long a worker may be stopped, by default, before it counts as lost."""
 
 
@@ -22,7 +22,7 @@ class StopDetector:
     computes for long does not count.
     """
 
-    def __init__(self, timeout_s: float = STOPPED_TIMEOUT_S) -> None:
+    def __init__(self, timeout_s: float = WORKER_TIMEOUT_S) -> None:
         self._max_checks = timeout_s / CHECK_PERIOD_S
         self._num_checks: dict[int, int] = {}  # how often each was seen stopped, one check after the other
         self._next_s = 0.0

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 from dist_relu.data import Dataset
 from dist_relu.engine import inference
 from dist_relu.engine.results import Evaluation
+from dist_relu.errors import WorkerLost
 from dist_relu.nn import Loss, Sequential
 from dist_relu.runtime.backends.base import ignore_event
 from dist_relu.runtime.placed import PlacedDataset, PlacedDatasets
 from dist_relu.runtime.replicated import ReplicatedArrays
 from dist_relu.runtime.workers import Workers
 from dist_relu.runtime.world import World
+
+T = TypeVar("T")
 
 
 @final
@@ -40,7 +43,17 @@ class Site:
         on_event: Callable[[Any], object] | None = None,
     ) -> list[Any]:
         """Run function(world, request) on every worker; see `Coordinator.run`."""
-        return self.workers.run(range(self.num_workers), function, request, on_event or ignore_event)
+        replies = self.workers.run(range(self.num_workers), function, request, on_event or ignore_event)
+        self.workers.note_progress()
+        return replies
+
+    def survive(self, call: Callable[[], T]) -> T:
+        """Do what a call does; again when workers are lost, since it changes nothing before it is done."""
+        while True:
+            try:
+                return call()
+            except WorkerLost:
+                self.workers.recover()
 
     def place(self, data: Dataset, model: Sequential, loss: Loss) -> PlacedDataset:
         """Bring data where the workers are; they may have changed since they were placed for an earlier call."""
@@ -50,6 +63,9 @@ class Site:
 
     def evaluate(self, model: Sequential, data: Dataset, loss: Loss) -> Evaluation:
         """See `Coordinator.evaluate`.  data, model: checked."""
+        return self.survive(lambda: self._evaluate(model, data, loss))
+
+    def _evaluate(self, model: Sequential, data: Dataset, loss: Loss) -> Evaluation:
         placed = self.place(data, model, loss)
         with self.replicas.for_a_call() as replicas:
             loss_sum, num_correct = inference.evaluate(self.run, replicas, model, placed, loss)

@@ -16,7 +16,7 @@ from dist_relu.run.info import RunInfo
 
 _NOT_PART_OF_THE_RUN = {
     *("log-dir", "json", "save", "quiet", "workers", "backend", "address", "spread", "shards", "checkpoint", "every"),
-    *("keep", "resume", "max-time"),
+    *("keep", "resume", "max-time", "on-failure", "max-restarts", "worker-timeout"),
 }
 _NOTHING = "–"
 

@@ -17,7 +17,7 @@ from dist_relu.engine.site import Site
 from dist_relu.engine.training import Training
 from dist_relu.engine.verification import MAX_VERIFIED, num_verified
 from dist_relu.engine.watch.observer import Observer
-from dist_relu.errors import BackendError, FaultyWorker
+from dist_relu.errors import BackendError, FaultyWorker, WorkerLost
 from dist_relu.nn import Sequential
 from dist_relu.optim import Optimizer
 from dist_relu.run.history import History
@@ -52,6 +52,8 @@ class Position:
         # The vectors are in one of these, or in none where they are lost.
         self._training: Training | None = None
         self._snapshot: Snapshot | None = Snapshot.initial(model.values, plan)
+        self._copy: Snapshot | None = None  # of what lies on other nodes only
+        self._generation = 0  # of the workers who have the memory
 
     def set(self, snapshot: Snapshot, records: Array) -> None:
         """Stand somewhere else.  records: of all steps until there."""
@@ -60,15 +62,29 @@ class Position:
 
     @property
     def is_lost(self) -> bool:
-        return self._training is None and self._snapshot is None
+        return self._live is None and self._snapshot is None
 
     def advance(self, stop: int, optimizer: Optimizer, *, last: int) -> Stopped | None:
-        """Let workers take the steps up to number `stop`, or as many as one segment has.
+        """Let workers take the steps up to number `stop`, or as many as one segment has, or until some are lost.
 
         last: where the user's call ends.  Returns what has stopped them before.  An exception leaves the run after the
         last complete step, and its memory to workers that may be stuck in it; but FaultyWorker where it was before.
+        Where workers are lost it stands there as well, and goes on with others the next time.
         """
-        training = self._training or self._start()
+        first, workers = self.step, self._site.workers
+        workers.adapt()
+        try:
+            return self._advance(stop, optimizer, last=last)
+        except WorkerLost:
+            if self.step > first:
+                workers.note_progress()
+            if self.is_lost:
+                raise
+            workers.recover(self.step)
+            return None
+
+    def _advance(self, stop: int, optimizer: Optimizer, *, last: int) -> Stopped | None:
+        training = self._live or self._start()
         stop = min(stop, self.step + training.max_steps)
         before = None
         if self._verify_every is not None:
@@ -86,32 +102,37 @@ class Position:
             )
             raise
         except BaseException as error:
-            self._training, self._snapshot = None, training.finite_snapshot()
-            if self._snapshot:
-                self._note(training, self._snapshot.step)
+            if isinstance(error, WorkerLost) and before is not None:
+                self._training, self._snapshot = None, before  # what was to be verified was not
+                self.observer.forget_epochs(self.step // self._per_epoch)
+            else:
+                self._fall_back()
             training.abandon(error)
             raise
         self._note(training, training.step)
+        if self._site.replicas.coordinator_node is None:
+            self._copy = training.snapshot()
         return stopped
 
     def vectors(self) -> Snapshot:
         """Copy all vectors.  Raises BackendError when they are lost."""
-        if self._training:
-            return self._training.snapshot()
+        if training := self._live:
+            return training.snapshot()
         if self._snapshot is None:
             raise BackendError(_LOST)
         return replace(self._snapshot, vectors=self._snapshot.vectors.copy())
 
     def bring_up_to_date(self, model: Sequential) -> None:
         """Give the model the parameters, unless they are lost."""
-        if self._training:
-            model.values = self._training.values()
+        if training := self._live:
+            model.values = training.values()
         elif self._snapshot:
             model.values = self._snapshot.vectors[0]
 
     def is_finite(self) -> bool:
         """Whether the last step led to parameters that are numbers."""
-        return self._training is None or bool(np.isfinite(self._training.values()).all())
+        training = self._live
+        return training is None or bool(np.isfinite(training.values()).all())
 
     def step_back(self) -> None:
         """Stand before the last step, if the parameters were numbers there; otherwise all is lost."""
@@ -125,9 +146,32 @@ class Position:
 
     def close(self) -> None:
         """Free the memory of the run on all nodes; to go forward makes it anew."""
-        if training := self._training:
+        if training := self._live:
             self._snapshot, self._training = training.snapshot(), None
             training.close()
+
+    @property
+    def _live(self) -> Training | None:
+        """What holds the vectors, if it is the present workers that do: when they have become others, it is left."""
+        if self._training and self._generation != self._site.workers.generation:
+            training = self._training
+            self._fall_back()
+            training.abandon(BackendError("The workers have become others."))
+        return self._training
+
+    def _fall_back(self) -> None:
+        """Leave the memory of the run with what can be had of it: the vectors after the last complete step.
+
+        Where no worker shares the coordinator's memory, those after the last segment.
+        """
+        assert self._training
+        training, self._training = self._training, None
+        self._snapshot = training.finite_snapshot()
+        if self._snapshot:
+            self._note(training, self._snapshot.step)
+        elif self._copy and self._copy.step == self.step:
+            self._snapshot = self._copy
+        self._copy = None
 
     def _start(self) -> Training:
         """Bring the run into the memory of the nodes."""
@@ -145,13 +189,16 @@ class Position:
             shuffle=self._shuffle,
             verify_every=self._verify_every,
         )
-        self._training, self._snapshot = training, None
+        self._training, self._snapshot, self._generation = training, None, self._site.workers.generation
         return training
 
     def _note(self, training: Training, step: int) -> None:
         """Note what was done since the last time.  step: how many are complete."""
         self.history.append(training.records(self.step, step))
+        epochs = range(self.step // self._per_epoch, step // self._per_epoch)
         self.step = step
+        for epoch in epochs:  # of which a worker that was lost has not told any more
+            self.observer.note_epoch(epoch, self.history.records[epoch * self._per_epoch :][: self._per_epoch])
 
     def _back_to(self, snapshot: Snapshot | None, step: int) -> None:
         """Stand before a step again.  snapshot: None where the vectors are lost."""

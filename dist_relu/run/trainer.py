@@ -220,8 +220,11 @@ class Trainer:
         goes_on = agenda.begin(self)
         with self._left_in_order(agenda):
             while goes_on and self.step < last and not agenda.is_over:
-                stop = agenda.next_stop(self.step, self._position.history.seconds_per_step)
+                before = self.step
+                stop = agenda.next_stop(before, self._position.history.seconds_per_step)
                 self._advance(min(last, stop), last, agenda)
+                if self.step == before:  # workers were lost
+                    continue
                 goes_on = agenda.meet(self, self._observer.epochs, lambda: self._validate(checked))
                 self._settled = self.step
             self._check_finite()

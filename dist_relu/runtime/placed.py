@@ -28,9 +28,13 @@ class PlacedDatasets:
 
     def __init__(self) -> None:
         self._placed: weakref.WeakKeyDictionary[Dataset, PlacedDataset] = weakref.WeakKeyDictionary()
+        self._replicas: ReplicatedArrays | None = None
 
     def place(self, data: Dataset, dtype: np.dtype[Any], replicas: ReplicatedArrays) -> PlacedDataset:
         """Place `data` for a model of this dtype.  Raises DataError when it does not fit into the dtype."""
+        if replicas is not self._replicas:  # the workers have become others
+            self._placed.clear()
+            self._replicas = replicas
         placed = self._placed.get(data)
         if placed is None or placed.x.array.dtype != dtype:
             y_dtype = np.dtype(np.int64) if data.has_classes else dtype

@@ -5,21 +5,27 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, final
 
 from dist_relu.comm.stall_detector import Resumed, Stalled
 from dist_relu.core.compiling import PROGRESS_LOG, Compiling
-from dist_relu.errors import BackendError
+from dist_relu.errors import BackendError, NoRoom, WorkerLost
 from dist_relu.runtime.backends.base import Backend, EventHandler, ignore_event, run_task
 from dist_relu.runtime.jobs import Board
 from dist_relu.runtime.process_info import ProcessInfo, nodes_of
-from dist_relu.runtime.replicated import ReplicatedArrays
+from dist_relu.runtime.recovery import FailurePolicy, Recovery
+from dist_relu.runtime.replicated import Ask, ReplicatedArrays
 from dist_relu.runtime.worker import Task
 from dist_relu.runtime.world import World
 
 _log = logging.getLogger(PROGRESS_LOG)
+
+_LOOK_EVERY_S = 3.0
+"""How often it is asked whether there is room for more workers."""
 
 _taken: weakref.WeakSet[Backend] = weakref.WeakSet()
 """The backends that have been given to somebody."""
@@ -29,16 +35,23 @@ _taken: weakref.WeakSet[Backend] = weakref.WeakSet()
 class Workers:
     """All workers of a backend.  They end, or are released, with `close` or with this object.
 
+    A call in which one is lost raises WorkerLost; with the next one the others are whole again, as the policy says.
     Methods raise BackendError in a process that was forked from the one which has started them.
     board: where `dist-relu status` reads of them.
+    recoveries: what was lost so far, and how it went on.  generation: how often the workers have become others.
     """
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, policy: FailurePolicy | None = None) -> None:
         """Raises ValueError when these workers have a coordinator already: both would number their tasks from 1."""
         if backend in _taken:
             raise ValueError(f"This {type(backend).__name__} has a coordinator already. Use that, or start workers.")
         _taken.add(backend)
-        self._backend = backend
+        self._backend, self._policy = backend, policy or FailurePolicy(most=backend.num_workers)
+        self._next_look = 0.0
+        self.recoveries: list[Recovery] = []
+        self.generation = 0
+        self._loss: WorkerLost | None = None
+        self._regrouping = threading.RLock()
         self._process = os.getpid()
         self.board = Board()
         self._on_board: Sequence[ProcessInfo] = ()  # the workers that are
@@ -56,16 +69,26 @@ class Workers:
 
     @property
     def peers(self) -> Sequence[ProcessInfo]:
-        """The processes, by rank."""
+        """The processes, by rank.  Waits until all are there."""
         self._check_process()
-        return self._backend.peers
+        with self._regrouping:
+            if self._loss:
+                self.recover()
+            try:
+                return self._backend.peers
+            except WorkerLost as loss:
+                self._loss = loss
+                self.recover()
+            return self._backend.peers
 
     @property
     def replicas(self) -> ReplicatedArrays:
         """Makes arrays that every node has a copy of."""
         self._check_process()
+        _ = self.peers  # they may have to become others
         if self._replicas is None:
-            replicas = ReplicatedArrays(nodes_of(self.peers), self._backend.coordinator_node, self.run)
+            nodes = nodes_of(self.peers)
+            replicas = ReplicatedArrays(nodes, self._backend.coordinator_node, self._ask_of(self.generation))
             with self._one_at_a_time:  # another thread may have been faster
                 self._replicas = self._replicas or replicas
         return self._replicas
@@ -73,6 +96,72 @@ class Workers:
     @property
     def are_closed(self) -> bool:
         return not self._finalizer.alive
+
+    def recover(self, step: int | None = None) -> None:
+        """Make the workers whole again after a loss, or raise it.  step: the one that is to be done again."""
+        self.check_open()
+        with self._regrouping:
+            loss = self._loss
+            if not loss:
+                return  # another thread was faster
+            noticed, began = time.time(), time.monotonic()
+            before = number = self._backend.num_workers
+            while self._loss:
+                if not self._backend.can_regroup:
+                    raise self._loss
+                self._policy.check(self._loss)
+                if self._policy.on_failure == "shrink":
+                    number -= max(len(self._loss.ranks), 1)
+                try:
+                    self._regroup(self._policy.at_least(number, self._loss))
+                except NoRoom as error:
+                    number = self._policy.at_least(error.room, self._loss)
+            seconds = time.monotonic() - began
+            workers = before, self._backend.num_workers
+            recovery = Recovery(loss=str(loss), time=noticed, seconds=seconds, step=step, workers=workers)
+            self.recoveries.append(recovery)
+        _log.warning(str(recovery))
+
+    def resize(self, workers: int) -> None:
+        """Be so many workers from now on."""
+        self.check_open()
+        with self._regrouping:
+            if workers != len(self.peers):
+                self._policy.most = workers
+                self._regroup(workers)
+                if self._loss:
+                    self.recover()
+
+    def adapt(self) -> None:
+        """Be as many workers as the policy allows and there is room for, if that are more than there are.
+
+        To be called between steps; looks every few seconds.
+        """
+        now = time.monotonic()
+        number = self._backend.num_workers
+        if number >= self._policy.most or now < self._next_look:
+            return
+        self._next_look = now + _LOOK_EVERY_S
+        room = self._backend.room()
+        if room is not None and room > number:
+            with suppress(NoRoom), self._regrouping:
+                self._regroup(min(room, self._policy.most))
+                _log.warning(f"There is room for more workers: {self._backend.num_workers} instead of {number}.")
+
+    def note_progress(self) -> None:
+        """Note that something was done since workers were lost; see `FailurePolicy`."""
+        self._policy.note_progress()
+
+    def _regroup(self, workers: int) -> None:
+        """Become so many workers.  Leaves the loss where another one dies meanwhile."""
+        try:
+            self._backend.regroup(workers)
+            self._loss = None
+        except WorkerLost as loss:
+            self._loss = loss
+        finally:
+            self._replicas = None
+            self.generation += 1
 
     def check_open(self) -> None:
         """Raise an error when they can't be used, or not from this process."""
@@ -94,6 +183,8 @@ class Workers:
                 "The workers are busy with the call that this was called from. Call them when it has returned."
             )
         with self._one_at_a_time:
+            if self._loss:
+                raise self._loss
             self._caller = threading.get_ident()
             self._stall: Stalled | None = None
             try:
@@ -105,8 +196,21 @@ class Workers:
                 if self._stall:
                     interrupt.add_note(self._stall.text)
                 raise
+            except WorkerLost as loss:
+                self._loss = loss
+                raise
             finally:
                 self._caller = None
+
+    def _ask_of(self, generation: int) -> Ask:
+        """Run functions on some of the workers, as long as these are the same."""
+
+        def ask(ranks: Sequence[int], function: Callable[[World, Any], Any], request: Any) -> list[Any]:
+            if generation != self.generation:
+                raise BackendError("The workers have become others since.")
+            return self.run(ranks, function, request)
+
+        return ask
 
     def close(self) -> None:
         """End them, or release them.  May be called twice."""

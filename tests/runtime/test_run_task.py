@@ -34,6 +34,7 @@ class ScriptedBackend(Backend):
     peers: Sequence[ProcessInfo] = ()
     coordinator_node = None
     control = None
+    num_workers = 2
 
     @property
     def busy(self) -> Collection[int]:

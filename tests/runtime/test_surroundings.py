@@ -295,7 +295,7 @@ def wait_for_ever(world: World, request: None) -> None:
 
 
 def test_a_worker_that_was_stopped_is_named() -> None:
-    with dr.start(backend=LocalBackend(2, stopped_timeout_s=2)) as coordinator:
+    with dr.start(backend=LocalBackend(2, worker_timeout_s=2)) as coordinator:
         victim = coordinator.run(pid, None)[1]
 
         def stop(_: int) -> None:

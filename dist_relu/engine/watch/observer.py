@@ -75,6 +75,11 @@ class Observer:
             case _:
                 assert_never(event)
 
+    def note_epoch(self, number: int, steps: Array) -> None:
+        """Note an epoch that is over, unless that was told.  steps: what they have come to, of `STEP_RECORD`."""
+        if not self.epochs or self.epochs[-1].epoch < number:
+            self._take_epoch(EpochDone(epoch=number, active=None, steps=steps))
+
     def forget_epochs(self, first: int) -> None:
         """Take back all epochs from this number on."""
         self.epochs = [epoch for epoch in self.epochs if epoch.epoch < first]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 
-from dist_relu.core.checks import check_bool, instance_of, optional, shown
+from dist_relu.comm.stop_detector import WORKER_TIMEOUT_S
+from dist_relu.core.checks import check_bool, check_positive, instance_of, optional, shown
 from dist_relu.errors import UnsuitableBackend
 from dist_relu.runtime.backends.base import Backend
 from dist_relu.runtime.backends.local.backend import LocalBackend
@@ -44,15 +45,23 @@ def start_backend(
     *,
     address: str | None = None,
     spread: bool = False,
+    worker_timeout_s: float | None = None,
 ) -> Backend:
     """Start the backend of this name, or take one that was started.
 
     For "auto" it is the one that fits this process: `mpi` under mpirun, otherwise `local`.
-    address, spread: see `RayBackend`; for that backend alone.
+    address, spread: see `RayBackend`; for that backend alone.  worker_timeout_s: for those whose workers are processes
+    of their own.
     Raises TypeError and ValueError for what is neither a backend nor the name of one.
     """
     if isinstance(backend, Backend):
-        passed = {"workers": workers, "threads_per_worker": threads_per_worker, "address": address, "spread": spread}
+        passed: dict[str, object] = {
+            "workers": workers,
+            "threads_per_worker": threads_per_worker,
+            "address": address,
+            "spread": spread,
+        }
+        passed["worker_timeout_s"] = worker_timeout_s
         for name, value in passed.items():
             if value != {"threads_per_worker": 1, "spread": False}.get(name):
                 raise ValueError(f"{name}={value!r}, but this {type(backend).__name__} has its workers already.")
@@ -67,13 +76,18 @@ def start_backend(
             _warn_of_leftovers()
     if name not in BACKENDS:
         raise ValueError(f"backend={name!r} is unknown. Choose one of: {names}.")
+    timeout_s = WORKER_TIMEOUT_S if worker_timeout_s is None else check_positive("worker_timeout_s", worker_timeout_s)
     if name == "ray":
-        return RayBackend(workers, threads_per_worker, address, spread=spread)
+        return RayBackend(workers, threads_per_worker, address, spread=spread, worker_timeout_s=timeout_s)
     optional(instance_of(str))("address", address)
     if address is not None:
         raise UnsuitableBackend(f'address={address!r} is that of a Ray cluster; with backend="{name}" there is none.')
     if check_bool("spread", spread):
         raise UnsuitableBackend(f'spread=True is for the nodes of a Ray cluster; with backend="{name}" there is none.')
+    if name == "local":
+        return LocalBackend(workers, threads_per_worker, worker_timeout_s=timeout_s)
+    if worker_timeout_s is not None:
+        raise UnsuitableBackend(f'worker_timeout_s={worker_timeout_s}, but backend="{name}" can\'t replace workers.')
     return BACKENDS[name](workers, threads_per_worker)
 
 

@@ -10,7 +10,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from math import inf
-from typing import Any
+from typing import Any, ClassVar
 
 from dist_relu.comm.shared_memory import Handle
 from dist_relu.core.checks import check_int, optional
@@ -34,6 +34,14 @@ class Backend(ABC):
     BackendError when workers can't be reached for another reason; after that a backend can only be closed, or brought
     back by `regroup`.
     """
+
+    can_regroup: ClassVar[bool] = False
+    """Whether `regroup` may do it."""
+
+    @property
+    @abstractmethod
+    def num_workers(self) -> int:
+        """Return how many workers there are, or will be when all have started."""
 
     @property
     @abstractmethod

@@ -29,6 +29,10 @@ class SerialBackend(Backend):
         )
 
     @property
+    def num_workers(self) -> int:
+        return 1
+
+    @property
     def name(self) -> str:
         return "serial"
 

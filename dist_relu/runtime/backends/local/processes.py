@@ -103,8 +103,7 @@ class LocalProcesses:
             while data := self._receive():
                 self._buffer += data
             raise BackendError(
-                f"The supervisor of the workers (pid {self._supervisor.pid}) {how_it_ended(self._supervisor.wait())}. "
-                "Start other workers."
+                f"The supervisor of the workers (pid {self._supervisor.pid}) {how_it_ended(self._supervisor.wait())}."
             )
         while len(self._buffer) >= supervisor.RECORD.size:
             number, value = supervisor.RECORD.unpack_from(self._buffer)
@@ -125,7 +124,7 @@ class LocalProcesses:
         """End all workers, and wait until they and all that they have started are gone.  May be called twice."""
         for connection in self.connections:
             if not connection.closed:
-                _hang_up(connection.fileno())
+                hang_up(connection.fileno())
         if self.news.fileno() >= 0:
             with suppress(OSError):
                 if at_once:
@@ -225,7 +224,7 @@ def _socket_pair() -> tuple[socket.socket, socket.socket]:
     return pair[0], pair[1]
 
 
-def _hang_up(descriptor: int) -> None:
+def hang_up(descriptor: int) -> None:
     """Hang up, even if a forked process still has our end."""
     with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as copy:
         copy.shutdown(socket.SHUT_RDWR)

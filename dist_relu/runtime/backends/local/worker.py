@@ -16,7 +16,7 @@ import cloudpickle
 from dist_relu.runtime.backends.local.bootstrap import Lifeline
 from dist_relu.runtime.backends.local.supervisor import GRACE_S, descendants
 from dist_relu.runtime.process_info import ProcessInfo
-from dist_relu.runtime.worker import Worker
+from dist_relu.runtime.worker import Worker, WorkerConfig
 
 _TIME_TO_DIE_S = 0.1
 """After so long it is clear whether the supervisor has let go or died."""
@@ -31,11 +31,17 @@ def serve(connection: Connection[Any, Any], lifeline: Lifeline) -> None:
     me = os.getpid()
     with suppress(EOFError, ConnectionResetError, BrokenPipeError):
         connection.send(ProcessInfo.here())
-        worker = Worker(connection.recv(), lambda event: connection.send_bytes(EVENT + cloudpickle.dumps(event)))
+        worker: Worker | None = None
         while True:
-            task = cloudpickle.loads(connection.recv_bytes())
+            message = cloudpickle.loads(connection.recv_bytes())
+            if isinstance(message, WorkerConfig):  # the first message, and another one for each new group
+                if worker:
+                    worker.close()
+                worker = Worker(message, lambda event: connection.send_bytes(EVENT + cloudpickle.dumps(event)))
+                continue
+            assert worker
             try:
-                reply = worker.run(task)
+                reply = worker.run(message)
             finally:
                 if os.getpid() != me:  # a process that the function has forked; it must not answer for us
                     os._exit(1)

@@ -68,6 +68,10 @@ class MpiBackend(Backend):
         self._worker = job.worker = InProcessWorker(self._config(0, self._control.handle), channel)
 
     @property
+    def num_workers(self) -> int:
+        return len(self._peers)
+
+    @property
     def name(self) -> str:
         return "mpi"
 

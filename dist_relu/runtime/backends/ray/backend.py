@@ -16,7 +16,7 @@ import cloudpickle
 
 from dist_relu.comm import barrier
 from dist_relu.comm.shared_memory import Handle, SharedArray
-from dist_relu.comm.stop_detector import STOPPED_TIMEOUT_S, StopDetector
+from dist_relu.comm.stop_detector import WORKER_TIMEOUT_S, StopDetector
 from dist_relu.core.checks import check_bool, instance_of, optional
 from dist_relu.core.machine import how_it_ended, num_cores
 from dist_relu.errors import BackendError, WorkerLost
@@ -55,6 +55,8 @@ class RayBackend(Backend):
     stopped by a signal before it counts as lost, and, up to 10, a node without a word.
     """
 
+    can_regroup = True
+
     def __init__(
         self,
         workers: int | None = None,
@@ -63,7 +65,7 @@ class RayBackend(Backend):
         *,
         spread: bool = False,
         connect_timeout_s: float = 5.0,
-        worker_timeout_s: float = STOPPED_TIMEOUT_S,
+        worker_timeout_s: float = WORKER_TIMEOUT_S,
     ) -> None:
         workers, threads_per_worker = check_workers(workers, threads_per_worker)
         optional(instance_of(str))("address", address)
