@@ -115,10 +115,11 @@ class DistReluWorker:
         self._node_pids = {rank: config.peers[rank].pid for rank in ranks}
         return self._worker.control
 
-    def beat(self, request: tuple[Any, float]) -> None:
-        """Keep in touch with the coordinator, which is on another node, for all workers of this one.
+    def watch(self, request: tuple[Any, float]) -> None:
+        """Look after the workers of this node, which is not the coordinator's; the first one keeps in touch with it.
 
-        request: its endpoint, and how long a worker may be stopped, or a node say nothing, before it counts as lost.
+        request: the coordinator's endpoint for the first one, otherwise None, and how long a worker may be stopped, or
+        a node say nothing, before it counts as lost.
         """
         from dist_relu.comm.shared_memory import attach
         from dist_relu.runtime.backends.ray.node_watch import NodeWatch

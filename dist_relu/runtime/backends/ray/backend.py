@@ -285,11 +285,13 @@ class RayBackend(Backend):
         us = f"Host {ProcessInfo.in_cluster().host} (the coordinator)"
         self._ranks_of = {describe_node(peers, ranks): ranks for ranks in nodes}
         listener = HeartbeatListener([us, *self._ranks_of], self._ray.util.get_node_ip_address())
-        beating = {
-            ranks.start: self._group.call(ranks.start, "beat", (listener.endpoint(i), self._worker_timeout_s))
-            for i, ranks in enumerate(nodes, start=1)
+        endpoints = {ranks.start: listener.endpoint(i) for i, ranks in enumerate(nodes, start=1)}
+        watching = {
+            rank: self._group.call(rank, "watch", (endpoints.get(rank), self._worker_timeout_s))
+            for ranks in nodes
+            for rank in ranks
         }
-        links = listener.accept(range(1, len(nodes) + 1), check=lambda: self._group.check_answers(beating))
+        links = listener.accept(range(1, len(nodes) + 1), check=lambda: self._group.check_answers(watching))
         period_s, timeout_s = rhythm(self._worker_timeout_s)
         self._heartbeat = Heartbeat(
             links,
@@ -299,7 +301,7 @@ class RayBackend(Backend):
             period_s=period_s,
             timeout_s=timeout_s,
         )
-        self._group.answers(beating)
+        self._group.answers(watching)
 
     def _stop_heartbeat(self) -> None:
         if self._heartbeat:

@@ -1,4 +1,4 @@
-"""What the first worker of a node does for all: it keeps in touch with the coordinator, and looks after them."""
+"""What workers of other nodes than the coordinator's do for one another: they look whether one was stopped."""
 
 from __future__ import annotations
 
@@ -26,24 +26,28 @@ def rhythm(worker_timeout_s: float) -> tuple[float, float]:
 
 @final
 class NodeWatch:
-    """A heartbeat to the coordinator, and a thread that looks whether the workers of this node were stopped.
+    """A thread that looks whether other workers of this node were stopped, and the heartbeat to the coordinator.
 
     Ray does not notice that, and the coordinator does not see their processes. Who has been stopped for `timeout_s` is
-    told to the coordinator and killed, so that all that waits for it goes on.
+    killed, so that all who wait for it go on. All workers look, for the first one may be the one that was stopped.
 
-    endpoint: the coordinator's.  control: of this node.  pids: of its workers, by rank.  on_loss: see `Heartbeat`.
+    endpoint: the coordinator's, for the first worker of the node, who also tells it of those that were stopped.
+    control: of this node.  pids: of its workers, by rank.  on_loss: see `Heartbeat`.
     """
 
     def __init__(
         self,
-        endpoint: HeartbeatEndpoint,
+        endpoint: HeartbeatEndpoint | None,
         control: Array,
         pids: Mapping[int, int],
         on_loss: Callable[[str], object],
         timeout_s: float,
     ) -> None:
-        period_s, silence_s = rhythm(timeout_s)
-        self._heartbeat = Heartbeat([endpoint.connect()], control, on_loss, period_s=period_s, timeout_s=silence_s)
+        self._heartbeat: Heartbeat | None = None
+        if endpoint:
+            period_s, silence_s = rhythm(timeout_s)
+            link = endpoint.connect()
+            self._heartbeat = Heartbeat([link], control, on_loss, period_s=period_s, timeout_s=silence_s)
         self._pids = pids
         self._stop_detector = StopDetector(timeout_s)
         self._closed = threading.Event()
@@ -54,14 +58,16 @@ class NodeWatch:
         """Say goodbye to the coordinator.  May be called twice."""
         self._closed.set()
         self._thread.join()
-        self._heartbeat.close()
+        if self._heartbeat:
+            self._heartbeat.close()
 
     def _work(self) -> None:
-        while not self._closed.wait(CHECK_PERIOD_S):
+        while not self._closed.wait(CHECK_PERIOD_S / 2):
             try:
                 self._stop_detector.check(self._pids, gethostname())
             except WorkerLost as loss:
                 for rank in loss.ranks:
-                    self._heartbeat.report_stopped(rank)
+                    if self._heartbeat:
+                        self._heartbeat.report_stopped(rank)
                     with suppress(ProcessLookupError):
                         os.kill(self._pids[rank], signal.SIGKILL)
