@@ -105,24 +105,27 @@ class StallDetector:
 
     def _told_of(self, rank: int, place: Place, waiting: Sequence[int], task: int) -> str:
         """Tell of a worker that is missing."""
-        now = time.monotonic()
+        numbers = ", ".join(str(self._first + other) for other in waiting)
+        why = f"Worker {numbers} waits for it." if len(waiting) == 1 else f"Workers {numbers} wait for it."
         if place.task < task:
-            where = "it has not begun with this call yet"
+            why = f"It has not begun with this call yet. {why}"
         elif place.phase == whereabouts.IDLE:
-            where = "it has done its part of this call, and never came to the barrier where others are"
-        else:
-            began = "that" if place.step is None else "the step"
-            where = f"it is {place}, {now - place.since_ns / 1e9:.0f} s after {began} began"
-        who = ", ".join(str(self._first + other) for other in waiting)
-        who = f"Worker {who} waits" if len(waiting) == 1 else f"Workers {who} wait"
-        stack = stack_of(self._pids[rank], *place.stack)
-        return (
-            f"Waiting for {self._name(rank)} for {now - self._began_s:.0f} s: {where}. {who} for it. Its stack in "
-            f"Python:\n{textwrap.indent(stack, '  ')}"
-        )
+            why = f"It has done its part of this call, and never came to the barrier where others are. {why}"
+        return told_of(self._name(rank), self._pids[rank], place, time.monotonic() - self._began_s, why)
 
     def _tell_of_end(self, awaited: str, began_s: float) -> None:
         self._tell(Resumed(text=f"The wait for {awaited} is over, after {time.monotonic() - began_s:.0f} s."))
 
     def _name(self, rank: int) -> str:
         return f"worker {self._first + rank} (host {socket.gethostname()}, pid {self._pids[rank]})"
+
+
+def told_of(name: str, pid: int, place: Place, waited_s: float, why: str) -> str:
+    """Tell of a worker of this node that is waited for: where it is, why that matters, and its stack."""
+    since_s = time.monotonic() - place.since_ns / 1e9
+    began = "that" if place.step is None else "the step"
+    stack = textwrap.indent(stack_of(pid, *place.stack), "  ")
+    return (
+        f"Waiting for {name} for {waited_s:.0f} s: it is {place}, {since_s:.0f} s after {began} began. {why} Its stack "
+        f"in Python:\n{stack}"
+    )

@@ -192,6 +192,7 @@ class _OutputsRequest:
 
 def _outputs(world: World, request: _OutputsRequest) -> None:
     """Write the output of every layer, or of the model."""
+    world.node.whereabouts.enter(EVALUATION)
     model, x = request.input.attach(world)
     targets = [world.node.attach(handles) for handles in request.outputs]
     run = PlainPass(training=False)

@@ -26,7 +26,9 @@ from dist_relu.comm.shared_memory import Handle, attach
 from dist_relu.core.arrays import Array
 from dist_relu.runtime.process_info import ProcessInfo, nodes_of
 
-_NAME = "dist_relu-job"
+_NAME = "dist_relu-job-1"
+"""Boards on which other things stand have another number: those of other versions are left out."""
+
 _MOST_BYTES = 1 << 20
 _LOOK_S, _LONGEST_LOOK_S = 0.1, 2.0
 
@@ -89,7 +91,8 @@ class Job:
 
     pid: of the coordinator.  started: in seconds since 1970.  progress: as the workers last reported it, by the names
     of `dist_relu.engine.watch.events.Progress`; None where nothing was trained yet.  steps_per_second: None when no
-    step has begun while this looked.  checkpoints: the folder that they go to.
+    step has begun while this looked.  checkpoints: the folder that they go to.  recoveries: what was lost so far, and
+    how the others went on.
     """
 
     pid: int
@@ -101,6 +104,7 @@ class Job:
     steps_per_second: float | None
     progress: dict[str, Any] | None
     checkpoints: str | None
+    recoveries: Sequence[str]
 
 
 def running_jobs() -> list[Job]:
@@ -133,7 +137,7 @@ class _Seen:
             return cls(facts, None)
         try:
             return cls(facts, attach(Handle(pid, descriptor, inode, control_shape(len(here)), np.dtype(np.int64))))
-        except OSError:
+        except (OSError, ValueError):  # it is another one's by now
             return None
 
     def may_step_on(self) -> bool:
@@ -160,6 +164,7 @@ class _Seen:
             steps_per_second=self._rate(places),
             progress=facts.get("progress"),
             checkpoints=facts.get("checkpoints"),
+            recoveries=facts.get("recoveries", []),
         )
 
     def _places(self) -> list[whereabouts.Place]:
@@ -195,7 +200,7 @@ def _boards() -> Iterator[dict[str, Any]]:
             if process.stat().st_uid != os.getuid():
                 continue
             for link in (process / "fd").iterdir():
-                if os.readlink(link).startswith(f"/memfd:{_NAME}"):
+                if os.readlink(link).startswith(f"/memfd:{_NAME} "):
                     facts = json.loads(link.read_bytes()[:_MOST_BYTES].partition(b"\0")[0])
                     # A process that it has forked, or one of another container, has another number.
                     if facts["pid"] == int(process.name) and "workers" in facts:

@@ -16,6 +16,7 @@ from dist_relu.core.compiling import PROGRESS_LOG, Compiling
 from dist_relu.errors import BackendError, NoRoom, WorkerLost
 from dist_relu.runtime.backends.base import Backend, EventHandler, ignore_event, run_task
 from dist_relu.runtime.jobs import Board
+from dist_relu.runtime.late_replies import LateReplies
 from dist_relu.runtime.process_info import ProcessInfo, nodes_of
 from dist_relu.runtime.recovery import FailurePolicy, Recovery
 from dist_relu.runtime.replicated import Ask, ReplicatedArrays
@@ -55,6 +56,7 @@ class Workers:
         self._process = os.getpid()
         self.board = Board()
         self._on_board: Sequence[ProcessInfo] = ()  # the workers that are
+        self._stall: Stalled | None = None  # of the present call
         self._num_tasks = 0
         self._has_told_of_compiling = False
         self._one_at_a_time = threading.Lock()
@@ -120,6 +122,7 @@ class Workers:
             workers = before, self._backend.num_workers
             recovery = Recovery(loss=str(loss), time=noticed, seconds=seconds, step=step, workers=workers)
             self.recoveries.append(recovery)
+            self.board.note(recoveries=[str(each) for each in self.recoveries])
         _log.warning(str(recovery))
 
     def resize(self, workers: int) -> None:
@@ -186,12 +189,15 @@ class Workers:
             if self._loss:
                 raise self._loss
             self._caller = threading.get_ident()
-            self._stall: Stalled | None = None
+            self._stall = None
             try:
                 self._num_tasks += 1
                 task = Task.of(self._num_tasks, function, request)
                 self._update_board()
-                return run_task(self._backend, task, ranks, lambda event: self._hear(event, on_event))
+                late_replies = LateReplies(self._backend, ranks, self._hear_of_stall)
+                return run_task(
+                    self._backend, task, ranks, lambda event: self._hear(event, on_event), late_replies.check
+                )
             except KeyboardInterrupt as interrupt:
                 if self._stall:
                     interrupt.add_note(self._stall.text)
@@ -233,13 +239,16 @@ class Workers:
 
     def _hear(self, event: Any, on_event: EventHandler) -> None:
         if isinstance(event, Stalled | Resumed):
-            self._stall = event if isinstance(event, Stalled) else None
-            _log.warning(event.text)
+            self._hear_of_stall(event)
         elif not isinstance(event, Compiling):
             on_event(event)
         elif not self._has_told_of_compiling:
             self._has_told_of_compiling = True
             _log.warning("Compiling kernels, once for this machine (about half a minute).")
+
+    def _hear_of_stall(self, event: Stalled | Resumed) -> None:
+        self._stall = event if isinstance(event, Stalled) else None
+        _log.warning(event.text)
 
 
 def _close_in(process: int, backend: Backend) -> None:

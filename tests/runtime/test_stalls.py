@@ -108,7 +108,7 @@ def test_a_worker_that_returns_without_the_barrier_of_the_others_is_named(coordi
 
     with listening("worker 2", interrupt), pytest.raises(KeyboardInterrupt) as raised:
         coordinator.run(leave, None)
-    assert "it has done its part of this call, and never came to the barrier" in raised.value.__notes__[0]
+    assert "It has done its part of this call, and never came to the barrier" in raised.value.__notes__[0]
 
 
 MARK = 1.0
@@ -143,6 +143,28 @@ def test_step_and_phase_of_a_training_are_told(coordinator: dr.Coordinator, tmp_
     with listening("in step 2,", (tmp_path / "go on").touch) as told:
         coordinator.fit(model, data, dr.optim.SGD(1e-6), epochs=1, batch_size=30, shards=3, shuffle=False)
     assert re.search(r"Waiting for worker 1 .*: it is in step 2, in the pass over its samples", told.texts[0])
+
+
+def test_an_evaluation_that_only_some_have_done_is_told_of(coordinator: dr.Coordinator, tmp_path: Path) -> None:
+    x = np.zeros((600, 4))
+    x[300] = MARK  # in the second of three blocks
+    path = tmp_path / "go on"
+    model = dr.nn.Sequential(Hanging(str(path)), dr.nn.Dense(1)).build((4,)).initialize(0)
+    with listening("Others are done", path.touch) as told:
+        coordinator.forward(model, x)
+    assert re.search(r"Waiting for worker 1 .*: it is in an evaluation", told.texts[0])
+    assert "in wait_for" in told.texts[0]
+
+
+def test_the_next_call_says_who_is_still_busy_with_one_that_was_given_up(
+    coordinator: dr.Coordinator, tmp_path: Path
+) -> None:
+    path = tmp_path / "go on"
+    with listening("worker 1", interrupt), pytest.raises(KeyboardInterrupt):
+        coordinator.run(hang, (1, path))
+    with listening("The call was given up", path.touch) as told:
+        assert coordinator.run(lambda world, _: world.rank, None) == [0, 1, 2]
+    assert re.search(r"Waiting for worker 1 .*: it is in a call", told.texts[0])
 
 
 def test_a_stack_shows_where_a_process_is() -> None:

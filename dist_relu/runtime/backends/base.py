@@ -13,6 +13,7 @@ from math import inf
 from typing import Any, ClassVar
 
 from dist_relu.comm.shared_memory import Handle
+from dist_relu.comm.stall_detector import SLOW_AFTER_S
 from dist_relu.core.checks import check_int, optional
 from dist_relu.errors import UnsuitableBackend, WorkerLost
 from dist_relu.runtime.process_info import ProcessInfo
@@ -27,6 +28,10 @@ _GRACE_AFTER_LOSS_S = 5.0
 EventHandler = Callable[[Any], object]
 
 
+def ignore_event(event: object) -> None:
+    """Handle an event that nobody wants to hear of."""
+
+
 class Backend(ABC):
     """A backend is a set of workers, and how tasks and replies travel.
 
@@ -34,6 +39,9 @@ class Backend(ABC):
     BackendError when workers can't be reached for another reason; after that a backend can only be closed, or brought
     back by `regroup`.
     """
+
+    slow_after_s: float = SLOW_AFTER_S
+    """How long one may be waited for before that is told."""
 
     can_regroup: ClassVar[bool] = False
     """Whether `regroup` may do it."""
@@ -116,31 +124,36 @@ def check_workers(workers: int | None, threads_per_worker: int) -> tuple[int | N
     return optional(check_int)("workers", workers), check_int("threads_per_worker", threads_per_worker)
 
 
-def run_task(backend: Backend, task: Task, ranks: Sequence[int], on_event: EventHandler) -> list[Any]:
+def run_task(
+    backend: Backend,
+    task: Task,
+    ranks: Sequence[int],
+    on_event: EventHandler,
+    on_wait: Callable[[bool], object] = ignore_event,
+) -> list[Any]:
     """Run a task on these workers; returns what they returned, in the order of `ranks`, which ascends.
 
     Events that workers report meanwhile go to `on_event`, in this thread. Raises what the failing worker raised, with a
     note that names it, or what `on_event` raised, or WorkerLost. After an exception, Ctrl-C included, the backend takes
     the next task, which begins when all workers have left this one; after WorkerLost it must be regrouped or closed.
+    on_wait: called while replies are missing, with whether these are to a task that was given up.
     """
     try:
         while backend.busy:  # with a task that was given up
             backend.receive(inf, ignore_event)
+            on_wait(True)
         backend.send(task, ranks)
         replies: dict[int, Reply] = {}
         deadline = inf
         while backend.busy and (remaining_s := deadline - time.monotonic()) > 0:
             replies |= backend.receive(remaining_s, on_event)
+            on_wait(False)
             if deadline == inf:
                 deadline = time.monotonic() + _grace_s(replies)
     except BaseException:
         backend.abort(task.number)
         raise
     return _values([replies[rank] for rank in sorted(replies)])
-
-
-def ignore_event(event: object) -> None:
-    """Handle an event that nobody wants to hear of."""
 
 
 def _grace_s(replies: Mapping[int, Reply]) -> float:

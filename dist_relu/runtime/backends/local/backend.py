@@ -56,7 +56,7 @@ class LocalBackend(Backend):
         self._num_workers = max(num_cores() // threads_per_worker, 1) if workers is None else workers
         self._control = SharedArray(barrier.control_shape(self._num_workers), "int64")
         self._threads_per_worker = threads_per_worker
-        self._slow_after_s = slow_after_s
+        self.slow_after_s = slow_after_s
         self._lost: BackendError | None = None
         self._busy: set[int] = set()
         self._is_closed = False
@@ -192,7 +192,7 @@ class LocalBackend(Backend):
                                 peers=peers,
                                 control=self._control.handle,
                                 threads=self._threads_per_worker,
-                                slow_after_s=self._slow_after_s,
+                                slow_after_s=self.slow_after_s,
                             )
                         )
                     )
