@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn, final
@@ -264,6 +264,7 @@ class TrainingRun:
             "epochs": trainer.epoch,
             "steps": trainer.step,
             "train_loss": loss if loss is None or np.isfinite(loss) else None,
+            "recoveries": [asdict(recovery) for recovery in self.coordinator.recoveries],
         }
 
 
