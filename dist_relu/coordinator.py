@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from functools import wraps
 from types import TracebackType
-from typing import Any, Literal, Self, final
+from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar, final
 
 import numpy as np
 import numpy.typing as npt
@@ -91,6 +92,21 @@ def start(
     policy.least = 1 if least == most else least or 1
     policy.most = most or started.num_workers
     return Coordinator(started, policy)
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def surviving(function: Callable[Concatenate[Coordinator, P], T]) -> Callable[Concatenate[Coordinator, P], T]:
+    """Let a function of a coordinator be done again when workers are lost; it changes nothing before it is done."""
+
+    @wraps(function)
+    def survivor(coordinator: Coordinator, *args: P.args, **kwargs: P.kwargs) -> T:
+        check_is("coordinator", coordinator, Coordinator)
+        return coordinator.survive(lambda: function(coordinator, *args, **kwargs))
+
+    return survivor  # type: ignore[return-value]
 
 
 @final
@@ -382,6 +398,15 @@ class Coordinator:
     def recoveries(self) -> Sequence[Recovery]:
         """What was lost so far, and how it went on."""
         return tuple(self._workers.recoveries)
+
+    def survive(self, call: Callable[[], T]) -> T:
+        """Do what a call does that uses these workers; again when some are lost, so it must not mind that.
+
+            returns = coordinator.survive(lambda: coordinator.run(play, seed))
+
+        `fit`, `evaluate`, `forward` and their kin need nothing of the kind.
+        """
+        return self._site.survive(call)
 
     def resize(self, workers: int) -> None:
         """Be so many workers from now on: some start, or some end; between calls, and between the steps of a fit.

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dist_relu.comm.shared_memory import Handles
-from dist_relu.coordinator import Coordinator
+from dist_relu.coordinator import Coordinator, surviving
 from dist_relu.core.arrays import as_rows
 from dist_relu.core.checks import check_is
 from dist_relu.engine.arguments import samples_to_measure
@@ -39,6 +39,7 @@ class LayerActivations:
     variance: float
 
 
+@surviving
 def activation_statistics(coordinator: Coordinator, model: Sequential, x: npt.ArrayLike) -> list[LayerActivations]:
     """Measure what every layer of the model (as it was written, in evaluation) makes of samples x (N, *input_shape).
 

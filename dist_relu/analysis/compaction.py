@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from dist_relu.analysis.activation import dead_units
 from dist_relu.comm.shared_memory import Handles
-from dist_relu.coordinator import Coordinator
+from dist_relu.coordinator import Coordinator, surviving
 from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_bool, check_is
 from dist_relu.engine.arguments import samples_to_measure
@@ -119,6 +119,7 @@ def _dense(layer: Layer) -> Dense:
     return layer
 
 
+@surviving
 def _compare(coordinator: Coordinator, before: Sequential, after: Sequential, x: Array) -> tuple[int, float]:
     """Count the outputs for x that have other bits, and find the largest difference."""
     with coordinator.replicas.for_a_call() as replicas:

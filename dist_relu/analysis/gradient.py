@@ -9,7 +9,7 @@ from math import prod, sqrt
 import numpy as np
 
 from dist_relu.comm.shared_memory import Handles
-from dist_relu.coordinator import Coordinator
+from dist_relu.coordinator import Coordinator, surviving
 from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_is
 from dist_relu.engine.arguments import Data, check_has_parameters, check_model, dataset_of, loss_for, samples_to_measure
@@ -34,6 +34,7 @@ class GradientFlow:
     weights: dict[str, Magnitude]
 
 
+@surviving
 def gradient_flow(coordinator: Coordinator, model: Sequential, data: Data, *, loss: Loss | None = None) -> GradientFlow:
     """Measure the gradient at every layer of the model (as it was written), from the loss to the input.
 

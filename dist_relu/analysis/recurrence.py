@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dist_relu.comm.shared_memory import Handles
-from dist_relu.coordinator import Coordinator
+from dist_relu.coordinator import Coordinator, surviving
 from dist_relu.core.checks import check_is
 from dist_relu.engine.arguments import (
     Data,
@@ -35,6 +35,7 @@ class TimeFlow:
     norms: list[float]
 
 
+@surviving
 def gradient_through_time(
     coordinator: Coordinator, model: Sequential, data: Data, *, loss: Loss | None = None
 ) -> list[TimeFlow]:

@@ -50,7 +50,7 @@ def evaluate(
         max_steps=max_steps,
         seed=seed,
     )
-    return np.concatenate(coordinator.run(_play_mine, request))
+    return np.concatenate(coordinator.survive(lambda: coordinator.run(_play_mine, request)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -105,34 +105,41 @@ def train(
     if not model.has_values:
         model.initialize(seed)
     iterations = ceil(steps / per_iteration)
-    with coordinator.replicas.for_a_call() as replicas:
-        targets = replicas.zeros((per_iteration, spaces.head.action_width + 3), model.dtype)
-        placed = PlacedDataset(replicas.zeros((per_iteration, spaces.state_dim), model.dtype), targets)
-        optimizer = Adam(Cosine(algorithm.lr, iterations), epsilon=1e-5)
-        options = StepOptions(clip_norm=algorithm.clip_norm)
-        plan = StepPlan(
-            loss=algorithm.loss(spaces.head),
-            optimizer=optimizer,
-            options=options,
-            batch_size=batch_size,
-            shards=shards,
-            seed=seed,
-        )
-        memory = StepMemory(replicas, model, placed, plan, Snapshot.initial(model.values, plan))
-        episodes = replicas.zeros((num_envs, iterations, 2), np.float64)
-        request = LearningRequest(
-            step=memory.request(),
-            env=env,
-            algorithm=algorithm,
-            num_envs=num_envs,
-            iterations=iterations,
-            episodes=episodes.handles,
-        )
-        try:
-            lesson: Lesson = coordinator.run(learn, request, on_progress)[0]
-        finally:
-            has_overflowed = _keep_what_is_left(model, memory)
-        totals = episodes.gather(replicas.rows_by_node(_rows(num_envs, shards, coordinator.workers))).sum(axis=0)
+    initial = model.values.copy()
+
+    def attempt() -> tuple[Lesson, bool, Array]:
+        model.values = initial
+        with coordinator.replicas.for_a_call() as replicas:
+            targets = replicas.zeros((per_iteration, spaces.head.action_width + 3), model.dtype)
+            placed = PlacedDataset(replicas.zeros((per_iteration, spaces.state_dim), model.dtype), targets)
+            optimizer = Adam(Cosine(algorithm.lr, iterations), epsilon=1e-5)
+            options = StepOptions(clip_norm=algorithm.clip_norm)
+            plan = StepPlan(
+                loss=algorithm.loss(spaces.head),
+                optimizer=optimizer,
+                options=options,
+                batch_size=batch_size,
+                shards=shards,
+                seed=seed,
+            )
+            memory = StepMemory(replicas, model, placed, plan, Snapshot.initial(model.values, plan))
+            episodes = replicas.zeros((num_envs, iterations, 2), np.float64)
+            request = LearningRequest(
+                step=memory.request(),
+                env=env,
+                algorithm=algorithm,
+                num_envs=num_envs,
+                iterations=iterations,
+                episodes=episodes.handles,
+            )
+            try:
+                lesson: Lesson = coordinator.run(learn, request, on_progress)[0]
+            finally:
+                has_overflowed = _keep_what_is_left(model, memory)
+            totals = episodes.gather(replicas.rows_by_node(_rows(num_envs, shards, coordinator.workers))).sum(axis=0)
+        return lesson, has_overflowed, totals
+
+    lesson, has_overflowed, totals = coordinator.survive(attempt)
     if lesson.diverged or has_overflowed:
         iteration = len(lesson.losses) - 1
         raise TrainingDiverged(

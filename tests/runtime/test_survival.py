@@ -128,6 +128,12 @@ def test_forward_and_evaluate_are_done_again(workers: dr.Coordinator, data: dr.d
     assert len(workers.recoveries) == 2
 
 
+def test_functions_of_a_coordinator_are_done_again(workers: dr.Coordinator) -> None:
+    pids = workers.run(pid, None)
+    after = workers.survive(lambda: workers.run(die_once, pids[1]))
+    assert after[:2] == [pids[0], pids[2]]
+
+
 def always_die(world: World, request: None) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
