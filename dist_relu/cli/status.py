@@ -59,7 +59,7 @@ def _show(console: Console, job: Job) -> None:
     if words := _words(job):
         console.print(f"  {words}", markup=False, soft_wrap=True)
     for recovery in job.recoveries[-1:]:
-        console.print(f"  {len(job.recoveries)} recoveries, the last one: {recovery}", markup=False, soft_wrap=True)
+        console.print(f"  recoveries: {len(job.recoveries)}, the last: {recovery}", markup=False, soft_wrap=True)
     table = Table("worker", "host", "pid", "step", "phase", "for", box=None, padding=(0, 2))
     for worker in job.workers:
         phase = "?" if worker.phase is None else f"{worker.phase}{', waits for others' if worker.waits else ''}"
