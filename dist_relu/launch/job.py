@@ -18,11 +18,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
+from pathlib import Path
 from typing import final
 
 from dist_relu.core.machine import how_it_ended
 from dist_relu.runtime.backends.local.supervisor import descendants
-from dist_relu.runtime.backends.mpi import rank_guard
+from dist_relu.runtime.backends.mpi import init_watchdog, rank_guard
 
 _LOOK_PERIOD_S = 0.1
 _TIME_FOR_REST_S = 1.0
@@ -51,6 +52,7 @@ class Job:
 
     def __init__(self, command: Sequence[str], start_timeout_s: float) -> None:
         self._mark = f"dist_relu-{secrets.token_hex(8)}".encode()
+        self._began_s = time.time()
         self._deadline = time.monotonic() + start_timeout_s
         self._start_timeout_s = start_timeout_s
         self._has_started = False
@@ -100,6 +102,7 @@ class Job:
                 if not self._read(stderr.fileno()):
                     break
         self._pass_on(self._rest)
+        _remove_unused_memory(self._began_s)
         code = self._process.returncode
         shown = code if code >= 0 else 128 - code
         return JobEnd(code=self._code_of_sigterm if shown == 128 + signal.SIGTERM else shown, loss=self._loss(code))
@@ -163,3 +166,21 @@ class Job:
                 signal.pidfd_send_signal(process, signal.SIGKILL)
             os.close(process)
         self._process.wait()
+
+
+def _remove_unused_memory(since_s: float) -> None:
+    """Remove shared memory of UCX, below MPICH, that ranks left on this host.
+
+    It has a name for some milliseconds while MPI starts: whoever is killed then leaves it behind.
+    since_s: what is older, in seconds since 1970, belongs to others.
+    """
+    left = set()
+    for path in Path("/dev/shm").glob("ucx_shm_posix_*"):
+        with suppress(FileNotFoundError):
+            status = path.stat()
+            if status.st_uid == os.getuid() and status.st_ctime >= since_s:
+                left.add(str(path))
+    if left:
+        used = {path for pid in os.listdir("/proc") if pid.isdigit() for path in init_watchdog.open_files(int(pid))}
+        for name in left - used:
+            Path(name).unlink(missing_ok=True)
