@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import final
 
 from dist_relu.comm.stall_detector import StallDetector
-from dist_relu.comm.stop_detector import StopDetector
+from dist_relu.comm.stop_detector import WORKER_TIMEOUT_S, StopDetector
 from dist_relu.core.arrays import Array
 from dist_relu.errors import WorkerLost
 from dist_relu.kernels import atomic
@@ -51,11 +51,19 @@ class NodeBarrier(Barrier):
 
     Work comes in tasks, numbered from 1 upwards. Within a task every rank must wait equally often; a task may be
     given up at any time, and a later one starts afresh: phases only grow, so nothing is ever reset.
-    stall_detector: is called while this one waits.
+    stall_detector: is called while this one waits.  first: the number among all workers of the node's first one.
+    worker_timeout_s: how long a peer may stand still before it counts as lost.
     """
 
     def __init__(
-        self, control: Array, rank: int, pids: Sequence[int], stall_detector: StallDetector | None = None
+        self,
+        control: Array,
+        rank: int,
+        pids: Sequence[int],
+        stall_detector: StallDetector | None = None,
+        *,
+        first: int = 0,
+        worker_timeout_s: float = WORKER_TIMEOUT_S,
     ) -> None:
         self._abort = control[: atomic.WORDS_PER_LINE]
         self._flags = control[atomic.WORDS_PER_LINE :]
@@ -73,8 +81,9 @@ class NodeBarrier(Barrier):
                     continue
                 self._rank_of[descriptor] = peer
                 self._deaths.register(descriptor, select.POLLIN)
-        self._others = {peer: pid for peer, pid in enumerate(pids) if pid != os.getpid()}
-        self._stop_detector = StopDetector()
+        self._others = {first + peer: pid for peer, pid in enumerate(pids) if pid != os.getpid()}
+        self._stop_detector = StopDetector(worker_timeout_s, control, first)
+        self._first = first
         self.stall_detector = stall_detector
         self._task = self._phase = 0
 
@@ -122,7 +131,8 @@ class NodeBarrier(Barrier):
         if self._died_before is not None:
             dead.append(self._died_before)
         for peer in dead:
-            raise WorkerLost(f"Worker {peer} (pid {self._pids[peer]}) died; worker {self._rank} waited for it.")
+            name, us = self._first + peer, self._first + self._rank
+            raise WorkerLost(f"Worker {name} (pid {self._pids[peer]}) died; worker {us} waited for it.")
         self._stop_detector.check(self._others, socket.gethostname())
 
 

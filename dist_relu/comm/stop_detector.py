@@ -1,4 +1,4 @@
-"""How to notice workers that a signal has stopped, so that they neither answer nor die."""
+"""How to notice workers that stand still, so that they neither answer nor die: stopped by a signal, or frozen."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import time
 from collections.abc import Mapping
 from typing import final
 
-from dist_relu.core.machine import is_stopped
+from dist_relu.comm import whereabouts
+from dist_relu.core.arrays import Array
+from dist_relu.core.machine import cpu_ticks, is_stopped
 from dist_relu.errors import WorkerLost
 
 CHECK_PERIOD_S = 1.0
@@ -16,15 +18,22 @@ WORKER_TIMEOUT_S = 20.0
 
 @final
 class StopDetector:
-    """Notices processes of this node that were stopped by a signal and do not go on for `timeout_s`.
+    """Notices processes of this node that stand still for `timeout_s`.
 
-    It counts checks, not seconds, so that nobody is blamed after this process itself was stopped. A worker that only
-    computes for long does not count.
+    These are processes that a signal has stopped, and workers in the middle of a training step that use no processor
+    time: frozen by a control group, stuck in a system call, without memory to run in. Who waits in a barrier looks up
+    all the time, and who computes for long does not count.
+    It counts checks, not seconds, so that nobody is blamed after this process itself was stopped.
+
+    control: of the node, where workers note what they do; None: only those count that a signal has stopped.  first: the
+    rank of its first worker.
     """
 
-    def __init__(self, timeout_s: float = WORKER_TIMEOUT_S) -> None:
+    def __init__(self, timeout_s: float = WORKER_TIMEOUT_S, control: Array | None = None, first: int = 0) -> None:
         self._max_checks = timeout_s / CHECK_PERIOD_S
-        self._num_checks: dict[int, int] = {}  # how often each was seen stopped, one check after the other
+        self._control, self._first = control, first
+        self._num_checks: dict[int, int] = {}  # how often each was seen to stand still, one check after the other
+        self._times: dict[int, tuple[int, int] | None] = {}
         self._next_s = 0.0
 
     def check(self, pids: Mapping[int, int], host: str) -> None:
@@ -33,12 +42,24 @@ class StopDetector:
         if now < self._next_s:
             return
         self._next_s = now + CHECK_PERIOD_S / 2
-        self._num_checks = {rank: self._num_checks.get(rank, 0) + 1 for rank, pid in pids.items() if is_stopped(pid)}
+        before, self._times = self._times, {rank: self._time_in_step(rank, pid) for rank, pid in pids.items()}
+        still = {
+            rank for rank, time_in_step in self._times.items() if time_in_step and time_in_step == before.get(rank)
+        }
+        stopped = {rank for rank, pid in pids.items() if is_stopped(pid)}
+        self._num_checks = {rank: self._num_checks.get(rank, 0) + 1 for rank in still | stopped}
         for rank, num_checks in self._num_checks.items():
             if num_checks >= self._max_checks:
+                how = "was stopped by a signal, such as SIGSTOP," if rank in stopped else "stands still in a step"
                 loss = WorkerLost(
-                    f"Worker {rank} (host {host}, pid {pids[rank]}) was stopped by a signal, such as SIGSTOP, and has "
-                    "not gone on for many seconds."
+                    f"Worker {rank} (host {host}, pid {pids[rank]}) {how} and has not gone on for many seconds."
                 )
                 loss.ranks = [rank]
                 raise loss
+
+    def _time_in_step(self, rank: int, pid: int) -> tuple[int, int] | None:
+        """In which step a worker is, and how much processor time it has used so far; None outside of steps."""
+        if self._control is None:
+            return None
+        step = whereabouts.read(self._control, rank - self._first).step
+        return None if step is None else (step, cpu_ticks(pid))

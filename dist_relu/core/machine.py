@@ -53,6 +53,15 @@ def is_stopped(pid: int) -> bool:
         return False  # it has ended
 
 
+def cpu_ticks(pid: int) -> int:
+    """How much processor time all threads of a process have used, in the kernel's hundredths of a second."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return 0  # it has ended
+    return int(fields[11]) + int(fields[12])
+
+
 def exit_code(process: int) -> int | None:
     """With what code a process that has ended did end, by its pidfd; it need not be a child.
 

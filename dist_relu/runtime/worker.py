@@ -20,6 +20,7 @@ from dist_relu.comm.channel import Channel, ProgressEngine
 from dist_relu.comm.shared_memory import Handle, SharedArray, attach
 from dist_relu.comm.stacks import offer_stack
 from dist_relu.comm.stall_detector import SLOW_AFTER_S, StallDetector
+from dist_relu.comm.stop_detector import WORKER_TIMEOUT_S
 from dist_relu.comm.whereabouts import Whereabouts
 from dist_relu.comm.world_barrier import WorldBarrier
 from dist_relu.core.compiling import compilation_reported
@@ -34,6 +35,7 @@ class WorkerConfig:
 
     peers: by rank, those of a node together.  control: memory of this worker's node, see `NodeBarrier`; None for the
     first worker of a node who is to make it.  threads: for BLAS.  slow_after_s: see `StallDetector`.
+    worker_timeout_s: see `StopDetector`.
     """
 
     rank: int
@@ -41,6 +43,7 @@ class WorkerConfig:
     control: Handle | None
     threads: int
     slow_after_s: float = SLOW_AFTER_S
+    worker_timeout_s: float = WORKER_TIMEOUT_S
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +96,9 @@ class Worker:
         pids = [config.peers[rank].pid for rank in ranks]
         rank, control = config.rank - ranks.start, attach(self.control)
         stall_detector = StallDetector(control, rank, ranks.start, pids, report, config.slow_after_s)
-        self._barrier = barrier = NodeBarrier(control, rank, pids, stall_detector)
+        self._barrier = barrier = NodeBarrier(
+            control, rank, pids, stall_detector, first=ranks.start, worker_timeout_s=config.worker_timeout_s
+        )
         self._whereabouts = Whereabouts(control, rank)
         if len(ranks) > 1:
             self._whereabouts.offer_stack(*offer_stack())

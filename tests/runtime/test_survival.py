@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -77,6 +81,41 @@ def test_a_killed_worker_is_replaced_and_training_ends_with_the_same_bits(
     assert recovery.workers == (3, 3)
     assert f"pid {pids[1]}) was killed by signal 9 (Killed)" in recovery.loss
     assert recovery.step == 2 * 23
+
+
+@dataclass(eq=False)
+class SleepsOnce(dr.nn.Layer):
+    """The identity, which sleeps in the worker that is the first to make a file."""
+
+    path: str
+    coordinator: int
+
+    def build(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        return input_shape
+
+    def params(self) -> Sequence[dr.nn.Param]:
+        return []
+
+    def forward(self, x: np.ndarray, run: dr.nn.Pass = dr.nn.PLAIN) -> np.ndarray:
+        if len(x) > 1 and os.getpid() != self.coordinator:  # in a step
+            with suppress(FileExistsError), open(self.path, "x"):
+                time.sleep(1000)
+        return x.copy()
+
+    def backward(self, dy: np.ndarray, run: dr.nn.Pass = dr.nn.PLAIN, *, wants_dx: bool = True) -> np.ndarray:
+        return dy
+
+
+def test_a_worker_that_stands_still_in_a_step_is_replaced(tmp_path: Path, data: dr.data.Split) -> None:
+    values = []
+    for workers in (2, 1):
+        sleeper = SleepsOnce(str(tmp_path / "slept"), os.getpid())
+        model = dr.nn.Sequential(dr.nn.Dense(16), sleeper, dr.nn.Dense(10))
+        with dr.start(workers, backend="local", worker_timeout_s=1) as coordinator:
+            coordinator.fit(model, data.train, dr.optim.SGD(0.1), epochs=1, batch_size=100, shards=2)
+            values.append(model.values.copy())
+            assert [recovery.step for recovery in coordinator.recoveries] == ([0] if workers == 2 else [])
+    assert np.array_equal(values[0], values[1])
 
 
 def test_others_do_the_work_of_killed_workers(data: dr.data.Split, undisturbed: tuple[np.ndarray, np.ndarray]) -> None:

@@ -38,7 +38,7 @@ _INTERRUPTED = "The workers were stopped while they started. Start others."
 class LocalBackend(Backend):
     """`workers` processes, by default one for each physical core that this process may use.
 
-    worker_timeout_s: how long one may be stopped by a signal before it counts as lost.
+    worker_timeout_s: how long one may stand still before it counts as lost, see `StopDetector`.
     slow_after_s: how long others wait for one before they say so.
     """
 
@@ -63,7 +63,7 @@ class LocalBackend(Backend):
         self._peers: list[ProcessInfo] = []
         self._starting = threading.RLock()
         self._worker_timeout_s = worker_timeout_s
-        self._stop_detector = StopDetector(worker_timeout_s)
+        self._stop_detector = StopDetector(worker_timeout_s, self._control.array)
         self._members = start_members(self._num_workers, threads_per_worker)  # by rank
 
     @property
@@ -142,7 +142,7 @@ class LocalBackend(Backend):
                 if missing := workers - len(self._members):
                     self._members += start_members(missing, self._threads_per_worker)
                 self._control = SharedArray(barrier.control_shape(workers), "int64")
-                self._stop_detector = StopDetector(self._worker_timeout_s)
+                self._stop_detector = StopDetector(self._worker_timeout_s, self._control.array)
                 self._lost = None
             except BaseException:
                 self._lost = BackendError(_INTERRUPTED)
@@ -193,6 +193,7 @@ class LocalBackend(Backend):
                                 control=self._control.handle,
                                 threads=self._threads_per_worker,
                                 slow_after_s=self.slow_after_s,
+                                worker_timeout_s=self._worker_timeout_s,
                             )
                         )
                     )

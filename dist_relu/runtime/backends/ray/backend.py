@@ -78,7 +78,6 @@ class RayBackend(Backend):
         self._heartbeat: Heartbeat | None = None
         self._starting = threading.Lock()
         self._worker_timeout_s = worker_timeout_s
-        self._stop_detector = StopDetector(worker_timeout_s)
         self._peers: Sequence[ProcessInfo] = ()
         self._coordinator_node: int | None = None
         self._near = range(0)  # ranks of this node
@@ -96,6 +95,7 @@ class RayBackend(Backend):
                 workers = on_this_machine if self._cluster.is_private else max(int(total // threads_per_worker), 1)
             self._num_workers = workers
             self._control = SharedArray(barrier.control_shape(workers), "int64")
+            self._stop_detector = StopDetector(worker_timeout_s, self._control.array)
             self._group = ActorGroup(self._cluster, workers, threads_per_worker, spread=spread)
         except BaseException:
             self._cluster.leave()
@@ -193,7 +193,7 @@ class RayBackend(Backend):
                 raise
             self._num_workers = workers
             self._control = SharedArray(barrier.control_shape(workers), "int64")
-            self._stop_detector = StopDetector(self._worker_timeout_s)
+            self._stop_detector = StopDetector(self._worker_timeout_s, self._control.array)
             self._form()
             self._lost = None
 
@@ -275,7 +275,13 @@ class RayBackend(Backend):
     def _set_up(self, peers: Sequence[ProcessInfo], controls: Mapping[int, Handle | None]) -> dict[int, Handle]:
         """Make workers of these actors, by rank; returns the control memory that each of them uses."""
         configs = {
-            rank: WorkerConfig(rank=rank, peers=peers, control=control, threads=self._threads_per_worker)
+            rank: WorkerConfig(
+                rank=rank,
+                peers=peers,
+                control=control,
+                threads=self._threads_per_worker,
+                worker_timeout_s=self._worker_timeout_s,
+            )
             for rank, control in controls.items()
         }
         return self._group.ask("join", configs)
