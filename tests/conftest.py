@@ -13,6 +13,7 @@ from typing import Any
 import hypothesis
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 import dist_relu as dr
 from dist_relu import nn
@@ -20,6 +21,10 @@ from tests.ray_clusters import RayCluster, ray_start
 
 # Where tests run in the background, Ctrl-C is ignored, and so it would be in the programs that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# What NumPy multiplies here is small: further threads, of programs too, would only wait, and take a core meanwhile.
+threadpool_limits(1, "blas")
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 hypothesis.settings.register_profile("quick", deadline=None, max_examples=25)
 hypothesis.settings.register_profile("long", deadline=None, max_examples=300)
