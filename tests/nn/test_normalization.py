@@ -52,7 +52,7 @@ def test_batch_norm_gives_every_channel_mean_0_and_variance_1(rng: np.random.Gen
 def test_running_statistics_are_those_of_the_shards(digits: dr.data.Split) -> None:
     model = nn.Sequential(nn.BatchNorm(momentum=0.25), nn.Dense(10))
     x, y = digits.train.x[:40], digits.train.y[:40]
-    with dr.start(2, backend="local") as coordinator:
+    with dr.start(backend="serial") as coordinator:
         coordinator.fit(model, (x, y), dr.optim.SGD(), epochs=1, batch_size=40, shards=4, shuffle=False)
     shards = x.reshape(4, 10, 64)
     norm = model.layers[0]
@@ -64,8 +64,8 @@ def test_running_statistics_are_those_of_the_shards(digits: dr.data.Split) -> No
 
 def test_batch_norm_learns_and_evaluates_like_it_trains(digits: dr.data.Split) -> None:
     model = nn.Sequential(nn.Dense(64), nn.BatchNorm(), nn.ReLU(), nn.Dense(10))
-    with dr.start(2, backend="local") as coordinator:
-        coordinator.fit(model, digits.train, dr.optim.SGD(momentum=0.9), epochs=10, batch_size=64)
+    with dr.start(backend="serial") as coordinator:
+        coordinator.fit(model, digits.train, dr.optim.SGD(momentum=0.9), epochs=10, batch_size=64, shards=2)
         assert (coordinator.evaluate(model, digits.test).accuracy or 0) > 0.95
         assert set(coordinator.gradients(model, digits.train)) == {
             *("0.weight", "0.bias", "1.weight", "1.bias", "3.weight", "3.bias"),

@@ -31,7 +31,7 @@ def test_the_mean_over_the_batch_of_loss_and_penalty_is_minimised(
     x, y, l1, lr = digits.train.x[:30].astype(float), digits.train.y[:30], 0.2, 0.5
     model = penalised(l1, nn.Tanh())
     before = model.values.copy()
-    with dr.start(2, backend="local") as coordinator:
+    with dr.start(backend="serial") as coordinator:
         result = coordinator.fit(model, (x, y), dr.optim.SGD(lr), epochs=1, batch_size=30, shards=4)
     gradient = (before - model.values) / lr
     for _ in range(3):

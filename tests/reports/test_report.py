@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import sys
 from base64 import b64decode
 from html.parser import HTMLParser
@@ -52,19 +53,18 @@ class Page(HTMLParser):
             self.texts[self._open[-1]][-1] += data
 
 
-@pytest.fixture
-def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
-    folder = tmp_path / "run"
-    assert train(capsys, *OPTIONS, "--log-dir", str(folder))[0] == 0
-    return folder
-
-
 @pytest.fixture(scope="module")
 def ended_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that ended well, which nobody may change."""
     folder = tmp_path_factory.mktemp("ended") / "run"
     main(["train", "--backend", "serial", *OPTIONS, "--log-dir", str(folder)])
     return folder
+
+
+@pytest.fixture
+def run(ended_run: Path, tmp_path: Path) -> Path:
+    """The same, to be changed."""
+    return Path(shutil.copytree(ended_run, tmp_path / "run"))
 
 
 @pytest.fixture(scope="module")
