@@ -56,7 +56,7 @@ def test_an_answer_is_told_before_it_is_written(tmp_path: Path, capsys: pytest.C
 def test_a_picture_that_fails_costs_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     full, path = tmp_path / "full.png", tmp_path / "a.png"
     full.symlink_to("/dev/full")
-    code, output, errors = call(capsys, "plot", "family", "--output", str(full), "--output", str(path))
+    code, output, errors = call(capsys, "plot", "relu", "--output", str(full), "--output", str(path))
     assert (code, output) == (1, f"Wrote {path}.\n")
     assert f"{full} can't be written: No space left on device." in errors
     assert path.read_bytes().startswith(b"\x89PNG")
