@@ -17,7 +17,7 @@ import socket
 import struct
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar, final
 
 import numpy as np
@@ -181,7 +181,7 @@ class _Invitation:
 
     addresses: list[str]
     port: int
-    secret: str
+    secret: str = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +190,7 @@ class _Roster:
 
     entries: Sequence[_Entry]
     listener: Listener
-    secret: bytes
+    secret: bytes = field(repr=False)
     control: SharedArray
 
 

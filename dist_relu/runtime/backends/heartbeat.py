@@ -20,7 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from socket import gethostname
 from typing import final
 
@@ -240,7 +240,7 @@ class HeartbeatEndpoint:
     name: str
     endpoint: Endpoint
     node: int
-    secret: bytes
+    secret: bytes = field(repr=False)
 
     def connect(self) -> Link:
         """Connect to the coordinator.  Raises `BackendError` when none of its addresses can be reached."""

@@ -27,8 +27,8 @@ from dist_relu.runtime.backends.mpi.launcher import Launched, check_not_alone, l
 
 LONGEST_PAUSE_S = 0.002
 _TIME_FOR_OUTPUT_S = 0.5
-_ON_LOOPBACK = {"UCX_NET_DEVICES": "lo", "OMPI_MCA_btl": "^tcp"}
-"""What makes UCX (below MPICH) and Open MPI listen on no address that others can reach."""
+_WITHOUT_NETWORK = {"UCX_TLS": "shm,self", "OMPI_MCA_btl": "^tcp"}
+"""What makes UCX (below MPICH) and Open MPI listen on no port: MPI lets in whoever speaks its language."""
 
 
 @dataclass
@@ -203,7 +203,7 @@ def _with_watchdog(launch: Launched | None) -> Iterator[None]:
 
 def _initialized(launch: Launched | None) -> Any:
     """Start MPI, if nobody has, and return mpi4py's module.  Raises BackendError when it is not installed."""
-    with _ending_on_signals(), _with_environment(_ON_LOOPBACK if launch and launch.is_on_one_node else {}):
+    with _ending_on_signals(), _with_environment(_WITHOUT_NETWORK if launch and launch.is_on_one_node else {}):
         try:
             from mpi4py import MPI
         except (ImportError, RuntimeError) as error:  # RuntimeError: there is mpi4py, but no MPI
