@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from dist_relu.runtime.backends.ray.reaper import processes_of
-from tests.programs import ON_RAY, ROOT, TIMEOUT_S, processes_with, run, wait_until
+from tests.programs import ON_RAY, ROOT, TIMEOUT_S, processes_with, run, wait_for_line, wait_until
 from tests.ray_clusters import RayCluster, ray_start
 
 AWAY = {"DIST_RELU_NODE": "away"}
@@ -130,3 +130,97 @@ def test_a_node_that_ends_in_the_middle_is_named() -> None:
     assert re.search(rf"lost: (Host {host} \(rank 2\) is gone[: ]|Worker 2 \(host {host}, pid \d+\) died\.)", output), (
         output
     )
+
+
+REGROUP = """
+import itertools, os, signal, sys
+import dist_relu as dr
+from dist_relu.errors import NoRoom
+from dist_relu.runtime.backends import RayBackend
+from dist_relu.runtime.backends.base import ignore_event, run_task
+from dist_relu.runtime.worker import Task
+
+numbers = itertools.count(1)
+
+def run(function, request=None):
+    return run_task(backend, Task.of(next(numbers), function, request), range(len(backend.peers)), ignore_event)
+
+def meet(world, request):
+    world.barrier.wait()
+    return os.getpid(), world.node.number
+
+def lose(world, victim):
+    world.barrier.wait()
+    if world.rank == victim:
+        os.kill(os.getpid(), NUMBER)
+    while True:
+        world.barrier.wait()
+
+backend = RayBackend(3, worker_timeout_s=2)
+for victim in map(int, sys.argv[1:]):
+    before = run(meet)
+    try:
+        run(lose, victim)
+    except dr.WorkerLost as loss:
+        print("lost", victim, loss.ranks)
+    backend.regroup(3)
+    after = run(meet)
+    print("nodes", *(node for _, node in after), "stayed", *(old == new for old, new in zip(before, after)))
+print("room", backend.room())
+backend.close()
+"""
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_workers_of_any_node_that_die_or_are_stopped_are_replaced_there_and_the_others_stay(
+    place: dict[str, str], number: signal.Signals
+) -> None:
+    with ray_start(1, 2) as cluster:
+        code = REGROUP.replace("NUMBER", str(int(number)))
+        command = [sys.executable, "-c", code, *("012" if number == signal.SIGKILL else "12")]
+        done = run(command, env=cluster.environment | place)
+    said = [line for line in done.stdout.splitlines() if line.startswith(("lost", "nodes", "room"))]
+    assert said[-1] == "room 3", done.stdout + done.stderr
+    nodes = said[1].partition("stayed")[0].split()[1:]
+    for lost, then, victim in zip(said[:-1:2], said[1:-1:2], command[3:], strict=True):
+        assert lost == f"lost {victim} [{victim}]"
+        assert then.partition(" stayed ")[0].split()[1:] == nodes
+        assert then.partition(" stayed ")[2].split() == [str(rank != int(victim)) for rank in range(3)]
+
+
+SURVIVE = """
+import hashlib, sys
+import dist_relu as dr
+
+with dr.start(3, backend="ray", worker_timeout_s=5) as coordinator:
+    data, model = dr.data.load("digits"), dr.nn.mlp((64,), 10)
+    trainer = coordinator.trainer(model, data.train, dr.optim.AdamW(lr=0.001), batch_size=128, shards=4)
+    trainer.fit(steps=20)
+    print("ready", flush=True)
+    input()
+    trainer.fit(steps=20)
+    print("digest", hashlib.sha256(model.values).hexdigest(), "workers", coordinator.workers)
+"""
+
+
+@pytest.mark.parametrize(("spare", "workers"), [(0, 2), (1, 3)])
+def test_a_training_survives_the_end_of_a_node_on_another_one_or_with_fewer_workers(spare: int, workers: int) -> None:
+    def train(cluster: RayCluster, *, is_disturbed: bool) -> list[str]:
+        pipe = subprocess.PIPE
+        with subprocess.Popen(
+            [sys.executable, "-c", SURVIVE], env=cluster.environment, stdin=pipe, stdout=pipe, text=True
+        ) as process:
+            wait_for_line(process, "ready")
+            if is_disturbed:
+                of_cluster = set(processes_of(cluster.environment["RAY_TMPDIR"]))
+                for pid in of_cluster & set(processes_with("DIST_RELU_NODE=node 2\0")):
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+            output, _ = process.communicate("\n", timeout=TIMEOUT_S)
+        return next(line for line in output.splitlines() if line.startswith("digest")).split()
+
+    with ray_start(2, 1, *[1] * spare) as cluster:
+        undisturbed = train(cluster, is_disturbed=False)
+        disturbed = train(cluster, is_disturbed=True)
+    assert disturbed == [*undisturbed[:3], str(workers)]

@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import dist_relu as dr
 from dist_relu.errors import NoRoom
 from dist_relu.runtime.backends import RayBackend
 from dist_relu.runtime.backends.base import ignore_event, run_task
+from dist_relu.runtime.backends.ray.reaper import processes_of
 from dist_relu.runtime.worker import Task
 from dist_relu.runtime.world import World
 from tests.cases import long
@@ -123,11 +125,13 @@ def test_a_worker_that_was_stopped_is_replaced(backend: RayBackend) -> None:
 
 
 @pytest.mark.long
-def test_a_worker_that_dies_while_the_group_comes_together_is_replaced_too(backend: RayBackend) -> None:
+def test_a_worker_that_dies_while_the_group_comes_together_is_replaced_too(
+    ray_cluster: RayCluster, backend: RayBackend
+) -> None:
     before = pids(backend)
     with pytest.raises(dr.WorkerLost):
         run(backend, die_while_others_wait, [0])
-    killer = threading.Thread(target=kill_next, args=[set(actors())])
+    killer = threading.Thread(target=kill_next, args=[ray_cluster, set(actors(ray_cluster))])
     killer.start()
     with pytest.raises(dr.WorkerLost, match="Worker 0"):
         backend.regroup(3)
@@ -136,21 +140,19 @@ def test_a_worker_that_dies_while_the_group_comes_together_is_replaced_too(backe
     assert pids(backend)[1:] == before[1:]
 
 
-def kill_next(known: set[int]) -> None:
+def kill_next(cluster: RayCluster, known: set[int]) -> None:
     """Kill the next actor that starts, as soon as it is one."""
-    wait_until(lambda: bool(set(actors()) - known))
-    os.kill((set(actors()) - known).pop(), signal.SIGKILL)
+    wait_until(lambda: bool(set(actors(cluster)) - known))
+    os.kill((set(actors(cluster)) - known).pop(), signal.SIGKILL)
 
 
-def actors() -> list[int]:
-    """The processes of all actors of this machine that are workers."""
+def actors(cluster: RayCluster) -> list[int]:
+    """The processes of all workers of a cluster."""
     found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if "DistReluWorker" in (folder / "cmdline").read_text(errors="replace"):
-                found.append(int(folder.name))
-        except OSError:
-            continue
+    for pid in processes_of(cluster.environment["RAY_TMPDIR"]):
+        with suppress(OSError):
+            if "DistReluWorker" in Path(f"/proc/{pid}/cmdline").read_text(errors="replace"):
+                found.append(pid)
     return found
 
 
