@@ -26,6 +26,7 @@ from dist_relu.errors import (
     DataWarning,
     DistReluError,
     FaultyWorker,
+    NoRoom,
     PartitionError,
     TrainingDiverged,
     TrainingWarning,
@@ -41,6 +42,7 @@ from dist_relu.run.state import RunState
 from dist_relu.run.state_file import load_state, save_state
 from dist_relu.run.trainer import Trainer
 from dist_relu.runtime.backends import Backend
+from dist_relu.runtime.recovery import Recovery
 from dist_relu.runtime.world import World
 
 __version__ = "0.1.0"
@@ -66,8 +68,10 @@ __all__ = [
     "FitResult",
     "LearningRateCurve",
     "LearningRateFinder",
+    "NoRoom",
     "NotFinite",
     "PartitionError",
+    "Recovery",
     "ReduceOnPlateau",
     "RunState",
     "Trainer",
