@@ -123,7 +123,8 @@ def test_the_coordinator_may_be_where_no_worker_is() -> None:
 )
 def test_a_host_that_is_unplugged_is_named_within_15_seconds(victim: str, messages: list[str]) -> None:
     mark = uuid.uuid4().hex
-    command = [HOSTS, "ray", "2+1+1", *TRAIN, "--backend", "ray", "--shards", "4", "--epochs", "1000000"]
+    command = [HOSTS, "ray", "2+1+1", *TRAIN, "--backend", "ray", "--on-failure", "stop"]
+    command += ["--shards", "4", "--epochs", "1000000"]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=marked_environment(mark)
     )
@@ -141,6 +142,43 @@ def test_a_host_that_is_unplugged_is_named_within_15_seconds(victim: str, messag
     assert process.returncode == 1
     assert all(re.search(message, errors) for message in messages), errors
     wait_until(lambda: not processes_with(mark))
+
+
+SURVIVE = """
+import dist_relu as dr
+
+def trainer(coordinator, model):
+    return coordinator.trainer(model, data.train, dr.optim.AdamW(lr=0.001), batch_size=128, shards=4)
+
+data, model, again = dr.data.load("digits"), dr.nn.mlp((64,), 10), dr.nn.mlp((64,), 10)
+with dr.start(backend="ray") as coordinator:
+    run = trainer(coordinator, model)
+    run.fit(steps=10)
+    print("ready", flush=True)
+    while not coordinator.recoveries:
+        run.fit(steps=100)
+    run.fit(steps=100)
+    workers = coordinator.workers
+with dr.start(1, backend="serial") as alone:
+    trainer(alone, again).fit(steps=run.step)
+print("workers", workers, "same", model.values.tobytes() == again.values.tobytes())
+"""
+
+
+@pytest.mark.parametrize(("victim", "workers"), [("b", 3), ("a", 2)])
+def test_a_training_goes_on_with_those_who_are_left_when_a_host_is_unplugged(victim: str, workers: int) -> None:
+    process = subprocess.Popen(
+        [HOSTS, "ray", "2+1+1", sys.executable, "-c", SURVIVE], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        wait_for_line(process, "ready")
+        hosts("link", victim, "down")
+        output, _ = process.communicate(timeout=120)
+    finally:
+        hosts("link", victim, "up")
+        process.terminate()
+        process.wait()
+    assert f"workers {workers} same True\n" in output
 
 
 COLLECTIVE = """
