@@ -58,8 +58,9 @@ def run(workers: int, rounds: int, folders: list[Path]) -> list[Cost]:
         optimizer = SGD(0.01, momentum=0.9)
         with coordinator.trainer(mlp(case.hidden, 10), data, optimizer, batch_size=case.batch_size) as trainer:
             trainer.fit(steps=_EVERY // 2)
+            turns = list(enumerate([None, *folders]))
             for i in range(rounds):
-                for j, folder in enumerate([None, *folders]):
+                for j, folder in turns if i % 2 else reversed(turns):  # who comes behind whom changes
                     times[i, j] = _step_ms(trainer, folder)
     plain, *saved = np.median(times, axis=0).tolist()
     costs = np.median(times[:, 1:] / times[:, :1], axis=0) - 1
