@@ -20,6 +20,7 @@ from dist_relu.engine.watch.observer import Observer
 from dist_relu.errors import BackendError, FaultyWorker, WorkerLost
 from dist_relu.nn import Sequential
 from dist_relu.optim import Optimizer
+from dist_relu.partition import check_fit
 from dist_relu.run.history import History
 
 _LOST = "What this run had come to is lost with the workers that held it. Resume it from a state."
@@ -72,7 +73,7 @@ class Position:
         Where workers are lost it stands there as well, and goes on with others the next time.
         """
         first, workers = self.step, self._site.workers
-        workers.adapt()
+        workers.adapt(self._plan.shards)
         try:
             return self._advance(stop, optimizer, last=last)
         except WorkerLost:
@@ -109,9 +110,9 @@ class Position:
                 self._fall_back()
             training.abandon(error)
             raise
-        self._note(training, training.step)
         if self._site.replicas.coordinator_node is None:
             self._copy = training.snapshot()
+        self._note(training, training.step)
         return stopped
 
     def vectors(self) -> Snapshot:
@@ -177,6 +178,7 @@ class Position:
         """Bring the run into the memory of the nodes."""
         if self._snapshot is None:
             raise BackendError(_LOST)
+        check_fit(len(self._data), self._plan.batch_size, self._plan.shards, self._site.num_workers)
         training = Training(
             self._site,
             self._model,
@@ -189,6 +191,8 @@ class Position:
             shuffle=self._shuffle,
             verify_every=self._verify_every,
         )
+        if self._site.replicas.coordinator_node is None:
+            self._copy = self._snapshot
         self._training, self._snapshot, self._generation = training, None, self._site.workers.generation
         return training
 

@@ -135,20 +135,20 @@ class Workers:
                 if self._loss:
                     self.recover()
 
-    def adapt(self) -> None:
+    def adapt(self, useful: int) -> None:
         """Be as many workers as the policy allows and there is room for, if that are more than there are.
 
-        To be called between steps; looks every few seconds.
+        To be called between steps; looks every few seconds.  useful: there is work for no more.
         """
         now = time.monotonic()
-        number = self._backend.num_workers
-        if number >= self._policy.most or now < self._next_look:
+        number, most = self._backend.num_workers, min(self._policy.most, useful)
+        if number >= most or now < self._next_look:
             return
         self._next_look = now + _LOOK_EVERY_S
         room = self._backend.room()
         if room is not None and room > number:
             with suppress(NoRoom), self._regrouping:
-                self._regroup(min(room, self._policy.most))
+                self._regroup(min(room, most))
                 _log.warning(f"There is room for more workers: {self._backend.num_workers} instead of {number}.")
 
     def note_progress(self) -> None:

@@ -94,7 +94,9 @@ def test_where_there_is_no_room_for_all_there_are_fewer() -> None:
 def test_workers_grow_as_far_as_they_may_when_there_is_room() -> None:
     backend = FragileBackend(2, space=8)
     workers = Workers(backend, FailurePolicy(most=4))
-    workers.adapt()
+    workers.adapt(useful=2)
+    assert backend.asked == []
+    workers.adapt(useful=6)
     assert backend.asked == [4]
     assert workers.generation == 1
 
@@ -103,10 +105,10 @@ def test_a_group_that_was_made_smaller_does_not_grow_by_itself() -> None:
     backend = FragileBackend(4, space=8)
     workers = Workers(backend, FailurePolicy("shrink", most=4))
     lose(workers)
-    workers.adapt()
+    workers.adapt(6)
     assert backend.asked == [3]
     workers.resize(2)
-    workers.adapt()
+    workers.adapt(6)
     assert backend.asked == [3, 2]
 
 
