@@ -36,7 +36,7 @@ LAYERS: list[tuple[Callable[[], nn.Layer], tuple[int, ...]]] = [
     (lambda: nn.Residual([nn.Dense(6), nn.ReLU(), nn.Dense(6)]), ROWS),
     (lambda: nn.Parallel([[nn.Dense(3), nn.ReLU()], [nn.Dense(2)]]), ROWS),
     (lambda: nn.RNN(4), SEQUENCES),
-    (lambda: nn.RNN(4, nn.GELU(), sequences=True), SEQUENCES),
+    (lambda: nn.RNN(4, sequences=True), SEQUENCES),
     (lambda: nn.Embedding(2, 3), ROWS),
     (nn.ReLU, ROWS),
     (nn.GELU, ROWS),
