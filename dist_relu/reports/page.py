@@ -70,6 +70,7 @@ def _results(run: RunInfo) -> list[tuple[str, str]]:
         ("Loss in the last epoch", _number(results.get("train_loss"))),
         ("Training", _filled("{:,} steps in {:.1f} s", results, "steps", "seconds")),
         ("Speed", _filled("{:,.0f} samples/s, {:.2f} ms a step", results, "samples_per_second", "step_ms_median")),
+        ("Workers lost", _recoveries(results.get("recoveries"))),
         ("SHA-256 of the parameters", str(results.get("params_sha256") or _NOTHING)),
     ]
     return [row for row in rows if row[1] != _NOTHING]
@@ -110,6 +111,20 @@ def _filled(form: str, results: dict[str, Any], *names: str) -> str:
     """Results in words, where all of them are numbers."""
     values = [results.get(name) for name in names]
     return form.format(*values) if all(map(_is_number, values)) else _NOTHING
+
+
+def _recoveries(records: Any) -> str:
+    """How many workers were lost, and how long it took to go on, where that is known."""
+    if not isinstance(records, list) or not records or not all(isinstance(record, dict) for record in records):
+        return _NOTHING
+    seconds = [record.get("seconds") for record in records]
+    longest = f", at most {max(seconds):.1f} s to go on" if all(map(_is_number, seconds)) else ""
+    last = records[-1].get("loss")
+    return (
+        f"{len(records)} times{longest}; the last: {last}"
+        if isinstance(last, str)
+        else f"{len(records)} times{longest}"
+    )
 
 
 def _number(value: Any) -> str:

@@ -118,11 +118,14 @@ def test_a_worker_that_stands_still_in_a_step_is_replaced(tmp_path: Path, data: 
     assert np.array_equal(values[0], values[1])
 
 
-def test_others_do_the_work_of_killed_workers(data: dr.data.Split, undisturbed: tuple[np.ndarray, np.ndarray]) -> None:
+def test_others_do_the_work_of_workers_that_were_ended(
+    data: dr.data.Split, undisturbed: tuple[np.ndarray, np.ndarray]
+) -> None:
     with dr.start(3, backend="local", on_failure="shrink") as coordinator:
         pids = coordinator.run(pid, None)
+        signals = [signal.SIGKILL, signal.SIGTERM]
         values, losses = trained(
-            coordinator, data, lambda epoch: os.kill(pids[epoch], signal.SIGKILL) if epoch < 2 else None
+            coordinator, data, lambda epoch: os.kill(pids[epoch], signals[epoch]) if epoch < 2 else None
         )
         assert coordinator.run(pid, None) == pids[2:]
         assert [recovery.workers for recovery in coordinator.recoveries] == [(3, 2), (2, 1)]
