@@ -50,7 +50,7 @@ from dist_relu.cli.types import (
     choice,
 )
 from dist_relu.engine.watch.records import Watch
-from dist_relu.reports.log_writer import LogWriter, check_is_free, check_is_of_run
+from dist_relu.reports.log_writer import LogWriter, check_is_free, check_is_of_run, remove_logs_without_checkpoint
 
 _EXAMPLES = """
 \b
@@ -249,6 +249,8 @@ def _check_log_folder(folder: Path | None, begin: Beginning) -> None:
     """Refuse to write over the logs of another run."""
     if folder is None:
         return
+    if begin.folder and begin.before and begin.state is None:
+        remove_logs_without_checkpoint(folder, begin.folder)
     try:
         check_is_free(folder)
     except ValueError as error:

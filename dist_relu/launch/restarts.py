@@ -83,8 +83,11 @@ class Launcher:
                     return end.code
                 before, step = step, self.program.last_step()
                 restarts = restarts + 1 if step == before else 1
-                if restarts > self.max_restarts or (gone and not hosts):
-                    self.tell(f"{loss}. {self._no_progress() if hosts or not gone else f'{_cut_off(gone)}.'}".strip())
+                if restarts > self.max_restarts:
+                    self.tell(f"{loss}.{self._no_progress()}")
+                    return end.code
+                if gone and not hosts:
+                    self.tell(f"{loss}. No other host is left.")
                     return end.code
                 pause_s = min(self.first_pause_s * 2 ** (restarts - 1), self.longest_pause_s)
                 how = [f"without {_named('host', gone)} on {self._num_ranks(hosts)} ranks"] if gone else []
@@ -112,7 +115,7 @@ class Launcher:
         if not self.max_restarts:
             return ""
         restarts = "The restart" if self.max_restarts == 1 else f"{self.max_restarts} restarts in a row"
-        return f"{restarts} brought no new checkpoint: giving up."
+        return f" {restarts} brought no new checkpoint: giving up."
 
     def _pause(self, pause_s: float) -> None:
         deadline = time.monotonic() + pause_s

@@ -161,10 +161,24 @@ def _number(line: bytes, key: str) -> float:
 
 
 def check_is_free(folder: Path) -> None:
-    """Raise ValueError for a folder in which a run would overwrite something."""
-    there = [name for name in _FILES if (folder / name).exists()]
+    """Raise ValueError for a folder in which a run would overwrite something, which empty files are not."""
+    there = [name for name in _FILES if (folder / name).exists() and (folder / name).stat().st_size]
     if there:
         raise ValueError(f"{folder} holds {', '.join(there)} already. Choose another folder for this run.")
+
+
+def remove_logs_without_checkpoint(folder: Path, checkpoints: Path) -> None:
+    """Remove the logs of a run that ended before its first checkpoint, so that it can begin anew.  Others stay.
+
+    checkpoints: the folder that is to hold those of the run, with its run.json.
+    """
+    try:
+        logged, known = read_run_info(folder), read_run_info(checkpoints)
+    except (OSError, ValueError, RecursionError):
+        return
+    if logged.settings == known.settings and not logged.results and not (folder / MODEL_FILE).exists():
+        for name in _FILES:
+            (folder / name).unlink(missing_ok=True)
 
 
 def check_is_of_run(folder: Path, state: RunState) -> None:

@@ -88,18 +88,24 @@ def mark() -> str:
     return uuid.uuid4().hex
 
 
-def test_a_run_whose_rank_was_killed_ends_with_the_same_bits(tmp_path: Path, mark: str) -> None:
+@pytest.mark.parametrize("sign", ["run/step-*", *long("log/epochs.jsonl")])
+def test_a_run_whose_rank_was_killed_ends_with_the_same_bits(tmp_path: Path, mark: str, sign: str) -> None:
+    """sign: a file that says that it can be killed: a checkpoint, or one that comes before."""
     train = [*TRAIN, "--epochs", "40"]
     command = [*LAUNCH[:-1], *train, "--backend", "serial", "--json", str(tmp_path / "undisturbed"), "--quiet"]
     assert run(command).returncode == 0
-    job = launched(mark, "-n", "2", "--", *train, *CHECKPOINTS, "--json", "report", "--log-dir", "log", cwd=tmp_path)
-    wait_until(lambda: bool(list(tmp_path.glob("run/step-*"))))
+    every = "20steps" if sign.startswith("run") else "10epochs"
+    results = ["--json", "report", "--log-dir", "log", "--checkpoint", "run", "--every", every]
+    job = launched(mark, "-n", "2", "--", *train, *results, cwd=tmp_path)
+    wait_until(lambda: bool(list(tmp_path.glob(sign))) or job.poll() is not None)
     victim = rank_of_job(mark, 1)
     os.kill(victim, signal.SIGKILL)
     _, errors = job.communicate(timeout=TIMEOUT_S)
     assert job.returncode == 0, errors
     who = rf"Rank 1 \(host {re.escape(socket.gethostname())}, pid {victim}\) was killed by signal 9 \(Killed\)"
-    assert re.search(rf"^dist-relu: {who}\. Starting again in 1 s, from step \d+ \(1 of 3\)\.$", errors, re.MULTILINE)
+    assert re.search(
+        rf"^dist-relu: {who}\. Starting again in 1 s, from (step \d+|the beginning) \(1 of 3\)\.$", errors, re.MULTILINE
+    )
     assert digest(tmp_path / "report") == digest(tmp_path / "undisturbed")
     wait_until(lambda: not processes_with(mark))
 

@@ -78,7 +78,7 @@ def test_a_run_whose_ranks_are_killed_ends_with_the_bits_of_an_undisturbed_one(
     with start(tmp_path, mark) as program:
         for _ in range(KILLS_IN_A_RUN):
             wait_until(lambda: bool(set(ranks(mark)) - killed) or program.poll() is not None)
-            time.sleep(rng.uniform(0, 0.9 * seconds))
+            time.sleep(rng.uniform(0, 0.6 * seconds))
             if living := ranks(mark):
                 victim = rng.choice(living)
                 with suppress(ProcessLookupError):

@@ -46,7 +46,8 @@ def main(mark: str, pids: list[int], names: list[str]) -> None:
         events.register(processes[pid], select.EPOLLIN)
     name_of = dict(zip(pids, names, strict=True))  # the first has the other end of our standard input
     proxy_processes = [os.pidfd_open(pid) for pid in proxies if pid]
-    os.write(1, b".")
+    with contextlib.suppress(BrokenPipeError):  # whoever started us is dead: we are about to say so
+        os.write(1, b".")
     if gone:
         say_death(mark, f"{gone} died")
     else:
