@@ -5,6 +5,7 @@ Each has a socket to the coordinator. How they start and who ends them: see `pro
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -119,7 +120,7 @@ class LocalBackend(Backend):
                     raise self._loss_of(rank) from None
                 if messages[rank][:1] == REPLY:
                     self._busy.remove(rank)
-        self._check_stopped()
+        self._check_stopped({rank: self._peers[rank].pid for rank in self._busy})
         replies: dict[int, Reply] = {}
         for rank, message in messages.items():
             content = cloudpickle.loads(memoryview(message)[1:])
@@ -176,11 +177,13 @@ class LocalBackend(Backend):
         while missing := [rank for rank, member in enumerate(self._members) if member.info is None]:
             if time.monotonic() > deadline:
                 raise BackendError(f"Worker {missing[0]} did not start within {_START_TIMEOUT_S:.0f} seconds.")
-            for rank in self._wait_for(missing, deadline - time.monotonic()):
+            for rank in self._wait_for(missing, min(deadline - time.monotonic(), CHECK_PERIOD_S)):
                 try:
                     self._members[rank].info = self._members[rank].connection.recv()
                 except (EOFError, ConnectionResetError):
                     raise self._loss_of(rank) from None
+            pids = {rank: self._members[rank].pid for rank in missing}
+            self._check_stopped({rank: pid for rank, pid in pids.items() if pid is not None})
         peers = [member.info for member in self._members if member.info]
         for rank, member in enumerate(self._members):
             with without_interrupts():
@@ -262,9 +265,10 @@ class LocalBackend(Backend):
             if member.has_ended and (member.loss or rank not in self._busy or not member.connection.poll()):
                 raise self._loss_of(rank)
 
-    def _check_stopped(self) -> None:
+    def _check_stopped(self, pids: Mapping[int, int]) -> None:
+        """Raise the loss of one of these processes, by rank, that has been stopped for too long."""
         try:
-            self._stop_detector.check({rank: self._peers[rank].pid for rank in self._busy}, self._peers[0].host)
+            self._stop_detector.check(pids, socket.gethostname())
         except WorkerLost as loss:
             for rank in loss.ranks:
                 self._members[rank].loss = str(loss)
@@ -279,7 +283,7 @@ class LocalBackend(Backend):
         if member.info is None:
             how = "hung up" if code is None else how_it_ended(code)
             member.loss = member.loss or f"Worker {rank} {how} while it started."
-            if code is None or code >= 0:  # so would another one
+            if not member.was_killed:  # so would another one
                 self._lost = BackendError(member.loss)
                 return self._lost
         elif member.loss is None:

@@ -54,6 +54,17 @@ class Member:
             self.loss = str(error)
             return None
 
+    @property
+    def pid(self) -> int | None:
+        """The process's number; None as long as the supervisor has not said yet which it is."""
+        return self.processes.pids.get(self.number)
+
+    @property
+    def was_killed(self) -> bool:
+        """Whether it was a signal that has ended it or its supervisor, so that another one may well start."""
+        code = self.exit_code()
+        return (self.processes.supervisor_code if code is None else code) < 0
+
     def hang_up(self) -> None:
         """Let the process end as a Python program does, when it has done what it does."""
         hang_up(self.connection.fileno())
@@ -62,10 +73,9 @@ class Member:
         """Kill the process, whatever it does, and wait until it is gone."""
         deadline = time.monotonic() + _TIME_TO_DIE_S
         while not self.has_ended and time.monotonic() < deadline:
-            pid = self.processes.pids.get(self.number)
-            if pid is not None:  # None: the supervisor has not said yet which it is
+            if self.pid is not None:
                 with suppress(ProcessLookupError):
-                    _kill(pid, self)
+                    _kill(self.pid, self)
             time.sleep(_PAUSE_S)
 
 

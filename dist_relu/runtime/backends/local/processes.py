@@ -97,6 +97,11 @@ class LocalProcesses:
         """Return the pids of those that are known to have started, by number."""
         return self._pids
 
+    @property
+    def supervisor_code(self) -> int:
+        """Return the code that the supervisor has ended with, negative for a signal; 0 as long as it lives."""
+        return self._supervisor.poll() or 0
+
     def ended(self) -> dict[int, int]:
         """Tell with what codes workers have ended so far.  Raises BackendError when the supervisor has ended."""
         with suppress(BlockingIOError):
