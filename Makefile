@@ -10,13 +10,16 @@ AT_ONCE := --numprocesses=3 --dist=loadscope --no-loadscope-reorder
 unexport PYTHONDONTWRITEBYTECODE
 # Which tests `make test-long` runs.
 LONG ?= long or chaos or hypothesis
+# How many workers `make chaos` kills.
+KILLS ?= 300
 
-.PHONY: help setup train test test-long test-nodes papers check check-peers check-cluster hooks format bench clean
+.PHONY: help setup train test test-long chaos test-nodes papers check check-peers check-cluster hooks format bench clean
 
 help:
 	@echo "make train   set up, and train a network on handwritten digits on all cores"
 	@echo "make test    set up, and run all tests"
 	@echo "make test-long   what is rare or takes long: more places, more examples, damaged files and signals by the hundred"
+	@echo "make chaos   kill, stop and starve workers of trainings by the hundred, and print a table; KILLS=30 for fewer"
 	@echo "make test-nodes   test on several hosts, which it makes out of network namespaces (as root)"
 	@echo "make check   format, lint, types and layers"
 	@echo "make hooks   run these checks before every commit, with pre-commit, which it installs"
@@ -42,6 +45,9 @@ test: setup
 
 test-long: setup
 	$(BIN)/python -m pytest $(AT_ONCE) --durations=20 --hypothesis-profile=long -m "$(LONG)"
+
+chaos: setup
+	$(BIN)/python -m tests.chaos --kills $(KILLS)
 
 test-nodes: setup
 	@test "$$(id -u)" = 0 || { echo "make test-nodes needs root, to make network namespaces."; exit 1; }

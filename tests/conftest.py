@@ -36,7 +36,9 @@ _COMPILING = re.compile(r"tests/kernels/|tests/optim/|tests/nn/|tests/conformanc
 
 _SLOW = ["test_ray_nodes", "test_ray", "test_worlds", "test_ray_private", "test_surroundings", "test_failures"]
 
-_ON_RAY = re.compile(r"test_ray\.py|test_ray_survival|test_ray_collective|\[ray-|ray_cluster|all_backends")
+_ON_RAY = re.compile(
+    r"test_ray\.py|test_ray_survival|test_ray_collective|test_actors_are|\[ray-|ray_cluster|all_backends"
+)
 """The names of tests that share a cluster: to start one takes 5 s of processor time."""
 
 

@@ -7,7 +7,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
@@ -15,12 +14,10 @@ from typing import Any
 import pytest
 
 from dist_relu.runtime.backends.local.supervisor import descendants
-from dist_relu.runtime.backends.ray.reaper import processes_of
 from tests.cases import long
 from tests.comm.listening import HERE, is_cut_off, local_sockets_of, ports_of, resident_bytes, strangers
 from tests.digests import TRAININGS
 from tests.programs import ROOT, mpirun
-from tests.ray_clusters import ray_start
 
 PROGRAM = """
 import json, sys, threading
@@ -140,40 +137,6 @@ def test_another_user_reaches_neither_memory_nor_sockets_nor_files(job: Training
 
     assert _as_nobody(tried) == []
     assert job.digests() == DIGESTS
-
-
-STARTS = """
-import dist_relu as dr
-from dist_relu.runtime.backends import RayBackend
-from tests.digests import TRAININGS
-
-data = dr.data.load("digits").train
-for _ in range(3):
-    with dr.start(backend=RayBackend(2, spread=True)) as coordinator:
-        assert coordinator.nodes == 2
-        print(TRAININGS[0].digest_on(coordinator, data))
-"""
-
-
-@pytest.mark.long
-def test_strangers_who_are_there_while_nodes_meet_keep_none_of_them_out() -> None:
-    with ray_start(1, 1) as cluster:
-        folder = cluster.environment["RAY_TMPDIR"]
-        with subprocess.Popen(
-            [sys.executable, "-c", STARTS], stdout=subprocess.PIPE, text=True, cwd=ROOT, env=cluster.environment
-        ) as process:
-            there: dict[int, list[socket.socket]] = {}
-            while process.poll() is None:
-                for port in ports_of([process.pid, *processes_of(folder)]):
-                    if port.number not in there:
-                        there[port.number] = strangers(port.number, NUM_STRANGERS)
-                time.sleep(0.01)
-            for connections in there.values():
-                for connection in connections:
-                    connection.close()
-            assert process.stdout is not None
-            lines = process.stdout.read().split()
-        assert (process.returncode, lines) == (0, 3 * DIGESTS)
 
 
 def _asks_for_token(port: int, token: str | None) -> bool:

@@ -107,16 +107,8 @@ def test_where_there_is_no_room_for_all_the_error_says_for_how_many_there_is(bac
     before = pids(backend)
     with pytest.raises(NoRoom, match=r"There is no room for 5 workers with 1 CPUs each in this Ray cluster, but for 4"):
         backend.regroup(5)
-    assert pids(backend) == before
-    with pytest.raises(dr.WorkerLost):
-        run(backend, die_while_others_wait, [1])
-    with dr.start(2, backend="ray") as others:
-        assert others.workers == 2
-        with pytest.raises(NoRoom, match="but for 2"):
-            backend.regroup(3)
-    backend.regroup(2)
-    assert pids(backend) == [before[0], before[2]]
     backend.regroup(3)
+    assert pids(backend) == before
 
 
 @pytest.mark.long
