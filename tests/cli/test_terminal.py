@@ -107,7 +107,7 @@ def test_what_was_asked_for_is_written_when_a_run_is_ended(
 def test_a_policy_is_written_when_its_learning_is_ended(tmp_path: Path) -> None:
     pytest.importorskip("gymnasium")
     model, policy = tmp_path / "m.safetensors", tmp_path / "policy.py"
-    command = [sys.executable, str(ROOT / "scripts" / "rl.py"), "--backend", "serial", "--steps", "300000"]
+    command = [sys.executable, str(ROOT / "scripts" / "rl.py"), "--backend", "serial", "--steps", "100000"]
     command += ["--horizon", "16", "--save", str(model), "--export", str(policy)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
         wait_for_line(program, "iteration ")
