@@ -244,7 +244,7 @@ def test_samples_that_are_no_images_are_not_cropped(npz: Path, capsys: pytest.Ca
         (["--epochs", "0"], "Invalid value for '--epochs': 0 is not in the range x>=1"),
         (["--epochs", "many"], "'many' is not a valid integer"),
         (["--batch-size", "-1"], "-1 is not in the range x>=1"),
-        (["--workers", "0"], "0 is not in the range x>=1"),
+        (["--workers", "0"], "'--workers': 0: expected a number, or two such as 2:8"),
         (["--optimizer", "sdg"], "'sdg' is not one of"),
         (["--backend", "tpu"], "'tpu' is not one of"),
         (["--dtype", "float16"], "'float16' is not one of"),

@@ -243,7 +243,7 @@ def test_more_workers_than_cpus_share_them(ray_cluster: RayCluster, caplog: pyte
 
 
 def test_a_killed_actor_is_named_and_the_others_end(ray_cluster: RayCluster) -> None:
-    with dr.start(3, backend="ray") as coordinator:
+    with dr.start(3, backend="ray", on_failure="stop") as coordinator:
         pids = coordinator.run(pid, None)
         name = rf"Worker 1 \(host {socket.gethostname()}, pid {pids[1]}\) (was killed by signal 9|died\. Ray says: )"
         with pytest.raises(dr.WorkerLost, match=name):
@@ -256,7 +256,7 @@ def test_a_killed_actor_is_named_and_the_others_end(ray_cluster: RayCluster) -> 
 
 @pytest.mark.long
 def test_an_actor_that_died_between_calls_is_named(ray_cluster: RayCluster) -> None:
-    with dr.start(2, backend="ray") as coordinator:
+    with dr.start(2, backend="ray", on_failure="stop") as coordinator:
         pids = coordinator.run(pid, None)
         os.kill(pids[0], signal.SIGKILL)
         with pytest.raises(dr.WorkerLost, match=rf"Worker 0 \(host .*, pid {pids[0]}\)"):
