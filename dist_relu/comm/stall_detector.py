@@ -60,7 +60,7 @@ class StallDetector:
         self._tell = tell
         self._slow_after_s = slow_after_s
         self._whereabouts = whereabouts.Whereabouts(control, rank)
-        self._meeting = self._meeting_abroad = 0
+        self._meeting, self._meeting_abroad = 0, -1  # none so far
         self._began_s = self._began_abroad_s = 0.0
         self._awaited = self._awaited_abroad = ""  # of whom we have told
 

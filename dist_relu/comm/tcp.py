@@ -30,6 +30,8 @@ _MAX_MESSAGE_BYTES = 1 << 40
 _EARLY_MESSAGE_BYTES = 1024
 """What it takes to keep a message that came early, its content apart."""
 
+_LEAST_EARLY_BYTES = 1 << 28
+
 
 def connect_nodes(
     rank: int,
@@ -80,7 +82,7 @@ class TcpChannel(Channel):
     connections: non-blocking, to each worker that messages are exchanged with, by rank.
 
     max_early_bytes: how much of what nobody has asked for yet is kept for each of them; by default a quarter of the
-    memory that is available now.
+    memory that is available now, or 256 MiB if that is more.
 
     A message that nobody has asked for yet is kept in memory of its own, so that those behind it can come through.
     A worker whose connection ends is lost as soon as something is to be sent there or wanted from there, and so is one
@@ -89,7 +91,9 @@ class TcpChannel(Channel):
 
     def __init__(self, connections: Mapping[int, socket.socket], max_early_bytes: int | None = None) -> None:
         self._peers = {rank: _Peer(rank, connection) for rank, connection in connections.items()}
-        self._max_early_bytes = available_memory_bytes() / 4 if max_early_bytes is None else max_early_bytes
+        if max_early_bytes is None:
+            max_early_bytes = max(available_memory_bytes() // 4, _LEAST_EARLY_BYTES)
+        self._max_early_bytes = max_early_bytes
         self._gone: dict[int, str] = {}  # what is to be said of those that are lost
         self._task = 0
         self._wanted: dict[tuple[int, int], deque[tuple[memoryview, Callback]]] = {}
@@ -237,7 +241,7 @@ class TcpChannel(Channel):
         if task < self._task:
             return _Incoming(task, rank, tag, size, self._waste, None, is_waste=True)
         if peer.early_bytes + size + _EARLY_MESSAGE_BYTES > self._max_early_bytes:
-            self._lose(peer, f"Worker {rank} has sent more than {self._max_early_bytes:.0f} bytes that nobody wants.")
+            self._lose(peer, f"Worker {rank} has sent more than {self._max_early_bytes} bytes that nobody wants.")
             return None
         # The kernel gives memory to what has come, not to what was announced.
         content = np.empty(size, np.uint8).data

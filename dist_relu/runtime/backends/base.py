@@ -101,7 +101,8 @@ class Backend(ABC):
         ended. Workers that stay keep their processes, in the order of their ranks, and nothing of what they held for
         earlier tasks. `peers` are new, and so is the control memory. Returns when all have joined.
         Raises WorkerLost when another one dies meanwhile, or NoRoom where there is no room for so many, after both of
-        which this may be called again, and otherwise BackendError: then the backend can only be closed.
+        which this may be called again, and otherwise BackendError: then the backend can only be closed. Where nobody
+        was lost and there is no room, all is as it was.
         """
         raise UnsuitableBackend(
             f'backend="{self.name}" can\'t replace workers, nor have {workers} of them from now on.'

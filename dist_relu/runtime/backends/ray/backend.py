@@ -177,6 +177,8 @@ class RayBackend(Backend):
             if self._closed:
                 raise BackendError("These workers have been closed.")
             self._cluster.check()
+            if not self._lost:
+                self._group.check_room(workers)
             lost = self._lost.ranks if isinstance(self._lost, WorkerLost) else ()
             self._lost = BackendError("The workers were stopped while others took their places. Start others.")
             barrier.abort(self._control.array, barrier.ALL_TASKS)

@@ -16,7 +16,7 @@ from typing import Any, final
 
 import cloudpickle
 
-from dist_relu.core.machine import exit_code, is_stopped
+from dist_relu.core.machine import exit_code, how_it_ended, is_stopped
 from dist_relu.errors import BackendError, NoRoom, WorkerLost
 from dist_relu.runtime.backends.ray import actor
 from dist_relu.runtime.backends.ray.actor import DistReluWorker, versions_here
@@ -158,6 +158,11 @@ class ActorGroup:
         started = iter(self._start(nodes))
         replaced = [place if isinstance(place, Member) else next(started) for place in places]
         self.members = [*replaced, *started]
+
+    def check_room(self, num_workers: int) -> None:
+        """Raise NoRoom where there is none for so many, before anything is changed."""
+        more = num_workers - len(self.members)
+        self._find_room([None] * more, [member.node for member in self.members])
 
     def room(self) -> int:
         """Tell how many workers there could be: these, and those for which there are CPUs."""
@@ -411,7 +416,9 @@ class ActorGroup:
                 del left[reference]
 
     def _died(self, rank: int, error: Exception) -> WorkerLost:
-        return self.loss(rank, f"died while it started. Ray says: {cause(error)}")
+        code = self.exit_code(rank, _TIME_TO_DIE_S)
+        how = f"died while it started. Ray says: {cause(error)}" if code is None else how_it_ended(code) + "."
+        return self.loss(rank, how)
 
     def _get(self, rank: int, reference: Any, what: str) -> Any:
         """Fetch what an actor has returned.  Raises WorkerLost when it has died, BackendError with what it raised."""
