@@ -25,7 +25,7 @@ from tests.chaos.table import Row, table
 from tests.chaos.trainings import CNN, MLP, RNN
 from tests.ray_clusters import ray_start
 
-_LONGEST_S = 900.0
+_LONGEST_S = 300.0
 """After which a training hangs."""
 
 Fill = Callable[[Row], None]
@@ -39,7 +39,6 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", default=[""], metavar="WORD", help="rows with these words, such as ray")
     options = parser.parse_args()
     logging.getLogger(PROGRESS_LOG).setLevel(logging.ERROR)
-    os.environ["RAY_LOG_TO_DRIVER"] = "0"
     chosen = {
         name: fill
         for name, fill in rows(options.kills, options.others, options.sizes).items()
@@ -52,6 +51,10 @@ def main() -> int:
     for name in [name for name in chosen if "node" in name]:
         done.append(_filled(name, chosen[name]))
     print(table(done))
+    for row in done:
+        if row.phases:
+            drawn = ", ".join(f"{phase} {times}" for phase, times in row.phases.most_common())
+            print(f"{row.disturbance}: {drawn}")
     return 0 if all(row.is_good for row in done) else 1
 
 

@@ -58,10 +58,11 @@ def carry_out(planned: Plan, row: Row, strike: Strike = kill, each: int = 1) -> 
     """Train, and disturb it as planned; notes in `row` what it came to.  each: how many workers a strike hits."""
     expected = undisturbed(planned.training)
     files, descriptors = shared_files(), num_descriptors()
-    digest, num_strikes, recoveries, trouble = _disturbed(planned, strike)
+    digest, struck, recoveries, trouble = _disturbed(planned, strike)
     if not recoveries and not trouble:
-        num_strikes = 0  # the last call was over, and nobody missed the worker
-    row.note(num_strikes * each, digest, expected, [recovery.seconds for recovery in recoveries])
+        struck = []  # the last call was over, and nobody missed the worker
+    row.phases.update(struck)
+    row.note(len(struck) * each, digest, expected, [recovery.seconds for recovery in recoveries])
     if trouble is None and digest != expected:
         trouble = f"other bits after {[recovery.loss for recovery in recoveries]}"
     if left := left_behind(planned.backend, files, descriptors):
@@ -70,8 +71,8 @@ def carry_out(planned: Plan, row: Row, strike: Strike = kill, each: int = 1) -> 
         row.troubles.append(f"{planned}: {trouble}")
 
 
-def _disturbed(planned: Plan, strike: Strike) -> tuple[str | None, int, Sequence[Recovery], str | None]:
-    """Train and strike; returns the digest, how many strikes there were, and what followed, or what went wrong."""
+def _disturbed(planned: Plan, strike: Strike) -> tuple[str | None, list[str], Sequence[Recovery], str | None]:
+    """Train and strike; returns the digest, in which phases it was struck, and what followed, or what went wrong."""
     backend = BACKENDS[planned.backend](planned.workers)
     striker = Striker(backend, planned.phases, planned.seed, strike)
     policy = FailurePolicy(planned.on_failure, _MAX_RESTARTS, most=planned.workers)
@@ -83,7 +84,7 @@ def _disturbed(planned: Plan, strike: Strike) -> tuple[str | None, int, Sequence
         except Exception:
             trouble = traceback.format_exc()
         striker.end()
-        return digest, striker.num_strikes, coordinator.recoveries, trouble
+        return digest, striker.struck, coordinator.recoveries, trouble
 
 
 def left_behind(backend: str, files: set[str], descriptors: int) -> list[str]:

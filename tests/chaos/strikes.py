@@ -97,7 +97,7 @@ def workers_of(backend: str) -> list[int]:
 class Striker(threading.Thread):
     """Strikes in each of these phases, one after the other, while a training goes on.
 
-    `on_settled` makes it a callback of that training.  num_strikes: how many there were.
+    `on_settled` makes it a callback of that training.  struck: in which phases it has.
     """
 
     def __init__(self, backend: Backend, phases: Sequence[str], seed: int, strike: Strike = kill) -> None:
@@ -106,7 +106,7 @@ class Striker(threading.Thread):
         self._random = random.Random(seed)
         self._checkpoint, self._is_over = threading.Event(), threading.Event()
         self._coordinator: dr.Coordinator | None = None
-        self.num_strikes = 0
+        self.struck: list[str] = []
         self.start()
 
     def begin(self, coordinator: dr.Coordinator) -> None:
@@ -129,8 +129,8 @@ class Striker(threading.Thread):
                 with suppress(ProcessLookupError, BackendError, OSError):
                     if victims := self._wait_for(phase):
                         self._strike(victims)
-                        self.num_strikes += 1
-                        following = self._phases[self.num_strikes : self.num_strikes + 1]
+                        self.struck.append(phase)
+                        following = self._phases[len(self.struck) : len(self.struck) + 1]
                         if list(following) != ["recovery"]:
                             self._wait(lambda: self._num_recovered > recovered, _LONGEST_RECOVERY_S)  # noqa: B023
                             self._is_over.wait(self._random.uniform(0, 0.2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import median
@@ -11,7 +12,7 @@ from statistics import median
 class Row:
     """A kind of disturbance.  times: how often.  survived: of these.  equal: of these ended with the same bits.
 
-    seconds: that recoveries have taken.  troubles: what went wrong.
+    seconds: that recoveries have taken.  phases: in which workers were struck.  troubles: what went wrong.
     """
 
     disturbance: str
@@ -19,6 +20,7 @@ class Row:
     survived: int = 0
     equal: int = 0
     seconds: list[float] = field(default_factory=list)
+    phases: Counter[str] = field(default_factory=Counter)
     troubles: list[str] = field(default_factory=list)
 
     def note(self, times: int, digest: str | None, undisturbed: str | None, seconds: Sequence[float]) -> None:
