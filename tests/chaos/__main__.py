@@ -34,7 +34,7 @@ Fill = Callable[[Row], None]
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--kills", type=int, default=300, help="how many single workers are killed, by default 300")
-    parser.add_argument("--others", type=int, default=4, help="how often each of the other disturbances, by default 4")
+    parser.add_argument("--others", type=int, default=3, help="how often each of the other disturbances, by default 3")
     parser.add_argument("--sizes", type=int, default=50, help="how often the number of workers changes, by default 50")
     parser.add_argument("--only", nargs="*", default=[""], metavar="WORD", help="rows with these words, such as ray")
     options = parser.parse_args()
