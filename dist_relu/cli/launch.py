@@ -6,6 +6,7 @@ import logging
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -116,7 +117,7 @@ def launch(
         hosts=hosts,
         max_restarts=restarts,
         start_timeout_s=start_timeout,
-        tell=lambda what: click.echo(f"dist-relu: {what}", err=True),
+        tell=_tell,
     )
     sys.exit(launcher.run())
 
@@ -142,6 +143,11 @@ def _program_of(command: Sequence[str]) -> Program:
     folder: Path | None = params["checkpoint"]
     goes_on = folder is not None and not params["resume"]
     return Program(first=run, again=[*run, "--resume"] if goes_on else run, checkpoints=folder)
+
+
+def _tell(what: str) -> None:
+    with suppress(OSError):  # a job goes on that nobody listens to
+        click.echo(f"dist-relu: {what}", err=True)
 
 
 def _is_script(name: str) -> bool:

@@ -18,10 +18,14 @@ from pathlib import Path
 
 import pytest
 
+from dist_relu.run.checkpoints import checkpoint_files
 from tests.cases import chaos, long
 from tests.programs import TIMEOUT_S, marked_environment, processes_with, shared_files, unused_files, wait_until
 
 NUM_RUNS, NUM_RUNS_IN_CI, KILLS_IN_A_RUN = 10, 1, 3
+LAST_STEP, START_S = 1400, 4.0
+"""Before that step a rank is killed, so that the run is not over, or while so many seconds pass in which it starts."""
+
 RANKS = 3
 LAUNCH = [sys.executable, "-m", "dist_relu", "launch", "-n", str(RANKS), "--"]
 TRAIN = ["train", "--data", "mnist", "--model", "mlp:64", "--epochs", "2", "--shards", "4", "--seed", "5"]
@@ -40,6 +44,11 @@ def start(folder: Path, mark: str) -> subprocess.Popen[str]:
     )
 
 
+def last_step(folder: Path) -> int:
+    """The step of the last checkpoint."""
+    return max((step for step, _ in checkpoint_files(folder / "run")), default=-1)
+
+
 def digest(folder: Path) -> str:
     return str(json.loads((folder / "report.json").read_text())["params_sha256"])
 
@@ -56,29 +65,30 @@ def ranks(mark: str) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, float]:
-    """The digest of a run that nobody disturbs, and the seconds that it takes."""
-    for name in ("first", "second"):  # the first may have to compile kernels
-        folder = tmp_path_factory.mktemp(name)
-        began_s = time.monotonic()
-        program = start(folder, uuid.uuid4().hex)
-        _, errors = program.communicate(timeout=TIMEOUT_S)
-        assert program.returncode == 0, errors
-    return digest(folder), time.monotonic() - began_s
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The digest of a run that nobody disturbs."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    program = start(folder, uuid.uuid4().hex)
+    _, errors = program.communicate(timeout=TIMEOUT_S)
+    assert program.returncode == 0, errors
+    return digest(folder)
 
 
 @pytest.mark.parametrize("run", [*long(*range(NUM_RUNS_IN_CI)), *chaos(*range(NUM_RUNS_IN_CI, NUM_RUNS))])
 def test_a_run_whose_ranks_are_killed_ends_with_the_bits_of_an_undisturbed_one(
-    tmp_path: Path, undisturbed: tuple[str, float], run: int
+    tmp_path: Path, undisturbed: str, run: int
 ) -> None:
     rng = random.Random(run)
-    expected, seconds = undisturbed
     before, mark = shared_files(), uuid.uuid4().hex
     killed: set[int] = set()
     with start(tmp_path, mark) as program:
-        for _ in range(KILLS_IN_A_RUN):
+        for step in sorted(rng.randrange(-LAST_STEP // 2, LAST_STEP) for _ in range(KILLS_IN_A_RUN)):
             wait_until(lambda: bool(set(ranks(mark)) - killed) or program.poll() is not None)
-            time.sleep(rng.uniform(0, 0.6 * seconds))
+            if step < 0:
+                time.sleep(rng.uniform(0, START_S))
+            else:
+                while last_step(tmp_path) < step and program.poll() is None:
+                    time.sleep(0.01)
             if living := ranks(mark):
                 victim = rng.choice(living)
                 with suppress(ProcessLookupError):
@@ -86,7 +96,7 @@ def test_a_run_whose_ranks_are_killed_ends_with_the_bits_of_an_undisturbed_one(
                     killed.add(victim)
         _, errors = program.communicate(timeout=TIMEOUT_S)
     assert program.returncode == 0, errors
-    assert digest(tmp_path) == expected, errors
+    assert digest(tmp_path) == undisturbed, errors
     named = [pid for pid in killed if f"pid {pid}) was killed by signal 9" in errors]
     assert len(named) == len(killed) == errors.count("Starting again"), errors
     wait_until(lambda: not processes_with(mark))
