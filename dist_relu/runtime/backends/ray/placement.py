@@ -5,24 +5,22 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import select
 import signal
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from math import floor
 from typing import Any, final
 
 import cloudpickle
 
-from dist_relu.core.machine import exit_code, how_it_ended, is_stopped
+from dist_relu.core.machine import exit_code, how_it_ended
 from dist_relu.errors import BackendError, NoRoom, WorkerLost
 from dist_relu.runtime.backends.ray import actor
 from dist_relu.runtime.backends.ray.actor import DistReluWorker, versions_here
 from dist_relu.runtime.backends.ray.cluster import Cluster
 from dist_relu.runtime.backends.ray.connection import import_ray
-from dist_relu.runtime.backends.ray.room import choose_nodes, cpus_of_cluster, room_by_node
+from dist_relu.runtime.backends.ray.member import Member, has_ended
+from dist_relu.runtime.backends.ray.room import choose_nodes, cpus_of_cluster, cpus_per_worker, room_by_node
 from dist_relu.runtime.process_info import ProcessInfo, by_node
 from dist_relu.runtime.surroundings import absolute_import_paths
 
@@ -53,40 +51,6 @@ _CLOSE_TIMEOUT_S = 5.0
 
 _CANT_JOIN = "can't join the others"
 
-_TOKEN_CPU = 0.001
-"""What a worker asks of a private cluster, where nobody else asks for anything."""
-
-
-@dataclass(eq=False)
-class Member:
-    """An actor of the group.
-
-    node: where it runs, by Ray's name.  description: what will be its answer to `describe`.  info: what it has said.
-    process: the descriptor of its process, if that runs on this node.
-    """
-
-    actor: Any
-    node: str
-    description: Any
-    info: ProcessInfo | None = None
-    process: int | None = None
-
-    @property
-    def has_ended(self) -> bool:
-        """Tell whether its process is seen to have ended."""
-        return self.process is not None and _has_ended(self.process, 0)
-
-    @property
-    def is_stopped(self) -> bool:
-        """Tell whether its process is seen to have been stopped by a signal."""
-        return self.process is not None and self.info is not None and is_stopped(self.info.pid)
-
-    def close(self) -> None:
-        """Close what is open of it in this process.  May be called twice."""
-        if self.process is not None:
-            os.close(self.process)
-            self.process = None
-
 
 @final
 class ActorGroup:
@@ -102,7 +66,7 @@ class ActorGroup:
         self._cluster = cluster
         self._num_workers = num_workers
         self._spread = spread
-        self._cpus = _cpus_per_worker(cluster, num_workers, threads_per_worker)
+        self._cpus = cpus_per_worker(cluster, num_workers, threads_per_worker)
         self._run = secrets.token_hex(3)
         self._num_started = 0
         self._here: str = self._ray.get_runtime_context().get_node_id()
@@ -220,7 +184,7 @@ class ActorGroup:
     def exit_code(self, rank: int, timeout_s: float) -> int | None:
         """Tell with what code a worker that has died did end, if it ran on this node."""
         process = self.members[rank].process
-        if process is None or not _has_ended(process, timeout_s):
+        if process is None or not has_ended(process, timeout_s):
             return None
         return exit_code(process)
 
@@ -380,7 +344,7 @@ class ActorGroup:
             self._ray.wait(leaving, num_returns=len(leaving), timeout=_GRACE_S)
         for member in members:
             if member.process is not None:
-                _has_ended(member.process, deadline - time.monotonic())
+                has_ended(member.process, deadline - time.monotonic())
 
     def _end(self, members: Sequence[Member]) -> None:
         """End actors, whatever they do; those of this node are gone on return."""
@@ -392,7 +356,7 @@ class ActorGroup:
         deadline = time.monotonic() + _CLOSE_TIMEOUT_S
         for member in members:
             if member.process is not None:
-                _has_ended(member.process, deadline - time.monotonic())
+                has_ended(member.process, deadline - time.monotonic())
 
     def _wait(self, references: Sequence[Any]) -> Sequence[Any]:
         """Wait a moment for some of these; returns those that have come."""
@@ -441,28 +405,9 @@ def cause(error: Exception) -> str:
     return " ".join(detail.partition("Some common causes include")[0].split())
 
 
-def _cpus_per_worker(cluster: Cluster, num_workers: int, threads_per_worker: int) -> float:
-    """Return the CPUs that each worker asks for; on a single machine with too few, as on any other, they share them."""
-    if cluster.is_private:
-        return _TOKEN_CPU
-    total, _ = cpus_of_cluster()
-    num_nodes = sum(node["Alive"] for node in import_ray().nodes())
-    if num_nodes > 1 or total == 0 or num_workers * threads_per_worker <= total:
-        return threads_per_worker
-    _log.warning(f"{num_workers} workers share the {total:g} CPUs of this Ray cluster.")
-    return floor(total / num_workers * 1e4) / 1e4  # Ray counts in these
-
-
 def _difference(host: str, ours: Mapping[str, str], theirs: Mapping[str, str]) -> str:
     differences = [f"{name} {ours[name]} here, {theirs[name]} there" for name in ours if ours[name] != theirs[name]]
     return (
         f"The Ray node {host} has other versions than this program: {'; '.join(differences)}. "
         "Equal bits need equal versions: start Ray in the environment that this program runs in."
     )
-
-
-def _has_ended(process: int, timeout_s: float) -> bool:
-    """Wait until the process behind a pidfd has ended, but not for longer than that; returns whether it has."""
-    end = select.poll()
-    end.register(process, select.POLLIN)
-    return bool(end.poll(max(timeout_s, 0) * 1e3))

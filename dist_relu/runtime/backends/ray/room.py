@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import socket
 from collections.abc import Mapping, Sequence
+from math import floor
 from typing import Any
 
+from dist_relu.runtime.backends.ray.cluster import Cluster
 from dist_relu.runtime.backends.ray.connection import import_ray
+
+_log = logging.getLogger(__name__)
 
 _REACH_TIMEOUT_S = 0.5
 """How long a node may take to accept a connection; one that was cut off is thought to be there for another minute."""
+
+_TOKEN_CPU = 0.001
+"""What a worker asks of a private cluster, where nobody else asks for anything."""
 
 
 def cpus_of_cluster() -> tuple[float, float]:
@@ -18,6 +26,18 @@ def cpus_of_cluster() -> tuple[float, float]:
     ray = import_ray()
     total, free = ray.cluster_resources(), ray.available_resources()
     return total.get("CPU", 0.0), free.get("CPU", 0.0)
+
+
+def cpus_per_worker(cluster: Cluster, num_workers: int, threads_per_worker: int) -> float:
+    """Return the CPUs that each worker asks for; on a single machine with too few, as on any other, they share them."""
+    if cluster.is_private:
+        return _TOKEN_CPU
+    total, _ = cpus_of_cluster()
+    num_nodes = sum(node["Alive"] for node in import_ray().nodes())
+    if num_nodes > 1 or total == 0 or num_workers * threads_per_worker <= total:
+        return threads_per_worker
+    _log.warning(f"{num_workers} workers share the {total:g} CPUs of this Ray cluster.")
+    return floor(total / num_workers * 1e4) / 1e4  # Ray counts in these
 
 
 def room_by_node(cpus: float, unreachable: set[str]) -> dict[str, int]:
