@@ -37,9 +37,9 @@ class Row:
 
 def table(rows: Sequence[Row]) -> str:
     """Lay the rows out for a terminal."""
-    cells = [["disturbance", "times", "survived", "bits equal", "median s", "worst s"]]
+    cells = [["disturbance", "times", "survived", "bits equal", "median recovery", "worst recovery"]]
     for row in rows:
-        times = [f"{median(row.seconds):.2f}", f"{max(row.seconds):.2f}"] if row.seconds else ["", ""]
+        times = [f"{median(row.seconds):.2f} s", f"{max(row.seconds):.2f} s"] if row.seconds else ["", ""]
         cells.append([row.disturbance, *map(str, (row.times, row.survived, row.equal)), *times])
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join(
