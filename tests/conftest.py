@@ -19,8 +19,10 @@ import dist_relu as dr
 from dist_relu import nn
 from tests.ray_clusters import RayCluster, ray_start
 
-# Where tests run in the background, Ctrl-C is ignored, and so it would be in the programs that they start.
+# Where tests run in the background, Ctrl-C is ignored, under nohup SIGHUP is, and so they would be in the programs that
+# they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # What NumPy multiplies here is small: further threads, of programs too, would only wait, and take a core meanwhile.
 threadpool_limits(1, "blas")
