@@ -65,7 +65,7 @@ def test_what_each_worker_does_is_shown_while_one_is_waited_for(
     (job,) = (job for job in jobs if [worker["pid"] for worker in job["workers"]] == pids)
     assert job["pid"] == os.getpid()
     assert job["backend"] == "local"
-    assert "pytest" in job["command"]
+    assert job["command"]
     assert [worker["phase"] for worker in job["workers"]] == ["call", "call"]
     assert [worker["waits"] for worker in job["workers"]] == [True, False]
     assert f"Job {os.getpid()}: " in shown[0]

@@ -12,7 +12,7 @@ import pytest
 
 from dist_relu.comm.tcp import TcpChannel
 from dist_relu.errors import WorkerLost
-from tests.cases import long
+from tests.cases import chaos
 from tests.comm.listening import resident_bytes
 from tests.programs import TIMEOUT_S, wait_until
 
@@ -130,7 +130,7 @@ def malformed(rng: np.random.Generator) -> bytes:
             return b"\xff" + rng.bytes(HEADER.size + size)
 
 
-@pytest.mark.parametrize("number", [2_000, *long(100_000)])
+@pytest.mark.parametrize("number", [2_000, *chaos(100_000)])
 def test_any_number_of_malformed_messages_takes_no_memory(rng: np.random.Generator, number: int) -> None:
     before_bytes = 0
     for i in range(number):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from dist_relu.comm.handshake import Endpoint, connect
-from tests.cases import long
+from tests.cases import chaos
 from tests.comm.listening import HERE, is_cut_off, resident_bytes, strangers
 from tests.programs import TIMEOUT_S
 
@@ -134,7 +134,7 @@ def test_hundreds_who_stay_keep_nobody_out(listening: ListeningProcess) -> None:
 
 
 @pytest.mark.usefixtures("memory")
-@pytest.mark.parametrize("number", [3_000, *long(100_000)])
+@pytest.mark.parametrize("number", [3_000, *chaos(100_000)])
 def test_any_number_of_malformed_messages_is_refused(
     listening: ListeningProcess, rng: np.random.Generator, number: int
 ) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from dist_relu.runtime.backends.local.supervisor import descendants
-from tests.cases import long
+from tests.cases import chaos
 from tests.comm.listening import HERE, is_cut_off, local_sockets_of, ports_of, resident_bytes, strangers
 from tests.digests import TRAININGS
 from tests.programs import ROOT, mpirun
@@ -78,7 +78,7 @@ class TrainingJob:
         return digests
 
 
-@pytest.fixture(scope="module", params=["local", "mpi", *long("ray")])
+@pytest.fixture(scope="module", params=["local", "mpi", *chaos("ray")])
 def job(request: pytest.FixtureRequest) -> Iterator[TrainingJob]:
     command = [sys.executable, "-c", PROGRAM, request.param]
     if request.param == "mpi":
@@ -112,7 +112,7 @@ def test_a_job_on_one_machine_listens_on_the_loopback_address(job: TrainingJob) 
         assert all(port.is_local for port in ports)
 
 
-@pytest.mark.parametrize("job", long("ray"), indirect=True)
+@pytest.mark.parametrize("job", chaos("ray"), indirect=True)
 def test_every_port_of_a_ray_cluster_of_ours_asks_for_its_token(job: TrainingJob) -> None:
     for port in ports_of(job.pids):
         for token in (None, "wrong"):

@@ -27,7 +27,7 @@ def test_workers_are_killed_at_random_moments() -> None:
     assert row.is_good, row
 
 
-@pytest.mark.long
+@pytest.mark.chaos
 @pytest.mark.parametrize(
     ("strike", "phases"),
     [
@@ -43,13 +43,13 @@ def test_workers_are_struck_in_every_way(strike: Strike, phases: tuple[str, ...]
     assert row.is_good, row
 
 
-@pytest.mark.long
+@pytest.mark.chaos
 def test_actors_are_killed_at_random_moments(ray_cluster: RayCluster) -> None:
     row = disturbed(RNN, "ray", strikes.kill, "start", "pass", "recovery", "evaluation")
     assert row.is_good, row
 
 
-@pytest.mark.long
+@pytest.mark.chaos
 def test_the_number_of_workers_changes_again_and_again() -> None:
     row = Row("resized")
     resize("local", 20, row)

@@ -23,7 +23,7 @@ from dist_relu.runtime.backends.base import ignore_event, run_task
 from dist_relu.runtime.backends.ray.reaper import processes_of
 from dist_relu.runtime.worker import Task
 from dist_relu.runtime.world import World
-from tests.cases import long
+from tests.cases import chaos, long
 from tests.programs import wait_until
 from tests.ray_clusters import RayCluster
 
@@ -77,7 +77,7 @@ def backend(ray_cluster: RayCluster) -> Iterator[RayBackend]:
     assert room == 4
 
 
-@pytest.mark.parametrize("victims", [[1], *long([0], [0, 2], [0, 1, 2])])
+@pytest.mark.parametrize("victims", [[1], *long([0, 2]), *chaos([0], [0, 1, 2])])
 def test_workers_that_were_killed_are_replaced_and_the_others_stay(backend: RayBackend, victims: list[int]) -> None:
     before = pids(backend)
     with pytest.raises(dr.WorkerLost) as lost:
@@ -90,6 +90,7 @@ def test_workers_that_were_killed_are_replaced_and_the_others_stay(backend: RayB
     assert [old == new for old, new in zip(before, after, strict=True)] == [rank not in victims for rank in range(3)]
 
 
+@pytest.mark.long
 def test_a_group_grows_and_shrinks_and_gives_back_the_cpus_of_those_who_left(backend: RayBackend) -> None:
     before = pids(backend)
     backend.regroup(1)
@@ -156,7 +157,7 @@ def actors(cluster: RayCluster) -> list[int]:
     return found
 
 
-@pytest.mark.long
+@pytest.mark.chaos
 def test_nothing_is_left_behind_however_often_the_group_changes(backend: RayBackend) -> None:
     for workers in (3, 2, 3, 1, 3):
         backend.regroup(workers)
