@@ -64,15 +64,21 @@ def ray_start(*num_cpus: int, **variables: str) -> Iterator[RayCluster]:
             head = ["--head", "--port=0", "--include-dashboard=false", "--no-monitor", "--node-ip-address=127.0.0.1"]
             _start([*head, f"--num-cpus={num_cpus[0]}"], own)
             address = (Path(folder) / "ray" / "ray_current_cluster").read_text()
+            cluster = RayCluster(address, own)
             for number, cpus in enumerate(num_cpus[1:], start=2):
-                node = [f"--address={address}", f"--node-ip-address=127.0.0.{number}", f"--num-cpus={cpus}"]
-                _start(node, own | {"DIST_RELU_NODE": f"node {number}"})
-            yield RayCluster(address, own)
+                add_node(cluster, number, cpus)
+            yield cluster
         finally:
             while pids := processes_of(folder):
                 for pid in pids:
                     with suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
+
+
+def add_node(cluster: RayCluster, number: int, num_cpus: int) -> None:
+    """Let another node join a cluster that was started for several; number: from 2 on."""
+    node = [f"--address={cluster.address}", f"--node-ip-address=127.0.0.{number}", f"--num-cpus={num_cpus}"]
+    _start(node, cluster.environment | {"DIST_RELU_NODE": f"node {number}"})
 
 
 def _start(options: list[str], variables: dict[str, str]) -> None:

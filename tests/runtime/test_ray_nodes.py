@@ -16,7 +16,7 @@ import pytest
 
 from dist_relu.runtime.backends.ray.reaper import processes_of
 from tests.programs import ON_RAY, ROOT, TIMEOUT_S, processes_with, run, wait_for_line, wait_until
-from tests.ray_clusters import RayCluster, ray_start
+from tests.ray_clusters import RayCluster, add_node, ray_start
 
 AWAY = {"DIST_RELU_NODE": "away"}
 """For a coordinator on whose machine there are no workers."""
@@ -224,3 +224,52 @@ def test_a_training_survives_the_end_of_a_node_on_another_one_or_with_fewer_work
         undisturbed = train(cluster, is_disturbed=False)
         disturbed = train(cluster, is_disturbed=True)
     assert disturbed == [*undisturbed[:3], str(workers)]
+
+
+ELASTIC = """
+import dist_relu as dr
+
+class Told:
+    def on_epoch_end(self, trainer, summary):
+        if coordinator.workers != self.workers:
+            self.workers = coordinator.workers
+            print("workers", self.workers, flush=True)
+        if self.workers == 2 and self.has_grown:
+            raise StopIteration
+        self.has_grown |= self.workers == 4
+
+    workers, has_grown = 0, False
+
+data = dr.data.load("digits")
+model = dr.nn.mlp([32], 10)
+with dr.start("2:4", backend="ray") as coordinator:
+    arguments = dict(batch_size=64, shards=4, seed=1)
+    trainer = coordinator.trainer(model, data.train, dr.optim.SGD(0.01), **arguments)
+    trainer.fit(epochs=10**6, callbacks=[Told()])
+    losses = trainer.losses
+with dr.start(backend="serial") as coordinator:
+    trainer = coordinator.trainer(dr.nn.mlp([32], 10), data.train, dr.optim.SGD(0.01), **arguments)
+    trainer.fit(steps=len(losses))
+    print("equal bits", trainer.model.sha256() == model.sha256(), (trainer.losses == losses).all())
+"""
+
+
+@pytest.mark.chaos
+def test_a_run_grows_and_shrinks_with_the_cluster() -> None:
+    with ray_start(2, RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="1") as cluster:
+        program = subprocess.Popen(
+            [sys.executable, "-u", "-c", ELASTIC],
+            env=cluster.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        wait_for_line(program, "workers 2")
+        add_node(cluster, 2, 2)
+        wait_for_line(program, "workers 4")
+        for pid in processes_with("--node_ip_address=127.0.0.2"):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        output, errors = program.communicate(timeout=TIMEOUT_S)
+        assert "workers 2" in output, errors
+        assert "equal bits True True" in output, errors
