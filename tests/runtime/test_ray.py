@@ -206,6 +206,7 @@ class ClosesWhenWarned(logging.Handler):
         self._coordinator.close()
 
 
+@pytest.mark.long
 def test_workers_wait_for_cpus_and_say_so(ray_cluster: RayCluster) -> None:
     first = dr.start(3, backend="ray")
     assert first.workers == 3
@@ -220,7 +221,7 @@ def test_workers_wait_for_cpus_and_say_so(ray_cluster: RayCluster) -> None:
     assert listener.messages == ["Waiting for 2 CPUs, 1 for each worker. This Ray cluster has 4, of which free: 1."]
 
 
-@pytest.mark.long
+@pytest.mark.chaos
 def test_ctrl_c_ends_the_wait_for_cpus(ray_cluster: RayCluster) -> None:
     with dr.start(3, backend="ray") as first:
         assert first.workers == 3

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from dist_relu.runtime.backends.ray.reaper import processes_of
+from tests.cases import chaos
 from tests.programs import ON_RAY, ROOT, TIMEOUT_S, processes_with, run, wait_for_line, wait_until
 from tests.ray_clusters import RayCluster, add_node, ray_start
 
@@ -171,8 +172,10 @@ backend.close()
 """
 
 
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize(
+    ("number", "place"),
+    [(signal.SIGKILL, AWAY), *chaos((signal.SIGKILL, {}), (signal.SIGSTOP, {}), (signal.SIGSTOP, AWAY))],
+)
 def test_workers_of_any_node_that_die_or_are_stopped_are_replaced_there_and_the_others_stay(
     place: dict[str, str], number: signal.Signals
 ) -> None:
@@ -204,7 +207,7 @@ with dr.start(3, backend="ray", worker_timeout_s=5) as coordinator:
 """
 
 
-@pytest.mark.parametrize(("spare", "workers"), [(0, 2), (1, 3)])
+@pytest.mark.parametrize(("spare", "workers"), [(0, 2), *chaos((1, 3))])
 def test_a_training_survives_the_end_of_a_node_on_another_one_or_with_fewer_workers(spare: int, workers: int) -> None:
     def train(cluster: RayCluster, *, is_disturbed: bool) -> list[str]:
         pipe = subprocess.PIPE

@@ -75,7 +75,7 @@ with dr.start(2, backend="local") as others:
 """
 
 
-@pytest.mark.long
+@pytest.mark.chaos
 def test_a_cluster_outlives_the_thread_that_started_it_and_goes_even_if_nobody_is_left_to_clear_up(
     newcomer: dict[str, str],
 ) -> None:
@@ -89,7 +89,7 @@ def test_a_cluster_outlives_the_thread_that_started_it_and_goes_even_if_nobody_i
     assert not Path(folder).exists()
 
 
-@pytest.mark.long
+@pytest.mark.chaos
 def test_a_cluster_that_has_lost_its_server_is_told_of_and_the_program_goes_on(newcomer: dict[str, str]) -> None:
     with running(script(USE), newcomer) as process:
         folder = lines_until(process, "/dist_relu_ray_")[-1].strip().partition("/session_")[0]
