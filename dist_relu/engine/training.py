@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
+from time import monotonic
 from typing import Any, final
 
 from dist_relu.core.arrays import Array
@@ -23,6 +24,9 @@ from dist_relu.optim import Optimizer
 
 _MORE_RECORDS = 4096
 """Steps beyond an epoch whose records are kept, so that segments of small data sets may go over many epochs."""
+
+_NOTE_EVERY_S = 0.2
+"""How often it is noted where the run stands, for `dist-relu status`."""
 
 _run_numbers = itertools.count()
 
@@ -55,6 +59,7 @@ class Training:
         self._site, self._run, self._observer, self._shuffle = site, site.run, observer, shuffle
         self._number = next(_run_numbers)
         self._is_kept = False
+        self._next_note_s = 0.0
         per_epoch = num_steps_per_epoch(len(data), plan.batch_size, plan.options.accumulate)
         self.max_steps = max(per_epoch, _MORE_RECORDS)
         placed = site.place(data, model, plan.loss)
@@ -137,7 +142,8 @@ class Training:
         self._call.__exit__(type(error), error, error.__traceback__)
 
     def _hear(self, event: Any) -> None:
-        if isinstance(event, Progress):
+        if isinstance(event, Progress) and (now := monotonic()) >= self._next_note_s:  # epochs may be short
+            self._next_note_s = now + _NOTE_EVERY_S
             self._site.workers.board.note(progress=asdict(event))
         self._observer.hear(event)
 
