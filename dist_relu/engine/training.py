@@ -59,6 +59,7 @@ class Training:
         self._site, self._run, self._observer, self._shuffle = site, site.run, observer, shuffle
         self._number = next(_run_numbers)
         self._is_kept = False
+        self._progress: Progress | None = None  # which others don't see yet
         self._next_note_s = 0.0
         per_epoch = num_steps_per_epoch(len(data), plan.batch_size, plan.options.accumulate)
         self.max_steps = max(per_epoch, _MORE_RECORDS)
@@ -102,6 +103,7 @@ class Training:
         replies = self._run(take_segment, request, self._hear)
         if isinstance(replies[0], NotKept):  # they have been busy with another run since
             replies = self._run(take_segment, replace(request, setup=self._setup), self._hear)
+        self._note_progress()
         check_digests([reply.digests for reply in replies], self._site.workers.peers)
         stopped: Stopped | None = replies[0].stopped
         return stopped
@@ -142,10 +144,17 @@ class Training:
         self._call.__exit__(type(error), error, error.__traceback__)
 
     def _hear(self, event: Any) -> None:
-        if isinstance(event, Progress) and (now := monotonic()) >= self._next_note_s:  # epochs may be short
-            self._next_note_s = now + _NOTE_EVERY_S
-            self._site.workers.board.note(progress=asdict(event))
+        if isinstance(event, Progress):
+            self._progress = event
+            if monotonic() >= self._next_note_s:  # epochs may be short
+                self._note_progress()
         self._observer.hear(event)
+
+    def _note_progress(self) -> None:
+        """Let others see how far the run is."""
+        if self._progress:
+            self._site.workers.board.note(progress=asdict(self._progress))
+            self._progress, self._next_note_s = None, monotonic() + _NOTE_EVERY_S
 
 
 def gradient_of(site: Site, model: Sequential, data: Dataset, loss: Loss, shards: int) -> tuple[Array, float]:
