@@ -196,10 +196,12 @@ def _boards() -> Iterator[dict[str, Any]]:
     for process in Path("/proc").iterdir():
         if not process.name.isdigit():
             continue
-        with suppress(OSError, ValueError):  # it has ended, is another user's, or writes at the moment
-            if process.stat().st_uid != os.getuid():
-                continue
-            for link in (process / "fd").iterdir():
+        links: list[Path] = []
+        with suppress(OSError):  # it has ended
+            if process.stat().st_uid == os.getuid():
+                links = list((process / "fd").iterdir())
+        for link in links:
+            with suppress(OSError, ValueError):  # it was closed, or is written at the moment
                 if os.readlink(link).startswith(f"/memfd:{_NAME} "):
                     facts = json.loads(link.read_bytes()[:_MOST_BYTES].partition(b"\0")[0])
                     # A process that it has forked, or one of another container, has another number.

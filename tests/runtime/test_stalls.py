@@ -86,7 +86,7 @@ def test_the_user_hears_who_is_waited_for_and_where_its_python_is(coordinator: d
     first, over = told.texts
     name = rf"worker 1 \(host \S+, pid {pids[1]}\)"
     assert re.search(
-        rf"Waiting for {name} for 0 s: it is in a call, \d+ s after that began\. Workers? \S.* for it\.", first
+        rf"Waiting for {name} for \d+ s: it is in a call, \d+ s after that began\. Workers? \S.* for it\.", first
     )
     assert "in hang" in first
     assert re.match(rf"The wait for .*{name}.* is over, after \d+ s\.", over)
