@@ -270,7 +270,7 @@ def test_a_run_grows_and_shrinks_with_the_cluster() -> None:
         wait_for_line(program, "workers 2")
         add_node(cluster, 2, 2)
         wait_for_line(program, "workers 4")
-        for pid in processes_with("--node_ip_address=127.0.0.2"):
+        for pid in processes_with("DIST_RELU_NODE=node 2"):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         output, errors = program.communicate(timeout=TIMEOUT_S)
