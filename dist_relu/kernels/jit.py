@@ -28,11 +28,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FunctionType
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, ClassVar, ParamSpec, TypeVar, cast
 from zlib import crc32
 
 import numba
 import numpy as np
+from numba.core.registry import CPUDispatcher
 from numba.core.runtime import rtsys
 from numba.extending import overload
 
@@ -106,6 +107,21 @@ def _garbage_kept() -> Iterator[None]:
             gc.enable()
 
 
+class Kernel(CPUDispatcher):
+    """A kernel is a compiled function.
+
+    listener: gets each kernel that Python calls, and its arguments, and calls it or not; see `dist_relu.kernels.tape`.
+    """
+
+    listener: ClassVar[Callable[[Kernel, tuple[Any, ...]], Any] | None] = None
+
+    def __call__(self, *arguments: Any) -> Any:
+        listener = Kernel.listener
+        return self.call(*arguments) if listener is None else listener(self, arguments)
+
+    call = CPUDispatcher.__call__
+
+
 def kernel(function: Callable[P, R], *, inlined: bool = False) -> Callable[P, R]:
     """Compile a loop over arrays, once per machine and combination of argument types.
 
@@ -124,7 +140,9 @@ def kernel(function: Callable[P, R], *, inlined: bool = False) -> Callable[P, R]
         dispatcher = numba.njit(cache=True, **options)(named)
     except RuntimeError:  # there is no folder that Numba could write to, so that every process compiles for itself
         _import_without_scipy()
-        return cast(Callable[P, R], numba.njit(**options)(named))
+        dispatcher = numba.njit(**options)(named)
+        dispatcher.__class__ = Kernel
+        return cast(Callable[P, R], dispatcher)
     _load_without_declarations(dispatcher._cache)
     load_or_compile, compile_now = dispatcher.compile, dispatcher._compiler.compile
     file = f"{Path(code.co_filename).stem}.{name}-{code.co_firstlineno}.lock"  # named as those of the cache are
@@ -154,6 +172,7 @@ def kernel(function: Callable[P, R], *, inlined: bool = False) -> Callable[P, R]
 
     dispatcher._compiler.compile = compile_alone
     dispatcher.compile = load_or_compile_alone
+    dispatcher.__class__ = Kernel
     return cast(Callable[P, R], dispatcher)
 
 

@@ -1,0 +1,317 @@
+"""What Python asks of kernels, step after step, is recorded once and then played by one compiled loop.
+
+A step of training calls the same kernels with the same arrays every time: only what lies in the arrays differs. While a
+tape records, Python does its work as ever, and for every call of a kernel the tape notes the address of its machine
+code, and its arguments as they are passed by the calling convention. `play` makes the same calls one after another,
+without the interpreter and without its lock, at some 6 ns each. Nothing is compiled for that but the loop itself: a
+call by address knows the numbers of its arguments alone (`_call`). Who calls kernels need not know of any of this.
+
+What must be Python goes through `in_python`, and stands on the tape as a place where the loop stops for it. A kernel
+that returns something says that it has not done yet: see `until_done`.
+
+A tape knows nothing of what Python does to the contents of arrays, or of numbers that differ from step to step. So it
+is recorded twice, and trusted when both came out alike (`Tapes`).
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from threading import get_ident
+from typing import Any, ClassVar, NamedTuple, final
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from dist_relu.core.arrays import Array
+from dist_relu.kernels.jit import Kernel, kernel
+
+_NUM_FLOATS = 8
+"""Floating-point arguments, which all fit into registers; the calling conventions of x86-64 and arm64 have eight."""
+_NUM_INTS = 14, 30, 62, 126, 254
+"""All other arguments; some more are passed, where a function has fewer, than it looks at."""
+_HEAD = 2 + _NUM_FLOATS
+"""Words of a call before its integers: address, how many integers, floating-point numbers."""
+_WORD_BYTES = 8
+_RAISED = -(1 << 62)
+
+
+@intrinsic
+def _word(typing_context: Any, place: Any) -> Any:
+    """Load the word at an address."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.load(builder.inttoptr(args[0], ir.IntType(64).as_pointer()))
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def _call(typing_context: Any, place: Any) -> Any:
+    """Make the call whose words stand at an address; returns what the kernel returns, 0 for nothing.
+
+    Integers and floating-point numbers are counted apart by the calling conventions (System V for x86-64, AAPCS64):
+    the first ones of each go into registers, the other integers onto the stack, 8 bytes each. So the caller need not
+    know how they are mixed. A kernel has two arguments before its own, where it leaves its result and an exception.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word, double = ir.IntType(64), ir.DoubleType()
+        words = builder.inttoptr(args[0], word.as_pointer())
+
+        def load(number: int) -> Any:
+            return builder.load(builder.gep(words, [word(number)]))
+
+        result = cgutils.alloca_once(builder, word)
+        exception = cgutils.alloca_once(builder, ir.IntType(8).as_pointer())
+        status = cgutils.alloca_once(builder, ir.IntType(32))
+        builder.store(word(0), result)
+        address, num_ints = load(0), load(1)
+        floats = [builder.bitcast(load(2 + i), double) for i in range(_NUM_FLOATS)]
+        end = builder.append_basic_block("end")
+        switch = builder.switch(num_ints, end)
+        for number in _NUM_INTS:
+            block = builder.append_basic_block(f"with_{number}")
+            switch.add_case(word(number), block)
+            builder.position_at_end(block)
+            kinds = [result.type, exception.type, *[word] * number, *[double] * _NUM_FLOATS]
+            function = builder.inttoptr(address, ir.FunctionType(status.type.pointee, kinds).as_pointer())
+            ints = [load(_HEAD + i) for i in range(number)]
+            builder.store(builder.call(function, [result, exception, *ints, *floats]), status)
+            builder.branch(end)
+        builder.position_at_end(end)
+        has_raised = builder.icmp_signed(">", builder.load(status), status.type.pointee(0))
+        return builder.select(has_raised, word(_RAISED), builder.load(result))
+
+    return types.int64(types.int64), codegen
+
+
+@kernel
+def _play(streams: Array, number: int, place: int) -> tuple[int, int, int]:
+    """Play streams of calls, from a place in one of them on; 0: its beginning.
+
+    streams: (n,) int64, the address of the first word of each.  Returns the number of the stream and the place where
+    the loop stopped, and what the kernel there has returned. The number is n when all were played.
+    """
+    while number < streams.shape[0]:
+        place = streams[number] if place == 0 else place
+        while _word(place) != 0:
+            result = _call(place)
+            if result != 0:
+                return number, place, result
+            place += (_HEAD + _word(place + _WORD_BYTES)) * _WORD_BYTES
+        if _word(place + _WORD_BYTES) != 0:
+            return number, place, 0
+        number, place = number + 1, 0
+    return number, place, 0
+
+
+class _Call(NamedTuple):
+    """A call of a kernel that has stopped the loop may be made once more, to learn why.  attend: see `until_done`."""
+
+    kernel: Kernel
+    arguments: tuple[Any, ...]
+    attend: Callable[[int], object] | None
+
+
+@final
+class Tape:
+    """A tape has what was asked of kernels by the thread that has made it, while it recorded.
+
+    is_whole: whether all of it can be played.  begin: the address of its first word, once it was recorded.
+    """
+
+    _current: ClassVar[Tape | None] = None
+
+    def __init__(self) -> None:
+        self.is_whole = True
+        self._thread = get_ident()
+        self._words = array("q")
+        self._stops: dict[int, _Call | Callable[[], object]] = {}  # by the number of their first word
+        self._numbers: list[int] = []  # all words, but for where arrays lie
+        self._arrays: list[Array] = []
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Record what happens meanwhile."""
+        Tape._current, Kernel.listener = self, self._note
+        try:
+            yield
+        finally:
+            Tape._current = Kernel.listener = None
+        self._words.extend((0, 0))
+        self.begin, _ = self._words.buffer_info()
+
+    @classmethod
+    def current(cls) -> Tape | None:
+        """Return the tape that records what this thread does."""
+        tape = cls._current
+        return tape if tape is None or tape._thread == get_ident() else None
+
+    def is_like(self, other: Tape) -> bool:
+        """Tell whether playing one does the same as playing the other.
+
+        Where each of them has an array of its own, it is a constant if the contents are the same.
+        """
+        return (
+            self.is_whole
+            and other.is_whole
+            and self._numbers == other._numbers
+            and len(self._arrays) == len(other._arrays)
+            and all(map(_are_alike, self._arrays, other._arrays))
+        )
+
+    def attend(self, place: int, result: int) -> int:
+        """Do what the loop has stopped for; returns the place where it goes on."""
+        number = (place - self.begin) // _WORD_BYTES
+        stop = self._stops[number]
+        if not isinstance(stop, _Call):
+            stop()
+            return place + _HEAD * _WORD_BYTES
+        if stop.attend is None or result == _RAISED:
+            stop.kernel.call(*stop.arguments)
+            raise RuntimeError(f"The kernel {stop.kernel.py_func.__name__} failed once, and not when it was repeated.")
+        stop.attend(result)
+        return place
+
+    def in_python(self, function: Callable[[], object]) -> None:
+        """Call a function, with nothing of what it does on the tape but that it is called."""
+        listener, Kernel.listener = Kernel.listener, None
+        try:
+            function()
+        finally:
+            Kernel.listener = listener
+        self._stops[len(self._words)] = function
+        self._numbers.append(0)
+        self._words.extend([0, 1] + [0] * _NUM_FLOATS)
+
+    def until_done(self, function: Any, arguments: tuple[Any, ...], attend: Callable[[int], object]) -> None:
+        """See the function of this name."""
+        while result := function.call(*arguments):
+            attend(result)
+        self._add(function, arguments, attend)
+
+    def _note(self, function: Kernel, arguments: tuple[Any, ...]) -> Any:
+        """Call a kernel for Python, and record that."""
+        result = function.call(*arguments)
+        if get_ident() == self._thread:
+            self.is_whole &= result is None  # Python may do anything with a number
+            self._add(function, arguments, None)
+        return result
+
+    def _add(self, function: Kernel, arguments: tuple[Any, ...], attend: Callable[[int], object] | None) -> None:
+        kinds = tuple(map(function.typeof_pyval, arguments))
+        compiled = function.overloads.get(kinds)
+        words = _Words([], [], [], [])
+        is_known = compiled is not None and all(words.add(*one) for one in zip(kinds, arguments, strict=True))
+        num_ints = next((number for number in _NUM_INTS if number >= len(words.ints)), None)
+        if not is_known or num_ints is None or len(words.floats) > _NUM_FLOATS:
+            self.is_whole = False
+            return
+        address = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+        self._stops[len(self._words)] = _Call(function, arguments, attend)
+        self._words.extend([address, num_ints, *words.floats, *[0] * (_NUM_FLOATS - len(words.floats))])
+        self._words.extend(words.ints + [0] * (num_ints - len(words.ints)))
+        self._numbers += [address, *words.floats, *words.numbers]
+        self._arrays += words.arrays
+
+
+class _Words(NamedTuple):
+    """The arguments of a call, as Numba passes them.  numbers: the integers, but for where arrays lie."""
+
+    ints: list[int]
+    floats: list[int]
+    numbers: list[int]
+    arrays: list[Array]
+
+    def add(self, kind: Any, argument: Any) -> bool:
+        """Add an argument; returns whether that was possible.
+
+        An array is passed as the owner of its memory and the object that it is of, of which there are none here, its
+        size, that of an element, where it lies, its shape and its strides.
+        """
+        if isinstance(kind, types.BaseTuple):
+            return all(self.add(*one) for one in zip(kind, argument, strict=True))
+        if isinstance(kind, types.Array):
+            form = [0, 0, argument.size, argument.itemsize], [*argument.shape, *argument.strides]
+            self.ints.extend([*form[0], argument.ctypes.data, *form[1]])
+            self.numbers.extend([*form[0], *form[1]])
+            self.arrays.append(argument)
+        elif isinstance(kind, types.Float):
+            bits = np.array(argument, f"f{kind.bitwidth // 8}").view(f"u{kind.bitwidth // 8}")
+            self.floats.append(int(bits.astype(np.uint64).view(np.int64)))
+        elif isinstance(kind, types.Integer | types.Boolean):
+            self.ints.append(int(argument))
+            self.numbers.append(int(argument))
+        else:
+            return False
+        return True
+
+
+def _are_alike(one: Array, other: Array) -> bool:
+    """Tell whether two arrays of one form are the same, or have the same contents."""
+    return one.ctypes.data == other.ctypes.data or one.tobytes() == other.tobytes()
+
+
+def in_python(function: Callable[[], object]) -> None:
+    """Call a function, and call it again whenever what is recorded now is played."""
+    tape = Tape.current()
+    if tape is None:
+        function()
+    else:
+        tape.in_python(function)
+
+
+def until_done(function: Callable[..., int], *arguments: Any, attend: Callable[[int], object]) -> None:
+    """Call a kernel until it returns 0; what else it returns goes to `attend` before it is called again."""
+    tape = Tape.current()
+    if tape is not None:
+        tape.until_done(function, arguments, attend)
+        return
+    while result := function(*arguments):
+        attend(result)
+
+
+def play(tapes: Sequence[Tape]) -> None:
+    """Play tapes one after another."""
+    streams = np.array([tape.begin for tape in tapes])
+    number = place = 0
+    while True:
+        number, place, result = _play(streams, number, place)
+        if number == len(streams):
+            return
+        place = tapes[number].attend(place, result)
+
+
+@final
+class Tapes:
+    """Work that is done again and again is recorded here, of each kind twice, and then played.
+
+    Whatever differs from one time to the next must lie in arrays, which stay where they are.
+    """
+
+    def __init__(self) -> None:
+        self._tapes: dict[Hashable, Tape] = {}
+        self._trusted: dict[Hashable, bool] = {}
+
+    def find(self, kind: Hashable) -> Tape | None:
+        """Return the tape that does this kind of work, if there is one that can be trusted."""
+        return self._tapes[kind] if self._trusted.get(kind) else None
+
+    def record(self, kind: Hashable, work: Callable[[], object]) -> None:
+        """Do work of a kind of which there is no tape, and record it if that may be of use."""
+        if kind in self._trusted:
+            work()
+            return
+        tape, before = Tape(), self._tapes.get(kind)
+        with tape.recording():
+            work()
+        self._tapes[kind] = tape
+        if before is not None:
+            self._trusted[kind] = tape.is_like(before)
+        elif not tape.is_whole:
+            self._trusted[kind] = False

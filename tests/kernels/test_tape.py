@@ -1,0 +1,176 @@
+"""What kernels were asked for can be played again."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from dist_relu.core.arrays import Array
+from dist_relu.kernels.jit import kernel
+from dist_relu.kernels.losses import add_signs
+from dist_relu.kernels.ordered_sum import add, ordered_sum
+from dist_relu.kernels.products import multiply
+from dist_relu.kernels.tape import Tape, Tapes, in_python, play, until_done
+from dist_relu.kernels.tiles import BIAS_RELU
+
+
+@kernel
+def _count_down(number: Array) -> int:
+    """Take one from number[0], (1,) int64, until it is 0; returns what was there."""
+    before: int = number[0]
+    if before > 0:
+        number[0] -= 1
+    return before
+
+
+def test_a_tape_that_came_out_alike_twice_does_the_same_again() -> None:
+    rng = np.random.default_rng(0)
+    x, w, bias = rng.normal(size=(3, 20)), rng.normal(size=(20, 5)), rng.normal(size=5)
+    z, total, seen = np.empty((3, 5)), np.zeros(15), []
+
+    def work() -> None:
+        multiply(x, w, bias, BIAS_RELU, z)
+        in_python(lambda: seen.append(z.sum()))
+        add_signs(total, z.reshape(-1), 0.5)
+        add(total, z.reshape(-1))
+
+    tapes = Tapes()
+    for time in range(4):
+        x[:] = rng.normal(size=x.shape)
+        total[:] = 0
+        tape = tapes.find("work")
+        assert (tape is not None) == (time >= 2)
+        if tape:
+            play([tape])
+        else:
+            tapes.record("work", work)
+        expected = np.maximum(x @ w + bias, 0)
+        np.testing.assert_allclose(z, expected, rtol=1e-12)
+        np.testing.assert_array_equal(total, z.reshape(-1) + 0.5 * (z.reshape(-1) > 0))
+        assert seen[-1] == z.sum()
+    assert len(seen) == 4
+
+
+def test_tapes_are_played_one_after_another() -> None:
+    x, y = np.ones(3), np.ones(3)
+    tapes = Tapes()
+    for _ in range(2):
+        tapes.record("double", lambda: add(x, x))
+        tapes.record("add", lambda: add(y, x))
+    double, plus = tapes.find("double"), tapes.find("add")
+    assert double
+    assert plus
+    x[:], y[:] = 1, 0
+    play([double, plus, double, plus])
+    np.testing.assert_array_equal(y, 2 + 4)
+    play([])
+
+
+def test_a_kernel_that_has_not_done_is_called_again() -> None:
+    number = np.array([2])
+    seen: list[int] = []
+
+    def work() -> None:
+        until_done(_count_down, number, attend=seen.append)
+
+    work()
+    assert seen == [2, 1]
+    tapes = Tapes()
+    for _ in range(2):
+        number[0] = 2
+        tapes.record("work", work)
+    number[0] = 3
+    tape = tapes.find("work")
+    assert tape
+    play([tape])
+    assert seen == [2, 1] * 3 + [3, 2, 1]
+
+
+def test_an_error_stops_a_tape() -> None:
+    x, fails = np.ones(3), [False]
+
+    def check() -> None:
+        if fails[0]:
+            raise KeyError("a reason")
+
+    def work() -> None:
+        in_python(check)
+        add(x, x)
+
+    tapes = Tapes()
+    for _ in range(2):
+        tapes.record("work", work)
+    tape, fails[0] = tapes.find("work"), True
+    assert tape
+    with pytest.raises(KeyError, match="a reason"):
+        play([tape])
+    np.testing.assert_array_equal(x, 4)
+
+
+@pytest.mark.parametrize("what", ["a number that differs", "contents that differ", "a result", "other calls"])
+def test_work_that_differs_stays_python(what: str) -> None:
+    x, times = np.ones(3), [0]
+
+    def work() -> None:
+        match what:
+            case "a number that differs":
+                add_signs(x, x, float(len(times)))
+            case "contents that differ":
+                add(x, np.full(3, len(times)))
+            case "a result":
+                _count_down(np.zeros(1, np.int64))
+            case "other calls":
+                for _ in times:
+                    add(x, x)
+        times.append(0)
+
+    tapes = Tapes()
+    for _ in range(4):
+        tapes.record("work", work)
+        assert tapes.find("work") is None
+
+
+def test_constants_of_each_time_are_kept() -> None:
+    x = np.zeros(3)
+    tapes = Tapes()
+    for _ in range(2):
+        tapes.record("work", lambda: add(x, np.arange(3.0)))
+    tape = tapes.find("work")
+    assert tape
+    for _ in range(3):
+        np.ones(3)  # in whose memory a constant would lie that nobody keeps
+        play([tape])
+    np.testing.assert_array_equal(x, 5 * np.arange(3))
+
+
+def test_other_threads_leave_nothing_on_a_tape() -> None:
+    x, y = np.ones(3), np.ones(3)
+    tapes = Tapes()
+
+    def work() -> None:
+        other = threading.Thread(target=add, args=(y, y))
+        other.start()
+        other.join()
+        add(x, x)
+
+    for _ in range(2):
+        tapes.record("work", work)
+    tape = tapes.find("work")
+    assert tape
+    play([tape])
+    assert (x[0], y[0]) == (8, 4)
+    assert Tape.current() is None
+
+
+def test_arguments_of_all_kinds_reach_a_kernel() -> None:
+    rows, total, scratch = np.arange(12.0).reshape(3, 4), np.empty(3), np.empty((3, 1024))
+    tapes = Tapes()
+    for _ in range(2):
+        tapes.record("sum", lambda: ordered_sum(rows, 1, np.array([0, 1, 1]), scratch, total))
+    tape = tapes.find("sum")
+    assert tape
+    rows += 1
+    play([tape])
+    np.testing.assert_array_equal(total, rows[:, 1:].sum(axis=0))
