@@ -31,6 +31,7 @@ from dist_relu.nn import Loss, Sequential
 from dist_relu.nn.boundary import inside
 from dist_relu.nn.fusion import last_layers
 from dist_relu.nn.layer import PreactivationObserver
+from dist_relu.nn.losses import backward_into
 from dist_relu.nn.passes import Layout, ShardPass, measure
 from dist_relu.partition import epoch_order
 from dist_relu.reduction.batch_sums import BatchSums, batch_sums_shape
@@ -187,8 +188,9 @@ class _Shards:
         x, loss, targets = self._feed.gather(batch, shard, run)
         outputs = model.forward_inside(x, run)
         d_outputs = run.empty(outputs.shape, outputs.dtype)
-        total, _ = loss.backward_inside(outputs, targets, 1 / batch.step_size, d_outputs)
-        in_loss = not np.isfinite(model.dtype.type(total))
+        sums = np.empty(2)
+        backward_into(loss, outputs, targets, 1 / batch.step_size, d_outputs, sums, run)
+        in_loss = not np.isfinite(model.dtype.type(sums[0]))
         in_outputs = self._in_loss(loss, outputs, targets) if in_loss else None
         in_gradient = self._in_gradient(model, d_outputs, run)
         seen = in_outputs or in_gradient
@@ -213,7 +215,7 @@ class _Shards:
         if loss is self._plan.loss:  # that of mixed samples has targets for all of them
             for row in range(len(outputs)):
                 one = slice(row, row + 1)
-                total, _ = loss.backward_inside(outputs[one], targets[one], 1.0, np.empty_like(outputs[one]))
+                total, _ = loss.backward(outputs[one], targets[one], 1.0, np.empty_like(outputs[one]))
                 if not np.isfinite(self._model.dtype.type(total)):
                     rows.append(row)
         return _Seen(len(self._names), name, f"the loss ({name}) is not finite", rows)

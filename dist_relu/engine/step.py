@@ -77,7 +77,8 @@ class TrainingStep:
         self._updater = Updater(plan, chunks, self._norms, self._barrier)
         self._skips = plan.options.skips
         self._verdicts = memory.verdicts[slice(world.node.ranks.start, world.node.ranks.stop)]
-        self._side_by_side: SideBySide[tuple[float, int]] | None = None
+        self._sums = np.zeros((plan.shards, 2))  # the loss of each shard, and its number of correct predictions
+        self._side_by_side: SideBySide[None] | None = None
         if request.layout.sums:
             sums = BatchSums(plan.shards, memory.sums, RowExchange(world, reduction))
             self._side_by_side = SideBySide(model, request.layout, arrays, plan.seed, sums, self._shards)
@@ -181,22 +182,23 @@ class TrainingStep:
             present = [shard for shard in self._shards if range(*batch.shard_bounds[shard])]
             self._side_by_side.run(partial(self._pass_over, batch), present)
         for shard in self._shards:
-            loss, num_correct = self._run_pass(batch, shard)
+            self._run_pass(batch, shard)
             if self._verifier:
-                self._verifier.note(batch, shard, self._reducer.row, (loss, num_correct))
-            self._reducer.add(shard, loss, num_correct)
+                self._verifier.note(batch, shard, self._reducer.row, self._sums[shard])
+            self._reducer.add(shard, *self._sums[shard].tolist())
         self._here[PHASE] = SUM
         return self._reducer.finish()
 
-    def _run_pass(self, batch: Batch, shard: int) -> tuple[float, int]:
-        """Leave the gradient of one shard's rows in the arena and in the reducer's row; returns what the loss does."""
+    def _run_pass(self, batch: Batch, shard: int) -> None:
+        """Leave the gradient of one shard's rows in the arena and in the reducer's row, and its sums."""
         first, stop = batch.shard_bounds[shard]
         if first == stop:
             self._reducer.row[:] = 0
-            return 0.0, 0
-        if self._side_by_side:
-            return self._side_by_side.take(shard)
-        return self._pass_over(batch, shard, self.model, self._pass, self._reducer.on_grads_ready(shard))
+            self._sums[shard] = 0
+        elif self._side_by_side:
+            self._side_by_side.take(shard)
+        else:
+            self._pass_over(batch, shard, self.model, self._pass, self._reducer.on_grads_ready(shard))
 
     def _pass_over(
         self,
@@ -205,10 +207,10 @@ class TrainingStep:
         model: Sequential,
         run: ShardPass,
         on_grads_ready: Callable[[int], object] | None = None,
-    ) -> tuple[float, int]:
+    ) -> None:
         """Pass over the rows of one shard through the model, or a copy of it."""
         first, stop = batch.shard_bounds[shard]
         observer = self._recorder.observer(shard, is_watched=batch.is_watched) if self._recorder else None
         run.enter(first, stop, batch_size=batch.step_size, step=batch.number, shard=shard, observer=observer)
         x, loss, targets = self._feed.gather(batch, shard, run)
-        return forward_backward(model, loss, x, targets, 1 / batch.step_size, run, on_grads_ready)
+        forward_backward(model, loss, x, targets, 1 / batch.step_size, run, self._sums[shard], on_grads_ready)

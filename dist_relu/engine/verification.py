@@ -7,7 +7,6 @@ passes have left is told to the coordinator as digests, when the segment is over
 from __future__ import annotations
 
 import hashlib
-import struct
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -114,10 +113,11 @@ class Verifier:
         run = self._pass
         run.enter(0, stop - first, batch_size=batch.step_size, step=batch.number, shard=self._shard)
         x, loss, targets = self._feed.gather(batch, self._shard, run)
-        sums = forward_backward(self._model, loss, x, targets, 1 / batch.step_size, run)
+        sums = np.empty(2)
+        forward_backward(self._model, loss, x, targets, 1 / batch.step_size, run, sums)
         self._add(self._own_arrays, slice(0, stop - first), self._row, sums)
 
-    def note(self, batch: Batch, shard: int, row: Array, sums: tuple[float, int]) -> None:
+    def note(self, batch: Batch, shard: int, row: Array, sums: Array) -> None:
         """Note what the worker's own pass over a shard has left, if it is verified.
 
         row: of the reducer.  sums: the loss of the shard, and its number of correct predictions.
@@ -131,8 +131,8 @@ class Verifier:
         digests, self._digests = self._digests, []
         return digests
 
-    def _add(self, arrays: Sequence[Array], rows: slice, row: Array, sums: tuple[float, int]) -> None:
-        digest = hashlib.sha256(struct.pack("<dq", *sums))
+    def _add(self, arrays: Sequence[Array], rows: slice, row: Array, sums: Array) -> None:
+        digest = hashlib.sha256(sums.tobytes())
         digest.update(row[:-TAIL].data)
         for number in self._factors:
             digest.update(arrays[number][rows].data)

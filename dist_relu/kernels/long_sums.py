@@ -94,6 +94,53 @@ def dot_row(x: Array, y: Array) -> float:
 
 
 @kernel
+def pairwise_sum(x: Array) -> float:
+    """Sum x (n,) float64 as NumPy does: the halves of halves of it, down to TERMS terms, in eight chains each.
+
+    Of the halves that wait, each has its depth in the tree; two sums of the same depth that lie together become one.
+    """
+    starts, sizes, depths = np.empty((3, 64), np.int64)
+    sums, depths_of_sums = np.empty(64), np.empty(64, np.int64)
+    starts[0], sizes[0], depths[0] = 0, x.shape[0], 0
+    num_waiting, num_sums = 1, 0
+    while num_waiting:
+        top = num_waiting - 1
+        start, size, depth = starts[top], sizes[top], depths[top]
+        if size > TERMS:
+            half = size // 2 // 8 * 8
+            starts[top], sizes[top], depths[top] = start + half, size - half, depth + 1
+            starts[top + 1], sizes[top + 1], depths[top + 1] = start, half, depth + 1
+            num_waiting += 1
+            continue
+        num_waiting -= 1
+        total = _sum_in_eight_chains(x[start : start + size])
+        while num_sums and depths_of_sums[num_sums - 1] == depth:
+            num_sums -= 1
+            total = sums[num_sums] + total
+            depth -= 1
+        sums[num_sums], depths_of_sums[num_sums] = total, depth
+        num_sums += 1
+    return float(sums[0])
+
+
+@kernel
+def _sum_in_eight_chains(x: Array) -> float:
+    total = 0.0
+    whole = x.shape[0] // 8 * 8
+    if whole:
+        chains = x[:8].copy()
+        for start in range(8, whole, 8):
+            for k in range(8):
+                chains[k] += x[start + k]
+        total = ((chains[0] + chains[1]) + (chains[2] + chains[3])) + (
+            (chains[4] + chains[5]) + (chains[6] + chains[7])
+        )
+    for i in range(whole, x.shape[0]):
+        total += x[i]
+    return total
+
+
+@kernel
 def add_rows_at(indices: Array, rows: Array, table: Array) -> None:
     """table[indices[m]] += rows[m], one after another.  indices: (M,) integers.  rows: (M, C).  table: (V, C).
 

@@ -1,4 +1,7 @@
-"""Losses and their gradients.  N batch, K classes."""
+"""Losses and their gradients.  N batch, K classes.
+
+sums: (2,) float64, gets the sum of the losses and the number of correct predictions.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,8 @@ from dist_relu.kernels.long_sums import TERMS, sum_row
 
 
 @kernel
-def cross_entropy(z: Array, labels: Array, scale: float, dz: Array) -> tuple[float, int]:
-    """Sum -log softmax(z)[label] over the rows, and count the rows that have their maximum at the label.
+def cross_entropy(z: Array, labels: Array, scale: float, dz: Array, sums: Array) -> None:
+    """sums = -log softmax(z)[label] over the rows, and how many rows have their maximum at the label.
 
     z: (N, K) logits.  labels: (N,) integers.  dz: (N, K) gets the gradient of the sum times `scale`; may be z.
     """
@@ -39,12 +42,12 @@ def cross_entropy(z: Array, labels: Array, scale: float, dz: Array) -> tuple[flo
         for k in range(z.shape[1]):
             dz[n, k] *= factor
         dz[n, label] -= z.dtype.type(scale)
-    return loss, num_correct
+    sums[0], sums[1] = loss, num_correct
 
 
 @kernel
-def smooth_labels(z: Array, labels: Array, smoothing: float, scale: float, dz: Array) -> float:
-    """Turn the cross-entropy into that with smoothed labels; returns what the sum of losses grows by.
+def smooth_labels(z: Array, labels: Array, smoothing: float, scale: float, dz: Array, sums: Array) -> None:
+    """Turn the cross-entropy in `sums` into that with smoothed labels.
 
     z: (N, K) logits.  labels: (N,) integers.  dz: (N, K) holds the gradient of the plain loss times `scale`, and
     gets that of the smoothed one: smoothing·scale·(1 at the label, less 1/K everywhere) more.
@@ -59,19 +62,35 @@ def smooth_labels(z: Array, labels: Array, smoothing: float, scale: float, dz: A
             dz[n, k] -= everywhere
         growth += smoothing * (z[n, labels[n]] - total / z.shape[1])
         dz[n, labels[n]] += at_label
-    return growth
+    sums[0] += growth
 
 
 @kernel
-def squared_error(y: Array, target: Array, scale: float, dy: Array) -> float:
-    """Sum (y - target)² over all elements; dy gets the gradient of the sum times `scale`.  All flat (n,)."""
+def squared_error(y: Array, target: Array, size: int, scale: float, dy: Array, sums: Array) -> None:
+    """sums = (y - target)² over samples of `size` elements each, of which a loss is the mean, and no predictions.
+
+    y, target, dy: flat (N · size,).  dy gets the gradient of the sum times `scale`.
+    """
     loss = 0.0
-    factor = y.dtype.type(2 * scale)
+    factor = y.dtype.type(2 * (scale / size))
     for i in range(y.shape[0]):
         d = y[i] - target[i]
         loss += d * d
         dy[i] = factor * d
-    return loss
+    sums[0], sums[1] = loss / size, 0
+
+
+@kernel
+def mix_losses(share: float, others: Array, d_others: Array, d_outputs: Array, sums: Array) -> None:
+    """Make of a loss `share` of it and the rest of another, whose sums are `others`; d_outputs += d_others, both (n,).
+
+    The predictions that count are those for the larger share.
+    """
+    sums[0] = share * sums[0] + (1 - share) * others[0]
+    if share < 0.5:
+        sums[1] = others[1]
+    for i in range(d_outputs.shape[0]):
+        d_outputs[i] += d_others[i]
 
 
 @kernel

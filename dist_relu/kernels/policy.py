@@ -2,6 +2,8 @@
 
 `N` states or samples, `A` actions or dimensions of an action, `E` environments, `T` steps of each. The last column of
 a policy's outputs is the value of the state, which distributions hand on untouched. Sums are taken in float64.
+
+sums: (2,) float64, the sum of the losses and a number of correct predictions, which is 0.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from math import log, log1p, pi
 from dist_relu.core.arrays import Array
 from dist_relu.kernels.elementary import exp
 from dist_relu.kernels.jit import kernel
+from dist_relu.kernels.long_sums import pairwise_sum
 
 _HALF_LOG_2PI = 0.5 * log(2 * pi)
 _LOG_2 = log(2.0)
@@ -176,11 +179,13 @@ def advantages(
 
 
 @kernel
-def clipped_surrogate(log_probs: Array, old: Array, advantages: Array, clip: float, d_log_probs: Array) -> float:
-    """Sum -min(ratio · advantage, clip(ratio, 1 - clip, 1 + clip) · advantage).  Schulman et al. (2017), equation 7.
+def clipped_surrogate(
+    log_probs: Array, old: Array, advantages: Array, clip: float, scale: float, d_log_probs: Array, sums: Array
+) -> None:
+    """sums = -min(ratio · advantage, clip(ratio, 1 - clip, 1 + clip) · advantage).  Schulman et al. (2017), equation 7.
 
     log_probs, old: of the action taken, now and when it was taken; the ratio is that of the probabilities.  All (N,).
-    d_log_probs: gets the gradient.
+    d_log_probs: gets the gradient of the sum times `scale`.
     """
     loss = 0.0
     for n in range(log_probs.shape[0]):
@@ -188,23 +193,34 @@ def clipped_surrogate(log_probs: Array, old: Array, advantages: Array, clip: flo
         plain = ratio * advantages[n]
         clipped = min(max(ratio, 1 - clip), 1 + clip) * advantages[n]
         loss -= min(plain, clipped)
-        d_log_probs[n] = -plain if plain <= clipped else 0.0
-    return loss
+        d_log_probs[n] = scale * (-plain if plain <= clipped else 0.0)
+    sums[0], sums[1] = loss, 0
 
 
 @kernel
-def score(log_probs: Array, advantages: Array, d_log_probs: Array) -> float:
-    """Sum -advantage · log_prob; all (N,), d_log_probs gets the gradient.  Williams (1992), theorem 1."""
+def score(log_probs: Array, advantages: Array, scale: float, d_log_probs: Array, sums: Array) -> None:
+    """sums = -advantage · log_prob; the others (N,), d_log_probs gets the gradient of the sum times `scale`.
+
+    Williams (1992), theorem 1.
+    """
     loss = 0.0
     for n in range(log_probs.shape[0]):
         loss -= advantages[n] * log_probs[n]
-        d_log_probs[n] = -advantages[n]
-    return loss
+        d_log_probs[n] = scale * -advantages[n]
+    sums[0], sums[1] = loss, 0
 
 
 @kernel
-def value_error(outputs: Array, returns: Array, scale: float, d_outputs: Array) -> float:
-    """Sum (value - return)² / 2, where the value is the last column of outputs (N, K); returns: (N,).
+def entropy_bonus(entropies: Array, weight: float, scale: float, d_entropies: Array, sums: Array) -> None:
+    """sums -= weight · entropy; d_entropies gets the gradient of the sum times `scale`.  Both (N,)."""
+    sums[0] -= weight * pairwise_sum(entropies)
+    for n in range(d_entropies.shape[0]):
+        d_entropies[n] = -weight * scale
+
+
+@kernel
+def value_error(outputs: Array, returns: Array, weight: float, scale: float, d_outputs: Array, sums: Array) -> None:
+    """sums += weight · (value - return)² / 2, where the value is the last column of outputs (N, K); returns: (N,).
 
     d_outputs: the last column gets the gradient of the sum times `scale`.
     """
@@ -212,5 +228,5 @@ def value_error(outputs: Array, returns: Array, scale: float, d_outputs: Array) 
     for n in range(outputs.shape[0]):
         difference = outputs[n, last] - returns[n]
         loss += 0.5 * difference * difference
-        d_outputs[n, last] = scale * difference
-    return loss
+        d_outputs[n, last] = weight * scale * difference
+    sums[0] += weight * loss

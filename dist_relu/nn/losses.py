@@ -11,11 +11,11 @@ import numpy as np
 
 from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_fields, check_probability, check_share, instance_of
-from dist_relu.core.guards import guard, is_ours, unwrapped
+from dist_relu.core.guards import guard, is_ours
 from dist_relu.errors import DataError
 from dist_relu.kernels import losses as kernels
 from dist_relu.nn import boundary
-from dist_relu.nn.layer import Shape
+from dist_relu.nn.layer import PLAIN, Pass, Shape
 
 
 class Loss(ABC):
@@ -23,10 +23,6 @@ class Loss(ABC):
 
     def __init_subclass__(cls) -> None:
         guard(cls, backward=boundary.loss_backward)
-        if is_ours(cls) and "backward" in vars(cls):
-            cls.backward_inside = unwrapped(cls.backward)  # type: ignore[method-assign]
-        else:
-            cls.backward_inside = Loss.backward_inside  # type: ignore[method-assign]
 
     @abstractmethod
     def check(self, targets: Array, output_shape: Shape) -> None:
@@ -40,14 +36,38 @@ class Loss(ABC):
         mean over a batch, `scale` is one over its size.
         """
 
-    def backward_inside(self, outputs: Array, targets: Array, scale: float, d_outputs: Array) -> tuple[float, int]:
-        """`backward` for those who have checked the targets, and made the other arrays."""
-        return self.backward(outputs, targets, scale, d_outputs)
+
+class CompiledLoss(Loss):
+    """A loss of this package, which kernels bring from array to array, so that steps can be played without Python."""
+
+    @abstractmethod
+    def backward_into(
+        self, outputs: Array, targets: Array, scale: float, d_outputs: Array, sums: Array, run: Pass
+    ) -> None:
+        """Do what `backward` does, with targets that were checked; what that returns goes into `sums` (2,) float64.
+
+        run: the pass whose scratch memory it takes.
+        """
+
+    def backward(self, outputs: Array, targets: Array, scale: float, d_outputs: Array) -> tuple[float, int]:
+        sums = np.empty(2)
+        self.backward_into(outputs, targets, scale, d_outputs, sums, PLAIN)
+        return float(sums[0]), int(sums[1])
+
+
+def backward_into(
+    loss: Loss, outputs: Array, targets: Array, scale: float, d_outputs: Array, sums: Array, run: Pass
+) -> None:
+    """`CompiledLoss.backward_into` of any loss; whoever wrote one of their own, or on top of ours, wrote `backward`."""
+    if isinstance(loss, CompiledLoss) and is_ours(type(loss)):
+        loss.backward_into(outputs, targets, scale, d_outputs, sums, run)
+    else:
+        sums[:] = loss.backward(outputs, targets, scale, d_outputs)
 
 
 @final
 @dataclass(frozen=True)
-class CrossEntropy(Loss):
+class CrossEntropy(CompiledLoss):
     """-log softmax(outputs)[target], from logits (N, K) and class numbers (N,).
 
     label_smoothing: the share of the target's probability that is spread over all classes alike.
@@ -74,16 +94,17 @@ class CrossEntropy(Loss):
                 "that the model tells apart."
             )
 
-    def backward(self, outputs: Array, targets: Array, scale: float, d_outputs: Array) -> tuple[float, int]:
-        loss, num_correct = kernels.cross_entropy(outputs, targets, scale, d_outputs)
+    def backward_into(
+        self, outputs: Array, targets: Array, scale: float, d_outputs: Array, sums: Array, run: Pass
+    ) -> None:
+        kernels.cross_entropy(outputs, targets, scale, d_outputs, sums)
         if self.label_smoothing:
-            loss += kernels.smooth_labels(outputs, targets, self.label_smoothing, scale, d_outputs)
-        return loss, num_correct
+            kernels.smooth_labels(outputs, targets, self.label_smoothing, scale, d_outputs, sums)
 
 
 @final
 @dataclass(frozen=True)
-class MeanSquaredError(Loss):
+class MeanSquaredError(CompiledLoss):
     """(output - target)², averaged over the elements of a sample.  Both (N, *output_shape)."""
 
     def check(self, targets: Array, output_shape: Shape) -> None:
@@ -94,15 +115,16 @@ class MeanSquaredError(Loss):
                 "makes real ones; rows with a single 1 become class numbers with y.argmax(axis=1)."
             )
 
-    def backward(self, outputs: Array, targets: Array, scale: float, d_outputs: Array) -> tuple[float, int]:
+    def backward_into(
+        self, outputs: Array, targets: Array, scale: float, d_outputs: Array, sums: Array, run: Pass
+    ) -> None:
         size = prod(outputs.shape[1:])
-        loss = kernels.squared_error(outputs.reshape(-1), targets.reshape(-1), scale / size, d_outputs.reshape(-1))
-        return loss / size, 0
+        kernels.squared_error(outputs.reshape(-1), targets.reshape(-1), size, scale, d_outputs.reshape(-1), sums)
 
 
 @final
 @dataclass(frozen=True, eq=False)
-class MixedTargets(Loss):
+class MixedTargets(CompiledLoss):
     """`share` of a loss with the targets, and the rest with `others`, the targets of the samples mixed in.
 
     others: as many as there are targets.  A sample is right where its target of the larger share is predicted.
@@ -124,14 +146,12 @@ class MixedTargets(Loss):
         self.loss.check(targets, output_shape)
         self.loss.check(self.others, output_shape)
 
-    def backward(self, outputs: Array, targets: Array, scale: float, d_outputs: Array) -> tuple[float, int]:
-        d_others = np.empty_like(d_outputs)
-        loss, num_correct = self.loss.backward_inside(outputs, targets, scale * self.share, d_outputs)
-        others_loss, others_correct = self.loss.backward_inside(
-            outputs, self.others, scale * (1 - self.share), d_others
-        )
-        d_outputs += d_others
-        return (
-            self.share * loss + (1 - self.share) * others_loss,
-            num_correct if self.share >= 0.5 else others_correct,
-        )
+    def backward_into(
+        self, outputs: Array, targets: Array, scale: float, d_outputs: Array, sums: Array, run: Pass
+    ) -> None:
+        name = f"{type(self.loss).__name__} of others"
+        d_others = run.scratch(name, d_outputs.shape, d_outputs.dtype)
+        of_others = run.scratch(f"{name}, sums", (2,), np.float64)
+        backward_into(self.loss, outputs, targets, scale * self.share, d_outputs, sums, run)
+        backward_into(self.loss, outputs, self.others, scale * (1 - self.share), d_others, of_others, run)
+        kernels.mix_losses(self.share, of_others, d_others.reshape(-1), d_outputs.reshape(-1), sums)

@@ -19,6 +19,7 @@ from dist_relu.core.arrays import Array, aligned_empty
 from dist_relu.kernels.products import multiply_transposed
 from dist_relu.nn import Loss, Param, Pass, Sequential
 from dist_relu.nn.layer import PassObserver, check_product
+from dist_relu.nn.losses import backward_into
 from dist_relu.partition import Purpose, generator
 
 _ALIGNMENT_BYTES = 64
@@ -78,17 +79,17 @@ def forward_backward(
     targets: Array,
     scale: float,
     run: Pass,
+    sums: Array,
     left: Callable[[int], object] | None = None,
-) -> tuple[float, int]:
-    """One pass forward and backward: leaves the gradients, returns the summed loss and the number of correct samples.
+) -> None:
+    """One pass forward and backward: leaves the gradients, and the summed loss and the number of correct samples.
 
-    scale: see `Loss.backward`.  left: see `Sequential.backward`.
+    scale: see `Loss.backward`.  sums: gets these two numbers, (2,) float64.  left: see `Sequential.backward`.
     """
     outputs = model.forward_inside(x, run)
     d_outputs = run.empty(outputs.shape, outputs.dtype)
-    sums = loss.backward_inside(outputs, targets, scale, d_outputs)
+    backward_into(loss, outputs, targets, scale, d_outputs, sums, run)
     model.backward_inside(d_outputs, run, wants_dx=False, left=left)
-    return sums
 
 
 def measure(model: Sequential, loss: Loss, target: Array) -> Layout:
@@ -104,7 +105,7 @@ def measure(model: Sequential, loss: Loss, target: Array) -> Layout:
     d_outputs = run.empty(outputs.shape, outputs.dtype)
     bits = d_outputs.view(f"u{d_outputs.itemsize}")
     bits[...] = nobodys = np.iinfo(bits.dtype).max - 0xDEAD  # a NaN that no computation has for a result
-    loss.backward_inside(outputs, np.repeat(target, _NUM_MEASURED, axis=0), 1.0, d_outputs)
+    backward_into(loss, outputs, np.repeat(target, _NUM_MEASURED, axis=0), 1.0, d_outputs, np.empty(2), run)
     if (bits == nobodys).any():
         raise ValueError(
             f"{type(loss).__name__}.backward left elements of d_outputs as they were; expected the gradient in all."

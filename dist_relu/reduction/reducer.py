@@ -28,8 +28,8 @@ class Reducer:
 
         reducer.begin(shard_bounds)
         for shard in plan.shards_of(world.rank):
-            loss, num_correct = forward_backward(..., reducer.on_grads_ready(shard))
-            reducer.add(shard, loss, num_correct)
+            forward_backward(..., sums, reducer.on_grads_ready(shard))
+            reducer.add(shard, *sums)
         loss, num_correct = reducer.finish()
 
     sources: of the gradients of this worker's chunks, in the order of `ReductionPlan.chunks`; complete from `finish` on

@@ -22,7 +22,8 @@ from dist_relu.core.checks import (
 from dist_relu.core.guards import unchecked
 from dist_relu.errors import DataError
 from dist_relu.kernels import policy as kernels
-from dist_relu.nn import Categorical, Loss, PolicyHead
+from dist_relu.nn import Categorical, Pass, PolicyHead
+from dist_relu.nn.losses import CompiledLoss
 
 
 @final
@@ -89,7 +90,7 @@ Algorithm = PPO | REINFORCE
 
 @final
 @dataclass(frozen=True)
-class PolicyLoss(Loss):
+class PolicyLoss(CompiledLoss):
     """The policy's loss, the value's and the bonus for entropy.  Schulman et al. (2017), equation 9.
 
     targets: (N, W + 3): the action taken, the logarithm of its probability then, its advantage, the return.
@@ -122,20 +123,20 @@ class PolicyLoss(Loss):
             if not ((actions >= 0) & (actions < self.head.actions)).all():
                 raise DataError(f"Actions in the first column of targets must be from 0 to {self.head.actions - 1}.")
 
-    def backward(self, outputs: Array, targets: Array, scale: float, d_outputs: Array) -> tuple[float, int]:
+    def backward_into(
+        self, outputs: Array, targets: Array, scale: float, d_outputs: Array, sums: Array, run: Pass
+    ) -> None:
         actions, old, advantages, returns = columns_of(self.head, targets)
-        log_probs, entropies, d_log_probs = np.empty((3, len(outputs)))
+        of_each = run.scratch("PolicyLoss", (4, len(outputs)), np.float64)
+        log_probs, entropies, d_log_probs, d_entropies = of_each
         unchecked(self.head.log_probs)(outputs, actions, log_probs, entropies)
         if self.clip is None:
-            loss = kernels.score(log_probs, advantages, d_log_probs)
+            kernels.score(log_probs, advantages, scale, d_log_probs, sums)
         else:
-            loss = kernels.clipped_surrogate(log_probs, old, advantages, self.clip, d_log_probs)
-        loss -= self.entropy_weight * float(np.add.reduce(entropies))
-        d_log_probs *= scale
-        d_entropies = np.full(len(outputs), -self.entropy_weight * scale)
+            kernels.clipped_surrogate(log_probs, old, advantages, self.clip, scale, d_log_probs, sums)
+        kernels.entropy_bonus(entropies, self.entropy_weight, scale, d_entropies, sums)
         unchecked(self.head.log_probs_backward)(outputs, actions, d_log_probs, d_entropies, d_outputs)
-        value_loss = kernels.value_error(outputs, returns, self.value_weight * scale, d_outputs)
-        return loss + self.value_weight * value_loss, 0
+        kernels.value_error(outputs, returns, self.value_weight, scale, d_outputs, sums)
 
 
 def columns_of(head: PolicyHead, targets: Array) -> tuple[Array, Array, Array, Array]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dist_relu import activations, nn
-from dist_relu.kernels.long_sums import TERMS, sum_rows
+from dist_relu.kernels.long_sums import TERMS, pairwise_sum, sum_rows
 from tests.twin import Array
 
 _N = 1_000_000
@@ -150,3 +150,9 @@ def test_few_rows_are_added_one_after_another(rng: np.random.Generator, num_rows
     for row in rows:
         expected += row
     assert (total == expected).all()
+
+
+@pytest.mark.parametrize("num_terms", [0, 1, 7, 8, 20, TERMS, TERMS + 1, 1000, 12_345])
+def test_halves_of_halves_are_added_as_numpy_adds_them(rng: np.random.Generator, num_terms: int) -> None:
+    terms = rng.standard_normal(num_terms)
+    assert pairwise_sum(terms) == np.add.reduce(terms)

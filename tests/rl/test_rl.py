@@ -74,10 +74,10 @@ def test_losses_have_the_gradients_of_finite_differences(
 def test_clipping_stops_what_has_moved_far_enough_and_nothing_else() -> None:
     ratios = np.array([1.5, 0.5, 1.5, 0.5, 1.1])
     advantages = np.array([1.0, 1.0, -1.0, -1.0, 1.0])
-    slope = np.empty(5)
-    loss = kernels.clipped_surrogate(np.log(ratios), np.zeros(5), advantages, 0.2, slope)
+    slope, sums = np.empty(5), np.empty(2)
+    kernels.clipped_surrogate(np.log(ratios), np.zeros(5), advantages, 0.2, 1.0, slope, sums)
     np.testing.assert_allclose(slope, [0, -0.5, 1.5, 0, -1.1])
-    assert loss == pytest.approx(-(1.2 + 0.5 - 1.5 - 0.8 + 1.1))
+    assert sums[0] == pytest.approx(-(1.2 + 0.5 - 1.5 - 0.8 + 1.1))
 
 
 def test_the_first_step_of_ppo_is_that_of_reinforce(rng: np.random.Generator) -> None:
