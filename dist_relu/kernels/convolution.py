@@ -10,7 +10,7 @@ a filter sees, K filters, G groups of them.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,7 +29,7 @@ from dist_relu.kernels.products import (
     variable,
     vectors_for,
 )
-from dist_relu.kernels.tiles import AS_IS
+from dist_relu.kernels.tiles import AS_IS, VECTOR_BYTES
 from dist_relu.kernels.windows import Windows, gather, scatter
 
 PIXELS = 512
@@ -69,40 +69,34 @@ def _place(image: Array, c: Correlation, padded: Array) -> None:
             target[i] = row[i]
 
 
-@kernel
-def panel_size(depth: int, columns: int, lanes: int) -> int:
+def panel_size(depth: int, columns: int, dtype: np.dtype[Any]) -> int:
     """Count the numbers in the panels of so many columns, of `depth` terms each."""
-    return depth * ((columns + lanes - 1) // lanes) * lanes
+    lanes = VECTOR_BYTES // dtype.itemsize
+    return depth * -(-columns // lanes) * lanes
 
 
 @kernel
-def pack_filters(weight: Array, groups: int) -> Array:
-    """Pack each group's filters as panels, (G, panel size).  weight: (A B D, K)."""
-    lanes, depth, columns = lanes_of(weight), weight.shape[0], weight.shape[1] // groups
-    size = panel_size(depth, columns, lanes)
-    panels = aligned(groups * size, weight)
+def pack_filters(weight: Array, panels: Array) -> None:
+    """Pack each group's filters as panels.  weight: (A B D, K).  panels: (G, panel size)."""
+    groups, depth, columns = panels.shape[0], weight.shape[0], weight.shape[1] // panels.shape[0]
     for group in range(groups):
         first = group * columns
-        pack(weight, False, 0, depth, first, first + columns, panels[group * size :])
-    return panels.reshape(groups, size)
+        pack(weight, False, 0, depth, first, first + columns, panels[group])
 
 
 @kernel
-def pack_filters_transposed(weight: Array, depth: int, taps: Array, groups: int) -> Array:
+def pack_filters_transposed(weight: Array, depth: int, taps: Array, panels: Array) -> None:
     """Pack some elements (`taps`) of each group's filters as panels, as products with outputs need them.
 
-    weight: (A B D, K).  Returns (G, panel size): a row for each filter of each tap, a column for each of D channels.
+    weight: (A B D, K).  panels: (G, panel size): a row for each filter of each tap, a column for each of D channels.
     """
-    lanes, filters = lanes_of(weight), weight.shape[1] // groups
-    size = panel_size(len(taps) * filters, depth, lanes)
-    panels = aligned(groups * size, weight)
+    lanes, groups, filters = lanes_of(weight), panels.shape[0], weight.shape[1] // panels.shape[0]
     for group in range(groups):
         for k in range(0, depth, 2 * lanes):
             panel_width = vectors_for(depth - k, lanes) * lanes
             for t in range(len(taps)):
-                panel = panels[group * size + k * len(taps) * filters + t * filters * panel_width :]
+                panel = panels[group, k * len(taps) * filters + t * filters * panel_width :]
                 pack_transposed(weight, group * filters, filters, taps[t] * depth + k, panel_width, panel)
-    return panels.reshape(groups, size)
 
 
 @kernel
@@ -272,6 +266,17 @@ def depthwise_backward_weight(x: Array, dz: Array, w: Windows, channels: int, d_
             terms += 1
             _add_to_weights(x[n], dz[n, i], w, channels, i, no_sum, d_weights)
     end_sum(flat, wide)
+
+
+@kernel
+def repeat_over_pixels(weight: Array, repeated: Array) -> None:
+    """repeated = weights side by side for every pixel of a row.  weight: (A, B, 1, C).  repeated: (A, B, J C)."""
+    channels = weight.shape[3]
+    for a in range(repeated.shape[0]):
+        for b in range(repeated.shape[1]):
+            for start in range(0, repeated.shape[2], channels):
+                for c in range(channels):
+                    repeated[a, b, start + c] = weight[a, b, 0, c]
 
 
 @kernel

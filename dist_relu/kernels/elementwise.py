@@ -215,6 +215,20 @@ _NONE: Sequence[Any] = ()
 
 
 @kernel
+def fill(x: Array, number: float) -> None:
+    """x = the number; x: (n,)."""
+    for i in range(x.shape[0]):
+        x[i] = number
+
+
+@kernel
+def copy(source: Array, target: Array) -> None:
+    """target = source, in its own dtype; both (n,)."""
+    for i in range(target.shape[0]):
+        target[i] = source[i]
+
+
+@kernel
 def add_to_rows(z: Array, bias: Array) -> None:
     """z += bias in place; z: (N, K), bias: (K,)."""
     for n in range(z.shape[0]):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from dist_relu.core.arrays import Array
+from dist_relu.kernels.columns import sum_few_rows
 from dist_relu.kernels.jit import kernel
 from dist_relu.kernels.llvm import CHAINS, dot_in_chains, sum_in_chains
 from dist_relu.kernels.ordered_sum import add
@@ -49,20 +50,13 @@ def end_sum(part: Array, wide: Array) -> None:
 def sum_rows(dz: Array, total: Array) -> None:
     """total = the sum of the rows of dz; dz: (N, K), total: (K,)."""
     if dz.shape[0] <= TERMS:
-        _sum_few_rows(dz, total)
+        sum_few_rows(dz, 0, dz.shape[0], total)
         return
     wide = np.zeros(total.shape[0])
     for start in range(0, dz.shape[0], TERMS):
-        _sum_few_rows(dz[start : start + TERMS], total)
+        sum_few_rows(dz, start, min(start + TERMS, dz.shape[0]), total)
         end_chain(total, wide)
     end_sum(total, wide)
-
-
-@kernel
-def _sum_few_rows(dz: Array, total: Array) -> None:
-    total[:] = 0
-    for n in range(dz.shape[0]):
-        add(total, dz[n])
 
 
 @kernel

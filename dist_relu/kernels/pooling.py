@@ -172,6 +172,16 @@ def average_images(x: Array, y: Array) -> None:
             y[n, c] /= y.dtype.type(num_pixels)
 
 
+@kernel
+def average_images_backward(dy: Array, dx: Array) -> None:
+    """dx = dy shared out equally over the pixels of its image.  Shapes as in `average_images`."""
+    factor = dx.dtype.type(1 / dx.shape[1])
+    for n in range(dx.shape[0]):
+        for m in range(dx.shape[1]):
+            for c in range(dx.shape[2]):
+                dx[n, m, c] = dy[n, c] * factor
+
+
 @scatter
 def _add_scaled(dx: Array, dy: Array, number: int, i: int, at: int, factor: float) -> None:
     """dx += factor dy."""

@@ -158,13 +158,13 @@ class ConvReLU(ActivationFused):
 
     def forward(self, x: Array, run: Pass = PLAIN) -> Array:
         self._y = run.empty((len(x), *self.conv.output_shape), x.dtype)
-        for piece in self.conv.pieces(x):
+        for piece in self.conv.pieces(x, run):
             self.conv.multiply(piece, self._y[piece], BIAS_RELU)
         return self._y
 
     def forward_observed(self, x: Array, run: Pass, see: See) -> Array:
         self._y = run.empty((len(x), *self.conv.output_shape), x.dtype)
-        for piece in self.conv.pieces(x):
+        for piece in self.conv.pieces(x, run):
             y = self._y[piece]
             self.conv.multiply(piece, y, BIAS)
             see(y, None)
@@ -210,7 +210,7 @@ class ConvReLUPool(ActivationFused):
         y, self._choice = run.empty(shape, x.dtype), run.empty(shape, x.dtype)
         assert self.conv.offset is not None
         bias = self.conv.offset.value
-        for piece in self.conv.pieces(x):
+        for piece in self.conv.pieces(x, run):
             z = self._scratch(piece, x.dtype, run)
             self.conv.multiply(piece, z, AS_IS)
             if see:
@@ -219,7 +219,6 @@ class ConvReLUPool(ActivationFused):
         return y
 
     def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
-        dy = np.ascontiguousarray(dy)
         dx = self.conv.begin_backward(run, wants_dx=wants_dx)
         for piece in self.conv.pieces_of_last():
             dz = self._scratch(piece, dy.dtype, run)

@@ -47,7 +47,7 @@ def moments_of(x: Array) -> Array:
     """The moments of a block, (NUM_MOMENTS,) float64.  x: (N, ..., K), of at least one element."""
     rows = as_rows(x).astype(np.float64, order="C")
     means, variances = np.empty((2, rows.shape[1]))
-    channel_statistics(rows, means, variances)
+    channel_statistics(rows, 0, len(rows), means, variances)
     mean = float(np.add.reduce(means)) / len(means)
     squares = len(rows) * float(np.add.reduce(variances + (means - mean) ** 2))
     return np.array([mean, squares, np.add.reduce(np.abs(rows, out=rows), axis=None)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import final
@@ -14,8 +14,9 @@ from dist_relu.core.checks import check_bool, check_fields, check_int, instance_
 from dist_relu.core.hints import hinting
 from dist_relu.kernels import convolution as kernels
 from dist_relu.kernels.activations import relu
-from dist_relu.kernels.elementwise import add_to_rows
+from dist_relu.kernels.elementwise import add_to_rows, fill
 from dist_relu.kernels.long_sums import TERMS, end_chain, end_sum, sum_rows
+from dist_relu.kernels.ordered_sum import add
 from dist_relu.kernels.tiles import AS_IS, BIAS, BIAS_RELU
 from dist_relu.kernels.windows import Windows
 from dist_relu.nn.initializers import Constant, HeNormal, Initializer
@@ -58,6 +59,7 @@ class Conv2d(Layer):
     _is_depthwise: bool = field(init=False, repr=False)
     _images_per_piece: int = field(init=False, repr=False)
     _x: Array = field(init=False, repr=False)
+    _packed: list[Array] = field(init=False, repr=False)  # filters, as kernels take them
     _wide: list[Array] = field(init=False, repr=False)  # of the gradients of all parameters
 
     def __post_init__(self) -> None:
@@ -103,48 +105,55 @@ class Conv2d(Layer):
         return self._plan
 
     def forward(self, x: Array, run: Pass = PLAIN) -> Array:
-        self._x = np.ascontiguousarray(x, self.weight.value.dtype)
-        y = run.empty((len(x), *self.output_shape), self._x.dtype)
+        y = run.empty((len(x), *self.output_shape), x.dtype)
+        self.pieces(x, run)
         self.multiply(slice(len(x)), y, AS_IS if self.offset is None else BIAS)
         return y
 
     def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         dx = self.begin_backward(run, wants_dx=wants_dx)
         for piece in self.pieces_of_last():
-            self.multiply_backward(piece, np.ascontiguousarray(dy[piece]), dx, run)
+            self.multiply_backward(piece, dy[piece], dx, run)
         return dy if dx is None else dx
 
-    def pieces(self, x: Array) -> Iterator[slice]:
-        """Cut a batch into the few images that are done at a time; remembers x."""
-        self._x = np.ascontiguousarray(x, self.weight.value.dtype)
+    def pieces(self, x: Array, run: Pass) -> list[slice]:
+        """Begin the pass over a batch, and cut it into the few images that are done at a time."""
+        self._x, weight = x, self.weight.value
+        self._packed = [self._repeated(run)] if self._is_depthwise else [self._convolution().pack(weight, run)]
         return self.pieces_of_last()
 
-    def pieces_of_last(self) -> Iterator[slice]:
+    def pieces_of_last(self) -> list[slice]:
         """The pieces of the last batch once more."""
-        x = self._x
-        for start in range(0, len(x), self._images_per_piece):
-            yield slice(start, min(start + self._images_per_piece, len(x)))
+        num, at_once = len(self._x), self._images_per_piece
+        return [slice(start, min(start + at_once, num)) for start in range(0, num, at_once)]
 
     def multiply(self, piece: slice, z: Array, epilogue: int) -> None:
         """z = the images of a piece convolved, then the bias and ReLU if `epilogue` says so.  z: (n, I, J, K)."""
-        x, weight = self._x[piece], self.weight.value
-        bias = weight.reshape(-1) if self.offset is None else self.offset.value
+        x, [packed] = self._x[piece], self._packed
+        bias = packed.reshape(-1) if self.offset is None else self.offset.value
         if self._is_depthwise:
-            kernels.depthwise(image_rows(x), self._repeated(weight), self._windows, self.channels, image_rows(z))
+            kernels.depthwise(image_rows(x), packed, self._windows, self.channels, image_rows(z))
             rows = z.reshape(-1, self.channels)
             if epilogue == BIAS:
                 add_to_rows(rows, bias)
             elif epilogue == BIAS_RELU:
                 relu.add_bias(rows, bias)
         else:
-            self._convolution().forward(x, weight, bias, epilogue, z)
+            self._convolution().forward(x, packed, bias, epilogue, z)
 
     def begin_backward(self, run: Pass, *, wants_dx: bool) -> Array | None:
         """Begin gradients that `multiply_backward` adds to; returns room for that of x, if it is wanted."""
-        for param in self.params():
-            param.grad[...] = 0
+        params, weight = self.params(), self.weight.value
         is_long = len(self._x) > TERMS
-        self._wide = [np.zeros(param.grad.size) for param in self.params()] if is_long else []
+        names = [f"convolution sums {number}" for number in range(len(params))] if is_long else []
+        sizes = [param.grad.size for param in params]
+        self._wide = [run.scratch(name, (size,), np.float64) for name, size in zip(names, sizes, strict=False)]
+        for array in [*(param.grad.reshape(-1) for param in params), *self._wide]:
+            fill(array, 0.0)
+        if self._is_depthwise:
+            self._packed = [self._repeated(run)]
+        elif wants_dx:
+            self._packed = self._convolution().pack_transposed(weight, run)
         return run.empty(self._x.shape, self._x.dtype) if wants_dx else None
 
     def multiply_backward(self, piece: slice, dz: Array, dx: Array | None, run: Pass) -> None:
@@ -152,20 +161,21 @@ class Conv2d(Layer):
 
         dz: (n, I, J, K), the gradient of the piece's `multiply`.  dx: (N, H, W, C), or None where it is not wanted.
         """
-        x, weight, grad, w = self._x[piece], self.weight.value, self.weight.grad, self._windows
+        x, grad, w = self._x[piece], self.weight.grad, self._windows
         if self.offset is not None:
             total = run.scratch("convolution bias", (self.channels,), dz.dtype)
             sum_rows(dz.reshape(-1, self.channels), total)
-            self.offset.grad += total
+            add(self.offset.grad, total)
         if self._is_depthwise:
-            rows, dz_rows, repeated = image_rows(x), image_rows(dz), self._repeated(weight)
+            rows, dz_rows, [repeated] = image_rows(x), image_rows(dz), self._packed
             if dx is not None:
                 kernels.depthwise_backward_x(dz_rows, repeated, w, self.channels, image_rows(dx[piece]))
-            kernels.depthwise_backward_weight(rows, dz_rows, w, self.channels, repeated)
-            kernels.add_over_pixels(repeated, grad)
+            d_repeated = run.scratch("gradient of depthwise filters", repeated.shape, repeated.dtype)
+            kernels.depthwise_backward_weight(rows, dz_rows, w, self.channels, d_repeated)
+            kernels.add_over_pixels(d_repeated, grad)
         else:
             if dx is not None:
-                self._convolution().backward_x(dz, weight, dx[piece])
+                self._convolution().backward_x(dz, self._packed, dx[piece])
             self._convolution().add_backward_weight(x, dz, grad)
         self._end_chains(piece)
 
@@ -176,6 +186,10 @@ class Conv2d(Layer):
             for param, wide in zip(self.params(), self._wide, strict=True):
                 (end_sum if is_last else end_chain)(param.grad.reshape(-1), wide)
 
-    def _repeated(self, weight: Array) -> Array:
+    def _repeated(self, run: Pass) -> Array:
         """Depthwise filters side by side for every pixel of a row of the output: (kh, kw, J K)."""
-        return np.tile(weight[:, :, 0], (1, 1, self._windows.out_width))
+        w, weight = self._windows, self.weight.value
+        shape = w.kernel_h, w.kernel_w, w.out_width * self.channels
+        repeated = run.scratch("depthwise filters", shape, weight.dtype)
+        kernels.repeat_over_pixels(weight, repeated)
+        return repeated

@@ -18,8 +18,10 @@ import numpy as np
 from dist_relu.core.arrays import Array
 from dist_relu.kernels import convolution as kernels
 from dist_relu.kernels.convolution import Correlation
+from dist_relu.kernels.elementwise import fill
 from dist_relu.kernels.tiles import AS_IS
 from dist_relu.kernels.windows import Windows
+from dist_relu.nn.layer import Pass
 
 
 @final
@@ -64,25 +66,42 @@ class Convolution:
         pixels = min(windows.stride_h, windows.height) * min(windows.stride_w, windows.width)
         self._leaves_gaps = len(self._phases) < pixels
 
-    def forward(self, x: Array, weight: Array, bias: Array, epilogue: int, z: Array) -> None:
+    def pack(self, weight: Array, run: Pass) -> Array:
+        """The filters (A, B, D, K) as `forward` takes them."""
+        matrix = _as_matrix(weight)
+        size = kernels.panel_size(len(matrix), self._columns, weight.dtype)
+        panels = run.scratch("convolution panels", (self._groups, size), weight.dtype)
+        kernels.pack_filters(matrix, panels)
+        return panels
+
+    def pack_transposed(self, weight: Array, run: Pass) -> list[Array]:
+        """The filters as `backward_x` takes them."""
+        packed = []
+        for number, phase in enumerate(self._phases):
+            size = kernels.panel_size(len(phase.taps) * self._columns, self._depth, weight.dtype)
+            panels = run.scratch(f"convolution panels of phase {number}", (self._groups, size), weight.dtype)
+            kernels.pack_filters_transposed(_as_matrix(weight), self._depth, phase.taps, panels)
+            packed.append(panels)
+        return packed
+
+    def forward(self, x: Array, panels: Array, bias: Array, epilogue: int, z: Array) -> None:
         """z = x convolved with the filters, then what `epilogue` says.
 
-        x: (n, H, W, C).  weight: (A, B, D, K).  bias: (K,), or any where none is asked for.  z: (n, I, J, K).
+        x: (n, H, W, C).  panels: what `pack` returns.  bias: (K,), or any flat array where none is asked for.
+        z: (n, I, J, K).
         """
-        panels = kernels.pack_filters(_as_matrix(weight), self._groups)
         runs, images = self._runs, image_rows(x)
         kernels.correlate(
             images, self._forward, runs.starts, runs.length, panels, self._columns, bias, epilogue, _flat(z)
         )
 
-    def backward_x(self, dz: Array, weight: Array, dx: Array) -> None:
-        """dx = the gradient of the images; shapes as in `forward`."""
+    def backward_x(self, dz: Array, packed: Sequence[Array], dx: Array) -> None:
+        """dx = the gradient of the images; shapes as in `forward`.  packed: what `pack_transposed` returns."""
+        images, flat = image_rows(dz), _flat(dx)
         if self._leaves_gaps:
-            dx[...] = 0
-        images, flat, matrix = image_rows(dz), _flat(dx), _as_matrix(weight)
-        for phase in self._phases:
-            panels = kernels.pack_filters_transposed(matrix, self._depth, phase.taps, self._groups)
-            runs, no_bias = phase.runs, weight.reshape(-1)
+            fill(flat.reshape(-1), 0.0)
+        for phase, panels in zip(self._phases, packed, strict=True):
+            runs, no_bias = phase.runs, panels.reshape(-1)
             kernels.correlate(
                 images, phase.correlation, runs.starts, runs.length, panels, self._depth, no_bias, AS_IS, flat
             )

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import prod
-from typing import Literal, final
+from typing import Any, Literal, final
 
 import numpy as np
 
-from dist_relu.core.arrays import Array
+from dist_relu.core.arrays import Array, as_rows
 from dist_relu.core.checks import check_fields, check_float, check_positive, check_share, one_of
 from dist_relu.core.hints import EPS, hinting
 from dist_relu.kernels import dropout
 from dist_relu.kernels import normalization as kernels
+from dist_relu.kernels.elementwise import copy, fill
 from dist_relu.nn.initializers import Constant
 from dist_relu.nn.layer import PLAIN, Layer, Param, Pass, Shape
 
@@ -41,11 +42,9 @@ class BatchNorm(Layer):
     running_mean: Param = field(init=False, repr=False)
     running_variance: Param = field(init=False, repr=False)
     _x: Array = field(init=False, repr=False)
-    _mean: Array = field(init=False, repr=False)
-    _inverse: Array = field(init=False, repr=False)  # 1 / √(variance + epsilon), float64
-    _scale: Array = field(init=False, repr=False)
-    _shift: Array = field(init=False, repr=False)
-    _num_rows: float = field(init=False, repr=False)  # that mean and variance are of
+    _rows: Array = field(init=False, repr=False)  # x as (M, C)
+    _num_seen: int = field(init=False, repr=False)
+    _numbers: _Numbers | None = field(init=False, repr=False, default=None)
     _in_training: bool = field(init=False, repr=False)
     elements_per_sample: int = field(init=False, repr=False)  # of a channel
 
@@ -77,59 +76,120 @@ class BatchNorm(Layer):
 
     def normalise(self, x: Array, run: Pass, *, relu: bool) -> Array:
         """The forward pass, with ReLU behind it if `relu`."""
-        self._x, self._in_training = x, run.training
-        rows = x.reshape(-1, x.shape[-1])
-        if run.training:
-            mean, variance = np.empty((2, x.shape[-1]))
-            kernels.channel_statistics(rows, mean, variance)
-            num_rows: float = len(rows)
-            if self.scope == "batch":
-                num_rows, mean, variance = _statistics_of_batch(num_rows, mean, variance, run)
-            run.statistic(self.running_mean, mean)
-            run.statistic(self.running_variance, variance * (num_rows / max(num_rows - 1, 1)))
-            self._num_rows = num_rows
-        else:
-            mean, variance = self.running_mean.value.astype(float), self.running_variance.value.astype(float)
-        self._mean, self._inverse = mean.astype(x.dtype), 1 / np.sqrt(variance + self.epsilon)
-        scale = self.weight.value * self._inverse
-        self._scale, self._shift = scale.astype(x.dtype), (self.bias.value - mean * scale).astype(x.dtype)
+        self.begin(x, run)
+        self.look_at(len(x))
+        self.end(run)
         y = run.empty(x.shape, x.dtype)
-        kernels.scale_and_shift(rows, self._scale, self._shift, relu, y.reshape(rows.shape))
+        self.scale(relu, y)
         return y
+
+    def begin(self, x: Array, run: Pass) -> None:
+        """Begin the forward pass over x (N, ..., C), whose samples may not be there yet."""
+        self._x, self._rows, self._in_training, self._num_seen = x, as_rows(x), run.training, 0
+        if self._numbers is None or self._numbers.scale.dtype != x.dtype:
+            self._numbers = _Numbers(x.shape[-1], x.dtype)
+
+    def look_at(self, stop: int) -> None:
+        """Take the samples before `stop` into account, which are there now."""
+        if self._in_training:
+            stop *= self.elements_per_sample
+            if stop < len(self._rows):
+                stop -= stop % kernels.ROWS_PER_SUM
+            kernels.channel_statistics(self._rows, self._num_seen, stop, self._kept.mean, self._kept.variance)
+            self._num_seen = stop
+
+    def end(self, run: Pass) -> None:
+        """Fix mean and variance: all samples have been looked at."""
+        kept = self._kept
+        if self._in_training:
+            fill(kept.num_rows, float(len(self._rows)))
+            if self.scope == "batch":
+                kept.join_batch(run)
+            run.statistic(self.running_mean, kept.mean)
+            estimate = run.scratch("estimated variance", kept.variance.shape, np.float64)
+            kernels.unbiased(kept.variance, kept.num_rows, estimate)
+            run.statistic(self.running_variance, estimate)
+        else:
+            copy(self.running_mean.value, kept.mean)
+            copy(self.running_variance.value, kept.variance)
+        kernels.batch_norm_factors(
+            kept.mean,
+            kept.variance,
+            self.epsilon,
+            self.weight.value,
+            self.bias.value,
+            kept.inverse,
+            kept.centre,
+            kept.scale,
+            kept.shift,
+        )
+
+    def scale(self, relu: bool, y: Array) -> None:
+        """y = what `begin` was given, normalised, with ReLU behind it if `relu`."""
+        kernels.scale_and_shift(self._rows, self._kept.scale, self._kept.shift, relu, as_rows(y))
 
     def normalise_backward(self, dy: Array, run: Pass, *, relu: bool, wants_dx: bool) -> Array:
         """The backward pass of `normalise`."""
-        rows = self._x.reshape(-1, self._x.shape[-1])
-        dx = run.writable(dy)
-        d_rows, scale, shift = dx.reshape(rows.shape), self._scale, self._shift
-        d_scale, d_shift = np.empty((2, rows.shape[1]))
-        kernels.batch_norm_sums(d_rows, rows, scale, shift, relu, self._mean, d_scale, d_shift)
-        d_scale *= self._inverse
-        self.weight.grad[...], self.bias.grad[...] = d_scale, d_shift
+        self.begin_backward(dy, run, relu=relu)
         if not wants_dx:
             return dy
-        # dx = scale (dy - d_shift / M - x̂ d_scale / M), written as a function of dy and x.
-        b = c = np.zeros_like(d_scale)
-        if self._in_training:
-            if self.scope == "batch":
-                d_scale, d_shift = run.batch_sums(np.stack([d_scale, d_shift]))
-            b = -scale * self._inverse * d_scale / self._num_rows
-            c = -scale * d_shift / self._num_rows - b * self._mean
-        kernels.batch_norm_backward(d_rows, rows, scale, shift, relu, b.astype(dy.dtype), c.astype(dy.dtype))
+        dx = run.empty(dy.shape, dy.dtype)
+        self.scale_backward(slice(len(dy)), dy, relu, dx)
         return dx
 
+    def begin_backward(self, dy: Array, run: Pass, *, relu: bool) -> None:
+        """Leave the gradients of the parameters, and find out what `scale_backward` needs."""
+        kept = self._kept
+        kernels.batch_norm_sums(
+            as_rows(dy), self._rows, kept.scale, kept.shift, relu, kept.centre, kept.sums[0], kept.sums[1]
+        )
+        kernels.batch_norm_gradients(kept.inverse, kept.sums[0], kept.sums[1], self.weight.grad, self.bias.grad)
+        if not self._in_training:
+            fill(kept.b, 0.0)
+            fill(kept.c, 0.0)
+            return
+        d_scale, d_shift = run.batch_sums(kept.sums) if self.scope == "batch" else kept.sums
+        kernels.batch_norm_coefficients(
+            d_scale, d_shift, kept.num_rows, kept.scale, kept.inverse, kept.centre, kept.b, kept.c
+        )
 
-def _statistics_of_batch(num_rows: float, mean: Array, variance: Array, run: Pass) -> tuple[float, Array, Array]:
-    """Return the number of rows, mean and variance over the whole batch, from those of this shard.
+    def scale_backward(self, piece: slice, dy: Array, relu: bool, dx: Array) -> None:
+        """dx = the gradient of some samples, from dy, that of their outputs, which stays as it is."""
+        kept = self._kept
+        kernels.batch_norm_backward(
+            as_rows(dy), as_rows(self._x[piece]), kept.scale, kept.shift, relu, kept.b, kept.c, as_rows(dx)
+        )
 
-    The mean is known to all before squared distances from it are added: a sum of numbers that are not negative, of
-    which none cancel. These are the distances within shards and those between their means, as Chan et al. (1979) put
-    two samples together.
-    """
-    sums = run.batch_sums(np.append(num_rows, num_rows * mean))
-    total, whole = float(sums[0]), sums[1:] / sums[0]
-    squares = run.batch_sums(num_rows * (variance + (mean - whole) ** 2))
-    return total, whole, squares / total
+    @property
+    def _kept(self) -> _Numbers:
+        assert self._numbers is not None
+        return self._numbers
+
+
+@final
+class _Numbers:
+    """What a pass of `BatchNorm` keeps of every channel for its way back."""
+
+    def __init__(self, channels: int, dtype: np.dtype[Any]) -> None:
+        self.num_rows = np.empty(1)  # that mean and variance are of
+        self.mean, self.variance, self.inverse = np.empty((3, channels))  # inverse: 1 / √(variance + epsilon)
+        self.sums = np.empty((2, channels))  # d_scale and d_shift of `batch_norm_sums`
+        self.centre, self.scale, self.shift, self.b, self.c = np.empty((5, channels), dtype)
+
+    def join_batch(self, run: Pass) -> None:
+        """Let number of rows, mean and variance of this shard become those of the whole batch.
+
+        The mean is known to all before squared distances from it are added: a sum of numbers that are not negative, of
+        which none cancel. These are the distances within shards and those between their means, as Chan et al. (1979)
+        put two samples together.
+        """
+        channels = len(self.mean)
+        sums = run.scratch("sums of rows", (1 + channels,), np.float64)
+        kernels.sums_of_rows(self.mean, self.num_rows, sums)
+        sums = run.batch_sums(sums)
+        squares = run.scratch("squared distances", (channels,), np.float64)
+        kernels.squares_from_means(self.mean, self.variance, self.num_rows, sums, squares)
+        kernels.variances_from_squares(run.batch_sums(squares), sums, self.num_rows, self.variance)
 
 
 @final

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import final
 
-import numpy as np
-
 from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_fields, optional
 from dist_relu.kernels import pooling as kernels
@@ -52,15 +50,15 @@ class MaxPool2d(Layer):
         w = self._windows
         shape = (len(x), w.out_height, w.out_width, x.shape[3])
         y, self._choice, self._x_shape = run.empty(shape, x.dtype), run.empty(shape, x.dtype), x.shape
-        kernels.max_pool(np.ascontiguousarray(x), w, y, self._choice)
+        kernels.max_pool(x, w, y, self._choice)
         return y
 
     def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         dx = run.empty(self._x_shape, dy.dtype)
         if self.halves:
-            kernels.max_pool_2x2_backward(np.ascontiguousarray(dy), self._choice, dx)
+            kernels.max_pool_2x2_backward(dy, self._choice, dx)
         else:
-            kernels.max_pool_backward(np.ascontiguousarray(dy), self._choice, self._windows, dx)
+            kernels.max_pool_backward(dy, self._choice, self._windows, dx)
         return dx
 
 
@@ -91,12 +89,12 @@ class AvgPool2d(Layer):
     def forward(self, x: Array, run: Pass = PLAIN) -> Array:
         self._x_shape = x.shape
         y = run.empty((len(x), self._windows.out_height, self._windows.out_width, x.shape[3]), x.dtype)
-        kernels.average_pool(np.ascontiguousarray(x), self._windows, y)
+        kernels.average_pool(x, self._windows, y)
         return y
 
     def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         dx = run.empty(self._x_shape, dy.dtype)
-        kernels.average_pool_backward(np.ascontiguousarray(dy), self._windows, dx)
+        kernels.average_pool_backward(dy, self._windows, dx)
         return dx
 
 
@@ -117,12 +115,12 @@ class GlobalAvgPool2d(Layer):
         self._x_shape = x.shape
         num_pixels, channels = x.shape[1] * x.shape[2], x.shape[3]
         y = run.empty((len(x), channels), x.dtype)
-        kernels.average_images(np.ascontiguousarray(x).reshape(len(x), num_pixels, channels), y)
+        kernels.average_images(x.reshape(len(x), num_pixels, channels), y)
         return y
 
     def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         dx = run.empty(self._x_shape, dy.dtype)
-        np.multiply(dy[:, None, None], dy.dtype.type(1 / (dx.shape[1] * dx.shape[2])), out=dx)
+        kernels.average_images_backward(dy, dx.reshape(len(dx), dx.shape[1] * dx.shape[2], dx.shape[3]))
         return dx
 
 

@@ -92,7 +92,7 @@ def standardized(model: Sequential, x: Array, channels: int | None = None) -> Se
         raise ValueError(f"channels={channels}: samples of shape {x.shape[1:]} can't be cut into so many.")
     rows = np.ascontiguousarray(x.reshape(-1, channels), model.dtype)
     mean, variance = np.empty((2, rows.shape[1]))
-    kernels.channel_statistics(rows, mean, variance)
+    kernels.channel_statistics(rows, 0, len(rows), mean, variance)
     constant = rows.min(axis=0) == rows.max(axis=0)
     mean[constant], variance[constant] = rows[0, constant], 1
     layer = Standardize(mean.tolist(), np.sqrt(variance).tolist())
