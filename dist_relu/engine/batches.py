@@ -6,13 +6,13 @@ All of it is a function of seed, step and shard, so that anybody who asks for a 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 from typing import NamedTuple, final
-
-import numpy as np
 
 from dist_relu.core.arrays import Array
 from dist_relu.data.augment import ImageShape
 from dist_relu.engine.plan import StepPlan
+from dist_relu.kernels import augment as kernels
 from dist_relu.nn import Loss, MixedTargets
 from dist_relu.nn.passes import ShardPass
 from dist_relu.partition import Purpose, bounds, generator
@@ -53,18 +53,27 @@ class Feed:
 
     def __init__(self, plan: StepPlan, x: Array, y: Array, image_shape: ImageShape | None) -> None:
         self._plan, self._x, self._y, self._image_shape = plan, x, y, image_shape
+        self._x_rows, self._y_rows = _rows(x), _rows(y)
 
     def gather(self, batch: Batch, shard: int, run: ShardPass) -> tuple[Array, Loss, Array]:
         """Return the samples of a shard, augmented, in memory of `run`, the loss for them, and their targets."""
         first, stop = batch.shard_bounds[shard]
-        rows = batch.samples[first:stop]
         x = run.empty((stop - first, *self._x.shape[1:]), self._x.dtype)
-        loss, augment, targets = self._plan.loss, self._plan.augment, self._y[rows]
+        targets = run.empty((stop - first, *self._y.shape[1:]), self._y.dtype)
+        loss, augment, numbers = self._plan.loss, self._plan.augment, batch.samples
+        to = _rows(x), _rows(targets)
         if augment is None:
-            np.take(self._x, rows, axis=0, out=x, mode="clip")
+            kernels.gather(self._x_rows, self._y_rows, numbers, first, stop, *to)
             return x, loss, targets
+        kernels.gather_rows(self._y_rows, numbers, first, stop, to[1])
+        rows = numbers[first:stop]
         rng = generator(self._plan.seed, Purpose.AUGMENTATION, batch.number, shard)
         scratch = run.scratch("augment", x.shape, x.dtype)
         mixture = augment.gather_inside(self._x, rows, self._image_shape, rng, x, scratch)
         mixed = MixedTargets(loss, targets[mixture.partners], mixture.share) if mixture else loss
         return x, mixed, targets
+
+
+def _rows(array: Array) -> Array:
+    """(n, ...) as (n, F), the same memory."""
+    return array if array.ndim == 2 else array.reshape(len(array), prod(array.shape[1:]))

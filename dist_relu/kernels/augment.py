@@ -1,4 +1,4 @@
-"""Random changes of samples on their way into a batch.
+"""Samples on their way into a batch, and random changes of them.
 
 N samples of the data set, n of the batch, H W height and width, C channels.
 """
@@ -9,6 +9,22 @@ import numpy as np
 
 from dist_relu.core.arrays import Array
 from dist_relu.kernels.jit import kernel
+
+
+@kernel
+def gather_rows(x: Array, numbers: Array, first: int, stop: int, out: Array) -> None:
+    """out = x[numbers[first:stop]].  x: (N, F).  out: (stop - first, F)."""
+    for n in range(stop - first):
+        source, target = x[numbers[first + n]], out[n]
+        for f in range(source.shape[0]):
+            target[f] = source[f]
+
+
+@kernel
+def gather(x: Array, y: Array, numbers: Array, first: int, stop: int, samples: Array, targets: Array) -> None:
+    """Gather samples, the rows of x, and their targets, those of y, as `gather_rows` does, in one call."""
+    gather_rows(x, numbers, first, stop, samples)
+    gather_rows(y, numbers, first, stop, targets)
 
 
 @kernel

@@ -101,11 +101,13 @@ def measure(model: Sequential, loss: Loss, target: Array) -> Layout:
     run = _MeasuringRun(model.params)
     x = run.empty((_NUM_MEASURED, *model.input_shape), model.dtype)
     x[...] = 0
+    targets = run.empty((_NUM_MEASURED, *target.shape[1:]), target.dtype)
+    targets[...] = target
     outputs = model.forward_inside(x, run)
     d_outputs = run.empty(outputs.shape, outputs.dtype)
     bits = d_outputs.view(f"u{d_outputs.itemsize}")
     bits[...] = nobodys = np.iinfo(bits.dtype).max - 0xDEAD  # a NaN that no computation has for a result
-    backward_into(loss, outputs, np.repeat(target, _NUM_MEASURED, axis=0), 1.0, d_outputs, np.empty(2), run)
+    backward_into(loss, outputs, targets, 1.0, d_outputs, np.empty(2), run)
     if (bits == nobodys).any():
         raise ValueError(
             f"{type(loss).__name__}.backward left elements of d_outputs as they were; expected the gradient in all."

@@ -116,6 +116,7 @@ def shard_pass(model: nn.Sequential, num_samples: int, observer: PassObserver | 
     run = ShardPass(layout, layout.arrays(memory, num_samples), model.params, seed=1)
     run.enter(0, num_samples, batch_size=num_samples, step=0, shard=0, observer=observer)
     run.empty((num_samples, *model.input_shape), model.dtype)
+    run.empty((num_samples, *model.output_shape), np.float64)  # for targets
     return run
 
 
