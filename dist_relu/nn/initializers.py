@@ -8,10 +8,10 @@ from math import prod, sqrt
 from typing import Literal, final
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_choice, check_fields, check_float, check_not_negative, one_of
+from dist_relu.kernels.orthogonal import orthonormalize
 
 Fan = Literal["fan_in", "fan_out"]
 
@@ -133,10 +133,10 @@ class Orthogonal(Initializer):
             raise ValueError(f"Orthogonal() fills matrices, not a parameter of shape {shape}.")
         num_rows, num_cols = prod(shape[:-1]), shape[-1]
         normal = rng.standard_normal((max(num_rows, num_cols), min(num_rows, num_cols)))
-        with threadpool_limits(1, "blas"):  # the last bits depend on the number of threads
-            q, r = np.linalg.qr(normal)
-        q *= np.copysign(self.gain, np.diag(r))  # uniform over orthogonal matrices; Mezzadri (2007)
-        return (q if num_rows >= num_cols else q.T).reshape(shape)
+        vectors = np.ascontiguousarray(normal.T)
+        orthonormalize(vectors)  # uniform over orthogonal matrices, as no vector is turned; Mezzadri (2007)
+        vectors *= self.gain
+        return (vectors.T if num_rows >= num_cols else vectors).reshape(shape)
 
 
 @final

@@ -51,6 +51,17 @@ def test_orthogonal_weights_are_orthogonal(shape: tuple[int, ...], gain: float) 
     np.testing.assert_allclose(matrix.T @ matrix, gain**2 * np.eye(matrix.shape[1]), atol=1e-12)
 
 
+def test_orthogonal_weights_are_those_of_a_qr_decomposition_with_a_positive_diagonal() -> None:
+    q, r = np.linalg.qr(np.random.default_rng(1).standard_normal((70, 50)))
+    drawn = nn.Orthogonal().draw((70, 50), 1, 1, np.random.default_rng(1))
+    np.testing.assert_allclose(drawn, q * np.sign(np.diag(r)), atol=1e-13)
+
+
+def test_orthogonal_weights_have_the_same_bits_on_every_processor() -> None:
+    model = nn.Sequential(nn.Dense(70, init=nn.Orthogonal()), dtype="float64").build((50,)).initialize(seed=1)
+    assert model.sha256().startswith("83c9b6f9f1a2b737")
+
+
 def test_identity_is_the_identity() -> None:
     np.testing.assert_array_equal(draw(nn.Identity(0.5), (3, 3), 3, 3), 0.5 * np.eye(3))
 
