@@ -26,7 +26,6 @@ from dist_relu.kernels.products import (
     multiply_into,
     pack,
     pack_transposed,
-    variable,
     vectors_for,
 )
 from dist_relu.kernels.tiles import AS_IS, VECTOR_BYTES
@@ -118,7 +117,7 @@ def correlate(
     """
     lanes, depth, groups = lanes_of(x), runs.shape[0] * length, panels.shape[0]
     padded, edge = np.zeros(c.height * c.width * c.channels, x.dtype), aligned(FEW_ROWS * 2 * lanes, x)
-    offset, one, flat, z_flat = aligned(2 * lanes, x), variable(1), panels.reshape(-1), z.reshape(-1)
+    offset, flat, z_flat = aligned(2 * lanes, x), panels.reshape(-1), z.reshape(-1)
     for n in range(x.shape[0]):
         _place(x[n], c, padded)
         for group in range(groups):
@@ -132,7 +131,7 @@ def correlate(
                         padded,
                         i * c.row + group * (c.channels // groups),
                         c.pixel,
-                        one,
+                        1,
                         runs,
                         length,
                         flat,
@@ -161,7 +160,7 @@ def add_correlated(x: Array, c: Correlation, runs: Array, length: int, dz: Array
     columns, band = filters // groups, min(max(PIXELS // c.pixels, 1), c.rows)
     padded, edge = np.zeros(c.height * c.width * c.channels, x.dtype), aligned(FEW_ROWS * 2 * lanes, x)
     panel, rows = aligned(band * c.pixels * 2 * lanes, x), np.arange(c.rows) * c.row
-    flat, zero, one, terms = d_weight.reshape(-1), variable(0), variable(1), 0
+    flat, terms = d_weight.reshape(-1), 0
     wide = wide_sums(len(x) * ((c.rows + band - 1) // band), flat.shape[0])
     for n in range(x.shape[0]):
         _place(x[n], c, padded)
@@ -180,12 +179,12 @@ def add_correlated(x: Array, c: Correlation, runs: Array, length: int, dz: Array
                         multiply_into(
                             padded,
                             runs[run] + group * (c.channels // groups),
-                            one,
+                            1,
                             c.pixel,
                             rows[first:stop],
                             c.pixels,
                             panel,
-                            zero,
+                            0,
                             vectors,
                             flat,
                             run * length * filters + column,
@@ -194,7 +193,7 @@ def add_correlated(x: Array, c: Correlation, runs: Array, length: int, dz: Array
                             here,
                             True,
                             edge,
-                            zero,
+                            0,
                             edge,
                         )
     end_sum(flat, wide)

@@ -9,6 +9,10 @@ compiles one kernel and those that it calls at a time, and no kernel calls itsel
 Numba looks for changes in a kernel's own file only, but a kernel is also made of the kernels that it calls. So their
 names in the cache tell the state of all files beside this one.
 
+Numba compiles a kernel into every kernel that calls it, again and again, down to machine code. What is large and worth
+a call is a `linked_kernel` instead: compiled once, and called by the name of its machine code, which those that call it
+have loaded first, compiled or not.
+
 A `scalar` is written once, in plain Python, and compiled into whatever kernel calls it, in the precision of its first
 argument. A loop over arrays is written once too, around functions that it knows by name only, and made into a kernel
 for each of them by `specialise`.
@@ -24,17 +28,20 @@ import importlib.util
 import inspect
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FunctionType
-from typing import Any, ClassVar, ParamSpec, TypeVar, cast
+from typing import Any, ClassVar, NoReturn, ParamSpec, TypeVar, cast, final
 from zlib import crc32
 
+import llvmlite.binding as llvm
 import numba
 import numpy as np
 from numba.core.registry import CPUDispatcher
 from numba.core.runtime import rtsys
+from numba.core.types.misc import unliteral
 from numba.extending import overload
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -73,13 +80,20 @@ def _load_without_declarations(cache: Any) -> None:
 
     def load_overload(signature: Any, target: Any) -> Any:
         rtsys.initialize(target)
-        return cache._load_overload(signature, target)
+        try:
+            return cache._load_overload(signature, target)
+        except _Outdated:
+            return None
 
     cache.load_overload = load_overload
 
 
 class _NotCached(Exception):
     """A kernel is not in the cache, and this process may not compile it now."""
+
+
+class _Outdated(Exception):
+    """A kernel in the cache calls one that was compiled anew since."""
 
 
 @contextmanager
@@ -121,32 +135,103 @@ class Kernel(CPUDispatcher):
 
     call = CPUDispatcher.__call__
 
+    def get_call_template(self, args: Sequence[Any], kws: Any) -> Any:
+        """Compile for calls from kernels: once for all constants, of which Numba would make types of their own."""
+        return super().get_call_template(tuple(map(unliteral, args)), kws)
 
-def kernel(function: Callable[P, R], *, inlined: bool = False) -> Callable[P, R]:
+
+def _refuse(*_: Any) -> NoReturn:
+    raise TypeError("This kernel was compiled for others to call; Python can't. Call it from a kernel.")
+
+
+@final
+@dataclass(frozen=True)
+class _Place:
+    """A kernel stands in this module, under this name."""
+
+    module: str
+    name: str
+
+    def kernel(self) -> Any:
+        return getattr(importlib.import_module(self.module), self.name)
+
+
+@final
+@dataclass(frozen=True)
+class _Load:
+    """Loads a kernel that one in the cache calls by the name of its machine code, `symbol`."""
+
+    place: _Place
+    types: tuple[Any, ...]
+    symbol: str
+
+    def __call__(self) -> None:
+        callee = self.place.kernel()
+        callee.compile(self.types)
+        if callee.overloads[self.types].fndesc.llvm_func_name != self.symbol:
+            raise _Outdated
+
+
+@final
+class _Nothing:
+    """Stands for the machine code of a kernel among what Numba puts into those that call it: so they only name it."""
+
+    def __init__(self, compiled: Any, load: _Load) -> None:
+        self._reload_init = {load}
+        self._module = llvm.parse_assembly(str(compiled.codegen._create_empty_module(load.place.name)))
+
+    def _ensure_finalized(self) -> None:
+        pass
+
+    def _get_module_for_linking(self) -> Any:
+        return self._module
+
+
+def kernel(function: Callable[P, R], *, inlined: bool = False, linked: bool = False) -> Callable[P, R]:
     """Compile a loop over arrays, once per machine and combination of argument types.
 
     No fast-math: reassociated sums would depend on where an array is cut, and with them the bits.
     The GIL is released, so that a process can be told to stop while it computes or waits.
     inlined: into every kernel that calls it, whatever LLVM thinks of that. Arrays are passed field by field and their
     references counted, so that a call costs as much as a short row of numbers.
+    linked: to kernels that call it, and not compiled into each of them, for what is large and called rarely. Python
+    can't call it.
     """
     code = function.__code__
     name = f"{code.co_name}_{_SOURCES:08x}"
     code = code.replace(co_name=name, co_qualname=name)
     named = FunctionType(code, function.__globals__, name, function.__defaults__, function.__closure__)
     named.__doc__ = function.__doc__
-    options = {**_ALL, "nogil": True, "forceinline": inlined}
+    options = {**_ALL, "nogil": True, "forceinline": inlined, "no_cpython_wrapper": linked}
     try:
         dispatcher = numba.njit(cache=True, **options)(named)
+        _compile_alone(dispatcher, _Place(function.__module__, function.__name__) if linked else None)
     except RuntimeError:  # there is no folder that Numba could write to, so that every process compiles for itself
         _import_without_scipy()
         dispatcher = numba.njit(**options)(named)
-        dispatcher.__class__ = Kernel
-        return cast(Callable[P, R], dispatcher)
+    dispatcher.__class__ = Kernel
+    if linked:
+        dispatcher.call = _refuse
+    return cast(Callable[P, R], dispatcher)
+
+
+def _compile_alone(dispatcher: Any, place: _Place | None) -> None:
+    """Let one process at a time compile a kernel that is kept on disk.  place: where it stands, if it is linked."""
     _load_without_declarations(dispatcher._cache)
     load_or_compile, compile_now = dispatcher.compile, dispatcher._compiler.compile
-    file = f"{Path(code.co_filename).stem}.{name}-{code.co_firstlineno}.lock"  # named as those of the cache are
+    code = dispatcher.py_func.__code__
+    file = f"{Path(code.co_filename).stem}.{code.co_name}-{code.co_firstlineno}.lock"  # named as those of the cache are
     may_compile = False
+    linkable: set[tuple[Any, ...]] = set()
+
+    def link(place: _Place, signature: tuple[Any, ...]) -> None:
+        """Let kernels that are compiled from now on call this one by its name."""
+        if signature not in linkable:
+            linkable.add(signature)
+            compiled, context = dispatcher.overloads[signature], dispatcher.targetctx
+            load = _Load(place, signature, compiled.fndesc.llvm_func_name)
+            context.remove_user_function(compiled.entry_point)
+            context.insert_user_function(compiled.entry_point, compiled.fndesc, [_Nothing(compiled, load)])
 
     @functools.wraps(compile_now)
     def compile_alone(*arguments: Any) -> Any:
@@ -160,20 +245,26 @@ def kernel(function: Callable[P, R], *, inlined: bool = False) -> Callable[P, R]
         lock = Path(dispatcher.stats.cache_path) / file
         try:
             with _lock(lock, fcntl.LOCK_SH):
-                return load_or_compile(signature)
+                compiled = load_or_compile(signature)
         except _NotCached:
             with _lock(lock, fcntl.LOCK_EX), _garbage_kept():
                 _import_without_scipy()
                 may_compile = True
                 try:
-                    return load_or_compile(signature)
+                    compiled = load_or_compile(signature)
                 finally:
                     may_compile = False
+        if place:
+            link(place, signature)
+        return compiled
 
     dispatcher._compiler.compile = compile_alone
     dispatcher.compile = load_or_compile_alone
-    dispatcher.__class__ = Kernel
-    return cast(Callable[P, R], dispatcher)
+
+
+def linked_kernel(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile a kernel for others to call where it is, rather than into each of them; see `kernel`."""
+    return kernel(function, linked=True)
 
 
 def scalar(function: F) -> F:

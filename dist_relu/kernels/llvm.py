@@ -139,17 +139,6 @@ def run_of(typing_context: Any, x: Any, start: Any, size: Any) -> Any:
     return kind(x, types.intp, types.intp), codegen
 
 
-@intrinsic
-def never_inline(typing_context: Any) -> Any:
-    """Keep the kernel that says so a function of its own, which is compiled once and not at each of its calls."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        builder.function.attributes.add("noinline")
-        return context.get_dummy_value()
-
-    return types.none(), codegen
-
-
 CHAINS = 32
 """Sums that take turns, of which LLVM makes as many vectors as the processor needs; the order of additions stays."""
 

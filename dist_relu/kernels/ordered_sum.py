@@ -13,7 +13,7 @@ that they may be the same array.
 from __future__ import annotations
 
 from dist_relu.core.arrays import Array
-from dist_relu.kernels.jit import kernel
+from dist_relu.kernels.jit import kernel, linked_kernel
 
 BLOCK = 1024
 
@@ -31,7 +31,7 @@ def _copy(source: Array, target: Array) -> None:
         target[i] = source[i]
 
 
-@kernel
+@linked_kernel
 def sum_block(rows: Array, start: int, carries: Array, stack: Array, n: int) -> Array:
     """Add rows[:, start:start + n] along the tree; the sum stands in stack[0]."""
     top = 0

@@ -12,19 +12,13 @@ from __future__ import annotations
 import numpy as np
 
 from dist_relu.core.arrays import Array
-from dist_relu.kernels.jit import kernel
+from dist_relu.kernels.jit import kernel, linked_kernel
 from dist_relu.kernels.tiles import AS_IS, VECTOR_BYTES, copy_vector, multiply_panel, transpose_square
 
 DEPTH = 256
 """Terms of a block: x and panels of this depth stay in the second-level cache, one panel in the first."""
 
 FEW_ROWS = 12
-
-
-@kernel
-def variable(number: int) -> int:
-    """Return `number`, of which Numba forgets that it is a constant: it would compile callees anew for each."""
-    return number
 
 
 @kernel
@@ -47,7 +41,7 @@ def vectors_for(num_columns: int, lanes: int) -> int:
     return 2 if num_columns > lanes else 1
 
 
-@kernel
+@linked_kernel
 def pack(w: Array, transposes: bool, first: int, size: int, start: int, stop: int, panels: Array) -> None:
     """panels = the columns of w (or wᵀ) from `start` to `stop`, of the `size` rows from `first` on.
 
@@ -78,7 +72,7 @@ def pack(w: Array, transposes: bool, first: int, size: int, start: int, stop: in
                 panels[panel + c * narrow + i] = flat[source + c * stride + i]
 
 
-@kernel
+@linked_kernel
 def pack_transposed(w: Array, first: int, size: int, row: int, width: int, panel: Array) -> None:
     """panel = rows of w from `row` on as columns, of the `size` terms from `first` on."""
     lanes, flat, stride = lanes_of(w), w.reshape(-1), w.shape[1]
@@ -92,7 +86,7 @@ def pack_transposed(w: Array, first: int, size: int, row: int, width: int, panel
                 panel[c * width + k + r] = w[row + k + r, first + c]
 
 
-@kernel
+@linked_kernel
 def multiply_into(
     x: Array,
     x_at: int,
@@ -174,7 +168,7 @@ def product(
     """
     lanes, columns, depth = lanes_of(x), z.shape[1], x.shape[0] if transposes_x else x.shape[1]
     x_row, x_term = (1, x.shape[1]) if transposes_x else (x.shape[1], 1)
-    x_flat, z_flat, runs, zero, width = x.reshape(-1), z.reshape(-1), np.zeros(1, np.int64), variable(0), 2 * lanes
+    x_flat, z_flat, runs, width = x.reshape(-1), z.reshape(-1), np.zeros(1, np.int64), 2 * lanes
     scratch = aligned((min(depth, DEPTH) + FEW_ROWS + 1) * width, x)
     offset, edge, panel = scratch[:width], scratch[width : (FEW_ROWS + 1) * width], scratch[(FEW_ROWS + 1) * width :]
     if depth == 0 and not adds:
@@ -196,7 +190,7 @@ def product(
                 runs,
                 size,
                 panel,
-                zero,
+                0,
                 vectors_for(here, lanes),
                 z_flat,
                 k,

@@ -17,8 +17,8 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from dist_relu.core.arrays import Array
-from dist_relu.kernels.jit import kernel
-from dist_relu.kernels.llvm import array_data, never_inline
+from dist_relu.kernels.jit import linked_kernel
+from dist_relu.kernels.llvm import array_data
 from dist_relu.kernels.registers import REGISTERS
 
 VECTOR_BYTES = REGISTERS.width_bytes
@@ -186,7 +186,7 @@ def _tiles(
     return signature, codegen
 
 
-@kernel
+@linked_kernel
 def multiply_panel(
     x: Array,
     x_at: int,
@@ -211,7 +211,6 @@ def multiply_panel(
     row r of z begins at z_at + r z_row. panel, from panel_at on: (runs, length, num_vectors lanes).  bias: a row of the
     panel.  epilogue: AS_IS, BIAS or BIAS_RELU.
     """
-    never_inline()
     num_runs = x_runs.shape[0]
     _tiles(
         x,
