@@ -12,6 +12,8 @@ unexport PYTHONDONTWRITEBYTECODE
 LONG ?= long or chaos or hypothesis
 # How many workers `make chaos` kills.
 KILLS ?= 300
+# How often `make bench` measures everything.
+ROUNDS ?= 5
 
 .PHONY: help setup train test test-long chaos test-nodes papers check check-peers check-cluster hooks format bench clean
 
@@ -25,7 +27,7 @@ help:
 	@echo "make hooks   run these checks before every commit, with pre-commit, which it installs"
 	@echo "make format  format the code"
 	@echo "make papers  run the experiments of the papers on ReLU again: tables, verdicts on claims, pictures in papers/"
-	@echo "make bench   speed, side by side: the all-reduce beside MPI's, several workers beside one"
+	@echo "make bench   measure speed beside PyTorch and JAX, which it installs, and write it to bench.md; ROUNDS=1 is quicker"
 	@echo "make check-peers   compare with PyTorch, which it installs"
 	@echo "make check-cluster   check the scripts and manifests in cluster/, with tools that it installs"
 	@echo "make clean   remove the virtual environment and all caches"
@@ -71,8 +73,8 @@ format: setup
 	$(BIN)/ruff check --fix .
 
 bench: setup
-	$(BIN)/python scripts/bench.py allreduce
-	$(BIN)/python scripts/bench.py scaling
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[peers]'
+	$(BIN)/python scripts/bench.py all --rounds $(ROUNDS) --output bench.md
 
 check-peers: setup
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[peers]'

@@ -1,160 +1,129 @@
-"""A whole training step (SGD with momentum) beside PyTorch and JAX, by turns in one process, on one core."""
+"""A whole training step (SGD with momentum) beside PyTorch and JAX: by turns, each in processes of its own."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import tempfile
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from time import perf_counter
-from typing import Any
-from unittest.mock import patch
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 
-from dist_relu import nn
-from dist_relu.bench.peers import PEERS, Peer
-from dist_relu.coordinator import Coordinator, start
-from dist_relu.core.arrays import Array
-from dist_relu.data import Dataset
-from dist_relu.kernels import convolution, products
-from dist_relu.optim import SGD
+from dist_relu.bench import jax_side, ours, torch_side
+from dist_relu.bench.cases import CASES, ON_SEVERAL_CORES, Case
+from dist_relu.bench.instruction_sets import TITLES, environment_for
+from dist_relu.bench.peak import fma_peak
+from dist_relu.bench.sides import RunningSide, Side, Start, running
+from dist_relu.errors import BackendError
 
 ROUND_S = 0.4
+_TRY_S = 0.05
+"""So long steps are taken to learn how many of them make a round."""
 
-_WARM_UP = 2
-
-_PRODUCTS = [(products, "product"), (convolution, "correlate"), (convolution, "add_correlated")]
-"""The kernels of matrix products; what they do on the way (packing, padding, bias and ReLU) is theirs."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """What is trained: a model of ours, the architecture for the peers, the shape of a batch of its inputs."""
-
-    name: str
-    kind: str
-    sizes: tuple[int, ...]
-    batch_size: int
-    input_shape: tuple[int, ...]
-    outputs: int
-    model: Callable[[], nn.Sequential]
-
-
-def _mlp(name: str, batch_size: int, inputs: int, *hidden: int, outputs: int = 10) -> Case:
-    return Case(name, "mlp", hidden, batch_size, (inputs,), outputs, lambda: nn.mlp(hidden, outputs))
-
-
-def _image_case(name: str, kind: str, sizes: tuple[int, ...], image_shape: tuple[int, int, int]) -> Case:
-    models = {"cnn": lambda: nn.cnn(image_shape, 10), "resnet": lambda: nn.resnet(sizes[0], image_shape, 10)}
-    return Case(name, kind, sizes, 64, image_shape, 10, models[kind])
-
-
-CASES = [
-    _mlp("mlp-tiny", 64, 784, 64, 32, 16),
-    _mlp("mlp-small", 128, 784, 256, 128),
-    _mlp("mlp-medium", 256, 784, 1024, 1024),
-    _mlp("mlp-large", 512, 1024, 4096, 4096, 1024),
-    _image_case("cnn-mnist", "cnn", (32, 64, 128), (28, 28, 1)),
-    _image_case("cnn-cifar", "cnn", (32, 64, 128), (32, 32, 3)),
-    _image_case("resnet-8", "resnet", (8,), (32, 32, 3)),
-    Case("rnn", "rnn", (128,), 64, (64, 32), 10, lambda: nn.rnn(128, 10)),
-    _mlp("policy-1", 1, 4, 64, 64, outputs=2),
-    _mlp("policy-64", 64, 4, 64, 64, outputs=2),
-]
+PEERS = ("torch", "jax")
+"""Libraries to compare with."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Medians of a step in milliseconds, by peer; ratio: of the peer's time and ours, the median over rounds.
+    """Medians over rounds of a step in milliseconds, by side; ratios: of a peer's time and ours in the same round.
 
-    outside_products: the share of our step that is spent outside matrix products.
+    peak_share: what part of the time we would take if there were products alone, at the peak of all cores.
     """
 
     case: str
     ours_ms: float
     peers_ms: dict[str, float]
     ratios: dict[str, float]
-    outside_products: float
+    peak_share: float
+
+    @property
+    def best_ratio(self) -> float:
+        """That of the fastest peer."""
+        return min(self.ratios.values())
 
 
-def run(case_names: list[str], peer_names: list[str], rounds: int) -> list[Timing]:
-    """Time the cases, each side for some tenths of a second a turn.  Keeps this process on one core from now on."""
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    with start(backend="serial") as coordinator:
-        return [_time(coordinator, case, peer_names, rounds) for case in CASES if case.name in case_names]
+@dataclass(frozen=True)
+class Comparison:
+    """What was measured.  instruction_sets: by the name of a side.  peak_gflops: of a core's fused multiply-adds."""
+
+    cores: int
+    instruction_sets: dict[str, str]
+    peak_gflops: float
+    timings: list[Timing]
 
 
-def _time(coordinator: Coordinator, case: Case, peer_names: list[str], rounds: int) -> Timing:
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((case.batch_size, *case.input_shape), np.float32)
-    y = rng.integers(0, case.outputs, case.batch_size)
-    ours = _Ours(coordinator, case, x, y)
-    peers: dict[str, Peer] = {name: PEERS[name](case.kind, case.sizes, x, y, case.outputs) for name in peer_names}
-    times: dict[str, list[float]] = {name: [] for name in ("ours", *peers)}
-    for _ in range(rounds):
-        times["ours"].append(ours.median_ms())
-        for name, peer in peers.items():
-            times[name].append(_median_ms(peer))
-    ratios = {name: float(np.median(np.divide(times[name], times["ours"]))) for name in peers}
+def cases_named(names: Sequence[str], workers: int) -> list[Case]:
+    """Return the cases of these names; without any, those that are meant for one core, or for several."""
+    names = names or ([case.name for case in CASES] if workers == 1 else ON_SEVERAL_CORES)
+    return [case for case in CASES if case.name in names]
+
+
+def run(cases: Sequence[Case], peers: Sequence[str], rounds: int, instruction_set: str, workers: int) -> Comparison:
+    """Time the cases, each side for some tenths of a second a turn, on as many cores as there are workers.
+
+    instruction_set: as in `environment_for`.
+
+    Raises ValueError where there is no such instruction set, or there are too few cores, and BackendError when a side
+    ends, or does not do as it was told.
+    """
+    environment = environment_for(instruction_set)
+    cores = sorted(os.sched_getaffinity(0))[-workers:]
+    if len(cores) < workers:
+        raise ValueError(f"{workers} workers need as many cores; this process may use {len(cores)}.")
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        starts = _starts(peers, workers, folder)
+        sides = {name: stack.enter_context(running(name, start, cores, environment)) for name, start in starts.items()}
+        names = {name: side.instruction_set() for name, side in sides.items()}
+        _check(names, instruction_set)
+        peak_gflops = float(sides["ours"].ask(_peak))
+        timings = [_time(case, sides, rounds, workers * peak_gflops) for case in cases]
+    return Comparison(workers, names, peak_gflops, timings)
+
+
+def _starts(peers: Sequence[str], workers: int, folder: Path) -> dict[str, Start]:
+    """Return how the sides start, by their names: on several cores PyTorch is two of them."""
+    starts = {"ours": Start(ours.on_one_worker if workers == 1 else ours.on_workers)}
+    if "torch" in peers:
+        starts["torch"] = Start(torch_side.with_threads)
+        if workers > 1:
+            starts["torch ddp"] = Start(partial(torch_side.with_ddp, workers, folder / "ddp"), workers)
+    if "jax" in peers:
+        starts["jax"] = Start(jax_side.with_jit)
+    return starts
+
+
+def _check(names: Mapping[str, str], instruction_set: str) -> None:
+    """Raise BackendError where a side says that it uses another instruction set than it should."""
+    expected = TITLES.get(instruction_set)
+    for side, name in names.items():
+        if expected and name not in (expected, jax_side.UNKNOWN):
+            raise BackendError(f"{side} uses {name}, although it was told to use {expected}.")
+
+
+def _time(case: Case, sides: dict[str, RunningSide], rounds: int, peak_gflops: float) -> Timing:
+    """Time the sides by turns, each other round in the opposite order."""
+    num_steps = {}
+    for name, side in sides.items():
+        side.prepare(case)
+        num_steps[name] = _num_steps(side.step_ms(_num_steps(side.step_ms(2), _TRY_S)), ROUND_S)
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(rounds):
+        for name in reversed(sides) if number % 2 else sides:
+            times[name].append(sides[name].step_ms(num_steps[name]))
+    ratios = {name: float(np.median(np.divide(times[name], times["ours"]))) for name in sides if name != "ours"}
     medians = {name: float(np.median(values)) for name, values in times.items()}
-    return Timing(case.name, medians.pop("ours"), medians, ratios, ours.share_outside_products())
+    peak_share = case.flops() / (medians["ours"] * 1e6 * peak_gflops)
+    return Timing(case.name, medians.pop("ours"), medians, ratios, peak_share)
 
 
-class _Ours:
-    """Our side of a case: training on one batch, again and again."""
-
-    def __init__(self, coordinator: Coordinator, case: Case, x: Array, y: Array) -> None:
-        self._coordinator = coordinator
-        self._batch_size = case.batch_size
-        self._model = case.model()
-        self._data = Dataset(x.reshape(len(x), -1) if x.ndim == 4 else x, y)
-        self._num_steps = 2
-        step_s = float(np.median(self._steps()))
-        self._num_steps = int(np.clip(ROUND_S / step_s, 3, 2000))
-
-    def median_ms(self) -> float:
-        return float(np.median(self._steps())) * 1e3
-
-    def share_outside_products(self) -> float:
-        """From a run of its own, in which every matrix product is timed."""
-        spent = [0.0]
-
-        def timed(function: Callable[..., None]) -> Callable[..., None]:
-            def call(*arguments: Any) -> None:
-                begin = perf_counter()
-                function(*arguments)
-                spent[0] += perf_counter() - begin
-
-            return call
-
-        with ExitStack() as patches:
-            for module, name in _PRODUCTS:
-                patches.enter_context(patch.object(module, name, timed(getattr(module, name))))
-            total = float(self._all_steps().sum())
-        return 1 - spent[0] / total
-
-    def _steps(self) -> Array:
-        """Seconds of each step; the peers' memory has been touched before, and so has ours after two steps."""
-        return self._all_steps()[_WARM_UP:]
-
-    def _all_steps(self) -> Array:
-        result = self._coordinator.fit(
-            self._model,
-            self._data,
-            SGD(0.001, momentum=0.9),
-            epochs=_WARM_UP + self._num_steps,
-            batch_size=self._batch_size,
-            shuffle=False,
-        )
-        return result.step_seconds
+def _num_steps(step_ms: float, seconds: float) -> int:
+    return max(int(seconds * 1e3 / step_ms), 2)
 
 
-def _median_ms(peer: Peer) -> float:
-    peer.step()
-    times: list[float] = []
-    while sum(times) < ROUND_S or len(times) < 3:
-        begin = perf_counter()
-        peer.step()
-        times.append(perf_counter() - begin)
-    return float(np.median(times)) * 1e3
+def _peak(_: Side) -> float:
+    return fma_peak(np.float32)

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
+from dist_relu.cli.bench_report import everything
+from dist_relu.cli.bench_tables import (
+    learning_table,
+    products_table,
+    scaling_table,
+    show,
+    step_table,
+    watching_table,
+)
+from dist_relu.cli.common import check_peer_installed, usage_errors
 from dist_relu.cli.types import Commands, choice, json_option
 from dist_relu.coordinator import start
 from dist_relu.core import machine
@@ -25,8 +34,23 @@ def bench() -> None:
     Cases are models with batches of random samples: mlp-tiny (784-64-32-16-10, batches of 64), mlp-small
     (784-256-128-10, 128), mlp-medium (784-1024-1024-10, 256), mlp-large (1024-4096-4096-1024-10, 512), cnn-mnist and
     cnn-cifar (two convolutions, 64 images of 28x28 and of 32x32 in colour), resnet-8 (64 images of 32x32), rnn (64
-    sequences of 64 steps), policy-1 and policy-64 (a small policy, for 1 and 64 states).
+    sequences of 64 steps), policy-1 and policy-64 (a small policy, for 1 and 64 states). With shapes that are not
+    round: small-50 and small-192 (mlp-small, in batches of that size), mlp-1000 (30-100-100-1000, 64), mlp-deep (784,
+    eight layers of 64, 10, 64), cnn-5x5 (two convolutions of 48 filters and stride 2, 64 images of 32x32), rnn-200 (200
+    units).
     """
+
+
+bench.add_command(everything)
+
+isa_option = click.option(
+    "--isa",
+    "instruction_set",
+    type=choice(["native", "avx2", "avx512"]),
+    default="native",
+    show_default=True,
+    help="The instruction set that all sides are held to; native is what the processor has.",
+)
 
 
 @bench.command()
@@ -46,7 +70,7 @@ def checkpoint(folders: tuple[Path, ...], workers: int, rounds: int, path: Path 
     table = Table("case", "folder", "without ms", "with ms", "cost", title="Training step, median")
     for r in results:
         table.add_row(r.case, r.folder, f"{r.plain_ms:.3f}", f"{r.saved_ms:.3f}", f"{r.cost:+.2%}")
-    _show(table, [asdict(result) for result in results], path)
+    _show(table, results, path)
 
 
 @bench.command()
@@ -60,7 +84,7 @@ def allreduce(path: Path | None) -> None:
     for t in timings:
         ratio = f"{t.mpi_ms / t.ours_ms:.1f}"
         table.add_row(str(t.processes), f"{t.size_bytes / 1e3:,.0f} kB", f"{t.ours_ms:.4f}", f"{t.mpi_ms:.4f}", ratio)
-    _show(table, [asdict(timing) for timing in timings], path)
+    _show(table, timings, path)
 
 
 @bench.command()
@@ -93,7 +117,7 @@ def exchange(backend: str, path: Path | None) -> None:
     for t in timings:
         columns = [text for ms in t.peers_ms.values() for text in (f"{ms:.2f}", f"{ms / t.ours_ms:.1f}")]
         table.add_row(str(t.nodes), str(t.workers), f"{t.size_bytes / 1e3:,.0f} kB", f"{t.ours_ms:.2f}", *columns)
-    _show(table, [asdict(timing) for timing in timings], path)
+    _show(table, timings, path)
 
 
 @bench.command()
@@ -105,15 +129,12 @@ def scaling(workers: int, rounds: int, path: Path | None) -> None:
     from dist_relu.bench import scaling as benchmark
 
     results = benchmark.run(workers, rounds)
-    table = Table("case", "1 worker ms", f"{workers} workers ms", "speed-up", title="Training step, median")
-    for r in results:
-        table.add_row(r.case, f"{r.one_ms:.3f}", f"{r.several_ms:.3f}", f"{r.speed_up:.2f}")
-    _show(table, [asdict(result) for result in results], path)
+    _show(scaling_table(results), results, path)
 
 
 @bench.command()
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="The number of workers.")
-@click.option("--rounds", type=click.IntRange(1), default=9, show_default=True, help="The number of repetitions.")
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="How often there and back.")
 @json_option
 def watching(workers: int, rounds: int, path: Path | None) -> None:
     """A training step of a run that is watched beside one of a run that is not.
@@ -123,51 +144,73 @@ def watching(workers: int, rounds: int, path: Path | None) -> None:
     from dist_relu.bench import watching as benchmark
 
     results = benchmark.run(workers, rounds)
-    table = Table(
-        "case", "no watch ms", "between ms", "watched ms", "between", "watched", title="Training step, median"
-    )
-    for r in results:
-        milliseconds = (f"{ms:.3f}" for ms in (r.plain_ms, r.between_ms, r.watched_ms))
-        table.add_row(r.case, *milliseconds, f"{r.between_cost:+.1%}", f"{r.watched_cost:+.1%}")
-    _show(table, [asdict(result) for result in results], path)
+    _show(watching_table(results), results, path)
+
+
+@bench.command("rl")
+@click.option("--workers", type=click.IntRange(2), default=2, show_default=True, help="The number of workers.")
+@click.option("--steps", type=click.IntRange(1), default=100_000, show_default=True, help="How long a policy learns.")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="The number of repetitions.")
+@json_option
+def learning(workers: int, steps: int, rounds: int, path: Path | None) -> None:
+    """How fast a policy learns CartPole-v1 on several workers beside one."""
+    from dist_relu.bench import learning as benchmark
+
+    result = benchmark.run(workers, rounds, steps)
+    _show(learning_table(result), [result], path)
+
+
+@bench.command()
+@isa_option
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="The number of repetitions.")
+@json_option
+def products(instruction_set: str, rounds: int, path: Path | None) -> None:
+    """Matrix products of dense layers beside the core's peak of fused multiply-adds."""
+    from dist_relu.bench import products as benchmark
+
+    with usage_errors():
+        speeds = benchmark.run(rounds, instruction_set)
+    about = {"instruction_set": speeds.instruction_set, "peak_gflops": speeds.peak_gflops}
+    _show(products_table([speeds]), speeds.speeds, path, **about)
 
 
 @bench.command()
 @click.option("--peer", default="torch,jax", show_default=True, help="Measure beside torch, jax, or both with a comma.")
 @click.option("--case", "cases", multiple=True, help="Measure this case; may be given several times. Default: all.")
+@isa_option
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="On several cores: our workers beside PyTorch's DDP and threads and JAX's, for the four mlp and cnn-mnist.",
+)
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="The number of repetitions.")
 @json_option
-def step(peer: str, cases: tuple[str, ...], rounds: int, path: Path | None) -> None:
-    """A whole training step beside PyTorch and JAX, one core each."""
+def step(peer: str, cases: tuple[str, ...], instruction_set: str, workers: int, rounds: int, path: Path | None) -> None:
+    """A whole training step beside PyTorch and JAX, on one core or on several.
+
+    Each side has processes of its own, all of which are held to the same instruction set; they take turns. "Of peak" is
+    the part of our time that the step's products would take at the measured peak of fused multiply-adds.
+    """
     from dist_relu.bench import step as benchmark
-    from dist_relu.bench.peers import PEERS
+    from dist_relu.bench.cases import CASES
 
-    peers = _chosen("--peer", [name for name in peer.split(",") if name], list(PEERS))
-    chosen = _chosen("--case", list(cases), [case.name for case in benchmark.CASES])
+    peers = _chosen("--peer", [name for name in peer.split(",") if name], benchmark.PEERS)
+    chosen = benchmark.cases_named(_chosen("--case", cases, [case.name for case in CASES]), workers)
     for name in peers:
-        _check_installed(name)
-    table = Table("case", "ours ms", title="Training step, SGD with momentum, one core")
-    for name in peers:
-        table.add_column(f"{name} ms")
-        table.add_column(f"{name}/ours")
-    table.add_column("outside products")
-    timings = benchmark.run(chosen or [case.name for case in benchmark.CASES], peers, rounds)
-    for t in timings:
-        columns = [text for name in peers for text in (f"{t.peers_ms[name]:.3f}", f"{t.ratios[name]:.2f}")]
-        table.add_row(t.case, f"{t.ours_ms:.3f}", *columns, f"{t.outside_products:.0%}")
-    _show(table, [asdict(timing) for timing in timings], path)
+        check_peer_installed(f"--peer {name}", name)
+    with usage_errors():
+        comparison = benchmark.run(chosen, peers, rounds, instruction_set, workers)
+    about = {"instruction_sets": comparison.instruction_sets, "peak_gflops": comparison.peak_gflops}
+    _show(step_table(comparison), comparison.timings, path, **about)
 
 
-def _chosen(option: str, names: list[str], known: list[str]) -> list[str]:
+def _chosen(option: str, names: Sequence[str], known: Sequence[str]) -> Sequence[str]:
     for name in names:
         if name not in known:
             raise click.UsageError(f"{option} {name}: expected one of {', '.join(known)}.")
     return names
-
-
-def _check_installed(package: str) -> None:
-    if find_spec(package) is None:
-        raise click.UsageError(f"--peer {package}: not installed. Install it: pip install 'dist_relu[peers]'.")
 
 
 @bench.command()
@@ -177,7 +220,7 @@ def _check_installed(package: str) -> None:
 def kernels(peer: str | None, rounds: int, path: Path | None) -> None:
     """Every activation forward and backward on 16 MB, beside the machine's copy bandwidth."""
     if peer:
-        _check_installed(peer)
+        check_peer_installed(f"--peer {peer}", peer)
     from dist_relu.bench import kernels as benchmark
 
     timings = benchmark.run(peer, rounds)
@@ -188,17 +231,14 @@ def kernels(peer: str | None, rounds: int, path: Path | None) -> None:
         if t.torch_ms is not None:
             theirs = [f"{t.torch_ms:.2f}{'*' if t.fresh else ' '}", f"{t.torch_ms / t.ours_ms:.2f}"]
         table.add_row(t.activation, t.direction, f"{t.ours_ms:.2f}", f"{t.copy_share:.0%}", *theirs)
-    _show(table, [asdict(timing) for timing in timings], path)
+    _show(table, timings, path)
     if peer:
         click.echo("* allocates its result, for want of a variant that does not")
 
 
-def _show(table: Table, rows: list[dict[str, Any]], path: Path | None) -> None:
-    for column in table.columns[1:]:
-        column.justify = "right"
-    table.box, table.pad_edge, table.title_justify, table.caption_justify = None, False, "left", "left"
-    table.caption = f"{machine.cpu_name()}, {machine.num_cores()} cores, {machine.blas_name()}"
-    Console().print(table)
+def _show(table: Table, rows: Sequence[Any], path: Path | None, **about: Any) -> None:
+    """Print a table, and write its rows to a file if one is asked for.  about: what else stands there."""
+    show(table)
     if path:
-        about = {"cpu": machine.cpu_name(), "blas": machine.blas_name(), "versions": machine.versions()}
-        write_json(path, {**about, "rows": rows})
+        about |= {"cpu": machine.cpu_name(), "blas": machine.blas_name(), "versions": machine.versions()}
+        write_json(path, {**about, "rows": [asdict(row) for row in rows]})

@@ -157,6 +157,12 @@ def check_installed(what: str, *modules: str) -> None:
             ) from None
 
 
+def check_peer_installed(what: str, package: str) -> None:
+    """Fail before the work rather than after it.  what: is it that needs a library to compare with."""
+    if find_spec(package) is None:
+        raise click.UsageError(f"{what} needs {package}. Install it: pip install 'dist_relu[peers]'.")
+
+
 def check_writable(option: str, path: Path | None) -> None:
     """Fail before the work rather than after it."""
     if path is not None:

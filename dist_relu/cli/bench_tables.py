@@ -1,0 +1,121 @@
+"""What `dist-relu bench` has measured, as tables on the terminal and in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from dist_relu.core import machine
+
+if TYPE_CHECKING:
+    from dist_relu.bench.learning import Learning
+    from dist_relu.bench.products import Speeds
+    from dist_relu.bench.scaling import Scaling
+    from dist_relu.bench.step import Comparison
+    from dist_relu.bench.watching import Watching
+
+
+def show(table: Table) -> None:
+    """Print a table, and below it on which machine it was measured."""
+    for column in table.columns[1:]:
+        column.justify = "right"
+    table.box, table.pad_edge, table.title_justify, table.caption_justify = None, False, "left", "left"
+    table.caption = f"{machine.cpu_name()}, {machine.num_cores()} cores, {machine.blas_name()}"
+    Console().print(table)
+
+
+def as_markdown(table: Table) -> str:
+    """Write a table in Markdown, below its title."""
+    rows = zip(*(column.cells for column in table.columns), strict=True)
+    lines = [[str(column.header) for column in table.columns], ["---"] * len(table.columns), *map(list, rows)]
+    return f"{table.title}:\n\n" + "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines) + "\n"
+
+
+def step_table(comparison: Comparison) -> Table:
+    """Every case beside every peer; on several cores also beside the fastest of them."""
+    sets = ", ".join(f"{side} {name}" for side, name in comparison.instruction_sets.items())
+    cores = "one core" if comparison.cores == 1 else f"{comparison.cores} cores"
+    table = Table(title=f"Training step, SGD with momentum, {cores}, peak {comparison.peak_gflops:.0f} GFLOP/s; {sets}")
+    peers = [side for side in comparison.instruction_sets if side != "ours"]
+    several = comparison.cores > 1
+    columns = [column for peer in peers for column in ([] if several else [f"{peer} ms"]) + [f"{peer}/ours"]]
+    for column in ("case", "ours ms", *columns, *(["best/ours"] if several else []), "of peak"):
+        table.add_column(column)
+    for t in comparison.timings:
+        cells = []
+        for peer in peers:
+            cells += [] if several else [milliseconds(t.peers_ms[peer])]
+            cells.append(f"{t.ratios[peer]:.2f}")
+        best = [f"{t.best_ratio:.2f}"] if several else []
+        table.add_row(t.case, milliseconds(t.ours_ms), *cells, *best, f"{t.peak_share:.0%}")
+    return table
+
+
+def instruction_sets_table(comparisons: Mapping[str, Comparison]) -> Table:
+    """Every case with one instruction set beside the same with another, by their names."""
+    peaks = ", ".join(f"{name} {comparison.peak_gflops:.0f} GFLOP/s" for name, comparison in comparisons.items())
+    table = Table("case", title=f"Training step, SGD with momentum, one core (peaks: {peaks})")
+    cells: dict[str, list[str]] = {}
+    for name, comparison in comparisons.items():
+        peers = [side for side in comparison.instruction_sets if side != "ours"]
+        for column in (f"{name} ms", *(f"{peer}/ours" for peer in peers), "of peak"):
+            table.add_column(column)
+        for t in comparison.timings:
+            ratios = [f"{t.ratios[peer]:.2f}" for peer in peers]
+            cells.setdefault(t.case, []).extend([milliseconds(t.ours_ms), *ratios, f"{t.peak_share:.0%}"])
+    for case, row in cells.items():
+        table.add_row(case, *row)
+    return table
+
+
+def products_table(all_speeds: Sequence[Speeds]) -> Table:
+    """Every shape and direction, for each instruction set."""
+    peaks = ", ".join(f"{s.instruction_set} {s.peak_gflops:.0f} GFLOP/s" for s in all_speeds)
+    table = Table("batch", "inputs", "outputs", "direction", title=f"Products of dense layers (peaks: {peaks})")
+    for speeds in all_speeds:
+        table.add_column(f"{speeds.instruction_set} GFLOP/s")
+        table.add_column("of peak")
+    for row in zip(*(speeds.speeds for speeds in all_speeds), strict=True):
+        cells = [text for speed in row for text in (f"{speed.gflops:.0f}", f"{speed.share:.0%}")]
+        table.add_row(str(row[0].batch_size), str(row[0].inputs), str(row[0].outputs), row[0].direction, *cells)
+    return table
+
+
+def scaling_table(results: Sequence[Scaling]) -> Table:
+    """Several workers beside one."""
+    workers = results[0].workers
+    table = Table("case", "1 worker ms", f"{workers} workers ms", "speed-up", title="Training step, median")
+    for r in results:
+        table.add_row(r.case, f"{r.one_ms:.3f}", f"{r.several_ms:.3f}", f"{r.speed_up:.2f}")
+    return table
+
+
+def watching_table(results: Sequence[Watching]) -> Table:
+    """Runs with a watch beside one without."""
+    title = f"Training step with a watch and without, {_counted(results[0].workers)}, median"
+    table = Table("case", "no watch ms", "between ms", "watched ms", "between", "watched", title=title)
+    for r in results:
+        times = (f"{ms:.3f}" for ms in (r.plain_ms, r.between_ms, r.watched_ms))
+        table.add_row(r.case, *times, f"{r.between_cost:+.1%}", f"{r.watched_cost:+.1%}")
+    return table
+
+
+def learning_table(r: Learning) -> Table:
+    """Learning on several workers beside one."""
+    table = Table(title=f"{r.env}, PPO, {r.steps:,} steps, median")
+    for column in ("environment", "1 worker steps/s", f"{r.workers} workers steps/s", "speed-up"):
+        table.add_column(column)
+    table.add_row(r.env, f"{r.one_per_s:,.0f}", f"{r.several_per_s:,.0f}", f"{r.speed_up:.2f}")
+    return table
+
+
+def milliseconds(ms: float) -> str:
+    """Write a time with three digits or so."""
+    return f"{ms:.4f}" if ms < 0.1 else f"{ms:.3f}" if ms < 10 else f"{ms:.1f}"
+
+
+def _counted(workers: int) -> str:
+    return "one worker" if workers == 1 else f"{workers} workers"
