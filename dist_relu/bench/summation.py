@@ -76,7 +76,7 @@ class Summation:
         self.total: Array = totals[HEAD:]
         self._reducer = Reducer(world, plan, memory)
         self._shard_bounds = bounds(plan.shards, plan.shards)
-        self._shard = world.rank
+        self._shard, self._nothing = world.rank, np.zeros(TAIL)
         self._barrier = world.node.barrier
         pieces = [join(chunk, plan.pieces) for chunk in plan.chunks[world.rank]]
         parts = [self.total[piece.start : piece.stop] for piece in pieces]
@@ -86,7 +86,7 @@ class Summation:
     def __call__(self) -> None:
         """Add; collective.  All must meet before the next call."""
         self._reducer.begin(self._shard_bounds)
-        self._reducer.add(self._shard, 0.0, 0)
+        self._reducer.add(self._shard, self._nothing)
         self._reducer.finish()
         if self._sums_last:
             for source, part in self._parts:

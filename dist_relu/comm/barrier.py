@@ -9,13 +9,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import final
 
+import numpy as np
+
 from dist_relu.comm.stall_detector import StallDetector
 from dist_relu.comm.stop_detector import WORKER_TIMEOUT_S, StopDetector
 from dist_relu.core.arrays import Array
 from dist_relu.errors import WorkerLost
 from dist_relu.kernels import atomic
+from dist_relu.kernels.tape import until_done
 
-_PHASES_PER_TASK = 1 << 32
+_MEETINGS_PER_TASK = 1 << 32
 
 ALL_TASKS = 1 << 62
 """What to give up when there will be no task any more."""
@@ -50,7 +53,7 @@ class NodeBarrier(Barrier):
     """A barrier for the processes of a node, which notices that a peer died or gave up.
 
     Work comes in tasks, numbered from 1 upwards. Within a task every rank must wait equally often; a task may be
-    given up at any time, and a later one starts afresh: phases only grow, so nothing is ever reset.
+    given up at any time, and a later one starts afresh: meetings are only counted up, so nothing is ever reset.
     stall_detector: is called while this one waits.  first: the number among all workers of the node's first one.
     worker_timeout_s: how long a peer may stand still before it counts as lost.
     """
@@ -85,33 +88,21 @@ class NodeBarrier(Barrier):
         self._stop_detector = StopDetector(worker_timeout_s, control, first)
         self._first = first
         self.stall_detector = stall_detector
-        self._task = self._phase = 0
+        self._task = 0
+        self._now = np.zeros(2, np.int64)
+        num_awaited = len(pids) if len(pids) > 1 else 0
+        self._awaited = self._flags, num_awaited, self._now, self._abort
 
     def begin(self, task: int) -> None:
         """Start task number `task`."""
         self._task = task
-        self._phase = task * _PHASES_PER_TASK
+        self._now[atomic.MEETING] = task * _MEETINGS_PER_TASK
+        self._now[atomic.CALL] = task
 
     def wait(self) -> None:
-        if len(self._pids) == 1:
-            self.check()
-            return
-        self._phase += 1
-        has_looked = False
-        while True:
-            outcome = atomic.arrive_and_wait(
-                self._flags, self._rank, len(self._pids), self._phase, self._abort, self._task
-            )
-            if outcome == atomic.PASSED:
-                break
-            if outcome == atomic.ABORTED:
-                raise TaskAborted
-            self._check_peers()
-            if self.stall_detector:
-                self.stall_detector.check(self._phase, self._task)
-                has_looked = True
-        if has_looked and self.stall_detector:
-            self.stall_detector.passed()
+        if len(self._pids) > 1:
+            atomic.arrive(self._flags, self._rank, self._now)
+        until_done(atomic.wait_for_all, *self._awaited, attend=self._look_after_peers)
 
     def check(self) -> None:
         if self._abort[0] >= self._task:
@@ -125,6 +116,19 @@ class NodeBarrier(Barrier):
         for descriptor in self._rank_of:
             os.close(descriptor)
         self._rank_of.clear()
+
+    def _look_after_peers(self, outcome: int) -> None:
+        """Wait for peers that are late, or find out that they will not come."""
+        meeting = int(self._now[atomic.MEETING])
+        while outcome == atomic.WAITING:
+            self._check_peers()
+            if self.stall_detector:
+                self.stall_detector.check(meeting, self._task)
+            outcome = atomic.wait_for_all(*self._awaited)
+        if outcome == atomic.ABORTED:
+            raise TaskAborted
+        if self.stall_detector:
+            self.stall_detector.passed()
 
     def _check_peers(self) -> None:
         dead = [self._rank_of[descriptor] for descriptor, _ in self._deaths.poll(0)]

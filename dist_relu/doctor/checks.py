@@ -57,7 +57,7 @@ def machine_checks() -> list[Check]:
 
 
 def _kernel_cache() -> Path | None:
-    kernel: Any = atomic.arrive_and_wait
+    kernel: Any = atomic.wait_for_all
     return Path(kernel.stats.cache_path) if kernel.stats.cache_path else None
 
 

@@ -22,6 +22,8 @@ from dist_relu.runtime.world import World
 MAX_SKIPPED = 100
 """So many steps one after another may be skipped; a run that has come there will hardly find back."""
 _REPORT_EVERY_S = 0.1
+_LOOK_EVERY_S = 0.02
+"""How long steps may go on without the interpreter, which handles signals."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +111,7 @@ class _Run:
         self._per_epoch = num_steps_per_epoch(self._num_samples, plan.batch_size, plan.options.accumulate)
         self._epoch = -1
         self._seen: list[StepDone] = []  # and not reported yet
+        self._step_s = _LOOK_EVERY_S  # how long a step has taken
         self._step.load_kernels()
 
     def take(self, request: SegmentRequest) -> Stopped | None:
@@ -116,31 +119,44 @@ class _Run:
         self._step.optimizer = request.optimizer
         self._reported = self._began = perf_counter()
         self._first_timed = request.first
-        num_skipped = request.num_skipped
-        for step in range(request.first, request.stop):
+        num_skipped, step = request.num_skipped, request.first
+        while step < request.stop:
             epoch, place = divmod(step, self._per_epoch)
             if epoch != self._epoch:
                 self._begin_epoch(epoch, shuffle=request.shuffle)
+            steps = self._next_steps(step, min(request.stop, (epoch + 1) * self._per_epoch))
+            samples = self._order[place * self._per_step : (place + len(steps)) * self._per_step]
             begin = perf_counter()
-            samples = self._order[place * self._per_step : (place + 1) * self._per_step]
-            loss, num_correct = self._step.take(samples, step, (step + 0.5) / self._per_epoch)
+            loss = self._step.take(steps, samples, [(number + 0.5) / self._per_epoch for number in steps])
+            now = perf_counter()
+            self._step_s = (now - begin) / len(steps)
             num_skipped = 0 if isfinite(loss) else num_skipped + 1
             if num_skipped and not self._plan.options.skips:
                 self._tell_of_watched()
                 return Stopped(loss=loss)
-            now = perf_counter()
-            if self._world.rank == 0:
-                self._note(step, loss, num_correct, len(samples), now - begin)
-            ends_epoch = place == self._per_epoch - 1
-            if ends_epoch or step == request.stop - 1 or now - self._reported > _REPORT_EVERY_S:
-                self._report(step, request.last)
+            self._note_watched(step)
+            step = steps.stop
+            ends_epoch = step % self._per_epoch == 0
+            if ends_epoch or step == request.stop or now - self._reported > _REPORT_EVERY_S:
+                self._report(step - 1, request.last)
                 self._reported = now
             if ends_epoch:
                 self._end_epoch(epoch)
             if num_skipped >= MAX_SKIPPED:
-                self._report(step, request.last)
+                self._report(step - 1, request.last)
                 return Stopped(loss=loss, num_skipped=num_skipped)
         return None
+
+    def _next_steps(self, first: int, stop: int) -> range:
+        """Choose the steps to take at once: as many as there is time for until the next look at the world.
+
+        A step that is watched, or may be skipped, comes alone.
+        """
+        if self._plan.options.skips or self._step.is_watched(first):
+            return range(first, first + 1)
+        num_steps = min(stop - first, self._step.max_steps, max(int(_LOOK_EVERY_S / self._step_s), 1))
+        watched = (step for step in range(first, first + num_steps) if self._step.is_watched(step))
+        return range(first, next(watched, first + num_steps))
 
     def take_digests(self) -> Sequence[Digest]:
         """See `TrainingStep.take_digests`."""
@@ -163,18 +179,17 @@ class _Run:
         records = self._step.records
         return records[np.arange(first, stop) % len(records)]
 
-    def _note(self, step: int, loss: float, num_correct: int, size: int, seconds: float) -> None:
-        """Note what worker 0 knows of the last step.  size: its samples."""
-        records = self._step.records
-        records["seconds"][step % len(records)] = seconds
+    def _note_watched(self, step: int) -> None:
+        """Note what worker 0 knows of a step, if it was watched."""
         if self._step.notes is not None:
+            record = self._step.records[step % len(self._step.records)]
             self._seen.append(
                 StepDone(
                     step=step,
-                    loss=loss,
-                    num_correct=num_correct,
-                    num_samples=size,
-                    seconds=seconds,
+                    loss=float(record["loss"]),
+                    num_correct=int(record["num_correct"]),
+                    num_samples=int(record["num_samples"]),
+                    seconds=float(record["seconds"]),
                     rows=self._step.notes,
                     norms=self._step.norms,
                 )

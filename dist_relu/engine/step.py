@@ -1,12 +1,14 @@
-"""Every worker takes a training step like this: pass over my shards, meet, sum and update my chunks, meet.
+"""Every worker takes training steps like this: pass over my shards, meet, sum and update my chunks, meet.
 
 A step reads one generation of parameters and optimiser state and writes the other; the barrier at its end is the
-switch. P parameters, N samples in a batch, S shards.
+switch. What differs from step to step lies in `StepInputs`, so a step of the same kind is recorded, and steps one after
+another are played without the interpreter (`dist_relu.kernels.tape`). P parameters, N samples in a batch, S shards.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import pairwise
 from math import isfinite, nan
@@ -14,15 +16,19 @@ from typing import final
 
 import numpy as np
 
-from dist_relu.comm.whereabouts import PASS, PHASE, PREPARATION, SUM, SWITCH, UPDATE
+from dist_relu.comm.whereabouts import PASS, PREPARATION, SUM, SWITCH, UPDATE
 from dist_relu.core.arrays import Array
 from dist_relu.engine.batches import Batch, Feed, microbatches
+from dist_relu.engine.inputs import StepInputs
 from dist_relu.engine.memory import StepRequest
 from dist_relu.engine.norms import NUM_SQUARES, Norms
 from dist_relu.engine.side_by_side import SideBySide
 from dist_relu.engine.update import Updater
 from dist_relu.engine.verification import Digest, Verifier
 from dist_relu.engine.watch.recorder import Recorder
+from dist_relu.kernels import steps as kernels
+from dist_relu.kernels.ordered_sum import fill
+from dist_relu.kernels.tape import Tapes, play, until_done
 from dist_relu.nn import Sequential
 from dist_relu.nn.passes import ShardPass, forward_backward
 from dist_relu.reduction.batch_sums import BatchSums, RowExchange
@@ -30,6 +36,14 @@ from dist_relu.reduction.chunks import chunks_of, empty_chunks
 from dist_relu.reduction.reducer import Reducer
 from dist_relu.reduction.sources import ReductionMemory
 from dist_relu.runtime.world import World
+
+
+class _NotFinite(Exception):
+    """The loss of a step is no number."""
+
+
+def _refuse(_: int) -> None:
+    raise _NotFinite
 
 
 @final
@@ -49,7 +63,7 @@ class TrainingStep:
         self._world = world
         self._barrier = world.node.barrier
         self._whereabouts = world.node.whereabouts
-        self._here = world.node.whereabouts.words
+        self._here = world.node.whereabouts.place
         self._whereabouts.enter(PREPARATION)
         self._plan = plan = request.plan
         self._reduction = reduction = request.reduction
@@ -59,6 +73,11 @@ class TrainingStep:
         self.x, self._completed, self.records = memory.x, memory.completed, memory.records
         self._feed = Feed(plan, memory.x, memory.y, request.image_shape)
         self.optimizer = plan.optimizer
+        self._inputs = StepInputs(plan, model.dtype)
+        self._tapes = Tapes()
+        self._mine = self._completed[world.rank : world.rank + 1]
+        self._seconds = memory.records["seconds"] if world.rank == 0 else np.empty(0)
+        self._results = [memory.records[name] for name in ("loss", "num_correct", "num_samples")]
         self.generation = int(self._completed[world.rank]) % 2
         model.bind(memory.generations[self.generation, 0])
         self._values = [model.views(generation[0]) for generation in memory.generations]
@@ -88,6 +107,7 @@ class TrainingStep:
                 request.verify_every, world.rank, plan, reduction, request.layout, model, self._feed, arrays
             )
         self._recorder = Recorder(world, request.watch, model.dtype) if request.watch else None
+        self._is_recorded = not (self._skips or self._verifier or self._side_by_side)
 
     def load_kernels(self) -> None:
         """Compile or load whatever a step needs, so that no step has to; collective.
@@ -106,54 +126,105 @@ class TrainingStep:
         for is_watched in ways:
             for _ in range(min(self._plan.options.accumulate, 2)):
                 trial.accumulate(())
-            trial.step(self.optimizer.hyper(0, 0.0), 0, is_watched=is_watched)
+            trial.step(self._inputs.hyper, 0, is_watched=is_watched)
         self._barrier.wait()
 
-    def take(self, samples: Array, step: int, epoch: float) -> tuple[float, int]:
-        """Take the step from one generation to the other; returns the loss and the number of correct predictions.
+    @property
+    def max_steps(self) -> int:
+        """So many steps can be taken with one call."""
+        return self._inputs.max_steps
 
-        A step whose loss is no number is not taken, or with `on_nan="skip"` as one that changes nothing; so is one then
-        that leads to numbers which are none. The loss is NaN in both cases.
-        samples: the numbers of all samples of the step, those of several batches when gradients are accumulated.
+    def is_watched(self, step: int) -> bool:
+        """Tell whether a step is watched, which must be taken alone then."""
+        return bool(self._recorder and self._recorder.watches(step))
+
+    def take(self, steps: range, samples: Array, epochs: Sequence[float]) -> float:
+        """Take steps from one generation to the other, and on; returns the mean loss of the last one that was tried.
+
+        A step whose loss is no number is not taken, and those behind it neither. With `on_nan="skip"` it is taken as
+        one that changes nothing, and so is one that leads to numbers which are none; each step then comes alone.
+        samples: their numbers, step after step; those of several batches in each when gradients are accumulated. The
+        last step may have fewer.  epochs: how many are over in the middle of each step.
         """
-        self._whereabouts.begin_step(step)
-        loss, num_correct = 0.0, 0
-        recorder = self._recorder if self._recorder and self._recorder.watches(step) else None
+        hypers = [self.optimizer.hyper(*now) for now in zip(steps, epochs, strict=True)]
+        self._inputs.bring(steps.start, samples, hypers)
         self.notes = None
+        kinds = self._kinds(len(steps), len(samples))
+        with suppress(_NotFinite):
+            while kinds:
+                tapes = self._tapes.ready(kinds)
+                if tapes:
+                    play(tapes)
+                else:
+                    self._take_next(steps[-len(kinds)], *kinds[0])
+                kinds = kinds[max(len(tapes), 1) :]
+                self._enter_generation(int(self._mine[0]) % 2)
+        return float(self._inputs.outcome[0])
+
+    def _kinds(self, num_steps: int, num_samples: int) -> list[tuple[int, int]]:
+        """Tell generation and number of samples of steps to come; those that agree in both do the same."""
+        whole = self._inputs.samples.size
+        kinds = [(self.generation, whole), (1 - self.generation, whole)] * (num_steps // 2 + 1)
+        last = num_samples - (num_steps - 1) * whole
+        return [*kinds[: num_steps - 1], (kinds[num_steps - 1][0], last)]
+
+    def _take_next(self, step: int, generation: int, num_samples: int) -> None:
+        """Take a step with the interpreter, and record it if that may be of use."""
+        recorder = self._recorder if self.is_watched(step) else None
         if recorder:
             recorder.begin(step)
         if self._verifier:
             self._verifier.begin(step)
-        for batch in microbatches(samples, self._plan, step, is_watched=recorder is not None):
-            if batch.place:
-                self._barrier.wait()  # slots and arena may be written again when everybody has accumulated from them
-                self._here[PHASE] = PASS
-            batch_loss, batch_correct = self._reduce(batch)
-            loss, num_correct = loss + batch_loss / len(samples), num_correct + batch_correct
-            if not isfinite(loss):
-                if self._skips:
-                    break
-                return loss, num_correct
-            self._here[PHASE] = UPDATE
-            self._updater.accumulate(batch.shard_bounds)
+        work = partial(self._take_one, generation, num_samples, is_watched=recorder is not None)
+        if recorder or not self._is_recorded:
+            work()
         else:
-            self._updater.step(self.optimizer.hyper(step, epoch), self.generation, is_watched=recorder is not None)
-        if self._skips and not (isfinite(loss) and self._leads_to_numbers()):
-            self._updater.skip(self.generation)
-            loss, num_correct, recorder = nan, 0, None
-        if self._world.rank == 0:
-            self.records[step % len(self.records)] = loss, num_correct, len(samples), 0.0
-        self._barrier.wait()
-        self._here[PHASE] = SWITCH
-        self._completed[self._world.rank] += 1
-        if recorder:
+            self._tapes.record((generation, num_samples), work)
+        if recorder and isfinite(self._inputs.outcome[0]):
             self.notes = recorder.gather()
             if self.notes is not None:
                 self.norms = self._norms.of_watched_step()
-        self.generation = 1 - self.generation
-        for places, value in zip(self._places, self._values[self.generation], strict=True):
-            places["value"] = value
-        return loss, num_correct
+
+    def _take_one(self, generation: int, num_samples: int, *, is_watched: bool) -> None:
+        """Take the step from a generation to the other one that the inputs tell of."""
+        inputs = self._inputs
+        inputs.begin_step(num_samples, self._here, PASS)
+        try:
+            for batch in self._batches(num_samples, is_watched=is_watched):
+                self._reduce(batch)
+                until_done(kernels.add_outcome, self._reducer.total, num_samples, inputs.outcome, attend=_refuse)
+                kernels.enter(self._here, UPDATE)
+                self._updater.accumulate(batch.shard_bounds)
+            self._updater.step(inputs.hyper, generation, is_watched=is_watched)
+            is_finite = not self._skips or self._leads_to_numbers()
+        except _NotFinite:
+            if not self._skips:
+                raise
+            is_finite = False
+        if not is_finite:
+            self._updater.skip(generation)
+            inputs.outcome[:] = nan, 0
+        if self._world.rank == 0:
+            kernels.record_step(inputs.clock, inputs.outcome, num_samples, *self._results)
+        self._barrier.wait()
+        kernels.complete_step(inputs.clock, self._mine, self._seconds, self._here, SWITCH)
+
+    def _batches(self, num_samples: int, *, is_watched: bool) -> Iterator[Batch]:
+        """Go through the batches of the step."""
+        step, samples = int(self._inputs.clock[kernels.STEP]), self._inputs.samples[:num_samples]
+        for batch in microbatches(samples, self._plan, step, is_watched=is_watched):
+            if batch.place:
+                self._barrier.wait()  # slots and arena may be written again when everybody has accumulated from them
+                kernels.enter(self._here, PASS)
+            kernels.begin_batch(self._inputs.clock, batch.place, self._plan.options.accumulate)
+            yield batch
+
+    def _enter_generation(self, generation: int) -> None:
+        """Let the model compute with the parameters of a generation."""
+        if generation != self.generation:
+            self.generation = generation
+            for places, value in zip(self._places, self._values[generation], strict=True):
+                places["value"] = value
 
     def _leads_to_numbers(self) -> bool:
         """Tell whether the step leads to numbers that are finite; collective.  All nodes have all of them."""
@@ -173,8 +244,8 @@ class TrainingStep:
         """Tell which units were active since `begin_epoch`, see `EpochDone`; collective.  Worker 0 gets them."""
         return self._recorder.end_epoch() if self._recorder else None
 
-    def _reduce(self, batch: Batch) -> tuple[float, int]:
-        """Let the gradient of a batch become whole; returns its summed loss and correct predictions.  Collective."""
+    def _reduce(self, batch: Batch) -> None:
+        """Let the gradient of a batch become whole, with its loss; collective."""
         if self._verifier:
             self._verifier.verify(batch)
         self._reducer.begin(batch.shard_bounds)
@@ -185,16 +256,16 @@ class TrainingStep:
             self._run_pass(batch, shard)
             if self._verifier:
                 self._verifier.note(batch, shard, self._reducer.row, self._sums[shard])
-            self._reducer.add(shard, *self._sums[shard].tolist())
-        self._here[PHASE] = SUM
-        return self._reducer.finish()
+            self._reducer.add(shard, self._sums[shard])
+        kernels.enter(self._here, SUM)
+        self._reducer.finish()
 
     def _run_pass(self, batch: Batch, shard: int) -> None:
         """Leave the gradient of one shard's rows in the arena and in the reducer's row, and its sums."""
         first, stop = batch.shard_bounds[shard]
         if first == stop:
-            self._reducer.row[:] = 0
-            self._sums[shard] = 0
+            fill(self._reducer.row, 0.0)
+            fill(self._sums[shard], 0.0)
         elif self._side_by_side:
             self._side_by_side.take(shard)
         else:

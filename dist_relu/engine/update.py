@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import isfinite
 from typing import final
 
@@ -15,11 +16,12 @@ import numpy as np
 
 from dist_relu.comm.barrier import Barrier
 from dist_relu.core.arrays import Array, aligned_empty
-from dist_relu.core.guards import unchecked
+from dist_relu.core.guards import is_ours, unchecked
 from dist_relu.engine.norms import DIRECTION, GRADIENT, PARAM, UNCLIPPED_GRADIENT, Norms
 from dist_relu.engine.plan import StepOptions, StepPlan
 from dist_relu.kernels import norms as kernels
-from dist_relu.kernels.ordered_sum import BLOCK, add_ordered_sum, ordered_sum, running_mean
+from dist_relu.kernels.ordered_sum import BLOCK, add_ordered_sum, copy, ordered_sum, running_mean
+from dist_relu.kernels.tape import in_python
 from dist_relu.optim import ElementwiseOptimizer, LayerwiseOptimizer
 from dist_relu.partition import PartialSums
 from dist_relu.reduction.chunks import Chunk
@@ -33,7 +35,6 @@ class Updater:
     def __init__(self, plan: StepPlan, chunks: Sequence[Chunk], norms: Norms, barrier: Barrier) -> None:
         """chunks: with sources that are complete when gradients are accumulated.  barrier: of the workers of a node."""
         self._chunks = chunks
-        self._dtype = chunks[0].dtype if chunks else None
         self._update = _shortest_way(plan, chunks, norms, barrier)
 
     def accumulate(self, shard_bounds: ShardBounds) -> None:
@@ -44,13 +45,13 @@ class Updater:
         """
         self._update.accumulate(shard_bounds)
 
-    def step(self, hyper: Sequence[float], generation: int, *, is_watched: bool = False) -> None:
+    def step(self, hyper: Array, generation: int, *, is_watched: bool = False) -> None:
         """Go from `generation` to the other one with what was accumulated.  May be collective.
 
-        hyper: what `Optimizer.hyper` says of this step.  is_watched: leaves what `Norms.of_watched_step` reads, with
-        the same bits otherwise.
+        hyper: what `Optimizer.hyper` says of this step, in the parameters' dtype.  is_watched: leaves what
+        `Norms.of_watched_step` reads, with the same bits otherwise.
         """
-        self._update.step(np.array(hyper, self._dtype), generation, is_watched=is_watched)
+        self._update.step(hyper, generation, is_watched=is_watched)
 
     def skip(self, generation: int) -> None:
         """Go from `generation` to the other one as it is, and drop what was accumulated."""
@@ -73,7 +74,7 @@ class _Update(ABC):
 
     @abstractmethod
     def step(self, hyper: Array, generation: int, *, is_watched: bool) -> None:
-        """See `Updater.step`.  hyper: what the optimiser asks for, in the parameters' dtype."""
+        """See `Updater.step`."""
 
     @abstractmethod
     def drop(self) -> None:
@@ -100,7 +101,7 @@ class _FusedUpdate(_Update):
         self, chunks: Sequence[Chunk], optimizer: ElementwiseOptimizer, ema_decay: float | None, norms: Norms
     ) -> None:
         self._chunks = chunks
-        self._update = unchecked(optimizer.update)
+        self._update = _recordable(optimizer)
         self._ema_decay = ema_decay
         self._norms = norms
         self._shard_bounds: ShardBounds = ()
@@ -133,7 +134,7 @@ class _SummedUpdate(_Update):
         norms: Norms,
     ) -> None:
         self._chunks = chunks
-        self._update = unchecked(optimizer.update)
+        self._update = _recordable(optimizer)
         self._ema_decay = ema_decay
         self._gradient = gradient
         self._norms = norms
@@ -168,7 +169,7 @@ class _LayerwiseUpdate(_Update):
         barrier: Barrier,
     ) -> None:
         self._chunks = chunks
-        self._direct, self._take = unchecked(optimizer.direct), unchecked(optimizer.take)
+        self._direct, self._go = unchecked(optimizer.direct), unchecked(optimizer.take)
         self._ema_decay = ema_decay
         self._gradient = gradient
         self._norms = norms
@@ -179,6 +180,10 @@ class _LayerwiseUpdate(_Update):
 
     def step(self, hyper: Array, generation: int, *, is_watched: bool) -> None:
         self._gradient.finish(is_watched=is_watched)
+        in_python(partial(self._take, hyper, generation, is_watched=is_watched))
+
+    def _take(self, hyper: Array, generation: int, *, is_watched: bool) -> None:
+        """Find directions and go; collective."""
         for chunk, total in zip(self._chunks, self._gradient.totals, strict=True):
             if chunk.is_trained:
                 old, new = chunk.generations[generation], chunk.generations[1 - generation]
@@ -192,7 +197,7 @@ class _LayerwiseUpdate(_Update):
             if chunk.is_trained:
                 param_and_direction = param_norms[chunk.param_number], direction_norms[chunk.param_number]
                 norms_of_weight = param_and_direction if chunk.is_weight else None
-                self._take(total, old, new, hyper, norms_of_weight)
+                self._go(total, old, new, hyper, norms_of_weight)
             else:
                 _update_running_mean(chunk, _as_partial_sums(total), generation)
             _average(chunk, self._ema_decay, generation)
@@ -237,14 +242,18 @@ class _SummedGradient:
             for _, total in self._trained:
                 kernels.clip(total, self._options.clip_value)
         if self._options.clip_norm is not None:
-            for chunk, total in self._trained:
-                self._norms.measure(GRADIENT, chunk, total)
-            self._barrier.wait()
-            # The small number is PyTorch's. A norm that is no number makes the loss of the next step none.
-            factor = self._options.clip_norm / (self._norms.whole(GRADIENT) + 1e-6)
-            if not factor >= 1:
-                for _, total in self._trained:
-                    kernels.scale(total, factor)
+            in_python(partial(self._clip_norm, self._options.clip_norm))
+
+    def _clip_norm(self, limit: float) -> None:
+        """Clip by the norm of the whole gradient; collective."""
+        for chunk, total in self._trained:
+            self._norms.measure(GRADIENT, chunk, total)
+        self._barrier.wait()
+        # The small number is PyTorch's. A norm that is no number makes the loss of the next step none.
+        factor = limit / (self._norms.whole(GRADIENT) + 1e-6)
+        if not factor >= 1:
+            for _, total in self._trained:
+                kernels.scale(total, factor)
 
 
 def _is_finite(x: Array) -> bool:
@@ -255,6 +264,12 @@ def _is_finite(x: Array) -> bool:
 def _as_partial_sums(total: Array) -> PartialSums:
     """Return a gradient of which nothing is left to sum."""
     return PartialSums(total.reshape(1, -1), 0, np.zeros(1, np.int64), aligned_empty((1, BLOCK), total.dtype))
+
+
+def _recordable(optimizer: ElementwiseOptimizer) -> Callable[..., None]:
+    """Return the update of a rule; that of one of the user's own is done in Python, whatever it does there."""
+    update = unchecked(optimizer.update)
+    return update if is_ours(type(optimizer)) else lambda *arguments: in_python(partial(update, *arguments))
 
 
 def _update_elements(
@@ -280,4 +295,4 @@ def _average(chunk: Chunk, decay: float | None, generation: int) -> None:
     if chunk.is_trained:
         kernels.average(old[-1], new[0], new[-1], decay)
     else:
-        new[-1][:] = new[0]
+        copy(new[0], new[-1])

@@ -15,6 +15,9 @@ WORDS_PER_LINE = 16
 """int64 words between two flags: two cache lines, since processors fetch lines in pairs."""
 
 PASSED, WAITING, ABORTED = 0, 1, 2
+MEETING, CALL = 0, 1
+"""Where a process notes for itself, in (2,) int64, the last meeting that it has come to, and the present call."""
+
 _SPINS_BEFORE_YIELD = 200
 _YIELDS_PER_CALL = 2000
 
@@ -60,17 +63,26 @@ def _item(context: Any, builder: Any, signature: Any, args: Any) -> Any:
 
 
 @kernel
-def arrive_and_wait(flags: Array, rank: int, num_ranks: int, phase: int, abort: Array, call: int) -> int:
-    """Say that `rank` reached `phase` and wait for the other ranks, for some milliseconds at most.
+def arrive(flags: Array, rank: int, now: Array) -> None:
+    """Come to the next meeting, and say so to the other ranks.
 
-    flags: (num_ranks * WORDS_PER_LINE,) int64, shared.  abort: (1,) int64, shared: the call to give up.
-    Returns PASSED, ABORTED, or WAITING: then look after the world and call again.
+    flags: (num_ranks * WORDS_PER_LINE,) int64, shared.  now: see `MEETING` and `CALL`.
     """
-    store_release(flags, rank * WORDS_PER_LINE, phase)
+    now[MEETING] += 1
+    store_release(flags, rank * WORDS_PER_LINE, now[MEETING])
+
+
+@kernel
+def wait_for_all(flags: Array, num_ranks: int, now: Array, abort: Array) -> int:
+    """Wait until all ranks have come to the meeting, for some milliseconds at most; flags and now: as for `arrive`.
+
+    abort: (>= 1,) int64, shared: the call to give up.
+    Returns PASSED, ABORTED, or WAITING: then look after the world and wait again.
+    """
     spins = 0
     for peer in range(num_ranks):
-        while load_acquire(flags, peer * WORDS_PER_LINE) < phase:
-            if load_acquire(abort, 0) >= call:
+        while load_acquire(flags, peer * WORDS_PER_LINE) < now[MEETING]:
+            if load_acquire(abort, 0) >= now[CALL]:
                 return ABORTED
             spins += 1
             if spins > _SPINS_BEFORE_YIELD:
@@ -78,7 +90,7 @@ def arrive_and_wait(flags: Array, rank: int, num_ranks: int, phase: int, abort: 
                 if spins > _SPINS_BEFORE_YIELD + _YIELDS_PER_CALL:
                     return WAITING
     # Peers that gave up this call may be far ahead in a later one.
-    return ABORTED if load_acquire(abort, 0) >= call else PASSED
+    return ABORTED if load_acquire(abort, 0) >= now[CALL] else PASSED
 
 
 @kernel

@@ -26,9 +26,17 @@ def add(total: Array, term: Array) -> None:
 
 
 @kernel
-def _copy(source: Array, target: Array) -> None:
+def copy(source: Array, target: Array) -> None:
+    """target = source, both (n,)."""
     for i in range(target.shape[0]):
         target[i] = source[i]
+
+
+@kernel
+def fill(target: Array, value: float) -> None:
+    """target = value everywhere, (n,)."""
+    for i in range(target.shape[0]):
+        target[i] = value
 
 
 @linked_kernel
@@ -38,7 +46,7 @@ def sum_block(rows: Array, start: int, carries: Array, stack: Array, n: int) -> 
     for r in range(carries.shape[0]):
         row = rows[r, start : start + n]
         if carries[r] == 0:
-            _copy(row, stack[top, :n])
+            copy(row, stack[top, :n])
             top += 1
             continue
         add(stack[top - 1, :n], row)  # no need to push what is added at once
@@ -53,7 +61,7 @@ def ordered_sum(rows: Array, first: int, carries: Array, stack: Array, total: Ar
     """total = the sum of `rows` from column `first` on, along the tree; total: (n,)."""
     for start in range(0, total.shape[0], BLOCK):
         stop = min(start + BLOCK, total.shape[0])
-        _copy(sum_block(rows, first + start, carries, stack, stop - start), total[start:stop])
+        copy(sum_block(rows, first + start, carries, stack, stop - start), total[start:stop])
 
 
 @kernel

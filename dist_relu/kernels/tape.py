@@ -16,8 +16,9 @@ is recorded twice, and trusted when both came out alike (`Tapes`).
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import takewhile
 from threading import get_ident
 from typing import Any, ClassVar, NamedTuple, final
 
@@ -298,9 +299,11 @@ class Tapes:
         self._tapes: dict[Hashable, Tape] = {}
         self._trusted: dict[Hashable, bool] = {}
 
-    def find(self, kind: Hashable) -> Tape | None:
-        """Return the tape that does this kind of work, if there is one that can be trusted."""
-        return self._tapes[kind] if self._trusted.get(kind) else None
+    def ready(self, kinds: Iterable[Hashable]) -> list[Tape]:
+        """Return the tapes that do work of these kinds, one after another, as far as they can be trusted."""
+        tapes = self._tapes
+        trusted = self._trusted
+        return [tapes[kind] for kind in takewhile(trusted.get, kinds)]
 
     def record(self, kind: Hashable, work: Callable[[], object]) -> None:
         """Do work of a kind of which there is no tape, and record it if that may be of use."""

@@ -21,7 +21,10 @@ from dist_relu.runtime.world import World
 
 @final
 class InternodeSum:
-    """A worker adds what its node has left of its own buckets, and exchanges them with the other nodes."""
+    """A worker adds what its node has left of its own buckets, and exchanges them with the other nodes.
+
+    tail: (TAIL,), the sum of all slots' tails when all totals are there.
+    """
 
     def __init__(
         self, world: World, plan: ReductionPlan, memory: ReductionMemory, slots: Slots, sources: Sources
@@ -31,7 +34,7 @@ class InternodeSum:
         self._slots = slots
         self._barrier = world.node.barrier
         self._progress_engine = world.progress_engine
-        self._tail = memory.totals[HEAD - TAIL : HEAD]
+        self.tail = memory.totals[HEAD - TAIL : HEAD]
         self._stages = plan.stages
         subtrees = [plan.subtrees_of_node(number) for number in range(len(plan.nodes))]
         tree = SummationTree(plan.shards)
@@ -69,14 +72,13 @@ class InternodeSum:
             self._send_stage()
             self._progress_engine.wake()
 
-    def finish(self) -> tuple[float, int]:
-        """Let the rest go, and wait for all totals; returns loss and correct predictions of the batch.  Collective."""
+    def finish(self) -> None:
+        """Let the rest go, and wait for all totals.  Collective."""
         self._slots.carry_columns(-TAIL, None)  # the tail goes with the last stage
         while self._next < len(self._stages):
             self._send_stage()
         self._exchange.wait()
         self._barrier.wait()
-        return float(self._tail[0]), int(self._tail[1])
 
     def _send_stage(self) -> None:
         """Add what the workers of this node have left of the next stage, each its own buckets, and send the sums."""

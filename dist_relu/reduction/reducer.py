@@ -8,13 +8,18 @@ buckets with the other nodes; what they update from are finished sums.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import final
 
+import numpy as np
+
 from dist_relu.core.arrays import Array
+from dist_relu.kernels.ordered_sum import copy, ordered_sum
+from dist_relu.kernels.tape import in_python
 from dist_relu.reduction.internode import InternodeSum
 from dist_relu.reduction.pieces import TAIL, join
 from dist_relu.reduction.plan import ReductionPlan
-from dist_relu.reduction.slots import Slots, TailSum
+from dist_relu.reduction.slots import Slots
 from dist_relu.reduction.sources import ReductionMemory, ShardBounds, Source, Sources
 from dist_relu.runtime.world import World
 
@@ -29,15 +34,17 @@ class Reducer:
         reducer.begin(shard_bounds)
         for shard in plan.shards_of(world.rank):
             forward_backward(..., sums, reducer.on_grads_ready(shard))
-            reducer.add(shard, *sums)
-        loss, num_correct = reducer.finish()
+            reducer.add(shard, sums)
+        reducer.finish()
 
     sources: of the gradients of this worker's chunks, in the order of `ReductionPlan.chunks`; complete from `finish` on
     until somebody begins with the next batch.
     row: where the gradient of the next shard goes, to be filled with 0 when it has no samples.
+    total: (TAIL,), the summed loss of the batch, and how many of its samples were predicted right; from `finish` on.
     """
 
     row: Array
+    total: Array
 
     def __init__(self, world: World, plan: ReductionPlan, memory: ReductionMemory) -> None:
         self._slots = slots = Slots(plan, memory, world.rank)
@@ -50,34 +57,40 @@ class Reducer:
         self._internode: InternodeSum | None = None
         if plan.stages:
             self._internode = InternodeSum(world, plan, memory, slots, sources)
+            self.total = self._internode.tail
             self.sources = [sources.finished(piece) for piece in pieces]
         else:
-            self._tail = TailSum(sources.of_tail(everything))
+            self.total = np.empty(TAIL, memory.slots.dtype)
+            self._tail = sources.of_tail(everything).partial_sums(())
             self.sources = [sources.of_piece(piece, everything) for piece in pieces]
 
     def begin(self, shard_bounds: ShardBounds) -> None:
         """Begin with a batch.  shard_bounds: its rows in each shard."""
         self._slots.begin()
         if self._internode:
-            self._internode.begin(shard_bounds)
+            in_python(partial(self._internode.begin, shard_bounds))
         self.row = self._slots.push()
 
     def on_grads_ready(self, shard: int) -> Callable[[int], object] | None:
         """Return what to call in the pass over a shard, see `Sequential.backward`; None: there is no need to."""
-        return self._internode.send_ready if self._internode and shard == self._last_shard else None
+        internode = self._internode
+        if not internode or shard != self._last_shard:
+            return None
+        return lambda first_param: in_python(partial(internode.send_ready, first_param))
 
-    def add(self, shard: int, loss: float, num_correct: int) -> None:
-        """Add what the pass over a shard has left, along the summation tree, and what its loss has said."""
-        self.row[-TAIL], self.row[1 - TAIL] = loss, num_correct
+    def add(self, shard: int, sums: Array) -> None:
+        """Add what the pass over a shard has left, along the summation tree.  sums: (TAIL,), what its loss has said."""
+        copy(sums, self.row[-TAIL:])
         if shard != self._last_shard:
             self._slots.carry()
             self.row = self._slots.push()
         elif not self._internode:  # which adds up stage by stage, since a part is under way
             self._slots.carry()
 
-    def finish(self) -> tuple[float, int]:
-        """Wait until all is complete; returns the batch's loss and its number of correct predictions.  Collective."""
+    def finish(self) -> None:
+        """Wait until all is complete.  Collective."""
         if self._internode:
-            return self._internode.finish()
+            in_python(self._internode.finish)
+            return
         self._barrier.wait()
-        return self._tail()
+        ordered_sum(*self._tail, self.total)  # these few numbers every worker adds for itself

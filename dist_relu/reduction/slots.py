@@ -9,11 +9,10 @@ from typing import Any, final
 import numpy as np
 
 from dist_relu.core.arrays import Array
-from dist_relu.kernels.ordered_sum import ordered_sum
+from dist_relu.kernels.ordered_sum import add
 from dist_relu.partition import Fold, SummationTree, stack_depth
-from dist_relu.reduction.pieces import TAIL
 from dist_relu.reduction.plan import ReductionPlan
-from dist_relu.reduction.sources import ReductionMemory, SlotSource
+from dist_relu.reduction.sources import ReductionMemory
 
 
 @final
@@ -58,24 +57,7 @@ class Slots:
         """Do the additions of `carry` for columns `first` to `stop` alone; they must not be carried again."""
         top = self._fold.depth - 1
         for number in range(top, top - self._fold.num_additions, -1):
-            self._stack[number - 1][first:stop] += self._stack[number][first:stop]
-
-
-@final
-class TailSum:
-    """This sums loss and correct predictions of a whole batch, from what all workers have left in their slots.
-
-    Every worker adds these few numbers for itself.
-    """
-
-    def __init__(self, source: SlotSource) -> None:
-        (rows, *_) = self._sums = source.partial_sums(())
-        self._total = np.empty(TAIL, rows.dtype)
-
-    def __call__(self) -> tuple[float, int]:
-        ordered_sum(*self._sums, self._total)
-        loss, num_correct = self._total.tolist()
-        return loss, int(num_correct)
+            add(self._stack[number - 1][first:stop], self._stack[number][first:stop])
 
 
 def _left(left: int, right: int) -> int:

@@ -101,7 +101,7 @@ def _iterate(world: World, request: LearningRequest, step_of: TrainingStep, roll
         losses.append(0.0)
         for epoch in range(algorithm.epochs):
             for samples in _minibatches(request, rollout.shards, iteration, epoch):
-                loss, _ = step_of.take(samples, step, (step + 0.5) / steps_per_iteration)
+                loss = step_of.take(range(step, step + 1), samples, [(step + 0.5) / steps_per_iteration])
                 losses[-1] += loss / steps_per_iteration
                 step += 1
                 if not isfinite(loss):

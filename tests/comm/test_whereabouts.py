@@ -6,7 +6,7 @@ import numpy as np
 
 from dist_relu.comm.barrier import control_shape
 from dist_relu.comm.shared_memory import SharedArray
-from dist_relu.comm.whereabouts import EVALUATION, PHASE, SUM, Whereabouts, read
+from dist_relu.comm.whereabouts import EVALUATION, PASS, SUM, Whereabouts, read
 
 
 def test_a_worker_that_has_noted_nothing_yet_is_starting() -> None:
@@ -18,9 +18,9 @@ def test_each_worker_has_its_own_line() -> None:
     workers = [Whereabouts(control, rank) for rank in range(3)]
     for worker in workers:
         worker.begin_task(7)
-    workers[0].begin_step(41)
-    workers[1].begin_step(42)
-    workers[1].words[PHASE] = SUM
+    workers[0].place[:2] = 41, PASS
+    workers[1].place[:2] = 42, PASS
+    workers[1].place[1] = SUM
     workers[2].enter(EVALUATION)
     places = [read(control, rank) for rank in range(3)]
     assert [str(place) for place in places] == [
@@ -37,6 +37,6 @@ def test_a_worker_that_has_done_its_part_is_between_calls() -> None:
     control = SharedArray(control_shape(1), np.int64).array
     worker = Whereabouts(control, 0)
     worker.begin_task(1)
-    worker.begin_step(0)
+    worker.place[:2] = 0, PASS
     worker.end_task()
     assert str(read(control, 0)) == "between two calls"
