@@ -13,6 +13,7 @@ from dist_relu.core.arrays import Array
 from dist_relu.data.augment import ImageShape
 from dist_relu.engine.plan import StepPlan
 from dist_relu.kernels import augment as kernels
+from dist_relu.kernels.tape import spoil
 from dist_relu.nn import Loss, MixedTargets
 from dist_relu.nn.passes import ShardPass
 from dist_relu.partition import Purpose, bounds, generator
@@ -67,6 +68,7 @@ class Feed:
             return x, loss, targets
         kernels.gather_rows(self._y_rows, numbers, first, stop, to[1])
         rows = numbers[first:stop]
+        spoil()
         rng = generator(self._plan.seed, Purpose.AUGMENTATION, batch.number, shard)
         scratch = run.scratch("augment", x.shape, x.dtype)
         mixture = augment.gather_inside(self._x, rows, self._image_shape, rng, x, scratch)

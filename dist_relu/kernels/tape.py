@@ -267,6 +267,13 @@ def in_python(function: Callable[[], object]) -> None:
         tape.in_python(function)
 
 
+def spoil() -> None:
+    """Say that what happens now is not what happens every time: no tape of it can be played."""
+    tape = Tape.current()
+    if tape is not None:
+        tape.is_whole = False
+
+
 def until_done(function: Callable[..., int], *arguments: Any, attend: Callable[[int], object]) -> None:
     """Call a kernel until it returns 0; what else it returns goes to `attend` before it is called again."""
     tape = Tape.current()

@@ -14,6 +14,7 @@ from dist_relu.core.checks import check_fields, check_probability, check_share, 
 from dist_relu.core.guards import guard, is_ours
 from dist_relu.errors import DataError
 from dist_relu.kernels import losses as kernels
+from dist_relu.kernels.tape import in_python
 from dist_relu.nn import boundary
 from dist_relu.nn.layer import PLAIN, Pass, Shape
 
@@ -62,7 +63,7 @@ def backward_into(
     if isinstance(loss, CompiledLoss) and is_ours(type(loss)):
         loss.backward_into(outputs, targets, scale, d_outputs, sums, run)
     else:
-        sums[:] = loss.backward(outputs, targets, scale, d_outputs)
+        in_python(lambda: np.copyto(sums, loss.backward(outputs, targets, scale, d_outputs)))
 
 
 @final

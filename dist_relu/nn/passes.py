@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from dist_relu.core.arrays import Array, aligned_empty
 from dist_relu.kernels.products import multiply_transposed
+from dist_relu.kernels.tape import spoil
 from dist_relu.nn import Loss, Param, Pass, Sequential
 from dist_relu.nn.layer import PassObserver, check_product
 from dist_relu.nn.losses import backward_into
@@ -259,6 +260,7 @@ class ShardPass(Pass):
         return self._scratch[key][:size].reshape(shape)
 
     def generator(self) -> np.random.Generator:
+        spoil()
         self._drawn += 1
         return generator(self._seed, Purpose.LAYERS, self._step, self._shard, self._drawn)
 

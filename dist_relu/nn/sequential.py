@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_dtype, check_ints, check_is, check_seed
+from dist_relu.kernels.tape import in_python
 from dist_relu.nn.boundary import Inside, Owner, State, array_of, inside, state_of
 from dist_relu.nn.composition import check_layer, check_params, check_places, layers_in
 from dist_relu.nn.description import brief, copy_unbuilt
@@ -288,7 +289,7 @@ class Sequential:
                 if see and isinstance(layer, ACTIVATIONS):
                     see(number, x, None)
                 x = inside_of_model.forward(x, run)
-            observer.see_output(number, x)
+            in_python(partial(observer.see_output, number, x))
         return x
 
     def backward(
