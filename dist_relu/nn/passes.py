@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Any, final
 
@@ -17,7 +18,7 @@ import numpy.typing as npt
 
 from dist_relu.core.arrays import Array, aligned_empty
 from dist_relu.kernels.products import multiply_transposed
-from dist_relu.kernels.tape import spoil
+from dist_relu.kernels.tape import in_python, spoil
 from dist_relu.nn import Loss, Param, Pass, Sequential
 from dist_relu.nn.layer import PassObserver, check_product
 from dist_relu.nn.losses import backward_into
@@ -268,7 +269,7 @@ class ShardPass(Pass):
         return _contiguous(dy)
 
     def statistic(self, running: Param, value: Array) -> None:
-        np.multiply(value, self._share, out=running.grad)
+        in_python(partial(np.multiply, value, self._share, out=running.grad))
 
     def batch_sums(self, values: Array) -> Array:
         if self._sum_over_batch is None:
