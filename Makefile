@@ -15,7 +15,7 @@ KILLS ?= 300
 # How often `make bench` measures everything.
 ROUNDS ?= 5
 
-.PHONY: help setup train test test-long chaos test-nodes papers check check-peers check-cluster hooks format bench clean
+.PHONY: help setup train test test-long chaos test-nodes test-arm64 papers check check-peers check-cluster hooks format bench clean
 
 help:
 	@echo "make train   set up, and train a network on handwritten digits on all cores"
@@ -23,6 +23,7 @@ help:
 	@echo "make test-long   what is rare or takes long: more places, more examples, damaged files and signals by the hundred"
 	@echo "make chaos   kill, stop and starve workers of trainings by the hundred, and print a table; KILLS=30 for fewer"
 	@echo "make test-nodes   test on several hosts, which it makes out of network namespaces (as root)"
+	@echo "make test-arm64   train on an emulated arm64 processor and compare the bits (as root, some 15 minutes)"
 	@echo "make check   format, lint, types and layers"
 	@echo "make hooks   run these checks before every commit, with pre-commit, which it installs"
 	@echo "make format  format the code"
@@ -54,6 +55,9 @@ chaos: setup
 test-nodes: setup
 	@test "$$(id -u)" = 0 || { echo "make test-nodes needs root, to make network namespaces."; exit 1; }
 	$(BIN)/python -m pytest tests/hosts
+
+test-arm64: setup
+	$(BIN)/python -m tests.arm64
 
 papers: setup
 	for script in $(filter-out %/common.py,$(wildcard scripts/papers/*.py)); do $(BIN)/python $$script || exit 1; done

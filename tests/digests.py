@@ -2,15 +2,20 @@
 
 They were made before the package took its present form, by `dist-relu train --backend serial --seed 1`.  They hold for
 the versions in constraints.txt: another NumPy may draw other numbers, another Numba may compile other instructions.
+
+`python -m tests.digests NAME ...` trains some of them, and prints what they end with, and with what they should: for
+processors on which pytest is not there.
 """
 
 from __future__ import annotations
 
+import argparse
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import dist_relu as dr
-from dist_relu import nn, optim
+from dist_relu import nn, optim, rl
 
 MODELS: dict[str, Callable[[], nn.Sequential]] = {
     "mlp:64": lambda: nn.mlp((64,), 10),
@@ -65,3 +70,42 @@ TRAININGS = [
     Training("cnn", 7, 1, 1.0, "05fe283a10e9b59220dd0182ef640cc49c4080e763fc40a12d9e6fde37884976"),
     Training("resnet:8", 8, 1, 1.0, "adc6d89fecf54ae40eae462822a580dbbf2b7e6d5b4f6e50e9bb63da0ec599d7"),
 ]
+
+
+@dataclass(frozen=True)
+class Learning:
+    """A policy that learns to balance a pole, and the digest of the parameters that it ends with."""
+
+    digest: str
+
+    def __str__(self) -> str:
+        return "policy"
+
+    def digest_on(self, coordinator: dr.Coordinator, data: dr.Dataset) -> str:
+        """What it ends with on these workers; its data it makes itself."""
+        algorithm = rl.PPO(horizon=32, epochs=2, minibatches=2)
+        return rl.train(coordinator, "CartPole-v1", algorithm, steps=1024, num_envs=8, shards=2, seed=1).digest
+
+
+LEARNING = Learning("2465e93f190dd0c53aef7105b0928bb600a6d92e17fc7d13f6b6c445d55ffcfd")
+
+
+def main() -> int:
+    everything: list[Training | Learning] = [*TRAININGS, LEARNING]
+    trainings = {str(training): training for training in everything}
+    parser = argparse.ArgumentParser(prog="python -m tests.digests", description=__doc__)
+    parser.add_argument("names", nargs="*", default=list(trainings), metavar="NAME", help=f"of {', '.join(trainings)}")
+    parser.add_argument("--workers", type=int, help="so many local ones; by default all is done in one process")
+    options = parser.parse_args()
+    data, is_good = dr.data.load("digits").train, True
+    kind = "serial" if options.workers is None else "local"
+    with dr.start(backend=kind, workers=options.workers) as coordinator:
+        for name in options.names:
+            digest = trainings[name].digest_on(coordinator, data)
+            print(f"{name}: {digest[:16]}, expected {trainings[name].digest[:16]}", flush=True)
+            is_good &= digest == trainings[name].digest
+    return 0 if is_good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
