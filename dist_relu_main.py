@@ -12,10 +12,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     before = signal.getsignal(signal.SIGINT)
     if before is signal.default_int_handler:
         signal.signal(signal.SIGINT, _end)
-    from dist_relu.cli.main import main as run
+    from dist_relu.cli import main as cli
 
+    cli.load(arguments)
     signal.signal(signal.SIGINT, before)
-    run(arguments)
+    cli.main(arguments)
 
 
 def _end(*_: object) -> None:

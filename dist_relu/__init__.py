@@ -1,101 +1,33 @@
 """Data-parallel training of ReLU networks in NumPy, with the same bits on any number of workers."""
 
-from dist_relu.core import kernel_cache  # isort: skip
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
-kernel_cache.leave_unsafe_folder()  # before any kernel is loaded
-
-from dist_relu import activations, analysis, data, nn, optim, rl
-from dist_relu.checkpoint import load_model, save_model
-from dist_relu.coordinator import Coordinator, start
-from dist_relu.data import Dataset
-from dist_relu.distributed_relu import DistributedReLU
-from dist_relu.engine.diagnosis import NotFinite
-from dist_relu.engine.results import Evaluation, FitResult, Validated
-from dist_relu.engine.watch.records import (
-    PREACTIVATION_EDGES,
-    EpochSummary,
-    Watch,
-    WatchedLayer,
-    WatchedParam,
-    WatchedStep,
-)
-from dist_relu.errors import (
-    BackendError,
-    CheckpointError,
-    DataError,
-    DataWarning,
-    DistReluError,
-    FaultyWorker,
-    NoRoom,
-    PartitionError,
-    TrainingDiverged,
-    TrainingWarning,
-    UnsuitableBackend,
-    WorkerLost,
-    WriteError,
-)
-from dist_relu.run.callbacks import BestModel, EarlyStopping, ReduceOnPlateau
-from dist_relu.run.checkpoints import Checkpoint, newest_state
-from dist_relu.run.csv_log import CSVLog
-from dist_relu.run.learning_rate import LearningRateCurve, LearningRateFinder
-from dist_relu.run.state import RunState
-from dist_relu.run.state_file import load_state, save_state
-from dist_relu.run.trainer import Trainer
-from dist_relu.runtime.backends import Backend
-from dist_relu.runtime.recovery import Recovery
-from dist_relu.runtime.world import World
+from dist_relu.core.launched import may_be_rank
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "PREACTIVATION_EDGES",
-    "Backend",
-    "BackendError",
-    "BestModel",
-    "CSVLog",
-    "Checkpoint",
-    "CheckpointError",
-    "Coordinator",
-    "DataError",
-    "DataWarning",
-    "Dataset",
-    "DistReluError",
-    "DistributedReLU",
-    "EarlyStopping",
-    "EpochSummary",
-    "Evaluation",
-    "FaultyWorker",
-    "FitResult",
-    "LearningRateCurve",
-    "LearningRateFinder",
-    "NoRoom",
-    "NotFinite",
-    "PartitionError",
-    "Recovery",
-    "ReduceOnPlateau",
-    "RunState",
-    "Trainer",
-    "TrainingDiverged",
-    "TrainingWarning",
-    "UnsuitableBackend",
-    "Validated",
-    "Watch",
-    "WatchedLayer",
-    "WatchedParam",
-    "WatchedStep",
-    "WorkerLost",
-    "World",
-    "WriteError",
-    "activations",
-    "analysis",
-    "data",
-    "load_model",
-    "load_state",
-    "newest_state",
-    "nn",
-    "optim",
-    "rl",
-    "save_model",
-    "save_state",
-    "start",
-]
+if TYPE_CHECKING:
+    from dist_relu.public import *  # noqa: F403
+    from dist_relu.public import __all__ as __all__
+
+
+def __getattr__(name: str) -> Any:
+    """Import the public names with the first of them: all that they stand on takes half a second, half of it Numba."""
+    is_dunder = name.startswith("__") and name != "__all__"
+    if not is_dunder and find_spec(f"{__name__}.{name}"):
+        return import_module(f"{__name__}.{name}")
+    public = None if is_dunder else import_module(f"{__name__}.public")
+    if public is None or name not in ("__all__", *public.__all__):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value = getattr(public, name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__getattr__("__all__")})
+
+
+if may_be_rank():
+    import_module(f"{__name__}.public")  # a rank tells the others when it ends, even if it has used nothing of this

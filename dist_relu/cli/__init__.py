@@ -1,5 +1,1 @@
 """The command line: `dist-relu`.  Each command has a module of its own; click and rich stay in here."""
-
-from dist_relu.cli.main import main
-
-__all__ = ["main"]

@@ -16,7 +16,9 @@ from rich.table import Table
 
 from dist_relu import analysis
 from dist_relu.checkpoint import load_model
+from dist_relu.cli.commands import Commands
 from dist_relu.cli.common import check_writable, data_option, model_file, started, usage_errors, worker_options
+from dist_relu.cli.learning_rate import learning_rate
 from dist_relu.cli.options import (
     batch_option,
     dtype_option,
@@ -40,7 +42,7 @@ from dist_relu.cli.parsing import (
     with_recurrent_init,
 )
 from dist_relu.cli.progress import RunsDisplay
-from dist_relu.cli.types import MODEL, SEED, Commands, GroupedCommand, choice, json_option
+from dist_relu.cli.types import MODEL, SEED, GroupedCommand, choice, json_option
 from dist_relu.core.files import write_json
 from dist_relu.data import Dataset, Split, load
 from dist_relu.engine.arguments import default_loss
@@ -76,6 +78,9 @@ _SHOWN_STEPS = 10
 @click.group(cls=Commands)
 def analyze() -> None:
     """Measure what a network does: activations, dead units, the flow of gradients through layers and time."""
+
+
+analyze.add_command(learning_rate)
 
 
 @analyze.command(

@@ -20,8 +20,9 @@ from dist_relu.cli.bench_tables import (
     step_table,
     watching_table,
 )
+from dist_relu.cli.commands import Commands
 from dist_relu.cli.common import check_peer_installed, usage_errors
-from dist_relu.cli.types import Commands, choice, json_option
+from dist_relu.cli.types import choice, json_option
 from dist_relu.coordinator import start
 from dist_relu.core import machine
 from dist_relu.core.files import write_json

@@ -11,25 +11,8 @@ from collections.abc import Sequence
 
 import click
 
-from dist_relu.cli.analyze import analyze
-from dist_relu.cli.at import at
-from dist_relu.cli.bench import bench
-from dist_relu.cli.completion import completion
-from dist_relu.cli.doctor import doctor
-from dist_relu.cli.evaluate import evaluate
-from dist_relu.cli.launch import launch
-from dist_relu.cli.learning_rate import learning_rate
-from dist_relu.cli.plot import plot
-from dist_relu.cli.predict import predict
-from dist_relu.cli.replay import show_replay
-from dist_relu.cli.report import report
-from dist_relu.cli.reproduce import reproduce
-from dist_relu.cli.rl import learn
-from dist_relu.cli.running import run_program
-from dist_relu.cli.status import status
-from dist_relu.cli.summary import summary
-from dist_relu.cli.train import train
-from dist_relu.cli.types import Commands
+from dist_relu.cli.commands import Commands
+from dist_relu.cli.running import command_of, run_program
 
 _EXAMPLES = """
 \b
@@ -44,10 +27,37 @@ no sense, 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP.
 """
 
 _SECTIONS = {
-    "Train and use networks": ("train", "evaluate", "predict", "summary", "rl", "launch"),
-    "Look at what they do": ("analyze", "plot", "report", "replay", "reproduce", "at"),
-    "This machine": ("status", "doctor", "bench", "completion"),
+    "Train and use networks": {
+        "train": "Train a network and test it on unseen samples.",
+        "evaluate": "Test a saved MODEL on the unseen samples of a data set.",
+        "predict": "Print what a saved MODEL says of each of the SAMPLES, a line each: its class, or the numbers of a "
+        "regression.",
+        "summary": "Print the layers of a model for a data set: their output shapes, parameters and bytes.",
+        "rl": "Let a policy learn in an environment, and play fresh episodes with it.",
+        "launch": "Run a command on the ranks of an MPI job, and start it again when a rank was lost.",
+    },
+    "Look at what they do": {
+        "analyze": "Measure what a network does: activations, dead units, the flow of gradients through layers and "
+        "time.",
+        "plot": "Draw pictures of what `analyze` and `train --log-dir` have written.",
+        "report": "Write what is known of a RUN as one page, with all pictures in it.",
+        "replay": "Say where early stopping would have ended a RUN that went on for longer.",
+        "reproduce": "Run a run again, and tell whether it has the same bits.",
+        "at": "Write the model of a run as it was after any of its steps.",
+    },
+    "This machine": {
+        "status": "Show your jobs on this machine, and what their workers do at the moment.",
+        "doctor": "Check whether training will work here, and how well.",
+        "bench": "Measure speed, always side by side with something else.",
+        "completion": "Print a script that lets a shell complete dist-relu's commands, options, names and files.",
+    },
 }
+"""What the commands do, as their own help says, too: to import them all takes a second."""
+
+
+def load(arguments: Sequence[str] | None = None) -> None:
+    """Import the command that the arguments begin with, which may take a while."""
+    command_of(program, sys.argv[1:] if arguments is None else arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -63,22 +73,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
 @click.version_option(package_name="dist_relu")
 def program() -> None:
     """Train ReLU networks data-parallel, with the same bits on any number of workers."""
-
-
-program.add_command(train)
-program.add_command(evaluate)
-program.add_command(predict)
-program.add_command(summary)
-analyze.add_command(learning_rate)
-program.add_command(analyze)
-program.add_command(at)
-program.add_command(bench)
-program.add_command(completion)
-program.add_command(doctor)
-program.add_command(launch)
-program.add_command(learn)
-program.add_command(plot)
-program.add_command(show_replay)
-program.add_command(report)
-program.add_command(reproduce)
-program.add_command(status)

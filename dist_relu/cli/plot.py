@@ -14,9 +14,10 @@ from dist_relu.analysis import Course, GradientFlow, LayerActivations, TimeFlow
 from dist_relu.analysis.examples import fit_curve
 from dist_relu.analysis.plane import PLANE_TRAINING, SETS, check_plane, plane_of, train_on_plane
 from dist_relu.checkpoint import load_model
+from dist_relu.cli.commands import Commands
 from dist_relu.cli.common import check_installed, check_writable, model_file, new_attempts, tell_left_out, usage_errors
 from dist_relu.cli.parsing import parse_model
-from dist_relu.cli.types import SEED, Commands
+from dist_relu.cli.types import SEED
 from dist_relu.coordinator import start
 from dist_relu.core.untrusted import made, parse_json, read_file
 from dist_relu.data import load

@@ -19,7 +19,8 @@ from typing import Any, NoReturn, TextIO, final
 import click
 
 from dist_relu.cli.signals import ending_signals
-from dist_relu.core.compiling import PROGRESS_LOG
+from dist_relu.core.launched import may_be_rank
+from dist_relu.core.progress_log import PROGRESS_LOG
 from dist_relu.errors import (
     BackendError,
     DataWarning,
@@ -29,7 +30,6 @@ from dist_relu.errors import (
     UnsuitableBackend,
     WriteError,
 )
-from dist_relu.runtime.backends import serve_if_rank
 
 _WARNINGS = (DataWarning, TrainingWarning)
 
@@ -72,11 +72,13 @@ def run_program(
     """
     name = name or Path(sys.argv[0]).name
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    command = _command_of(program, arguments)
+    command = command_of(program, arguments)
     with ending_signals() as signals:
         try:
             with _told_in_lines(name, command):
-                if serves:
+                if serves and may_be_rank():
+                    from dist_relu.runtime.backends import serve_if_rank
+
                     serve_if_rank()
                 program.main(args=arguments, prog_name=name, standalone_mode=False)
         except click.exceptions.Exit as end:
@@ -104,8 +106,8 @@ def run_program(
             _fail(name, str(error), EXIT_FAILED)
 
 
-def _command_of(program: click.Command, arguments: Sequence[str]) -> click.Command:
-    """The command that the arguments begin with."""
+def command_of(program: click.Command, arguments: Sequence[str]) -> click.Command:
+    """Find the command that the arguments begin with."""
     for argument in arguments:
         if not isinstance(program, click.Group) or argument not in program.commands:
             break

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -25,22 +24,6 @@ DATA_FORMS = "digits, mnist, adding:STEPS, a folder of IDX files, or a .npz file
 DATA_NAMES = ("digits", "mnist", "adding:")
 MODEL_FORMS = "mlp:UNITS,UNITS,..., cnn, resnet:8|20, rnn:UNITS[,pixels], policy:UNITS,..."
 MODEL_NAMES = ("mlp:", "cnn", "resnet:8", "resnet:20", "rnn:", "policy:")
-
-
-@final
-class Commands(click.Group):
-    """A group whose help has a whole sentence for each command.  sections: commands by their headings."""
-
-    def __init__(self, *arguments: Any, sections: Mapping[str, Sequence[str]] | None = None, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._sections = sections
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        sections = self._sections or {"Commands": self.list_commands(ctx)}
-        for heading, names in sections.items():
-            with formatter.section(heading):
-                lines = [(name, self.commands[name].get_short_help_str(limit=1000)) for name in names]
-                formatter.write_dl(lines, col_max=max(map(len, self.commands)))
 
 
 OPTION_GROUPS = {

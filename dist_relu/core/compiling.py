@@ -11,9 +11,6 @@ from typing import Any, final
 
 from numba.core import event
 
-PROGRESS_LOG = "dist_relu.cli.progress"
-"""The logger by which a user hears of it."""
-
 _PATIENCE_S = 1.0
 """How long compilation may take before it is worth a word."""
 

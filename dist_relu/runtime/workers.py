@@ -12,7 +12,8 @@ from contextlib import suppress
 from typing import Any, final
 
 from dist_relu.comm.stall_detector import Resumed, Stalled
-from dist_relu.core.compiling import PROGRESS_LOG, Compiling
+from dist_relu.core.compiling import Compiling
+from dist_relu.core.progress_log import PROGRESS_LOG
 from dist_relu.errors import BackendError, NoRoom, WorkerLost
 from dist_relu.runtime.backends.base import Backend, EventHandler, ignore_event, run_task
 from dist_relu.runtime.jobs import Board

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from dist_relu.core.compiling import PROGRESS_LOG
+from dist_relu.core.progress_log import PROGRESS_LOG
 from tests.chaos import strikes
 from tests.chaos.coordinators import kill_coordinator
 from tests.chaos.disturbances import Plan, carry_out, plan, resize

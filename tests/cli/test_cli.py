@@ -48,6 +48,13 @@ def commands(command: click.Command) -> Iterator[click.Command]:
         yield command
 
 
+def test_help_says_of_each_command_what_its_own_help_does(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = call(capsys, "--help")
+    said = " ".join(out.split())
+    for name, command in program.commands.items():
+        assert f" {name} {command.get_short_help_str(limit=1000)} " in said
+
+
 def train(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, str, str]:
     return call(capsys, "train", "--backend", "serial", *options)
 

@@ -18,7 +18,7 @@ import pytest
 import dist_relu as dr
 from dist_relu.comm.stacks import offer_stack, stack_of
 from dist_relu.core.arrays import Array
-from dist_relu.core.compiling import PROGRESS_LOG
+from dist_relu.core.progress_log import PROGRESS_LOG
 from dist_relu.runtime.backends import LocalBackend
 
 SLOW_AFTER_S = 0.3
