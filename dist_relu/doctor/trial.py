@@ -38,15 +38,16 @@ def train(environment: Mapping[str, str]) -> Outcome:
 def main() -> None:
     import numpy as np
 
-    import dist_relu as dr
     from dist_relu import nn, optim
+    from dist_relu.coordinator import start
+    from dist_relu.data import Dataset
 
     rng = np.random.default_rng(0)
     x = rng.standard_normal((256, 64), dtype=np.float32)
-    data = dr.data.Dataset(x, (x[:, :4].argmax(axis=1)).astype(np.int64))
+    data = Dataset(x, (x[:, :4].argmax(axis=1)).astype(np.int64))
     for backend, workers in (("serial", 1), ("local", 2)):
         model = nn.Sequential(nn.Dense(256), nn.ReLU(), nn.Dense(4))
-        with dr.start(workers, backend=backend) as coordinator:
+        with start(workers, backend=backend) as coordinator:
             coordinator.fit(model, data, optim.SGD(lr=0.1, momentum=0.9), epochs=1, batch_size=64, shards=2)
         sys.stdout.write(f"{model.sha256()}\n")
 
