@@ -42,7 +42,7 @@ def prelu(x: npt.ArrayLike, weight: npt.ArrayLike) -> Array:
     x = floats("prelu", x)
     weights, y = prelu_weight(x, weight), np.empty_like(x)
     if x.size:
-        row_kernels.prelu(x.reshape(-1), row_kernels.repeated(weights), y.reshape(-1))
+        row_kernels.prelu(x.reshape(-1), weights, y.reshape(-1))
     return y
 
 

@@ -132,11 +132,11 @@ def _gate(activation: Activation) -> _Case:
 
 
 def _prelu() -> _Case:
-    weights = rows.repeated(np.full(1, 0.25, np.float32))
-    totals = np.empty_like(weights)
+    weights = np.full(1, 0.25, np.float32)
+    d_weights = np.empty_like(weights)
     return _Case(
         lambda a: rows.prelu(_flat(a.x), weights, _flat(a.y)),
-        lambda a: rows.prelu_backward(_flat(a.dy), _flat(a.x), weights, totals),
+        lambda a: rows.prelu_backward(_flat(a.dy), _flat(a.x), weights, d_weights),
     )
 
 
@@ -148,7 +148,7 @@ def _rrelu() -> _Case:
         rng.random(dtype=np.float32, out=factors)
         rows.rrelu(_flat(a.x), _flat(factors), _flat(a.y), lower, width)
 
-    return _Case(forward, lambda a: np.multiply(a.dy, factors, out=a.dy))
+    return _Case(forward, lambda a: rows.rrelu_backward(_flat(a.dy), _flat(factors)))
 
 
 _OURS = {

@@ -13,7 +13,7 @@ from dist_relu.core.arrays import Array
 from dist_relu.kernels.elementary import exp
 from dist_relu.kernels.jit import kernel
 from dist_relu.kernels.llvm import maximum
-from dist_relu.kernels.long_sums import TERMS, dot_row, end_chain, end_sum, sum_row, wide_sums
+from dist_relu.kernels.long_sums import TERMS, dot_row, end_chain, end_sum, sum_row, sum_rows, wide_sums
 
 _REPEATED_SIZE = 1024
 
@@ -71,14 +71,21 @@ def log_softmax_backward(dy: Array, y: Array) -> None:
             d[k] -= exp(row[k]) * total
 
 
-def repeated(weights: Array) -> Array:
-    """Repeat the weights (C,) of `prelu`, for long inner loops; (W,), W a multiple of C."""
-    return np.tile(weights, -(-_REPEATED_SIZE // weights.size))
+@kernel
+def _repeated(weights: Array) -> Array:
+    """Repeat the weights (C,) of `prelu`, for long inner loops; returns (W,), W a multiple of C."""
+    num_weights = weights.shape[0]
+    result = np.empty((_REPEATED_SIZE + num_weights - 1) // num_weights * num_weights, weights.dtype)
+    for start in range(0, result.shape[0], num_weights):
+        for c in range(num_weights):
+            result[start + c] = weights[c]
+    return result
 
 
 @kernel
 def prelu(x: Array, weights: Array, y: Array) -> None:
-    """y = x where x > 0, else weight · x; x, y: (n,), weights: (W,), repeated along x.  He et al. (2015)."""
+    """y = x where x > 0, else weight · x; x, y: (n,), weights: (C,), one after another.  He et al. (2015)."""
+    weights = _repeated(weights)
     width = weights.shape[0]
     for start in range(0, x.shape[0], width):
         source, target = x[start : start + width], y[start : start + width]
@@ -87,12 +94,13 @@ def prelu(x: Array, weights: Array, y: Array) -> None:
 
 
 @kernel
-def prelu_backward(dy: Array, x: Array, weights: Array, totals: Array) -> None:
-    """dy = the gradient of x from that of y, in place; totals = the gradient of the weights, (W,)."""
+def prelu_backward(dy: Array, x: Array, weights: Array, d_weights: Array) -> None:
+    """dy = the gradient of x from that of y, in place; d_weights = that of the weights, (C,)."""
+    num_weights = weights.shape[0]
+    weights = _repeated(weights)
     width = weights.shape[0]
     zero, num_terms = x.dtype.type(0), (x.shape[0] + width - 1) // width
-    wide = wide_sums(num_terms, width)
-    totals[:] = 0
+    wide, totals = wide_sums(num_terms, width), np.zeros(width, x.dtype)
     for first in range(0, num_terms, TERMS):
         end_chain(totals, wide)
         for start in range(first * width, min((first + TERMS) * width, x.shape[0]), width):
@@ -103,6 +111,7 @@ def prelu_backward(dy: Array, x: Array, weights: Array, totals: Array) -> None:
                 totals[k] += zero if s > 0 else product
                 d[k] = v + zero if s > 0 else weighted
     end_sum(totals, wide)
+    sum_rows(totals.reshape(width // num_weights, num_weights), d_weights)
 
 
 @kernel
@@ -117,6 +126,13 @@ def rrelu(x: Array, factors: Array, y: Array, lower: float, width: float) -> Non
         factors[i] = one if x[i] > 0 else slope
     for i in range(x.shape[0]):
         y[i] = factors[i] * x[i]
+
+
+@kernel
+def rrelu_backward(dy: Array, factors: Array) -> None:
+    """dy = factor · dy in place, with the factors that `rrelu` has left; both (n,)."""
+    for i in range(dy.shape[0]):
+        dy[i] *= factors[i]
 
 
 @kernel

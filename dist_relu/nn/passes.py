@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dist_relu.core.arrays import Array, aligned_empty
+from dist_relu.kernels.copies import scale_into
 from dist_relu.kernels.products import multiply_transposed
 from dist_relu.kernels.tape import in_python, spoil
 from dist_relu.nn import Loss, Param, Pass, Sequential
@@ -158,7 +159,7 @@ class _MeasuringRun(Pass):
         return generator(0, Purpose.LAYERS)
 
     def writable(self, dy: Array) -> Array:
-        return _contiguous(dy)
+        return dy  # layers get arrays in one piece, see `boundary.returned`
 
     def statistic(self, running: Param, value: Array) -> None:
         pass
@@ -266,10 +267,14 @@ class ShardPass(Pass):
         return generator(self._seed, Purpose.LAYERS, self._step, self._shard, self._drawn)
 
     def writable(self, dy: Array) -> Array:
-        return _contiguous(dy)
+        return dy  # layers get arrays in one piece, see `boundary.returned`
 
     def statistic(self, running: Param, value: Array) -> None:
-        in_python(partial(np.multiply, value, self._share, out=running.grad))
+        value, grad = np.asarray(value), running.grad
+        if value.shape == grad.shape and value.dtype.kind == "f":
+            scale_into(value.reshape(-1), self._share, grad.reshape(-1))
+        else:  # a layer of the user's own may do more
+            in_python(partial(np.multiply, value, self._share, out=grad))
 
     def batch_sums(self, values: Array) -> Array:
         if self._sum_over_batch is None:
@@ -296,8 +301,3 @@ class ShardPass(Pass):
 def _is_memory_of(rows: Array, array: Array) -> bool:
     """Whether two arrays are the same memory, whatever their shapes."""
     return rows.ctypes.data == array.ctypes.data and rows.nbytes == array.nbytes and rows.flags.c_contiguous
-
-
-def _contiguous(dy: Array) -> Array:
-    """`dy` itself, or a copy if a layer handed on a view that kernels can't write to in one piece."""
-    return dy if dy.flags.c_contiguous and dy.flags.writeable else np.array(dy, order="C")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
 
 from dist_relu.core.array_checks import element, first_where
-from dist_relu.core.arrays import Array
+from dist_relu.core.arrays import Array, as_rows
 from dist_relu.core.checks import check_fields, check_int, instance_of
 from dist_relu.errors import DataError
+from dist_relu.kernels.copies import look_up
+from dist_relu.kernels.elementwise import fill
 from dist_relu.kernels.long_sums import add_rows_at
 from dist_relu.nn.initializers import Initializer, Normal
 from dist_relu.nn.layer import PLAIN, Layer, Param, Pass, Shape
@@ -61,7 +63,7 @@ class Embedding(Layer):
                 f"Embedding: {element('x', where)} is {x[where]}; expected whole numbers. Bytes that are read from "
                 "files become fractions of 255: save symbols as int32."
             )
-        exact = 2 ** (np.finfo(dtype).nmant + 1)
+        exact = _exact(np.dtype(dtype))
         if largest >= exact:
             raise DataError(
                 f"Embedding: {element('x', first_where(x == largest))} is {largest:.17g}, and from {exact} on "
@@ -69,16 +71,25 @@ class Embedding(Layer):
             )
 
     def forward(self, x: Array, run: Pass = PLAIN) -> Array:
-        self.check_symbols(x, self.weight.value.dtype)
-        self._indices = x.astype(np.int64).reshape(-1)
-        y = run.empty((*x.shape, self.units), self.weight.value.dtype)
-        np.take(self.weight.value, self._indices, axis=0, out=y.reshape(-1, self.units), mode="clip")
+        weight = self.weight.value
+        self._indices = run.empty(x.shape, np.int64).reshape(-1)
+        y = run.empty((*x.shape, self.units), weight.dtype)
+        try:
+            look_up(x.reshape(-1), min(self.symbols, _exact(weight.dtype)), weight, self._indices, as_rows(y))
+        except IndexError:
+            self.check_symbols(x, weight.dtype)  # says which symbol it was
+            raise
         return y
 
     def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         """The gradient of whole numbers has no meaning: what is returned is 0."""
-        self.weight.grad[...] = 0
-        add_rows_at(self._indices, dy.reshape(-1, self.units), self.weight.grad)
+        fill(self.weight.grad.reshape(-1), 0.0)
+        add_rows_at(self._indices, as_rows(dy), self.weight.grad)
         dx = run.empty(dy.shape[:-1], dy.dtype)
-        dx[...] = 0
+        fill(dx.reshape(-1), 0.0)
         return dx
+
+
+def _exact(dtype: np.dtype[Any]) -> int:
+    """How many whole numbers from 0 on are told apart in a dtype."""
+    return 2**24 if dtype == np.float32 else 2**53

@@ -9,6 +9,8 @@ from typing import final
 
 from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_fields, check_sequence
+from dist_relu.kernels.copies import put_columns, take_columns
+from dist_relu.kernels.ordered_sum import add
 from dist_relu.nn.boundary import Inside, inside
 from dist_relu.nn.layer import PLAIN, Layer, Param, Pass, Shape, check_layers
 
@@ -61,16 +63,18 @@ class Parallel(Layer):
             outputs.append(y)
         joined = run.empty((len(x), self._columns[-1].stop), x.dtype)
         for columns, y in zip(self._columns, outputs, strict=True):
-            joined[:, columns] = y
+            put_columns(y, columns.start, joined)
         return joined
 
     def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         total: Array | None = None
         for branch, columns in zip(self._running, self._columns, strict=True):
             d = run.empty((len(dy), columns.stop - columns.start), dy.dtype)
-            d[...] = dy[:, columns]
+            take_columns(dy, columns.start, d)
             for position in range(len(branch) - 1, -1, -1):
                 d = branch[position].backward(d, run, wants_dx=wants_dx or position > 0)
-            if wants_dx:
-                total = d if total is None else total + d
+            if wants_dx and total is not None:
+                add(total.reshape(-1), d.reshape(-1))
+            elif wants_dx:
+                total = d
         return dy if total is None else total

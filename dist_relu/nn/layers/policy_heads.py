@@ -13,6 +13,7 @@ from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_fields, check_floats, check_int
 from dist_relu.core.guards import guard
 from dist_relu.kernels import policy as kernels
+from dist_relu.kernels.copies import take_columns
 from dist_relu.nn.layer import PLAIN, Layer, Param, Pass, Shape
 
 Method = Callable[..., None]
@@ -227,7 +228,7 @@ class TanhGaussian(PolicyHead):
         kernels.draw_normal(outputs, noise, actions)
 
     def best(self, outputs: Array, actions: Array) -> None:
-        actions[...] = outputs[:, : self.action_width]
+        take_columns(outputs, 0, actions)
 
     def chosen(self, actions: Array) -> Array:
         low, high = np.array(self.low), np.array(self.high)

@@ -9,6 +9,7 @@ from typing import final
 
 from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_fields, check_ints
+from dist_relu.kernels.copies import transpose
 from dist_relu.nn.layer import PLAIN, Layer, Param, Pass, Shape
 
 
@@ -86,11 +87,11 @@ class FromNCHW(Layer):
     def forward(self, x: Array, run: Pass = PLAIN) -> Array:
         num, channels, height, width = x.shape
         y = run.empty((num, height, width, channels), x.dtype)
-        y[...] = x.transpose(0, 2, 3, 1)
+        transpose(x.reshape(num, channels, height * width), y.reshape(num, height * width, channels))
         return y
 
     def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         num, height, width, channels = dy.shape
         dx = run.empty((num, channels, height, width), dy.dtype)
-        dx[...] = dy.transpose(0, 3, 1, 2)
+        transpose(dy.reshape(num, height * width, channels), dx.reshape(num, channels, height * width))
         return dx

@@ -16,8 +16,7 @@ import numpy as np
 from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_fields, check_float, check_int
 from dist_relu.kernels import activations, row_activations
-from dist_relu.kernels.elementwise import Activation
-from dist_relu.kernels.long_sums import sum_rows
+from dist_relu.kernels.elementwise import Activation, fill
 from dist_relu.nn.initializers import Initializer
 from dist_relu.nn.layer import PLAIN, Layer, Param, Pass, Shape
 from dist_relu.nn.layers.activations import check_arguments_of
@@ -56,15 +55,12 @@ class PReLU(Layer):
     def forward(self, x: Array, run: Pass = PLAIN) -> Array:
         self._x = x
         y = run.empty(x.shape, x.dtype)
-        row_activations.prelu(x.reshape(-1), row_activations.repeated(self.weight.value), y.reshape(-1))
+        row_activations.prelu(x.reshape(-1), self.weight.value, y.reshape(-1))
         return y
 
     def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         dx = run.writable(dy)
-        weights = row_activations.repeated(self.weight.value)
-        totals = run.scratch("PReLU", weights.shape, weights.dtype)
-        row_activations.prelu_backward(dx.reshape(-1), self._x.reshape(-1), weights, totals)
-        sum_rows(totals.reshape(-1, self.num_parameters), self.weight.grad)
+        row_activations.prelu_backward(dx.reshape(-1), self._x.reshape(-1), self.weight.value, self.weight.grad)
         return dx
 
 
@@ -105,7 +101,7 @@ class RReLU(Layer):
         if run.training:
             run.generator().random(dtype=x.dtype.type, out=self._factors)
         else:
-            self._factors[...] = 0.5
+            fill(self._factors.reshape(-1), 0.5)
         y = run.empty(x.shape, x.dtype)
         lower, width = x.dtype.type(self.lower), x.dtype.type(self.upper - self.lower)
         row_activations.rrelu(x.reshape(-1), self._factors.reshape(-1), y.reshape(-1), lower, width)
@@ -113,7 +109,8 @@ class RReLU(Layer):
 
     def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         dx = run.writable(dy)
-        return np.multiply(dx, self._factors, out=dx)
+        row_activations.rrelu_backward(dx.reshape(-1), self._factors.reshape(-1))
+        return dx
 
 
 @final

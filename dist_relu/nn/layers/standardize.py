@@ -31,6 +31,7 @@ class Standardize(Layer):
     deviation: Sequence[float]
     _scale: Array = field(init=False, repr=False)
     _shift: Array = field(init=False, repr=False)
+    _in_dtype: dict[np.dtype[Any], tuple[Array, Array, Array]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         positive = partial(check_sequence, check=check_positive, what="numbers above 0")
@@ -48,6 +49,7 @@ class Standardize(Layer):
             )
         self._scale = 1 / np.array(self.deviation)
         self._shift = -np.array(self.mean) * self._scale
+        self._in_dtype = {}
         return input_shape
 
     def params(self) -> Sequence[Param]:
@@ -56,18 +58,26 @@ class Standardize(Layer):
     def forward(self, x: Array, run: Pass = PLAIN) -> Array:
         y = run.empty(x.shape, x.dtype)
         rows = x.reshape(-1, len(self._scale))
-        kernels.scale_and_shift(rows, *self._cast(x.dtype), False, y.reshape(rows.shape))
+        scale, shift, _ = self._cast(x.dtype)
+        kernels.scale_and_shift(rows, scale, shift, False, y.reshape(rows.shape))
         return y
 
     def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         dx = run.writable(dy)
         rows = dx.reshape(-1, len(self._scale))
-        scale, shift = self._cast(dx.dtype)
-        kernels.scale_and_shift(rows, scale, np.zeros_like(shift), False, rows)
+        scale, _, zeros = self._cast(dx.dtype)
+        kernels.scale_and_shift(rows, scale, zeros, False, rows)
         return dx
 
-    def _cast(self, dtype: np.dtype[Any]) -> tuple[Array, Array]:
-        return self._scale.astype(dtype), self._shift.astype(dtype)
+    def _cast(self, dtype: np.dtype[Any]) -> tuple[Array, Array, Array]:
+        """Scale, shift and zeros in a dtype, which stay where they are."""
+        if dtype not in self._in_dtype:
+            self._in_dtype[dtype] = (
+                self._scale.astype(dtype),
+                self._shift.astype(dtype),
+                np.zeros(len(self._scale), dtype),
+            )
+        return self._in_dtype[dtype]
 
 
 def standardized(model: Sequential, x: Array, channels: int | None = None) -> Sequential:
