@@ -3,7 +3,7 @@
 A slope is a function of the input x or of the output y, as its first argument says; so a layer keeps just one of the
 two. Where y is enough it is y, since then a layer can compute in place.
 
-`n` elements, `N` samples, `T` steps, `K` units. Arrays of a call have one dtype, and arguments are numbers of it.
+`n` elements, `N` samples, `K` units. Arrays of a call have one dtype, and arguments are numbers of it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ from dist_relu.core.arrays import Array
 from dist_relu.kernels.jit import kernel, scalar, specialise
 from dist_relu.kernels.llvm import prefetch
 from dist_relu.kernels.long_sums import TERMS, end_chain, end_sum
-from dist_relu.kernels.products import product
-from dist_relu.kernels.tiles import AS_IS, BIAS
 
 Scalar = Callable[..., float]
 Kernel = Callable[..., None]
@@ -55,7 +53,7 @@ def forward(x: Array, y: Array, *arguments: float) -> None:
 
 
 @scalar
-def _times(dy: float, slope: float) -> float:
+def times(dy: float, slope: float) -> float:
     """Compute dy · slope, which is 0 wherever the slope is 0, even for an infinite dy.
 
     Adding 0 changes nothing but -0.0: without it LLVM sees that dy stays as it is where the slope is 1 and stores the
@@ -70,7 +68,7 @@ def backward(dy: Array, kept: Array, *arguments: float) -> None:
     In place because a loop whose output may overlap another input is not vectorised.
     """
     for i in range(dy.shape[0]):
-        dy[i] = _times(dy[i], slope(kept[i], *arguments))
+        dy[i] = times(dy[i], slope(kept[i], *arguments))
 
 
 def add_bias(z: Array, bias: Array, *arguments: float) -> None:
@@ -97,7 +95,7 @@ def backward_sum_few_rows(dy: Array, y: Array, total: Array, *arguments: float) 
     total[:] = 0
     for n in range(dy.shape[0]):
         for k in range(dy.shape[1]):
-            dz = _times(dy[n, k], slope(y[n, k], *arguments))
+            dz = times(dy[n, k], slope(y[n, k], *arguments))
             dy[n, k] = dz
             total[k] += dz
 
@@ -126,60 +124,9 @@ def add_bias_backward_sum_few_rows(dy: Array, z: Array, bias: Array, total: Arra
     total[:] = 0
     for n in range(dy.shape[0]):
         for k in range(dy.shape[1]):
-            dz = _times(dy[n, k], slope(z[n, k] + bias[k], *arguments))
+            dz = times(dy[n, k], slope(z[n, k] + bias[k], *arguments))
             dy[n, k] = dz
             total[k] += dz
-
-
-def recur(
-    z: Array, before: Array, last: Array, recurrent: Array, bias: Array, keeps_output: bool, *arguments: float
-) -> None:
-    """Take all steps of a recurrence: z += state·recurrent + bias, and the next state is value(z).
-
-    before: (T, N, K), gets the state before each step, of which the first is given.  last: (N, K), gets the last one.
-    z: (T, N, K), what comes from the inputs; where outputs are kept that lies where states will, and z is not used.
-    """
-    for t in range(before.shape[0]):
-        state = before[t + 1] if t + 1 < before.shape[0] else last
-        sums = state if keeps_output else z[t]
-        product(before[t], False, 0, state.shape[0], recurrent, False, True, bias, BIAS, sums)
-        if keeps_output:  # in place: with two names for the same memory the loop would not be vectorised
-            for n in range(state.shape[0]):
-                for k in range(state.shape[1]):
-                    state[n, k] = value(state[n, k], *arguments)
-        else:
-            for n in range(state.shape[0]):
-                for k in range(state.shape[1]):
-                    state[n, k] = value(sums[n, k], *arguments)
-
-
-def recur_backward(
-    dz: Array,
-    z: Array,
-    before: Array,
-    last: Array,
-    transposed: Array,
-    keeps_output: bool,
-    sees_all: bool,
-    truncate: int,
-    *arguments: float,
-) -> None:
-    """dz = the gradient of the z of `recur`, back through up to `truncate` steps at a time, from that of its states.
-
-    dz: (T, N, K), on entry the gradients that states have from elsewhere: every state, where the output `sees_all`, or
-    the last one alone.  transposed: (K, K), the transpose of the recurrent weights.
-    """
-    steps = dz.shape[0]
-    for t in range(steps - 1, -1, -1):
-        kept = z[t] if not keeps_output else (before[t + 1] if t + 1 < steps else last)
-        now = dz[t]
-        for n in range(now.shape[0]):
-            for k in range(now.shape[1]):
-                now[n, k] = _times(now[n, k], slope(kept[n, k], *arguments))
-        if t > 0 and t % truncate:
-            product(now, False, 0, now.shape[0], transposed, False, sees_all, transposed[0], AS_IS, dz[t - 1])
-        elif t > 0 and not sees_all:
-            dz[t - 1] = 0
 
 
 def gate(x: Array, y: Array) -> None:
@@ -200,7 +147,7 @@ def gate_backward(dy: Array, x: Array, dx: Array) -> None:
         d, a, b, da, db = dy[n], x[n, :width], x[n, width:], dx[n, :width], dx[n, width:]
         for k in range(width):
             da[k] = d[k] * value(b[k])
-            db[k] = _times(d[k] * a[k], slope(kept_of(b[k])))
+            db[k] = times(d[k] * a[k], slope(kept_of(b[k])))
 
 
 @scalar
@@ -280,47 +227,40 @@ class Activation:
         """Return the arguments as kernels take them."""
         return [dtype.type(argument) for argument in arguments] if arguments else _NONE
 
-    def _specialise(self, loop: Kernel, **loops: Kernel) -> Kernel:
+    def specialise(self, loop: Kernel, **loops: Kernel) -> Kernel:
+        """Make a kernel of `loop`, in which `value`, `slope` and `kept_of` are those of this activation."""
         scalars = {"value": self._value, "slope": self._slope, "kept_of": self._value if self.keeps_output else _same}
         return specialise(loop, f"{self.name}_{loop.__name__}", scalars | loops)
 
     @cached_property
     def forward(self) -> Kernel:
-        return self._specialise(forward)
+        return self.specialise(forward)
 
     @cached_property
     def backward(self) -> Kernel:
-        return self._specialise(backward)
+        return self.specialise(backward)
 
     @cached_property
     def add_bias(self) -> Kernel:
-        return self._specialise(add_bias)
+        return self.specialise(add_bias)
 
     @cached_property
     def backward_sum_rows(self) -> Kernel:
-        return self._specialise(backward_sum_rows, of_few_rows=self._specialise(backward_sum_few_rows))
+        return self.specialise(backward_sum_rows, of_few_rows=self.specialise(backward_sum_few_rows))
 
     @cached_property
     def add_bias_into(self) -> Kernel:
-        return self._specialise(add_bias_into)
+        return self.specialise(add_bias_into)
 
     @cached_property
     def add_bias_backward_sum_rows(self) -> Kernel:
-        of_few_rows = self._specialise(add_bias_backward_sum_few_rows)
-        return self._specialise(add_bias_backward_sum_rows, of_few_rows=of_few_rows)
-
-    @cached_property
-    def recur(self) -> Kernel:
-        return self._specialise(recur)
-
-    @cached_property
-    def recur_backward(self) -> Kernel:
-        return self._specialise(recur_backward)
+        of_few_rows = self.specialise(add_bias_backward_sum_few_rows)
+        return self.specialise(add_bias_backward_sum_rows, of_few_rows=of_few_rows)
 
     @cached_property
     def gate(self) -> Kernel:
-        return self._specialise(gate)
+        return self.specialise(gate)
 
     @cached_property
     def gate_backward(self) -> Kernel:
-        return self._specialise(gate_backward)
+        return self.specialise(gate_backward)

@@ -15,9 +15,9 @@ import numpy as np
 from dist_relu.core.arrays import Array, as_rows
 from dist_relu.core.checks import check_bool, check_fields, check_int, instance_of, optional
 from dist_relu.kernels.elementwise import add_to_rows
-from dist_relu.kernels.long_sums import sum_rows
 from dist_relu.kernels.products import add_multiplied, multiply, multiply_by_transpose
-from dist_relu.kernels.tiles import AS_IS
+from dist_relu.kernels.recurrent import recurrence_of
+from dist_relu.kernels.tiles import AS_IS, BIAS, BIAS_RELU
 from dist_relu.nn.boundary import array_of
 from dist_relu.nn.description import copy_unbuilt
 from dist_relu.nn.initializers import Constant, HeNormal, Identity, Initializer
@@ -79,60 +79,55 @@ class RNN(Layer):
     def forward(self, x: Array, run: Pass = PLAIN) -> Array:
         num, steps, inputs = x.shape
         function, arguments = self.activation.function()
+        recur, _ = recurrence_of(function)
         bias = self.bias.value
         self._x = run.empty(x.shape, bias.dtype).reshape(steps, num, inputs)
-        np.copyto(self._x, x.transpose(1, 0, 2))
         self._before = run.empty((num, steps, self.units), bias.dtype).reshape(steps, num, self.units)
         self._last = run.empty((num, self.units), bias.dtype)
-        if function.keeps_output:  # where a state will be
-            self._z = self._before
-            multiply(as_rows(self._x[:-1]), self.weight.value, bias, AS_IS, as_rows(self._before[1:]))
-            multiply(self._x[-1], self.weight.value, bias, AS_IS, self._last)
-        else:
+        self._z = self._before
+        if not function.keeps_output:
             self._z = run.empty((num, steps, self.units), bias.dtype).reshape(steps, num, self.units)
-            multiply(as_rows(self._x), self.weight.value, bias, AS_IS, as_rows(self._z))
-        self._before[:1] = 0
-        numbers = function.in_dtype(bias.dtype, arguments)
-        function.recur(self._z, self._before, self._last, self.recurrent.value, bias, function.keeps_output, *numbers)
-        if not self.sequences:
-            return self._last
-        y = run.empty((num, steps, self.units), bias.dtype)
-        np.copyto(y[:, :-1], self._before[1:].transpose(1, 0, 2))
-        y[:, -1] = self._last
+        y = run.empty((num, steps, self.units), bias.dtype) if self.sequences else self._last
+        recur(
+            x,
+            self._x,
+            self.weight.value,
+            self.recurrent.value,
+            bias,
+            self._z,
+            self._before,
+            self._last,
+            y if self.sequences else self._before[:0],
+            function.keeps_output,
+            BIAS_RELU if isinstance(self.activation, ReLU) else BIAS,
+            *function.in_dtype(bias.dtype, arguments),
+        )
         return y
 
     def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         steps, num, inputs = self._x.shape
         function, arguments = self.activation.function()
+        _, recur_backward = recurrence_of(function)
         dz = self._dz = run.empty((num, steps, self.units), dy.dtype).reshape(steps, num, self.units)
-        if self.sequences:
-            np.copyto(dz, dy.transpose(1, 0, 2))
-        else:
-            np.copyto(dz[-1], dy)
-        transposed = run.scratch("RNN recurrent", self.recurrent.shape, dy.dtype)
-        np.copyto(transposed, self.recurrent.value.T)
-        function.recur_backward(
+        dx = run.empty((num, steps, inputs), dy.dtype) if wants_dx else self._x[:0]
+        recur_backward(
+            dy.reshape(num, steps if self.sequences else 1, self.units),
             dz,
             self._z,
             self._before,
             self._last,
-            transposed,
+            self.weight.value,
+            self.recurrent.value,
+            self.bias.grad,
+            dx,
             function.keeps_output,
-            self.sequences,
             self.truncate or steps,
             *function.in_dtype(dy.dtype, arguments),
         )
-        rows = dz.reshape(-1, self.units)
-        sum_rows(rows, self.bias.grad)
-        run.product(self.weight, self._x.reshape(-1, inputs), rows)
-        run.product(self.recurrent, self._before.reshape(-1, self.units), rows)
-        if not wants_dx:
-            return dy
-        d_inputs = run.scratch("RNN inputs", (steps, num, inputs), dy.dtype)
-        multiply_by_transpose(rows, self.weight.value, d_inputs.reshape(-1, inputs))
-        dx = run.empty((num, steps, inputs), dy.dtype)
-        np.copyto(dx, d_inputs.transpose(1, 0, 2))
-        return dx
+        rows = as_rows(dz)
+        run.product(self.weight, as_rows(self._x), rows)
+        run.product(self.recurrent, as_rows(self._before), rows)
+        return dx if wants_dx else dy
 
     def state_gradients(self, dy: Array) -> Array:
         """The gradient of every state hₜ, (N, T, K), after `backward(dy)` and with the dy that was passed to it.
