@@ -14,9 +14,9 @@ import numpy as np
 
 from dist_relu.core.arrays import Array
 from dist_relu.kernels.elementwise import Activation, Kernel, add_to_rows, slope, times, value
-from dist_relu.kernels.jit import kernel
+from dist_relu.kernels.jit import kernel, linked_kernel
 from dist_relu.kernels.long_sums import sum_rows
-from dist_relu.kernels.products import DEPTH, FEW_ROWS, aligned, lanes_of, multiply_into, pack, variable, vectors_for
+from dist_relu.kernels.products import DEPTH, FEW_ROWS, aligned, lanes_of, multiply_into, pack, vectors_for
 from dist_relu.kernels.tiles import AS_IS, BIAS
 
 _ROWS = 192
@@ -35,7 +35,7 @@ def _padded(columns: int, lanes: int) -> int:
     return (columns + lanes - 1) // lanes * lanes
 
 
-@kernel
+@linked_kernel
 def _packed(w: Array, transposes: bool, bias: Array) -> Array:
     """Return what `_multiply_packed` needs of w or wᵀ, and of the bias that its epilogue adds.
 
@@ -50,11 +50,11 @@ def _packed(w: Array, transposes: bool, bias: Array) -> Array:
     panels = packed[edge + padded :]
     for first in range(0, depth, DEPTH):
         size = min(depth - first, DEPTH)
-        pack(w, transposes, first, size, variable(0), columns, panels[first * padded :])
+        pack(w, transposes, first, size, 0, columns, panels[first * padded :])
     return packed
 
 
-@kernel
+@linked_kernel
 def _multiply_packed(x: Array, packed: Array, adds: bool, epilogue: int, z: Array) -> None:
     """z = x·w, or z + x·w where it `adds`, then what `epilogue` says; packed: w and bias, as `_packed` returns them."""
     lanes, (rows, depth), columns = lanes_of(x), x.shape, z.shape[1]
@@ -69,7 +69,7 @@ def _multiply_packed(x: Array, packed: Array, adds: bool, epilogue: int, z: Arra
                 x_flat,
                 first,
                 depth,
-                variable(1),
+                1,
                 runs,
                 size,
                 packed,
@@ -135,7 +135,7 @@ def recur(
             _put_step(before[t + 1] if t + 1 < steps else last, y, t)
 
 
-@kernel
+@linked_kernel
 def _multiply_inputs(x: Array, start: int, stop: int, weight: Array, inputs: Array, sums: Array, last: Array) -> None:
     """Let `sums` of the steps from `start` to `stop` be x·weight, and `inputs` x.  weight: packed.
 
