@@ -81,8 +81,8 @@ class Learning:
     def __str__(self) -> str:
         return "policy"
 
-    def digest_on(self, coordinator: dr.Coordinator, data: dr.Dataset) -> str:
-        """What it ends with on these workers; its data it makes itself."""
+    def digest_on(self, coordinator: dr.Coordinator, data: dr.Dataset | None = None) -> str:
+        """What it ends with on these workers; it makes its data itself."""
         algorithm = rl.PPO(horizon=32, epochs=2, minibatches=2)
         return rl.train(coordinator, "CartPole-v1", algorithm, steps=1024, num_envs=8, shards=2, seed=1).digest
 

@@ -15,6 +15,7 @@ import dist_relu as dr
 from dist_relu import nn, rl
 from dist_relu.kernels import policy as kernels
 from dist_relu.rl.environments import Environments, Spaces
+from tests.digests import LEARNING
 from tests.gradients import check_backward
 from tests.twin import Array
 
@@ -195,6 +196,11 @@ def test_environments_are_closed_however_learning_ends() -> None:
 def test_environments_that_policies_do_not_suit_are_refused(env: str, message: str) -> None:
     with pytest.raises(dr.DataError, match=message):
         Spaces.of(env)
+
+
+def test_learning_ends_with_the_bits_that_it_has_always_ended_with() -> None:
+    with dr.start(backend="serial") as coordinator:
+        assert LEARNING.digest_on(coordinator) == LEARNING.digest
 
 
 def test_cartpole_is_learned() -> None:
