@@ -40,3 +40,11 @@ def test_tiles_are_those_of_the_target_that_the_user_has_chosen() -> None:
     program = "from dist_relu.kernels import tiles; print(tiles.VECTOR_BYTES, tiles.TALLEST[2])"
     done = run([sys.executable, "-c", program], env={**os.environ, **chosen})
     assert done.stdout == "32 6\n", done.stderr
+
+
+@pytest.mark.parametrize("processor", ["generic", "neoverse-n1", "neoverse-v1"])
+def test_arm64_has_the_registers_of_neon(processor: str) -> None:
+    binding.initialize_all_targets()
+    binding.initialize_all_asmprinters()
+    target = binding.Target.from_triple("aarch64-unknown-linux-gnu")
+    assert registers_of(target.create_target_machine(cpu=processor)) == Registers(32, 16)
