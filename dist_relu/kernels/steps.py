@@ -12,6 +12,7 @@ import numpy as np
 from numba.core import types
 
 from dist_relu.core.arrays import Array
+from dist_relu.kernels.atomic import store_release
 from dist_relu.kernels.jit import kernel
 
 STEP, BATCH, ROW, SAMPLE, BEGAN_NS = range(5)
@@ -97,6 +98,6 @@ def complete_step(clock: Array, completed: Array, seconds: Array, place: Array, 
     completed: (1,), is counted up.  seconds: (records,), gets how long it took; empty: nobody wants to know.
     """
     place[1] = phase
-    completed[0] += 1
+    store_release(completed, 0, completed[0] + 1)  # who sees it sees all of the step, also on arm64
     if seconds.shape[0]:
         seconds[clock[STEP] % seconds.shape[0]] = (_now_ns(clock) - clock[BEGAN_NS]) * 1e-9
