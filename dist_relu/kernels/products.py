@@ -13,12 +13,21 @@ import numpy as np
 
 from dist_relu.core.arrays import Array
 from dist_relu.kernels.jit import kernel, linked_kernel
-from dist_relu.kernels.tiles import AS_IS, VECTOR_BYTES, copy_vector, multiply_panel, transpose_square
+from dist_relu.kernels.tiles import AS_IS, VECTOR_BYTES, copy_vector, multiply_panel, multiply_row, transpose_square
 
 DEPTH = 256
 """Terms of a block: x and panels of this depth stay in the second-level cache, one panel in the first."""
 
 FEW_ROWS = 12
+
+_FEW = 4
+"""Rows that are multiplied by w as it is: to pack it would take longer."""
+
+_FEW_OF_SMALL = 8
+"""Rows of a small product, or terms, up to which that is so."""
+
+_SMALL = 1 << 15
+"""Multiply-adds of a small product."""
 
 
 @kernel
@@ -149,6 +158,55 @@ def multiply_into(
 
 
 @kernel
+def _is_of_few(rows: int, terms: int, columns: int, transposes_w: bool) -> bool:
+    """Tell whether a product is one for `_multiply_few`."""
+    is_small = rows * terms * columns <= _SMALL and min(rows, terms) <= _FEW_OF_SMALL
+    return is_small or (rows <= _FEW and not transposes_w)
+
+
+@linked_kernel
+def _multiply_few(
+    x: Array,
+    transposes_x: bool,
+    start: int,
+    num_rows: int,
+    w: Array,
+    transposes_w: bool,
+    adds: bool,
+    bias: Array,
+    epilogue: int,
+    z: Array,
+) -> None:
+    """Do what `product` does, row by row and without panels: where there is little to do, they are most of the work."""
+    lanes, columns, depth = lanes_of(x), z.shape[1], x.shape[0] if transposes_x else x.shape[1]
+    x_row, x_term = (1, x.shape[1]) if transposes_x else (x.shape[1], 1)
+    x_flat, z_flat, rows_of_w, w_row = x.reshape(-1), z.reshape(-1), w.reshape(-1), columns
+    if transposes_w:
+        w_row = (columns + lanes - 1) // lanes * lanes
+        rows_of_w = aligned(min(depth, DEPTH) * w_row, w)
+    for first in range(0, depth, DEPTH):
+        size = min(depth - first, DEPTH)
+        if transposes_w:
+            pack_transposed(w, first, size, 0, w_row, rows_of_w)
+        for row in range(num_rows):
+            multiply_row(
+                x_flat,
+                (start + row) * x_row + first * x_term,
+                x_term,
+                size,
+                rows_of_w,
+                0 if transposes_w else first * w_row,
+                w_row,
+                z_flat,
+                row * columns,
+                columns,
+                adds or first > 0,
+                bias,
+                epilogue if first + size == depth else AS_IS,
+            )
+
+
+@kernel
 def product(
     x: Array,
     transposes_x: bool,
@@ -168,6 +226,9 @@ def product(
     """
     lanes, columns, depth = lanes_of(x), z.shape[1], x.shape[0] if transposes_x else x.shape[1]
     x_row, x_term = (1, x.shape[1]) if transposes_x else (x.shape[1], 1)
+    if depth > 0 and _is_of_few(stop - start, depth, columns, transposes_w):
+        _multiply_few(x, transposes_x, start, stop - start, w, transposes_w, adds, bias, epilogue, z)
+        return
     x_flat, z_flat, runs, width = x.reshape(-1), z.reshape(-1), np.zeros(1, np.int64), 2 * lanes
     scratch = aligned((min(depth, DEPTH) + FEW_ROWS + 1) * width, x)
     offset, edge, panel = scratch[:width], scratch[width : (FEW_ROWS + 1) * width], scratch[(FEW_ROWS + 1) * width :]

@@ -51,11 +51,30 @@ class _Vectors:
         self.zero = ir.Constant(self.type, None)
         self.undefined = ir.Constant(self.type, ir.Undefined)
 
-    def load(self, base: Any, index: Any) -> Any:
-        return self._builder.load(self._at(base, index), align=self.number_bytes)
+    def load(self, base: Any, index: Any, lanes: Any | None = None) -> Any:
+        """Load a vector, or only some `lanes` of one."""
+        if lanes is None:
+            return self._builder.load(self._at(base, index), align=self.number_bytes)
+        return self._masked("load", self.type, [self._at(base, index), _INT32(self.number_bytes), lanes, self.zero])
 
-    def store(self, vector: Any, base: Any, index: Any) -> None:
-        self._builder.store(vector, self._at(base, index), align=self.number_bytes)
+    def store(self, vector: Any, base: Any, index: Any, lanes: Any | None = None) -> None:
+        """Store a vector, or only some `lanes` of it."""
+        if lanes is None:
+            self._builder.store(vector, self._at(base, index), align=self.number_bytes)
+            return
+        arguments = [vector, self._at(base, index), _INT32(self.number_bytes), lanes]
+        self._masked("store", ir.VoidType(), arguments)
+
+    def first_lanes(self, number: Any) -> Any:
+        """Return the first lanes of a vector, fewer than all, for `load` and `store`."""
+        lanes = ir.VectorType(_INT32, self.lanes)
+        none = ir.Constant(lanes, ir.Undefined)
+        first = self._builder.insert_element(none, self._builder.trunc(number, _INT32), _INT32(0))
+        limits = self._shuffle(first, none, [0] * self.lanes)
+        return self._builder.icmp_signed("<", ir.Constant(lanes, list(range(self.lanes))), limits)
+
+    def relu(self, vector: Any) -> Any:
+        return self._builder.select(self._builder.fcmp_ordered("<=", vector, self.zero), self.zero, vector)
 
     def broadcast(self, base: Any, distance_bytes: Any) -> Any:
         """Load the number so many bytes behind `base` into every lane of a vector."""
@@ -78,6 +97,11 @@ class _Vectors:
 
     def _shuffle(self, a: Any, b: Any, order: list[int]) -> Any:
         return self._builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_INT32, self.lanes), order))
+
+    def _masked(self, verb: str, returned: Any, arguments: list[Any]) -> Any:
+        kind = ir.FunctionType(returned, [argument.type for argument in arguments])
+        name = f"llvm.masked.{verb}.v{self.lanes}f{self.number_bytes * 8}.p0"
+        return self._builder.call(cgutils.get_or_insert_function(self._builder.module, kind, name), arguments)
 
     def _at(self, base: Any, index: Any) -> Any:
         return self._builder.bitcast(self._builder.gep(base, [index]), self.type.as_pointer())
@@ -125,9 +149,7 @@ def _store_tile(context: Any, builder: Any, signature: Any, args: Any, num_rows:
             builder.store(builder.fadd(builder.load(sums[r, v]), vectors.load(bias, columns[v])), sums[r, v])
     with builder.if_then(builder.icmp_signed("==", epilogue, index(BIAS_RELU))):
         for place in places:
-            total = builder.load(sums[place])
-            is_cut = builder.fcmp_ordered("<=", total, vectors.zero)
-            builder.store(builder.select(is_cut, vectors.zero, total), sums[place])
+            builder.store(vectors.relu(builder.load(sums[place])), sums[place])
     for place in places:
         vectors.store(builder.load(sums[place]), z, at[place])
 
@@ -270,3 +292,82 @@ def transpose_square(
         return context.get_dummy_value()
 
     return types.none(source, i, i, target, i, i), codegen
+
+
+@intrinsic
+def multiply_row(
+    typing_context: Any,
+    x: Any,
+    x_at: Any,
+    x_term: Any,
+    length: Any,
+    w: Any,
+    w_at: Any,
+    w_row: Any,
+    z: Any,
+    z_at: Any,
+    num_columns: Any,
+    adds: Any,
+    bias: Any,
+    epilogue: Any,
+) -> Any:
+    """z = x·w, or z += x·w where it `adds`, for one row and a w that is not packed; then what `epilogue` says.
+
+    All arrays are flat. Term t of x stands at x_at + t x_term, row t of w begins at w_at + t w_row, and z at z_at.
+    """
+    i, flag = types.int64, types.boolean
+    signature = types.none(x, i, i, i, w, i, i, z, i, i, flag, bias, i)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        num_columns = args[9]
+        index, done = num_columns.type, num_columns.type(0)
+        vectors = _Vectors(builder, signature.args[0])
+        for num_vectors in (_MOST_IN_A_ROW, 1):
+            width = index(num_vectors * vectors.lanes)
+            stop = builder.sub(num_columns, builder.srem(builder.sub(num_columns, done), width))
+            with cgutils.for_range_slice(builder, done, stop, width, index) as (column, _):
+                _store_row(context, builder, signature, args, column, num_vectors, None)
+            done = stop
+        left = builder.sub(num_columns, done)
+        with builder.if_then(builder.icmp_signed(">", left, index(0))):
+            _store_row(context, builder, signature, args, done, 1, vectors.first_lanes(left))
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+_MOST_IN_A_ROW = 4
+"""Vectors of a row at once: as many sums as one unit, or as half of two, is kept busy by."""
+
+
+def _store_row(
+    context: Any, builder: Any, signature: Any, args: Any, start: Any, num_vectors: int, lanes: Any | None
+) -> None:
+    """Emit so many vectors of the row that `multiply_row` describes, from `start` on, or only some `lanes` of one."""
+    x, w, z, bias = (array_data(context, builder, signature, args, n) for n in (0, 4, 7, 11))
+    _, x_at, x_term, length, _, w_at, w_row, _, z_at, _, adds, _, epilogue = args
+    vectors = _Vectors(builder, signature.args[0])
+    index = x_at.type
+    columns = [builder.add(start, index(v * vectors.lanes)) for v in range(num_vectors)]
+    sums = [cgutils.alloca_once(builder, vectors.type) for _ in columns]
+    places = [(total, column, builder.add(z_at, column)) for total, column in zip(sums, columns, strict=True)]
+    for total in sums:
+        builder.store(vectors.zero, total)
+    with cgutils.for_range(builder, length, intp=index) as term:
+        head = builder.gep(x, [builder.add(x_at, builder.mul(x_term, term.index))])
+        factor = vectors.broadcast(head, index(0))
+        row = builder.add(w_at, builder.mul(w_row, term.index))
+        for total, column, _ in places:
+            numbers = vectors.load(w, builder.add(row, column), lanes)
+            builder.store(vectors.fma(factor, numbers, builder.load(total)), total)
+    with builder.if_then(adds):
+        for total, _, at in places:
+            builder.store(builder.fadd(vectors.load(z, at, lanes), builder.load(total)), total)
+    with builder.if_then(builder.icmp_signed(">=", epilogue, index(BIAS))):
+        for total, column, _ in places:
+            builder.store(builder.fadd(builder.load(total), vectors.load(bias, column, lanes)), total)
+    with builder.if_then(builder.icmp_signed("==", epilogue, index(BIAS_RELU))):
+        for total in sums:
+            builder.store(vectors.relu(builder.load(total)), total)
+    for total, _, at in places:
+        vectors.store(builder.load(total), z, at, lanes)

@@ -81,13 +81,17 @@ def test_a_column_has_the_same_bits_wherever_it_stands(dtype: str) -> None:
         np.testing.assert_array_equal(product(x, w[:, start:stop].copy()), whole[:, start:stop])
 
 
+@pytest.mark.parametrize("terms", [3, 400])
+@pytest.mark.parametrize("rows", [2, 6, 50])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_all_ways_to_the_same_product_have_the_same_bits(dtype: str) -> None:
-    x, w = numbers((50, 400), dtype), numbers((400, 70), dtype, 1)
-    expected, z = product(x, w), np.empty((50, 70), dtype)
+def test_all_ways_to_the_same_product_have_the_same_bits(dtype: str, rows: int, terms: int) -> None:
+    x, w = numbers((50, terms), dtype), numbers((terms, 70), dtype, 1)
+    expected, z, x = product(x, w)[:rows], np.empty((rows, 70), dtype), x[:rows].copy()
+    multiply(x, w, w[0], AS_IS, z)
+    np.testing.assert_array_equal(z, expected)
     multiply_by_transpose(x, w.T.copy(), z)
     np.testing.assert_array_equal(z, expected)
-    multiply_transposed(x.T.copy(), 0, 50, w, z)
+    multiply_transposed(x.T.copy(), 0, rows, w, z)
     np.testing.assert_array_equal(z, expected)
 
 
