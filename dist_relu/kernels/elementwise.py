@@ -197,14 +197,12 @@ def add_branches(main: Array, side: Array, relu: bool, y: Array) -> None:
 
 
 @kernel
-def add_branches_backward(dy: Array, y: Array, main: Array) -> None:
-    """dy = dy where ReLU let y through, else 0, in place; and main = dy."""
+def cut(dy: Array, y: Array) -> None:
+    """dy = dy where ReLU let y through, else 0, in place; both (n,)."""
     zero = y.dtype.type(0)
     for i in range(dy.shape[0]):
         d, v = dy[i], y[i]
-        d = zero if v <= zero else d
-        dy[i] = d
-        main[i] = d
+        dy[i] = zero if v <= zero else d
 
 
 @final

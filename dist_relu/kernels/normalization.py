@@ -144,6 +144,26 @@ def scale_and_shift(x: Array, scale: Array, shift: Array, relu: bool, y: Array) 
 
 
 @kernel
+def scale_and_add(x: Array, scale: Array, shift: Array, side: Array, relu: bool, y: Array) -> None:
+    """y = scale x + shift + side, or max(that, 0) where `relu`.  x, side, y: (M, C).  scale, shift: (C,)."""
+    scales, shifts, zero = _repeated(scale), _repeated(shift), x.dtype.type(0)
+    x_flat, side_flat, y_flat, length = x.reshape(-1), side.reshape(-1), y.reshape(-1), max(scales.shape[0], 1)
+    for start in range(0, x_flat.shape[0], length):
+        source, other, target = (
+            x_flat[start : start + length],
+            side_flat[start : start + length],
+            y_flat[start : start + length],
+        )
+        if relu:
+            for c in range(source.shape[0]):
+                v = scales[c] * source[c] + shifts[c] + other[c]
+                target[c] = zero if v <= zero else v
+        else:
+            for c in range(source.shape[0]):
+                target[c] = scales[c] * source[c] + shifts[c] + other[c]
+
+
+@kernel
 def batch_norm_sums(
     dy: Array, x: Array, scale: Array, shift: Array, relu: bool, means: Array, d_scale: Array, d_shift: Array
 ) -> None:

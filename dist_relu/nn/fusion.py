@@ -17,7 +17,7 @@ import numpy.typing as npt
 from dist_relu.core.arrays import Array, as_rows
 from dist_relu.core.guards import is_ours
 from dist_relu.kernels import activations, pooling
-from dist_relu.kernels.elementwise import add_branches_backward
+from dist_relu.kernels.elementwise import cut
 from dist_relu.kernels.tiles import AS_IS, BIAS, BIAS_RELU
 from dist_relu.nn.layer import PLAIN, Layer, Param, Pass, Shape
 from dist_relu.nn.layers.activations import Elementwise, ReLU
@@ -26,7 +26,7 @@ from dist_relu.nn.layers.dense import Dense
 from dist_relu.nn.layers.normalization import BatchNorm
 from dist_relu.nn.layers.parallel import Parallel
 from dist_relu.nn.layers.pooling import MaxPool2d
-from dist_relu.nn.layers.residual import Residual
+from dist_relu.nn.layers.residual import Residual, Summand
 from dist_relu.nn.layers.row_activations import CReLU, PReLU, RReLU
 
 ACTIVATIONS = Elementwise, PReLU, RReLU, CReLU
@@ -49,7 +49,9 @@ def fuse(layers: Sequence[Layer]) -> list[Layer]:
     fused: list[Layer] = []
     for layer in layers:
         if isinstance(layer, Residual):
-            layer.run_as(fuse(layer.body), fuse(layer.shortcut))
+            body = fuse(layer.body)
+            last = body[-1] if body else None
+            layer.run_as(body, fuse(layer.shortcut), last if isinstance(last, ConvBatchNorm) else None)
         if isinstance(layer, Parallel):
             layer.run_as([fuse(branch) for branch in layer.branches])
         if not is_ours(type(layer)):  # a child of one of these, too, may compute something else
@@ -62,6 +64,10 @@ def fuse(layers: Sequence[Layer]) -> list[Layer]:
                 fused[-1] = ConvReLU(conv)
             case ConvReLU(conv=conv), MaxPool2d(halves=True):
                 fused[-1] = ConvReLUPool(conv)
+            case Conv2d() as conv, BatchNorm():
+                fused[-1] = ConvBatchNorm(conv, layer)
+            case ConvBatchNorm() as normalised, ReLU():
+                fused[-1] = ConvBatchNormReLU(normalised)
             case BatchNorm() as norm, ReLU():
                 fused[-1] = BatchNormReLU(norm)
             case Residual() as residual, ReLU():
@@ -232,6 +238,82 @@ class ConvReLUPool(ActivationFused):
 
 @final
 @dataclass(eq=False)
+class ConvBatchNorm(Layer, Summand):
+    """Convolution and normalisation of what it gives, while that is in the cache.  x: (N, H, W, C), y: (N, I, J, K)."""
+
+    conv: Conv2d
+    norm: BatchNorm
+
+    def build(self, input_shape: Shape) -> Shape:
+        return self.norm.build(self.conv.build(input_shape))
+
+    def params(self) -> Sequence[Param]:
+        return [*self.conv.params(), *self.norm.params()]
+
+    def forward(self, x: Array, run: Pass = PLAIN) -> Array:
+        return self.normalise(x, run, relu=False)
+
+    def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
+        return self.normalise_backward(dy, run, relu=False, wants_dx=wants_dx)
+
+    def normalise(self, x: Array, run: Pass, *, relu: bool) -> Array:
+        """The forward pass, with ReLU behind it if `relu`."""
+        z = self.begin(x, run)
+        y = run.empty(z.shape, z.dtype)
+        self.norm.scale(relu, y)
+        return y
+
+    def begin(self, x: Array, run: Pass) -> Array:
+        z = run.empty((len(x), *self.conv.output_shape), x.dtype)
+        self.norm.begin(z, run)
+        for piece in self.conv.pieces(x, run):
+            self.conv.multiply(piece, z[piece], AS_IS if self.conv.offset is None else BIAS)
+            self.norm.look_at(piece.stop)
+        self.norm.end(run)
+        return z
+
+    def add_to(self, side: Array, relu: bool, y: Array) -> None:
+        self.norm.scale_and_add(side, relu, y)
+
+    def normalise_backward(self, dy: Array, run: Pass, *, relu: bool, wants_dx: bool) -> Array:
+        """The backward pass of `normalise`, which leaves dy as it is."""
+        self.norm.begin_backward(dy, run, relu=relu)
+        dx = self.conv.begin_backward(run, wants_dx=wants_dx)
+        for piece in self.conv.pieces_of_last():
+            dz = run.scratch("convolution output", (piece.stop - piece.start, *self.conv.output_shape), dy.dtype)
+            self.norm.scale_backward(piece, dy[piece], relu, dz)
+            self.conv.multiply_backward(piece, dz, dx, run)
+        return dy if dx is None else dx
+
+
+@final
+@dataclass(eq=False)
+class ConvBatchNormReLU(ActivationFused):
+    """Convolution, and normalisation with ReLU in one pass.  x: (N, H, W, C), y: (N, I, J, K)."""
+
+    normalised: ConvBatchNorm
+
+    def build(self, input_shape: Shape) -> Shape:
+        return self.normalised.build(input_shape)
+
+    def params(self) -> Sequence[Param]:
+        return self.normalised.params()
+
+    def forward(self, x: Array, run: Pass = PLAIN) -> Array:
+        return self.normalised.normalise(x, run, relu=True)
+
+    def forward_observed(self, x: Array, run: Pass, see: See) -> Array:
+        y = self.normalised.normalise(x, run, relu=False)
+        see(y, None)
+        _apply_relu(y)
+        return y
+
+    def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
+        return self.normalised.normalise_backward(dy, run, relu=True, wants_dx=wants_dx)
+
+
+@final
+@dataclass(eq=False)
 class BatchNormReLU(ActivationFused):
     """Normalisation and ReLU in one pass; x, y: (N, ..., C)."""
 
@@ -282,6 +364,5 @@ class ResidualReLU(ActivationFused):
 
     def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         side = run.writable(dy)
-        main = run.empty(side.shape, side.dtype)
-        add_branches_backward(side.reshape(-1), self._y.reshape(-1), main.reshape(-1))
-        return self.residual.backward_of_branches(main, side, run)
+        cut(side.reshape(-1), self._y.reshape(-1))
+        return self.residual.backward_of_sum(side, run)

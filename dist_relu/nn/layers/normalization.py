@@ -128,6 +128,11 @@ class BatchNorm(Layer):
         """y = what `begin` was given, normalised, with ReLU behind it if `relu`."""
         kernels.scale_and_shift(self._rows, self._kept.scale, self._kept.shift, relu, as_rows(y))
 
+    def scale_and_add(self, side: Array, relu: bool, y: Array) -> None:
+        """y = what `begin` was given, normalised, + side, with ReLU behind the sum if `relu`."""
+        scale, shift = self._kept.scale, self._kept.shift
+        kernels.scale_and_add(self._rows, scale, shift, as_rows(side), relu, as_rows(y))
+
     def normalise_backward(self, dy: Array, run: Pass, *, relu: bool, wants_dx: bool) -> Array:
         """The backward pass of `normalise`."""
         self.begin_backward(dy, run, relu=relu)
