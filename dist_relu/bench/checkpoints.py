@@ -11,7 +11,6 @@ import numpy as np
 
 from dist_relu.bench.scaling import CASES
 from dist_relu.coordinator import start
-from dist_relu.data import Dataset
 from dist_relu.nn import mlp
 from dist_relu.optim import SGD
 from dist_relu.run.checkpoints import Checkpoint
@@ -50,9 +49,7 @@ class _Stopwatch:
 def run(workers: int, rounds: int, folders: list[Path]) -> list[Cost]:
     """Train mlp-medium without checkpoints, and with one every 100 steps in each of the folders."""
     (case,) = [case for case in CASES if case.name == "mlp-medium"]
-    rng = np.random.default_rng(0)
-    num_samples = case.batch_size * case.steps
-    data = Dataset(rng.standard_normal((num_samples, case.inputs), np.float32), rng.integers(0, 10, num_samples))
+    data = case.data()
     times = np.empty((rounds, 1 + len(folders)))
     with start(workers, backend="local") as coordinator:
         optimizer = SGD(0.01, momentum=0.9)

@@ -8,7 +8,6 @@ import numpy as np
 
 from dist_relu.bench.scaling import CASES
 from dist_relu.coordinator import start
-from dist_relu.data import Dataset
 from dist_relu.engine.watch.records import Watch
 from dist_relu.nn import mlp
 from dist_relu.optim import SGD
@@ -37,12 +36,9 @@ def run(workers: int, rounds: int) -> list[Watching]:
     or slower meanwhile has been as much for as against each of them.
     """
     results = []
-    rng = np.random.default_rng(0)
     with start(workers, backend="local") as coordinator:
         for case in CASES:
-            num_samples = case.batch_size * case.steps
-            x = rng.standard_normal((num_samples, case.inputs), np.float32)
-            data = Dataset(x, rng.integers(0, 10, num_samples))
+            data = case.data()
             turns = list(enumerate([None, Watch(every=case.steps), Watch(every=1)]))
             times = np.empty((2 * rounds, len(turns)))
             for i in range(2 * rounds):
