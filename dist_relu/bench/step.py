@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -62,10 +62,17 @@ def cases_named(names: Sequence[str], workers: int) -> list[Case]:
     return [case for case in CASES if case.name in names]
 
 
-def run(cases: Sequence[Case], peers: Sequence[str], rounds: int, instruction_set: str, workers: int) -> Comparison:
+def run(
+    cases: Sequence[Case],
+    peers: Sequence[str],
+    rounds: int,
+    instruction_set: str,
+    workers: int,
+    on_case: Callable[[str], object],
+) -> Comparison:
     """Time the cases, each side for some tenths of a second a turn, on as many cores as there are workers.
 
-    instruction_set: as in `environment_for`.
+    instruction_set: as in `environment_for`.  on_case: called with the name of each before it begins.
 
     Raises ValueError where there is no such instruction set, or there are too few cores, and BackendError when a side
     ends, or does not do as it was told.
@@ -81,7 +88,10 @@ def run(cases: Sequence[Case], peers: Sequence[str], rounds: int, instruction_se
         names = {name: side.instruction_set() for name, side in sides.items()}
         _check(names, instruction_set)
         peak_gflops = float(sides["ours"].ask(_peak))
-        timings = [_time(case, sides, rounds, workers * peak_gflops) for case in cases]
+        timings = []
+        for case in cases:
+            on_case(case.name)
+            timings.append(_time(case, sides, rounds, workers * peak_gflops))
     return Comparison(workers, names, peak_gflops, timings)
 
 

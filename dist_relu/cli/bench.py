@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.console import Console
 from rich.table import Table
 
 from dist_relu.cli.bench_report import everything
@@ -22,6 +23,7 @@ from dist_relu.cli.bench_tables import (
 )
 from dist_relu.cli.commands import Commands
 from dist_relu.cli.common import check_peer_installed, usage_errors
+from dist_relu.cli.progress import StatusLine
 from dist_relu.cli.types import choice, json_option
 from dist_relu.coordinator import start
 from dist_relu.core import machine
@@ -201,8 +203,8 @@ def step(peer: str, cases: tuple[str, ...], instruction_set: str, workers: int, 
     chosen = benchmark.cases_named(_chosen("--case", cases, [case.name for case in CASES]), workers)
     for name in peers:
         check_peer_installed(f"--peer {name}", name)
-    with usage_errors():
-        comparison = benchmark.run(chosen, peers, rounds, instruction_set, workers)
+    with usage_errors(), StatusLine(Console(stderr=True)) as status:
+        comparison = benchmark.run(chosen, peers, rounds, instruction_set, workers, status.phase)
     about = {"instruction_sets": comparison.instruction_sets, "peak_gflops": comparison.peak_gflops}
     _show(step_table(comparison), comparison.timings, path, **about)
 

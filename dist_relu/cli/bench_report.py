@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date
 from importlib import metadata
 from pathlib import Path
 
 import click
 from llvmlite import binding
+from rich.console import Console
 from rich.table import Table
 
 from dist_relu.cli.bench_tables import (
@@ -23,6 +24,7 @@ from dist_relu.cli.bench_tables import (
     watching_table,
 )
 from dist_relu.cli.common import check_peer_installed, check_writable
+from dist_relu.cli.progress import StatusLine
 from dist_relu.cli.types import FILE
 from dist_relu.core import machine
 from dist_relu.core.files import append_to_file, write_file
@@ -50,24 +52,29 @@ def everything(rounds: int, output: Path) -> None:
     for package in ("torch", "jax"):
         check_peer_installed("bench all", package)
     write_file(output, _heading(rounds))
-    for table in _tables(rounds):
-        show(table)
-        append_to_file(output, f"\n{as_markdown(table)}")
+    with StatusLine(Console(stderr=True)) as status:
+        for table in _tables(rounds, status.phase):
+            show(table)
+            append_to_file(output, f"\n{as_markdown(table)}")
 
 
-def _tables(rounds: int) -> Iterator[Table]:
+def _tables(rounds: int, tell: Callable[[str], object]) -> Iterator[Table]:
     from dist_relu.bench import learning, products, scaling, step, watching
     from dist_relu.bench.instruction_sets import TITLES, available
 
     sets = available() or ["native"]
     cases = step.cases_named([], 1)
-    comparisons = {TITLES.get(name, name): step.run(cases, step.PEERS, rounds, name, 1) for name in sets}
+    comparisons = {TITLES.get(name, name): step.run(cases, step.PEERS, rounds, name, 1, tell) for name in sets}
     yield instruction_sets_table(comparisons)
+    tell("products")
     yield products_table([products.run(rounds, name) for name in sets])
     if machine.num_cores() > 1:
-        yield step_table(step.run(step.cases_named([], 2), step.PEERS, rounds, "native", 2))
+        yield step_table(step.run(step.cases_named([], 2), step.PEERS, rounds, "native", 2, tell))
+        tell("scaling")
         yield scaling_table(scaling.run(2, rounds))
+        tell("rl")
         yield learning_table(learning.run(2, (rounds + 1) // 2, 100_000))
+    tell("watching")
     yield watching_table(watching.run(1, rounds))
 
 
