@@ -18,6 +18,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from inspect import CO_VARARGS
 from itertools import takewhile
 from threading import get_ident
 from typing import Any, ClassVar, NamedTuple, final
@@ -205,10 +206,14 @@ class Tape:
         return result
 
     def _add(self, function: Kernel, arguments: tuple[Any, ...], attend: Callable[[int], object] | None) -> None:
-        kinds = tuple(map(function.typeof_pyval, arguments))
+        code = function.py_func.__code__
+        passed = arguments
+        if code.co_flags & CO_VARARGS:  # what `*` stands for is one argument
+            passed = (*arguments[: code.co_argcount], arguments[code.co_argcount :])
+        kinds = tuple(map(function.typeof_pyval, passed))
         compiled = function.overloads.get(kinds)
         words = _Words([], [], [], [])
-        is_known = compiled is not None and all(words.add(*one) for one in zip(kinds, arguments, strict=True))
+        is_known = compiled is not None and all(words.add(*one) for one in zip(kinds, passed, strict=True))
         num_ints = next((number for number in _NUM_INTS if number >= len(words.ints)), None)
         if not is_known or num_ints is None or len(words.floats) > _NUM_FLOATS:
             self.is_whole = False

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
 
 from dist_relu.core.arrays import Array
+from dist_relu.kernels.activations import leaky_relu, relu
 from dist_relu.kernels.jit import kernel
 from dist_relu.kernels.losses import add_signs
 from dist_relu.kernels.ordered_sum import add, ordered_sum
@@ -178,3 +180,18 @@ def test_arguments_of_all_kinds_reach_a_kernel() -> None:
     rows += 1
     play([tape])
     np.testing.assert_array_equal(total, rows[:, 1:].sum(axis=0))
+
+
+def test_what_a_star_stands_for_is_played() -> None:
+    dy, y, total = np.ones((2, 3)), np.ones((2, 3)), np.empty(3)
+    tapes = Tapes()
+    for function, arguments in ((relu, ()), (leaky_relu, (0.5,))):
+        name = repr(function)
+        for _ in range(2):
+            dy[:] = 1
+            tapes.record(name, partial(function.backward_sum_rows, dy, y, total, *arguments))
+        tape = _find(tapes, name)
+        assert tape
+        dy[:], y[:, 1] = 1, -1
+        play([tape])
+        np.testing.assert_array_equal(total, [2, 2 * sum(arguments), 2])
