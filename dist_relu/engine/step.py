@@ -142,7 +142,8 @@ class TrainingStep:
         """Take steps from one generation to the other, and on; returns the mean loss of the last one that was tried.
 
         A step whose loss is no number is not taken, and those behind it neither. With `on_nan="skip"` it is taken as
-        one that changes nothing, and so is one that leads to numbers which are none; each step then comes alone.
+        one that changes nothing, and so is one that leads to numbers which are none; each step then comes alone, as one
+        that is watched does.
         samples: their numbers, step after step; those of several batches in each when gradients are accumulated. The
         last step may have fewer.  epochs: how many are over in the middle of each step.
         """
@@ -152,7 +153,7 @@ class TrainingStep:
         kinds = self._kinds(len(steps), len(samples))
         with suppress(_NotFinite):
             while kinds:
-                tapes = self._tapes.ready(kinds)
+                tapes = [] if self.is_watched(steps.start) else self._tapes.ready(kinds)
                 if tapes:
                     play(tapes)
                 else:
