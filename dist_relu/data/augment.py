@@ -115,13 +115,15 @@ class Augment:
             shifts = rng.integers(-self.crop, self.crop, (len(rows), 2), endpoint=True)
             flips = rng.random(len(rows)) < (0.5 if self.flip else 0.0)
             planes, height, width, channels = image_shape
-            numbers = (rows[:, None] * planes + np.arange(planes)).reshape(-1)
             kernels.shift_and_flip(
                 samples.reshape(-1, height, width * channels),
                 channels,
-                numbers,
-                shifts.repeat(planes, axis=0),
-                flips.repeat(planes),
+                planes,
+                rows,
+                0,
+                len(rows),
+                shifts,
+                flips,
                 gathered.reshape(-1, height, width * channels),
             )
         if not self.mixup:

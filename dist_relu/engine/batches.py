@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from math import prod
 from typing import NamedTuple, final
 
+import numpy as np
+
 from dist_relu.core.arrays import Array
-from dist_relu.data.augment import ImageShape
+from dist_relu.data.augment import Augment, ImageShape
 from dist_relu.engine.plan import StepPlan
 from dist_relu.kernels import augment as kernels
 from dist_relu.kernels.tape import spoil
@@ -55,6 +57,7 @@ class Feed:
     def __init__(self, plan: StepPlan, x: Array, y: Array, image_shape: ImageShape | None) -> None:
         self._plan, self._x, self._y, self._image_shape = plan, x, y, image_shape
         self._x_rows, self._y_rows = _rows(x), _rows(y)
+        self._key = np.array([plan.seed, Purpose.AUGMENTATION], np.uint64)
 
     def gather(self, batch: Batch, shard: int, run: ShardPass) -> tuple[Array, Loss, Array]:
         """Return the samples of a shard, augmented, in memory of `run`, the loss for them, and their targets."""
@@ -67,13 +70,28 @@ class Feed:
             kernels.gather(self._x_rows, self._y_rows, numbers, first, stop, *to)
             return x, loss, targets
         kernels.gather_rows(self._y_rows, numbers, first, stop, to[1])
-        rows = numbers[first:stop]
+        if self._image_shape and not augment.mixup:
+            self._gather_images(batch, shard, augment, self._image_shape, run, x)
+            return x, loss, targets
         spoil()
         rng = generator(self._plan.seed, Purpose.AUGMENTATION, batch.number, shard)
         scratch = run.scratch("augment", x.shape, x.dtype)
-        mixture = augment.gather_inside(self._x, rows, self._image_shape, rng, x, scratch)
+        mixture = augment.gather_inside(self._x, numbers[first:stop], self._image_shape, rng, x, scratch)
         mixed = MixedTargets(loss, targets[mixture.partners], mixture.share) if mixture else loss
         return x, mixed, targets
+
+    def _gather_images(
+        self, batch: Batch, shard: int, augment: Augment, image_shape: ImageShape, run: ShardPass, out: Array
+    ) -> None:
+        """Do what `Augment.gather_inside` does, to the bit, by kernels alone."""
+        first, stop = batch.shard_bounds[shard]
+        shifts = run.scratch("shifts", (stop - first, 2), np.int64)
+        flips = run.scratch("flips", (stop - first,), np.bool_)
+        kernels.draw_windows(self._key, run.clock, shard, augment.crop, 0.5 if augment.flip else 0.0, shifts, flips)
+        planes, height, width, channels = image_shape
+        image = height, width * channels
+        images, windows = self._x.reshape(-1, *image), out.reshape(-1, *image)
+        kernels.shift_and_flip(images, channels, planes, batch.samples, first, stop, shifts, flips, windows)
 
 
 def _rows(array: Array) -> Array:

@@ -83,7 +83,8 @@ class TrainingStep:
         self._values = [model.views(generation[0]) for generation in memory.generations]
         self._places = [param.places() for param in model.params]
         arrays = request.layout.arrays(memory.arena, plan.batch_size)
-        self._pass = ShardPass(request.layout, arrays, model.params, plan.seed)
+        clock = self._inputs.clock[kernels.BATCH : kernels.BATCH + 1]
+        self._pass = ShardPass(request.layout, arrays, model.params, plan.seed, clock=clock)
         self._shards = reduction.shards_of(world.rank)
         factors = {number: (arrays[x], arrays[dz]) for number, (x, dz) in request.layout.products.items()}
         self._reducer = Reducer(

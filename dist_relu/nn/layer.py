@@ -26,8 +26,8 @@ from dist_relu.core.checks import (
 from dist_relu.core.guards import guard
 from dist_relu.kernels.products import multiply_transposed
 from dist_relu.nn import boundary
+from dist_relu.nn.draws import Draws
 from dist_relu.nn.initializers import Initializer
-from dist_relu.partition import Purpose, generator
 
 Shape = tuple[int, ...]
 
@@ -146,7 +146,18 @@ class Pass(ABC):
 
     @abstractmethod
     def generator(self) -> np.random.Generator:
-        """Random numbers for this pass: a stream for each call, fixed by seed, step, shard and number of the call."""
+        """Random numbers for this pass: a stream for each call, fixed by seed, step, shard and number of the call.
+
+        Steps with layers that draw from it go through Python each time; the two methods below have streams alike.
+        """
+
+    @abstractmethod
+    def random_bits(self, out: Array) -> None:
+        """out = random bits, those of `generator().bytes`.  out: uint16, of any shape, in one piece."""
+
+    @abstractmethod
+    def uniform(self, out: Array) -> None:
+        """out = numbers from [0, 1), those of `generator().random`.  out: of any shape, in one piece."""
 
     @abstractmethod
     def writable(self, dy: Array) -> Array:
@@ -181,8 +192,7 @@ class PlainPass(Pass):
 
     def __init__(self, *, training: bool = False, seed: int = 0) -> None:
         self._training = check_bool("PlainPass(training)", training)
-        self._seed = check_seed(seed)
-        self._drawn = 0
+        self._draws = Draws(check_seed(seed))
 
     @property
     def observer(self) -> PassObserver | None:
@@ -203,8 +213,13 @@ class PlainPass(Pass):
         return np.empty(shape, dtype)
 
     def generator(self) -> np.random.Generator:
-        self._drawn += 1
-        return generator(self._seed, Purpose.LAYERS, 0, 0, self._drawn)
+        return self._draws.generator()
+
+    def random_bits(self, out: Array) -> None:
+        self._draws.random_bits(out)
+
+    def uniform(self, out: Array) -> None:
+        self._draws.uniform(out)
 
     def writable(self, dy: Array) -> Array:
         return np.array(dy, order="C")

@@ -19,11 +19,11 @@ import numpy.typing as npt
 from dist_relu.core.arrays import Array, aligned_empty
 from dist_relu.kernels.copies import scale_into
 from dist_relu.kernels.products import multiply_transposed
-from dist_relu.kernels.tape import in_python, spoil
+from dist_relu.kernels.tape import in_python
 from dist_relu.nn import Loss, Param, Pass, Sequential
+from dist_relu.nn.draws import Draws
 from dist_relu.nn.layer import PassObserver, check_product
 from dist_relu.nn.losses import backward_into
-from dist_relu.partition import Purpose, generator
 
 _ALIGNMENT_BYTES = 64
 _MIN_PRODUCT_SIZE = 1 << 14
@@ -128,6 +128,7 @@ class _MeasuringRun(Pass):
         self.products: dict[int, tuple[int, int]] = {}
         self.sums: list[int] = []
         self._arrays: list[Array] = []
+        self._draws = Draws(0)
         self._numbers = {id(param): number for number, param in enumerate(params)}
 
     @property
@@ -156,7 +157,13 @@ class _MeasuringRun(Pass):
         return np.empty(shape, dtype)
 
     def generator(self) -> np.random.Generator:
-        return generator(0, Purpose.LAYERS)
+        return self._draws.generator()
+
+    def random_bits(self, out: Array) -> None:
+        self._draws.random_bits(out)
+
+    def uniform(self, out: Array) -> None:
+        self._draws.uniform(out)
 
     def writable(self, dy: Array) -> Array:
         return dy  # layers get arrays in one piece, see `boundary.returned`
@@ -189,6 +196,7 @@ class ShardPass(Pass):
     """Passes over the rows of one shard after another, in an arena.
 
     sum_over_batch: (shard, values), see `Pass.batch_sums`; needed where the layout has such sums.
+    clock: (1,) int64, the number of the batch, on which random numbers depend.
     """
 
     def __init__(
@@ -198,9 +206,11 @@ class ShardPass(Pass):
         params: Sequence[Param],
         seed: int,
         sum_over_batch: Callable[[int, Array], Array] | None = None,
+        clock: Array | None = None,
     ) -> None:
         self._arrays = arrays
-        self._seed = seed
+        self._draws = Draws(seed, clock)
+        self.clock = self._draws.clock
         self._sum_over_batch = sum_over_batch
         self._scratch: dict[tuple[str, np.dtype[Any]], Array] = {}
         self._products = {id(params[number]): buffers for number, buffers in layout.products.items()}
@@ -208,8 +218,7 @@ class ShardPass(Pass):
         self._is_new = False  # nobody has looked yet at what layers do with so many rows
         self._rows_of: dict[tuple[int, int], list[Array]] = {}
         self._rows: list[Array] = []
-        self._next = self._drawn = 0
-        self._step = self._shard = 0
+        self._next = self._shard = 0
         self._share = self._sample_weight = 1.0
         self._observer: PassObserver | None = None
 
@@ -225,7 +234,8 @@ class ShardPass(Pass):
     ) -> None:
         """Begin the pass over a shard of the batch of a step: the rows from `first` to `stop`."""
         self._observer = observer
-        self._step, self._shard, self._drawn = step, shard, 0
+        self._shard = shard
+        self._draws.begin(step, shard)
         self._share, self._sample_weight = (stop - first) / batch_size, 1 / batch_size
         self._is_new = (first, stop) not in self._rows_of
         if self._is_new:
@@ -262,9 +272,13 @@ class ShardPass(Pass):
         return self._scratch[key][:size].reshape(shape)
 
     def generator(self) -> np.random.Generator:
-        spoil()
-        self._drawn += 1
-        return generator(self._seed, Purpose.LAYERS, self._step, self._shard, self._drawn)
+        return self._draws.generator()
+
+    def random_bits(self, out: Array) -> None:
+        self._draws.random_bits(out)
+
+    def uniform(self, out: Array) -> None:
+        self._draws.uniform(out)
 
     def writable(self, dy: Array) -> Array:
         return dy  # layers get arrays in one piece, see `boundary.returned`

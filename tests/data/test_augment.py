@@ -39,7 +39,7 @@ def test_windows_are_cut_out_of_padded_images(
     images = rng.standard_normal((7, height, width, channels)).astype(dtype)
     rows, shifts, flips = rng.integers(0, 7, 5), rng.integers(-reach, reach + 1, (5, 2)), rng.random(5) < 0.5
     out = np.full((5, height, width * channels), np.nan, dtype)
-    kernels.shift_and_flip(images.reshape(7, height, -1), channels, rows, shifts, flips, out)
+    kernels.shift_and_flip(images.reshape(7, height, -1), channels, 1, rows, 0, 5, shifts, flips, out)
     for n in range(5):
         expected = shifted_and_flipped(images[rows[n]], *shifts[n], flip=flips[n])
         np.testing.assert_array_equal(out[n].reshape(expected.shape), expected)

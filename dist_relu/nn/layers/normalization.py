@@ -273,16 +273,17 @@ class Dropout(Layer):
         self._in_training = run.training
         if not run.training:
             return x
-        self._bits = np.frombuffer(run.generator().bytes(2 * x.size), np.uint16)
+        self._bits = run.empty(x.shape, np.uint16)
+        run.random_bits(self._bits)
         y = run.empty(x.shape, x.dtype)
-        dropout.drop(x.reshape(-1), self._bits, self._threshold, 1 / (1 - self.p), y.reshape(-1))
+        dropout.drop(x.reshape(-1), self._bits.reshape(-1), self._threshold, 1 / (1 - self.p), y.reshape(-1))
         return y
 
     def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         if not self._in_training:
             return dy
         dx = run.writable(dy)
-        dropout.drop_backward(dx.reshape(-1), self._bits, self._threshold, 1 / (1 - self.p))
+        dropout.drop_backward(dx.reshape(-1), self._bits.reshape(-1), self._threshold, 1 / (1 - self.p))
         return dx
 
     @property

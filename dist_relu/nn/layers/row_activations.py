@@ -99,7 +99,7 @@ class RReLU(Layer):
     def forward(self, x: Array, run: Pass = PLAIN) -> Array:
         self._factors = run.empty(x.shape, x.dtype)
         if run.training:
-            run.generator().random(dtype=x.dtype.type, out=self._factors)
+            run.uniform(self._factors)
         else:
             fill(self._factors.reshape(-1), 0.5)
         y = run.empty(x.shape, x.dtype)
