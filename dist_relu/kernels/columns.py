@@ -19,19 +19,19 @@ from dist_relu.kernels.jit import kernel
 from dist_relu.kernels.llvm import array_data
 
 LANES = 16
-"""Columns whose sums are formed at a time; LLVM makes of them as many vectors as the processor needs."""
+"""Columns whose sums are formed at a time, at least; LLVM makes of them as many vectors as the processor needs."""
 
 _WIDE = 256
 """Columns from which on rows as a whole are better, since memory is then read in its order."""
 
 
 class _Columns:
-    """Loads and sums of LANES neighbouring columns, while LLVM code is being built."""
+    """Loads and sums of some neighbouring columns, while LLVM code is being built."""
 
-    def __init__(self, context: Any, builder: Any, signature: Any, args: Any) -> None:
+    def __init__(self, context: Any, builder: Any, signature: Any, args: Any, lanes: int = LANES) -> None:
         self._context, self.builder, self._signature, self._args = context, builder, signature, args
         bits = signature.args[0].dtype.bitwidth
-        self.type = ir.VectorType(ir.FloatType() if bits == 32 else ir.DoubleType(), LANES)
+        self.type = ir.VectorType(ir.FloatType() if bits == 32 else ir.DoubleType(), lanes)
         self._align = bits // 8
 
     def load(self, array: int, at: Any) -> Any:
@@ -97,71 +97,48 @@ def _sum_squares(
     return types.none(x, _I, _I, _I, centre, total, _I), codegen
 
 
-@intrinsic
-def _sum_with_distances(
-    typing_context: Any,
-    dy: Any,
-    x: Any,
-    at: Any,
-    stride: Any,
-    num_rows: Any,
-    means: Any,
-    scaled: Any,
-    plain: Any,
-    column: Any,
-) -> Any:
-    """scaled = the sums of dy (x - mean), and plain = those of dy, as `_sum` adds."""
+def _cut_sums(lanes: int) -> Any:
+    """Make an intrinsic that sums so many columns as `sum_few_rows_with_distances` does, with ReLU."""
 
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        columns, (_, _, at, stride, num_rows, _, _, _, column) = _Columns(context, builder, signature, args), args
-        mean = columns.load(5, column)
+    @intrinsic
+    def sum_cut(
+        typing_context: Any,
+        dy: Any,
+        x: Any,
+        at: Any,
+        stride: Any,
+        num_rows: Any,
+        scale: Any,
+        shift: Any,
+        means: Any,
+        scaled: Any,
+        plain: Any,
+        column: Any,
+    ) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            columns = _Columns(context, builder, signature, args, lanes)
+            _, _, at, stride, num_rows, *_, column = args
+            scale, shift, mean = (columns.load(number, column) for number in (5, 6, 7))
+            zero = ir.Constant(columns.type, None)
 
-        def terms(here: Any) -> list[Any]:
-            d = columns.load(0, here)
-            return [builder.fmul(d, builder.fsub(columns.load(1, here), mean)), d]
+            def terms(here: Any) -> list[Any]:
+                x = columns.load(1, here)
+                is_cut = builder.fcmp_ordered("<=", builder.fadd(builder.fmul(scale, x), shift), zero)
+                d = builder.select(is_cut, zero, columns.load(0, here))
+                return [builder.fmul(d, builder.fsub(x, mean)), d]
 
-        totals = columns.sums(2, at, stride, num_rows, terms)
-        columns.store(totals[0], 6, column)
-        columns.store(totals[1], 7, column)
-        return context.get_dummy_value()
+            totals = columns.sums(2, at, stride, num_rows, terms)
+            columns.store(totals[0], 8, column)
+            columns.store(totals[1], 9, column)
+            return context.get_dummy_value()
 
-    return types.none(dy, x, _I, _I, _I, means, scaled, plain, _I), codegen
+        return types.none(dy, x, _I, _I, _I, scale, shift, means, scaled, plain, _I), codegen
+
+    return sum_cut
 
 
-@intrinsic
-def _sum_cut_with_distances(
-    typing_context: Any,
-    dy: Any,
-    x: Any,
-    at: Any,
-    stride: Any,
-    num_rows: Any,
-    scale: Any,
-    shift: Any,
-    means: Any,
-    scaled: Any,
-    plain: Any,
-    column: Any,
-) -> Any:
-    """Do what `_sum_with_distances` does, where dy counts as 0 if scale x + shift <= 0."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        columns, (_, _, at, stride, num_rows, *_, column) = _Columns(context, builder, signature, args), args
-        scale, shift, mean = (columns.load(number, column) for number in (5, 6, 7))
-        zero = ir.Constant(columns.type, None)
-
-        def terms(here: Any) -> list[Any]:
-            x = columns.load(1, here)
-            is_cut = builder.fcmp_ordered("<=", builder.fadd(builder.fmul(scale, x), shift), zero)
-            d = builder.select(is_cut, zero, columns.load(0, here))
-            return [builder.fmul(d, builder.fsub(x, mean)), d]
-
-        totals = columns.sums(2, at, stride, num_rows, terms)
-        columns.store(totals[0], 8, column)
-        columns.store(totals[1], 9, column)
-        return context.get_dummy_value()
-
-    return types.none(dy, x, _I, _I, _I, scale, shift, means, scaled, plain, _I), codegen
+# Memory that is not in the cache is read best in its order: as many columns at once as there are.
+_sum_16, _sum_32, _sum_64 = _cut_sums(LANES), _cut_sums(2 * LANES), _cut_sums(4 * LANES)
 
 
 @kernel
@@ -201,32 +178,24 @@ def sum_squares_of_few_rows(x: Array, first: int, stop: int, centre: Array, tota
 
 @kernel
 def sum_few_rows_with_distances(
-    dy: Array,
-    x: Array,
-    first: int,
-    stop: int,
-    scale: Array,
-    shift: Array,
-    relu: bool,
-    means: Array,
-    scaled: Array,
-    plain: Array,
+    dy: Array, x: Array, first: int, stop: int, scale: Array, shift: Array, means: Array, scaled: Array, plain: Array
 ) -> None:
     """scaled = Σ dy (x - mean) and plain = Σ dy over the rows from `first` to `stop`.
 
-    dy counts as 0 where ReLU has cut scale x + shift.  dy, x: (M, C), all others: (C,).
+    dy counts as 0 where scale x + shift <= 0.  dy, x: (M, C), all others: (C,).
     """
     width = x.shape[1]
     if LANES <= width <= _WIDE:
-        at, rows, dy_flat, x_flat = first * width, stop - first, dy.reshape(-1), x.reshape(-1)
-        for k in range(0, width, LANES):
-            column = min(k, width - LANES)
-            if relu:
-                _sum_cut_with_distances(
-                    dy_flat, x_flat, at + column, width, rows, scale, shift, means, scaled, plain, column
-                )
+        at, rows, d_flat, x_flat = first * width, stop - first, dy.reshape(-1), x.reshape(-1)
+        lanes = 4 * LANES if width >= 4 * LANES else 2 * LANES if width >= 2 * LANES else LANES
+        for k in range(0, width, lanes):
+            c = min(k, width - lanes)
+            if lanes == 4 * LANES:
+                _sum_64(d_flat, x_flat, at + c, width, rows, scale, shift, means, scaled, plain, c)
+            elif lanes == 2 * LANES:
+                _sum_32(d_flat, x_flat, at + c, width, rows, scale, shift, means, scaled, plain, c)
             else:
-                _sum_with_distances(dy_flat, x_flat, at + column, width, rows, means, scaled, plain, column)
+                _sum_16(d_flat, x_flat, at + c, width, rows, scale, shift, means, scaled, plain, c)
         return
     zero = x.dtype.type(0)
     scaled[:] = 0
@@ -235,6 +204,6 @@ def sum_few_rows_with_distances(
         x_row, dy_row = x[m], dy[m]
         for c in range(width):
             d = dy_row[c]
-            d = zero if relu and scale[c] * x_row[c] + shift[c] <= zero else d
+            d = zero if scale[c] * x_row[c] + shift[c] <= zero else d
             scaled[c] += d * (x_row[c] - means[c])
             plain[c] += d

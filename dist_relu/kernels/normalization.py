@@ -172,11 +172,12 @@ def batch_norm_sums(
     dy, x: (M, C).  scale, shift, means: (C,).  d_scale, d_shift: (C,) float64.
     """
     scaled, plain = np.empty(x.shape[1], x.dtype), np.empty(x.shape[1], x.dtype)
+    scales, shifts = (scale, shift) if relu else (np.zeros_like(scale), np.ones_like(shift))  # by which nothing is cut
     d_scale[:] = 0
     d_shift[:] = 0
     for start in range(0, x.shape[0], ROWS_PER_SUM):
         stop = min(start + ROWS_PER_SUM, x.shape[0])
-        sum_few_rows_with_distances(dy, x, start, stop, scale, shift, relu, means, scaled, plain)
+        sum_few_rows_with_distances(dy, x, start, stop, scales, shifts, means, scaled, plain)
         for c in range(d_scale.shape[0]):
             d_scale[c] += scaled[c]
             d_shift[c] += plain[c]
