@@ -40,7 +40,7 @@ class Norms:
     def measure(self, what: int, chunk: Chunk, x: Array) -> None:
         """Measure x, the elements of a chunk."""
         for number, elements in chunk.parts:
-            self._squares[number, what] = kernels.sum_of_squares(x[elements])
+            kernels.measure(x[elements], self._squares[number, what : what + 1])
 
     def measure_change(self, chunk: Chunk, generation: int) -> None:
         """Measure a trained chunk behind the step from `generation` to the other one."""

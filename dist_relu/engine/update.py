@@ -220,6 +220,7 @@ class _SummedGradient:
         self._norms = norms
         self._barrier = barrier
         self._is_empty = True
+        self._factor = np.ones(1)
 
     def accumulate(self, shard_bounds: ShardBounds) -> None:
         """Add the gradient of a batch."""
@@ -242,18 +243,17 @@ class _SummedGradient:
             for _, total in self._trained:
                 kernels.clip(total, self._options.clip_value)
         if self._options.clip_norm is not None:
-            in_python(partial(self._clip_norm, self._options.clip_norm))
-
-    def _clip_norm(self, limit: float) -> None:
-        """Clip by the norm of the whole gradient; collective."""
-        for chunk, total in self._trained:
-            self._norms.measure(GRADIENT, chunk, total)
-        self._barrier.wait()
-        # The small number is PyTorch's. A norm that is no number makes the loss of the next step none.
-        factor = limit / (self._norms.whole(GRADIENT) + 1e-6)
-        if not factor >= 1:
+            for chunk, total in self._trained:
+                self._norms.measure(GRADIENT, chunk, total)
+            self._barrier.wait()
+            in_python(partial(self._find_factor, self._options.clip_norm))
             for _, total in self._trained:
-                kernels.scale(total, factor)
+                kernels.shrink(total, self._factor)
+
+    def _find_factor(self, limit: float) -> None:
+        """Find by how much to shrink the gradient, so that its norm keeps to the limit, when all have measured it."""
+        # The small number is PyTorch's. A norm that is no number makes the loss of the next step none.
+        self._factor[0] = limit / (self._norms.whole(GRADIENT) + 1e-6)
 
 
 def _is_finite(x: Array) -> bool:

@@ -135,6 +135,14 @@ class Kernel(CPUDispatcher):
 
     call = CPUDispatcher.__call__
 
+    def address(self, kinds: tuple[Any, ...]) -> int | None:
+        """Tell where the machine code for arguments of these types begins; None: Python has not called it with any."""
+        known: dict[Any, int] = self.__dict__.setdefault("_addresses", {})
+        if kinds not in known and kinds in self.overloads:
+            compiled = self.overloads[kinds]
+            known[kinds] = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+        return known.get(kinds)
+
     def get_call_template(self, args: Sequence[Any], kws: Any) -> Any:
         """Compile for calls from kernels: once for all constants, of which Numba would make types of their own."""
         return super().get_call_template(tuple(map(unliteral, args)), kws)

@@ -112,6 +112,12 @@ def squares_of_step(
 
 
 @kernel
+def measure(x: Array, squares: Array) -> None:
+    """squares[0] = Σ x²; x: (n,)."""
+    squares[0] = sum_of_squares(x)
+
+
+@kernel
 def clip(x: Array, limit: float) -> None:
     """x = x between -limit and limit, in place; (n,).  NaN goes through."""
     high = x.dtype.type(limit)
@@ -123,11 +129,12 @@ def clip(x: Array, limit: float) -> None:
 
 
 @kernel
-def scale(x: Array, factor: float) -> None:
-    """x *= factor, in place; (n,)."""
-    by = x.dtype.type(factor)
-    for i in range(x.shape[0]):
-        x[i] *= by
+def shrink(x: Array, factor: Array) -> None:
+    """x *= factor[0] in place, unless that is 1 or more; x: (n,), factor: (1,) float64."""
+    if not factor[0] >= 1:
+        by = x.dtype.type(factor[0])
+        for i in range(x.shape[0]):
+            x[i] *= by
 
 
 @kernel

@@ -182,11 +182,11 @@ class Tape:
 
     def in_python(self, function: Callable[[], object]) -> None:
         """Call a function, with nothing of what it does on the tape but that it is called."""
-        listener, Kernel.listener = Kernel.listener, None
+        Tape._current = Kernel.listener = None
         try:
             function()
         finally:
-            Kernel.listener = listener
+            Tape._current, Kernel.listener = self, self._note
         self._stops[len(self._words)] = function
         self._numbers.append(0)
         self._words.extend([0, 1] + [0] * _NUM_FLOATS)
@@ -211,14 +211,12 @@ class Tape:
         if code.co_flags & CO_VARARGS:  # what `*` stands for is one argument
             passed = (*arguments[: code.co_argcount], arguments[code.co_argcount :])
         kinds = tuple(map(function.typeof_pyval, passed))
-        compiled = function.overloads.get(kinds)
-        words = _Words([], [], [], [])
-        is_known = compiled is not None and all(words.add(*one) for one in zip(kinds, passed, strict=True))
+        address, words = function.address(kinds), _Words([], [], [], [])
+        is_known = address is not None and all(words.add(*one) for one in zip(kinds, passed, strict=True))
         num_ints = next((number for number in _NUM_INTS if number >= len(words.ints)), None)
-        if not is_known or num_ints is None or len(words.floats) > _NUM_FLOATS:
+        if address is None or not is_known or num_ints is None or len(words.floats) > _NUM_FLOATS:
             self.is_whole = False
             return
-        address = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
         self._stops[len(self._words)] = _Call(function, arguments, attend)
         self._words.extend([address, num_ints, *words.floats, *[0] * (_NUM_FLOATS - len(words.floats))])
         self._words.extend(words.ints + [0] * (num_ints - len(words.ints)))

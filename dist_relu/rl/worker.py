@@ -15,10 +15,10 @@ import numpy as np
 from dist_relu.comm.shared_memory import Handles
 from dist_relu.comm.whereabouts import ROLLOUT
 from dist_relu.core.arrays import Array
+from dist_relu.engine.forward import RepeatedForward
 from dist_relu.engine.memory import StepRequest
 from dist_relu.engine.step import TrainingStep
 from dist_relu.kernels.policy import advantages
-from dist_relu.nn import PlainPass, Sequential
 from dist_relu.partition import Purpose, bounds, generator
 from dist_relu.rl.algorithms import Algorithm, columns_of
 from dist_relu.rl.environments import Env, Environments, head_of, training_seed
@@ -80,7 +80,7 @@ def learn(world: World, request: LearningRequest) -> Lesson:
     seeds = [training_seed(request.step.plan.seed, number) for number in mine]
     with Environments(request.env, seeds, step_of.model.dtype) as environments:
         step_of.load_kernels()
-        rollout = Rollout(world, request, step_of.x, shards, environments)
+        rollout = Rollout(world, request, step_of, shards, environments)
         return _iterate(world, request, step_of, rollout)
 
 
@@ -97,7 +97,7 @@ def _iterate(world: World, request: LearningRequest, step_of: TrainingStep, roll
 
     for iteration in range(request.iterations):
         iteration_began = perf_counter()
-        rollout.collect(step_of.model, iteration, episodes[:, iteration])
+        rollout.collect(iteration, episodes[:, iteration])
         losses.append(0.0)
         for epoch in range(algorithm.epochs):
             for samples in _minibatches(request, rollout.shards, iteration, epoch):
@@ -140,7 +140,7 @@ class Rollout:
     """What the environments of a worker's shards did in an iteration; its e environments are rows here."""
 
     def __init__(
-        self, world: World, request: LearningRequest, x: Array, shards: range, environments: Environments
+        self, world: World, request: LearningRequest, step_of: TrainingStep, shards: range, environments: Environments
     ) -> None:
         plan, horizon = request.step.plan, request.algorithm.horizon
         self.shards = shards
@@ -148,7 +148,8 @@ class Rollout:
         self._environments = environments
         self._per_shard = request.num_envs // plan.shards
         self._mine = slice(shards.start * self._per_shard, shards.stop * self._per_shard)
-        targets = world.node.attach(request.step.memory.y)
+        x, targets = step_of.x, world.node.attach(request.step.memory.y)
+        self._step_of = step_of
         self._states = x.reshape(request.num_envs, horizon, -1)[self._mine]
         self._targets = targets.reshape(request.num_envs, horizon, -1)[self._mine]
         self._head = head = head_of(request.step.model)
@@ -158,14 +159,15 @@ class Rollout:
         self._rewards, self._next_values, self._advantages = np.empty((3, *shape))
         self._ended = np.empty(shape, bool)
         self._returns_so_far = np.zeros(len(self._states))
+        self._forward = RepeatedForward(step_of.model, len(self._states))
 
-    def collect(self, model: Sequential, iteration: int, episodes: Array) -> None:
+    def collect(self, iteration: int, episodes: Array) -> None:
         """Act `horizon` times in each environment, and leave states and targets.
 
         episodes: (E, 2), see `RETURNS` and `ENDED`; gets this worker's rows.
         """
         self._world.node.whereabouts.enter(ROLLOUT)
-        run, horizon = PlainPass(), self._algorithm.horizon
+        horizon, generation = self._algorithm.horizon, self._step_of.generation
         states, noise = self._environments.states, self._noise(iteration)
         cut_short: list[tuple[int, int, Array]] = []
         self._ended[...] = False
@@ -173,7 +175,7 @@ class Rollout:
         for t in range(horizon):
             self._world.barrier.check()
             self._states[:, t] = states
-            outputs = model.forward(self._states[:, t], run)
+            outputs = self._forward(states, generation)
             self._outputs[:, t] = outputs
             self._head.draw(outputs, noise[t], self._actions[t])
             ended = self._environments.step(self._head.chosen(self._actions[t]), reward)
@@ -186,11 +188,11 @@ class Rollout:
                 episodes[self._mine][number] += self._returns_so_far[number], 1
                 self._returns_so_far[number] = 0
         self._next_values[:, :-1] = self._outputs[:, 1:, -1]
-        self._next_values[:, -1] = model.forward(states, run)[:, -1]
+        self._next_values[:, -1] = self._forward(states, generation)[:, -1]
         self._next_values[self._ended] = 0
         if cut_short:
             numbers, times, last_states = zip(*cut_short, strict=True)
-            self._next_values[numbers, times] = model.forward(np.array(last_states), run)[:, -1]
+            self._next_values[numbers, times] = self._step_of.model.forward(np.array(last_states))[:, -1]
         self._judge()
 
     def _judge(self) -> None:
