@@ -57,6 +57,7 @@ class Feed:
     def __init__(self, plan: StepPlan, x: Array, y: Array, image_shape: ImageShape | None) -> None:
         self._plan, self._x, self._y, self._image_shape = plan, x, y, image_shape
         self._x_rows, self._y_rows = _rows(x), _rows(y)
+        self._augment = plan.augment or Augment()
         self._key = np.array([plan.seed, Purpose.AUGMENTATION], np.uint64)
 
     def gather(self, batch: Batch, shard: int, run: ShardPass) -> tuple[Array, Loss, Array]:
@@ -64,27 +65,24 @@ class Feed:
         first, stop = batch.shard_bounds[shard]
         x = run.empty((stop - first, *self._x.shape[1:]), self._x.dtype)
         targets = run.empty((stop - first, *self._y.shape[1:]), self._y.dtype)
-        loss, augment, numbers = self._plan.loss, self._plan.augment, batch.samples
-        to = _rows(x), _rows(targets)
-        if augment is None:
-            kernels.gather(self._x_rows, self._y_rows, numbers, first, stop, *to)
+        loss, augment, image_shape, numbers = self._plan.loss, self._augment, self._image_shape, batch.samples
+        if image_shape is None and not augment.mixup:
+            kernels.gather(self._x_rows, self._y_rows, numbers, first, stop, _rows(x), _rows(targets))
             return x, loss, targets
-        kernels.gather_rows(self._y_rows, numbers, first, stop, to[1])
-        if self._image_shape and not augment.mixup:
-            self._gather_images(batch, shard, augment, self._image_shape, run, x)
+        kernels.gather_rows(self._y_rows, numbers, first, stop, _rows(targets))
+        if image_shape is not None and not augment.mixup:
+            self._gather_images(batch, shard, image_shape, run, x)
             return x, loss, targets
         spoil()
         rng = generator(self._plan.seed, Purpose.AUGMENTATION, batch.number, shard)
         scratch = run.scratch("augment", x.shape, x.dtype)
-        mixture = augment.gather_inside(self._x, numbers[first:stop], self._image_shape, rng, x, scratch)
+        mixture = augment.gather_inside(self._x, numbers[first:stop], image_shape, rng, x, scratch)
         mixed = MixedTargets(loss, targets[mixture.partners], mixture.share) if mixture else loss
         return x, mixed, targets
 
-    def _gather_images(
-        self, batch: Batch, shard: int, augment: Augment, image_shape: ImageShape, run: ShardPass, out: Array
-    ) -> None:
+    def _gather_images(self, batch: Batch, shard: int, image_shape: ImageShape, run: ShardPass, out: Array) -> None:
         """Do what `Augment.gather_inside` does, to the bit, by kernels alone."""
-        first, stop = batch.shard_bounds[shard]
+        augment, (first, stop) = self._augment, batch.shard_bounds[shard]
         shifts = run.scratch("shifts", (stop - first, 2), np.int64)
         flips = run.scratch("flips", (stop - first,), np.bool_)
         kernels.draw_windows(self._key, run.clock, shard, augment.crop, 0.5 if augment.flip else 0.0, shifts, flips)
