@@ -18,6 +18,7 @@ import numpy as np
 
 from dist_relu.comm.whereabouts import PASS, PREPARATION, SUM, SWITCH, UPDATE
 from dist_relu.core.arrays import Array
+from dist_relu.core.machine import num_cores
 from dist_relu.engine.batches import Batch, Feed, microbatches
 from dist_relu.engine.inputs import StepInputs
 from dist_relu.engine.memory import StepRequest
@@ -27,9 +28,11 @@ from dist_relu.engine.update import Updater
 from dist_relu.engine.verification import Digest, Verifier
 from dist_relu.engine.watch.recorder import Recorder
 from dist_relu.kernels import steps as kernels
+from dist_relu.kernels.ahead import calls_of, compile_ahead
 from dist_relu.kernels.ordered_sum import fill
 from dist_relu.kernels.tape import Tapes, play, until_done
 from dist_relu.nn import Sequential
+from dist_relu.nn.description import is_ours
 from dist_relu.nn.passes import ShardPass, forward_backward
 from dist_relu.reduction.batch_sums import BatchSums, RowExchange
 from dist_relu.reduction.chunks import chunks_of, empty_chunks
@@ -115,6 +118,11 @@ class TrainingStep:
 
         Every worker passes over one sample, in its first shard; its others are empty.
         """
+        is_ours_alone = is_ours([self.model.layers, self._plan.loss, self._plan.optimizer])
+        if is_ours_alone and self._is_recorded and not self._world.progress_engine:
+            a_step = partial(self._take_one, self.generation, self._inputs.samples.size, is_watched=False)
+            node = self._world.node
+            compile_ahead(calls_of(a_step), 0 if node.rank else max(num_cores() - len(node.ranks), 0))
         firsts = {self._reduction.shards_of(rank).start for rank in range(self._world.size)}
         stops = np.cumsum([shard in firsts for shard in range(self._plan.shards)]).tolist()
         one_sample_each = tuple(pairwise([0, *stops]))

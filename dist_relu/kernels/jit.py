@@ -29,7 +29,7 @@ import inspect
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FunctionType
@@ -125,9 +125,11 @@ class Kernel(CPUDispatcher):
     """A kernel is a compiled function.
 
     listener: gets each kernel that Python calls, and its arguments, and calls it or not; see `dist_relu.kernels.tape`.
+    all: those of this process.
     """
 
     listener: ClassVar[Callable[[Kernel, tuple[Any, ...]], Any] | None] = None
+    all: ClassVar[list[Kernel]] = []
 
     def __call__(self, *arguments: Any) -> Any:
         listener = Kernel.listener
@@ -142,6 +144,13 @@ class Kernel(CPUDispatcher):
             compiled = self.overloads[kinds]
             known[kinds] = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
         return known.get(kinds)
+
+    def is_missing(self, types: tuple[Any, ...]) -> bool:
+        """Load the kernel for arguments of these types, and tell whether it must be compiled and nobody does yet."""
+        return False
+
+    def compile_unless_busy(self, types: tuple[Any, ...]) -> None:
+        """Compile the kernel for arguments of these types, unless another process does."""
 
     def get_call_template(self, args: Sequence[Any], kws: Any) -> Any:
         """Compile for calls from kernels: once for all constants, of which Numba would make types of their own."""
@@ -218,6 +227,7 @@ def kernel(function: Callable[P, R], *, inlined: bool = False, linked: bool = Fa
         _import_without_scipy()
         dispatcher = numba.njit(**options)(named)
     dispatcher.__class__ = Kernel
+    Kernel.all.append(dispatcher)
     if linked:
         dispatcher.call = _refuse
     return cast(Callable[P, R], dispatcher)
@@ -232,14 +242,16 @@ def _compile_alone(dispatcher: Any, place: _Place | None) -> None:
     may_compile = False
     linkable: set[tuple[Any, ...]] = set()
 
-    def link(place: _Place, signature: tuple[Any, ...]) -> None:
-        """Let kernels that are compiled from now on call this one by its name."""
-        if signature not in linkable:
+    def get(signature: tuple[Any, ...]) -> Any:
+        """Load the kernel, or compile it if it may be; from then on others can be linked to it."""
+        entry = load_or_compile(signature)
+        if place and signature not in linkable:
             linkable.add(signature)
             compiled, context = dispatcher.overloads[signature], dispatcher.targetctx
             load = _Load(place, signature, compiled.fndesc.llvm_func_name)
-            context.remove_user_function(compiled.entry_point)
-            context.insert_user_function(compiled.entry_point, compiled.fndesc, [_Nothing(compiled, load)])
+            context.remove_user_function(entry)
+            context.insert_user_function(entry, compiled.fndesc, [_Nothing(compiled, load)])
+        return entry
 
     @functools.wraps(compile_now)
     def compile_alone(*arguments: Any) -> Any:
@@ -247,27 +259,43 @@ def _compile_alone(dispatcher: Any, place: _Place | None) -> None:
             raise _NotCached
         return compile_now(*arguments)
 
-    @functools.wraps(load_or_compile)
-    def load_or_compile_alone(signature: Any) -> Any:
+    def load(signature: Any, how: int = 0) -> Any:
+        with _lock(Path(dispatcher.stats.cache_path) / file, fcntl.LOCK_SH | how):
+            return get(signature)
+
+    def compile_(signature: Any, how: int = 0) -> Any:
         nonlocal may_compile
-        lock = Path(dispatcher.stats.cache_path) / file
+        with _lock(Path(dispatcher.stats.cache_path) / file, fcntl.LOCK_EX | how), _garbage_kept():
+            _import_without_scipy()
+            may_compile = True
+            try:
+                return get(signature)
+            finally:
+                may_compile = False
+
+    @functools.wraps(load_or_compile)
+    def compile_if_missing(signature: Any) -> Any:
         try:
-            with _lock(lock, fcntl.LOCK_SH):
-                compiled = load_or_compile(signature)
+            return load(signature)
         except _NotCached:
-            with _lock(lock, fcntl.LOCK_EX), _garbage_kept():
-                _import_without_scipy()
-                may_compile = True
-                try:
-                    compiled = load_or_compile(signature)
-                finally:
-                    may_compile = False
-        if place:
-            link(place, signature)
-        return compiled
+            return compile_(signature)
+
+    def is_missing(signature: Any) -> bool:
+        try:
+            load(signature, fcntl.LOCK_NB)
+        except _NotCached:
+            return True
+        except BlockingIOError:
+            pass
+        return False
+
+    def compile_unless_busy(signature: Any) -> None:
+        with suppress(BlockingIOError):
+            compile_(signature, fcntl.LOCK_NB)
 
     dispatcher._compiler.compile = compile_alone
-    dispatcher.compile = load_or_compile_alone
+    dispatcher.compile = compile_if_missing
+    dispatcher.is_missing, dispatcher.compile_unless_busy = is_missing, compile_unless_busy
 
 
 def linked_kernel(function: Callable[P, R]) -> Callable[P, R]:
