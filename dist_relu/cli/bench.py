@@ -18,6 +18,7 @@ from dist_relu.cli.bench_tables import (
     products_table,
     scaling_table,
     show,
+    starting_table,
     step_table,
     watching_table,
 )
@@ -175,6 +176,17 @@ def products(instruction_set: str, rounds: int, path: Path | None) -> None:
         speeds = benchmark.run(rounds, instruction_set)
     about = {"instruction_set": speeds.instruction_set, "peak_gflops": speeds.peak_gflops}
     _show(products_table([speeds]), speeds.speeds, path, **about)
+
+
+@bench.command("start")
+@click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="The number of repetitions.")
+@json_option
+def starting(rounds: int, path: Path | None) -> None:
+    """How long programs take to begin, and to train for a step that has its kernels to compile."""
+    from dist_relu.bench import starting as benchmark
+
+    results = benchmark.run(rounds)
+    _show(starting_table(results), results, path)
 
 
 @bench.command()

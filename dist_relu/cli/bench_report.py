@@ -20,6 +20,7 @@ from dist_relu.cli.bench_tables import (
     products_table,
     scaling_table,
     show,
+    starting_table,
     step_table,
     watching_table,
 )
@@ -44,7 +45,7 @@ _PACKAGES = ("numpy", "numba", "torch", "jax")
     "--output", metavar="FILE", type=FILE, default="bench.md", show_default=True, help="Write the tables to FILE."
 )
 def everything(rounds: int, output: Path) -> None:
-    """What decides about speed: steps, products, several workers, watching, learning.  Needs an idle machine.
+    """What decides about speed: steps, products, several workers, learning, watching, starting.  Needs an idle machine.
 
     Tables are written to a Markdown file as they come, below what was measured, where and when.
     """
@@ -59,7 +60,7 @@ def everything(rounds: int, output: Path) -> None:
 
 
 def _tables(rounds: int, tell: Callable[[str], object]) -> Iterator[Table]:
-    from dist_relu.bench import learning, products, scaling, step, watching
+    from dist_relu.bench import learning, products, scaling, starting, step, watching
     from dist_relu.bench.instruction_sets import TITLES, available
 
     sets = available() or ["native"]
@@ -76,6 +77,8 @@ def _tables(rounds: int, tell: Callable[[str], object]) -> Iterator[Table]:
         yield learning_table(learning.run(2, (rounds + 1) // 2, 100_000))
     tell("watching")
     yield watching_table(watching.run(1, rounds))
+    tell("start")
+    yield starting_table(starting.run((rounds + 1) // 2))
 
 
 def _heading(rounds: int) -> str:

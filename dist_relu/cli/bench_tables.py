@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dist_relu.bench.learning import Learning
     from dist_relu.bench.products import Speeds
     from dist_relu.bench.scaling import Scaling
+    from dist_relu.bench.starting import Beginning
     from dist_relu.bench.step import Comparison
     from dist_relu.bench.watching import Watching
 
@@ -109,6 +110,14 @@ def learning_table(r: Learning) -> Table:
     for column in ("environment", "1 worker steps/s", f"{r.workers} workers steps/s", "speed-up"):
         table.add_column(column)
     table.add_row(r.env, f"{r.one_per_s:,.0f}", f"{r.several_per_s:,.0f}", f"{r.speed_up:.2f}")
+    return table
+
+
+def starting_table(results: Sequence[Beginning]) -> Table:
+    """How long programs take."""
+    table = Table("program", "s", title="From the start of a program to its end, median")
+    for r in results:
+        table.add_row(r.program, f"{r.seconds:.2f}")
     return table
 
 

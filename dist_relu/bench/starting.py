@@ -1,0 +1,59 @@
+"""How long programs take to begin: an import, a command's help, and trainings that have their kernels to compile."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+_HERE = Path(__file__).parents[2]
+"""Where Python finds this package, also if it is not installed."""
+
+_TRAIN = ["-m", "dist_relu", "train", "--epochs", "1", "--batch-size", "2000", "--quiet"]
+"""The command for an epoch that is a single step."""
+
+_PROGRAMS = {
+    "import dist_relu": ["-c", "import dist_relu"],
+    "dist-relu --help": ["-m", "dist_relu", "--help"],
+}
+_MODELS = ("mlp:64", "cnn")
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """The median time of a program from start to end, in seconds."""
+
+    program: str
+    seconds: float
+
+
+def run(rounds: int) -> list[Beginning]:
+    """Time programs that do little, and trainings of one step, first without compiled kernels and then with them."""
+    times: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        for name, arguments in _PROGRAMS.items():
+            times.setdefault(name, []).append(_seconds(arguments))
+        for model in _MODELS:
+            with tempfile.TemporaryDirectory() as cache:
+                for state in ("nothing is compiled", "all is compiled"):
+                    seconds = _seconds([*_TRAIN, "--model", model], NUMBA_CACHE_DIR=cache)
+                    times.setdefault(f"one step of {model}, {state}", []).append(seconds)
+    return [Beginning(name, float(np.median(seconds))) for name, seconds in times.items()]
+
+
+def _seconds(arguments: list[str], **variables: str) -> float:
+    begin = perf_counter()
+    subprocess.run(
+        [sys.executable, *arguments],
+        cwd=_HERE,
+        env={**os.environ, **variables},
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
+    return perf_counter() - begin
