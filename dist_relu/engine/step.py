@@ -231,10 +231,9 @@ class TrainingStep:
 
     def _enter_generation(self, generation: int) -> None:
         """Let the model compute with the parameters of a generation."""
-        if generation != self.generation:
-            self.generation = generation
-            for places, value in zip(self._places, self._values[generation], strict=True):
-                places["value"] = value
+        self.generation = generation
+        for places, value in zip(self._places, self._values[generation], strict=True):
+            places["value"] = value
 
     def _leads_to_numbers(self) -> bool:
         """Tell whether the step leads to numbers that are finite; collective.  All nodes have all of them."""

@@ -17,6 +17,7 @@ import itertools
 import operator
 import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal, Protocol, final
 
 import numpy as np
@@ -26,7 +27,7 @@ from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_ints
 from dist_relu.core.guards import is_ours, unchecked
 from dist_relu.errors import DataError
-from dist_relu.kernels.tape import spoil
+from dist_relu.kernels.tape import Tape, in_python
 from dist_relu.nn.description import parts
 
 Shape = tuple[int, ...]
@@ -249,15 +250,45 @@ class _Watched:
         self._input_shape, self._output_shape = _shapes(layer, state_of(layer), type(layer))
 
     def forward(self, x: Array, run: Any) -> Array:
-        spoil()
+        return self._between_kernels("forward", run, partial(self._checked_forward, x, run))
+
+    def backward(self, dy: Array, run: Any, *, wants_dx: bool = True) -> Array:
+        return self._between_kernels("backward", run, partial(self._checked_backward, dy, run, wants_dx=wants_dx))
+
+    def _checked_forward(self, x: Array, run: Any) -> Array:
         y = self._forward(x, run)
         return returned(self._layer, "forward", y, (len(x), *self._output_shape), x.dtype)
 
-    def backward(self, dy: Array, run: Any, *, wants_dx: bool = True) -> Array:
+    def _checked_backward(self, dy: Array, run: Any, *, wants_dx: bool) -> Array:
         dx = self._backward(dy, run, wants_dx=wants_dx)
         if not wants_dx:
             return dy
         return returned(self._layer, "backward", dx, (len(dy), *self._input_shape), dy.dtype)
+
+    def _between_kernels(self, name: str, run: Any, method: Callable[[], Array]) -> Array:
+        """Call a method; where kernels are recorded, again whenever they are played, as in the same place of a pass.
+
+        What it returns then goes where it was when it was recorded, in memory that stays.
+        """
+        if Tape.current() is None:
+            return method()
+        go_back = run.bookmark()
+        bound = [(param.places(), param.value, param.grad) for param in self._layer.params()]
+        results: list[Array] = []
+
+        def call() -> None:
+            go_back()
+            for places, value, grad in bound:
+                places.update(value=value, grad=grad)
+            result = method()
+            if not results:
+                stays = run.owns(result)
+                results.append(result if stays else run.scratch(f"{id(self)} {name}", result.shape, result.dtype))
+            if result is not results[0]:
+                np.copyto(results[0], result)
+
+        in_python(call)
+        return results[0]
 
     def __reduce__(self) -> tuple[Callable[..., Inside], tuple[Any]]:
         return inside, (self._layer,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import final
 
 import numpy as np
@@ -28,6 +29,15 @@ class Draws:
         """Begin with a pass."""
         self.clock[0] = batch
         self._shard, self._number = shard, 0
+
+    def bookmark(self) -> Callable[[], object]:
+        """See `Pass.bookmark`."""
+        shard, number = self._shard, self._number
+
+        def go_back() -> None:
+            self._shard, self._number = shard, number
+
+        return go_back
 
     def generator(self) -> np.random.Generator:
         """See `Pass.generator`."""

@@ -186,6 +186,10 @@ class Pass(ABC):
         """Return what brings this pass back to where it is, so that it goes on from here once more."""
         return lambda: None
 
+    def owns(self, array: Array) -> bool:
+        """Whether an array is one of `empty`, whose memory is the same in every pass over these samples."""
+        return False
+
 
 class PlainPass(Pass):
     """Fresh memory for every array, gradients multiplied on the spot: what a single process needs.

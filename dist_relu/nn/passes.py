@@ -282,6 +282,19 @@ class ShardPass(Pass):
             self._scratch[key] = aligned_empty((size,), dtype)
         return self._scratch[key][:size].reshape(shape)
 
+    def bookmark(self) -> Callable[[], object]:
+        fields = "_rows", "_next", "_shard", "_share", "_sample_weight"
+        place, goes_on_drawing = {name: vars(self)[name] for name in fields}, self._draws.bookmark()
+
+        def go_back() -> None:
+            vars(self).update(place)
+            goes_on_drawing()
+
+        return go_back
+
+    def owns(self, array: Array) -> bool:
+        return any(_is_memory_of(array, row) for row in self._rows)
+
     def generator(self) -> np.random.Generator:
         return self._draws.generator()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -15,6 +16,34 @@ from dist_relu.nn.passes import ShardPass, forward_backward, measure
 N = 6
 _ENTROPY = nn.CrossEntropy()
 _IMAGES = (3, 4, 4)
+
+
+@dataclass(eq=False)
+class Scale(nn.Layer):
+    """A layer of a user's own, who has never heard of kernels: y = w x, with noise on w."""
+
+    weight: nn.Param = field(init=False, repr=False)
+    _x: Array = field(init=False, repr=False)
+    _noise: Array = field(init=False, repr=False)
+
+    def build(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        self.weight = nn.Param("weight", input_shape, nn.Constant(2.0), 1, 1)
+        return input_shape
+
+    def params(self) -> Sequence[nn.Param]:
+        return [self.weight]
+
+    def forward(self, x: Array, run: nn.Pass = nn.PLAIN) -> Array:
+        self._x, self._noise = run.empty(x.shape, x.dtype), run.generator().random(x.shape[1:])
+        self._x[...] = x
+        y: Array = (x * (self.weight.value + self._noise)).astype(x.dtype)
+        return y
+
+    def backward(self, dy: Array, run: nn.Pass = nn.PLAIN, *, wants_dx: bool = True) -> Array:
+        self.weight.grad[...] = (dy * self._x).sum(axis=0)
+        dx: Array = (dy * (self.weight.value + self._noise)).astype(dy.dtype)
+        return dx
+
 
 CASES: dict[str, tuple[list[nn.Layer], tuple[int, ...], nn.Loss]] = {
     "mlp": ([nn.Dense(7), nn.ReLU(), nn.Dense(7), nn.Tanh(), nn.Dense(4, bias=False)], (5,), _ENTROPY),
@@ -43,6 +72,8 @@ CASES: dict[str, tuple[list[nn.Layer], tuple[int, ...], nn.Loss]] = {
         _IMAGES,
         _ENTROPY,
     ),
+    "a layer of one's own": ([nn.Dense(5), nn.RReLU(), Scale(), nn.RReLU(), nn.Dense(4), Scale()], (5,), _ENTROPY),
+    "one's own in branches": ([nn.Dense(5), nn.Residual([Scale(), nn.ReLU()]), nn.Dense(4)], (5,), _ENTROPY),
     "sequences": ([nn.RNN(4)], (3, 5), _ENTROPY),
     "categories": ([nn.Dense(4), nn.Categorical(3)], (5,), rl.PPO(entropy_weight=0.1).loss(nn.Categorical(3))),
     "real actions": (
