@@ -6,6 +6,7 @@ All of it is a function of seed, step and shard, so that anybody who asks for a 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from math import prod
 from typing import NamedTuple, final
 
@@ -15,8 +16,10 @@ from dist_relu.core.arrays import Array
 from dist_relu.data.augment import Augment, ImageShape
 from dist_relu.engine.plan import StepPlan
 from dist_relu.kernels import augment as kernels
-from dist_relu.kernels.tape import spoil
-from dist_relu.nn import Loss, MixedTargets
+from dist_relu.kernels.tape import in_python
+from dist_relu.nn import Loss, MixedTargets, Pass
+from dist_relu.nn.layer import Shape
+from dist_relu.nn.losses import CompiledLoss
 from dist_relu.nn.passes import ShardPass
 from dist_relu.partition import Purpose, bounds, generator
 from dist_relu.reduction.sources import ShardBounds
@@ -73,12 +76,17 @@ class Feed:
         if image_shape is not None and not augment.mixup:
             self._gather_images(batch, shard, image_shape, run, x)
             return x, loss, targets
-        spoil()
-        rng = generator(self._plan.seed, Purpose.AUGMENTATION, batch.number, shard)
-        scratch = run.scratch("augment", x.shape, x.dtype)
-        mixture = augment.gather_inside(self._x, numbers[first:stop], image_shape, rng, x, scratch)
-        mixed = MixedTargets(loss, targets[mixture.partners], mixture.share) if mixture else loss
+        mixed = _MixedLoss()
+        in_python(partial(self._mix, numbers[first:stop], shard, run, x, targets, mixed))
         return x, mixed, targets
+
+    def _mix(self, numbers: Array, shard: int, run: ShardPass, out: Array, targets: Array, mixed: _MixedLoss) -> None:
+        """Mix samples at random, and targets with them: in Python, since beta distributions have no kernel."""
+        rng = generator(self._plan.seed, Purpose.AUGMENTATION, int(run.clock[0]), shard)
+        scratch = run.scratch("augment", out.shape, out.dtype)
+        mixture = self._augment.gather_inside(self._x, numbers, self._image_shape, rng, out, scratch)
+        assert mixture is not None
+        mixed.now = MixedTargets(self._plan.loss, targets[mixture.partners], mixture.share)
 
     def _gather_images(self, batch: Batch, shard: int, image_shape: ImageShape, run: ShardPass, out: Array) -> None:
         """Do what `Augment.gather_inside` does, to the bit, by kernels alone."""
@@ -90,6 +98,24 @@ class Feed:
         image = height, width * channels
         images, windows = self._x.reshape(-1, *image), out.reshape(-1, *image)
         kernels.shift_and_flip(images, channels, planes, batch.samples, first, stop, shifts, flips, windows)
+
+
+@final
+class _MixedLoss(CompiledLoss):
+    """The loss of samples that are mixed otherwise in every step.
+
+    now: that of the present step.
+    """
+
+    now: MixedTargets
+
+    def check(self, targets: Array, output_shape: Shape) -> None:
+        self.now.check(targets, output_shape)
+
+    def backward_into(
+        self, outputs: Array, targets: Array, scale: float, d_outputs: Array, sums: Array, run: Pass
+    ) -> None:
+        in_python(lambda: self.now.backward_into(outputs, targets, scale, d_outputs, sums, run))
 
 
 def _rows(array: Array) -> Array:
