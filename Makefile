@@ -15,12 +15,13 @@ KILLS ?= 300
 # How often `make bench` measures everything.
 ROUNDS ?= 5
 
-.PHONY: help setup train test test-long chaos test-nodes test-arm64 papers check check-peers check-cluster hooks format bench clean
+.PHONY: help setup train test test-long test-untaped chaos test-nodes test-arm64 papers check check-peers check-cluster hooks format bench clean
 
 help:
 	@echo "make train   set up, and train a network on handwritten digits on all cores"
 	@echo "make test    set up, and run all tests"
 	@echo "make test-long   what is rare or takes long: more places, more examples, damaged files and signals by the hundred"
+	@echo "make test-untaped   the same bits when every step goes through Python, and nothing is recorded"
 	@echo "make chaos   kill, stop and starve workers of trainings by the hundred, and print a table; KILLS=30 for fewer"
 	@echo "make test-nodes   test on several hosts, which it makes out of network namespaces (as root)"
 	@echo "make test-arm64   train on an emulated arm64 processor and compare the bits (as root, some 15 minutes)"
@@ -48,6 +49,9 @@ test: setup
 
 test-long: setup
 	$(BIN)/python -m pytest $(AT_ONCE) --durations=20 --hypothesis-profile=long -m "$(LONG)"
+
+test-untaped: setup
+	DIST_RELU_TAPES=off $(BIN)/python -m pytest $(AT_ONCE) tests/conformance tests/test_same_bits.py
 
 chaos: setup
 	$(BIN)/python -m tests.chaos --kills $(KILLS)

@@ -15,6 +15,7 @@ is recorded twice, and trusted when both came out alike (`Tapes`).
 
 from __future__ import annotations
 
+import os
 from array import array
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -40,6 +41,8 @@ _HEAD = 2 + _NUM_FLOATS
 """Words of a call before its integers: address, how many integers, floating-point numbers."""
 _WORD_BYTES = 8
 _RAISED = -(1 << 62)
+_IS_ON = os.environ.get("DIST_RELU_TAPES", "on") != "off"
+"""Whether anything is recorded. Bits are the same without, and errors in kernels easier to find."""
 
 
 @intrinsic
@@ -317,7 +320,7 @@ class Tapes:
 
     def record(self, kind: Hashable, work: Callable[[], object]) -> None:
         """Do work of a kind of which there is no tape, and record it if that may be of use."""
-        if kind in self._trusted:
+        if kind in self._trusted or not _IS_ON:
             work()
             return
         tape, before = Tape(), self._tapes.get(kind)
