@@ -47,8 +47,8 @@ class Torch(Side):
         if x.ndim == 4:
             xs = [x.permute(0, 3, 1, 2).contiguous() for x in xs]
             formats = torch.contiguous_format, torch.channels_last
-            best = min(formats, key=lambda memory_format: _seconds(self._prepared(model, xs, ys, memory_format)))
-            self._take = self._prepared(model, xs, ys, self._agreed(best))
+            times = [_seconds(self._prepared(model, xs, ys, memory_format)) for memory_format in formats]
+            self._take = self._prepared(model, xs, ys, formats[self._agreed(int(np.argmin(times)))])
         else:
             self._take = self._prepared(model, xs, ys, torch.preserve_format)
 
@@ -61,15 +61,15 @@ class Torch(Side):
         """Cut the samples of an epoch into batches, and take our part of each."""
         return [batch.chunk(self._num_parts)[self._part].contiguous() for batch in samples.split(case.batch_size)]
 
-    def _agreed(self, memory_format: Any) -> Any:
-        """Return the first process's memory format in all of them."""
+    def _agreed(self, number: int) -> int:
+        """Return the first process's number in all of them."""
         if self._num_parts == 1:
-            return memory_format
+            return number
         from torch import distributed
 
-        formats = [memory_format]
-        distributed.broadcast_object_list(formats)
-        return formats[0]
+        numbers = [number]
+        distributed.broadcast_object_list(numbers)
+        return numbers[0]
 
     def _prepared(self, model: Any, xs: Sequence[Any], ys: Sequence[Any], memory_format: Any) -> Callable[[], Any]:
         """Make a function that trains a copy of the model on one batch after another."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from dist_relu.bench.step import Comparison
     from dist_relu.bench.watching import Watching
 
+_WIDTH = 120
+"""Of lines that go elsewhere than to a terminal."""
+
 
 def show(table: Table) -> None:
     """Print a table, and below it on which machine it was measured."""
@@ -25,7 +29,8 @@ def show(table: Table) -> None:
         column.justify = "right"
     table.box, table.pad_edge, table.title_justify, table.caption_justify = None, False, "left", "left"
     table.caption = f"{machine.cpu_name()}, {machine.num_cores()} cores, {machine.blas_name()}"
-    Console().print(table)
+    table.columns[0].no_wrap = True
+    Console(width=None if sys.stdout.isatty() else _WIDTH).print(table)
 
 
 def as_markdown(table: Table) -> str:
