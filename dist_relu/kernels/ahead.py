@@ -26,7 +26,7 @@ from dist_relu.kernels.jit import Kernel
 Call = tuple[Kernel, tuple[Any, ...]]
 """A kernel, and the types of its arguments."""
 
-_PER_HELPER = 8
+_PER_HELPER = 12
 """A helper takes half a second to start; that is worth so many kernels."""
 
 _PROGRAM = """
