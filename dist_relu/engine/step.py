@@ -123,6 +123,9 @@ class TrainingStep:
             a_step = partial(self._take_one, self.generation, self._inputs.samples.size, is_watched=False)
             node = self._world.node
             compile_ahead(calls_of(a_step), 0 if node.rank else max(num_cores() - len(node.ranks), 0))
+            if not self._recorder:
+                self._barrier.wait()
+                return
         firsts = {self._reduction.shards_of(rank).start for rank in range(self._world.size)}
         stops = np.cumsum([shard in firsts for shard in range(self._plan.shards)]).tolist()
         one_sample_each = tuple(pairwise([0, *stops]))

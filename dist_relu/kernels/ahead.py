@@ -61,8 +61,7 @@ def calls_of(work: Callable[[], object]) -> list[Call]:
     calls: dict[Call, None] = {}
 
     def note(kernel: Kernel, arguments: tuple[Any, ...]) -> None:
-        types = tuple(map(kernel.typeof_pyval, arguments))
-        calls[kernel, kernel.fold_argument_types(types, {})[1]] = None
+        calls[kernel, tuple(map(kernel.typeof_pyval, kernel.passed(arguments)))] = None
 
     with no_kernels(note):
         work()
@@ -70,7 +69,7 @@ def calls_of(work: Callable[[], object]) -> list[Call]:
 
 
 def compile_ahead(calls: Sequence[Call], num_helpers: int = 0) -> None:
-    """Load these kernels, or compile what is in no cache and nobody else compiles.
+    """Compile what of these kernels is in no cache and nobody else compiles, and load all others.
 
     num_helpers: so many processes may be started to compile, too, if it is worth that.
     """
@@ -79,6 +78,8 @@ def compile_ahead(calls: Sequence[Call], num_helpers: int = 0) -> None:
     with _helpers(missing, min(num_helpers, len(missing) // _PER_HELPER)):
         for kernel, types in missing:
             kernel.compile_unless_busy(types)
+    for kernel, types in calls:
+        kernel.compile(types)
 
 
 def _size(call: Call) -> int:

@@ -145,6 +145,13 @@ class Kernel(CPUDispatcher):
             known[kinds] = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
         return known.get(kinds)
 
+    def passed(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return arguments as they are passed: what `*` stands for is one."""
+        code = self.py_func.__code__
+        if not code.co_flags & inspect.CO_VARARGS:
+            return arguments
+        return *arguments[: code.co_argcount], arguments[code.co_argcount :]
+
     def is_missing(self, types: tuple[Any, ...]) -> bool:
         """Load the kernel for arguments of these types, and tell whether it must be compiled and nobody does yet."""
         return False

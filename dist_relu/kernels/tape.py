@@ -19,7 +19,6 @@ import os
 from array import array
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from inspect import CO_VARARGS
 from itertools import takewhile
 from threading import get_ident
 from typing import Any, ClassVar, NamedTuple, final
@@ -209,10 +208,7 @@ class Tape:
         return result
 
     def _add(self, function: Kernel, arguments: tuple[Any, ...], attend: Callable[[int], object] | None) -> None:
-        code = function.py_func.__code__
-        passed = arguments
-        if code.co_flags & CO_VARARGS:  # what `*` stands for is one argument
-            passed = (*arguments[: code.co_argcount], arguments[code.co_argcount :])
+        passed = function.passed(arguments)
         kinds = tuple(map(function.typeof_pyval, passed))
         address, words = function.address(kinds), _Words([], [], [], [])
         is_known = address is not None and all(words.add(*one) for one in zip(kinds, passed, strict=True))
