@@ -95,12 +95,37 @@ def test_all_ways_to_the_same_product_have_the_same_bits(dtype: str, rows: int, 
     np.testing.assert_array_equal(z, expected)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("terms", [33, 256, 320, 577])
+def test_bits_are_the_same_in_every_tile(dtype: str, terms: int) -> None:
+    """Any number of rows, so that tiles of all sizes are met, beside each row and some columns alone."""
+    num_rows, columns = 40, 300
+    x, w = numbers((num_rows, terms), dtype), numbers((terms, columns), dtype, 1)
+    expected = np.concatenate([product(row, w) for row in np.split(x, num_rows)])
+    narrow = np.hstack([product(x, w[:, k : k + 1].copy()) for k in range(0, columns, 7)])
+    np.testing.assert_array_equal(narrow, expected[:, ::7])
+    for rows in range(1, num_rows + 1):
+        part, z = x[:rows].copy(), np.empty((rows, columns), dtype)
+        np.testing.assert_array_equal(product(part, w), expected[:rows])
+        multiply_by_transpose(part, w.T.copy(), z)
+        np.testing.assert_array_equal(z, expected[:rows])
+        multiply_transposed(x.T.copy(), num_rows - rows, num_rows, w, z)
+        np.testing.assert_array_equal(z, expected[num_rows - rows :])
+
+
 def test_some_columns_of_a_gradient_are_those_of_the_whole() -> None:
     x, dz = numbers((64, 50), "float32"), numbers((64, 33), "float32", 1)
     whole, part = np.empty((50, 33), np.float32), np.empty((12, 33), np.float32)
     multiply_transposed(x, 0, 50, dz, whole)
     multiply_transposed(x, 17, 29, dz, part)
     np.testing.assert_array_equal(part, whole[17:29])
+
+
+def test_more_rows_than_are_packed_at_a_time_have_the_same_bits() -> None:
+    x, w = numbers((1100, 40), "float32"), numbers((40, 200), "float32", 1)
+    whole = product(x, w)
+    for start, stop in ((0, 20), (500, 530), (1010, 1100)):
+        np.testing.assert_array_equal(product(x[start:stop].copy(), w), whole[start:stop])
 
 
 def test_a_product_without_terms_is_zero() -> None:
