@@ -54,5 +54,28 @@ def _module_that_keeps_vectors() -> binding.ModuleRef:
     return parsed
 
 
-REGISTERS = registers_of(cpu_target.target_context.codegen()._tm)
+def has_fma(machine: binding.TargetMachine) -> bool:
+    """Tell whether a target multiplies and adds in one instruction; else LLVM calls a function for it."""
+    module, number = ir.Module(), ir.FloatType()
+    function = ir.Function(module, ir.FunctionType(number, [number] * 3), "multiply_and_add")
+    builder = ir.IRBuilder(function.append_basic_block())
+    builder.ret(builder.fma(*function.args))
+    parsed = binding.parse_assembly(str(module))
+    parsed.triple = machine.triple
+    return re.search(r"\bfmaf\b", machine.emit_assembly(parsed)) is None
+
+
+def _target() -> binding.TargetMachine:
+    """Return what kernels are compiled for.  Raises ImportError if it is without fused multiply-add."""
+    machine = cpu_target.target_context.codegen()._tm
+    if not has_fma(machine):
+        raise ImportError(
+            "dist_relu needs fused multiply-add, without which results would not have the same bits everywhere. The "
+            "processor that Numba compiles for has none; expected x86-64 with FMA (since Haswell and Zen) or arm64. If "
+            "this processor is one, unset NUMBA_CPU_NAME and NUMBA_CPU_FEATURES, or add +fma to the latter."
+        )
+    return machine
+
+
+REGISTERS = registers_of(_target())
 """Those of the target that kernels are compiled for."""

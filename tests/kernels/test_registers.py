@@ -48,3 +48,9 @@ def test_arm64_has_the_registers_of_neon(processor: str) -> None:
     binding.initialize_all_asmprinters()
     target = binding.Target.from_triple("aarch64-unknown-linux-gnu")
     assert registers_of(target.create_target_machine(cpu=processor)) == Registers(32, 16)
+
+
+def test_a_processor_without_fused_multiply_add_is_refused_with_a_word_on_what_is_needed() -> None:
+    chosen = {"NUMBA_CPU_NAME": "nehalem", "NUMBA_CPU_FEATURES": "+sse4.2"}
+    done = run([sys.executable, "-c", "import dist_relu.kernels.products"], env={**os.environ, **chosen})
+    assert "ImportError: dist_relu needs fused multiply-add" in done.stderr
