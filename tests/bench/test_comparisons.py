@@ -51,7 +51,7 @@ def test_pytorch_and_jax_have_our_losses_from_step_to_step(case: Case) -> None:
     pytest.importorskip("jax")
     # PyTorch pads the other sides of images than we do where strides leave padding that is odd: what it learns from
     # noise is alike, not the same. And its RNN has two biases.
-    tolerances = {"resnet": 0.05, "rnn": 1e-3}
+    tolerances = {"resnet": 0.05, "rnn": 5e-3}
     with on_one_worker(0) as ours, with_threads(0) as torch, with_jit(0) as jax:
         sides = ours, torch, jax
         for side in sides:
