@@ -62,13 +62,13 @@ TRAININGS = [
     Training("mlp:300,40", 4, 2, None, "7d7c4583e27301923f76a4bdb122983ffda1253719b56dbf5892b4446e533a2a"),
     Training("mlp:256,128", 4, 3, None, "a9fe0c444c5ea2ababdd5171f5e08472ca83e78aea9179c6a202d1a3ec688227"),
     Training("mlp:1024,256", 4, 2, None, "e4be0d9ca1b47e31ad700d0824d5348cdc9c3c87ba5983eb994f917ef0d4b50b"),
-    Training("cnn", 4, 2, None, "245156510d7db0e3011992bf24ec7016c30299bf08403886cd3317b0e12bf40d"),
-    Training("resnet:8", 4, 2, None, "4f97893daacaafe43578308cf8708c85253da457c78173779bf3f502d3e3139c"),
+    Training("cnn", 4, 2, None, "f5460adc86a2c354c627e28835c2291a78857870a48e498878b27d6980531587"),
+    Training("resnet:8", 4, 2, None, "ada4e86dc558daa52833832e22763510da93639445414740ae9e9307a16af4a9"),
     Training("rnn:32", 4, 2, None, "e817fa1ed7b0e474d9c5c3e897c60f548e596363ae4201f6436144f63b895a08"),
     Training("mlp:300,40", 7, 1, 1.0, "41748ce50c53eca2836feb4045626fafb01c995dd2b80c166306a1cc3fbcdb98"),
     Training("mlp:1024,256", 4, 1, 1.0, "2f898b867af9d506c4a2361d3bf36f1970092ae0795f5253ee8962956831eaa4"),
-    Training("cnn", 7, 1, 1.0, "05fe283a10e9b59220dd0182ef640cc49c4080e763fc40a12d9e6fde37884976"),
-    Training("resnet:8", 8, 1, 1.0, "adc6d89fecf54ae40eae462822a580dbbf2b7e6d5b4f6e50e9bb63da0ec599d7"),
+    Training("cnn", 7, 1, 1.0, "89b111cff5f2b7673a4a01f0de1e0e2a2a35c350afc084bdaf7771bff2d4cc0c"),
+    Training("resnet:8", 8, 1, 1.0, "986335612f0edc3474634ac46d49fca6008443571fa7f37e7fc34913f3ad73c9"),
 ]
 
 

@@ -157,6 +157,29 @@ def test_convolution_and_its_gradients_are_those_of_pytorch(dtype: str, toleranc
         assert_close(ours, peer.grad.numpy(), tolerance)
 
 
+@pytest.mark.parametrize("padding", ["same", "valid", (2, 0)])
+@pytest.mark.parametrize(("size", "filters"), [((9, 10, 16), 48), ((15, 8, 48), 16)])
+def test_filters_of_3x3_differ_by_rounding_alone_between_float32_and_float64(
+    rng: np.random.Generator, size: tuple[int, int, int], filters: int, padding: Padding
+) -> None:
+    """In float32 they are convolved another way, see `dist_relu.kernels.winograd`."""
+    narrow, wide = (
+        built(nn.Conv2d(filters, 3, padding=padding), nn.ReLU(), input_shape=size, dtype=dtype)
+        for dtype in ("float32", "float64")
+    )
+    for one, other in zip(narrow.params, wide.params, strict=True):
+        one.value[...] = rng.standard_normal(one.shape)
+        other.value[...] = one.value
+    x = rng.standard_normal((30, *size)).astype(np.float32)
+    pairs = [(narrow.forward(x), wide.forward(x))]
+    dy = rng.standard_normal(pairs[0][0].shape).astype(np.float32)
+    dy[(pairs[0][1] < 1e-3) & (pairs[0][1] > 0)] = 0  # where rounding may decide what ReLU does
+    pairs += [(narrow.backward(dy), wide.backward(dy))]
+    pairs += [(one.grad, other.grad) for one, other in zip(narrow.params, wide.params, strict=True)]
+    for actual, expected in pairs:
+        assert np.abs(actual - expected).max() < 2e-5 * np.sqrt(np.mean(expected**2))
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("size", [(28, 28, 1), (15, 17, 3), (9, 8, 40)])
 def test_fused_layers_give_the_bits_of_single_ones(

@@ -23,6 +23,7 @@ from dist_relu.nn.initializers import Constant, HeNormal, Initializer
 from dist_relu.nn.layer import PLAIN, Layer, Param, Pass, Shape
 from dist_relu.nn.layers.correlation import Convolution, image_rows
 from dist_relu.nn.layers.windows import Padding, Size, check_padding, check_size, image_shape, windows
+from dist_relu.nn.layers.winograd import WinogradConvolution, suits
 
 _PIECE_SIZE = 192 * 1024
 """Elements of input and output that stay in the second-level cache, 1 MiB, beside the filters."""
@@ -54,7 +55,7 @@ class Conv2d(Layer):
     offset: Param | None = field(init=False, repr=False, default=None)
     output_shape: Shape = field(init=False, repr=False)
     _windows: Windows = field(init=False, repr=False)
-    _plan: Convolution | None = field(init=False, repr=False, default=None)
+    _plan: Convolution | WinogradConvolution | None = field(init=False, repr=False, default=None)
     _channels_in: int = field(init=False, repr=False)
     _is_depthwise: bool = field(init=False, repr=False)
     _images_per_piece: int = field(init=False, repr=False)
@@ -98,10 +99,12 @@ class Conv2d(Layer):
     def params(self) -> Sequence[Param]:
         return [self.weight] if self.offset is None else [self.weight, self.offset]
 
-    def _convolution(self) -> Convolution:
+    def _convolution(self) -> Convolution | WinogradConvolution:
         """Made at the first pass: it takes time and memory for each element of the kernel, and a file may lie."""
         if self._plan is None:
-            self._plan = Convolution(self._windows, self._channels_in, self.channels, self.groups)
+            shape = self._windows, self._channels_in, self.channels, self.groups
+            is_winograd = suits(*shape, self.weight.value.dtype)
+            self._plan = WinogradConvolution(self._windows) if is_winograd else Convolution(*shape)
         return self._plan
 
     def forward(self, x: Array, run: Pass = PLAIN) -> Array:

@@ -1,6 +1,7 @@
 """A helper of `convolution.py`: convolution and its gradients as products of windows with packed filters.
 
 It holds no layer; it works out once for a layer where the numbers of each window lie, and calls the kernels with it.
+`winograd.py` has the same methods.
 
 n images, H W height and width, C channels, I J height and width of the output, A B those of the kernel, D channels that
 a filter sees, K filters.
