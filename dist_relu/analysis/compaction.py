@@ -15,7 +15,7 @@ from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_bool, check_is
 from dist_relu.engine.arguments import samples_to_measure
 from dist_relu.engine.inference import ModelInput, Placement, my_blocks
-from dist_relu.kernels.products import DEPTH
+from dist_relu.kernels.packing import DEPTH
 from dist_relu.nn import ActivityPenalty, Dense, Dropout, Layer, PlainPass, RReLU, Sequential
 from dist_relu.nn.layers.activations import Elementwise
 from dist_relu.runtime.world import World

@@ -19,16 +19,10 @@ from dist_relu.kernels.jit import kernel
 from dist_relu.kernels.llvm import run_of
 from dist_relu.kernels.long_sums import TERMS, end_chain, end_sum, sum_rows, wide_sums
 from dist_relu.kernels.ordered_sum import add
-from dist_relu.kernels.products import (
-    FEW_ROWS,
-    aligned,
-    lanes_of,
-    multiply_into,
-    pack,
-    pack_transposed,
-    vectors_for,
-)
-from dist_relu.kernels.tiles import AS_IS, VECTOR_BYTES
+from dist_relu.kernels.packing import aligned, lanes_of, pack, pack_transposed, vectors_for
+from dist_relu.kernels.products import FEW_ROWS, multiply_into
+from dist_relu.kernels.tiles import AS_IS
+from dist_relu.kernels.vectors import VECTOR_BYTES
 from dist_relu.kernels.windows import Windows, gather, scatter
 
 PIXELS = 512

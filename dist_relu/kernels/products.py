@@ -12,21 +12,20 @@ from __future__ import annotations
 import numpy as np
 
 from dist_relu.core.arrays import Array
+from dist_relu.kernels.few_rows import is_of_few, multiply_few
 from dist_relu.kernels.jit import kernel, linked_kernel
 from dist_relu.kernels.llvm import run_of
-from dist_relu.kernels.tiles import (
-    AS_IS,
-    TALLEST,
-    VECTOR_BYTES,
-    copy_vector,
-    multiply_panel,
-    multiply_row,
-    pack_and_multiply,
-    transpose_square,
+from dist_relu.kernels.packing import (
+    DEPTH,
+    aligned,
+    lanes_of,
+    pack,
+    pack_rows,
+    pack_transposed,
+    padded,
+    vectors_for,
 )
-
-DEPTH = 256
-"""Terms of a block: x and panels of this depth stay in the second-level cache, one panel in the first."""
+from dist_relu.kernels.tiles import AS_IS, TALLEST, multiply_panel, pack_and_multiply
 
 LONGEST = DEPTH + DEPTH // 4
 """Terms that are multiplied in one go if they are the last: a block of few terms would be spent on loading z."""
@@ -40,86 +39,6 @@ FEW_PANELS, FEW_TERMS = 4, 32
 FEW_ROWS = 12
 
 _TALLEST = TALLEST[2]
-
-_FEW = 4
-"""Rows that are multiplied by w as it is: to pack it would take longer."""
-
-_FEW_OF_SMALL = 8
-"""Rows of a small product, or terms, up to which that is so."""
-
-_SMALL = 1 << 15
-"""Multiply-adds of a small product."""
-
-
-@kernel
-def lanes_of(array: Array) -> int:
-    """Tell how many of an array's numbers a vector holds."""
-    return VECTOR_BYTES // array.itemsize
-
-
-@kernel
-def aligned(size: int, like: Array) -> Array:
-    """Allocate scratch memory of so many numbers that starts on a cache line."""
-    memory = np.empty(size + 64 // like.itemsize, like.dtype)
-    start = -memory.ctypes.data % 64 // like.itemsize
-    return memory[start : start + size]
-
-
-@kernel
-def vectors_for(num_columns: int, lanes: int) -> int:
-    """Tell how wide a panel for so many columns should be, in vectors."""
-    return 2 if num_columns > lanes else 1
-
-
-@linked_kernel
-def pack(w: Array, transposes: bool, first: int, size: int, start: int, stop: int, panels: Array) -> None:
-    """panels = the columns of w (or wᵀ) from `start` to `stop`, of the `size` rows from `first` on.
-
-    One panel after another; what its last columns are, beyond `stop`, is left open.
-    """
-    lanes = lanes_of(w)
-    width = 2 * lanes
-    if transposes:
-        for k in range(start, stop, width):
-            narrow = vectors_for(stop - k, lanes) * lanes
-            pack_transposed(w, first, size, k, narrow, run_of(panels, (k - start) * size, narrow * size))
-        return
-    flat, stride = run_of(w, 0, w.size), w.shape[1]
-    for k in range(start, stop, width):
-        narrow = vectors_for(stop - k, lanes) * lanes
-        panel = (k - start) * size
-        num_safe = min(max((flat.size - k - narrow) // stride + 1 - first, 0), size)  # rows that can be read as vectors
-        source = first * stride + k
-        if narrow == width:
-            for c in range(num_safe):
-                copy_vector(flat, source + c * stride, panels, panel + c * width)
-                copy_vector(flat, source + c * stride + lanes, panels, panel + c * width + lanes)
-        else:
-            for c in range(num_safe):
-                copy_vector(flat, source + c * stride, panels, panel + c * lanes)
-        for c in range(num_safe, size):
-            for i in range(min(narrow, flat.size - source - c * stride)):
-                panels[panel + c * narrow + i] = flat[source + c * stride + i]
-
-
-@linked_kernel
-def pack_transposed(w: Array, first: int, size: int, row: int, width: int, panel: Array) -> None:
-    """panel = rows of w from `row` on as columns, of the `size` terms from `first` on."""
-    lanes, flat, stride = lanes_of(w), run_of(w, 0, w.size), w.shape[1]
-    for k in range(0, width, lanes):
-        num_rows = min(max(w.shape[0] - row - k, 0), lanes)
-        whole = size // lanes * lanes if num_rows == lanes else 0
-        for c in range(0, whole, lanes):
-            transpose_square(flat, (row + k) * stride + first + c, stride, panel, c * width + k, width)
-        for c in range(whole, size):
-            for r in range(num_rows):
-                panel[c * width + k + r] = w[row + k + r, first + c]
-
-
-@kernel
-def padded(length: int) -> int:
-    """Tell how far apart rows of x are packed: whole vectors, and so that they don't meet in a set of a cache."""
-    return (length + 31) // 16 * 16
 
 
 @linked_kernel
@@ -187,22 +106,6 @@ def multiply_into(
             for r in range(rows):
                 for k in range(num_columns):
                     z[j + r * z_row + k] = edge[r * width + k]
-
-
-@linked_kernel
-def pack_rows(x: Array, at: int, row: int, num_rows: int, size: int, rows: Array, length: int) -> None:
-    """rows = the first `size` numbers of rows of x, the first of which begins at `at`; both are flat.
-
-    row, length: from a row to the next one, in x and in rows.
-    """
-    lanes = lanes_of(x)
-    whole = size // lanes * lanes
-    for r in range(num_rows):
-        source, target = at + r * row, r * length
-        for c in range(0, whole, lanes):
-            copy_vector(x, source + c, rows, target + c)
-        for c in range(whole, size):
-            rows[target + c] = x[source + c]
 
 
 @linked_kernel
@@ -318,55 +221,6 @@ def _multiply_panels(
 
 
 @kernel
-def _is_of_few(rows: int, terms: int, columns: int, transposes_w: bool) -> bool:
-    """Tell whether a product is one for `_multiply_few`."""
-    is_small = rows * terms * columns <= _SMALL and min(rows, terms) <= _FEW_OF_SMALL
-    return is_small or (rows <= _FEW and not transposes_w)
-
-
-@linked_kernel
-def _multiply_few(
-    x: Array,
-    transposes_x: bool,
-    start: int,
-    num_rows: int,
-    w: Array,
-    transposes_w: bool,
-    adds: bool,
-    bias: Array,
-    epilogue: int,
-    z: Array,
-) -> None:
-    """Do what `product` does, row by row and without panels: where there is little to do, they are most of the work."""
-    lanes, columns, depth = lanes_of(x), z.shape[1], x.shape[0] if transposes_x else x.shape[1]
-    x_row, x_term = (1, x.shape[1]) if transposes_x else (x.shape[1], 1)
-    x_flat, z_flat, rows_of_w, w_row = x.reshape(-1), z.reshape(-1), w.reshape(-1), columns
-    if transposes_w:
-        w_row = (columns + lanes - 1) // lanes * lanes
-        rows_of_w = aligned(min(depth, DEPTH) * w_row, w)
-    for first in range(0, depth, DEPTH):
-        size = min(depth - first, DEPTH)
-        if transposes_w:
-            pack_transposed(w, first, size, 0, w_row, rows_of_w)
-        for row in range(num_rows):
-            multiply_row(
-                x_flat,
-                (start + row) * x_row + first * x_term,
-                x_term,
-                size,
-                rows_of_w,
-                0 if transposes_w else first * w_row,
-                w_row,
-                z_flat,
-                row * columns,
-                columns,
-                adds or first > 0,
-                bias,
-                epilogue if first + size == depth else AS_IS,
-            )
-
-
-@kernel
 def product(
     x: Array,
     transposes_x: bool,
@@ -385,8 +239,8 @@ def product(
     z: (stop - start, K).
     """
     lanes, columns, depth = lanes_of(x), z.shape[1], x.shape[0] if transposes_x else x.shape[1]
-    if depth > 0 and _is_of_few(stop - start, depth, columns, transposes_w):
-        _multiply_few(x, transposes_x, start, stop - start, w, transposes_w, adds, bias, epilogue, z)
+    if depth > 0 and is_of_few(stop - start, depth, columns, transposes_w):
+        multiply_few(x, transposes_x, start, stop - start, w, transposes_w, adds, bias, epilogue, z)
         return
     x_flat, z_flat, width, num_rows = run_of(x, 0, x.size), run_of(z, 0, z.size), 2 * lanes, stop - start
     packs_x = columns > FEW_PANELS * width and depth > FEW_TERMS

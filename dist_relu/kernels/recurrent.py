@@ -16,7 +16,8 @@ from dist_relu.core.arrays import Array
 from dist_relu.kernels.elementwise import Activation, Kernel, add_to_rows, slope, times, value
 from dist_relu.kernels.jit import kernel, linked_kernel
 from dist_relu.kernels.long_sums import sum_rows
-from dist_relu.kernels.products import DEPTH, FEW_ROWS, aligned, lanes_of, multiply_into, pack, vectors_for
+from dist_relu.kernels.packing import DEPTH, aligned, lanes_of, pack, vectors_for
+from dist_relu.kernels.products import FEW_ROWS, multiply_into
 from dist_relu.kernels.tiles import AS_IS, BIAS
 
 _ROWS = 192

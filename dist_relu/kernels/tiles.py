@@ -1,4 +1,4 @@
-"""Tiles of a matrix product in the processor's vector registers, and squares transposed there.
+"""Tiles of a matrix product in the processor's vector registers.
 
 LLVM vectorises plain loops of this kind to a fraction of the processor's peak; written out in its own terms they
 reach it. The names follow the product z = x·w: a tile of z is some rows of x times a panel, which is some columns of w,
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
@@ -21,8 +20,8 @@ from dist_relu.core.arrays import Array
 from dist_relu.kernels.jit import linked_kernel
 from dist_relu.kernels.llvm import array_data
 from dist_relu.kernels.registers import REGISTERS
+from dist_relu.kernels.vectors import LINE_BYTES, VECTOR_BYTES, Vectors
 
-VECTOR_BYTES = REGISTERS.width_bytes
 AS_IS, BIAS, BIAS_RELU = 0, 1, 2
 """The epilogue of a tile, which is what comes after its last term: nothing, a bias, or a bias and ReLU."""
 
@@ -33,8 +32,6 @@ Its sums fill the registers, but for those of a row of the panel and of a factor
 that keep two units busy, each of which takes four or five cycles for a fused multiply-add.
 """
 
-LINE_BYTES = 64
-_INT32 = ir.IntType(32)
 _ROWS_PER_POINTER = 3
 """Rows of x that one pointer serves: processors add a distance to it, or twice that."""
 _TERMS_AHEAD = 16
@@ -43,122 +40,6 @@ _FIRST_LEVEL, _SECOND_LEVEL = 3, 2
 """Of the caches, as LLVM names them for prefetches."""
 _NEXT_PANEL_LEVEL = _FIRST_LEVEL if VECTOR_BYTES < LINE_BYTES else _SECOND_LEVEL
 """Two panels of 256 rows fit into a first-level cache of 32 kB, unless they are 32 kB each."""
-_UNIT_BYTES = 16
-"""Processors shuffle within units of this size at the least cost."""
-
-
-class _Vectors:
-    """Operations on vectors of an array's numbers, while LLVM code is being built."""
-
-    def __init__(self, builder: Any, array: Any) -> None:
-        bits = array.dtype.bitwidth
-        self._builder = builder
-        self.lanes = VECTOR_BYTES * 8 // bits
-        self.type = ir.VectorType(ir.FloatType() if bits == 32 else ir.DoubleType(), self.lanes)
-        fma_type = ir.FunctionType(self.type, [self.type] * 3)
-        self._fma = cgutils.get_or_insert_function(builder.module, fma_type, f"llvm.fma.v{self.lanes}f{bits}")
-        self.number_bytes = bits // 8
-        self.zero = ir.Constant(self.type, None)
-        self.undefined = ir.Constant(self.type, ir.Undefined)
-
-    def load(self, base: Any, index: Any, lanes: Any | None = None) -> Any:
-        """Load a vector, or only some `lanes` of one."""
-        if lanes is None:
-            return self._builder.load(self._at(base, index), align=self.number_bytes)
-        return self._masked("load", self.type, [self._at(base, index), _INT32(self.number_bytes), lanes, self.zero])
-
-    def store(self, vector: Any, base: Any, index: Any, lanes: Any | None = None) -> None:
-        """Store a vector, or only some `lanes` of it."""
-        if lanes is None:
-            self._builder.store(vector, self._at(base, index), align=self.number_bytes)
-            return
-        arguments = [vector, self._at(base, index), _INT32(self.number_bytes), lanes]
-        self._masked("store", ir.VoidType(), arguments)
-
-    def first_lanes(self, number: Any) -> Any:
-        """Return the first lanes of a vector, fewer than all, for `load` and `store`."""
-        lanes = ir.VectorType(_INT32, self.lanes)
-        none = ir.Constant(lanes, ir.Undefined)
-        first = self._builder.insert_element(none, self._builder.trunc(number, _INT32), _INT32(0))
-        limits = self._shuffle(first, none, [0] * self.lanes)
-        return self._builder.icmp_signed("<", ir.Constant(lanes, list(range(self.lanes))), limits)
-
-    def relu(self, vector: Any) -> Any:
-        return self._builder.select(self._builder.fcmp_ordered("<=", vector, self.zero), self.zero, vector)
-
-    def broadcast(self, base: Any, distance_bytes: Any) -> Any:
-        """Load the number so many bytes behind `base` into every lane of a vector."""
-        byte = self._builder.gep(self._builder.bitcast(base, ir.IntType(8).as_pointer()), [distance_bytes])
-        number = self._builder.load(self._builder.bitcast(byte, base.type))
-        first = self._builder.insert_element(self.undefined, number, _INT32(0))
-        return self._shuffle(first, self.undefined, [0] * self.lanes)
-
-    def opaque(self, pointer: Any) -> Any:
-        """Return `pointer`, of which LLVM forgets how it came about: else it keeps one a row, and not in registers."""
-        return self._builder.asm(ir.FunctionType(pointer.type, [pointer.type]), "", "=r,0", [pointer], False)
-
-    def prefetch(self, base: Any, index: Any, num_vectors: int, level: int, *, writes: bool = False) -> None:
-        """Begin to fetch the cache lines of so many vectors, which need not exist."""
-        byte, number = ir.IntType(8).as_pointer(), _INT32
-        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
-        function = cgutils.get_or_insert_function(self._builder.module, kind, "llvm.prefetch.p0")
-        start = self._builder.bitcast(self._builder.gep(base, [index]), byte)
-        for line in range(0, num_vectors * VECTOR_BYTES, LINE_BYTES):
-            here = self._builder.gep(start, [number(line)])
-            self._builder.call(function, [here, number(int(writes)), number(level), number(1)])
-
-    def fma(self, a: Any, b: Any, c: Any) -> Any:
-        return self._builder.call(self._fma, [a, b, c])
-
-    def transposed(self, rows: list[Any]) -> list[Any]:
-        """Return the columns of a square of vectors."""
-        unit = _UNIT_BYTES // self.number_bytes
-        half = unit // 2
-        for _ in range(unit.bit_length() - 1):  # a perfect shuffle of units rotates the bits of (row, lane) by one
-            groups = [rows[first : first + unit] for first in range(0, self.lanes, unit)]
-            rows = [
-                row
-                for group in groups
-                for r in range(half)
-                for row in self._interleave(group[r], group[r + half], unit)
-            ]
-        while unit < self.lanes:
-            rows = self._exchange(rows, unit)
-            unit *= 2
-        return rows
-
-    def _interleave(self, a: Any, b: Any, unit: int) -> tuple[Any, Any]:
-        """Return (a0, b0, a1, b1, ...) of each unit, the first halves of them and the second ones."""
-        lower, upper = (
-            [
-                lane
-                for first in range(start, self.lanes, unit)
-                for i in range(unit // 2)
-                for lane in (first + i, first + i + self.lanes)
-            ]
-            for start in (0, unit // 2)
-        )
-        return self._shuffle(a, b, lower), self._shuffle(a, b, upper)
-
-    def _exchange(self, rows: list[Any], size: int) -> list[Any]:
-        """Exchange blocks of so many lanes between rows as far apart, as a transpose of blocks does."""
-        result = list(rows)
-        for r, s in ((r, r + size) for r in range(self.lanes) if not r & size):
-            lower = [lane + (self.lanes - size if lane & size else 0) for lane in range(self.lanes)]
-            upper = [lane + (self.lanes if lane & size else size) for lane in range(self.lanes)]
-            result[r], result[s] = self._shuffle(rows[r], rows[s], lower), self._shuffle(rows[r], rows[s], upper)
-        return result
-
-    def _shuffle(self, a: Any, b: Any, order: list[int]) -> Any:
-        return self._builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_INT32, self.lanes), order))
-
-    def _masked(self, verb: str, returned: Any, arguments: list[Any]) -> Any:
-        kind = ir.FunctionType(returned, [argument.type for argument in arguments])
-        name = f"llvm.masked.{verb}.v{self.lanes}f{self.number_bytes * 8}.p0"
-        return self._builder.call(cgutils.get_or_insert_function(self._builder.module, kind, name), arguments)
-
-    def _at(self, base: Any, index: Any) -> Any:
-        return self._builder.bitcast(self._builder.gep(base, [index]), self.type.as_pointer())
 
 
 def _store_tile(
@@ -170,7 +51,7 @@ def _store_tile(
     """
     x, x_runs, panel, z, bias = (array_data(context, builder, signature, args, n) for n in (0, 4, 7, 9, 14))
     _, x_at, x_row, x_term, _, num_runs, length, _, panel_at, _, z_at, z_row, _, adds, _, epilogue, *rest = args
-    vectors = _Vectors(builder, signature.args[0])
+    vectors = Vectors(builder, signature.args[0])
     index = x_at.type
     places = [(r, v) for r in range(num_rows) for v in range(num_vectors)]
     columns = [index(v * vectors.lanes) for v in range(num_vectors)]
@@ -275,7 +156,7 @@ def _tiles(
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         x_at, x_row, z_at, z_row, num_rows = (args[n] for n in (1, 2, 10, 11, 12))
         num_vectors, _, ahead_at, ahead_row, ahead_mask, share = args[len(tile) :]
-        index, vectors = num_rows.type, _Vectors(builder, signature.args[0])
+        index, vectors = num_rows.type, Vectors(builder, signature.args[0])
         fetched = array_data(context, builder, signature, args, len(tile) + 1)
 
         def fetch_ahead(row: Any, height: int, width: int) -> None:
@@ -452,118 +333,3 @@ def pack_and_multiply(
         w_at,
         w_row,
     )
-
-
-@intrinsic
-def copy_vector(typing_context: Any, source: Any, source_at: Any, target: Any, target_at: Any) -> Any:
-    """Copy one vector of numbers; source and target: flat."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        source, target = (array_data(context, builder, signature, args, number) for number in (0, 2))
-        vectors = _Vectors(builder, signature.args[0])
-        vectors.store(vectors.load(source, args[1]), target, args[3])
-        return context.get_dummy_value()
-
-    return types.none(source, types.int64, target, types.int64), codegen
-
-
-@intrinsic
-def transpose_square(
-    typing_context: Any, source: Any, source_at: Any, source_row: Any, target: Any, target_at: Any, target_row: Any
-) -> Any:
-    """Write the transpose of a square of as many rows as a vector has lanes; source and target: flat."""
-    i = types.int64
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        source, target = (array_data(context, builder, signature, args, number) for number in (0, 3))
-        _, source_at, source_row, _, target_at, target_row = args
-        vectors = _Vectors(builder, signature.args[0])
-
-        def at(start: Any, row: Any, r: int) -> Any:
-            return builder.add(start, builder.mul(row, row.type(r)))
-
-        rows = [vectors.load(source, at(source_at, source_row, r)) for r in range(vectors.lanes)]
-        for r, row in enumerate(vectors.transposed(rows)):
-            vectors.store(row, target, at(target_at, target_row, r))
-        return context.get_dummy_value()
-
-    return types.none(source, i, i, target, i, i), codegen
-
-
-@intrinsic
-def multiply_row(
-    typing_context: Any,
-    x: Any,
-    x_at: Any,
-    x_term: Any,
-    length: Any,
-    w: Any,
-    w_at: Any,
-    w_row: Any,
-    z: Any,
-    z_at: Any,
-    num_columns: Any,
-    adds: Any,
-    bias: Any,
-    epilogue: Any,
-) -> Any:
-    """z = x·w, or z += x·w where it `adds`, for one row and a w that is not packed; then what `epilogue` says.
-
-    All arrays are flat. Term t of x stands at x_at + t x_term, row t of w begins at w_at + t w_row, and z at z_at.
-    """
-    i, flag = types.int64, types.boolean
-    signature = types.none(x, i, i, i, w, i, i, z, i, i, flag, bias, i)
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        num_columns = args[9]
-        index, done = num_columns.type, num_columns.type(0)
-        vectors = _Vectors(builder, signature.args[0])
-        for num_vectors in (_MOST_IN_A_ROW, 1):
-            width = index(num_vectors * vectors.lanes)
-            stop = builder.sub(num_columns, builder.srem(builder.sub(num_columns, done), width))
-            with cgutils.for_range_slice(builder, done, stop, width, index) as (column, _):
-                _store_row(context, builder, signature, args, column, num_vectors, None)
-            done = stop
-        left = builder.sub(num_columns, done)
-        with builder.if_then(builder.icmp_signed(">", left, index(0))):
-            _store_row(context, builder, signature, args, done, 1, vectors.first_lanes(left))
-        return context.get_dummy_value()
-
-    return signature, codegen
-
-
-_MOST_IN_A_ROW = 4
-"""Vectors of a row at once: as many sums as one unit, or as half of two, is kept busy by."""
-
-
-def _store_row(
-    context: Any, builder: Any, signature: Any, args: Any, start: Any, num_vectors: int, lanes: Any | None
-) -> None:
-    """Emit so many vectors of the row that `multiply_row` describes, from `start` on, or only some `lanes` of one."""
-    x, w, z, bias = (array_data(context, builder, signature, args, n) for n in (0, 4, 7, 11))
-    _, x_at, x_term, length, _, w_at, w_row, _, z_at, _, adds, _, epilogue = args
-    vectors = _Vectors(builder, signature.args[0])
-    index = x_at.type
-    columns = [builder.add(start, index(v * vectors.lanes)) for v in range(num_vectors)]
-    sums = [cgutils.alloca_once(builder, vectors.type) for _ in columns]
-    places = [(total, column, builder.add(z_at, column)) for total, column in zip(sums, columns, strict=True)]
-    for total in sums:
-        builder.store(vectors.zero, total)
-    with cgutils.for_range(builder, length, intp=index) as term:
-        head = builder.gep(x, [builder.add(x_at, builder.mul(x_term, term.index))])
-        factor = vectors.broadcast(head, index(0))
-        row = builder.add(w_at, builder.mul(w_row, term.index))
-        for total, column, _ in places:
-            numbers = vectors.load(w, builder.add(row, column), lanes)
-            builder.store(vectors.fma(factor, numbers, builder.load(total)), total)
-    with builder.if_then(adds):
-        for total, _, at in places:
-            builder.store(builder.fadd(vectors.load(z, at, lanes), builder.load(total)), total)
-    with builder.if_then(builder.icmp_signed(">=", epilogue, index(BIAS))):
-        for total, column, _ in places:
-            builder.store(builder.fadd(builder.load(total), vectors.load(bias, column, lanes)), total)
-    with builder.if_then(builder.icmp_signed("==", epilogue, index(BIAS_RELU))):
-        for total in sums:
-            builder.store(vectors.relu(builder.load(total)), total)
-    for total, _, at in places:
-        vectors.store(builder.load(total), z, at, lanes)

@@ -17,7 +17,8 @@ import numpy as np
 from dist_relu.core.arrays import Array
 from dist_relu.kernels.jit import kernel
 from dist_relu.kernels.long_sums import TERMS, end_chain, end_sum, wide_sums
-from dist_relu.kernels.products import FEW_ROWS, aligned, lanes_of, multiply_into, pack_transposed, vectors_for
+from dist_relu.kernels.packing import aligned, lanes_of, pack_transposed, vectors_for
+from dist_relu.kernels.products import FEW_ROWS, multiply_into
 from dist_relu.kernels.tiles import AS_IS, BIAS_RELU
 from dist_relu.kernels.winograd_transforms import (
     PATCH,

@@ -18,7 +18,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from dist_relu.kernels.llvm import array_data
-from dist_relu.kernels.tiles import VECTOR_BYTES
+from dist_relu.kernels.vectors import VECTOR_BYTES
 
 TILE, PATCH = 4, 6
 
