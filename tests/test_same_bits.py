@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from tests.cases import long
 from tests.digests import TRAININGS
 from tests.programs import ROOT, TRAIN, mpirun, mpirun_on_nodes, run
 from tests.ray_clusters import environment, temporary_folder
@@ -57,7 +56,8 @@ def test_ranks_end_with_them_too(tmp_path: Path, nodes: str) -> None:
     assert (report["backend"], report["workers"], report["params_sha256"]) == ("mpi", len(nodes), TRAINING.digest)
 
 
-@pytest.mark.parametrize("workers", [2, *long(1, 4)])
+@pytest.mark.long
+@pytest.mark.parametrize("workers", [1, 2, 4])
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_running_ray_cluster_ends_with_them_too(tmp_path: Path, workers: int) -> None:
     command = train(tmp_path, "--backend", "ray", "--workers", str(workers))

@@ -21,6 +21,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import takewhile
 from threading import get_ident
+from time import perf_counter
 from typing import Any, ClassVar, NamedTuple, final
 
 import numpy as np
@@ -40,6 +41,10 @@ _HEAD = 2 + _NUM_FLOATS
 """Words of a call before its integers: address, how many integers, floating-point numbers."""
 _WORD_BYTES = 8
 _RAISED = -(1 << 62)
+_FIRST_CALLS = 16
+"""So many calls are made before the interpreter looks at the world; then twice as many, or half if that took long."""
+_MOST_CALLS = 1 << 24
+_LOOK_EVERY_S = 0.01
 _IS_ON = os.environ.get("DIST_RELU_TAPES", "on") != "off"
 """Whether anything is recorded. Bits are the same without, and errors in kernels easier to find."""
 
@@ -95,8 +100,8 @@ def _call(typing_context: Any, place: Any) -> Any:
 
 
 @kernel
-def _play(streams: Array, number: int, place: int) -> tuple[int, int, int]:
-    """Play streams of calls, from a place in one of them on; 0: its beginning.
+def _play(streams: Array, number: int, place: int, num_calls: int) -> tuple[int, int, int]:
+    """Play streams of calls, from a place in one of them on; 0: its beginning.  At most so many calls are made.
 
     streams: (n,) int64, the address of the first word of each.  Returns the number of the stream and the place where
     the loop stopped, and what the kernel there has returned. The number is n when all were played.
@@ -104,6 +109,9 @@ def _play(streams: Array, number: int, place: int) -> tuple[int, int, int]:
     while number < streams.shape[0]:
         place = streams[number] if place == 0 else place
         while _word(place) != 0:
+            if num_calls == 0:
+                return number, place, 0
+            num_calls -= 1
             result = _call(place)
             if result != 0:
                 return number, place, result
@@ -176,6 +184,8 @@ class Tape:
         if not isinstance(stop, _Call):
             stop()
             return place + _HEAD * _WORD_BYTES
+        if result == 0:
+            return place  # it stopped to let the interpreter have a look at the world
         if stop.attend is None or result == _RAISED:
             stop.kernel.call(*stop.arguments)
             raise RuntimeError(f"The kernel {stop.kernel.py_func.__name__} failed once, and not when it was repeated.")
@@ -290,11 +300,15 @@ def play(tapes: Sequence[Tape]) -> None:
     """Play tapes one after another."""
     streams = np.array([tape.begin for tape in tapes])
     number = place = 0
+    num_calls, began_s = _FIRST_CALLS, perf_counter()
     while True:
-        number, place, result = _play(streams, number, place)
+        number, place, result = _play(streams, number, place, num_calls)
         if number == len(streams):
             return
         place = tapes[number].attend(place, result)
+        now_s = perf_counter()  # the interpreter has handled signals
+        num_calls = min(num_calls * 2, _MOST_CALLS) if now_s - began_s < _LOOK_EVERY_S else max(num_calls // 2, 1)
+        began_s = now_s
 
 
 @final

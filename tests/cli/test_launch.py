@@ -88,7 +88,8 @@ def mark() -> str:
     return uuid.uuid4().hex
 
 
-@pytest.mark.parametrize("sign", ["run/step-*", *long("log/epochs.jsonl")])
+@pytest.mark.long
+@pytest.mark.parametrize("sign", ["run/step-*", "log/epochs.jsonl"])
 def test_a_run_whose_rank_was_killed_ends_with_the_same_bits(tmp_path: Path, mark: str, sign: str) -> None:
     """sign: a file that says that it can be killed: a checkpoint, or one that comes before."""
     train = [*TRAIN, "--epochs", "40"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from functools import partial
 
@@ -15,7 +16,7 @@ from dist_relu.kernels.losses import add_signs
 from dist_relu.kernels.ordered_sum import add, ordered_sum
 from dist_relu.kernels.products import multiply
 from dist_relu.kernels.tape import Tape, Tapes, in_python, play, until_done
-from dist_relu.kernels.tiles import BIAS_RELU
+from dist_relu.kernels.tiles import AS_IS, BIAS_RELU
 
 
 @kernel
@@ -149,6 +150,38 @@ def test_constants_of_each_time_are_kept() -> None:
         np.ones(3)  # in whose memory a constant would lie that nobody keeps
         play([tape])
     np.testing.assert_array_equal(x, 5 * np.arange(3))
+
+
+def test_a_signal_is_handled_while_a_tape_is_played() -> None:
+    class Heard(Exception):
+        pass
+
+    def hear(*_: object) -> None:
+        raise Heard
+
+    x, count = np.ones((300, 300)), np.zeros(1)
+    one, z = np.ones(1), np.empty((300, 300))
+
+    def work() -> None:
+        for _ in range(300):
+            multiply(x, x, x.reshape(-1), AS_IS, z)
+            add(count, one)
+
+    tapes = Tapes()
+    for _ in range(2):
+        tapes.record("work", work)
+    tape = _find(tapes, "work")
+    assert tape
+    count[:] = 0
+    before = signal.signal(signal.SIGALRM, hear)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.03)
+        with pytest.raises(Heard):
+            play([tape])
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert 0 < count[0] < 300
 
 
 def test_other_threads_leave_nothing_on_a_tape() -> None:

@@ -274,7 +274,8 @@ dr.start(2, backend="ray").run(spin, None, lambda pid: print("pid", pid))
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, *long(signal.SIGTERM)])
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_actors_end_with_their_coordinator(ray_cluster: RayCluster, number: signal.Signals) -> None:
     with running(script(SPIN), ray_cluster.environment) as process:
         pids = [lines_until(process, "pid ")[-1].split()[-1] for _ in range(2)]
@@ -284,7 +285,7 @@ def test_actors_end_with_their_coordinator(ray_cluster: RayCluster, number: sign
     wait_until(lambda: free_cpus(ray_cluster) == 4)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, *chaos(signal.SIGTERM, signal.SIGINT)])
+@pytest.mark.parametrize("number", [*long(signal.SIGKILL), *chaos(signal.SIGTERM, signal.SIGINT)])
 def test_a_cluster_of_its_own_ends_with_its_coordinator(newcomer: dict[str, str], number: signal.Signals) -> None:
     with running(script(SPIN), newcomer) as process:
         pids = [lines_until(process, "pid ")[-1].split()[-1] for _ in range(2)]
@@ -425,6 +426,7 @@ with dr.start(backend=RayBackend(2, worker_timeout_s=2)) as coordinator:
 """
 
 
+@pytest.mark.long
 def test_an_actor_that_was_stopped_is_named(ray_cluster: RayCluster) -> None:
     done = python(STOPPED, ray_cluster.environment)
     victim = done.stdout.splitlines()[0]
