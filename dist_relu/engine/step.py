@@ -77,7 +77,7 @@ class TrainingStep:
         self._feed = Feed(plan, memory.x, memory.y, request.image_shape)
         self.optimizer = plan.optimizer
         self._inputs = StepInputs(plan, model.dtype)
-        self._tapes = Tapes()
+        self._tapes = Tapes(after=2)  # many runs are short
         self._mine = self._completed[world.rank : world.rank + 1]
         self._seconds = memory.records["seconds"] if world.rank == 0 else np.empty(0)
         self._results = [memory.records[name] for name in ("loss", "num_correct", "num_samples")]

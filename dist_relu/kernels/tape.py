@@ -17,8 +17,10 @@ from __future__ import annotations
 
 import os
 from array import array
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from inspect import CO_VARARGS
 from itertools import takewhile
 from threading import get_ident
 from time import perf_counter
@@ -218,51 +220,111 @@ class Tape:
         return result
 
     def _add(self, function: Kernel, arguments: tuple[Any, ...], attend: Callable[[int], object] | None) -> None:
-        passed = function.passed(arguments)
-        kinds = tuple(map(function.typeof_pyval, passed))
-        address, words = function.address(kinds), _Words([], [], [], [])
-        is_known = address is not None and all(words.add(*one) for one in zip(kinds, passed, strict=True))
-        num_ints = next((number for number in _NUM_INTS if number >= len(words.ints)), None)
-        if address is None or not is_known or num_ints is None or len(words.floats) > _NUM_FLOATS:
+        form = function, tuple(map(_form_of, arguments))
+        if form not in _entries:
+            _entries[form] = _Entry.of(function, arguments)
+        entry = _entries[form]
+        if entry is None:
             self.is_whole = False
             return
+        ints: list[int] = []
+        floats: list[int] = []
+        _put(entry.kinds, entry.folded(arguments), ints, floats, self._numbers, self._arrays)
         self._stops[len(self._words)] = _Call(function, arguments, attend)
-        self._words.extend([address, num_ints, *words.floats, *[0] * (_NUM_FLOATS - len(words.floats))])
-        self._words.extend(words.ints + [0] * (num_ints - len(words.ints)))
-        self._numbers += [address, *words.floats, *words.numbers]
-        self._arrays += words.arrays
+        self._numbers += [entry.address, *floats]
+        self._words.extend([entry.address, entry.num_ints, *floats, *[0] * (_NUM_FLOATS - len(floats))])
+        self._words.extend(ints + [0] * (entry.num_ints - len(ints)))
 
 
-class _Words(NamedTuple):
-    """The arguments of a call, as Numba passes them.  numbers: the integers, but for where arrays lie."""
+class _Entry(NamedTuple):
+    """A kernel is called here with arguments of some types.
 
-    ints: list[int]
-    floats: list[int]
-    numbers: list[int]
-    arrays: list[Array]
+    kinds: of the arguments, see `_kind_of`.  num_ints: one of `_NUM_INTS`.  num_first: arguments before what a star
+    stands for, which is one argument; None: there is no star.
+    """
 
-    def add(self, kind: Any, argument: Any) -> bool:
-        """Add an argument; returns whether that was possible.
+    address: int
+    kinds: Sequence[Any]
+    num_ints: int
+    num_first: int | None
 
-        An array is passed as the owner of its memory and the object that it is of, of which there are none here, its
-        size, that of an element, where it lies, its shape and its strides.
-        """
-        if isinstance(kind, types.BaseTuple):
-            return all(self.add(*one) for one in zip(kind, argument, strict=True))
-        if isinstance(kind, types.Array):
-            form = [0, 0, argument.size, argument.itemsize], [*argument.shape, *argument.strides]
-            self.ints.extend([*form[0], argument.ctypes.data, *form[1]])
-            self.numbers.extend([*form[0], *form[1]])
-            self.arrays.append(argument)
-        elif isinstance(kind, types.Float):
-            bits = np.array(argument, f"f{kind.bitwidth // 8}").view(f"u{kind.bitwidth // 8}")
-            self.floats.append(int(bits.astype(np.uint64).view(np.int64)))
-        elif isinstance(kind, types.Integer | types.Boolean):
-            self.ints.append(int(argument))
-            self.numbers.append(int(argument))
+    @classmethod
+    def of(cls, function: Kernel, arguments: tuple[Any, ...]) -> _Entry | None:
+        """Look for it; None where there is none, or where it can't be called from here."""
+        code = function.py_func.__code__
+        entry = cls(0, (), 0, code.co_argcount if code.co_flags & CO_VARARGS else None)
+        folded = entry.folded(arguments)
+        types_of = tuple(map(function.typeof_pyval, folded))
+        address, kinds = function.address(types_of), list(map(_kind_of, types_of))
+        if address is None or None in kinds:
+            return None
+        ints: list[int] = []
+        floats: list[int] = []
+        _put(kinds, folded, ints, floats, [], [])
+        num_ints = next((number for number in _NUM_INTS if number >= len(ints)), None)
+        if num_ints is None or len(floats) > _NUM_FLOATS:
+            return None
+        return entry._replace(address=address, kinds=kinds, num_ints=num_ints)
+
+    def folded(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return the arguments as they are passed."""
+        first = self.num_first
+        return arguments if first is None else (*arguments[:first], arguments[first:])
+
+
+_entries: dict[Any, _Entry | None] = {}
+_ARRAY, _INT = "array", "int"
+
+
+def _form_of(argument: Any) -> Hashable:
+    """Tell what Numba's type of an argument depends on, in less time than that takes to be found."""
+    if argument.__class__ is np.ndarray:
+        return argument.dtype, argument.ndim, argument.flags.num
+    if isinstance(argument, tuple):
+        return tuple(map(_form_of, argument))
+    form: Hashable = argument.__class__
+    return form
+
+
+def _kind_of(kind: Any) -> Any:
+    """Tell how a type is passed: _ARRAY, _INT, the dtypes of a number and of its bits, a list for a tuple, or None."""
+    if isinstance(kind, types.BaseTuple):
+        kinds = list(map(_kind_of, kind))
+        return None if None in kinds else kinds
+    if isinstance(kind, types.Array):
+        return _ARRAY
+    if isinstance(kind, types.Float):
+        return np.dtype(f"f{kind.bitwidth // 8}"), np.dtype(f"u{kind.bitwidth // 8}")
+    return _INT if isinstance(kind, types.Integer | types.Boolean) else None
+
+
+def _put(
+    kinds: Sequence[Any],
+    arguments: Sequence[Any],
+    ints: list[int],
+    floats: list[int],
+    numbers: list[int],
+    arrays: list[Array],
+) -> None:
+    """Put arguments where they belong.  numbers: gets the integers, but for where arrays lie.
+
+    An array is passed as the owner of its memory and the object that it is of, of which there are none here, its size,
+    that of an element, where it lies, its shape and its strides.
+    """
+    for kind, argument in zip(kinds, arguments, strict=True):
+        if kind is _ARRAY:
+            size, form = (0, 0, argument.size, argument.itemsize), argument.shape + argument.strides
+            ints.extend((*size, argument.__array_interface__["data"][0], *form))
+            numbers.extend((*size, *form))
+            arrays.append(argument)
+        elif kind is _INT:
+            ints.append(int(argument))
+            numbers.append(int(argument))
+        elif kind.__class__ is list:
+            _put(kind, argument, ints, floats, numbers, arrays)
         else:
-            return False
-        return True
+            number, bits = kind
+            floats.append(int(np.array(argument, number).view(bits).astype(np.uint64).view(np.int64)))
 
 
 def _are_alike(one: Array, other: Array) -> bool:
@@ -318,7 +380,10 @@ class Tapes:
     Whatever differs from one time to the next must lie in arrays, which stay where they are.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, after: int = 0) -> None:
+        """after: so often work of a kind is done before it is recorded, which takes longer."""
+        self._after = after
+        self._times: Counter[Hashable] = Counter()
         self._tapes: dict[Hashable, Tape] = {}
         self._trusted: dict[Hashable, bool] = {}
 
@@ -330,7 +395,8 @@ class Tapes:
 
     def record(self, kind: Hashable, work: Callable[[], object]) -> None:
         """Do work of a kind of which there is no tape, and record it if that may be of use."""
-        if kind in self._trusted or not _IS_ON:
+        self._times[kind] += 1
+        if kind in self._trusted or self._times[kind] <= self._after or not _IS_ON:
             work()
             return
         tape, before = Tape(), self._tapes.get(kind)
