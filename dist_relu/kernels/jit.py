@@ -145,6 +145,20 @@ class Kernel(CPUDispatcher):
         address: int = compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
         return address
 
+    def passed(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return arguments as they are passed: what `*` stands for is one."""
+        code = self.py_func.__code__
+        if not code.co_flags & inspect.CO_VARARGS:
+            return arguments
+        return *arguments[: code.co_argcount], arguments[code.co_argcount :]
+
+    def is_missing(self, types: tuple[Any, ...]) -> bool:
+        """Load the kernel for arguments of these types, and tell whether it must be compiled and nobody does yet."""
+        return False
+
+    def compile_unless_busy(self, types: tuple[Any, ...]) -> None:
+        """Compile the kernel for arguments of these types, unless another process does."""
+
     def get_call_template(self, args: Sequence[Any], kws: Any) -> Any:
         """Compile for calls from kernels: once for all constants, of which Numba would make types of their own."""
         return super().get_call_template(tuple(map(unliteral, args)), kws)

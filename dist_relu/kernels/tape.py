@@ -20,7 +20,6 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from inspect import CO_VARARGS
 from itertools import takewhile
 from threading import get_ident
 from time import perf_counter
@@ -229,7 +228,7 @@ class Tape:
             return
         ints: list[int] = []
         floats: list[int] = []
-        _put(entry.kinds, entry.folded(arguments), ints, floats, self._numbers, self._arrays)
+        _put(entry.kinds, function.passed(arguments), ints, floats, self._numbers, self._arrays)
         self._stops[len(self._words)] = _Call(function, arguments, attend)
         self._numbers += [entry.address, *floats]
         self._words.extend([entry.address, entry.num_ints, *floats, *[0] * (_NUM_FLOATS - len(floats))])
@@ -239,37 +238,26 @@ class Tape:
 class _Entry(NamedTuple):
     """A kernel is called here with arguments of some types.
 
-    kinds: of the arguments, see `_kind_of`.  num_ints: one of `_NUM_INTS`.  num_first: arguments before what a star
-    stands for, which is one argument; None: there is no star.
+    kinds: of the arguments, see `_kind_of`.  num_ints: one of `_NUM_INTS`.
     """
 
     address: int
     kinds: Sequence[Any]
     num_ints: int
-    num_first: int | None
 
     @classmethod
     def of(cls, function: Kernel, arguments: tuple[Any, ...]) -> _Entry | None:
         """Look for it; None where there is none, or where it can't be called from here."""
-        code = function.py_func.__code__
-        entry = cls(0, (), 0, code.co_argcount if code.co_flags & CO_VARARGS else None)
-        folded = entry.folded(arguments)
-        types_of = tuple(map(function.typeof_pyval, folded))
+        passed = function.passed(arguments)
+        types_of = tuple(map(function.typeof_pyval, passed))
         address, kinds = function.address(types_of), list(map(_kind_of, types_of))
         if address is None or None in kinds:
             return None
         ints: list[int] = []
         floats: list[int] = []
-        _put(kinds, folded, ints, floats, [], [])
+        _put(kinds, passed, ints, floats, [], [])
         num_ints = next((number for number in _NUM_INTS if number >= len(ints)), None)
-        if num_ints is None or len(floats) > _NUM_FLOATS:
-            return None
-        return entry._replace(address=address, kinds=kinds, num_ints=num_ints)
-
-    def folded(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Return the arguments as they are passed."""
-        first = self.num_first
-        return arguments if first is None else (*arguments[:first], arguments[first:])
+        return None if num_ints is None or len(floats) > _NUM_FLOATS else cls(address, kinds, num_ints)
 
 
 _entries: dict[Any, _Entry | None] = {}
