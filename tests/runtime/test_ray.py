@@ -130,6 +130,7 @@ def listening(pids: list[int]) -> set[str]:
     return found
 
 
+@pytest.mark.long
 def test_the_cluster_that_ray_start_left_is_found_and_given_back(ray_cluster: RayCluster) -> None:
     assert "RAY_ADDRESS" not in ray_cluster.environment
     with dr.start(backend="ray") as coordinator:
