@@ -9,14 +9,15 @@ from collections.abc import Sequence
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit; see `dist_relu.cli.main.main`."""
-    before = signal.getsignal(signal.SIGINT)
-    if before is signal.default_int_handler:
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _end)
     from dist_relu.cli import main as cli
 
     cli.load(arguments)
-    signal.signal(signal.SIGINT, before)
-    cli.main(arguments)
+    try:
+        cli.main(arguments)
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # what the command says by its exit code stands while Python ends
 
 
 def _end(*_: object) -> None:

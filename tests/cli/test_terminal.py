@@ -138,6 +138,16 @@ def test_ctrl_c_is_answered_in_a_line_while_the_package_is_imported(part: int) -
     assert (done.returncode, done.stderr) == (130, "dist-relu: error: interrupted.\n")
 
 
+def test_ctrl_c_changes_nothing_about_a_command_that_is_done() -> None:
+    program = (
+        "import atexit, os, signal, dist_relu_main\n"
+        "atexit.register(os.kill, os.getpid(), signal.SIGINT)\n"
+        "dist_relu_main.main(['--version'])\n"
+    )
+    done = run([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_pipes_get_lines_that_are_not_wrapped() -> None:
     command = [*TRAIN, "--backend", "serial", "--epochs", "1", "--model", "mlp:8"]
     done = run(command)
