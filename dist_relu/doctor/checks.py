@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from threadpoolctl import threadpool_info
 
 from dist_relu.core import cgroups, machine
-from dist_relu.data.sources import MNIST_URL, cache_folder, find_mnist
+from dist_relu.data.downloads import MNIST_URL, cache_folder, find_mnist
 from dist_relu.doctor import blas, clock, cores, memory, storage, trial
 from dist_relu.doctor.finding import Check, Finding, carry_out
 from dist_relu.kernels import atomic
@@ -49,7 +48,7 @@ def machine_checks() -> list[Check]:
         ),
         Check("ulimit", lambda: memory.check_resource_limits(memory.resource_limits())),
         Check("disk", lambda: storage.check_disk([Path.cwd(), cache_folder()])),
-        Check("data", lambda: storage.check_data(find_spec("sklearn") is not None, find_mnist(), MNIST_URL)),
+        Check("data", lambda: storage.check_data(find_mnist(), MNIST_URL)),
         Check("kernels", lambda: storage.check_kernel_cache(_kernel_cache())),
         Check("BLAS", lambda: blas.check_blas(_blas(), blas.cpu_flags(), environment, blas.gflops)),
         Check("training", lambda: trial.check_training(trial.train(environment))),

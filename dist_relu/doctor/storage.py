@@ -47,20 +47,16 @@ def check_disk(folders: Sequence[Path]) -> Finding:
     return Finding("disk", State.OK, f"Free: {told}.", "", numbers)
 
 
-def check_data(has_digits: bool, mnist: Path | None, mnist_url: str) -> Finding:
-    """Check which data sets are here.  has_digits: scikit-learn is installed.  mnist: the folder of its files."""
-    found = "digits" if has_digits else "digits are missing"
-    found += f", and mnist in {mnist}." if mnist else "; mnist is not on this machine."
-    numbers = {"digits": has_digits, "mnist": str(mnist) if mnist else None}
-    advice = []
-    if not has_digits:
-        advice.append("For the digits: pip install 'dist_relu[data]'.")
-    if not mnist:
-        advice.append(
-            f"`--data mnist` downloads it from {mnist_url}; without network set DIST_RELU_DATA to the folder above "
-            "`mnist`, on all nodes."
-        )
-    return Finding("data", State.NOTE if advice else State.OK, f"Found: {found}", " ".join(advice), numbers)
+def check_data(mnist: Path | None, mnist_url: str) -> Finding:
+    """Check which data sets are here; the digits always are.  mnist: the folder of its files."""
+    numbers = {"mnist": str(mnist) if mnist else None}
+    if mnist:
+        return Finding("data", State.OK, f"Found: digits, and mnist in {mnist}.", "", numbers)
+    advice = (
+        f"`--data mnist` downloads it from {mnist_url}; without network set DIST_RELU_DATA to the folder above "
+        "`mnist`, on all nodes."
+    )
+    return Finding("data", State.NOTE, "Found: digits; mnist is not on this machine.", advice, numbers)
 
 
 def _existing(folder: Path) -> Path:

@@ -15,8 +15,6 @@ _SUITE = "bookworm"
 _PYTHON = "3.11"
 _PLATFORMS = ["manylinux_2_28_aarch64", "manylinux2014_aarch64"]
 """Of wheels; the C library of the suite is 2.36."""
-_DATA_ONLY = ["scikit-learn"]
-"""Of these only files of data are read, so they come without what they import."""
 
 
 def make_root(folder: Path) -> None:
@@ -35,7 +33,6 @@ def make_root(folder: Path) -> None:
             raise RuntimeError(f"{package} can't be unpacked.")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     _install(folder, *project["dependencies"], *project["optional-dependencies"]["rl"])
-    _install(folder, "--no-deps", *_DATA_ONLY)
     done.touch()
 
 

@@ -22,7 +22,7 @@ import pytest
 from scipy.sparse import csr_matrix
 
 import dist_relu as dr
-from dist_relu.data import Dataset, adding, load, load_samples, read_numpy, sources
+from dist_relu.data import Dataset, adding, load, load_samples, read_numpy
 from dist_relu.engine.arguments import numbers
 from dist_relu.errors import DataError, DataWarning
 from tests.twin import Array
@@ -603,12 +603,12 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             name = f"{prefix}-{kind}-ubyte"
             (served / f"{name}.gz").write_bytes(gzip.compress(idx(array)))
             digests[name] = hashlib.sha256(idx(array)).hexdigest()
-    monkeypatch.setattr(sources, "MNIST_SHA256", digests)
+    monkeypatch.setattr("dist_relu.data.downloads.MNIST_SHA256", digests)
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=served)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as started:
         thread = threading.Thread(target=started.serve_forever)
         thread.start()
-        monkeypatch.setattr(sources, "MNIST_URL", f"http://127.0.0.1:{started.server_port}/")
+        monkeypatch.setattr("dist_relu.data.downloads.MNIST_URL", f"http://127.0.0.1:{started.server_port}/")
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
         monkeypatch.delenv("DIST_RELU_DATA", raising=False)
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")

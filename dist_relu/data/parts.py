@@ -1,0 +1,40 @@
+"""What readers of data sets share: how bytes become shades, how a test part is set apart, how errors name a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from dist_relu.core.arrays import Array
+from dist_relu.data.dataset import Dataset, Split
+from dist_relu.errors import DataError
+from dist_relu.partition import Purpose, generator
+
+_TEST_SHARE = 0.2
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let the errors of what was read from a file begin with its name."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+
+
+def scaled(x: Array) -> Array:
+    """Samples from a file: bytes are images, and become float32 from 0 to 1."""
+    return np.multiply(x, np.float32(1 / 255), dtype=np.float32) if x.dtype == np.uint8 else x
+
+
+def set_apart(x: Array, y: Array, image_shape: tuple[int, int, int] | None) -> Split:
+    """Set a fifth of the samples apart for testing; which ones depends on their number alone."""
+    num_test = max(round(_TEST_SHARE * len(x)), 1)
+    if len(x) < 2:
+        raise DataError(f"{len(x)} sample can't be split into samples to train on and samples to test with.")
+    order = generator(0, Purpose.DATA_SPLIT).permutation(len(x))
+    test, train = order[:num_test], order[num_test:]
+    return Split(Dataset(x[train], y[train], image_shape), Dataset(x[test], y[test], image_shape))
