@@ -19,7 +19,7 @@ from dist_relu.kernels import augment as kernels
 from dist_relu.kernels.tape import in_python
 from dist_relu.nn import Loss, MixedTargets, Pass
 from dist_relu.nn.layer import Shape
-from dist_relu.nn.losses import CompiledLoss
+from dist_relu.nn.losses.loss import CompiledLoss
 from dist_relu.nn.passes import ShardPass
 from dist_relu.partition import Purpose, bounds, generator
 from dist_relu.reduction.sources import ShardBounds

@@ -31,7 +31,7 @@ from dist_relu.nn import Loss, Sequential
 from dist_relu.nn.boundary import inside
 from dist_relu.nn.fusion import last_layers
 from dist_relu.nn.layer import PreactivationObserver
-from dist_relu.nn.losses import backward_into
+from dist_relu.nn.losses.loss import backward_into
 from dist_relu.nn.passes import Layout, ShardPass, measure
 from dist_relu.partition import epoch_order
 from dist_relu.reduction.batch_sums import BatchSums, batch_sums_shape

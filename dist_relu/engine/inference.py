@@ -19,7 +19,7 @@ from dist_relu.comm.whereabouts import EVALUATION
 from dist_relu.core.arrays import Array
 from dist_relu.kernels.activations import relu as pair
 from dist_relu.nn import Loss, PlainPass, Sequential
-from dist_relu.nn.losses import backward_into
+from dist_relu.nn.losses.loss import backward_into
 from dist_relu.partition import bounds
 from dist_relu.runtime.placed import PlacedDataset
 from dist_relu.runtime.replicated import ReplicatedArray, ReplicatedArrays

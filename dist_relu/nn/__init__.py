@@ -45,7 +45,10 @@ from dist_relu.nn.layers.reshaping import Flatten, FromNCHW, Reshape
 from dist_relu.nn.layers.residual import Residual
 from dist_relu.nn.layers.row_activations import GLU, CReLU, LogSoftmax, PReLU, ReGLU, RReLU, Softmax, SwiGLU
 from dist_relu.nn.layers.standardize import Standardize, standardized
-from dist_relu.nn.losses import CrossEntropy, Loss, MeanSquaredError, MixedTargets
+from dist_relu.nn.losses.classification import CrossEntropy
+from dist_relu.nn.losses.composed import MixedTargets
+from dist_relu.nn.losses.loss import Loss
+from dist_relu.nn.losses.regression import MeanSquaredError
 from dist_relu.nn.lsuv import lsuv
 from dist_relu.nn.models import actor, cnn, mlp, policy, resnet, rnn
 from dist_relu.nn.sequential import Sequential

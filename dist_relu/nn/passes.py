@@ -26,7 +26,7 @@ from dist_relu.nn import Loss, Param, Pass, Sequential
 from dist_relu.nn.description import is_ours
 from dist_relu.nn.draws import Draws
 from dist_relu.nn.layer import PassObserver, check_product
-from dist_relu.nn.losses import backward_into
+from dist_relu.nn.losses.loss import backward_into
 
 _ALIGNMENT_BYTES = 64
 _MIN_PRODUCT_SIZE = 1 << 14

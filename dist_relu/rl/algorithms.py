@@ -24,7 +24,7 @@ from dist_relu.errors import DataError
 from dist_relu.kernels import policy as kernels
 from dist_relu.kernels.tape import spoil
 from dist_relu.nn import Categorical, Pass, PolicyHead
-from dist_relu.nn.losses import CompiledLoss
+from dist_relu.nn.losses.loss import CompiledLoss
 
 
 @final
