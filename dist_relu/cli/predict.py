@@ -21,7 +21,7 @@ from dist_relu.cli.common import (
 from dist_relu.cli.types import FILE
 from dist_relu.core.files import write_file
 from dist_relu.data import load_samples
-from dist_relu.nn import PolicyHead, Sequential
+from dist_relu.nn.structure import tells_classes
 
 
 @click.command()
@@ -50,11 +50,5 @@ def predict(model_path: Path, samples_path: Path, output: Path | None, **options
         write_file(output, content.getbuffer())
     else:
         rows = outputs.reshape(len(outputs), -1)
-        for row in rows.argmax(axis=1, keepdims=True) if _tells_classes(model) else rows:
+        for row in rows.argmax(axis=1, keepdims=True) if tells_classes(model) else rows:
             click.echo(" ".join(map(str, row)))
-
-
-def _tells_classes(model: Sequential) -> bool:
-    """Whether the largest output is the class; of models that don't know what they predict, where it can be."""
-    one_of_several = len(model.output_shape) == 1 and model.output_shape[0] > 1
-    return one_of_several and model.predicts != "numbers" and not isinstance(model.layers[-1], PolicyHead)

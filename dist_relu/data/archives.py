@@ -88,6 +88,14 @@ def read_numpy(path: Path) -> dict[str, Array]:
         return {name: arrays.read(name) for name in arrays.names}
 
 
+def array_in(content: bytes, where: str) -> Array:
+    """The array in the content of a .npy file.  where: it is from, for messages.  Raises `DataError`."""
+    with reading(where, DataError, "a .npy file"):
+        if not content.startswith(_MAGIC):
+            raise DataError(f"{where} is no .npy file, as np.save writes it.")
+        return _read(where, io.BytesIO(content), len(content))
+
+
 def _check_whole(path: Path, archive: zipfile.ZipFile, file: IO[bytes]) -> None:
     """Raise `DataError` unless the members lie one behind the other, under the names that the directory has for them.
 

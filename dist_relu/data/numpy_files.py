@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from dist_relu.core.arrays import Array
-from dist_relu.data.archives import Arrays, open_arrays
+from dist_relu.data.archives import Arrays, array_in, open_arrays
 from dist_relu.data.dataset import Dataset, Split, checked_samples
 from dist_relu.data.parts import naming, scaled, set_apart
 from dist_relu.errors import DataError, DataWarning
@@ -45,6 +45,13 @@ def load_samples(path: Path) -> Array:
     with open_arrays(path) as arrays:
         (x,) = _required(arrays, "x")
     with naming(path):
+        return checked_samples(scaled(x))
+
+
+def samples_in(content: bytes, where: str) -> Array:
+    """The samples in the content of a .npy file, scaled as those of `load`.  Raises `DataError`."""
+    x = array_in(content, where)
+    with naming(where):
         return checked_samples(scaled(x))
 
 

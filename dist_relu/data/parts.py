@@ -17,7 +17,7 @@ _TEST_SHARE = 0.2
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
+def naming(path: Path | str) -> Iterator[None]:
     """Let the errors of what was read from a file begin with its name."""
     try:
         yield

@@ -1,4 +1,4 @@
-"""What stands in a model: every layer, and those that samples reach first."""
+"""What stands in a model: every layer, those that samples reach first, and what its outputs say."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from math import prod
 from dist_relu.nn.description import parts
 from dist_relu.nn.layer import Layer, Shape
 from dist_relu.nn.layers.parallel import Parallel
+from dist_relu.nn.layers.policy_heads import PolicyHead
 from dist_relu.nn.layers.reshaping import Flatten, Reshape
 from dist_relu.nn.layers.residual import Residual
 from dist_relu.nn.sequential import Sequential
@@ -45,3 +46,9 @@ def entries(layers: Sequence[Layer], shape: Shape) -> Iterator[tuple[Layer, Shap
 def layer_names(model: Sequential) -> list[str]:
     """The layers as the user wrote them: "0 Dense", "1 ReLU", ..."""
     return [f"{number} {type(layer).__name__}" for number, layer in enumerate(model.layers)]
+
+
+def tells_classes(model: Sequential) -> bool:
+    """Whether the largest output is the class; of models that don't know what they predict, where it can be."""
+    one_of_several = len(model.output_shape) == 1 and model.output_shape[0] > 1
+    return one_of_several and model.predicts != "numbers" and not isinstance(model.layers[-1], PolicyHead)

@@ -23,6 +23,7 @@ from scipy.sparse import csr_matrix
 
 import dist_relu as dr
 from dist_relu.data import Dataset, adding, load, load_samples, read_numpy
+from dist_relu.data.numpy_files import samples_in
 from dist_relu.engine.arguments import numbers
 from dist_relu.errors import DataError, DataWarning
 from tests.twin import Array
@@ -636,3 +637,17 @@ def test_a_download_that_fails_says_what_to_do(server: Path) -> None:
     shutil.rmtree(server)
     with pytest.raises(DataError, match=r"could not be downloaded from .* set DIST_RELU_DATA"):
         load("mnist")
+
+
+def test_samples_in_the_content_of_a_npy_file_are_those_of_the_file(tmp_path: Path) -> None:
+    images = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    np.save(tmp_path / "x.npy", images)
+    in_memory = samples_in((tmp_path / "x.npy").read_bytes(), "x")
+    assert in_memory.dtype == np.float32
+    assert (in_memory == load_samples(tmp_path / "x.npy")).all()
+
+
+@pytest.mark.parametrize("content", [b"", b"[[1.0]]", b"\x93NUMPY\x01\x00v\x00{'descr': '<f4'"])
+def test_what_is_no_npy_file_in_memory_is_refused_by_name(content: bytes) -> None:
+    with pytest.raises(dr.DataError, match="The body"):
+        samples_in(content, "The body")
