@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import IO, final
+from typing import IO, Any, final
 
 import numpy as np
 
@@ -116,8 +116,11 @@ def _check_whole(path: Path, archive: zipfile.ZipFile, file: IO[bytes]) -> None:
     raise DataError(f"{path} is damaged: its directory is not that of what is in it.")
 
 
-def _read(where: str, stream: IO[bytes], size_bytes: int) -> Array:
-    """The array in a stream of so many bytes, in the form of numpy.lib.format."""
+def array_header(where: str, stream: IO[bytes], size_bytes: int) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
+    """Shape and type of the array in a stream of so many bytes, in the form of numpy.lib.format, which is behind it.
+
+    Returns besides whether it lies in Fortran order.  Raises `DataError`.
+    """
     version = np.lib.format.read_magic(stream)
     if version not in _FORMS:
         raise DataError(f"{where} is of version {version} of NumPy's format; expected 1.0 or 2.0.")
@@ -139,8 +142,15 @@ def _read(where: str, stream: IO[bytes], size_bytes: int) -> Array:
     announced = f"its header, {dtype} of shape {shape}, announces {header_bytes + content_bytes}"
     if header_bytes + content_bytes != size_bytes:
         raise DataError(f"{where} is not whole: {size_bytes} bytes; {announced}.")
+    return shape, dtype, fortran_order
+
+
+def _read(where: str, stream: IO[bytes], size_bytes: int) -> Array:
+    """The array in a stream of so many bytes, in the form of numpy.lib.format."""
+    shape, dtype, fortran_order = array_header(where, stream, size_bytes)
+    content_bytes = prod(shape) * dtype.itemsize
     check_room(where, content_bytes)
     content = read_up_to(stream, content_bytes)
     if len(content) < content_bytes or stream.read(1):
-        raise DataError(f"{where} is not whole: {announced}, and others follow.")
+        raise DataError(f"{where} is not whole: its header, {dtype} of shape {shape}, announces {size_bytes} bytes.")
     return np.ndarray(shape, dtype, content, order="F" if fortran_order else "C")
