@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from inspect import isabstract
+from math import prod
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -24,6 +25,7 @@ from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_is, check_sequence, instance_of, shown
 from dist_relu.core.tensor_file import MOST_HEADER_BYTES, Block, HeaderTooLarge, checksum, write_tensors
 from dist_relu.core.untrusted import made, parse_json, read_up_to, reading
+from dist_relu.data.labels import check_classes
 from dist_relu.errors import CheckpointError
 from dist_relu.nn import Initializer, Layer, Sequential
 from dist_relu.nn.description import construct, describe, parts
@@ -42,7 +44,8 @@ _CLASSES = {
 _HEADER_KEYS = {"format", "dtype", "input_shape", "layers", "header_sha256"}
 _MORE_KEYS = {_FORMAT: {"params_sha256"}, RUN_FORMAT: {"run", "params_crc32", "others_crc32"}}
 _PREDICTS = {"classes", "numbers"}
-"""Of a model that was trained; others don't say, as those of older versions."""
+_OPTIONAL_KEYS = {"predicts", "classes"}
+"""Of a model that was trained; others don't say, as those of older versions. Classes have names in some data only."""
 
 _DTYPES = {"float32": "F32", "float64": "F64"}
 """What safetensors calls them."""
@@ -67,6 +70,8 @@ def save_model(model: Sequential, path: str | Path) -> None:
     }
     if model.predicts is not None:
         header["predicts"] = model.predicts
+    if model.classes is not None:
+        header["classes"] = json.dumps(model.classes)
     header["header_sha256"] = digest_of_header(header)
     block = Block(model.dtype, [(name, param.shape) for name, param in zip(model.names, model.params, strict=True)])
     try:
@@ -110,10 +115,12 @@ def load_model(path: str | Path, layers: Sequential | None = None, *, classes: S
                 _check_same_layers(path, model, layers)
                 model = layers
             _build(path, header, model)
+            names = _names_of_classes(header, model)
             values = _read_values(path, file, model, is_of_run=header["format"] == RUN_FORMAT)
         if not _are_whole(header, values):
             raise CheckpointError(f"{path} is damaged: the digest of its parameters is not the one in its header.")
         model.predicts = header.get("predicts")  # type: ignore[assignment]  # one of _PREDICTS
+        model.classes = names
     model.bind(values)
     return model
 
@@ -153,11 +160,21 @@ def _checked_header(path: str | Path, header: dict[str, str]) -> dict[str, str]:
     if header.get("format") not in _MORE_KEYS:
         raise CheckpointError(f"{path} is no model of this version: its format is {header.get('format')!r}.")
     keys = _HEADER_KEYS | _MORE_KEYS[header["format"]]
-    if header.keys() - {"predicts"} != keys or header.get("predicts", "classes") not in _PREDICTS:
+    if header.keys() - _OPTIONAL_KEYS != keys or header.get("predicts", "classes") not in _PREDICTS:
         raise CheckpointError(f"{path} is no model of this version: its header has {', '.join(sorted(header))}.")
     if header.pop("header_sha256") != digest_of_header(header):
         raise CheckpointError(f"{path} is damaged: the digest of its header is not the one that it holds.")
     return header
+
+
+def _names_of_classes(header: Mapping[str, str], model: Sequential) -> tuple[str, ...] | None:
+    """The names of classes.  Raises ValueError for names that are none, or more than the model has outputs."""
+    if "classes" not in header:
+        return None
+    names = check_classes(made(list[str], parse_json(header["classes"])))
+    if header.get("predicts") != "classes" or len(names) > prod(model.output_shape):
+        raise ValueError(f"it has names of {len(names):,} classes, which the model does not predict")
+    return names
 
 
 def _are_whole(header: Mapping[str, str], values: Array) -> bool:

@@ -27,6 +27,7 @@ from dist_relu.engine.arguments import (
     check_statistics,
     checked_samples,
     dataset_of,
+    in_classes_to_train,
     loss_for,
     numbers,
     warn_of_classes,
@@ -288,6 +289,7 @@ class Coordinator:
         shards = check_int("shards", shards)
         batch_size, seed = check_int("batch_size", batch_size), check_seed(seed)
         check_is("model", model, Sequential)
+        data = in_classes_to_train(model, data)
         check_is("optimizer", optimizer, Optimizer)
         shuffle = check_bool("shuffle", shuffle)
         optional(instance_of(Augment))("augment", augment)
@@ -303,7 +305,7 @@ class Coordinator:
         model.build(data.x.shape[1:])
         if not model.has_values:
             model.initialize(seed)
-        model.predicts = "classes" if data.has_classes else "numbers"
+        model.predicts, model.classes = "classes" if data.has_classes else "numbers", data.classes
         plan = StepPlan(
             loss=loss,
             optimizer=optimizer,
@@ -346,9 +348,9 @@ class Coordinator:
 
     def evaluate(self, model: Sequential, data: Data, *, loss: Loss | None = None) -> Evaluation:
         """Mean loss and accuracy over all samples, each counted exactly once, with the same bits on any workers."""
-        data = dataset_of(data)
-        loss = loss_for(data, loss)
         check_has_parameters(model)
+        data = dataset_of(data).in_classes(model.classes)
+        loss = loss_for(data, loss)
         check_model(model, data, loss)
         return self._site.evaluate(model, data, loss)
 

@@ -21,6 +21,7 @@ from dist_relu.cli.progress import tested
 from dist_relu.cli.types import json_option
 from dist_relu.core.files import write_json
 from dist_relu.data import load
+from dist_relu.data.labels import listed
 
 
 @click.command()
@@ -41,6 +42,9 @@ def evaluate(model_path: Path, source: str, path: Path | None, **options: Any) -
     with started(**options) as coordinator:
         test = coordinator.evaluate(model, data.test)
     click.echo(tested(test.accuracy, test.loss, len(data.test)))
+    if model.classes:
+        click.echo(f"Classes: {listed(model.classes)}.")
     if path:
         numbers = {"loss": test.loss, "accuracy": test.accuracy, "samples": test.num_samples}
-        write_json(path, {"model": str(model_path), "data": source, **numbers})
+        classes = {"classes": list(model.classes)} if model.classes else {}
+        write_json(path, {"model": str(model_path), "data": source, **numbers, **classes})

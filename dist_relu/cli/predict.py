@@ -20,6 +20,7 @@ from dist_relu.cli.common import (
 )
 from dist_relu.cli.types import FILE
 from dist_relu.core.files import write_file
+from dist_relu.core.untrusted import printable
 from dist_relu.data import load_samples
 from dist_relu.nn.structure import tells_classes
 
@@ -32,7 +33,8 @@ from dist_relu.nn.structure import tells_classes
 def predict(model_path: Path, samples_path: Path, output: Path | None, **options: Any) -> None:
     """Print what a saved MODEL says of each of the SAMPLES, a line each: its class, or the numbers of a regression.
 
-    MODEL is a file that `train --save` wrote, or the folder of a run that `train --log-dir` wrote. SAMPLES is a .npy
+    Classes that had names in the data that the model was trained on are told by these. MODEL is a file that `train
+    --save` wrote, or the folder of a run that `train --log-dir` wrote. SAMPLES is a .npy
     file, or a .npz file with an array x; unsigned bytes in it are taken for images and divided by 255, as in training.
     """
     check_writable("--output", output)
@@ -50,5 +52,10 @@ def predict(model_path: Path, samples_path: Path, output: Path | None, **options
         write_file(output, content.getbuffer())
     else:
         rows = outputs.reshape(len(outputs), -1)
-        for row in rows.argmax(axis=1, keepdims=True) if tells_classes(model) else rows:
-            click.echo(" ".join(map(str, row)))
+        if tells_classes(model):
+            names = list(map(printable, model.classes or ()))
+            for number in rows.argmax(axis=1).tolist():
+                click.echo(names[number] if number < len(names) else number)
+        else:
+            for row in rows:
+                click.echo(" ".join(map(str, row)))

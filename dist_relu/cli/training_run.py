@@ -21,6 +21,7 @@ from dist_relu.coordinator import Coordinator
 from dist_relu.core import machine
 from dist_relu.core.files import Attempts, write_json
 from dist_relu.data import Dataset, Split
+from dist_relu.data.labels import listed
 from dist_relu.engine.results import Evaluation, FitResult
 from dist_relu.errors import TrainingDiverged
 from dist_relu.nn import Sequential, summary
@@ -248,6 +249,7 @@ class TrainingRun:
             "shards": self.task.options.shards,
             "seed": self.task.options.seed,
             "params_sha256": model.sha256(),
+            **({"classes": list(model.classes)} if model.classes else {}),
             "versions": machine.versions(),
             "cpu": machine.cpu_name(),
             "blas": machine.blas_name(),
@@ -280,7 +282,8 @@ def _speed(result: FitResult) -> dict[str, Any]:
 
 def _kind(data: Split) -> str:
     if data.train.has_classes:
-        return f"{counted(data.num_outputs(), 'class')}, cross-entropy;"
+        names = f" ({listed(data.train.classes)})" if data.train.classes else ""
+        return f"{counted(data.num_outputs(), 'class')}{names}, cross-entropy;"
     return f"Regression ({counted(data.num_outputs(), 'output')}), mean squared error;"
 
 

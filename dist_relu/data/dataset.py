@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, final
 
@@ -12,9 +12,9 @@ import numpy as np
 from dist_relu.core.array_checks import check_finite, check_numbers
 from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_fields, check_ints, instance_of, optional
+from dist_relu.data.labels import MAX_CLASSES, are_text, check_classes, class_numbers, listed, renumbered
 from dist_relu.errors import DataError, DataWarning
 
-_MAX_CLASSES = 1_000_000
 _FEW = 20
 _INT64_MAX = np.iinfo(np.int64).max
 
@@ -24,6 +24,9 @@ _INT64_MAX = np.iinfo(np.int64).max
 class Dataset:
     """Samples x (N, ...) and their targets y: class numbers (N,) of an integer type, or real values (N, ...).
 
+    y may also be text, the names of classes: these get numbers in the order of their names, or, where `classes` gives
+    the names, in that order. classes: the name of each class number, which reports and predictions then have.
+
     Integers of shape (N, 1) become (N,), and real targets of shape (N,) become (N, 1), the shape of a model's single
     output. A data set is not changed once it is made: workers may hold copies of it. image_shape: (height, width,
     channels) when the samples are flattened images. Raises `DataError` for arrays that can't be trained on.
@@ -32,9 +35,14 @@ class Dataset:
     x: Array
     y: Array
     image_shape: tuple[int, int, int] | None = None
+    classes: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "x", checked_samples(self.x))
+        if self.classes is not None:
+            object.__setattr__(self, "classes", check_classes(self.classes))
+        if are_text(self.y):
+            self._number_classes()
         object.__setattr__(self, "y", check_numbers("y", self.y))
         check_finite("y", self.y)
         if not self.y.ndim:
@@ -45,6 +53,8 @@ class Dataset:
             object.__setattr__(self, "y", self.y.reshape(-1))
         if self.has_classes and self.y.size and self.y.max() > _INT64_MAX:
             raise DataError(f"y[{int(np.argmax(self.y))}] is {self.y.max()}, which is no class number.")
+        if self.classes is not None:
+            _check_numbers_of(self.classes, self.y, has_classes=self.has_classes)
         if len(self.x) != len(self.y):
             raise DataError(
                 f"x has {len(self.x)} samples, but y has {len(self.y)}; expected as many targets as samples."
@@ -62,7 +72,9 @@ class Dataset:
         return len(self.x)
 
     def __repr__(self) -> str:
-        targets = f"{int(self.y.max()) + 1} classes" if self.has_classes else f"targets of shape {self.y.shape[1:]}"
+        targets = f"targets of shape {self.y.shape[1:]}"
+        if self.has_classes:
+            targets = f"{int(self.y.max()) + 1} classes" if self.classes is None else f"classes {listed(self.classes)}"
         return f"Dataset({len(self):,} samples of shape {self.x.shape[1:]}, {self.x.dtype}, {targets})"
 
     @property
@@ -73,6 +85,29 @@ class Dataset:
     def num_outputs(self) -> int:
         """How many outputs a model for these targets needs: the number of classes or of real values."""
         return _num_outputs(self)
+
+    def in_classes(self, classes: tuple[str, ...] | None) -> Dataset:
+        """The same samples with the numbers that their classes have among `classes`, such as those of a model.
+
+        The data set itself where it has no names, or the same ones, or `classes` is None. Raises `DataError` for a
+        class that occurs here and is none of them.
+        """
+        if classes is None or self.classes is None or classes == self.classes:
+            return self
+        return replace(self, y=renumbered(self.y, self.classes, classes), classes=classes)
+
+    def _number_classes(self) -> None:
+        """Put numbers in the place of names."""
+        numbers, classes = class_numbers(self.y, self.classes)
+        if self.classes is None and all(map(_is_number, classes)):
+            warnings.warn(
+                f"y holds text, so it is taken for the names of {len(classes):,} classes: {listed(classes)}. They look "
+                "like numbers; for these pass y.astype('float64'), or y.astype('int64') for class numbers.",
+                DataWarning,
+                stacklevel=4,
+            )
+        object.__setattr__(self, "y", numbers)
+        object.__setattr__(self, "classes", classes)
 
     def look_like_classes(self) -> str | None:
         """How targets that are taken for real numbers could be meant as classes; None when nothing says so.
@@ -139,11 +174,13 @@ def _num_outputs(*parts: Dataset) -> int:
     """How many outputs a model needs for data sets with targets of the same kind."""
     if not parts[0].has_classes:
         return prod(parts[0].y.shape[1:])
+    if parts[0].classes is not None:
+        return len(parts[0].classes)
     for part in parts:
-        if part.y.max() >= _MAX_CLASSES:
+        if part.y.max() >= MAX_CLASSES:
             raise DataError(
                 f"Label {part.y.max()} of sample {int(np.argmax(part.y))} is no class number: they count from 0 and "
-                f"stay below {_MAX_CLASSES}. Real targets are of a floating-point type."
+                f"stay below {MAX_CLASSES}. Real targets are of a floating-point type."
             )
     labels = np.unique(np.concatenate([np.unique(part.y) for part in parts]))
     num_outputs = int(labels[-1]) + 1
@@ -155,6 +192,24 @@ def _num_outputs(*parts: Dataset) -> int:
             stacklevel=3,
         )
     return num_outputs
+
+
+def _check_numbers_of(classes: tuple[str, ...], y: Array, *, has_classes: bool) -> None:
+    """Raise `DataError` unless targets are numbers of these classes."""
+    if not has_classes:
+        raise DataError(f"classes={listed(classes)} are for class numbers, but y is {y.dtype} of shape {y.shape}.")
+    wrong = (y < 0) | (y >= len(classes))
+    if wrong.any():
+        place = int(np.argmax(wrong))
+        raise DataError(f"y[{place}] is {y[place]}, but there are {len(classes)} classes: {listed(classes)}.")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def looks_channels_first(shape: tuple[int, ...]) -> bool:
@@ -174,3 +229,12 @@ def _check_alike(train: Dataset, other: Dataset, use: str) -> None:
             f"Targets to train on are {train.y.dtype} of shape {train.y.shape}, but those to {use} {other.y.dtype} "
             f"of shape {other.y.shape}; expected the same kind."
         )
+    if train.classes != other.classes:
+        raise DataError(
+            f"Classes to train on are {_told(train.classes)}, but those to {use} {_told(other.classes)}; expected the "
+            "same: Dataset(x, y, classes=...)."
+        )
+
+
+def _told(classes: tuple[str, ...] | None) -> str:
+    return "without names" if classes is None else listed(classes)

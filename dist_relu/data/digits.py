@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from dist_relu.data.archives import read_numpy
-from dist_relu.data.dataset import Split
+from dist_relu.data.dataset import Dataset, Split
 from dist_relu.data.parts import set_apart
 
 _WHITE = 16
@@ -17,4 +17,4 @@ _WHITE = 16
 def load_digits() -> Split:
     """Rows of 64 pixels in [0, 1], and the digits that they show; a fifth is set apart for testing."""
     arrays = read_numpy(Path(__file__).with_name("digits.npz"))
-    return set_apart((arrays["x"] / _WHITE).astype(np.float32), arrays["y"].astype(np.int64), (8, 8, 1))
+    return set_apart(Dataset((arrays["x"] / _WHITE).astype(np.float32), arrays["y"].astype(np.int64), (8, 8, 1)))

@@ -37,7 +37,7 @@ def load_npz(path: Path) -> Split:
         )
     with naming(path):
         whole = _images(x, y)
-        return set_apart(whole.x, whole.y, whole.image_shape) if test is None else Split(whole, _images(*test))
+        return set_apart(whole) if test is None else Split(whole, _images(*test))
 
 
 def load_samples(path: Path) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,11 +31,11 @@ def scaled(x: Array) -> Array:
     return np.multiply(x, np.float32(1 / 255), dtype=np.float32) if x.dtype == np.uint8 else x
 
 
-def set_apart(x: Array, y: Array, image_shape: tuple[int, int, int] | None) -> Split:
+def set_apart(data: Dataset) -> Split:
     """Set a fifth of the samples apart for testing; which ones depends on their number alone."""
-    num_test = max(round(_TEST_SHARE * len(x)), 1)
-    if len(x) < 2:
-        raise DataError(f"{len(x)} sample can't be split into samples to train on and samples to test with.")
-    order = generator(0, Purpose.DATA_SPLIT).permutation(len(x))
+    num_test = max(round(_TEST_SHARE * len(data)), 1)
+    if len(data) < 2:
+        raise DataError(f"{len(data)} sample can't be split into samples to train on and samples to test with.")
+    order = generator(0, Purpose.DATA_SPLIT).permutation(len(data))
     test, train = order[:num_test], order[num_test:]
-    return Split(Dataset(x[train], y[train], image_shape), Dataset(x[test], y[test], image_shape))
+    return Split(replace(data, x=data.x[train], y=data.y[train]), replace(data, x=data.x[test], y=data.y[test]))

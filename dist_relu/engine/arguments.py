@@ -27,7 +27,7 @@ def dataset_of(data: Data, name: str = "data") -> Dataset:
         raise TypeError(f"Expected a Dataset as {name}, not both parts of one: pass data.train or data.test.")
     if isinstance(data, tuple | list) and len(data) == 2:
         x, y = data
-        return Dataset(check_numbers("x", x), check_numbers("y", y))
+        return Dataset(x, y)  # type: ignore[arg-type]  # which it checks
     raise TypeError(f"Expected a Dataset or (x, y) as {name}, not {type(data).__name__}.")
 
 
@@ -35,6 +35,12 @@ def numbers(name: str, value: npt.ArrayLike) -> Array:
     """Return `value` as an array of numbers that kernels can work on: True and False are 1 and 0."""
     array = check_numbers(name, value)
     return array.view(np.uint8) if array.dtype == np.bool_ else array
+
+
+def in_classes_to_train(model: Sequential, data: Dataset) -> Dataset:
+    """Return the data with the class numbers that the model has for these names; where it knows them all."""
+    known = model.classes is not None and set(data.classes or ()) <= set(model.classes)
+    return data.in_classes(model.classes) if known else data
 
 
 def default_loss(data: Dataset) -> Loss:

@@ -50,6 +50,7 @@ class Sequential:
     done. What is asked for before it is there raises ValueError: `is_built` and `has_values` tell.
 
     dtype: float32, or float64 for numerical checks.  predicts: what the targets were that it was trained on.
+    classes: the names of the class numbers that it predicts, where the data had names for them.
 
     A layer has one place in one model, which owns its parameters and what it remembers of a pass. One that stands twice
     is refused, and so is one of another model that was built and is still there: `blueprint` makes fresh ones.
@@ -58,6 +59,7 @@ class Sequential:
     layers: tuple[Layer, ...]
     dtype: np.dtype[Any]
     predicts: Literal["classes", "numbers"] | None
+    classes: tuple[str, ...] | None
 
     def __init__(self, *layers: Layer | Sequence[Layer], dtype: npt.DTypeLike = np.float32) -> None:
         """layers: one after the other, or a single list of them."""
@@ -68,7 +70,7 @@ class Sequential:
         checked = tuple(map(check_layer, layers))
         check_places(checked)
         vars(self).update(layers=checked, dtype=check_dtype("dtype", dtype))
-        self.predicts = None
+        self.predicts, self.classes = None, None
         self._built: _Built | None = None
         self._values: Array | None = None
         self._inside: list[Inside] = []  # the passes, and then every layer alone, as the model calls them
@@ -360,7 +362,7 @@ class Sequential:
     def blueprint(self) -> Sequential:
         """The same model, unbuilt and without parameters."""
         unbuilt = Sequential(*map(copy_unbuilt, self.layers), dtype=self.dtype)
-        unbuilt.predicts = self.predicts
+        unbuilt.predicts, unbuilt.classes = self.predicts, self.classes
         return unbuilt
 
     def sha256(self) -> str:

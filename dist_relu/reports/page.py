@@ -7,6 +7,7 @@ from pathlib import Path
 from sys import float_info
 from typing import Any
 
+from dist_relu.data.labels import listed
 from dist_relu.engine.watch.records import EpochSummary
 from dist_relu.errors import CheckpointError
 from dist_relu.reports.figures import figures, weights_figure
@@ -70,6 +71,7 @@ def _results(run: RunInfo) -> list[tuple[str, str]]:
         ("Loss in the last epoch", _number(results.get("train_loss"))),
         ("Training", _filled("{:,} steps in {:.1f} s", results, "steps", "seconds")),
         ("Speed", _filled("{:,.0f} samples/s, {:.2f} ms a step", results, "samples_per_second", "step_ms_median")),
+        ("Classes", _classes(results.get("classes"))),
         ("Workers lost", _recoveries(results.get("recoveries"))),
         ("SHA-256 of the parameters", str(results.get("params_sha256") or _NOTHING)),
     ]
@@ -111,6 +113,10 @@ def _filled(form: str, results: dict[str, Any], *names: str) -> str:
     """Results in words, where all of them are numbers."""
     values = [results.get(name) for name in names]
     return form.format(*values) if all(map(_is_number, values)) else _NOTHING
+
+
+def _classes(names: Any) -> str:
+    return listed(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else _NOTHING
 
 
 def _recoveries(records: Any) -> str:

@@ -34,6 +34,7 @@ def settings_of(model: Sequential, data: Dataset, plan: StepPlan, *, shuffle: bo
             "sha256": digest_of_data(data),
             "samples": len(data),
             "predicts": "classes" if data.has_classes else "numbers",
+            **({} if data.classes is None else {"classes": list(data.classes)}),
         },
         "loss": repr(plan.loss),
         "optimizer": repr(plan.optimizer),

@@ -101,6 +101,7 @@ def save_state(state: RunState, path: str | Path) -> None:
         "input_shape": json.dumps(model["input_shape"]),
         "layers": json.dumps(model["layers"]),
         "predicts": settings["data"]["predicts"],
+        **({"classes": json.dumps(settings["data"]["classes"])} if "classes" in settings["data"] else {}),
         **_checksums(contents),
         "run": json.dumps(asdict(run)),
     }
@@ -158,7 +159,11 @@ def _check_run(header: Mapping[str, str], run: _Run, num_tensors: int) -> None:
     if {type(run.settings.get("seed")), type(run.settings.get("shards"))} != {int}:
         raise ValueError("its settings have no seed or no shards")
     data = run.settings.get("data")
-    if not isinstance(data, dict) or data.get("predicts", "") != header.get("predicts"):
+    classes = parse_json(header["classes"]) if "classes" in header else None
+    if not isinstance(data, dict) or (data.get("predicts", ""), data.get("classes")) != (
+        header.get("predicts"),
+        classes,
+    ):
         raise ValueError("its settings tell of other data than its header")
 
 

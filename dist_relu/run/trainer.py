@@ -296,7 +296,7 @@ class Trainer:
 
     def _check_validation(self, validation: Data) -> Dataset:
         try:
-            data = dataset_of(validation, "validation")
+            data = dataset_of(validation, "validation").in_classes(self._model.classes)
             check_model(self._model, data, self._plan.loss)
         except ValueError as error:
             raise DataError(f"validation: {error}") from None
