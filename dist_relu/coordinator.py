@@ -35,11 +35,13 @@ from dist_relu.engine.arguments import (
 from dist_relu.engine.plan import StepOptions, StepPlan
 from dist_relu.engine.results import Evaluation, FitResult
 from dist_relu.engine.sanity import doubts_of_data
+from dist_relu.engine.scoring import checked_metrics
 from dist_relu.engine.site import Site
 from dist_relu.engine.training import gradient_of
 from dist_relu.engine.watch.observer import ProgressHandler
 from dist_relu.engine.watch.records import Watch
 from dist_relu.errors import BackendError, TrainingWarning
+from dist_relu.metrics.named import Metric
 from dist_relu.nn import Loss, Sequential
 from dist_relu.optim import Optimizer
 from dist_relu.partition import check_fit
@@ -346,13 +348,28 @@ class Coordinator:
         views = zip(model.names, model.params, model.views(values), strict=True)
         return {name: view for name, param, view in views if param.momentum is None}
 
-    def evaluate(self, model: Sequential, data: Data, *, loss: Loss | None = None) -> Evaluation:
-        """Mean loss and accuracy over all samples, each counted exactly once, with the same bits on any workers."""
+    def evaluate(
+        self, model: Sequential, data: Data, *, loss: Loss | None = None, metrics: Metric | Sequence[Metric] = ()
+    ) -> Evaluation:
+        """Mean loss and accuracy over all samples, each counted exactly once, with the same bits on any workers.
+
+        metrics: also these, in `Evaluation.metrics`; "all", names, or functions of targets and outputs. All are exact,
+        and equal to what scikit-learn makes of the same outputs.
+            Of classes: "accuracy", "balanced_accuracy", "precision", "recall", "f1" (of class 1 where there are two,
+            otherwise the mean over classes; or "f1_macro", "f1_micro", "f1_weighted", ...), "matthews_corrcoef",
+            "top_2", "top_3", ..., "roc_auc" (each class against all others) and "average_precision", "log_loss",
+            "brier", "calibration_error"; "report" has precision, recall, F1 and the number of samples of each class,
+            "confusion" the matrix of true and predicted classes, "calibration" a curve. The model's outputs are taken
+            for logits, unless its last layer is Softmax.
+            Of real numbers: "r2", "mae", "mse", "rmse".
+
+        Raises ValueError for a name that is none of such targets.
+        """
         check_has_parameters(model)
         data = dataset_of(data).in_classes(model.classes)
         loss = loss_for(data, loss)
-        check_model(model, data, loss)
-        return self._site.evaluate(model, data, loss)
+        wanted = checked_metrics(metrics, check_model(model, data, loss), data)
+        return self._site.evaluate(model, data, loss, wanted)
 
     def forward(self, model: Sequential, x: npt.ArrayLike) -> Array:
         """The model's outputs, (N, *output_shape), for samples x (N, *input_shape)."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
 from dist_relu.checkpoint import load_model
 from dist_relu.cli.common import (
@@ -17,19 +19,27 @@ from dist_relu.cli.common import (
     usage_errors,
     worker_options,
 )
+from dist_relu.cli.metric_tables import told
 from dist_relu.cli.progress import tested
 from dist_relu.cli.types import json_option
 from dist_relu.core.files import write_json
 from dist_relu.data import load
 from dist_relu.data.labels import listed
+from dist_relu.engine.scoring import checked_metrics
 
 
 @click.command()
 @saved_model_argument
 @data_option
+@click.option(
+    "--metrics",
+    metavar="NAMES",
+    help="Measure all, or some: report,confusion,f1,roc_auc,... of classes, r2,mae,mse,rmse of real numbers. A name "
+    "that is none has all of them listed.",
+)
 @json_option
 @worker_options
-def evaluate(model_path: Path, source: str, path: Path | None, **options: Any) -> None:
+def evaluate(model_path: Path, source: str, metrics: str | None, path: Path | None, **options: Any) -> None:
     """Test a saved MODEL on the unseen samples of a data set.
 
     MODEL is a file that `train --save` wrote, or the folder of a run that `train --log-dir` wrote.
@@ -39,12 +49,28 @@ def evaluate(model_path: Path, source: str, path: Path | None, **options: Any) -
     with usage_errors():
         data = load(source)
         model.build(data.test.x.shape[1:])
+        wanted = checked_metrics(names_in(metrics), model, data.test)
     with started(**options) as coordinator:
-        test = coordinator.evaluate(model, data.test)
+        test = coordinator.evaluate(model, data.test, metrics=wanted)
     click.echo(tested(test.accuracy, test.loss, len(data.test)))
     if model.classes:
         click.echo(f"Classes: {listed(model.classes)}.")
+    if test.metrics:
+        click.echo(f"\n{told(test.metrics, model.classes)}")
     if path:
         numbers = {"loss": test.loss, "accuracy": test.accuracy, "samples": test.num_samples}
         classes = {"classes": list(model.classes)} if model.classes else {}
-        write_json(path, {"model": str(model_path), "data": source, **numbers, **classes})
+        measured = {"metrics": as_plain(test.metrics)} if test.metrics else {}
+        write_json(path, {"model": str(model_path), "data": source, **numbers, **classes, **measured})
+
+
+def names_in(text: str | None) -> list[str]:
+    """The names in a list with commas between them."""
+    return [name.strip() for name in text.split(",") if name.strip()] if text else []
+
+
+def as_plain(value: Any) -> Any:
+    """Metrics as JSON has them: arrays as lists."""
+    if isinstance(value, Mapping):
+        return {name: as_plain(inner) for name, inner in value.items()}
+    return value.tolist() if isinstance(value, np.ndarray) else value

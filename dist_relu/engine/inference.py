@@ -99,17 +99,28 @@ class Placement:
 
 
 def evaluate(
-    run: Run, replicas: ReplicatedArrays, model: Sequential, data: PlacedDataset, loss: Loss
-) -> tuple[float, int]:
-    """Sum the loss and the number of correct predictions over all samples; collective."""
+    run: Run, replicas: ReplicatedArrays, model: Sequential, data: PlacedDataset, loss: Loss, *, keeps_outputs: bool
+) -> tuple[float, int, Array | None]:
+    """Sum the loss and the number of correct predictions over all samples; collective.
+
+    keeps_outputs: also return the outputs, (N, *output_shape).
+    """
     placement = Placement.of(replicas, len(data.x.array))
     sums = replicas.zeros((placement.num_blocks, 2), np.float64)
+    outputs = replicas.zeros((len(data.x.array), *model.output_shape), model.dtype) if keeps_outputs else None
     data.x.broadcast(placement.rows)
     data.y.broadcast(placement.rows)
     model_input = placement.model(model, data.x)
-    run(_evaluate, _EvaluateRequest(input=model_input, y=data.y.handles, loss=loss, sums=sums.handles))
+    request = _EvaluateRequest(
+        input=model_input,
+        y=data.y.handles,
+        loss=loss,
+        sums=sums.handles,
+        outputs=outputs.handles if outputs else None,
+    )
+    run(_evaluate, request)
     loss_sum, num_correct = np.add.reduce(sums.gather(placement.blocks), axis=0)
-    return float(loss_sum), int(num_correct)
+    return float(loss_sum), int(num_correct), outputs.gather(placement.rows) if outputs else None
 
 
 def outputs(run: Run, replicas: ReplicatedArrays, model: Sequential, x: Array, *, every_layer: bool) -> list[Array]:
@@ -163,12 +174,16 @@ def my_blocks(world: World, num_rows: int) -> Iterator[tuple[int, slice]]:
 
 @dataclass(frozen=True, kw_only=True)
 class _EvaluateRequest:
-    """sums: (blocks, 2) float64, gets the summed loss and the number of correct predictions of each block."""
+    """sums: (blocks, 2) float64, gets the summed loss and the number of correct predictions of each block.
+
+    outputs: (N, *output_shape) gets the outputs, where they are wanted.
+    """
 
     input: ModelInput
     y: Handles
     loss: Loss
     sums: Handles
+    outputs: Handles | None
 
 
 def _evaluate(world: World, request: _EvaluateRequest) -> None:
@@ -176,9 +191,12 @@ def _evaluate(world: World, request: _EvaluateRequest) -> None:
     world.node.whereabouts.enter(EVALUATION)
     model, x = request.input.attach(world)
     y, sums = world.node.attach(request.y), world.node.attach(request.sums)
+    outputs = world.node.attach(request.outputs) if request.outputs else None
     run = PlainPass(training=False)
     for block, rows in my_blocks(world, len(x)):
         predictions = model.forward(x[rows], run)
+        if outputs is not None:
+            outputs[rows] = predictions
         backward_into(request.loss, predictions, y[rows], 1.0, np.empty_like(predictions), sums[block], run)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -57,11 +59,15 @@ class FitResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """An evaluation has means over all samples; accuracy is None without classes."""
+    """An evaluation has means over all samples; accuracy is None without classes.
+
+    metrics: those that were asked for, by name: numbers, arrays, or dicts of them.
+    """
 
     loss: float
     accuracy: float | None
     num_samples: int
+    metrics: Mapping[str, Any] = field(default_factory=dict)
 
 
 def fit_result(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, final
 
 from dist_relu.data import Dataset
 from dist_relu.engine import inference
 from dist_relu.engine.results import Evaluation
+from dist_relu.engine.scoring import predictions_of
 from dist_relu.errors import WorkerLost
+from dist_relu.metrics.named import Metric, measure
 from dist_relu.nn import Loss, Sequential
 from dist_relu.runtime.backends.base import ignore_event
 from dist_relu.runtime.placed import PlacedDataset, PlacedDatasets
@@ -61,13 +63,19 @@ class Site:
         loss.check(placed.y.array, model.output_shape)
         return placed
 
-    def evaluate(self, model: Sequential, data: Dataset, loss: Loss) -> Evaluation:
-        """See `Coordinator.evaluate`.  data, model: checked."""
-        return self.survive(lambda: self._evaluate(model, data, loss))
+    def evaluate(self, model: Sequential, data: Dataset, loss: Loss, metrics: Sequence[Metric] = ()) -> Evaluation:
+        """See `Coordinator.evaluate`.  data, model, metrics: checked."""
+        return self.survive(lambda: self._evaluate(model, data, loss, metrics))
 
-    def _evaluate(self, model: Sequential, data: Dataset, loss: Loss) -> Evaluation:
+    def _evaluate(self, model: Sequential, data: Dataset, loss: Loss, metrics: Sequence[Metric]) -> Evaluation:
         placed = self.place(data, model, loss)
         with self.replicas.for_a_call() as replicas:
-            loss_sum, num_correct = inference.evaluate(self.run, replicas, model, placed, loss)
-        accuracy = num_correct / len(data) if data.has_classes else None
-        return Evaluation(loss=loss_sum / len(data), accuracy=accuracy, num_samples=len(data))
+            loss_sum, num_correct, outputs = inference.evaluate(
+                self.run, replicas, model, placed, loss, keeps_outputs=bool(metrics)
+            )
+        return Evaluation(
+            loss=loss_sum / len(data),
+            accuracy=num_correct / len(data) if data.has_classes else None,
+            num_samples=len(data),
+            metrics={} if outputs is None else measure(metrics, predictions_of(model, data, outputs)),
+        )

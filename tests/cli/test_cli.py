@@ -115,6 +115,23 @@ def test_a_saved_model_evaluates_and_predicts(tmp_path: Path, npz: Path, capsys:
     assert (np.load(outputs).argmax(axis=1) == labels).all()
 
 
+def test_evaluation_measures_what_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, path = str(tmp_path / "model.safetensors"), tmp_path / "e.json"
+    assert train(capsys, "--epochs", "1", "--save", model)[0] == 0
+    code, output, _ = call(capsys, "evaluate", model, "--backend", "serial", "--metrics", "all", "--json", str(path))
+    assert code == 0
+    metrics = json.loads(path.read_text())["metrics"]
+    assert f"{'f1_macro':<20}{metrics['f1_macro']:.4f}" in output
+    assert "class  precision  recall      f1  support" in output
+    assert "true \\ predicted" in output
+    assert np.array(metrics["confusion"]).sum() == json.loads(path.read_text())["samples"]
+    assert metrics["report"]["3"].keys() == {"precision", "recall", "f1", "support"}
+    code, output, _ = call(capsys, "evaluate", model, "--backend", "serial", "--metrics", "confusion, f1")
+    assert (code, "f1  0." in output, "class" in output) == (0, True, False)
+    code, _, errors = call(capsys, "evaluate", model, "--backend", "serial", "--metrics", "f2")
+    assert (code, "'f2': the targets are classes; expected all, accuracy, precision" in errors) == (2, True)
+
+
 def test_the_folder_of_a_run_stands_for_its_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, path, samples = tmp_path / "run", tmp_path / "e.json", tmp_path / "x.npy"
     assert train(capsys, "--epochs", "2", "--model", "mlp:30", "--log-dir", str(folder))[0] == 0
