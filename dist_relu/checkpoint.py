@@ -189,12 +189,20 @@ def digest_of_header(header: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()
 
 
-def _construct(path: str | Path, header: dict[str, str], own: set[type]) -> Sequential:
-    descriptions = parse_json(header["layers"])
+def described_layers(text: str, own: set[type]) -> list[Any]:
+    """The layers that a file describes.  own: classes of the user's.
+
+    Raises KeyError for a class that is not known, and whatever constructors raise.
+    """
+    descriptions = parse_json(text)
     if not isinstance(descriptions, list):
-        raise CheckpointError(f"{path} is no model of this version: its layers are no list.")
+        raise ValueError("they are no list")
+    return [construct(layer, _CLASSES, own) for layer in descriptions]
+
+
+def _construct(path: str | Path, header: dict[str, str], own: set[type]) -> Sequential:
     try:
-        layers = [construct(layer, _CLASSES, own) for layer in descriptions]
+        layers = described_layers(header["layers"], own)
     except KeyError as error:
         raise CheckpointError(
             f"{path} has layers that this version does not know: {error.args[0]}. If that is a class of your own, pass "

@@ -8,13 +8,16 @@ from typing import Any, cast, final
 
 import click
 
+_MODULES = {"import": "importing"}
+"""Of commands whose names are words of Python's own."""
+
 
 @final
 class Commands(click.Group):
     """A group whose help has a whole sentence for each command.
 
     sections: the sentences, by names and headings, of commands that are imported when they are needed: each is in the
-    module of `dist_relu.cli` that is called as it is.
+    module of `dist_relu.cli` that is called as it is, or in that of `_MODULES`.
     """
 
     def __init__(
@@ -45,7 +48,7 @@ class _Modules(Mapping[str, click.Command]):
     def __getitem__(self, name: str) -> click.Command:
         if name not in self._names:
             raise KeyError(name)
-        module = import_module(f"dist_relu.cli.{name}")
+        module = import_module(f"dist_relu.cli.{_MODULES.get(name, name)}")
         return next(one for one in vars(module).values() if isinstance(one, click.Command) and one.name == name)
 
     def __iter__(self) -> Iterator[str]:

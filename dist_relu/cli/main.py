@@ -33,6 +33,9 @@ _SECTIONS = {
         "predict": "Print what a saved MODEL says of each of the SAMPLES, a line each: its class, or the numbers of a "
         "regression.",
         "summary": "Print the layers of a model for a data set: their output shapes, parameters and bytes.",
+        "export": "Write a saved MODEL for other programs: as ONNX, or as Python that needs NumPy alone.",
+        "import": "Make a saved model of a FILE of another library: ONNX, or PyTorch's weights as safetensors.",
+        "verify": "Run an ONNX FILE, and compare with the outputs that its certificate has.",
         "rl": "Let a policy learn in an environment, and play fresh episodes with it.",
         "launch": "Run a command on the ranks of an MPI job, and start it again when a rank was lost.",
     },

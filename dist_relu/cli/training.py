@@ -92,7 +92,7 @@ class TrainingOptions:
         with usage_errors():
             data = self._data()
             model = parse_model(self.model_text, data, self.dtype)
-            model = normalized(self.normalize, model, data).build(data.train.sample_shape)
+            model = normalized(self.normalize, model, data).build(data.train.x.shape[1:])
             for part in data.parts:
                 default_loss(part).check(part.y, model.output_shape)
             if saves:

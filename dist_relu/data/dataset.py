@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 from math import prod
-from typing import Any, cast, final
+from typing import Any, final
 
 import numpy as np
-import numpy.typing as npt
 
 from dist_relu.core.array_checks import check_finite, check_numbers
 from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_fields, check_ints, instance_of, optional
 from dist_relu.data.labels import MAX_CLASSES, are_text, check_classes, class_numbers, listed, renumbered
-from dist_relu.data.rows import Rows
 from dist_relu.errors import DataError, DataWarning
 
 _FEW = 20
@@ -24,11 +20,9 @@ _INT64_MAX = np.iinfo(np.int64).max
 
 
 @final
-@dataclass(frozen=True, eq=False, init=False)
+@dataclass(frozen=True, eq=False)
 class Dataset:
     """Samples x (N, ...) and their targets y: class numbers (N,) of an integer type, or real values (N, ...).
-
-    x is an array, or `Rows` of a file or of bytes, which stay where they are until a batch needs them.
 
     y may also be text, the names of classes: these get numbers in the order of their names, or, where `classes` gives
     the names, in that order. classes: the name of each class number, which reports and predictions then have.
@@ -38,22 +32,13 @@ class Dataset:
     channels) when the samples are flattened images. Raises `DataError` for arrays that can't be trained on.
     """
 
-    rows: Rows
+    x: Array
     y: Array
-    image_shape: tuple[int, int, int] | None
-    classes: tuple[str, ...] | None
+    image_shape: tuple[int, int, int] | None = None
+    classes: tuple[str, ...] | None = None
 
-    def __init__(
-        self,
-        x: npt.ArrayLike | Rows,
-        y: npt.ArrayLike,
-        image_shape: tuple[int, int, int] | None = None,
-        classes: Sequence[str] | None = None,
-    ) -> None:
-        object.__setattr__(self, "rows", checked_rows(x))
-        object.__setattr__(self, "y", y)
-        object.__setattr__(self, "image_shape", image_shape)
-        object.__setattr__(self, "classes", classes)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "x", checked_samples(self.x))
         if self.classes is not None:
             object.__setattr__(self, "classes", check_classes(self.classes))
         if are_text(self.y):
@@ -70,46 +55,27 @@ class Dataset:
             raise DataError(f"y[{int(np.argmax(self.y))}] is {self.y.max()}, which is no class number.")
         if self.classes is not None:
             _check_numbers_of(self.classes, self.y, has_classes=self.has_classes)
-        if len(self.rows) != len(self.y):
+        if len(self.x) != len(self.y):
             raise DataError(
-                f"x has {len(self.rows)} samples, but y has {len(self.y)}; expected as many targets as samples."
+                f"x has {len(self.x)} samples, but y has {len(self.y)}; expected as many targets as samples."
             )
         if self.image_shape is not None:
             shape = check_ints("Dataset(image_shape)", self.image_shape)
-            if len(shape) != 3 or prod(shape) != prod(self.sample_shape):
+            if len(shape) != 3 or prod(shape) != prod(self.x.shape[1:]):
                 raise DataError(
-                    f"image_shape={shape} is not that of samples of shape {self.sample_shape}; expected (height, "
-                    f"width, channels) with {prod(self.sample_shape)} elements."
+                    f"image_shape={shape} is not that of samples of shape {self.x.shape[1:]}; expected (height, width, "
+                    f"channels) with {prod(self.x.shape[1:])} elements."
                 )
             object.__setattr__(self, "image_shape", shape)
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.x)
 
     def __repr__(self) -> str:
         targets = f"targets of shape {self.y.shape[1:]}"
         if self.has_classes:
             targets = f"{int(self.y.max()) + 1} classes" if self.classes is None else f"classes {listed(self.classes)}"
-        return f"Dataset({len(self):,} samples of shape {self.sample_shape}, {self.rows.dtype}, {targets})"
-
-    @cached_property
-    def x(self) -> Array:
-        """The samples as an array of numbers; those of files as what looks like one, `data.x[:10]` reads some."""
-        if isinstance(self.rows.storage, np.ndarray):
-            return np.asarray(self.rows)
-        return cast("Array", self.rows)
-
-    @property
-    def sample_shape(self) -> tuple[int, ...]:
-        """The shape of a sample."""
-        return self.rows.shape[1:]
-
-    def take(self, which: Array) -> Dataset:
-        """Some of the samples, by their numbers, in that order, or by True and False for each."""
-        return Dataset(self.rows.take(np.arange(len(self))[which]), self.y[which], self.image_shape, self.classes)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "x"}
+        return f"Dataset({len(self):,} samples of shape {self.x.shape[1:]}, {self.x.dtype}, {targets})"
 
     @property
     def has_classes(self) -> bool:
@@ -128,7 +94,7 @@ class Dataset:
         """
         if classes is None or self.classes is None or classes == self.classes:
             return self
-        return Dataset(self.rows, renumbered(self.y, self.classes, classes), self.image_shape, classes)
+        return replace(self, y=renumbered(self.y, self.classes, classes), classes=classes)
 
     def _number_classes(self) -> None:
         """Put numbers in the place of names."""
@@ -161,17 +127,6 @@ class Dataset:
         if ((values == 0) | (values == 1)).all() and (np.count_nonzero(values, axis=1) == 1).all():
             return "a single 1 in every row; for classes pass y.argmax(axis=1)"
         return None
-
-
-def checked_rows(x: Any) -> Rows:
-    """Samples (N, ...) as rows.  Raises `DataError` for what is none, and for no samples."""
-    if not isinstance(x, Rows):
-        return Rows(checked_samples(x))
-    if isinstance(x.storage, np.ndarray):
-        checked_samples(x.storage)
-    if not x.size:
-        raise DataError(f"The data set is empty: x has shape {x.shape}.")
-    return x
 
 
 def checked_samples(x: Any) -> Array:
@@ -264,9 +219,9 @@ def looks_channels_first(shape: tuple[int, ...]) -> bool:
 
 def _check_alike(train: Dataset, other: Dataset, use: str) -> None:
     """Raise `DataError` when one model can't serve both.  use: of the other one."""
-    if train.sample_shape != other.sample_shape:
+    if train.x.shape[1:] != other.x.shape[1:]:
         raise DataError(
-            f"Samples to train on have shape {train.sample_shape}, but those to {use} {other.sample_shape}; "
+            f"Samples to train on have shape {train.x.shape[1:]}, but those to {use} {other.x.shape[1:]}; "
             "expected the same."
         )
     if train.has_classes != other.has_classes or train.y.shape[1:] != other.y.shape[1:]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from dist_relu.core.arrays import Array
 from dist_relu.data.dataset import Dataset, Split
-from dist_relu.data.rows import Rows
 from dist_relu.errors import DataError
 from dist_relu.partition import Purpose, generator
 
@@ -26,9 +26,9 @@ def naming(path: Path | str) -> Iterator[None]:
         raise DataError(f"{path}: {error}") from None
 
 
-def scaled(x: Array) -> Array | Rows:
-    """Samples from a file: bytes are images, which stay bytes, and are read as float32 from 0 to 1."""
-    return Rows(x, scale=1 / 255) if x.dtype == np.uint8 else x
+def scaled(x: Array) -> Array:
+    """Samples from a file: bytes are images, and become float32 from 0 to 1."""
+    return np.multiply(x, np.float32(1 / 255), dtype=np.float32) if x.dtype == np.uint8 else x
 
 
 def set_apart(data: Dataset) -> Split:
@@ -38,4 +38,4 @@ def set_apart(data: Dataset) -> Split:
         raise DataError(f"{len(data)} sample can't be split into samples to train on and samples to test with.")
     order = generator(0, Purpose.DATA_SPLIT).permutation(len(data))
     test, train = order[:num_test], order[num_test:]
-    return Split(data.take(train), data.take(test))
+    return Split(replace(data, x=data.x[train], y=data.y[train]), replace(data, x=data.x[test], y=data.y[test]))

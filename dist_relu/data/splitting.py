@@ -35,7 +35,7 @@ def split(
     part_of = np.empty(len(data), np.int64)
     part_of[order] = _dealt(sizes)
     chosen = (part_of == part for part in range(len(sizes)))
-    return tuple(map(data.take, chosen))
+    return tuple(replace(data, x=data.x[these], y=data.y[these]) for these in chosen)
 
 
 def held_back(data: Split, share: float) -> Split:

@@ -36,7 +36,6 @@ from dist_relu.nn.passes import Layout, ShardPass, measure
 from dist_relu.partition import epoch_order
 from dist_relu.reduction.batch_sums import BatchSums, batch_sums_shape
 from dist_relu.runtime.backends import SerialBackend
-from dist_relu.runtime.placed_samples import Samples
 from dist_relu.runtime.workers import Workers
 
 
@@ -147,8 +146,9 @@ class _Shards:
         self, model: Sequential, data: Dataset, plan: StepPlan, step: int, image_shape: ImageShape | None
     ) -> None:
         self._model, self._plan, self._step = model, plan, step
+        x = np.asarray(data.x, model.dtype)
         y = np.asarray(data.y, np.int64 if data.has_classes else model.dtype)
-        self._feed = Feed(plan, Samples(data.rows, model.dtype), y, image_shape)
+        self._feed = Feed(plan, x, y, image_shape)
         layout = measure(model, plan.loss, y[:1])
         layout = Layout(layout.buffers, {}, layout.sums)  # all gradients are multiplied out at once
         num_rows = plan.batch_size if layout.sums else -(-plan.batch_size // plan.shards)

@@ -24,7 +24,6 @@ from dist_relu.nn.passes import Layout, measure
 from dist_relu.reduction.batch_sums import batch_sums_shape
 from dist_relu.reduction.plan import ReductionPlan
 from dist_relu.runtime.placed import PlacedDataset
-from dist_relu.runtime.placed_samples import SamplesHandle
 from dist_relu.runtime.replicated import ReplicatedArray, ReplicatedArrays
 
 T = TypeVar("T")
@@ -66,13 +65,14 @@ class Snapshot:
 class Memory(Generic[T]):
     """This memory is shared by the workers of a node: as the coordinator's arrays, as handles, or as a worker's arrays.
 
-    y: the targets, (samples, ...).  generations, slots, totals: of the shapes that the `ReductionPlan` has.
+    x, y: the data set, (samples, ...).  generations, slots, totals: of the shapes that the `ReductionPlan` has.
     squares: (pieces, NUM_SQUARES).  sums: see `batch_sums_shape`.  arena: bytes.  verdicts: (workers,), where steps may
     be skipped, whether what each worker has made of its chunks is finite.  completed: (workers,) int64, how many steps
     of the run each worker has seen to be complete.  The vectors after step number n are generation n % 2.
     records: (R,) of `STEP_RECORD`; that of step n is number n % R, on the first node.
     """
 
+    x: T
     y: T
     generations: T
     slots: T
@@ -103,7 +103,6 @@ class StepRequest:
     plan: StepPlan
     layout: Layout
     reduction: ReductionPlan
-    samples: SamplesHandle
     memory: Memory[Handles]
     watch: WatchRequest | None
     verify_every: int | None
@@ -128,7 +127,7 @@ class StepMemory:
         num_records: int = 1,
         is_watched: bool = False,
     ) -> None:
-        self._model, self.plan, self._begin, self._samples = model, plan, begin.step, placed.x
+        self._model, self.plan, self._begin = model, plan, begin.step
         self._layout = layout = measure(model, plan.loss, placed.y.array[:1])
         self._reduction = reduction = ReductionPlan.of(
             model.params,
@@ -141,6 +140,7 @@ class StepMemory:
             by_param=plan.measures_params or is_watched,
         )
         self._memory = Memory(
+            x=placed.x,
             y=placed.y,
             generations=replicas.zeros(reduction.generations_shape, model.dtype),
             slots=replicas.zeros(reduction.slots_shape, model.dtype),
@@ -184,7 +184,6 @@ class StepMemory:
             plan=self.plan,
             layout=self._layout,
             reduction=self._reduction,
-            samples=self._samples.handle,
             memory=self._memory.map(_handles),
             watch=watch,
             verify_every=verify_every,

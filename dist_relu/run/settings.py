@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from dist_relu.data import Dataset
-from dist_relu.data.rows import Rows
 from dist_relu.engine.plan import StepPlan
 from dist_relu.nn import Sequential
 from dist_relu.nn.description import describe
@@ -56,11 +55,10 @@ def digest_of_data(data: Dataset) -> str:
     """The SHA-256 of samples and targets with their shapes and types; computed once for each data set."""
     if data not in _digests:
         digest = hashlib.sha256()
-        for rows in (data.rows, Rows(data.y)):
-            little = rows.dtype.newbyteorder("<")
-            digest.update(f"{little.str}{rows.shape}".encode())
-            for block in [rows.array] if rows.array is not None else rows.blocks(little):
-                digest.update(np.ascontiguousarray(block, little).reshape(-1).view(np.uint8).data)
+        for array in (data.x, data.y):
+            little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+            digest.update(f"{little.dtype.str}{little.shape}".encode())
+            digest.update(little.reshape(-1).view(np.uint8).data)
         _digests[data] = digest.hexdigest()
     return _digests[data]
 

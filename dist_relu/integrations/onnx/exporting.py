@@ -1,0 +1,98 @@
+"""From a model to ONNX."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from dist_relu.checkpoint import check_can_be_saved
+from dist_relu.core.checks import check_is
+from dist_relu.core.files import write_file
+from dist_relu.errors import DataError
+from dist_relu.integrations.onnx.certificate import Certificate, certify
+from dist_relu.integrations.onnx.graph import Graph, Value
+from dist_relu.integrations.onnx.operators import IR_VERSION, OPSET, translate
+from dist_relu.nn import Sequential
+from dist_relu.nn.description import describe
+
+INPUT, OUTPUT = "x", "y"
+_MOST_BYTES = 2**31 - 1
+"""Of a file by itself, as protobuf has it."""
+
+
+def export_model(model: Sequential, path: str | Path) -> Certificate:
+    """Write a model as ONNX, and beside it its certificate, NAME.json; returns the certificate.
+
+    The graph goes from x (N, ...) to y (N, ...), with any N, as `model.forward` does in evaluation: batch
+    normalisation has running statistics, and dropout does nothing. Its metadata hold the version of this package,
+    the layers, the digest of the parameters, and the names of classes.
+    Raises ValueError for a model without parameters or with layers of the user's own, ImportError without onnx,
+    and `WriteError`.
+    """
+    path = Path(path)
+    content = to_onnx(model).SerializeToString(deterministic=True)
+    certificate = certify(model, path.name, content)
+    write_file(path, content)
+    certificate.write(path)
+    return certificate
+
+
+def to_onnx(model: Sequential) -> Any:
+    """A model as an `onnx.ModelProto`, which passes ONNX's full check.  Raises as `export_model` does."""
+    check_is("model", model, Sequential)
+    if not model.has_values:
+        raise ValueError("The model has no parameters yet: fit it, or build and initialize it.")
+    if model.values.nbytes > _MOST_BYTES - 2**24:
+        raise ValueError(f"The model's parameters have {model.values.nbytes:,} bytes; an ONNX file has 2 GiB at most.")
+    onnx = import_onnx()
+    helper = onnx.helper
+    graph = Graph(dict(zip(model.params, model.names, strict=True)), model.dtype)
+    graph.end(graph.with_channels_last(translate(graph, model.layers, Value(INPUT, model.input_shape))), OUTPUT)
+    element = helper.np_dtype_to_tensor_dtype(model.dtype)
+    proto = helper.make_model(
+        helper.make_graph(
+            graph.nodes,
+            "dist_relu",
+            [helper.make_tensor_value_info(INPUT, element, ["N", *model.input_shape])],
+            [helper.make_tensor_value_info(OUTPUT, element, ["N", *model.output_shape])],
+            graph.constants,
+            doc_string=f"x: (N, {_listed(model.input_shape)}).  y: (N, {_listed(model.output_shape)}).",
+        ),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="dist_relu",
+        producer_version=version("dist_relu"),
+        doc_string=repr(model),
+    )
+    helper.set_model_props(proto, _metadata(model))
+    onnx.checker.check_model(proto, full_check=True)
+    return proto
+
+
+def import_onnx() -> Any:
+    """The package onnx.  Raises `DataError` where it is missing."""
+    try:
+        import onnx
+    except ImportError as error:
+        raise DataError(f"ONNX needs the package onnx: pip install 'dist_relu[onnx]'. ({error})") from None
+    return onnx
+
+
+def _metadata(model: Sequential) -> dict[str, str]:
+    check_can_be_saved(model)
+    metadata = {
+        "dist_relu.version": version("dist_relu"),
+        "dist_relu.params_sha256": model.sha256(),
+        "dist_relu.layers": json.dumps([describe(layer) for layer in model.layers]),
+    }
+    if model.predicts is not None:
+        metadata["dist_relu.predicts"] = model.predicts
+    if model.classes is not None:
+        metadata["dist_relu.classes"] = json.dumps(model.classes)
+    return metadata
+
+
+def _listed(shape: tuple[int, ...]) -> str:
+    return ", ".join(map(str, shape))
