@@ -15,7 +15,7 @@ from inspect import isabstract
 from math import prod
 from pathlib import Path
 from types import NoneType
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from safetensors import safe_open
@@ -29,7 +29,7 @@ from dist_relu.data.labels import check_classes
 from dist_relu.errors import CheckpointError
 from dist_relu.nn import Initializer, Layer, Sequential
 from dist_relu.nn.description import construct, describe, parts
-from dist_relu.nn.sequential import digest_of
+from dist_relu.nn.sequential import Predicts, digest_of
 
 _FORMAT = "dist_relu 1"
 RUN_FORMAT = "dist_relu run 1"
@@ -39,13 +39,15 @@ _CLASSES = {
     for name, value in vars(nn).items()
     if isinstance(value, type) and issubclass(value, Layer | Initializer) and not isabstract(value)
 }
+_LOSSES = {name: value for name, value in vars(nn).items() if isinstance(value, type) and issubclass(value, nn.Loss)}
 
 
 _HEADER_KEYS = {"format", "dtype", "input_shape", "layers", "header_sha256"}
 _MORE_KEYS = {_FORMAT: {"params_sha256"}, RUN_FORMAT: {"run", "params_crc32", "others_crc32"}}
-_PREDICTS = {"classes", "numbers"}
-_OPTIONAL_KEYS = {"predicts", "classes"}
-"""Of a model that was trained; others don't say, as those of older versions. Classes have names in some data only."""
+_PREDICTS = set(get_args(Predicts))
+_OPTIONAL_KEYS = {"predicts", "classes", "loss"}
+"""Of a model that was trained; others don't say, as those of older versions. Classes have names in some data only, and
+a loss is there only if it is not the one that such targets have by default."""
 
 _DTYPES = {"float32": "F32", "float64": "F64"}
 """What safetensors calls them."""
@@ -72,6 +74,8 @@ def save_model(model: Sequential, path: str | Path) -> None:
         header["predicts"] = model.predicts
     if model.classes is not None:
         header["classes"] = json.dumps(model.classes)
+    if model.loss is not None:
+        header["loss"] = json.dumps(describe(model.loss))
     header["header_sha256"] = digest_of_header(header)
     block = Block(model.dtype, [(name, param.shape) for name, param in zip(model.names, model.params, strict=True)])
     try:
@@ -121,6 +125,7 @@ def load_model(path: str | Path, layers: Sequential | None = None, *, classes: S
             raise CheckpointError(f"{path} is damaged: the digest of its parameters is not the one in its header.")
         model.predicts = header.get("predicts")  # type: ignore[assignment]  # one of _PREDICTS
         model.classes = names
+        model.loss = _loss(path, header)
     model.bind(values)
     return model
 
@@ -213,6 +218,18 @@ def _construct(path: str | Path, header: dict[str, str], own: set[type]) -> Sequ
     except Exception as error:  # constructors take anything for granted
         raise CheckpointError(f"{path} has layers that this version can't make: {error}") from error
     return Sequential(*layers, dtype=header["dtype"])
+
+
+def _loss(path: str | Path, header: Mapping[str, str]) -> nn.Loss | None:
+    """What the model was trained with, where its file says so."""
+    if "loss" not in header:
+        return None
+    try:
+        return check_is("loss", construct(parse_json(header["loss"]), _LOSSES), nn.Loss)
+    except RecursionError:
+        raise
+    except Exception as error:  # constructors take anything for granted
+        raise CheckpointError(f"{path} has a loss that this version can't make: {error}") from error
 
 
 def _check_same_layers(path: str | Path, stored: Sequential, model: Sequential) -> None:

@@ -20,6 +20,7 @@ from dist_relu.core.checks import check_bool, check_int, check_is, check_seed, i
 from dist_relu.data import Augment
 from dist_relu.engine import inference
 from dist_relu.engine.arguments import (
+    UNUSUAL_LOSSES,
     Data,
     check_augment,
     check_has_parameters,
@@ -30,6 +31,7 @@ from dist_relu.engine.arguments import (
     in_classes_to_train,
     loss_for,
     numbers,
+    predicts,
     warn_of_classes,
 )
 from dist_relu.engine.plan import StepOptions, StepPlan
@@ -40,6 +42,7 @@ from dist_relu.engine.site import Site
 from dist_relu.engine.training import gradient_of
 from dist_relu.engine.watch.observer import ProgressHandler
 from dist_relu.engine.watch.records import Watch
+from dist_relu.engine.weighting import ClassWeight, Sampler, check_class_weight, check_sampler
 from dist_relu.errors import BackendError, TrainingWarning
 from dist_relu.metrics.named import Metric
 from dist_relu.nn import Loss, Sequential
@@ -180,6 +183,8 @@ class Coordinator:
         ema_decay: float | None = None,
         on_nan: Literal["stop", "skip"] = "stop",
         augment: Augment | None = None,
+        class_weight: ClassWeight | None = None,
+        sampler: Sampler | None = None,
         watch: Watch | None = None,
         verify_every: int | None = None,
         validation: Data | None = None,
@@ -189,7 +194,8 @@ class Coordinator:
     ) -> FitResult:
         """Train `model` in place.  A model without parameters is initialised from `seed` first.
 
-        data: a `Dataset`, or (x, y).  batch_size: over all workers; the last batch of an epoch may be smaller.
+        data: a `Dataset`, or (x, y), or (x, y, weights).
+        batch_size: over all workers; the last batch of an epoch may be smaller.
         loss: by default cross-entropy for class numbers, otherwise the mean squared error.
         shards: into how many parts every batch is cut, by default the number of workers; with the same shards and
         seed, any number of workers ends with the same bits.
@@ -203,6 +209,13 @@ class Coordinator:
         loss, or whatever they lead to, is not finite: they leave parameters, optimiser and average as they were, their
         losses in `FitResult.losses` are NaN, and training goes on, unless it is so in 100 steps one after another.
         augment: random changes of the samples, fixed by seed, step and shard.
+        class_weight: how much samples of each class count, {class: weight}, others 1; or "balanced", so that all
+        classes count alike: samples / (classes · samples of the class), as in scikit-learn. It multiplies
+        `Dataset.weights`, where there are some. The loss of a step is then the weighted mean over all samples of the
+        step, whoever computes them: the sum of weight · loss by the sum of weights.
+        sampler: draws the samples of an epoch with replacement, as many as there are. "weighted": each as often as its
+        weight says; "balanced": all classes equally often, and within a class as weights say. Losses then know no
+        weights any more.
         watch: look at some of the steps; `FitResult.watched` has what was seen. It changes no bits.
         verify_every: let other workers compute one shard of every so many steps as well. Since bits may not differ, a
         difference raises FaultyWorker with rank and host: with three workers or more of the one who is wrong, of two of
@@ -237,6 +250,8 @@ class Coordinator:
             ema_decay=ema_decay,
             on_nan=on_nan,
             augment=augment,
+            class_weight=class_weight,
+            sampler=sampler,
             watch=watch,
             verify_every=verify_every,
         )
@@ -266,6 +281,8 @@ class Coordinator:
         ema_decay: float | None = None,
         on_nan: Literal["stop", "skip"] = "stop",
         augment: Augment | None = None,
+        class_weight: ClassWeight | None = None,
+        sampler: Sampler | None = None,
         watch: Watch | None = None,
         verify_every: int | None = None,
         state: RunState | None = None,
@@ -295,6 +312,8 @@ class Coordinator:
         check_is("optimizer", optimizer, Optimizer)
         shuffle = check_bool("shuffle", shuffle)
         optional(instance_of(Augment))("augment", augment)
+        class_weight = check_class_weight(class_weight, data)
+        sampler = check_sampler(sampler, data, class_weight, shuffle=shuffle)
         optional(instance_of(Watch))("watch", watch)
         verify_every = optional(check_int)("verify_every", verify_every)
         check_fit(len(data), batch_size, shards, self.workers)
@@ -307,7 +326,8 @@ class Coordinator:
         model.build(data.x.shape[1:])
         if not model.has_values:
             model.initialize(seed)
-        model.predicts, model.classes = "classes" if data.has_classes else "numbers", data.classes
+        model.predicts, model.classes = predicts(data, loss), data.classes
+        model.loss = loss if isinstance(loss, UNUSUAL_LOSSES) else None
         plan = StepPlan(
             loss=loss,
             optimizer=optimizer,
@@ -316,6 +336,8 @@ class Coordinator:
             shards=shards,
             seed=seed,
             augment=augment,
+            class_weight=class_weight,
+            sampler=sampler,
         )
         return Trainer(
             self._site,
@@ -332,15 +354,15 @@ class Coordinator:
     def gradients(
         self, model: Sequential, data: Data, *, loss: Loss | None = None, shards: int | None = None
     ) -> dict[str, Array]:
-        """The gradient of the mean loss over all samples, for each parameter by its name; takes no step.
+        """The gradient of the (weighted) mean loss over all samples, for each parameter by its name; takes no step.
 
-        Raises FloatingPointError when the loss is NaN or infinite.
+        loss: see `evaluate`.  Raises FloatingPointError when the loss is NaN or infinite.
         """
         data = dataset_of(data)
-        loss = loss_for(data, loss)
+        check_has_parameters(model)
+        loss = loss_for(data, model.loss if loss is None else loss)
         shards = self.workers if shards is None else check_int("shards", shards)
         check_fit(len(data), len(data), shards, self.workers)
-        check_has_parameters(model)
         check_statistics(check_model(model, data, loss), len(data), len(data), shards)
         values, mean = self._site.survive(lambda: gradient_of(self._site, model, data, loss, shards))
         if not np.isfinite(mean) or not np.isfinite(values).all():
@@ -353,6 +375,8 @@ class Coordinator:
     ) -> Evaluation:
         """Mean loss and accuracy over all samples, each counted exactly once, with the same bits on any workers.
 
+        loss: by default that which the model was trained with, where it is one of other targets than the usual, and
+        otherwise the default one for such targets.  Where samples have weights, means are weighted.
         metrics: also these, in `Evaluation.metrics`; "all", names, or functions of targets and outputs. All are exact,
         and equal to what scikit-learn makes of the same outputs.
             Of classes: "accuracy", "balanced_accuracy", "precision", "recall", "f1" (of class 1 where there are two,
@@ -367,7 +391,7 @@ class Coordinator:
         """
         check_has_parameters(model)
         data = dataset_of(data).in_classes(model.classes)
-        loss = loss_for(data, loss)
+        loss = loss_for(data, model.loss if loss is None else loss)
         wanted = checked_metrics(metrics, check_model(model, data, loss), data)
         return self._site.evaluate(model, data, loss, wanted)
 

@@ -29,13 +29,17 @@ class Dataset:
 
     Integers of shape (N, 1) become (N,), and real targets of shape (N,) become (N, 1), the shape of a model's single
     output. A data set is not changed once it is made: workers may hold copies of it. image_shape: (height, width,
-    channels) when the samples are flattened images. Raises `DataError` for arrays that can't be trained on.
+    channels) when the samples are flattened images.
+    weights: (N,), how much each sample counts in a loss, at least 0, or how often it is drawn; a sample of weight 2
+    counts as one that is there twice, and only how weights compare matters. None: all count alike.
+    Raises `DataError` for arrays that can't be trained on.
     """
 
     x: Array
     y: Array
     image_shape: tuple[int, int, int] | None = None
     classes: tuple[str, ...] | None = None
+    weights: Array | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "x", checked_samples(self.x))
@@ -59,6 +63,8 @@ class Dataset:
             raise DataError(
                 f"x has {len(self.x)} samples, but y has {len(self.y)}; expected as many targets as samples."
             )
+        if self.weights is not None:
+            object.__setattr__(self, "weights", _checked_weights(self.weights, len(self.x)))
         if self.image_shape is not None:
             shape = check_ints("Dataset(image_shape)", self.image_shape)
             if len(shape) != 3 or prod(shape) != prod(self.x.shape[1:]):
@@ -127,6 +133,21 @@ class Dataset:
         if ((values == 0) | (values == 1)).all() and (np.count_nonzero(values, axis=1) == 1).all():
             return "a single 1 in every row; for classes pass y.argmax(axis=1)"
         return None
+
+
+def _checked_weights(weights: Any, num_samples: int) -> Array:
+    """One finite number of at least 0 for each sample, as float64; not all are 0."""
+    array = check_numbers("weights", weights)
+    if array.shape != (num_samples,):
+        raise DataError(f"weights have shape {array.shape}; expected one for each sample: ({num_samples},).")
+    check_finite("weights", array)
+    array = array.astype(np.float64)
+    if (array < 0).any():
+        where = int(np.argmax(array < 0))
+        raise DataError(f"weights[{where}] is {array[where]:g}; expected numbers of at least 0.")
+    if not array.any():
+        raise DataError("weights are 0 for all samples, so that nothing is left to learn from.")
+    return array
 
 
 def checked_samples(x: Any) -> Array:

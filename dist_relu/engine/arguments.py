@@ -13,21 +13,38 @@ from dist_relu.core.checks import check_is
 from dist_relu.data import Augment, Dataset, Split
 from dist_relu.data.augment import ImageShape
 from dist_relu.errors import DataError, DataWarning, PartitionError
-from dist_relu.nn import BatchNorm, CrossEntropy, Embedding, FromNCHW, Loss, MeanSquaredError, Sequential
+from dist_relu.nn import (
+    BatchNorm,
+    BinaryCrossEntropy,
+    CrossEntropy,
+    Embedding,
+    Focal,
+    FromNCHW,
+    Huber,
+    Loss,
+    MeanAbsoluteError,
+    MeanSquaredError,
+    Sequential,
+)
+from dist_relu.nn.sequential import Predicts
 from dist_relu.nn.structure import entries, every_layer
 
-Data = Dataset | tuple[npt.ArrayLike, npt.ArrayLike]
+Data = Dataset | tuple[npt.ArrayLike, npt.ArrayLike] | tuple[npt.ArrayLike, npt.ArrayLike, npt.ArrayLike | None]
+"""A data set, or (x, y), or (x, y, weights)."""
+
+UNUSUAL_LOSSES = BinaryCrossEntropy, Focal, Huber, MeanAbsoluteError
+"""What is told by targets alone is not kept with a model: which loss it is tested with."""
 
 
 def dataset_of(data: Data, name: str = "data") -> Dataset:
-    """Return a data set as it is, and (x, y) as one.  name: of the argument."""
+    """Return a data set as it is, and (x, y) or (x, y, weights) as one.  name: of the argument."""
     if isinstance(data, Dataset):
         return data
     if isinstance(data, Split):
         raise TypeError(f"Expected a Dataset as {name}, not both parts of one: pass data.train or data.test.")
-    if isinstance(data, tuple | list) and len(data) == 2:
-        x, y = data
-        return Dataset(x, y)  # type: ignore[arg-type]  # which it checks
+    if isinstance(data, tuple | list) and len(data) in (2, 3):
+        x, y, *rest = data
+        return Dataset(x, y, weights=rest[0] if rest else None)  # type: ignore[arg-type]  # which it checks
     raise TypeError(f"Expected a Dataset or (x, y) as {name}, not {type(data).__name__}.")
 
 
@@ -46,6 +63,13 @@ def in_classes_to_train(model: Sequential, data: Dataset) -> Dataset:
 def default_loss(data: Dataset) -> Loss:
     """Choose cross-entropy for class numbers, the mean squared error for real targets."""
     return CrossEntropy() if data.has_classes else MeanSquaredError()
+
+
+def predicts(data: Dataset, loss: Loss) -> Predicts:
+    """Tell what a model learns from targets with a loss: classes, labels that are there or not, or numbers."""
+    if data.has_classes:
+        return "classes"
+    return "labels" if isinstance(loss, BinaryCrossEntropy | Focal) else "numbers"
 
 
 def loss_for(data: Dataset, loss: Loss | None) -> Loss:

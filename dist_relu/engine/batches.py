@@ -17,9 +17,11 @@ from dist_relu.data.augment import Augment, ImageShape
 from dist_relu.engine.plan import StepPlan
 from dist_relu.kernels import augment as kernels
 from dist_relu.kernels.tape import in_python
+from dist_relu.kernels.weights import gather_weights
 from dist_relu.nn import Loss, MixedTargets, Pass
 from dist_relu.nn.layer import Shape
-from dist_relu.nn.losses.loss import CompiledLoss
+from dist_relu.nn.losses.composed import Weighted
+from dist_relu.nn.losses.loss import UNWEIGHTED, CompiledLoss
 from dist_relu.nn.passes import ShardPass
 from dist_relu.partition import Purpose, bounds, generator
 from dist_relu.reduction.sources import ShardBounds
@@ -28,18 +30,23 @@ from dist_relu.reduction.sources import ShardBounds
 class Batch(NamedTuple):
     """A batch is what passes through the model together.
 
-    samples: their numbers in the data set.  shard_bounds: the rows of each shard; the last batch of an epoch may be
+    samples: their numbers in the data set.  of_step: those of all samples of the step, over which losses and statistics
+    are means.  shard_bounds: the rows of each shard; the last batch of an epoch may be
     smaller than the number of shards, and some of them empty.  place: of the batch in its step.  number: of the batch
-    in the run; random numbers depend on it.  step_size: the number of samples in the whole step, over which losses and
-    statistics are means.
+    in the run; random numbers depend on it.
     """
 
     samples: Array
+    of_step: Array
     shard_bounds: ShardBounds
     place: int
     number: int
-    step_size: int
     is_watched: bool
+
+    @property
+    def step_size(self) -> int:
+        """The number of samples in the whole step."""
+        return len(self.of_step)
 
 
 def microbatches(samples: Array, plan: StepPlan, step: int, *, is_watched: bool = False) -> Iterator[Batch]:
@@ -47,18 +54,19 @@ def microbatches(samples: Array, plan: StepPlan, step: int, *, is_watched: bool 
     for place, first in enumerate(range(0, len(samples), plan.batch_size)):
         rows = samples[first : first + plan.batch_size]
         number = step * plan.options.accumulate + place
-        yield Batch(rows, bounds(len(rows), plan.shards), place, number, len(samples), is_watched and not place)
+        yield Batch(rows, samples, bounds(len(rows), plan.shards), place, number, is_watched and not place)
 
 
 @final
 class Feed:
     """A feed brings the samples of shards into passes.
 
-    x, y: the data set, (samples, ...).  image_shape: of samples that are augmented.
+    x, y: the data set, (samples, ...).  weights: of samples, (samples,) float64, or `UNWEIGHTED`.
+    image_shape: of samples that are augmented.
     """
 
-    def __init__(self, plan: StepPlan, x: Array, y: Array, image_shape: ImageShape | None) -> None:
-        self._plan, self._x, self._y, self._image_shape = plan, x, y, image_shape
+    def __init__(self, plan: StepPlan, x: Array, y: Array, weights: Array, image_shape: ImageShape | None) -> None:
+        self._plan, self._x, self._y, self._weights, self._image_shape = plan, x, y, weights, image_shape
         self._x_rows, self._y_rows = _rows(x), _rows(y)
         self._augment = plan.augment or Augment()
         self._key = np.array([plan.seed, Purpose.AUGMENTATION], np.uint64)
@@ -71,22 +79,43 @@ class Feed:
         loss, augment, image_shape, numbers = self._plan.loss, self._augment, self._image_shape, batch.samples
         if image_shape is None and not augment.mixup:
             kernels.gather(self._x_rows, self._y_rows, numbers, first, stop, _rows(x), _rows(targets))
-            return x, loss, targets
+            return x, self._weighted(loss, batch, shard, run), targets
         kernels.gather_rows(self._y_rows, numbers, first, stop, _rows(targets))
         if image_shape is not None and not augment.mixup:
             self._gather_images(batch, shard, image_shape, run, x)
-            return x, loss, targets
+            return x, self._weighted(loss, batch, shard, run), targets
         mixed = _MixedLoss()
-        in_python(partial(self._mix, numbers[first:stop], shard, run, x, targets, mixed))
-        return x, mixed, targets
+        weighted = self._weighted(mixed, batch, shard, run)
+        weights = weighted.weights if isinstance(weighted, Weighted) else UNWEIGHTED
+        in_python(partial(self._mix, numbers[first:stop], shard, run, x, targets, weights, mixed))
+        return x, weighted, targets
 
-    def _mix(self, numbers: Array, shard: int, run: ShardPass, out: Array, targets: Array, mixed: _MixedLoss) -> None:
+    def _weighted(self, loss: Loss, batch: Batch, shard: int, run: ShardPass) -> Loss:
+        """The loss of a shard whose samples have weights: shares of their mean in the step, whoever computes it."""
+        if not len(self._weights):
+            return loss
+        first, stop = batch.shard_bounds[shard]
+        weights = run.scratch("weights of samples", (stop - first,), np.float64)
+        gather_weights(self._weights, batch.of_step, batch.samples, first, stop, weights)
+        return Weighted(loss, weights)
+
+    def _mix(
+        self,
+        numbers: Array,
+        shard: int,
+        run: ShardPass,
+        out: Array,
+        targets: Array,
+        weights: Array,
+        mixed: _MixedLoss,
+    ) -> None:
         """Mix samples at random, and targets with them: in Python, since beta distributions have no kernel."""
         rng = generator(self._plan.seed, Purpose.AUGMENTATION, int(run.clock[0]), shard)
         scratch = run.scratch("augment", out.shape, out.dtype)
         mixture = self._augment.gather_inside(self._x, numbers, self._image_shape, rng, out, scratch)
         assert mixture is not None
-        mixed.now = MixedTargets(self._plan.loss, targets[mixture.partners], mixture.share)
+        theirs = weights[mixture.partners] if len(weights) else None
+        mixed.now = MixedTargets(self._plan.loss, targets[mixture.partners], mixture.share, theirs)
 
     def _gather_images(self, batch: Batch, shard: int, image_shape: ImageShape, run: ShardPass, out: Array) -> None:
         """Do what `Augment.gather_inside` does, to the bit, by kernels alone."""
@@ -113,9 +142,9 @@ class _MixedLoss(CompiledLoss):
         self.now.check(targets, output_shape)
 
     def backward_into(
-        self, outputs: Array, targets: Array, scale: float, d_outputs: Array, sums: Array, run: Pass
+        self, outputs: Array, targets: Array, weights: Array, scale: float, d_outputs: Array, sums: Array, run: Pass
     ) -> None:
-        in_python(lambda: self.now.backward_into(outputs, targets, scale, d_outputs, sums, run))
+        in_python(lambda: self.now.backward_into(outputs, targets, weights, scale, d_outputs, sums, run))
 
 
 def _rows(array: Array) -> Array:

@@ -26,14 +26,15 @@ from dist_relu.engine.site import Site
 from dist_relu.engine.training import Training, with_values
 from dist_relu.engine.watch.observer import Observer
 from dist_relu.engine.watch.records import WatchedStep
+from dist_relu.engine.weighting import chances, loss_weights, order_of_epoch
 from dist_relu.errors import TrainingDiverged
 from dist_relu.nn import Loss, Sequential
 from dist_relu.nn.boundary import inside
 from dist_relu.nn.fusion import last_layers
 from dist_relu.nn.layer import PreactivationObserver
+from dist_relu.nn.losses.composed import Weighted
 from dist_relu.nn.losses.loss import backward_into
 from dist_relu.nn.passes import Layout, ShardPass, measure
-from dist_relu.partition import epoch_order
 from dist_relu.reduction.batch_sums import BatchSums, batch_sums_shape
 from dist_relu.runtime.backends import SerialBackend
 from dist_relu.runtime.workers import Workers
@@ -104,7 +105,8 @@ def diagnose(
     per_epoch = num_steps_per_epoch(len(data), plan.batch_size, plan.options.accumulate)
     epoch, place = divmod(before.step, per_epoch)
     per_step = plan.batch_size * plan.options.accumulate
-    order = epoch_order(len(data), plan.seed, epoch, shuffle=shuffle)
+    drawn = chances(data, plan.class_weight, plan.sampler)
+    order = order_of_epoch(len(data), plan.seed, epoch, shuffle=shuffle, chances=drawn)
     samples = order[place * per_step : (place + 1) * per_step]
     with np.errstate(all="ignore"):
         shards = _Shards(with_values(model, before.vectors[0]), data, plan, before.step, image_shape)
@@ -148,7 +150,7 @@ class _Shards:
         self._model, self._plan, self._step = model, plan, step
         x = np.asarray(data.x, model.dtype)
         y = np.asarray(data.y, np.int64 if data.has_classes else model.dtype)
-        self._feed = Feed(plan, x, y, image_shape)
+        self._feed = Feed(plan, x, y, loss_weights(data, plan.class_weight, plan.sampler), image_shape)
         layout = measure(model, plan.loss, y[:1])
         layout = Layout(layout.buffers, {}, layout.sums)  # all gradients are multiplied out at once
         num_rows = plan.batch_size if layout.sums else -(-plan.batch_size // plan.shards)
@@ -212,6 +214,7 @@ class _Shards:
         """Find the samples whose loss is not finite, if not the sum of them alone is."""
         name = type(self._plan.loss).__name__
         rows = []
+        loss = loss.loss if isinstance(loss, Weighted) else loss
         if loss is self._plan.loss:  # that of mixed samples has targets for all of them
             for row in range(len(outputs)):
                 one = slice(row, row + 1)
@@ -285,7 +288,7 @@ def _in_update(
     plan = replace(plan, options=replace(plan.options, on_nan="stop"))
     workers = Workers(SerialBackend())
     try:
-        observer = Observer(model, plan, before.step + 1, has_classes=data.has_classes)
+        observer = Observer(model, plan, before.step + 1, has_accuracy=False)
         training = Training(
             Site(workers), model, data, plan, observer, before, image_shape=image_shape, shuffle=shuffle
         )

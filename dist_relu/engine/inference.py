@@ -19,7 +19,7 @@ from dist_relu.comm.whereabouts import EVALUATION
 from dist_relu.core.arrays import Array
 from dist_relu.kernels.activations import relu as pair
 from dist_relu.nn import Loss, PlainPass, Sequential
-from dist_relu.nn.losses.loss import backward_into
+from dist_relu.nn.losses.loss import UNWEIGHTED, backward_into
 from dist_relu.partition import bounds
 from dist_relu.runtime.placed import PlacedDataset
 from dist_relu.runtime.replicated import ReplicatedArray, ReplicatedArrays
@@ -99,14 +99,24 @@ class Placement:
 
 
 def evaluate(
-    run: Run, replicas: ReplicatedArrays, model: Sequential, data: PlacedDataset, loss: Loss, *, keeps_outputs: bool
-) -> tuple[float, int, Array | None]:
-    """Sum the loss and the number of correct predictions over all samples; collective.
+    run: Run,
+    replicas: ReplicatedArrays,
+    model: Sequential,
+    data: PlacedDataset,
+    loss: Loss,
+    weights: Array | None,
+    *,
+    keeps_outputs: bool,
+) -> tuple[float, float, Array | None]:
+    """Sum the loss and the number of correct predictions over all samples, or by their weights; collective.
 
     keeps_outputs: also return the outputs, (N, *output_shape).
     """
     placement = Placement.of(replicas, len(data.x.array))
-    sums = replicas.zeros((placement.num_blocks, 2), np.float64)
+    sums = replicas.zeros((placement.num_blocks, 2 if weights is None else 3), np.float64)
+    placed_weights = replicas.copy_of(UNWEIGHTED if weights is None else weights)
+    if weights is not None:
+        placed_weights.broadcast(placement.rows)
     outputs = replicas.zeros((len(data.x.array), *model.output_shape), model.dtype) if keeps_outputs else None
     data.x.broadcast(placement.rows)
     data.y.broadcast(placement.rows)
@@ -114,13 +124,14 @@ def evaluate(
     request = _EvaluateRequest(
         input=model_input,
         y=data.y.handles,
+        weights=placed_weights.handles,
         loss=loss,
         sums=sums.handles,
         outputs=outputs.handles if outputs else None,
     )
     run(_evaluate, request)
-    loss_sum, num_correct = np.add.reduce(sums.gather(placement.blocks), axis=0)
-    return float(loss_sum), int(num_correct), outputs.gather(placement.rows) if outputs else None
+    totals = np.add.reduce(sums.gather(placement.blocks), axis=0)
+    return float(totals[0]), float(totals[-1]), outputs.gather(placement.rows) if outputs else None
 
 
 def outputs(run: Run, replicas: ReplicatedArrays, model: Sequential, x: Array, *, every_layer: bool) -> list[Array]:
@@ -176,11 +187,13 @@ def my_blocks(world: World, num_rows: int) -> Iterator[tuple[int, slice]]:
 class _EvaluateRequest:
     """sums: (blocks, 2) float64, gets the summed loss and the number of correct predictions of each block.
 
+    weights: of samples, or `UNWEIGHTED`; with them, sums are (blocks, 3) and get the weight of these predictions too.
     outputs: (N, *output_shape) gets the outputs, where they are wanted.
     """
 
     input: ModelInput
     y: Handles
+    weights: Handles
     loss: Loss
     sums: Handles
     outputs: Handles | None
@@ -190,14 +203,15 @@ def _evaluate(world: World, request: _EvaluateRequest) -> None:
     """Sum the loss and the number of correct predictions over the samples of every block."""
     world.node.whereabouts.enter(EVALUATION)
     model, x = request.input.attach(world)
-    y, sums = world.node.attach(request.y), world.node.attach(request.sums)
+    y, sums, weights = (world.node.attach(array) for array in (request.y, request.sums, request.weights))
     outputs = world.node.attach(request.outputs) if request.outputs else None
     run = PlainPass(training=False)
     for block, rows in my_blocks(world, len(x)):
         predictions = model.forward(x[rows], run)
         if outputs is not None:
             outputs[rows] = predictions
-        backward_into(request.loss, predictions, y[rows], 1.0, np.empty_like(predictions), sums[block], run)
+        d_outputs = np.empty_like(predictions)
+        backward_into(request.loss, predictions, y[rows], 1.0, d_outputs, sums[block], run, weights[rows])
 
 
 @dataclass(frozen=True, kw_only=True)

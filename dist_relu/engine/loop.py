@@ -15,8 +15,8 @@ from dist_relu.engine.memory import StepRequest, means_of
 from dist_relu.engine.step import TrainingStep
 from dist_relu.engine.verification import Digest
 from dist_relu.engine.watch.events import EpochDone, Progress, StepDone, StepsDone
+from dist_relu.engine.weighting import order_of_epoch
 from dist_relu.optim import Optimizer
-from dist_relu.partition import epoch_order
 from dist_relu.runtime.world import World
 
 MAX_SKIPPED = 100
@@ -164,7 +164,8 @@ class _Run:
 
     def _begin_epoch(self, epoch: int, *, shuffle: bool) -> None:
         self._epoch = epoch
-        self._order = epoch_order(self._num_samples, self._plan.seed, epoch, shuffle=shuffle)
+        seed, chances = self._plan.seed, self._step.chances
+        self._order = order_of_epoch(self._num_samples, seed, epoch, shuffle=shuffle, chances=chances)
         self._began, self._first_timed = perf_counter(), epoch * self._per_epoch
         self._step.begin_epoch()
 

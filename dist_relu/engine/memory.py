@@ -18,8 +18,10 @@ from dist_relu.data.augment import ImageShape
 from dist_relu.engine.norms import NUM_SQUARES
 from dist_relu.engine.plan import StepPlan
 from dist_relu.engine.watch.recorder import WatchRequest
+from dist_relu.engine.weighting import DRAWN_ONCE
 from dist_relu.errors import BackendError
 from dist_relu.nn import Sequential
+from dist_relu.nn.losses.loss import UNWEIGHTED
 from dist_relu.nn.passes import Layout, measure
 from dist_relu.reduction.batch_sums import batch_sums_shape
 from dist_relu.reduction.plan import ReductionPlan
@@ -65,7 +67,8 @@ class Snapshot:
 class Memory(Generic[T]):
     """This memory is shared by the workers of a node: as the coordinator's arrays, as handles, or as a worker's arrays.
 
-    x, y: the data set, (samples, ...).  generations, slots, totals: of the shapes that the `ReductionPlan` has.
+    x, y: the data set, (samples, ...).  weights, chances: (samples,) or (0,), see `dist_relu.engine.weighting`.
+    generations, slots, totals: of the shapes that the `ReductionPlan` has.
     squares: (pieces, NUM_SQUARES).  sums: see `batch_sums_shape`.  arena: bytes.  verdicts: (workers,), where steps may
     be skipped, whether what each worker has made of its chunks is finite.  completed: (workers,) int64, how many steps
     of the run each worker has seen to be complete.  The vectors after step number n are generation n % 2.
@@ -74,6 +77,8 @@ class Memory(Generic[T]):
 
     x: T
     y: T
+    weights: T
+    chances: T
     generations: T
     slots: T
     totals: T
@@ -123,6 +128,8 @@ class StepMemory:
         plan: StepPlan,
         begin: Snapshot,
         *,
+        weights: Array = UNWEIGHTED,
+        chances: Array = DRAWN_ONCE,
         records: Array | None = None,
         num_records: int = 1,
         is_watched: bool = False,
@@ -142,6 +149,8 @@ class StepMemory:
         self._memory = Memory(
             x=placed.x,
             y=placed.y,
+            weights=replicas.copy_of(weights),
+            chances=replicas.copy_of(chances),
             generations=replicas.zeros(reduction.generations_shape, model.dtype),
             slots=replicas.zeros(reduction.slots_shape, model.dtype),
             totals=replicas.zeros(reduction.totals_shape, model.dtype),
@@ -152,6 +161,8 @@ class StepMemory:
             completed=replicas.zeros((reduction.workers,), np.int64),
             records=replicas.zeros((num_records,), STEP_RECORD),
         )
+        self._memory.weights.broadcast()
+        self._memory.chances.broadcast()
         everywhere = range(replicas.num_nodes)
         generation = begin.step % 2
         self._memory.generations.array[generation] = begin.vectors

@@ -9,6 +9,7 @@ from typing import Literal, final
 from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_fields, check_int, check_positive, check_share, one_of, optional
 from dist_relu.data import Augment
+from dist_relu.engine.weighting import ClassWeight, Sampler
 from dist_relu.kernels.ordered_sum import ordered_sum
 from dist_relu.nn import Loss
 from dist_relu.optim import ElementwiseOptimizer, LayerwiseOptimizer, Optimizer
@@ -55,7 +56,10 @@ class StepOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class StepPlan:
-    """A plan says what becomes of a batch of `batch_size` samples, which is cut into `shards`."""
+    """A plan says what becomes of a batch of `batch_size` samples, which is cut into `shards`.
+
+    class_weight, sampler: see `Coordinator.fit`.
+    """
 
     loss: Loss
     optimizer: Optimizer
@@ -64,6 +68,8 @@ class StepPlan:
     shards: int
     seed: int
     augment: Augment | None = None
+    class_weight: ClassWeight | None = None
+    sampler: Sampler | None = None
 
     @property
     def num_vectors(self) -> int:

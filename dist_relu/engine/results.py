@@ -15,7 +15,7 @@ from dist_relu.nn import Sequential
 
 @dataclass(frozen=True, kw_only=True)
 class Validated:
-    """A validation came to this, after so many steps and complete epochs; accuracy is None without classes."""
+    """A validation came to this, after so many steps and complete epochs; accuracy is None of numbers."""
 
     step: int
     epoch: int
@@ -28,7 +28,8 @@ class FitResult:
     """This result says what a training run did.
 
     losses, accuracies, step_seconds: (steps,), the mean loss of each step's samples, the share of them that was right
-    before the step, and its duration; accuracies is None without classes.
+    before the step, and its duration; accuracies is None of numbers. Losses are means by weights where samples have
+    some, accuracies count samples.
     Losses and accuracies of steps that were skipped are NaN; means are over the others.
     average: with `ema_decay`, the model with its averaged parameters, to evaluate or save like any other.
     watched: with `watch`, what was seen, unless `Watch.on_step` got it.
@@ -59,8 +60,9 @@ class FitResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """An evaluation has means over all samples; accuracy is None without classes.
+    """An evaluation has means over all samples, by their weights where they have some.
 
+    accuracy: the share of samples whose class, or whose labels all, are predicted; None of numbers.
     metrics: those that were asked for, by name: numbers, arrays, or dicts of them.
     """
 
@@ -77,7 +79,7 @@ def fit_result(
     watched: list[WatchedStep],
     validations: list[Validated],
     *,
-    has_classes: bool,
+    has_accuracy: bool,
 ) -> FitResult:
     """Form the result of a call from what its steps came to, of `STEP_RECORD`."""
     seconds = float(steps["seconds"].sum())
@@ -86,7 +88,7 @@ def fit_result(
     return FitResult(
         epochs=epochs,
         losses=steps["loss"].copy(),
-        accuracies=shares if has_classes else None,
+        accuracies=shares if has_accuracy else None,
         step_seconds=steps["seconds"].copy(),
         seconds=seconds,
         samples_per_second=per_second,

@@ -12,6 +12,7 @@ import numpy as np
 
 from dist_relu.core.arrays import Array
 from dist_relu.data import Dataset
+from dist_relu.engine.plan import StepPlan
 from dist_relu.engine.results import FitResult
 from dist_relu.nn import (
     BatchNorm,
@@ -61,9 +62,10 @@ def doubts_of_data(model: Sequential, data: Dataset, batch_size: int) -> Iterato
         yield from _doubts_of_labels(data.y)
 
 
-def doubts_of_result(result: FitResult, data: Dataset, loss: Loss) -> Iterator[str]:
+def doubts_of_result(result: FitResult, data: Dataset, plan: StepPlan) -> Iterator[str]:
     """Say whether a training has learned nothing, or forgotten it on its way."""
     first, last = result.losses[0], result.epochs[-1].loss
+    is_weighted = data.weights is not None or plan.class_weight is not None or plan.sampler is not None
     highest = max(result.epochs, key=lambda epoch: epoch.loss)
     if last > _TIMES_ITS_START * first and last > first + 1:
         yield f"The loss has grown from {first:.4g} to {last:.4g}. Lower the learning rate, or scale the samples."
@@ -72,8 +74,8 @@ def doubts_of_result(result: FitResult, data: Dataset, loss: Loss) -> Iterator[s
             f"The loss rose from {first:.4g} to {highest.loss:.4g} in epoch {highest.epoch + 1}, and ended at "
             f"{last:.4g}. Lower the learning rate, warm it up, or scale the samples."
         )
-    elif result.accuracies is not None and len(result.losses) >= _STEPS_TO_LEARN:
-        yield from _doubts_of_accuracy(result, data, loss)
+    elif data.has_classes and not is_weighted and len(result.losses) >= _STEPS_TO_LEARN:
+        yield from _doubts_of_accuracy(result, data, plan.loss)
 
 
 def _doubts_of_accuracy(result: FitResult, data: Dataset, loss: Loss) -> Iterator[str]:

@@ -7,6 +7,7 @@ from typing import Any, TypeVar, final
 
 from dist_relu.data import Dataset
 from dist_relu.engine import inference
+from dist_relu.engine.arguments import predicts
 from dist_relu.engine.results import Evaluation
 from dist_relu.engine.scoring import predictions_of
 from dist_relu.errors import WorkerLost
@@ -71,11 +72,12 @@ class Site:
         placed = self.place(data, model, loss)
         with self.replicas.for_a_call() as replicas:
             loss_sum, num_correct, outputs = inference.evaluate(
-                self.run, replicas, model, placed, loss, keeps_outputs=bool(metrics)
+                self.run, replicas, model, placed, loss, data.weights, keeps_outputs=bool(metrics)
             )
+        total = len(data) if data.weights is None else float(data.weights.sum())
         return Evaluation(
-            loss=loss_sum / len(data),
-            accuracy=num_correct / len(data) if data.has_classes else None,
+            loss=loss_sum / total,
+            accuracy=None if predicts(data, loss) == "numbers" else num_correct / total,
             num_samples=len(data),
             metrics={} if outputs is None else measure(metrics, predictions_of(model, data, outputs)),
         )

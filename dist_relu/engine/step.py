@@ -53,7 +53,8 @@ def _refuse(_: int) -> None:
 class TrainingStep:
     """This is one worker's part in training steps.
 
-    x: the samples.  model: computes with the parameters of `generation`, those after the last step.
+    x: the samples.  chances: of samples to be drawn, see `dist_relu.engine.weighting`.
+    model: computes with the parameters of `generation`, those after the last step.
     optimizer: tells the rates of the next steps; a rule of the same kind may take its place between them.
     records: of the run's last steps, see `STEP_RECORD`; the first worker writes them.
     notes, norms: of the last step, if it was watched and this is worker 0, see `row_dtype` and `Norms.of_watched_step`.
@@ -73,8 +74,9 @@ class TrainingStep:
         self.model = model = request.model
         model.build(request.input_shape)
         memory = request.memory.map(world.node.attach)
-        self.x, self._completed, self.records = memory.x, memory.completed, memory.records
-        self._feed = Feed(plan, memory.x, memory.y, request.image_shape)
+        self.x, self.chances = memory.x, memory.chances
+        self._completed, self.records = memory.completed, memory.records
+        self._feed = Feed(plan, memory.x, memory.y, memory.weights, request.image_shape)
         self.optimizer = plan.optimizer
         self._inputs = StepInputs(plan, model.dtype)
         self._tapes = Tapes(after=2)  # many runs are short
@@ -131,7 +133,7 @@ class TrainingStep:
         one_sample_each = tuple(pairwise([0, *stops]))
         ways = sorted({False, self._recorder is not None})
         for is_watched in ways:
-            self._reduce(Batch(np.arange(len(firsts)), one_sample_each, 0, 0, len(firsts), is_watched))
+            self._reduce(Batch(np.arange(len(firsts)), np.arange(len(firsts)), one_sample_each, 0, 0, is_watched))
             self._barrier.wait()
         pieces, chunks = empty_chunks(self._reduction.num_vectors, self.model.dtype)
         trial = Updater(self._plan, chunks, Norms(pieces, np.zeros((len(pieces), NUM_SQUARES))), self._barrier)

@@ -11,6 +11,7 @@ from typing import Any, final
 from dist_relu.core.arrays import Array
 from dist_relu.data import Dataset
 from dist_relu.data.augment import ImageShape
+from dist_relu.engine.arguments import predicts
 from dist_relu.engine.loop import NotKept, SegmentRequest, Stopped, forget_run, num_steps_per_epoch, take_segment
 from dist_relu.engine.memory import Snapshot, StepMemory
 from dist_relu.engine.plan import LeaveGradient, StepOptions, StepPlan
@@ -18,6 +19,7 @@ from dist_relu.engine.site import Site
 from dist_relu.engine.verification import check_digests
 from dist_relu.engine.watch.events import Progress
 from dist_relu.engine.watch.observer import Observer
+from dist_relu.engine.weighting import chances, loss_weights
 from dist_relu.errors import BackendError
 from dist_relu.nn import Loss, Sequential
 from dist_relu.optim import Optimizer
@@ -75,6 +77,8 @@ class Training:
             placed,
             plan,
             begin,
+            weights=loss_weights(data, plan.class_weight, plan.sampler),
+            chances=chances(data, plan.class_weight, plan.sampler),
             records=records,
             num_records=per_epoch + self.max_steps,
             is_watched=watch is not None,
@@ -162,7 +166,7 @@ def gradient_of(site: Site, model: Sequential, data: Dataset, loss: Loss, shards
     plan = StepPlan(
         loss=loss, optimizer=LeaveGradient(), options=StepOptions(), batch_size=len(data), shards=shards, seed=0
     )
-    observer = Observer(model, plan, 1, has_classes=data.has_classes)
+    observer = Observer(model, plan, 1, has_accuracy=predicts(data, loss) != "numbers")
     training = Training(site, model, data, plan, observer, Snapshot.initial(model.values, plan))
     try:
         stopped = training.advance(0, 1, plan.optimizer, last=1)

@@ -1,6 +1,8 @@
-"""Losses and their gradients.  N batch, K classes.
+"""Losses and their gradients.  N batch, K classes or labels, F numbers of a sample.
 
-sums: (2,) float64, gets the sum of the losses and the number of correct predictions.
+weights: (N,) float64, what the loss of each sample is multiplied by; (0,) where it is multiplied by nothing.
+sums: (2,) float64, gets the sum of the losses and the number of correct predictions, or (3,), gets the weight of these
+too.
 """
 
 from __future__ import annotations
@@ -14,13 +16,14 @@ from dist_relu.kernels.long_sums import TERMS, sum_row
 
 
 @kernel
-def cross_entropy(z: Array, labels: Array, scale: float, dz: Array, sums: Array) -> None:
+def cross_entropy(z: Array, labels: Array, weights: Array, scale: float, dz: Array, sums: Array) -> None:
     """sums = -log softmax(z)[label] over the rows, and how many rows have their maximum at the label.
 
     z: (N, K) logits.  labels: (N,) integers.  dz: (N, K) gets the gradient of the sum times `scale`; may be z.
     """
-    loss, num_correct = 0.0, 0
+    loss, num_correct, weight_correct = 0.0, 0, 0.0
     for n in range(z.shape[0]):
+        weight = weights[n] if weights.shape[0] else 1.0
         label = labels[n]
         best = 0
         for k in range(1, z.shape[1]):
@@ -36,48 +39,39 @@ def cross_entropy(z: Array, labels: Array, scale: float, dz: Array, sums: Array)
         else:
             for k in range(z.shape[1]):
                 total += dz[n, k]
-        loss += log(total) - at_label
+        loss += weight * (log(total) - at_label)
         num_correct += best == label
-        factor = z.dtype.type(scale) / total
+        weight_correct += weight * (best == label)
+        factor = z.dtype.type(weight * scale) / total
         for k in range(z.shape[1]):
             dz[n, k] *= factor
-        dz[n, label] -= z.dtype.type(scale)
+        dz[n, label] -= z.dtype.type(weight * scale)
     sums[0], sums[1] = loss, num_correct
+    if sums.shape[0] > 2:
+        sums[2] = weight_correct
 
 
 @kernel
-def smooth_labels(z: Array, labels: Array, smoothing: float, scale: float, dz: Array, sums: Array) -> None:
+def smooth_labels(
+    z: Array, labels: Array, weights: Array, smoothing: float, scale: float, dz: Array, sums: Array
+) -> None:
     """Turn the cross-entropy in `sums` into that with smoothed labels.
 
     z: (N, K) logits.  labels: (N,) integers.  dz: (N, K) holds the gradient of the plain loss times `scale`, and
     gets that of the smoothed one: smoothing·scale·(1 at the label, less 1/K everywhere) more.
     """
     growth = 0.0
-    everywhere = z.dtype.type(smoothing * scale / z.shape[1])
-    at_label = z.dtype.type(smoothing * scale)
     for n in range(z.shape[0]):
+        weight = weights[n] if weights.shape[0] else 1.0
+        everywhere = z.dtype.type(weight * (smoothing * scale / z.shape[1]))
+        at_label = z.dtype.type(weight * (smoothing * scale))
         total = 0.0
         for k in range(z.shape[1]):
             total += z[n, k]
             dz[n, k] -= everywhere
-        growth += smoothing * (z[n, labels[n]] - total / z.shape[1])
+        growth += weight * (smoothing * (z[n, labels[n]] - total / z.shape[1]))
         dz[n, labels[n]] += at_label
     sums[0] += growth
-
-
-@kernel
-def squared_error(y: Array, target: Array, size: int, scale: float, dy: Array, sums: Array) -> None:
-    """sums = (y - target)² over samples of `size` elements each, of which a loss is the mean, and no predictions.
-
-    y, target, dy: flat (N · size,).  dy gets the gradient of the sum times `scale`.
-    """
-    loss = 0.0
-    factor = y.dtype.type(2 * (scale / size))
-    for i in range(y.shape[0]):
-        d = y[i] - target[i]
-        loss += d * d
-        dy[i] = factor * d
-    sums[0], sums[1] = loss / size, 0
 
 
 @kernel

@@ -47,8 +47,9 @@ from dist_relu.nn.layers.row_activations import GLU, CReLU, LogSoftmax, PReLU, R
 from dist_relu.nn.layers.standardize import Standardize, standardized
 from dist_relu.nn.losses.classification import CrossEntropy
 from dist_relu.nn.losses.composed import MixedTargets
+from dist_relu.nn.losses.labels import BinaryCrossEntropy, Focal
 from dist_relu.nn.losses.loss import Loss
-from dist_relu.nn.losses.regression import MeanSquaredError
+from dist_relu.nn.losses.regression import Huber, MeanAbsoluteError, MeanSquaredError
 from dist_relu.nn.lsuv import lsuv
 from dist_relu.nn.models import actor, cnn, mlp, policy, resnet, rnn
 from dist_relu.nn.sequential import Sequential
@@ -65,6 +66,7 @@ __all__ = [
     "ActivityPenalty",
     "AvgPool2d",
     "BatchNorm",
+    "BinaryCrossEntropy",
     "CReLU",
     "Categorical",
     "Constant",
@@ -74,6 +76,7 @@ __all__ = [
     "Dropout",
     "Embedding",
     "Flatten",
+    "Focal",
     "FromNCHW",
     "GlobalAvgPool2d",
     "GlorotNormal",
@@ -83,6 +86,7 @@ __all__ = [
     "Hardtanh",
     "HeNormal",
     "HeUniform",
+    "Huber",
     "Identity",
     "Initializer",
     "Layer",
@@ -91,6 +95,7 @@ __all__ = [
     "LogSoftmax",
     "Loss",
     "MaxPool2d",
+    "MeanAbsoluteError",
     "MeanSquaredError",
     "Mish",
     "MixedTargets",

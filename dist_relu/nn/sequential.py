@@ -21,7 +21,11 @@ from dist_relu.nn.composition import check_layer, check_params, check_places, la
 from dist_relu.nn.description import brief, copy_unbuilt
 from dist_relu.nn.fusion import ACTIVATIONS, ActivationFused, fuse
 from dist_relu.nn.layer import PLAIN, Layer, Param, Pass, PassObserver, PreactivationObserver, Shape
+from dist_relu.nn.losses.loss import Loss
 from dist_relu.partition import Purpose, generator
+
+Predicts = Literal["classes", "labels", "numbers"]
+"""One of several classes, which of some labels are there, or numbers."""
 
 _NOT_BUILT = "The model was not built yet, so it has no shapes: build it first, model.build(input_shape)."
 _NO_PARAMETERS = "The model has no parameters yet: fit it, or build and initialize it."
@@ -50,6 +54,7 @@ class Sequential:
     done. What is asked for before it is there raises ValueError: `is_built` and `has_values` tell.
 
     dtype: float32, or float64 for numerical checks.  predicts: what the targets were that it was trained on.
+    loss: what it was trained with, where targets alone don't tell.
     classes: the names of the class numbers that it predicts, where the data had names for them.
 
     A layer has one place in one model, which owns its parameters and what it remembers of a pass. One that stands twice
@@ -58,7 +63,8 @@ class Sequential:
 
     layers: tuple[Layer, ...]
     dtype: np.dtype[Any]
-    predicts: Literal["classes", "numbers"] | None
+    predicts: Predicts | None
+    loss: Loss | None
     classes: tuple[str, ...] | None
 
     def __init__(self, *layers: Layer | Sequence[Layer], dtype: npt.DTypeLike = np.float32) -> None:
@@ -70,7 +76,7 @@ class Sequential:
         checked = tuple(map(check_layer, layers))
         check_places(checked)
         vars(self).update(layers=checked, dtype=check_dtype("dtype", dtype))
-        self.predicts, self.classes = None, None
+        self.predicts, self.loss, self.classes = None, None, None
         self._built: _Built | None = None
         self._values: Array | None = None
         self._inside: list[Inside] = []  # the passes, and then every layer alone, as the model calls them
@@ -362,7 +368,7 @@ class Sequential:
     def blueprint(self) -> Sequential:
         """The same model, unbuilt and without parameters."""
         unbuilt = Sequential(*map(copy_unbuilt, self.layers), dtype=self.dtype)
-        unbuilt.predicts, unbuilt.classes = self.predicts, self.classes
+        unbuilt.predicts, unbuilt.loss, unbuilt.classes = self.predicts, self.loss, self.classes
         return unbuilt
 
     def sha256(self) -> str:

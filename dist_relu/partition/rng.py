@@ -21,6 +21,7 @@ class Purpose(IntEnum):
     ENVIRONMENTS = 7
     ACTIONS = 8
     MINIBATCHES = 9
+    DRAWN_SAMPLES = 10
 
 
 def generator(seed: int, purpose: Purpose, *coordinates: int) -> np.random.Generator:

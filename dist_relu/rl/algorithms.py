@@ -125,8 +125,9 @@ class PolicyLoss(CompiledLoss):
                 raise DataError(f"Actions in the first column of targets must be from 0 to {self.head.actions - 1}.")
 
     def backward_into(
-        self, outputs: Array, targets: Array, scale: float, d_outputs: Array, sums: Array, run: Pass
+        self, outputs: Array, targets: Array, weights: Array, scale: float, d_outputs: Array, sums: Array, run: Pass
     ) -> None:
+        assert not len(weights), "steps of a policy count alike"
         if not is_ours(type(self.head)):
             spoil()  # what it does is Python
         actions, old, advantages, returns = columns_of(self.head, targets)

@@ -82,5 +82,5 @@ def check_monitored(who: str, monitor: str, model: Sequential, *, validates: boo
         raise ValueError(
             f'{name} needs validations, and this call has none: pass fit(validation=...), or monitor "loss".'
         )
-    if is_maximised(monitor) and model.predicts != "classes":
+    if is_maximised(monitor) and model.predicts == "numbers":
         raise ValueError(f"{name}: there is no accuracy without classes; monitor a loss.")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from dist_relu.data import Dataset
+from dist_relu.engine.arguments import predicts
 from dist_relu.engine.plan import StepPlan
 from dist_relu.nn import Sequential
 from dist_relu.nn.description import describe
@@ -29,11 +30,12 @@ def settings_of(model: Sequential, data: Dataset, plan: StepPlan, *, shuffle: bo
             "layers": json.loads(json.dumps([describe(layer) for layer in model.layers], default=repr)),
             "input_shape": list(model.input_shape),
             "dtype": model.dtype.name,
+            **({} if model.loss is None else {"loss": describe(model.loss)}),
         },
         "data": {
             "sha256": digest_of_data(data),
             "samples": len(data),
-            "predicts": "classes" if data.has_classes else "numbers",
+            "predicts": predicts(data, plan.loss),
             **({} if data.classes is None else {"classes": list(data.classes)}),
         },
         "loss": repr(plan.loss),
@@ -48,14 +50,16 @@ def settings_of(model: Sequential, data: Dataset, plan: StepPlan, *, shuffle: bo
         "ema_decay": options.ema_decay,
         "on_nan": options.on_nan,
         "augment": None if plan.augment is None else repr(plan.augment),
+        **({} if plan.class_weight is None else {"class_weight": repr(plan.class_weight)}),
+        **({} if plan.sampler is None else {"sampler": plan.sampler}),
     }
 
 
 def digest_of_data(data: Dataset) -> str:
-    """The SHA-256 of samples and targets with their shapes and types; computed once for each data set."""
+    """The SHA-256 of samples, targets and weights with their shapes and types; computed once for each data set."""
     if data not in _digests:
         digest = hashlib.sha256()
-        for array in (data.x, data.y):
+        for array in (data.x, data.y, *([] if data.weights is None else [data.weights])):
             little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
             digest.update(f"{little.dtype.str}{little.shape}".encode())
             digest.update(little.reshape(-1).view(np.uint8).data)

@@ -102,6 +102,7 @@ def save_state(state: RunState, path: str | Path) -> None:
         "layers": json.dumps(model["layers"]),
         "predicts": settings["data"]["predicts"],
         **({"classes": json.dumps(settings["data"]["classes"])} if "classes" in settings["data"] else {}),
+        **({"loss": json.dumps(model["loss"])} if "loss" in model else {}),
         **_checksums(contents),
         "run": json.dumps(asdict(run)),
     }
@@ -178,6 +179,7 @@ def _state(header: Mapping[str, str], run: _Run, contents: Sequence[Array]) -> R
         "layers": parse_json(header["layers"]),
         "input_shape": made(list[int], parse_json(header["input_shape"])),
         "dtype": header["dtype"],
+        **({"loss": parse_json(header["loss"])} if "loss" in header else {}),
     }
     return RunState(
         step=run.step,

@@ -21,7 +21,7 @@ from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_callable, check_int, check_is, check_positive, optional
 from dist_relu.data import Dataset
 from dist_relu.data.augment import ImageShape
-from dist_relu.engine.arguments import Data, check_model, dataset_of
+from dist_relu.engine.arguments import Data, check_model, dataset_of, predicts
 from dist_relu.engine.diagnosis import NotFinite, diagnose, diverged_error
 from dist_relu.engine.loop import num_steps_per_epoch
 from dist_relu.engine.memory import Snapshot
@@ -70,7 +70,8 @@ class Trainer:
         self._site, self._model, self._data, self._plan = site, model, data, plan
         self._shuffle, self._image_shape = shuffle, image_shape
         self._per_epoch = num_steps_per_epoch(len(data), plan.batch_size, plan.options.accumulate)
-        self._observer = Observer(model, plan, self._per_epoch, watch, has_classes=data.has_classes)
+        self._has_accuracy = predicts(data, plan.loss) != "numbers"
+        self._observer = Observer(model, plan, self._per_epoch, watch, has_accuracy=self._has_accuracy)
         self._position = Position(
             site,
             model,
@@ -372,10 +373,10 @@ class Trainer:
             average,
             self._observer.take_watched(),
             self.validations[num_validations:],
-            has_classes=self._data.has_classes,
+            has_accuracy=self._has_accuracy,
         )
         if result.epochs and first == 0:
-            for doubt in doubts_of_result(result, self._data, self._plan.loss):
+            for doubt in doubts_of_result(result, self._data, self._plan):
                 warnings.warn(doubt, TrainingWarning, stacklevel=4)
         return result
 

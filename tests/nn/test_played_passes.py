@@ -11,6 +11,7 @@ import pytest
 from dist_relu import nn, rl
 from dist_relu.core.arrays import Array
 from dist_relu.kernels.tape import Tapes, play
+from dist_relu.nn.losses.composed import Weighted
 from dist_relu.nn.passes import ShardPass, forward_backward, measure
 
 N = 6
@@ -49,6 +50,12 @@ CASES: dict[str, tuple[list[nn.Layer], tuple[int, ...], nn.Loss]] = {
     "mlp": ([nn.Dense(7), nn.ReLU(), nn.Dense(7), nn.Tanh(), nn.Dense(4, bias=False)], (5,), _ENTROPY),
     "smoothed labels": ([nn.Dense(4), nn.Softplus()], (5,), nn.CrossEntropy(label_smoothing=0.1)),
     "squared error": ([nn.Dense(4), nn.GELU()], (5,), nn.MeanSquaredError()),
+    "absolute error": ([nn.Dense(4)], (5,), nn.MeanAbsoluteError()),
+    "Huber loss": ([nn.Dense(4)], (5,), nn.Huber(0.5)),
+    "labels": ([nn.Dense(4)], (5,), nn.BinaryCrossEntropy([1.0, 2.0, 3.0, 4.0])),
+    "focal loss of labels": ([nn.Dense(4)], (5,), nn.Focal(alpha=0.25)),
+    "focal loss of classes": ([nn.Dense(4)], (5,), Weighted(nn.Focal(), np.arange(1.0, N + 1))),
+    "weighted samples": ([nn.Dense(4)], (5,), Weighted(nn.CrossEntropy(0.1), np.arange(1.0, N + 1))),
     "random slopes": ([nn.RReLU(), nn.Dense(6), nn.Dropout(0.4), nn.RReLU(), nn.Dense(4)], (5,), _ENTROPY),
     "learned slopes": ([nn.Dense(6), nn.PReLU(), nn.Dense(4), nn.PReLU(4)], (5,), _ENTROPY),
     "pairs": ([nn.Dense(6), nn.CReLU(), nn.SwiGLU(), nn.Dense(4)], (5,), _ENTROPY),
@@ -88,12 +95,14 @@ def samples(layers: Sequence[nn.Layer], shape: tuple[int, ...], loss: nn.Loss, s
     """Samples and targets, which differ from seed to seed."""
     rng = np.random.default_rng(seed)
     x = rng.integers(0, 9, (N, *shape)) if isinstance(layers[0], nn.Embedding) else rng.standard_normal((N, *shape))
-    if isinstance(loss, nn.CrossEntropy):
+    if isinstance(loss, nn.CrossEntropy | Weighted):
         return x, rng.integers(0, 4, N)
     width = loss.head.action_width + 3 if isinstance(loss, rl.PolicyLoss) else 4
     y = rng.standard_normal((N, width)).astype(np.float32)
     if isinstance(loss, rl.PolicyLoss) and isinstance(loss.head, nn.Categorical):
         y[:, 0] = rng.integers(0, 3, N)
+    if isinstance(loss, nn.BinaryCrossEntropy | nn.Focal):
+        y = (y > 0).astype(np.float32)
     return x, y
 
 

@@ -41,13 +41,13 @@ class Observer:
         per_epoch: int,
         watch: Watch | None = None,
         *,
-        has_classes: bool,
+        has_accuracy: bool,
     ) -> None:
         """per_epoch: the number of steps."""
         self.epochs: list[EpochSummary] = []
         self.watched: list[WatchedStep] = []
         self.optimizer = plan.optimizer
-        self._plan, self._per_epoch, self._has_classes = plan, per_epoch, has_classes
+        self._plan, self._per_epoch, self._has_accuracy = plan, per_epoch, has_accuracy
         self._watch = watch
         self._param_names = model.names
         self._layers = _LayersSeen(model, plan) if watch else None
@@ -113,7 +113,7 @@ class Observer:
         epoch = EpochSummary(
             epoch=seen.epoch,
             loss=loss,
-            accuracy=accuracy if self._has_classes else None,
+            accuracy=accuracy if self._has_accuracy else None,
             seconds=float(steps["seconds"].sum()),
             dead=self._layers.dead(seen.active) if self._layers and seen.active is not None else None,
         )
@@ -122,7 +122,7 @@ class Observer:
             self._watch.on_epoch(epoch)
 
     def _accuracy(self, num_correct: int, num_samples: int) -> float | None:
-        return num_correct / num_samples if self._has_classes else None
+        return num_correct / num_samples if self._has_accuracy else None
 
 
 @final

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from math import prod
 
 import numpy as np
 
@@ -11,6 +12,9 @@ from dist_relu.core.guards import guard, is_ours
 from dist_relu.kernels.tape import in_python
 from dist_relu.nn import boundary
 from dist_relu.nn.layer import PLAIN, Pass, Shape
+
+UNWEIGHTED = np.empty(0)
+"""In place of the weights of samples that all count alike."""
 
 
 class Loss(ABC):
@@ -37,24 +41,51 @@ class CompiledLoss(Loss):
 
     @abstractmethod
     def backward_into(
-        self, outputs: Array, targets: Array, scale: float, d_outputs: Array, sums: Array, run: Pass
+        self, outputs: Array, targets: Array, weights: Array, scale: float, d_outputs: Array, sums: Array, run: Pass
     ) -> None:
         """Do what `backward` does, with targets that were checked; what that returns goes into `sums` (2,) float64.
 
+        weights: (N,) float64, by which the loss of each sample is multiplied, or `UNWEIGHTED`.
+        sums: may have a third element, for the weight of the samples that were predicted right.
         run: the pass whose scratch memory it takes.
         """
 
     def backward(self, outputs: Array, targets: Array, scale: float, d_outputs: Array) -> tuple[float, int]:
         sums = np.empty(2)
-        self.backward_into(outputs, targets, scale, d_outputs, sums, PLAIN)
+        self.backward_into(outputs, targets, UNWEIGHTED, scale, d_outputs, sums, PLAIN)
         return float(sums[0]), int(sums[1])
 
 
 def backward_into(
-    loss: Loss, outputs: Array, targets: Array, scale: float, d_outputs: Array, sums: Array, run: Pass
+    loss: Loss,
+    outputs: Array,
+    targets: Array,
+    scale: float,
+    d_outputs: Array,
+    sums: Array,
+    run: Pass,
+    weights: Array = UNWEIGHTED,
 ) -> None:
     """`CompiledLoss.backward_into` of any loss; whoever wrote one of their own, or on top of ours, wrote `backward`."""
     if isinstance(loss, CompiledLoss) and is_ours(type(loss)):
-        loss.backward_into(outputs, targets, scale, d_outputs, sums, run)
+        loss.backward_into(outputs, targets, weights, scale, d_outputs, sums, run)
+    elif len(weights):
+        in_python(lambda: _sample_by_sample(loss, outputs, targets, weights, scale, d_outputs, sums))
     else:
         in_python(lambda: np.copyto(sums, loss.backward(outputs, targets, scale, d_outputs)))
+
+
+def _sample_by_sample(
+    loss: Loss, outputs: Array, targets: Array, weights: Array, scale: float, d_outputs: Array, sums: Array
+) -> None:
+    """Weigh the samples of a loss that tells only their sum."""
+    sums[:] = 0
+    for n, weight in enumerate(weights.tolist()):
+        one = slice(n, n + 1)
+        of_one, is_right = loss.backward(outputs[one], targets[one], weight * scale, d_outputs[one])
+        sums[:] += np.array([weight * of_one, is_right, weight * is_right])[: len(sums)]
+
+
+def rows_of(array: Array) -> Array:
+    """(N, ...) as (N, F), the same memory."""
+    return array.reshape(len(array), prod(array.shape[1:]))
