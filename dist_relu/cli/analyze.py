@@ -36,12 +36,12 @@ from dist_relu.cli.parsing import (
     OPTIMIZERS,
     parse_new_model,
     parse_recurrent_init,
-    parse_schedule,
     with_activation_and_init,
     with_depth,
     with_recurrent_init,
 )
 from dist_relu.cli.progress import RunsDisplay
+from dist_relu.cli.schedules import parse_schedule, plateau_of
 from dist_relu.cli.types import MODEL, SEED, GroupedCommand, choice, json_option
 from dist_relu.core.files import write_json
 from dist_relu.data import Dataset, Split, load
@@ -286,6 +286,8 @@ def training(
         raise click.UsageError(f"--seed {seed} --seeds {seeds}: seeds must stay below 2^64.")
     with usage_errors():
         rule = OPTIMIZERS[optimizer].make(parse_schedule(schedule, lr, epochs), momentum, 0.0)
+        if plateau_of(schedule, validates=False):
+            raise ValueError(f"--schedule {schedule}: networks that are compared have the same learning rates.")
         data = load(source)
         models = _models(data, model_text, depth, activations, init, dtype)
         for model in models.values():

@@ -46,11 +46,19 @@ def at(folder: Path, source: str | None, step: int, save: Path, **workers: Any) 
     console = run_console(new_attempts(), quiet=False)
     with StatusLine(console) as status, started(**workers) as coordinator:
         status.phase("Preparing")
-        with run.trainer(coordinator, begin) as trainer:
+        task = run.task(coordinator)
+        with run.trainer(task, coordinator, begin) as trainer:
             display = ProgressDisplay(
                 console, status, step, trainer.steps_per_epoch, has_classes=trainer.model.predicts == "classes"
             )
-            difference = run_again(trainer, step, recorded, display.show)
+            difference = run_again(
+                trainer,
+                step,
+                recorded,
+                display.show,
+                plateau=run.options.plateau(),
+                validation=task.data.validation,
+            )
             model = trainer.average or trainer.model
     if difference:
         others = "; ".join(different_surroundings(run.info)) or "Versions of programs and the processor are the same"

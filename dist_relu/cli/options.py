@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from dist_relu.cli.parsing import OPTIMIZERS
-from dist_relu.cli.types import MODEL, MODEL_FORMS, POSITIVE, SHARE, choice
+from dist_relu.cli.types import MODEL, MODEL_FORMS, POSITIVE, SCHEDULE_FORMS, SHARE, choice
 
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -66,8 +66,8 @@ schedule_option = click.option(
     "--schedule",
     default="cosine",
     show_default=True,
-    help="How the learning rate changes: constant, step:EVERY,FACTOR, cosine, or warmup:EPOCHS+one of them; EVERY and "
-    "EPOCHS count epochs.",
+    help=f"How the learning rate changes: {SCHEDULE_FORMS}. Numbers may be left out. onecycle rises for a SHARE of the "
+    "run, exponential multiplies by FACTOR in every epoch, plateau when the loss was no better for PATIENCE epochs.",
 )
 shards_option = click.option(
     "--shards",

@@ -14,20 +14,7 @@ from dist_relu.data import Augment, Split
 from dist_relu.data.dataset import looks_channels_first
 from dist_relu.nn import Flatten, Sequential, actor, cnn, mlp, resnet, rnn
 from dist_relu.nn.structure import entries
-from dist_relu.optim import (
-    LAMB,
-    LARS,
-    SGD,
-    Adam,
-    AdamW,
-    Constant,
-    Cosine,
-    Optimizer,
-    RMSprop,
-    Schedule,
-    Step,
-    WarmUp,
-)
+from dist_relu.optim import LAMB, LARS, SGD, Adam, AdamW, Optimizer, RMSprop, Schedule
 
 
 class Rule(NamedTuple):
@@ -241,28 +228,6 @@ def _image_shape(name: str, data: Split) -> tuple[int, int, int]:
         f"--model {name}: the samples are no images; expected x of shape (N, height, width, channels), "
         f"not {data.train.x.shape}."
     )
-
-
-def parse_schedule(text: str, lr: float, epochs: int) -> Schedule:
-    """From "constant", "step:EVERY,FACTOR", "cosine", each perhaps after "warmup:EPOCHS+".
-
-    Raises ValueError for any other text.
-    """
-    head, plus, tail = text.partition("+")
-    name, _, rest = head.partition(":")
-    try:
-        numbers = [float(number) for number in rest.split(",")] if rest else []
-        if name == "warmup" and len(numbers) <= 1:
-            return WarmUp(parse_schedule(tail or "constant", lr, epochs), *numbers)
-        if not plus and name == "constant" and not numbers:
-            return Constant(lr)
-        if not plus and name == "step" and len(numbers) <= 2:
-            return Step(lr, *numbers)
-        if not plus and name == "cosine" and not numbers:
-            return Cosine(lr, epochs)
-    except ValueError as error:
-        raise ValueError(f"--schedule {text}: {error}") from None
-    raise ValueError(f"--schedule {text}: expected constant, step:EVERY,FACTOR, cosine, or warmup:EPOCHS+one of them.")
 
 
 def parse_augment(text: str | None, mixup: float) -> Augment | None:

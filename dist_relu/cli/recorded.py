@@ -11,7 +11,7 @@ import click
 
 from dist_relu.cli.resuming import options_of_run
 from dist_relu.cli.train import train
-from dist_relu.cli.training import TrainingOptions
+from dist_relu.cli.training import Task, TrainingOptions
 from dist_relu.cli.types import DATA
 from dist_relu.coordinator import Coordinator
 from dist_relu.errors import CheckpointError
@@ -57,12 +57,15 @@ class RecordedRun:
         options = replace(options_of_run(info, train, folder), shards=info.shards)
         return cls(folder, info, replace(options, source=source) if source else options)
 
-    def trainer(self, coordinator: Coordinator, state: RunState | None = None) -> Trainer:
+    def task(self, coordinator: Coordinator) -> Task:
+        """What it was to do, for these workers."""
+        return self.options.read(saves=False).for_workers(coordinator.workers)
+
+    def trainer(self, task: Task, coordinator: Coordinator, state: RunState | None = None) -> Trainer:
         """One that stands at the beginning of the run, or at `state`.
 
         Raises click.UsageError where data, model or options are others by now.
         """
-        task = self.options.read(saves=False).for_workers(coordinator.workers)
         trainer = task.trainer(coordinator)
         try:
             check_same_run(self.info, trainer)

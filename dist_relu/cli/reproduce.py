@@ -41,11 +41,19 @@ def reproduce(folder: Path, source: str | None, **workers: Any) -> None:
     console = run_console(new_attempts(), quiet=False)
     with StatusLine(console) as status, started(**workers) as coordinator:
         status.phase("Preparing")
-        with run.trainer(coordinator) as trainer:
+        task = run.task(coordinator)
+        with run.trainer(task, coordinator) as trainer:
             display = ProgressDisplay(
                 console, status, recorded.step, trainer.steps_per_epoch, has_classes=trainer.model.predicts == "classes"
             )
-            difference = run_again(trainer, recorded.step, recorded, display.show)
+            difference = run_again(
+                trainer,
+                recorded.step,
+                recorded,
+                display.show,
+                plateau=run.options.plateau(),
+                validation=task.data.validation,
+            )
         here = f"{counted(coordinator.workers, 'worker')} ({coordinator.backend})"
     there = f"{counted(run.info.workers, 'worker')} ({run.info.backend})"
     if difference is None:

@@ -108,6 +108,8 @@ def _differences(before: TrainingOptions, now: TrainingOptions) -> Iterator[tupl
         unequal = list(_unequal(before, now, _OF_THE_RULE))
         decisive = [found for found in unequal if repr(replace(before, **{found[0]: found[2]}).rule()) != rule]
         yield from decisive or unequal
+    elif repr(before.plateau()) != repr(now.plateau()):  # both begin with a constant rate
+        yield from _unequal(before, now, ("schedule",))
     yield from _unequal(before, now, _OF_OTHERS)
 
 

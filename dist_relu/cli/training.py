@@ -12,7 +12,8 @@ import click
 
 from dist_relu.checkpoint import check_can_be_saved
 from dist_relu.cli.common import usage_errors
-from dist_relu.cli.parsing import OPTIMIZERS, normalized, parse_augment, parse_model, parse_schedule
+from dist_relu.cli.parsing import OPTIMIZERS, normalized, parse_augment, parse_model
+from dist_relu.cli.schedules import parse_schedule, plateau_of
 from dist_relu.coordinator import Coordinator
 from dist_relu.data import Augment, Split, load, split
 from dist_relu.engine.arguments import default_loss
@@ -20,6 +21,7 @@ from dist_relu.engine.watch.records import Watch
 from dist_relu.nn import CrossEntropy, Loss, Sequential
 from dist_relu.optim import Optimizer
 from dist_relu.partition import check_fit
+from dist_relu.run.callbacks import ReduceOnPlateau
 from dist_relu.run.state import RunState
 from dist_relu.run.trainer import Trainer
 
@@ -79,6 +81,10 @@ class TrainingOptions:
         """Raises ValueError for a schedule that is none."""
         rate = parse_schedule(self.schedule, self.lr, self.epochs)
         return OPTIMIZERS[self.optimizer].make(rate, self.momentum, self.weight_decay)
+
+    def plateau(self) -> ReduceOnPlateau | None:
+        """What lowers the learning rate by what the run comes to, where the schedule is such a one; a new one."""
+        return plateau_of(self.schedule, validates=self.validation is not None)
 
     def changes(self) -> Augment | None:
         """How samples are changed at random.  Raises ValueError for what is no such change."""

@@ -140,7 +140,8 @@ class TrainingRun:
         """Train as far as the run is to go."""
         trainer = self.trainer
         left = self.task.options.epochs * trainer.steps_per_epoch - trainer.step
-        callbacks: list[Any] = [rule] if rule else []
+        plateau = self.task.options.plateau()
+        callbacks: list[Any] = [callback for callback in (plateau, rule) if callback]
         if self.task.data.validation:
             callbacks.append(display)
         if self.logs:

@@ -23,6 +23,10 @@ from dist_relu.runtime.recovery import parse_workers
 DATA_FORMS = "digits, mnist, adding:STEPS, a folder of IDX files, or a .npz file"
 DATA_NAMES = ("digits", "mnist", "adding:")
 MODEL_FORMS = "mlp:UNITS,UNITS,..., cnn, resnet:8|20, rnn:UNITS[,pixels], policy:UNITS,..."
+SCHEDULE_FORMS = (
+    "constant, step:EVERY,FACTOR, cosine, onecycle:SHARE, polynomial:POWER, exponential:FACTOR, "
+    "plateau:FACTOR,PATIENCE, or warmup:EPOCHS+one of them"
+)
 MODEL_NAMES = ("mlp:", "cnn", "resnet:8", "resnet:20", "rnn:", "policy:")
 
 

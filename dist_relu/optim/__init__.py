@@ -11,7 +11,17 @@ from dist_relu.optim.rules import (
     RMSprop,
     scaled,
 )
-from dist_relu.optim.schedules import Constant, Cosine, Exponential, Scaled, Schedule, Step, WarmUp
+from dist_relu.optim.schedules import (
+    Constant,
+    Cosine,
+    Exponential,
+    OneCycle,
+    Polynomial,
+    Scaled,
+    Schedule,
+    Step,
+    WarmUp,
+)
 
 __all__ = [
     "LAMB",
@@ -24,7 +34,9 @@ __all__ = [
     "ElementwiseOptimizer",
     "Exponential",
     "LayerwiseOptimizer",
+    "OneCycle",
     "Optimizer",
+    "Polynomial",
     "RMSprop",
     "Scaled",
     "Schedule",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import cos, pi
-from typing import final
+from typing import Literal, final
 
-from dist_relu.core.checks import check_fields, check_not_negative, check_positive, instance_of
+from dist_relu.core.checks import check_fields, check_float, check_not_negative, check_positive, instance_of, one_of
+from dist_relu.core.hints import hinting
 
 
 class Schedule(ABC):
@@ -65,6 +67,79 @@ class Cosine(Schedule):
     def at(self, epoch: float) -> float:
         done = min(epoch / self.epochs, 1.0)
         return self.final + (self.lr - self.final) * (1 + cos(pi * done)) / 2
+
+
+@final
+@dataclass(frozen=True)
+class Polynomial(Schedule):
+    """From `lr` to `final` over `epochs` epochs, as (1 - t)^power of the time t from 0 to 1; then it stays there.
+
+    power 1 is a straight line. Chen et al. (2018), "DeepLab", section 4.1, who call it "poly".
+    """
+
+    lr: float
+    epochs: float
+    power: float = 1.0
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_fields(self, lr=check_positive, epochs=check_positive, power=check_positive, final=check_not_negative)
+        if self.final > self.lr:
+            raise ValueError(f"Polynomial(final={self.final}): must be at least 0 and at most lr={self.lr}.")
+
+    def at(self, epoch: float) -> float:
+        left = 1 - min(epoch / self.epochs, 1.0)
+        return float(self.final + (self.lr - self.final) * left**self.power)
+
+
+@final
+@hinting(
+    {
+        "max_lr": "lr=...",
+        "pct_start": "rise=...",
+        "div_factor": "first=... for lr / first at the start",
+        "final_div_factor": "last=...",
+        "anneal_strategy": "shape=...",
+        "total_steps": "epochs=...",
+    }
+)
+@dataclass(frozen=True)
+class OneCycle(Schedule):
+    """Up from lr / first to `lr`, in a share `rise` of `epochs` epochs, and down to lr / first / last; then it stays.
+
+    shape: "cosine" for halves of cosines, as fastai and PyTorch have it, or "linear", as in the paper.
+    Smith and Topin (2018), "Super-convergence: very fast training of neural networks using large learning rates".
+    """
+
+    lr: float
+    epochs: float
+    rise: float = 0.3
+    first: float = 25.0
+    last: float = 1e4
+    shape: Literal["cosine", "linear"] = "cosine"
+
+    def __post_init__(self) -> None:
+        at_least_one = functools.partial(check_float, least=1)
+        check_fields(
+            self,
+            lr=check_positive,
+            epochs=check_positive,
+            rise=functools.partial(check_float, above=0, below=1),
+            first=at_least_one,
+            last=at_least_one,
+            shape=one_of("cosine", "linear"),
+        )
+
+    def at(self, epoch: float) -> float:
+        time, start = min(epoch / self.epochs, 1.0), self.lr / self.first
+        if time <= self.rise:
+            return self._between(start, self.lr, time / self.rise)
+        return self._between(self.lr, start / self.last, (time - self.rise) / (1 - self.rise))
+
+    def _between(self, start: float, end: float, share: float) -> float:
+        if self.shape == "cosine":
+            return end + (start - end) * (1 + cos(pi * share)) / 2
+        return start + (end - start) * share
 
 
 @final

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from dist_relu.data import Dataset
 from dist_relu.engine.watch.observer import ProgressHandler
 from dist_relu.errors import CheckpointError, TrainingWarning
+from dist_relu.run.callbacks import ReduceOnPlateau
 from dist_relu.run.checkpoints import checkpoint_files, newest_state
 from dist_relu.run.info import STATE_FILE, RunInfo
 from dist_relu.run.settings import differences
@@ -54,14 +56,28 @@ def check_same_run(info: RunInfo, trainer: Trainer) -> None:
         raise CheckpointError(f"It can't be run again, as {name} was {there!r} and is {here!r}.")
 
 
-def run_again(trainer: Trainer, to_step: int, recorded: RunState, on_progress: ProgressHandler | None) -> str | None:
+def run_again(
+    trainer: Trainer,
+    to_step: int,
+    recorded: RunState,
+    on_progress: ProgressHandler | None,
+    *,
+    plateau: ReduceOnPlateau | None = None,
+    validation: Dataset | None = None,
+) -> str | None:
     """Take the steps up to number `to_step` - 1, at most those that were recorded.
 
+    plateau: what lowered the learning rate of the run, by the losses of `validation` or of training.
     Returns in words where the run first differs from what was recorded, and then goes no further; None if nowhere.
     """
     while trainer.step < to_step:
         first, per_epoch = trainer.step, trainer.steps_per_epoch
-        trainer.fit(steps=min(per_epoch - first % per_epoch, to_step - first), on_progress=on_progress)
+        trainer.fit(
+            steps=min(per_epoch - first % per_epoch, to_step - first),
+            validation=validation if plateau else None,
+            callbacks=[plateau] if plateau else [],
+            on_progress=on_progress,
+        )
         is_other = trainer.losses[first:] != recorded.losses[first : trainer.step]
         if is_other.any():
             step = first + int(np.argmax(is_other))

@@ -186,7 +186,10 @@ def test_models_come_by_name(capsys: pytest.CaptureFixture[str], model: str) -> 
     assert train(capsys, "--model", model, "--epochs", "1", "--quiet", "--lr", "0.01") == (0, "", "")
 
 
-@pytest.mark.parametrize("schedule", ["constant", "step:1,0.5", "cosine", "warmup:1", "warmup:1+cosine"])
+@pytest.mark.parametrize(
+    "schedule",
+    ["constant", "step:1,0.5", "cosine", "warmup:1", "warmup:1+cosine", "onecycle", "polynomial:2", "exponential:0.9"],
+)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_optimizer_takes_every_schedule(
     capsys: pytest.CaptureFixture[str], npz: Path, optimizer: str, schedule: str
@@ -289,6 +292,8 @@ def test_samples_that_are_no_images_are_not_cropped(npz: Path, capsys: pytest.Ca
         (["--augment", "crop:x"], "'x' is no whole number of at least 1"),
         (["--schedule", "square"], "--schedule square: expected constant"),
         (["--schedule", "step:x"], "could not convert"),
+        (["--schedule", "onecycle:2"], "--schedule onecycle:2: OneCycle(rise=2.0): must be above 0 and below 1"),
+        (["--schedule", "plateau:0.1,1.5"], "--schedule plateau:0.1,1.5: PATIENCE 1.5 is no whole number"),
         (["--lr", "0"], "'--lr': 0 must be above 0"),
         (["--momentum", "1"], "'--momentum': 1 must be at least 0 and below 1"),
         (["--weight-decay", "-1"], "must be at least 0"),

@@ -39,6 +39,18 @@ def test_a_run_is_equal_to_the_bit_on_other_workers(
     assert output.splitlines()[-1] == told
 
 
+@pytest.mark.parametrize("validation", [(), ("--validation", "0.1")])
+def test_a_run_whose_rate_fell_is_equal_too(
+    tmp_path: Path, validation: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    log, rates = tmp_path / "log", ("--schedule", "plateau:0.5,0", "--lr", "1.0")
+    options = "--model", "mlp:8", "--shards", "2", *rates, *validation, "--epochs", "6", "--log-dir", str(log)
+    assert train(capsys, *options)[0] == 0
+    assert dr.load_state(log / "state.safetensors").lr_scale < 1
+    code, output, _ = call(capsys, "reproduce", str(log), "--backend", "serial")
+    assert (code, output.splitlines()[-1][:16]) == (0, "Equal to the bit")
+
+
 def test_the_first_step_that_differs_is_named_with_what_else_does(
     folders: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

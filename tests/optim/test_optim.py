@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -156,12 +156,45 @@ def test_clipping_lets_through_what_is_no_number() -> None:
         (optim.Step(2.0, every=2, factor=0.5), [2, 2, 1, 1, 0.5]),
         (optim.Cosine(2.0, epochs=4), [2, 1 + 2**-0.5, 1, 1 - 2**-0.5, 0]),
         (optim.Cosine(2.0, epochs=2, final=1.0), [2, 1.5, 1, 1, 1]),
+        (optim.Exponential(2.0, 0.5, epochs=2), [2, 1, 0.5, 0.5, 0.5]),
+        (optim.Polynomial(2.0, epochs=4), [2, 1.5, 1, 0.5, 0]),
+        (optim.Polynomial(2.0, epochs=2, power=2, final=1.0), [2, 1.25, 1, 1, 1]),
+        (optim.OneCycle(2.0, epochs=4, rise=0.5, first=2, last=10), [1, 1.5, 2, 1.05, 0.1]),
+        (
+            optim.OneCycle(2.0, epochs=4, rise=0.25, first=4, last=5, shape="linear"),
+            [0.5, 2, 1.3666667, 0.7333333, 0.1],
+        ),
         (optim.WarmUp(optim.Constant(2.0), epochs=2), [0, 1, 2, 2, 2]),
     ],
     ids=repr,
 )
 def test_schedules(schedule: optim.Schedule, expected: list[float]) -> None:
     assert [schedule.at(epoch) for epoch in range(5)] == pytest.approx(expected)
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("shape", ["cosine", "linear"])
+def test_schedules_have_the_values_of_pytorch(shape: Literal["cosine", "linear"]) -> None:
+    torch: Any = pytest.importorskip("torch")
+    rates = torch.optim.lr_scheduler
+    steps, rise = 50, 0.3
+    # Its first step is the start and its last one the end; ours ask for the middle of a step.
+    one_cycle = optim.OneCycle(0.5, steps - 1, rise=(rise * steps - 1) / (steps - 1), shape=shape)
+    options = {"total_steps": steps, "pct_start": rise, "anneal_strategy": "cos" if shape == "cosine" else "linear"}
+    pairs: list[tuple[optim.Schedule, Callable[[Any], Any]]] = [
+        (one_cycle, lambda o: rates.OneCycleLR(o, max_lr=0.5, **options)),
+        (optim.Polynomial(0.5, 40, power=0.9), lambda o: rates.PolynomialLR(o, total_iters=40, power=0.9)),
+        (optim.Exponential(0.5, 0.5 * 0.9**steps, steps), lambda o: rates.ExponentialLR(o, gamma=0.9)),
+        (optim.Cosine(0.5, steps, final=0.1), lambda o: rates.CosineAnnealingLR(o, steps, eta_min=0.1)),
+    ]
+    for ours, theirs in pairs:
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
+        schedule, found = theirs(optimizer), []
+        for _ in range(steps):
+            found.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            schedule.step()
+        assert [ours.at(step) for step in range(steps)] == pytest.approx(found, rel=1e-9), ours
 
 
 @pytest.mark.parametrize(
@@ -182,6 +215,10 @@ def test_schedules(schedule: optim.Schedule, expected: list[float]) -> None:
         lambda: optim.LAMB(beta2=1),
         lambda: optim.Step(0.1, every=0),
         lambda: optim.Cosine(0.1, epochs=0),
+        lambda: optim.Polynomial(0.1, 5, power=0),
+        lambda: optim.Polynomial(0.1, 5, final=0.2),
+        lambda: optim.OneCycle(0.1, 5, rise=1),
+        lambda: optim.OneCycle(0.1, 5, first=0.5),
         lambda: optim.WarmUp(optim.Constant(0.1), epochs=0),
     ],
 )
