@@ -202,7 +202,8 @@ class Sequential:
         if self.is_built:
             self._own_layers()
         if self.has_values:
-            self.bind(self.values)  # views of one vector have become arrays of their own
+            # Views of one vector have become arrays of their own, and those of a file that is mapped can't be written.
+            self.bind(self.values if self.values.flags.carray else self.values.copy())
 
     def _own_layers(self) -> None:
         """Let every layer know where it stands, and in what."""

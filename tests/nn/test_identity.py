@@ -270,6 +270,16 @@ def test_layers_whose_copies_would_be_others_are_refused() -> None:
         nn.Sequential(Doubling())
 
 
+def test_a_model_from_memory_that_cannot_be_written_has_parameters_of_its_own() -> None:
+    """So joblib loads what it has mapped into memory for several processes."""
+    model = nn.mlp([4], 2).build((3,)).initialize(1)
+    buffers: list[pickle.PickleBuffer] = []
+    content = pickle.dumps(model, 5, buffer_callback=buffers.append)
+    loaded = pickle.loads(content, buffers=[bytes(buffer) for buffer in buffers])
+    loaded.values = 2 * model.values
+    assert (loaded.params[0].value == 2 * model.params[0].value).all()
+
+
 @pytest.mark.parametrize("make", [copy.copy, copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
 def test_a_copy_of_a_model_has_parameters_of_its_own(make: Callable[[nn.Sequential], nn.Sequential]) -> None:
     model = nn.Sequential(nn.Dense(4)).build((6,)).initialize()
