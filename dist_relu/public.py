@@ -34,6 +34,7 @@ from dist_relu.run.callbacks import BestModel, EarlyStopping, ReduceOnPlateau
 from dist_relu.run.checkpoints import Checkpoint, newest_state
 from dist_relu.run.csv_log import CSVLog
 from dist_relu.run.learning_rate import LearningRateCurve, LearningRateFinder
+from dist_relu.run.live_progress import LiveProgress
 from dist_relu.run.state import RunState
 from dist_relu.run.state_file import load_state, save_state
 from dist_relu.run.trainer import Trainer
@@ -62,6 +63,7 @@ __all__ = [
     "FitResult",
     "LearningRateCurve",
     "LearningRateFinder",
+    "LiveProgress",
     "NoRoom",
     "NotFinite",
     "PartitionError",

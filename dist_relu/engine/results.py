@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 
 from dist_relu.core.arrays import Array
+from dist_relu.core.html import curve, share_text, table
 from dist_relu.engine.watch.records import EpochSummary, WatchedStep
 from dist_relu.nn import Sequential
+
+_EPOCHS_SHOWN = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +24,10 @@ class Validated:
     epoch: int
     loss: float
     accuracy: float | None
+
+    def _repr_html_(self) -> str:
+        row = [f"step {self.step}", self.epoch, self.loss, share_text(self.accuracy)]
+        return table("Validation", ["after", "epochs", "loss", "accuracy"], [row])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +64,24 @@ class FitResult:
             f"{self.seconds:.3g} s, {self.samples_per_second:,.0f} samples/s)"
         )
 
+    def _repr_html_(self) -> str:
+        """A table of the last epochs, and the losses of all steps as a curve, for notebooks."""
+        shown = self.epochs[-_EPOCHS_SHOWN:]
+        title = (
+            f"{len(self.epochs):,} epochs, {len(self.losses):,} steps, {self.seconds:.3g} s, "
+            f"{self.samples_per_second:,.0f} samples/s{', the last epochs' if len(shown) < len(self.epochs) else ''}"
+        )
+        validated = {one.epoch - 1: one for one in self.validations}  # after how many epochs it was
+        rows = []
+        for epoch in shown:
+            validation = validated.get(epoch.epoch)
+            row = [f"epoch {epoch.epoch}", epoch.loss, share_text(epoch.accuracy)]
+            if validated:
+                row += [validation.loss, share_text(validation.accuracy)] if validation else [None, None]
+            rows.append([*row, epoch.seconds])
+        header = ["", "loss", "accuracy", *(["validation loss", "accuracy"] if validated else []), "seconds"]
+        return table(title, header, rows, curve("Loss", self.losses))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
@@ -70,6 +95,10 @@ class Evaluation:
     accuracy: float | None
     num_samples: int
     metrics: Mapping[str, Any] = field(default_factory=dict)
+
+    def _repr_html_(self) -> str:
+        row = [f"{self.num_samples:,} samples", self.loss, share_text(self.accuracy)]
+        return table("Evaluation", ["", "loss", "accuracy"], [row])
 
 
 def fit_result(

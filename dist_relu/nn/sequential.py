@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import prod
+from textwrap import shorten
 from typing import Any, Literal, cast, final
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy.typing as npt
 
 from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_dtype, check_ints, check_is, check_seed
+from dist_relu.core.html import table
 from dist_relu.kernels.tape import in_python
 from dist_relu.nn.boundary import Inside, Owner, State, array_of, inside, state_of
 from dist_relu.nn.composition import check_layer, check_params, check_places, layers_in
@@ -29,6 +31,9 @@ Predicts = Literal["classes", "labels", "numbers"]
 
 _NOT_BUILT = "The model was not built yet, so it has no shapes: build it first, model.build(input_shape)."
 _NO_PARAMETERS = "The model has no parameters yet: fit it, or build and initialize it."
+_WIDTH = 80
+"""Of a layer in a table."""
+
 _FIXED = frozenset({"layers", "dtype", "input_shape", "output_shape", "layer_shapes", "params", "names", "passes"})
 """What can't be set: layers have arrays for it."""
 
@@ -91,6 +96,20 @@ class Sequential:
 
     def __repr__(self) -> str:
         return f"Sequential({', '.join(map(brief, self.layers))}, dtype={self.dtype.name!r})"
+
+    def _repr_html_(self) -> str:
+        """A table of the layers, for notebooks."""
+        total = f", {self.num_params:,} parameters" if self.is_built else ", not built yet"
+        shapes = self.layer_shapes if self.is_built else [None] * len(self.layers)
+        rows = (
+            (
+                f"{number} {shorten(brief(layer), _WIDTH)}",
+                shape,
+                sum(prod(param.shape) for param in layer.params()) if shape else None,
+            )
+            for number, (layer, shape) in enumerate(zip(self.layers, shapes, strict=True))
+        )
+        return table(f"Sequential, {self.dtype.name}{total}", ["layer", "output shape", "parameters"], rows)
 
     @property
     def is_built(self) -> bool:

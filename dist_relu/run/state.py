@@ -15,6 +15,7 @@ import numpy as np
 
 from dist_relu.core import machine
 from dist_relu.core.arrays import Array
+from dist_relu.core.html import curve, table
 from dist_relu.errors import CheckpointError, TrainingWarning
 from dist_relu.nn.sequential import digest_of
 from dist_relu.run.settings import Settings, differences, digest_of_settings
@@ -111,6 +112,16 @@ class RunState:
                 return f"{name}[{', '.join(str(int(i)) for i in np.unravel_index(place, shape))}]"
             place -= prod(shape)
         raise AssertionError
+
+    def _repr_html_(self) -> str:
+        """Where the run stands, and what fixes its bits, for notebooks."""
+        plain = ((name, value) for name, value in self.settings.items() if not isinstance(value, Mapping))
+        return table(
+            f"Run after step {self.step:,}, {self.epoch:,} epochs",
+            ["setting", ""],
+            [*plain, ("parameters (SHA-256)", self.params_sha256[:16])],
+            curve("Loss", self.losses),
+        )
 
     def __repr__(self) -> str:
         return f"RunState(step: {self.step}, epoch: {self.epoch}, parameters: {self.params_sha256[:16]})"

@@ -19,6 +19,7 @@ from typing import Any, Literal, Self, final
 from dist_relu.core import machine
 from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_callable, check_int, check_is, check_positive, optional
+from dist_relu.core.html import curve, share_text, table
 from dist_relu.data import Dataset
 from dist_relu.data.augment import ImageShape
 from dist_relu.engine.arguments import Data, check_model, dataset_of, predicts
@@ -165,6 +166,16 @@ class Trainer:
 
     def __repr__(self) -> str:
         return f"Trainer(step: {self.step}, epoch: {self.epoch})"
+
+    def _repr_html_(self) -> str:
+        """Where the run stands, and its losses as a curve, for notebooks."""
+        last = self.validations[-1] if self.validations else None
+        rows: list[tuple[str, object]] = [("steps", self.step), ("epochs", self.epoch), ("learning rate", self.lr)]
+        if len(self.losses):
+            rows.append(("loss of the last step", float(self.losses[-1])))
+        if last:
+            rows += [("validation loss", last.loss), ("validation accuracy", share_text(last.accuracy))]
+        return table("Trainer", ["", ""], rows, curve("Loss", self.losses))
 
     def note_checkpoints(self, folder: Path) -> None:
         """Let `dist-relu status` say where states of this run are written."""

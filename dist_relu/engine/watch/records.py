@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import final
 
 from dist_relu.core.checks import check_callable, check_fields, check_int, optional
+from dist_relu.core.html import share_text, table
 from dist_relu.kernels.histogram import EDGES
 
 PREACTIVATION_EDGES = EDGES
@@ -65,6 +66,21 @@ class WatchedStep:
     samples_per_second: float
     layers: list[WatchedLayer]
     params: list[WatchedParam]
+
+    def _repr_html_(self) -> str:
+        """Tables of the layers and of the parameters, for notebooks."""
+        accuracy = "" if self.accuracy is None else f", accuracy {self.accuracy:.2%}"
+        layers = (
+            (one.name, one.num_units, share_text(one.sparsity), one.silent, one.mean, one.variance)
+            for one in self.layers
+        )
+        params = ((one.name, one.gradient_norm, one.update_ratio) for one in self.params)
+        return table(
+            f"Step {self.step} of epoch {self.epoch}: loss {self.loss:.4g}{accuracy}",
+            ["layer", "units", "zeros", "silent", "mean", "variance"],
+            layers,
+            table("", ["parameter", "norm of its gradient", "change / norm"], params),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
