@@ -385,6 +385,7 @@ class Coordinator:
             "brier", "calibration_error"; "report" has precision, recall, F1 and the number of samples of each class,
             "confusion" the matrix of true and predicted classes, "calibration" a curve. The model's outputs are taken
             for logits, unless its last layer is Softmax.
+            Of labels: "accuracy" (all of a sample's are right), "precision", "recall", "f1", "roc_auc", ...
             Of real numbers: "r2", "mae", "mse", "rmse".
 
         Raises ValueError for a name that is none of such targets.
@@ -392,7 +393,7 @@ class Coordinator:
         check_has_parameters(model)
         data = dataset_of(data).in_classes(model.classes)
         loss = loss_for(data, model.loss if loss is None else loss)
-        wanted = checked_metrics(metrics, check_model(model, data, loss), data)
+        wanted = checked_metrics(metrics, check_model(model, data, loss), data, loss)
         return self._site.evaluate(model, data, loss, wanted)
 
     def forward(self, model: Sequential, x: npt.ArrayLike) -> Array:

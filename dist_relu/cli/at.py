@@ -49,7 +49,7 @@ def at(folder: Path, source: str | None, step: int, save: Path, **workers: Any) 
         task = run.task(coordinator)
         with run.trainer(task, coordinator, begin) as trainer:
             display = ProgressDisplay(
-                console, status, step, trainer.steps_per_epoch, has_classes=trainer.model.predicts == "classes"
+                console, status, step, trainer.steps_per_epoch, has_accuracy=trainer.model.predicts != "numbers"
             )
             difference = run_again(
                 trainer,

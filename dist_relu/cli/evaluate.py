@@ -25,6 +25,7 @@ from dist_relu.cli.types import json_option
 from dist_relu.core.files import write_json
 from dist_relu.data import load
 from dist_relu.data.labels import listed
+from dist_relu.engine.arguments import loss_for
 from dist_relu.engine.scoring import checked_metrics
 
 
@@ -49,7 +50,7 @@ def evaluate(model_path: Path, source: str, metrics: str | None, path: Path | No
     with usage_errors():
         data = load(source)
         model.build(data.test.x.shape[1:])
-        wanted = checked_metrics(names_in(metrics), model, data.test)
+        wanted = checked_metrics(names_in(metrics), model, data.test, loss_for(data.test, model.loss))
     with started(**options) as coordinator:
         test = coordinator.evaluate(model, data.test, metrics=wanted)
     click.echo(tested(test.accuracy, test.loss, len(data.test)))

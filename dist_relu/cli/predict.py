@@ -22,7 +22,7 @@ from dist_relu.cli.types import FILE
 from dist_relu.core.files import write_file
 from dist_relu.core.untrusted import printable
 from dist_relu.data import load_samples
-from dist_relu.nn.structure import tells_classes
+from dist_relu.nn.structure import tells_classes, tells_labels
 
 
 @click.command()
@@ -33,7 +33,8 @@ from dist_relu.nn.structure import tells_classes
 def predict(model_path: Path, samples_path: Path, output: Path | None, **options: Any) -> None:
     """Print what a saved MODEL says of each of the SAMPLES, a line each: its class, or the numbers of a regression.
 
-    Classes that had names in the data that the model was trained on are told by these. MODEL is a file that `train
+    Classes that had names in the data that the model was trained on are told by these. Of a model that was trained on
+    labels, a line has 1 or 0 for each. MODEL is a file that `train
     --save` wrote, or the folder of a run that `train --log-dir` wrote. SAMPLES is a .npy
     file, or a .npz file with an array x; unsigned bytes in it are taken for images and divided by 255, as in training.
     """
@@ -52,10 +53,13 @@ def predict(model_path: Path, samples_path: Path, output: Path | None, **options
         write_file(output, content.getbuffer())
     else:
         rows = outputs.reshape(len(outputs), -1)
+        names = list(map(printable, model.classes or ()))
         if tells_classes(model):
-            names = list(map(printable, model.classes or ()))
             for number in rows.argmax(axis=1).tolist():
                 click.echo(names[number] if number < len(names) else number)
+        elif tells_labels(model):
+            for there in (rows > 0).astype(int).tolist():
+                click.echo(names[there[0]] if names and len(there) == 1 else " ".join(map(str, there)))
         else:
             for row in rows:
                 click.echo(" ".join(map(str, row)))

@@ -182,20 +182,20 @@ class ProgressDisplay:
     """Shows the progress of training on `console`."""
 
     def __init__(
-        self, console: Console, status: StatusLine, num_steps: int, per_epoch: int, *, has_classes: bool
+        self, console: Console, status: StatusLine, num_steps: int, per_epoch: int, *, has_accuracy: bool
     ) -> None:
-        """num_steps: of the whole run.  per_epoch: of them.  has_classes: whether there is an accuracy to show."""
+        """num_steps: of the whole run.  per_epoch: of them.  has_accuracy: whether there is one to show."""
         self._console, self._status = console, status
         self._num_steps, self._per_epoch = num_steps, per_epoch
         self._epochs = -(-num_steps // per_epoch)
-        self._has_classes = has_classes
+        self._has_accuracy = has_accuracy
         self._told_s = time.monotonic()
 
     def show(self, step: Step) -> None:
         """Take note of a step."""
         per_epoch = self._per_epoch
         numbers = [f"loss {loss_text(step.loss)}"]
-        if self._has_classes:
+        if self._has_accuracy:
             numbers.append(f"accuracy {step.accuracy:.2%}")
         numbers.append(f"{step.samples_per_second:,.0f} samples/s")
         epoch = f"epoch {step.epoch + 1}/{self._epochs}"

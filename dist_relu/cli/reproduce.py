@@ -44,7 +44,11 @@ def reproduce(folder: Path, source: str | None, **workers: Any) -> None:
         task = run.task(coordinator)
         with run.trainer(task, coordinator) as trainer:
             display = ProgressDisplay(
-                console, status, recorded.step, trainer.steps_per_epoch, has_classes=trainer.model.predicts == "classes"
+                console,
+                status,
+                recorded.step,
+                trainer.steps_per_epoch,
+                has_accuracy=trainer.model.predicts != "numbers",
             )
             difference = run_again(
                 trainer,

@@ -24,7 +24,7 @@ from dist_relu.run.trainer import Trainer
 _OF_THE_RULE = ("optimizer", "lr", "schedule", "momentum", "weight_decay", "epochs")
 _OF_OTHERS = (
     *("seed", "shards", "batch_size", "normalize", "validation", "clip_norm", "clip_value", "accumulate"),
-    *("ema_decay", "on_nan", "label_smoothing", "mixup", "augment"),
+    *("ema_decay", "on_nan", "loss", "label_smoothing", "class_weight", "sampler", "mixup", "augment"),
 )
 _COMPARED_BY_WHAT_THEY_ARE = ("source", "model_text", "dtype")
 """Data and models may have other names by now; it counts whether they are the same."""

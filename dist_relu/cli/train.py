@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
@@ -21,6 +21,7 @@ from dist_relu.cli.common import (
     worker_options,
 )
 from dist_relu.cli.config import config_options, write_config
+from dist_relu.cli.losses import LOSS_FORMS
 from dist_relu.cli.options import (
     batch_option,
     dtype_option,
@@ -50,6 +51,7 @@ from dist_relu.cli.types import (
     choice,
 )
 from dist_relu.engine.watch.records import Watch
+from dist_relu.engine.weighting import Sampler
 from dist_relu.reports.log_writer import LogWriter, check_is_free, check_is_of_run, remove_logs_without_checkpoint
 
 _EXAMPLES = """
@@ -110,7 +112,18 @@ _GO_WITH = (
     show_default=True,
     help="What to do with a step whose loss or gradient is NaN or infinite: end the run, or leave the step out.",
 )
+@click.option("--loss", metavar="LOSS", help=f"What is minimised: {LOSS_FORMS}. Default: as the targets are.")
 @click.option("--label-smoothing", type=SHARE, default=0.0, show_default=True, help="Smooth class numbers by so much.")
+@click.option(
+    "--class-weight",
+    metavar="WEIGHTS",
+    help="How much samples of each class count: balanced, so that all classes count alike, or CLASS:WEIGHT,...",
+)
+@click.option(
+    "--sampler",
+    type=choice(get_args(Sampler)),
+    help="Draw samples with replacement: weighted, as often as their weights say, or balanced, all classes alike.",
+)
 @click.option(
     "--mixup", type=NOT_NEGATIVE, default=0.0, show_default=True, help="Mix samples, with this alpha; 0 mixes none."
 )

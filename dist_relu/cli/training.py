@@ -12,13 +12,15 @@ import click
 
 from dist_relu.checkpoint import check_can_be_saved
 from dist_relu.cli.common import usage_errors
+from dist_relu.cli.losses import parse_class_weight, parse_loss
 from dist_relu.cli.parsing import OPTIMIZERS, normalized, parse_augment, parse_model
 from dist_relu.cli.schedules import parse_schedule, plateau_of
 from dist_relu.coordinator import Coordinator
 from dist_relu.data import Augment, Split, load, split
-from dist_relu.engine.arguments import default_loss
+from dist_relu.engine.arguments import loss_for
 from dist_relu.engine.watch.records import Watch
-from dist_relu.nn import CrossEntropy, Loss, Sequential
+from dist_relu.engine.weighting import ClassWeight, Sampler, check_class_weight, check_sampler
+from dist_relu.nn import Loss, Sequential
 from dist_relu.optim import Optimizer
 from dist_relu.partition import check_fit
 from dist_relu.run.callbacks import ReduceOnPlateau
@@ -50,7 +52,10 @@ class TrainingOptions:
     accumulate: int
     ema_decay: float | None
     on_nan: Literal["stop", "skip"]
+    loss: str | None
     label_smoothing: float
+    class_weight: str | None
+    sampler: Sampler | None
     mixup: float
     augment: str | None
     seed: int
@@ -69,6 +74,7 @@ class TrainingOptions:
         """Raise ValueError for what makes no sense, whatever the data are."""
         self.rule()
         self.changes()
+        parse_loss(self.loss, self.label_smoothing)
         if workers and not self.shards and workers > self.batch_size:
             raise ValueError(
                 f"--workers {workers}: a batch of {self.batch_size} has no sample for each of them. "
@@ -99,14 +105,16 @@ class TrainingOptions:
             data = self._data()
             model = parse_model(self.model_text, data, self.dtype)
             model = normalized(self.normalize, model, data).build(data.train.x.shape[1:])
-            for part in data.parts:
-                default_loss(part).check(part.y, model.output_shape)
-            if saves:
-                check_can_be_saved(model)
             if self.label_smoothing and not data.train.has_classes:
                 raise ValueError("--label-smoothing is for class numbers, but these targets are real numbers.")
-            loss = CrossEntropy(self.label_smoothing) if self.label_smoothing else None
-            return Task(self, data, model, loss, self.rule(), self.changes())
+            loss = parse_loss(self.loss, self.label_smoothing)
+            for part in data.parts:
+                loss_for(part, loss).check(part.y, model.output_shape)
+            class_weight = check_class_weight(parse_class_weight(self.class_weight, data.train), data.train)
+            check_sampler(self.sampler, data.train, class_weight, shuffle=True)
+            if saves:
+                check_can_be_saved(model)
+            return Task(self, data, model, loss, class_weight, self.rule(), self.changes())
 
     def _data(self) -> Split:
         """Those to train on and to test with, and those that are held out of the former."""
@@ -129,6 +137,7 @@ class Task:
     data: Split
     model: Sequential
     loss: Loss | None
+    class_weight: ClassWeight | None
     rule: Optimizer
     changes: Augment | None
 
@@ -161,6 +170,8 @@ class Task:
             ema_decay=options.ema_decay,
             on_nan=options.on_nan,
             augment=self.changes,
+            class_weight=self.class_weight,
+            sampler=options.sampler,
             watch=watch,
             verify_every=verify_every,
             state=state,

@@ -14,14 +14,16 @@ from rich.console import Console
 from dist_relu.checkpoint import save_model
 from dist_relu.cli.common import wrote
 from dist_relu.cli.config import options_of
+from dist_relu.cli.losses import loss_in_words
 from dist_relu.cli.progress import ProgressDisplay, StatusLine, counted, tell, tested
 from dist_relu.cli.running import Interrupted
 from dist_relu.cli.training import Task
 from dist_relu.coordinator import Coordinator
 from dist_relu.core import machine
 from dist_relu.core.files import Attempts, write_json
-from dist_relu.data import Dataset, Split
+from dist_relu.data import Dataset
 from dist_relu.data.labels import listed
+from dist_relu.engine.arguments import loss_for, predicts
 from dist_relu.engine.results import Evaluation, FitResult
 from dist_relu.errors import TrainingDiverged
 from dist_relu.nn import Sequential, summary
@@ -89,7 +91,7 @@ class TrainingRun:
         task, options = self.task, self.task.options
         tell(
             self.console,
-            f"{_kind(task.data)} {options.optimizer}, lr {options.lr:g}, {options.schedule}. "
+            f"{_kind(task)} {options.optimizer}, lr {options.lr:g}, {options.schedule}. "
             f"{_sizes(task.data.train, task.model)} {self._workers()}.",
         )
         if not (self.logs or self.outputs.checkpoint):
@@ -107,7 +109,11 @@ class TrainingRun:
         first = trainer.step
         per_epoch = trainer.steps_per_epoch
         display = ProgressDisplay(
-            self.console, self.status, options.epochs * per_epoch, per_epoch, has_classes=self._has_classes
+            self.console,
+            self.status,
+            options.epochs * per_epoch,
+            per_epoch,
+            has_accuracy=self.trainer.model.predicts != "numbers",
         )
         rule = stopping.rule()
         self.status.phase("Preparing")
@@ -202,10 +208,6 @@ class TrainingRun:
         words = [counted(epochs, "epoch")] * bool(epochs) + [counted(steps, "step")] * bool(steps or not epochs)
         return " and ".join(words)
 
-    @property
-    def _has_classes(self) -> bool:
-        return self.task.data.train.has_classes
-
     def _workers(self) -> str:
         return f"{counted(self.coordinator.workers, 'worker')} ({self.coordinator.backend})"
 
@@ -281,11 +283,18 @@ def _speed(result: FitResult) -> dict[str, Any]:
     }
 
 
-def _kind(data: Split) -> str:
-    if data.train.has_classes:
-        names = f" ({listed(data.train.classes)})" if data.train.classes else ""
-        return f"{counted(data.num_outputs(), 'class')}{names}, cross-entropy;"
-    return f"Regression ({counted(data.num_outputs(), 'output')}), mean squared error;"
+def _kind(task: Task) -> str:
+    """What is learned, with which loss, and how samples are weighted."""
+    data, train = task.data, task.data.train
+    loss = loss_for(train, task.loss)
+    what = {
+        "classes": counted(data.num_outputs(), "class") + (f" ({listed(train.classes)})" if train.classes else ""),
+        "labels": counted(data.num_outputs(), "label"),
+        "numbers": f"Regression ({counted(data.num_outputs(), 'output')})",
+    }[predicts(train, loss)]
+    drawn = {None: "", "weighted": ", drawn by weight", "balanced": ", classes drawn equally often"}
+    is_weighted = task.options.sampler is None and (train.weights is not None or task.class_weight is not None)
+    return f"{what}, {loss_in_words(loss)}{', weighted' * is_weighted}{drawn[task.options.sampler]};"
 
 
 def _sizes(data: Dataset, model: Sequential) -> str:

@@ -32,8 +32,8 @@ MODEL_NAMES = ("mlp:", "cnn", "resnet:8", "resnet:20", "rnn:", "policy:")
 
 OPTION_GROUPS = {
     "Data and model": (
-        "--data --model --normalize --dtype --depth --activation --init --samples --augment --mixup --label-smoothing "
-        "--env --hidden"
+        "--data --model --normalize --dtype --depth --activation --init --samples --augment --mixup --loss "
+        "--label-smoothing --class-weight --sampler --env --hidden"
     ),
     "Training": (
         "--epochs --batch-size --optimizer --lr --schedule --momentum --weight-decay --clip-norm --clip-value "

@@ -92,6 +92,11 @@ class Dataset:
         """How many outputs a model for these targets needs: the number of classes or of real values."""
         return _num_outputs(self)
 
+    def of_rows(self, rows: Array) -> Dataset:
+        """Some of its samples, all else as it is.  rows: their numbers, or for every sample whether it is one."""
+        weights = None if self.weights is None else self.weights[rows]
+        return replace(self, x=self.x[rows], y=self.y[rows], weights=weights)
+
     def in_classes(self, classes: tuple[str, ...] | None) -> Dataset:
         """The same samples with the numbers that their classes have among `classes`, such as those of a model.
 

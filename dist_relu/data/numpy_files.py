@@ -23,6 +23,9 @@ def load_npz(path: Path) -> Split:
         if any(has_test) and not all(has_test):
             raise DataError(f"{path} has only one of x_test and y_test; expected both or neither.")
         test = _required(arrays, "x_test", "y_test") if all(has_test) else None
+        weights, test_weights = (
+            arrays.read(name) if name in arrays.names else None for name in ("sample_weight", "sample_weight_test")
+        )
     if x.dtype == np.uint8 and x.size and x.max() < 128:
         warnings.warn(
             f"{path}: {train[0]} holds bytes from {x.min()} to {x.max()}. Bytes of files are taken for images and "
@@ -36,8 +39,8 @@ def load_npz(path: Path) -> Split:
             "in [0, 1], others stay as they are; expected the same type."
         )
     with naming(path):
-        whole = _images(x, y)
-        return set_apart(whole) if test is None else Split(whole, _images(*test))
+        whole = _images(x, y, weights)
+        return set_apart(whole) if test is None else Split(whole, _images(test[0], test[1], test_weights))
 
 
 def load_samples(path: Path) -> Array:
@@ -65,6 +68,6 @@ def _required(arrays: Arrays, *names: str) -> list[Array]:
     return [arrays.read(name) for name in names]
 
 
-def _images(x: Array, y: Array) -> Dataset:
+def _images(x: Array, y: Array, weights: Array | None) -> Dataset:
     """A data set of arrays from a file. Bytes of three dimensions are images in grey."""
-    return Dataset(scaled(x), y, (*x.shape[1:], 1) if x.dtype == np.uint8 and x.ndim == 3 else None)
+    return Dataset(scaled(x), y, (*x.shape[1:], 1) if x.dtype == np.uint8 and x.ndim == 3 else None, weights=weights)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,4 +37,4 @@ def set_apart(data: Dataset) -> Split:
         raise DataError(f"{len(data)} sample can't be split into samples to train on and samples to test with.")
     order = generator(0, Purpose.DATA_SPLIT).permutation(len(data))
     test, train = order[:num_test], order[num_test:]
-    return Split(replace(data, x=data.x[train], y=data.y[train]), replace(data, x=data.x[test], y=data.y[test]))
+    return Split(data.of_rows(train), data.of_rows(test))

@@ -27,9 +27,9 @@ def load(source: str | Path, validation: float | None = None) -> Split:
     [0, 1]: bytes are divided by 255, floats must lie there, and of other types nothing tells the scale.
 
     A .npz file has arrays x and y, and perhaps x_test and y_test, or, as Keras writes them, x_train, y_train, x_test
-    and y_test; others in it are not looked at. Without a test part a fifth of the samples is set apart, always the
-    same. Here too unsigned bytes (uint8) are taken for images and become float32 in [0, 1]; other types stay as they
-    are.
+    and y_test. The weights of samples are sample_weight, and sample_weight_test; others in it are not looked at.
+    Without a test part a fifth of the samples is set apart, always the same. Here too unsigned bytes (uint8) are taken
+    for images and become float32 in [0, 1]; other types stay as they are.
 
     Class numbers may be of any type, as long as they are whole numbers.
 

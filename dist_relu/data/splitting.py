@@ -35,11 +35,7 @@ def split(
     part_of = np.empty(len(data), np.int64)
     part_of[order] = _dealt(sizes)
     chosen = (part_of == part for part in range(len(sizes)))
-    weights = data.weights
-    return tuple(
-        replace(data, x=data.x[these], y=data.y[these], weights=None if weights is None else weights[these])
-        for these in chosen
-    )
+    return tuple(data.of_rows(these) for these in chosen)
 
 
 def held_back(data: Split, share: float) -> Split:

@@ -79,5 +79,5 @@ class Site:
             loss=loss_sum / total,
             accuracy=None if predicts(data, loss) == "numbers" else num_correct / total,
             num_samples=len(data),
-            metrics={} if outputs is None else measure(metrics, predictions_of(model, data, outputs)),
+            metrics={} if outputs is None else measure(metrics, predictions_of(model, data, loss, outputs)),
         )

@@ -51,4 +51,10 @@ def layer_names(model: Sequential) -> list[str]:
 def tells_classes(model: Sequential) -> bool:
     """Whether the largest output is the class; of models that don't know what they predict, where it can be."""
     one_of_several = len(model.output_shape) == 1 and model.output_shape[0] > 1
-    return one_of_several and model.predicts != "numbers" and not isinstance(model.layers[-1], PolicyHead)
+    is_class = model.predicts in ("classes", None)
+    return one_of_several and is_class and not isinstance(model.layers[-1], PolicyHead)
+
+
+def tells_labels(model: Sequential) -> bool:
+    """Whether an output above 0 says that its label is there; a single one also tells two classes apart."""
+    return model.predicts == "labels" or (model.predicts == "classes" and model.output_shape == (1,))

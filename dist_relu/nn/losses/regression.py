@@ -70,8 +70,10 @@ class Huber(CompiledLoss):
 
 def _check_real(name: str, targets: Array, output_shape: Shape) -> None:
     if targets.shape[1:] != output_shape or not np.issubdtype(targets.dtype, np.floating):
+        are_labels = targets.ndim == 2 and targets.dtype.kind in "iub" and targets.size and targets.max() <= 1
+        advice = " There is a loss for labels that are there or not: the binary cross-entropy." if are_labels else ""
         raise DataError(
             f"The {name} needs real targets of shape (N, {', '.join(map(str, output_shape))}) as the "
             f"model's outputs, not {targets.dtype} of shape {targets.shape}. Of whole numbers y.astype('float32') "
-            "makes real ones; rows with a single 1 become class numbers with y.argmax(axis=1)."
+            "makes real ones; rows with a single 1 become class numbers with y.argmax(axis=1)." + advice
         )
