@@ -9,26 +9,34 @@ import click
 from dist_relu.checkpoint import load_model
 from dist_relu.cli.common import check_writable, model_file, saved_model_argument, usage_errors
 from dist_relu.cli.types import FILE
+from dist_relu.core.files import write_file
+from dist_relu.export import numpy_source
 from dist_relu.nn import Sequential
 
 
 @click.command()
 @saved_model_argument
-@click.option("--to", "output", metavar="FILE", type=FILE, required=True, help="Where to: a name that ends in .onnx.")
+@click.option(
+    "--to", "output", metavar="FILE", type=FILE, required=True, help="Where to: a name that ends in .onnx or .py."
+)
 def export(model_path: Path, output: Path) -> None:
     """Write a saved MODEL for other programs: as ONNX, or as Python that needs NumPy alone.
 
     Beside model.onnx stands its certificate, model.json: digests, a few samples with the model's outputs, and how far
     those of onnxruntime are from them, where that is installed. `dist-relu verify model.onnx` compares anew.
+    model.py has a function forward(x), and the parameters in it.
 
     Example: dist-relu export model.safetensors --to model.onnx
     """
     check_writable("--to", output)
-    if output.suffix != ".onnx":
-        raise click.UsageError(f"--to {output}: expected a name that ends in .onnx.")
+    if output.suffix not in (".onnx", ".py"):
+        raise click.UsageError(f"--to {output}: expected a name that ends in .onnx or .py.")
     model = load_model(model_file(model_path))
     with usage_errors():
-        _export_onnx(model, output)
+        if output.suffix == ".py":
+            write_file(output, numpy_source(model, f"The model of {model_path.name}, of dist_relu"))
+        else:
+            _export_onnx(model, output)
 
 
 def _export_onnx(model: Sequential, output: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 import dist_relu as dr
@@ -28,6 +30,15 @@ def test_a_model_goes_to_onnx_and_back(saved: Path, tmp_path: Path, capsys: pyte
     assert (tmp_path / "back.safetensors").read_bytes() == saved.read_bytes()
 
 
+def test_a_model_becomes_a_python_module(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, *_ = call(capsys, "export", str(saved), "--to", str(tmp_path / "a.py"))
+    assert code == 0
+    module: dict[str, Any] = {}
+    exec((tmp_path / "a.py").read_text(), module)
+    x = np.ones((2, 4), np.float32)
+    np.testing.assert_allclose(module["forward"](x), dr.load_model(saved).forward(x), rtol=1e-6)
+
+
 def test_a_file_that_is_not_as_certified_ends_the_command(
     saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -45,4 +56,4 @@ def test_a_name_that_ends_in_something_else_is_refused(
 ) -> None:
     code, _, errors = call(capsys, "export", str(saved), "--to", str(tmp_path / "a.pt"))
     assert code == 2
-    assert "expected a name that ends in .onnx" in errors
+    assert "expected a name that ends in .onnx or .py" in errors

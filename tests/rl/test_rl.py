@@ -365,13 +365,16 @@ def test_an_exported_policy_acts_as_the_model_does_and_needs_numpy_alone(
 def test_only_policies_can_be_exported() -> None:
     with pytest.raises(ValueError, match="The model is no policy"):
         rl.source(nn.mlp([8], 2).build((4,)).initialize())
-    layers = nn.Dense(8), nn.ReLU(), nn.Dense(3), nn.Categorical(2)
-    with pytest.raises(ValueError, match=r"layers as those of nn\.policy"):
-        rl.source(nn.Sequential(*layers).build((4,)).initialize())
-    for widths in (2, 1, 1), (2, 2), (1, 3), (4,):
-        branches = [[nn.Dense(width)] for width in widths]
-        with pytest.raises(ValueError, match=r"layers as those of nn\.policy"):
-            rl.source(nn.Sequential(nn.Parallel(branches), nn.Categorical(3)).build((4,)).initialize())
+
+
+def test_a_policy_of_any_layers_can_be_exported(rng: np.random.Generator) -> None:
+    layers = nn.FromNCHW(), nn.Conv2d(4, 3), nn.Tanh(), nn.Flatten(), nn.Dense(4), nn.Categorical(3)
+    model = nn.Sequential(*layers).build((2, 3, 3)).initialize(1)
+    states = rng.standard_normal((6, 2, 3, 3), np.float32)
+    act = rl.numpy_policy(model)
+    best = model.forward(states)[:, :3].argmax(axis=1)
+    np.testing.assert_array_equal(act(states), best)
+    assert act(states[0]) == best[0]
 
 
 @pytest.mark.parametrize(
