@@ -10,7 +10,7 @@ import numpy as np
 
 from dist_relu.core.arrays import Array
 from dist_relu.core.html import curve, share_text, table
-from dist_relu.engine.watch.records import EpochSummary, WatchedStep
+from dist_relu.engine.watch.records import EpochSummary, WatchedStep, in_words
 from dist_relu.nn import Sequential
 
 _EPOCHS_SHOWN = 20
@@ -57,8 +57,7 @@ class FitResult:
         came_to = ""
         if self.epochs:
             last = self.epochs[-1]
-            accuracy = "" if last.accuracy is None else f", accuracy {last.accuracy:.2%}"
-            came_to = f", in the last epoch loss {last.loss:.4g}{accuracy}"
+            came_to = f", in the last epoch {in_words(last.loss, last.accuracy)}"
         return (
             f"FitResult(epochs: {len(self.epochs)}, steps: {len(self.losses)}{came_to}; "
             f"{self.seconds:.3g} s, {self.samples_per_second:,.0f} samples/s)"

@@ -12,6 +12,7 @@ from typing import Any, TextIO, final
 from dist_relu.core.checks import check_callable
 from dist_relu.engine.results import Validated
 from dist_relu.engine.watch.events import Progress
+from dist_relu.engine.watch.records import in_words
 from dist_relu.run.trainer import Trainer
 
 _UPDATE_EVERY_S = 0.1
@@ -47,9 +48,9 @@ class LiveProgress:
 
     def on_validation(self, trainer: Trainer, validated: Validated) -> None:
         """Take note of a validation, which the line tells of from now on."""
-        accuracy = "" if validated.accuracy is None else f", accuracy {validated.accuracy:.2%}"
         if self._line:
-            self._show(_Line(self._line.progress, f"validation loss {validated.loss:.4g}{accuracy}"))
+            came_to = in_words(validated.loss, validated.accuracy)
+            self._show(_Line(self._line.progress, f"validation {came_to}"))
 
     def on_fit_end(self, trainer: Trainer) -> None:
         self._end()

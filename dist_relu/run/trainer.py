@@ -8,6 +8,7 @@ decided there falls on the same step with any number of workers.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -32,7 +33,7 @@ from dist_relu.engine.sanity import doubts_of_result
 from dist_relu.engine.site import Site
 from dist_relu.engine.training import with_values
 from dist_relu.engine.watch.observer import Observer, ProgressHandler
-from dist_relu.engine.watch.records import Watch
+from dist_relu.engine.watch.records import Watch, in_words
 from dist_relu.errors import CheckpointError, DataError, TrainingDiverged, TrainingWarning
 from dist_relu.nn import Sequential
 from dist_relu.optim import Optimizer
@@ -43,6 +44,8 @@ from dist_relu.run.settings import Settings, settings_of
 from dist_relu.run.state import RunState, check_goes_on
 
 ValidateEvery = Literal["epoch"] | int
+
+_log = logging.getLogger(__name__)
 
 
 @final
@@ -228,6 +231,16 @@ class Trainer:
         self._restore_callbacks(callbacks)
         self._observer.on_progress = on_progress
         first, last = self.step, self.step + num_steps
+        _log.info(
+            "Training %d parameters on %d samples: steps %d to %d, of %d each epoch; backend %s, workers: %d.",
+            self._model.num_params,
+            len(self._data),
+            first,
+            last,
+            self._per_epoch,
+            self._site.workers.backend,
+            self._site.num_workers,
+        )
         num_epochs, num_validations = len(self._observer.epochs), len(self.validations)
         goes_on = agenda.begin(self)
         with self._left_in_order(agenda):
@@ -361,11 +374,13 @@ class Trainer:
             pass
         except BaseException as error:
             self._position.bring_up_to_date(self._model)
+            _log.info("Training ends after step %d: %s", self.step, str(error) or type(error).__name__)
             if self._plan.options.num_averages and not self._position.is_lost:
                 error.average = self.average  # type: ignore[attr-defined]
             agenda.end(self)
             raise
         self._position.bring_up_to_date(self._model)
+        _log.info("Training ends after step %d.", self.step)
         agenda.end(self)
 
     def _validate(self, data: Dataset | None) -> Validated:
@@ -373,6 +388,7 @@ class Trainer:
         evaluation = self._site.evaluate(self._model, data, self._plan.loss)
         validated = Validated(step=self.step, epoch=self.epoch, loss=evaluation.loss, accuracy=evaluation.accuracy)
         self.validations.append(validated)
+        _log.info("Validation after step %d: %s", self.step, in_words(validated.loss, validated.accuracy))
         return validated
 
     def _result(self, first: int, num_epochs: int, num_validations: int) -> FitResult:

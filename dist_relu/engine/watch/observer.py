@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from math import prod
 from typing import assert_never, final
@@ -14,12 +15,14 @@ from dist_relu.engine.plan import StepPlan
 from dist_relu.engine.watch.events import EpochDone, Event, Progress, StepDone, StepsDone
 from dist_relu.engine.watch.moments import combine_moments
 from dist_relu.engine.watch.recorder import NUM_SLOTS, WatchRequest, row_dtype
-from dist_relu.engine.watch.records import EpochSummary, Watch, WatchedLayer, WatchedParam, WatchedStep
+from dist_relu.engine.watch.records import EpochSummary, Watch, WatchedLayer, WatchedParam, WatchedStep, in_words
 from dist_relu.nn import Sequential
 from dist_relu.nn.fusion import last_layers
 from dist_relu.optim.rules import learning_rate
 from dist_relu.partition import bounds
 from dist_relu.runtime.replicated import ReplicatedArrays
+
+_log = logging.getLogger(__name__)
 
 ProgressHandler = Callable[[Progress], object]
 
@@ -118,6 +121,7 @@ class Observer:
             dead=self._layers.dead(seen.active) if self._layers and seen.active is not None else None,
         )
         self.epochs.append(epoch)
+        _log.info("Epoch %d: %s, %.3g s", epoch.epoch, in_words(epoch.loss, epoch.accuracy), epoch.seconds)
         if self._watch and self._watch.on_epoch:
             self._watch.on_epoch(epoch)
 

@@ -18,6 +18,11 @@ farther from 0, and 0 itself to the one above it.
 """
 
 
+def in_words(loss: float, accuracy: float | None) -> str:
+    """What something came to: "loss 0.1234, accuracy 95.00%"."""
+    return f"loss {loss:.4g}" + ("" if accuracy is None else f", accuracy {accuracy:.2%}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class WatchedLayer:
     """What came out of a layer in a step, and how what went into its activation is distributed.
@@ -69,14 +74,13 @@ class WatchedStep:
 
     def _repr_html_(self) -> str:
         """Tables of the layers and of the parameters, for notebooks."""
-        accuracy = "" if self.accuracy is None else f", accuracy {self.accuracy:.2%}"
         layers = (
             (one.name, one.num_units, share_text(one.sparsity), one.silent, one.mean, one.variance)
             for one in self.layers
         )
         params = ((one.name, one.gradient_norm, one.update_ratio) for one in self.params)
         return table(
-            f"Step {self.step} of epoch {self.epoch}: loss {self.loss:.4g}{accuracy}",
+            f"Step {self.step} of epoch {self.epoch}: {in_words(self.loss, self.accuracy)}",
             ["layer", "units", "zeros", "silent", "mean", "variance"],
             layers,
             table("", ["parameter", "norm of its gradient", "change / norm"], params),
