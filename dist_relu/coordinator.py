@@ -18,6 +18,7 @@ import numpy.typing as npt
 from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_bool, check_int, check_is, check_seed, instance_of, optional
 from dist_relu.data import Augment
+from dist_relu.data.rows import Rows
 from dist_relu.engine import inference
 from dist_relu.engine.arguments import (
     UNUSUAL_LOSSES,
@@ -323,7 +324,7 @@ class Coordinator:
         batch_size = min(batch_size, len(data))
         check_statistics(built, len(data), batch_size, shards)
         image_shape = check_augment(augment, built, data) if augment else None
-        model.build(data.x.shape[1:])
+        model.build(data.sample_shape)
         if not model.has_values:
             model.initialize(seed)
         model.predicts, model.classes = predicts(data, loss), data.classes
@@ -396,11 +397,11 @@ class Coordinator:
         wanted = checked_metrics(metrics, check_model(model, data, loss), data, loss)
         return self._site.evaluate(model, data, loss, wanted)
 
-    def forward(self, model: Sequential, x: npt.ArrayLike) -> Array:
+    def forward(self, model: Sequential, x: npt.ArrayLike | Rows) -> Array:
         """The model's outputs, (N, *output_shape), for samples x (N, *input_shape)."""
         return self._outputs(model, x, every_layer=False)[0]
 
-    def activations(self, model: Sequential, x: npt.ArrayLike) -> list[Array]:
+    def activations(self, model: Sequential, x: npt.ArrayLike | Rows) -> list[Array]:
         """The outputs of every layer, (N, ...) each, for samples x (N, *input_shape)."""
         return self._outputs(model, x, every_layer=True)
 
@@ -429,12 +430,12 @@ class Coordinator:
 
         return self._site.survive(call)
 
-    def _outputs(self, model: Sequential, x: npt.ArrayLike, *, every_layer: bool) -> list[Array]:
-        x = checked_samples(model, x)
+    def _outputs(self, model: Sequential, x: npt.ArrayLike | Rows, *, every_layer: bool) -> list[Array]:
+        samples = checked_samples(model, x)
 
         def call() -> list[Array]:
             with self.replicas.for_a_call() as replicas:
-                return inference.outputs(self.run, replicas, model, x, every_layer=every_layer)
+                return inference.outputs(self.run, replicas, model, samples, every_layer=every_layer)
 
         return self._site.survive(call)
 

@@ -13,6 +13,7 @@ from dist_relu.comm.shared_memory import Handles
 from dist_relu.coordinator import Coordinator, surviving
 from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_bool, check_is
+from dist_relu.data.rows import Rows
 from dist_relu.engine.arguments import samples_to_measure
 from dist_relu.engine.inference import ModelInput, Placement, my_blocks
 from dist_relu.kernels.packing import DEPTH
@@ -120,7 +121,7 @@ def _dense(layer: Layer) -> Dense:
 
 
 @surviving
-def _compare(coordinator: Coordinator, before: Sequential, after: Sequential, x: Array) -> tuple[int, float]:
+def _compare(coordinator: Coordinator, before: Sequential, after: Sequential, x: Array | Rows) -> tuple[int, float]:
     """Count the outputs for x that have other bits, and find the largest difference."""
     with coordinator.replicas.for_a_call() as replicas:
         placement = Placement.of(replicas, len(x))

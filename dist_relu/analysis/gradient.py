@@ -49,7 +49,7 @@ def gradient_flow(coordinator: Coordinator, model: Sequential, data: Data, *, lo
     data = dataset_of(data)
     loss = loss_for(data, loss)
     check_has_parameters(model)
-    x = samples_to_measure(model, data.x)
+    x = samples_to_measure(model, data.rows)
     check_model(model, data, loss)
     num_stages = 1 + len(model.layers)
     tree = SummationTree(num_blocks(len(x)))
@@ -58,7 +58,7 @@ def gradient_flow(coordinator: Coordinator, model: Sequential, data: Data, *, lo
     with coordinator.replicas.for_a_call() as replicas:
         placement = Placement.of(replicas, len(x))
         samples = placement.samples(x, model.dtype)
-        targets = placement.samples(data.y, np.int64 if data.has_classes else model.dtype)
+        targets = placement.targets(data.y, np.int64 if data.has_classes else model.dtype)
         losses = replicas.zeros((placement.num_blocks,), np.float64)
         moments = replicas.zeros((placement.num_blocks, num_stages, NUM_MOMENTS), np.float64)
         sums = replicas.zeros((starts[-1], model.num_params), model.dtype)

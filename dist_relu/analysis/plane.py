@@ -46,9 +46,9 @@ class Plane:
 def check_plane(data: Split) -> None:
     """Raise DataError for samples that are not two numbers each, or have no classes."""
     check_is("data", data, Split)
-    if data.train.x.shape[1:] != (2,) or not data.train.has_classes:
+    if data.train.sample_shape != (2,) or not data.train.has_classes:
         raise DataError(
-            f"Samples have shape {data.train.x.shape[1:]} and targets are {data.train.y.dtype}; expected samples of "
+            f"Samples have shape {data.train.sample_shape} and targets are {data.train.y.dtype}; expected samples of "
             "two numbers, (2,), and class numbers."
         )
 

@@ -51,7 +51,7 @@ def gradient_through_time(
     data = dataset_of(data)
     loss = loss_for(data, loss)
     check_has_parameters(model)
-    x = samples_to_measure(model, data.x)
+    x = samples_to_measure(model, data.rows)
     check_model(model, data, loss)
     steps = _steps(model)
     if not steps:
@@ -59,7 +59,7 @@ def gradient_through_time(
     with coordinator.replicas.for_a_call() as replicas:
         placement = Placement.of(replicas, len(x))
         samples = placement.samples(x, model.dtype)
-        targets = placement.samples(data.y, np.int64 if data.has_classes else model.dtype)
+        targets = placement.targets(data.y, np.int64 if data.has_classes else model.dtype)
         squares = replicas.zeros((placement.num_blocks, sum(steps.values())), np.float64)
         request = _Request(input=placement.model(model, samples), y=targets.handles, loss=loss, squares=squares.handles)
         coordinator.run(_back_propagate, request)

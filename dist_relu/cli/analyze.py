@@ -121,7 +121,7 @@ def gradients(
         data = load(source)
         models = _models(data, model_text, depth, activations, init, dtype)
         for model in models.values():
-            model.build(data.train.x.shape[1:]).initialize(seed)
+            model.build(data.train.sample_shape).initialize(seed)
     part = _first(data.train, samples)
     runs = []
     with started(**workers) as coordinator, RunsDisplay(Console(), len(models)) as display:
@@ -182,7 +182,7 @@ def recurrence(
         plain = parse_new_model(model_text, data, dtype)
         models = {init: with_recurrent_init(plain, parse_recurrent_init(init)) for init in inits}
         for model in models.values():
-            model.build(data.train.x.shape[1:]).initialize(seed)
+            model.build(data.train.sample_shape).initialize(seed)
     part = _first(data.train, samples)
     flows: dict[str, analysis.TimeFlow] = {}
     with started(**workers) as coordinator, usage_errors(), RunsDisplay(Console(), len(models)) as display:
@@ -215,7 +215,7 @@ def show_activations(model_path: Path, source: str, samples: int, path: Path | N
     model = load_model(model_file(model_path))
     with usage_errors():
         data = load(source)
-        model.build(data.train.x.shape[1:])
+        model.build(data.train.sample_shape)
     part = _first(data.train, samples)
     with started(**workers) as coordinator:
         layers = analysis.activation_statistics(coordinator, model, part.x)
@@ -291,7 +291,7 @@ def training(
         data = load(source)
         models = _models(data, model_text, depth, activations, init, dtype)
         for model in models.values():
-            model.build(data.train.x.shape[1:])
+            model.build(data.train.sample_shape)
             for part in data.parts:
                 default_loss(part).check(part.y, model.output_shape)
     courses: dict[str, list[analysis.Course]] = {}
@@ -398,7 +398,7 @@ def _aligned(table: Table) -> Table:
 
 
 def _first(data: Dataset, num_samples: int) -> Dataset:
-    return Dataset(data.x[:num_samples], data.y[:num_samples])
+    return data.of_rows(np.arange(min(num_samples, len(data))))
 
 
 def _write(path: Path | None, content: dict[str, Any]) -> None:

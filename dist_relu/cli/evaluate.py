@@ -49,7 +49,7 @@ def evaluate(model_path: Path, source: str, metrics: str | None, path: Path | No
     model = load_model(model_file(model_path))
     with usage_errors():
         data = load(source)
-        model.build(data.test.x.shape[1:])
+        model.build(data.test.sample_shape)
         wanted = checked_metrics(names_in(metrics), model, data.test, loss_for(data.test, model.loss))
     with started(**options) as coordinator:
         test = coordinator.evaluate(model, data.test, metrics=wanted)

@@ -155,7 +155,7 @@ def with_depth(text: str, depth: int | None) -> str:
 
 def _mlp(text: str, data: Split, dtype: str) -> Sequential:
     model = mlp(_sizes_of("mlp", text), data.num_outputs(), dtype)
-    return model if data.train.x.ndim == 2 else Sequential(Flatten(), *model.layers, dtype=dtype)
+    return model if data.train.rows.ndim == 2 else Sequential(Flatten(), *model.layers, dtype=dtype)
 
 
 def _policy(text: str, data: Split, dtype: str) -> Sequential:
@@ -183,7 +183,7 @@ def _rnn(text: str, data: Split, dtype: str) -> Sequential:
     units = _whole(size, f"--model rnn:{text}")
     if comma and unit != "pixels":
         raise ValueError(f"--model rnn:{text}: expected rnn:UNITS or rnn:UNITS,pixels.")
-    if data.train.x.ndim == 3 and not comma:
+    if data.train.rows.ndim == 3 and not comma:
         return rnn(units, data.num_outputs(), dtype=dtype)
     height, width, channels = _image_shape(f"rnn:{text}", data)
     rows = (height * width, channels) if comma else (height, width * channels)
@@ -215,18 +215,18 @@ def _sizes_of(name: str, text: str) -> list[int]:
 def _image_shape(name: str, data: Split) -> tuple[int, int, int]:
     if data.train.image_shape:
         return data.train.image_shape
-    if data.train.x.ndim == 4:
-        height, width, channels = data.train.x.shape[1:]
+    if data.train.rows.ndim == 4:
+        height, width, channels = data.train.sample_shape
         if looks_channels_first((height, width, channels)):
             raise ValueError(
-                f"--model {name}: images are NHWC, (N, height, width, channels); yours, {data.train.x.shape}, look "
+                f"--model {name}: images are NHWC, (N, height, width, channels); yours, {data.train.rows.shape}, look "
                 "like NCHW: nn.FromNCHW. Begin a model of your own (file.py:function) with it, or save "
                 "x.transpose(0, 2, 3, 1)."
             )
         return height, width, channels
     raise ValueError(
         f"--model {name}: the samples are no images; expected x of shape (N, height, width, channels), "
-        f"not {data.train.x.shape}."
+        f"not {data.train.rows.shape}."
     )
 
 

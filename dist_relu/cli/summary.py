@@ -19,4 +19,4 @@ def summary(source: str, model_text: str, dtype: str | None) -> None:
     """Print the layers of a model for a data set: their output shapes, parameters and bytes."""
     with usage_errors():
         data = load(source)
-        click.echo(nn.summary(parse_model(model_text, data, dtype).build(data.train.x.shape[1:])))
+        click.echo(nn.summary(parse_model(model_text, data, dtype).build(data.train.sample_shape)))

@@ -104,7 +104,7 @@ class TrainingOptions:
         with usage_errors():
             data = self._data()
             model = parse_model(self.model_text, data, self.dtype)
-            model = normalized(self.normalize, model, data).build(data.train.x.shape[1:])
+            model = normalized(self.normalize, model, data).build(data.train.sample_shape)
             if self.label_smoothing and not data.train.has_classes:
                 raise ValueError("--label-smoothing is for class numbers, but these targets are real numbers.")
             loss = parse_loss(self.loss, self.label_smoothing)

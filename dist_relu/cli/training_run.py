@@ -298,9 +298,10 @@ def _kind(task: Task) -> str:
 
 
 def _sizes(data: Dataset, model: Sequential) -> str:
-    x = data.x
-    shape = "x".join(map(str, x.shape[1:]))
-    return (
-        f"{len(data):,} samples of {shape} numbers from {x.min():.4g} to {x.max():.4g} (mean "
-        f"{x.mean(dtype=float):.4g}), {model.num_params:,} parameters,"
-    )
+    x, scale = data.rows.storage, data.rows.scale or 1
+    span = ""
+    if isinstance(x, np.ndarray):  # to look at all of a file takes as long as to train on it
+        least, most, mean = x.min() * scale, x.max() * scale, x.mean(dtype=float) * scale
+        span = f" from {least:.4g} to {most:.4g} (mean {mean:.4g})"
+    shape = "x".join(map(str, data.sample_shape))
+    return f"{len(data):,} samples of {shape} numbers{span}, {model.num_params:,} parameters,"

@@ -61,7 +61,7 @@ class Augment:
         if channels_first is not None:
             planes, height, width = channels_first
             return ImageShape(planes, height, width, 1)
-        shape = data.image_shape or data.x.shape[1:]
+        shape = data.image_shape or data.sample_shape
         if len(shape) != 3:
             raise DataError(
                 f"Samples of shape {shape} can't be cropped or flipped: they are no images. "

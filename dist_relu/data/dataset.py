@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from math import prod
-from typing import Any, final
+from typing import Any, cast, final
 
 import numpy as np
+import numpy.typing as npt
 
 from dist_relu.core.array_checks import check_finite, check_numbers
 from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_fields, check_ints, instance_of, optional
 from dist_relu.data.labels import MAX_CLASSES, are_text, check_classes, class_numbers, listed, renumbered
+from dist_relu.data.rows import Rows
 from dist_relu.errors import DataError, DataWarning
 
 _FEW = 20
@@ -20,9 +24,11 @@ _INT64_MAX = np.iinfo(np.int64).max
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class Dataset:
     """Samples x (N, ...) and their targets y: class numbers (N,) of an integer type, or real values (N, ...).
+
+    x is an array, or `Rows` of a file or of bytes, which stay where they are until a batch needs them.
 
     y may also be text, the names of classes: these get numbers in the order of their names, or, where `classes` gives
     the names, in that order. classes: the name of each class number, which reports and predictions then have.
@@ -35,14 +41,25 @@ class Dataset:
     Raises `DataError` for arrays that can't be trained on.
     """
 
-    x: Array
+    rows: Rows
     y: Array
-    image_shape: tuple[int, int, int] | None = None
-    classes: tuple[str, ...] | None = None
-    weights: Array | None = None
+    image_shape: tuple[int, int, int] | None
+    classes: tuple[str, ...] | None
+    weights: Array | None
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "x", checked_samples(self.x))
+    def __init__(
+        self,
+        x: npt.ArrayLike | Rows,
+        y: npt.ArrayLike,
+        image_shape: tuple[int, int, int] | None = None,
+        classes: Sequence[str] | None = None,
+        weights: npt.ArrayLike | None = None,
+    ) -> None:
+        object.__setattr__(self, "rows", checked_rows(x))
+        object.__setattr__(self, "y", y)
+        object.__setattr__(self, "image_shape", image_shape)
+        object.__setattr__(self, "classes", classes)
+        object.__setattr__(self, "weights", weights)
         if self.classes is not None:
             object.__setattr__(self, "classes", check_classes(self.classes))
         if are_text(self.y):
@@ -59,29 +76,44 @@ class Dataset:
             raise DataError(f"y[{int(np.argmax(self.y))}] is {self.y.max()}, which is no class number.")
         if self.classes is not None:
             _check_numbers_of(self.classes, self.y, has_classes=self.has_classes)
-        if len(self.x) != len(self.y):
+        if len(self.rows) != len(self.y):
             raise DataError(
-                f"x has {len(self.x)} samples, but y has {len(self.y)}; expected as many targets as samples."
+                f"x has {len(self.rows)} samples, but y has {len(self.y)}; expected as many targets as samples."
             )
         if self.weights is not None:
-            object.__setattr__(self, "weights", _checked_weights(self.weights, len(self.x)))
+            object.__setattr__(self, "weights", _checked_weights(self.weights, len(self.rows)))
         if self.image_shape is not None:
             shape = check_ints("Dataset(image_shape)", self.image_shape)
-            if len(shape) != 3 or prod(shape) != prod(self.x.shape[1:]):
+            if len(shape) != 3 or prod(shape) != prod(self.sample_shape):
                 raise DataError(
-                    f"image_shape={shape} is not that of samples of shape {self.x.shape[1:]}; expected (height, width, "
-                    f"channels) with {prod(self.x.shape[1:])} elements."
+                    f"image_shape={shape} is not that of samples of shape {self.sample_shape}; expected (height, "
+                    f"width, channels) with {prod(self.sample_shape)} elements."
                 )
             object.__setattr__(self, "image_shape", shape)
 
     def __len__(self) -> int:
-        return len(self.x)
+        return len(self.rows)
 
     def __repr__(self) -> str:
         targets = f"targets of shape {self.y.shape[1:]}"
         if self.has_classes:
             targets = f"{int(self.y.max()) + 1} classes" if self.classes is None else f"classes {listed(self.classes)}"
-        return f"Dataset({len(self):,} samples of shape {self.x.shape[1:]}, {self.x.dtype}, {targets})"
+        return f"Dataset({len(self):,} samples of shape {self.sample_shape}, {self.rows.dtype}, {targets})"
+
+    @cached_property
+    def x(self) -> Array:
+        """The samples as an array of numbers; those of files as what looks like one, `data.x[:10]` reads some."""
+        if isinstance(self.rows.storage, np.ndarray):
+            return np.asarray(self.rows)
+        return cast("Array", self.rows)
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """The shape of a sample."""
+        return self.rows.shape[1:]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "x"}
 
     @property
     def has_classes(self) -> bool:
@@ -95,7 +127,8 @@ class Dataset:
     def of_rows(self, rows: Array) -> Dataset:
         """Some of its samples, all else as it is.  rows: their numbers, or for every sample whether it is one."""
         weights = None if self.weights is None else self.weights[rows]
-        return replace(self, x=self.x[rows], y=self.y[rows], weights=weights)
+        x = self.rows.take(np.arange(len(self))[rows])
+        return Dataset(x, self.y[rows], self.image_shape, self.classes, weights)
 
     def in_classes(self, classes: tuple[str, ...] | None) -> Dataset:
         """The same samples with the numbers that their classes have among `classes`, such as those of a model.
@@ -105,7 +138,8 @@ class Dataset:
         """
         if classes is None or self.classes is None or classes == self.classes:
             return self
-        return replace(self, y=renumbered(self.y, self.classes, classes), classes=classes)
+        y = renumbered(self.y, self.classes, classes)
+        return Dataset(self.rows, y, self.image_shape, classes, self.weights)
 
     def _number_classes(self) -> None:
         """Put numbers in the place of names."""
@@ -153,6 +187,17 @@ def _checked_weights(weights: Any, num_samples: int) -> Array:
     if not array.any():
         raise DataError("weights are 0 for all samples, so that nothing is left to learn from.")
     return array
+
+
+def checked_rows(x: Any) -> Rows:
+    """Samples (N, ...) as rows.  Raises `DataError` for what is none, and for no samples."""
+    if not isinstance(x, Rows):
+        return Rows(checked_samples(x))
+    if isinstance(x.storage, np.ndarray):
+        checked_samples(x.storage)
+    if not x.size:
+        raise DataError(f"The data set is empty: x has shape {x.shape}.")
+    return x
 
 
 def checked_samples(x: Any) -> Array:
@@ -245,9 +290,9 @@ def looks_channels_first(shape: tuple[int, ...]) -> bool:
 
 def _check_alike(train: Dataset, other: Dataset, use: str) -> None:
     """Raise `DataError` when one model can't serve both.  use: of the other one."""
-    if train.x.shape[1:] != other.x.shape[1:]:
+    if train.sample_shape != other.sample_shape:
         raise DataError(
-            f"Samples to train on have shape {train.x.shape[1:]}, but those to {use} {other.x.shape[1:]}; "
+            f"Samples to train on have shape {train.sample_shape}, but those to {use} {other.sample_shape}; "
             "expected the same."
         )
     if train.has_classes != other.has_classes or train.y.shape[1:] != other.y.shape[1:]:

@@ -27,17 +27,18 @@ def load_idx(files: Files) -> Split:
                 f"{files[part, 'images'].parent} holds {part} images of shape {images.shape} and labels of shape "
                 f"{labels.shape}; expected (N, height, width) and (N,)."
             )
-        x = _pixels(files[part, "images"], images).reshape(len(images), images.shape[1] * images.shape[2])
+        _check_pixels(files[part, "images"], images)
+        x = scaled(images.reshape(len(images), images.shape[1] * images.shape[2]))
         y = _class_numbers(files[part, "labels"], labels)
         with naming(files[part, "images"]):
             parts.append(Dataset(x, y, (images.shape[1], images.shape[2], 1)))
     return Split(*parts)
 
 
-def _pixels(path: Path, images: Array) -> Array:
-    """Images in [0, 1]."""
+def _check_pixels(path: Path, images: Array) -> None:
+    """Raise `DataError` unless images are bytes, or floats in [0, 1]."""
     if images.dtype == np.uint8:
-        return scaled(images)
+        return
     if images.dtype.kind != "f":
         raise DataError(
             f"{path} holds images of {images.dtype}, whose scale nothing tells; expected bytes, or floats in [0, 1]. "
@@ -49,7 +50,6 @@ def _pixels(path: Path, images: Array) -> Array:
             f"{path} holds images of {images.dtype} from {images.min():g} to {images.max():g}; expected bytes, or "
             "floats in [0, 1]. Numbers of any other scale are read from .npz files, and stay as they are there."
         )
-    return images
 
 
 def _class_numbers(path: Path, labels: Array) -> Array:

@@ -48,14 +48,14 @@ def load_samples(path: Path) -> Array:
     with open_arrays(path) as arrays:
         (x,) = _required(arrays, "x")
     with naming(path):
-        return checked_samples(scaled(x))
+        return checked_samples(np.asarray(scaled(x)))
 
 
 def samples_in(content: bytes, where: str) -> Array:
     """The samples in the content of a .npy file, scaled as those of `load`.  Raises `DataError`."""
     x = array_in(content, where)
     with naming(where):
-        return checked_samples(scaled(x))
+        return checked_samples(np.asarray(scaled(x)))
 
 
 def _required(arrays: Arrays, *names: str) -> list[Array]:

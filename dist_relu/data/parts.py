@@ -10,6 +10,7 @@ import numpy as np
 
 from dist_relu.core.arrays import Array
 from dist_relu.data.dataset import Dataset, Split
+from dist_relu.data.rows import Rows
 from dist_relu.errors import DataError
 from dist_relu.partition import Purpose, generator
 
@@ -25,9 +26,9 @@ def naming(path: Path | str) -> Iterator[None]:
         raise DataError(f"{path}: {error}") from None
 
 
-def scaled(x: Array) -> Array:
-    """Samples from a file: bytes are images, and become float32 from 0 to 1."""
-    return np.multiply(x, np.float32(1 / 255), dtype=np.float32) if x.dtype == np.uint8 else x
+def scaled(x: Array) -> Array | Rows:
+    """Samples from a file: bytes are images, which stay bytes, and are read as float32 from 0 to 1."""
+    return Rows(x, scale=1 / 255) if x.dtype == np.uint8 else x
 
 
 def set_apart(data: Dataset) -> Split:

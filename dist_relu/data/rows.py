@@ -7,7 +7,7 @@ each kind of file has one (`dist_relu/data/mapped.py`, `dist_relu/data/tables.py
     Rows(Hdf5Dataset.of(path, "images"))       # a dataset of an HDF5 file
     Rows(TableFiles.of(paths, columns))        # columns of Parquet or Feather files, which make one table
     Rows(pixels, scale=1 / 255)                # bytes that stay bytes, whatever holds them, and are read as 0 to 1
-    Dataset(rows, y).take(numbers)             # some of the samples, in this order; nothing is read for it
+    Dataset(rows, y).of_rows(numbers)          # some of the samples, in this order; nothing is read for it
 
 What `of` says of a file (that it is one, its shape, its type) can be relied on. The numbers themselves are read, and
 checked, when they are needed.

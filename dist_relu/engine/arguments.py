@@ -12,6 +12,7 @@ from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_is
 from dist_relu.data import Augment, Dataset, Split
 from dist_relu.data.augment import ImageShape
+from dist_relu.data.rows import Rows
 from dist_relu.errors import DataError, DataWarning, PartitionError
 from dist_relu.nn import (
     BatchNorm,
@@ -44,7 +45,7 @@ def dataset_of(data: Data, name: str = "data") -> Dataset:
         raise TypeError(f"Expected a Dataset as {name}, not both parts of one: pass data.train or data.test.")
     if isinstance(data, tuple | list) and len(data) in (2, 3):
         x, y, *rest = data
-        return Dataset(x, y, weights=rest[0] if rest else None)  # type: ignore[arg-type]  # which it checks
+        return Dataset(x, y, weights=rest[0] if rest else None)  # which it checks
     raise TypeError(f"Expected a Dataset or (x, y) as {name}, not {type(data).__name__}.")
 
 
@@ -98,22 +99,23 @@ def check_model(model: Sequential, data: Dataset, loss: Loss) -> Sequential:
     """
     check_is("model", model, Sequential)
     model = model if model.is_built else model.blueprint()
-    model.build(data.x.shape[1:])
+    model.build(data.sample_shape)
     loss.check(data.y, model.output_shape)
-    check_samples(model, data.x)
+    check_samples(model, data.rows)
     return model
 
 
-def check_samples(model: Sequential, x: Array) -> None:
-    """Raise `DataError` where the model looks up symbols and x (N, ...) holds none."""
+def check_samples(model: Sequential, x: Array | Rows) -> None:
+    """Raise `DataError` where the model looks up symbols and x (N, ...) holds none: all of it is read for that."""
     for layer, shape in entries(model.layers, x.shape[1:]):
         if isinstance(layer, Embedding):
-            layer.check_symbols(x.reshape(len(x), *shape), model.dtype)
+            for block in x.blocks() if isinstance(x, Rows) and x.array is None else [np.asarray(x)]:
+                layer.check_symbols(block.reshape(len(block), *shape), model.dtype)
 
 
 def check_augment(augment: Augment, model: Sequential, data: Dataset) -> ImageShape | None:
     """Raise `DataError` unless samples for this model can be changed so; returns the shape of their images, or None."""
-    first = list(entries(model.layers, data.x.shape[1:]))
+    first = list(entries(model.layers, data.sample_shape))
     if augment.mixup and any(isinstance(layer, Embedding) for layer, _ in first):
         raise DataError(
             f"Augment(mixup={augment.mixup}) averages samples, but the model looks them up as symbols (Embedding), of "
@@ -157,16 +159,19 @@ def check_has_parameters(model: Sequential) -> None:
         raise ValueError("The model has no parameters yet: fit it first, or build and initialize it.")
 
 
-def checked_samples(model: Sequential, x: npt.ArrayLike) -> Array:
-    """Return `x` as an array (N, *input_shape) for a model that has parameters.  Raises ValueError or DataError."""
+def checked_samples(model: Sequential, x: npt.ArrayLike | Rows) -> Array | Rows:
+    """Return `x` as an array or rows (N, *input_shape) for a model that has parameters.
+
+    Raises ValueError or DataError.
+    """
     check_has_parameters(model)
-    x = numbers("x", x)
+    x = x if isinstance(x, Rows) else numbers("x", x)
     model.build(x.shape[1:])
     check_samples(model, x)
     return x
 
 
-def samples_to_measure(model: Sequential, x: npt.ArrayLike) -> Array:
+def samples_to_measure(model: Sequential, x: npt.ArrayLike | Rows) -> Array | Rows:
     """Return `x` as `checked_samples` does, of at least one sample."""
     x = checked_samples(model, x)
     if not len(x):

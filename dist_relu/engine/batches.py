@@ -5,7 +5,8 @@ All of it is a function of seed, step and shard, so that anybody who asks for a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from functools import partial
 from math import prod
 from typing import NamedTuple, final
@@ -15,6 +16,7 @@ import numpy as np
 from dist_relu.core.arrays import Array
 from dist_relu.data.augment import Augment, ImageShape
 from dist_relu.engine.plan import StepPlan
+from dist_relu.engine.readers import reader_of
 from dist_relu.kernels import augment as kernels
 from dist_relu.kernels.tape import in_python
 from dist_relu.kernels.weights import gather_weights
@@ -25,6 +27,7 @@ from dist_relu.nn.losses.loss import UNWEIGHTED, CompiledLoss
 from dist_relu.nn.passes import ShardPass
 from dist_relu.partition import Purpose, bounds, generator
 from dist_relu.reduction.sources import ShardBounds
+from dist_relu.runtime.placed_samples import Samples
 
 
 class Batch(NamedTuple):
@@ -65,11 +68,18 @@ class Feed:
     image_shape: of samples that are augmented.
     """
 
-    def __init__(self, plan: StepPlan, x: Array, y: Array, weights: Array, image_shape: ImageShape | None) -> None:
+    def __init__(self, plan: StepPlan, x: Samples, y: Array, weights: Array, image_shape: ImageShape | None) -> None:
         self._plan, self._x, self._y, self._weights, self._image_shape = plan, x, y, weights, image_shape
-        self._x_rows, self._y_rows = _rows(x), _rows(y)
+        self._reader, self._y_rows = reader_of(x), _rows(y)
+        self._places = np.arange(plan.batch_size)
         self._augment = plan.augment or Augment()
         self._key = np.array([plan.seed, Purpose.AUGMENTATION], np.uint64)
+
+    def ahead(self, steps: Iterable[Array], shards: range) -> AbstractContextManager[None]:
+        """Return a context in which `shards` of the batches of these steps are gathered.  steps: samples of each."""
+        batches = (batch for samples in steps for batch in microbatches(samples, self._plan, 0))
+        reads = (batch.samples[slice(*batch.shard_bounds[shard])] for batch in batches for shard in shards)
+        return self._reader.ahead(numbers for numbers in reads if len(numbers))
 
     def gather(self, batch: Batch, shard: int, run: ShardPass) -> tuple[Array, Loss, Array]:
         """Return the samples of a shard, augmented, in memory of `run`, the loss for them, and their targets."""
@@ -78,7 +88,12 @@ class Feed:
         targets = run.empty((stop - first, *self._y.shape[1:]), self._y.dtype)
         loss, augment, image_shape, numbers = self._plan.loss, self._augment, self._image_shape, batch.samples
         if image_shape is None and not augment.mixup:
-            kernels.gather(self._x_rows, self._y_rows, numbers, first, stop, _rows(x), _rows(targets))
+            if self._x.array is None:
+                kernels.gather_rows(self._y_rows, numbers, first, stop, _rows(targets))
+                self._reader.read(numbers, first, stop, run, x)
+            else:
+                array = _rows(self._x.array)
+                kernels.gather(array, self._y_rows, numbers, first, stop, _rows(x), _rows(targets))
             return x, self._weighted(loss, batch, shard, run), targets
         kernels.gather_rows(self._y_rows, numbers, first, stop, _rows(targets))
         if image_shape is not None and not augment.mixup:
@@ -87,7 +102,8 @@ class Feed:
         mixed = _MixedLoss()
         weighted = self._weighted(mixed, batch, shard, run)
         weights = weighted.weights if isinstance(weighted, Weighted) else UNWEIGHTED
-        in_python(partial(self._mix, numbers[first:stop], shard, run, x, targets, weights, mixed))
+        samples, places = self._brought(numbers, first, stop, run, x)
+        in_python(partial(self._mix, samples, places, shard, run, x, targets, weights, mixed))
         return x, weighted, targets
 
     def _weighted(self, loss: Loss, batch: Batch, shard: int, run: ShardPass) -> Loss:
@@ -99,9 +115,21 @@ class Feed:
         gather_weights(self._weights, batch.of_step, batch.samples, first, stop, weights)
         return Weighted(loss, weights)
 
+    def _brought(self, numbers: Array, first: int, stop: int, run: ShardPass, like: Array) -> tuple[Array, Array]:
+        """Return an array of samples, and where in it those are that numbers[first:stop] are the numbers of.
+
+        like: (stop - first, ...), as large as these.
+        """
+        if self._x.array is not None:
+            return self._x.array, numbers[first:stop]
+        samples = run.scratch("brought", like.shape, like.dtype)
+        self._reader.read(numbers, first, stop, run, samples)
+        return samples, self._places[: stop - first]
+
     def _mix(
         self,
-        numbers: Array,
+        samples: Array,
+        places: Array,
         shard: int,
         run: ShardPass,
         out: Array,
@@ -112,7 +140,7 @@ class Feed:
         """Mix samples at random, and targets with them: in Python, since beta distributions have no kernel."""
         rng = generator(self._plan.seed, Purpose.AUGMENTATION, int(run.clock[0]), shard)
         scratch = run.scratch("augment", out.shape, out.dtype)
-        mixture = self._augment.gather_inside(self._x, numbers, self._image_shape, rng, out, scratch)
+        mixture = self._augment.gather_inside(samples, places, self._image_shape, rng, out, scratch)
         assert mixture is not None
         theirs = weights[mixture.partners] if len(weights) else None
         mixed.now = MixedTargets(self._plan.loss, targets[mixture.partners], mixture.share, theirs)
@@ -125,8 +153,9 @@ class Feed:
         kernels.draw_windows(self._key, run.clock, shard, augment.crop, 0.5 if augment.flip else 0.0, shifts, flips)
         planes, height, width, channels = image_shape
         image = height, width * channels
-        images, windows = self._x.reshape(-1, *image), out.reshape(-1, *image)
-        kernels.shift_and_flip(images, channels, planes, batch.samples, first, stop, shifts, flips, windows)
+        samples, places = self._brought(batch.samples, first, stop, run, out)
+        images, windows = samples.reshape(-1, *image), out.reshape(-1, *image)
+        kernels.shift_and_flip(images, channels, planes, places, 0, stop - first, shifts, flips, windows)
 
 
 @final

@@ -37,6 +37,7 @@ from dist_relu.nn.losses.loss import backward_into
 from dist_relu.nn.passes import Layout, ShardPass, measure
 from dist_relu.reduction.batch_sums import BatchSums, batch_sums_shape
 from dist_relu.runtime.backends import SerialBackend
+from dist_relu.runtime.placed_samples import Samples
 from dist_relu.runtime.workers import Workers
 
 
@@ -148,9 +149,9 @@ class _Shards:
         self, model: Sequential, data: Dataset, plan: StepPlan, step: int, image_shape: ImageShape | None
     ) -> None:
         self._model, self._plan, self._step = model, plan, step
-        x = np.asarray(data.x, model.dtype)
         y = np.asarray(data.y, np.int64 if data.has_classes else model.dtype)
-        self._feed = Feed(plan, x, y, loss_weights(data, plan.class_weight, plan.sampler), image_shape)
+        weights = loss_weights(data, plan.class_weight, plan.sampler)
+        self._feed = Feed(plan, Samples(data.rows, model.dtype), y, weights, image_shape)
         layout = measure(model, plan.loss, y[:1])
         layout = Layout(layout.buffers, {}, layout.sums)  # all gradients are multiplied out at once
         num_rows = plan.batch_size if layout.sums else -(-plan.batch_size // plan.shards)

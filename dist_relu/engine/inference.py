@@ -17,11 +17,13 @@ import numpy.typing as npt
 from dist_relu.comm.shared_memory import Handles
 from dist_relu.comm.whereabouts import EVALUATION
 from dist_relu.core.arrays import Array
+from dist_relu.data.rows import Rows
 from dist_relu.kernels.activations import relu as pair
 from dist_relu.nn import Loss, PlainPass, Sequential
 from dist_relu.nn.losses.loss import UNWEIGHTED, backward_into
 from dist_relu.partition import bounds
 from dist_relu.runtime.placed import PlacedDataset
+from dist_relu.runtime.placed_samples import PlacedSamples, Samples, SamplesHandle
 from dist_relu.runtime.replicated import ReplicatedArray, ReplicatedArrays
 from dist_relu.runtime.world import World
 
@@ -39,13 +41,13 @@ class ModelInput:
     model: Sequential
     input_shape: tuple[int, ...]
     values: Handles
-    x: Handles
+    x: SamplesHandle
 
-    def attach(self, world: World) -> tuple[Sequential, Array]:
+    def attach(self, world: World) -> tuple[Sequential, Samples]:
         """Return the model, ready to compute, and the samples, of which this node has those that its workers need."""
         self.model.build(self.input_shape)
         self.model.bind(world.node.attach(self.values))
-        return self.model, world.node.attach(self.x)
+        return self.model, self.x.attach(world.node)
 
 
 @final
@@ -84,18 +86,24 @@ class Placement:
     def num_blocks(self) -> int:
         return len(self.block_sizes)
 
-    def samples(self, x: Array, dtype: npt.DTypeLike) -> ReplicatedArray:
-        """Place `x` or `y`: every node gets the rows that its workers need."""
-        placed = self.replicas.copy_of(x, dtype)
+    def samples(self, x: Array | Rows, dtype: np.dtype[Any]) -> PlacedSamples:
+        """Place samples: every node gets the rows that its workers need."""
+        placed = PlacedSamples.of(x if isinstance(x, Rows) else Rows(x), dtype, self.replicas)
         placed.broadcast(self.rows)
         return placed
 
-    def model(self, model: Sequential, x: ReplicatedArray) -> ModelInput:
+    def targets(self, y: Array, dtype: npt.DTypeLike) -> ReplicatedArray:
+        """Place targets in the same way."""
+        placed = self.replicas.copy_of(y, dtype)
+        placed.broadcast(self.rows)
+        return placed
+
+    def model(self, model: Sequential, x: PlacedSamples) -> ModelInput:
         """Place the model, for these samples."""
         values = self.replicas.copy_of(model.values)
         values.broadcast()
         self._kept.append(values)
-        return ModelInput(model=model.blueprint(), input_shape=model.input_shape, values=values.handles, x=x.handles)
+        return ModelInput(model=model.blueprint(), input_shape=model.input_shape, values=values.handles, x=x.handle)
 
 
 def evaluate(
@@ -112,12 +120,12 @@ def evaluate(
 
     keeps_outputs: also return the outputs, (N, *output_shape).
     """
-    placement = Placement.of(replicas, len(data.x.array))
+    placement = Placement.of(replicas, len(data.x))
     sums = replicas.zeros((placement.num_blocks, 2 if weights is None else 3), np.float64)
     placed_weights = replicas.copy_of(UNWEIGHTED if weights is None else weights)
     if weights is not None:
         placed_weights.broadcast(placement.rows)
-    outputs = replicas.zeros((len(data.x.array), *model.output_shape), model.dtype) if keeps_outputs else None
+    outputs = replicas.zeros((len(data.x), *model.output_shape), model.dtype) if keeps_outputs else None
     data.x.broadcast(placement.rows)
     data.y.broadcast(placement.rows)
     model_input = placement.model(model, data.x)
@@ -134,7 +142,9 @@ def evaluate(
     return float(totals[0]), float(totals[-1]), outputs.gather(placement.rows) if outputs else None
 
 
-def outputs(run: Run, replicas: ReplicatedArrays, model: Sequential, x: Array, *, every_layer: bool) -> list[Array]:
+def outputs(
+    run: Run, replicas: ReplicatedArrays, model: Sequential, x: Array | Rows, *, every_layer: bool
+) -> list[Array]:
     """Compute the outputs (N, ...) of every layer, or of the last one, for samples x (N, ...); collective."""
     placement = Placement.of(replicas, len(x))
     shapes = model.layer_shapes if every_layer else [model.output_shape]

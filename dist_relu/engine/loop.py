@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, isfinite
 from time import perf_counter
@@ -106,7 +106,7 @@ class _Run:
         self._world = world
         self._step = TrainingStep(world, request)
         self._plan = plan = request.plan
-        self._num_samples = len(self._step.x)
+        self._num_samples = len(self._step.samples)
         self._per_step = plan.batch_size * plan.options.accumulate
         self._per_epoch = num_steps_per_epoch(self._num_samples, plan.batch_size, plan.options.accumulate)
         self._epoch = -1
@@ -116,6 +116,19 @@ class _Run:
 
     def take(self, request: SegmentRequest) -> Stopped | None:
         """Take the steps of a segment."""
+        with self._step.ahead(self._samples_of(request)):
+            return self._take(request)
+
+    def _samples_of(self, request: SegmentRequest) -> Iterator[Array]:
+        """Go through the samples of every step of a segment."""
+        steps = range(request.first, request.stop)
+        for epoch in range(steps.start // self._per_epoch, -(-steps.stop // self._per_epoch)):
+            order = self._order_of(epoch, shuffle=request.shuffle)
+            for place in range(self._per_epoch):
+                if epoch * self._per_epoch + place in steps:
+                    yield order[place * self._per_step : (place + 1) * self._per_step]
+
+    def _take(self, request: SegmentRequest) -> Stopped | None:
         self._step.optimizer = request.optimizer
         self._reported = self._began = perf_counter()
         self._first_timed = request.first
@@ -164,10 +177,14 @@ class _Run:
 
     def _begin_epoch(self, epoch: int, *, shuffle: bool) -> None:
         self._epoch = epoch
-        seed, chances = self._plan.seed, self._step.chances
-        self._order = order_of_epoch(self._num_samples, seed, epoch, shuffle=shuffle, chances=chances)
+        self._order = self._order_of(epoch, shuffle=shuffle)
         self._began, self._first_timed = perf_counter(), epoch * self._per_epoch
         self._step.begin_epoch()
+
+    def _order_of(self, epoch: int, *, shuffle: bool) -> Array:
+        """The samples of an epoch in their order."""
+        seed, chances = self._plan.seed, self._step.chances
+        return order_of_epoch(self._num_samples, seed, epoch, shuffle=shuffle, chances=chances)
 
     def _end_epoch(self, epoch: int) -> None:
         active = self._step.end_epoch()

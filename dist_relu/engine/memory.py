@@ -26,6 +26,7 @@ from dist_relu.nn.passes import Layout, measure
 from dist_relu.reduction.batch_sums import batch_sums_shape
 from dist_relu.reduction.plan import ReductionPlan
 from dist_relu.runtime.placed import PlacedDataset
+from dist_relu.runtime.placed_samples import SamplesHandle
 from dist_relu.runtime.replicated import ReplicatedArray, ReplicatedArrays
 
 T = TypeVar("T")
@@ -67,7 +68,7 @@ class Snapshot:
 class Memory(Generic[T]):
     """This memory is shared by the workers of a node: as the coordinator's arrays, as handles, or as a worker's arrays.
 
-    x, y: the data set, (samples, ...).  weights, chances: (samples,) or (0,), see `dist_relu.engine.weighting`.
+    y: the targets, (samples, ...).  weights, chances: (samples,) or (0,), see `dist_relu.engine.weighting`.
     generations, slots, totals: of the shapes that the `ReductionPlan` has.
     squares: (pieces, NUM_SQUARES).  sums: see `batch_sums_shape`.  arena: bytes.  verdicts: (workers,), where steps may
     be skipped, whether what each worker has made of its chunks is finite.  completed: (workers,) int64, how many steps
@@ -75,7 +76,6 @@ class Memory(Generic[T]):
     records: (R,) of `STEP_RECORD`; that of step n is number n % R, on the first node.
     """
 
-    x: T
     y: T
     weights: T
     chances: T
@@ -108,6 +108,7 @@ class StepRequest:
     plan: StepPlan
     layout: Layout
     reduction: ReductionPlan
+    samples: SamplesHandle
     memory: Memory[Handles]
     watch: WatchRequest | None
     verify_every: int | None
@@ -134,7 +135,7 @@ class StepMemory:
         num_records: int = 1,
         is_watched: bool = False,
     ) -> None:
-        self._model, self.plan, self._begin = model, plan, begin.step
+        self._model, self.plan, self._begin, self._samples = model, plan, begin.step, placed.x
         self._layout = layout = measure(model, plan.loss, placed.y.array[:1])
         self._reduction = reduction = ReductionPlan.of(
             model.params,
@@ -147,7 +148,6 @@ class StepMemory:
             by_param=plan.measures_params or is_watched,
         )
         self._memory = Memory(
-            x=placed.x,
             y=placed.y,
             weights=replicas.copy_of(weights),
             chances=replicas.copy_of(chances),
@@ -195,6 +195,7 @@ class StepMemory:
             plan=self.plan,
             layout=self._layout,
             reduction=self._reduction,
+            samples=self._samples.handle,
             memory=self._memory.map(_handles),
             watch=watch,
             verify_every=verify_every,

@@ -12,6 +12,7 @@ import numpy as np
 
 from dist_relu.core.arrays import Array
 from dist_relu.data import Dataset
+from dist_relu.data.rows import Rows
 from dist_relu.engine.plan import StepPlan
 from dist_relu.engine.results import FitResult
 from dist_relu.nn import (
@@ -51,7 +52,7 @@ def doubts_of_data(model: Sequential, data: Dataset, batch_size: int) -> Iterato
             "single step with all of them."
         )
     with np.errstate(over="ignore"):  # what is too large for the model's type is refused elsewhere
-        size = float(np.sqrt(np.mean(np.square(_some(data.x), dtype=np.float64))))
+        size = float(np.sqrt(np.mean(np.square(_some(data.rows), dtype=np.float64))))
     if _LARGE < size < inf and _feels_scale(model):
         yield (
             f"The samples are large: their root mean square is {size:.4g}, and models learn from inputs of about -1 to "
@@ -129,7 +130,7 @@ def _feels_scale(model: Sequential) -> bool:
     return not isinstance(first, BatchNorm | Embedding | LayerNorm | Standardize)
 
 
-def _some(x: Array) -> Array:
-    """Take samples from everywhere in x, so few that they are looked at in no time."""
-    every = max(x.size // _SEEN_ELEMENTS, 1)
-    return x[:: min(every, len(x))]
+def _some(x: Rows) -> Array:
+    """Take samples from everywhere in x, so few that they are looked at in no time; of files the first ones."""
+    every = min(max(x.size // _SEEN_ELEMENTS, 1), len(x))
+    return x[::every] if isinstance(x.storage, np.ndarray) else x[: -(-len(x) // every)]

@@ -7,8 +7,8 @@ another are played without the interpreter (`dist_relu.kernels.tape`). P paramet
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from itertools import pairwise
 from math import isfinite, nan
@@ -53,7 +53,7 @@ def _refuse(_: int) -> None:
 class TrainingStep:
     """This is one worker's part in training steps.
 
-    x: the samples.  chances: of samples to be drawn, see `dist_relu.engine.weighting`.
+    samples: the data set's.  chances: of samples to be drawn, see `dist_relu.engine.weighting`.
     model: computes with the parameters of `generation`, those after the last step.
     optimizer: tells the rates of the next steps; a rule of the same kind may take its place between them.
     records: of the run's last steps, see `STEP_RECORD`; the first worker writes them.
@@ -74,9 +74,9 @@ class TrainingStep:
         self.model = model = request.model
         model.build(request.input_shape)
         memory = request.memory.map(world.node.attach)
-        self.x, self.chances = memory.x, memory.chances
+        self.samples, self.chances = request.samples.attach(world.node), memory.chances
         self._completed, self.records = memory.completed, memory.records
-        self._feed = Feed(plan, memory.x, memory.y, memory.weights, request.image_shape)
+        self._feed = Feed(plan, self.samples, memory.y, memory.weights, request.image_shape)
         self.optimizer = plan.optimizer
         self._inputs = StepInputs(plan, model.dtype)
         self._tapes = Tapes(after=2)  # many runs are short
@@ -147,6 +147,10 @@ class TrainingStep:
     def max_steps(self) -> int:
         """So many steps can be taken with one call."""
         return self._inputs.max_steps
+
+    def ahead(self, steps: Iterable[Array]) -> AbstractContextManager[None]:
+        """Return a context in which steps with these samples are taken, so that they are read ahead."""
+        return self._feed.ahead(steps, self._shards)
 
     def is_watched(self, step: int) -> bool:
         """Tell whether a step is watched, which must be taken alone then."""

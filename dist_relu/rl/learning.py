@@ -23,6 +23,7 @@ from dist_relu.rl.algorithms import PPO, Algorithm
 from dist_relu.rl.environments import Env, Spaces
 from dist_relu.rl.worker import ENDED, RETURNS, LearningProgress, LearningRequest, Lesson, learn
 from dist_relu.runtime.placed import PlacedDataset
+from dist_relu.runtime.placed_samples import PlacedSamples
 
 _NUM_ENVS = 16
 
@@ -111,7 +112,8 @@ def train(
         model.values = initial
         with coordinator.replicas.for_a_call() as replicas:
             targets = replicas.zeros((per_iteration, spaces.head.action_width + 3), model.dtype)
-            placed = PlacedDataset(replicas.zeros((per_iteration, spaces.state_dim), model.dtype), targets)
+            states = replicas.zeros((per_iteration, spaces.state_dim), model.dtype)
+            placed = PlacedDataset(PlacedSamples.in_memory(states, model.dtype), targets)
             optimizer = Adam(Cosine(algorithm.lr, iterations), epsilon=1e-5)
             options = StepOptions(clip_norm=algorithm.clip_norm)
             plan = StepPlan(

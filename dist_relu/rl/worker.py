@@ -148,7 +148,8 @@ class Rollout:
         self._environments = environments
         self._per_shard = request.num_envs // plan.shards
         self._mine = slice(shards.start * self._per_shard, shards.stop * self._per_shard)
-        x, targets = step_of.x, world.node.attach(request.step.memory.y)
+        x, targets = step_of.samples.array, world.node.attach(request.step.memory.y)
+        assert x is not None  # they lie in memory
         self._step_of = step_of
         self._states = x.reshape(request.num_envs, horizon, -1)[self._mine]
         self._targets = targets.reshape(request.num_envs, horizon, -1)[self._mine]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from dist_relu.data import Dataset
+from dist_relu.data.rows import Rows
 from dist_relu.engine.arguments import predicts
 from dist_relu.engine.plan import StepPlan
 from dist_relu.nn import Sequential
@@ -59,10 +60,11 @@ def digest_of_data(data: Dataset) -> str:
     """The SHA-256 of samples, targets and weights with their shapes and types; computed once for each data set."""
     if data not in _digests:
         digest = hashlib.sha256()
-        for array in (data.x, data.y, *([] if data.weights is None else [data.weights])):
-            little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-            digest.update(f"{little.dtype.str}{little.shape}".encode())
-            digest.update(little.reshape(-1).view(np.uint8).data)
+        for rows in (data.rows, *(Rows(array) for array in (data.y, data.weights) if array is not None)):
+            little = rows.dtype.newbyteorder("<")
+            digest.update(f"{little.str}{rows.shape}".encode())
+            for block in [rows.array] if rows.array is not None else rows.blocks(little):
+                digest.update(np.ascontiguousarray(block, little).reshape(-1).view(np.uint8).data)
         _digests[data] = digest.hexdigest()
     return _digests[data]
 

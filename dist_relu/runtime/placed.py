@@ -11,14 +11,15 @@ import numpy as np
 from dist_relu.core.arrays import Array
 from dist_relu.data import Dataset
 from dist_relu.errors import DataError
+from dist_relu.runtime.placed_samples import PlacedSamples
 from dist_relu.runtime.replicated import ReplicatedArray, ReplicatedArrays
 
 
 @dataclass(frozen=True)
 class PlacedDataset:
-    """A placed data set is on every node, in the dtypes of a model; the nodes get its rows when they want them."""
+    """A placed data set is on every node, for a model; the nodes get its rows when they want them."""
 
-    x: ReplicatedArray
+    x: PlacedSamples
     y: ReplicatedArray
 
 
@@ -36,11 +37,13 @@ class PlacedDatasets:
             self._placed.clear()
             self._replicas = replicas
         placed = self._placed.get(data)
-        if placed is None or placed.x.array.dtype != dtype:
+        if placed is None or placed.x.handle.dtype != dtype:
             y_dtype = np.dtype(np.int64) if data.has_classes else dtype
             with np.errstate(over="ignore"):
-                placed = PlacedDataset(replicas.copy_of(data.x, dtype), replicas.copy_of(data.y, y_dtype))
-            _check_finite("x", data.x, placed.x.array)
+                samples = PlacedSamples.of(data.rows, dtype, replicas)
+                placed = PlacedDataset(samples, replicas.copy_of(data.y, y_dtype))
+            if samples.memory is not None and data.rows.scale is None:
+                _check_finite("x", np.asarray(data.rows), samples.memory.array)
             _check_finite("y", data.y, placed.y.array)
             self._placed[data] = placed
         return placed

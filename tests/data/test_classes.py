@@ -29,13 +29,13 @@ def test_names_become_numbers_in_their_order(y: Any) -> None:
 
 
 def test_parts_share_the_names_that_they_are_given(rng: np.random.Generator) -> None:
-    train = Dataset(X, NAMES)  # type: ignore[arg-type]
-    test = Dataset(X[:2], ["eel", "dog"], classes=train.classes)  # type: ignore[arg-type]
+    train = Dataset(X, NAMES)
+    test = Dataset(X[:2], ["eel", "dog"], classes=train.classes)
     assert test.y.tolist() == [2, 1]
     assert dr.data.Split(train, test).num_outputs() == 3
     assert {part.classes for part in dr.data.split(train, 0.3)} == {train.classes}
     with pytest.raises(DataError, match="Classes to train on are cat, dog, eel, but those to test with dog, eel"):
-        dr.data.Split(train, Dataset(X[:2], ["eel", "dog"]))  # type: ignore[arg-type]
+        dr.data.Split(train, Dataset(X[:2], ["eel", "dog"]))
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_models_keep_the_names(trained: nn.Sequential, tmp_path: Path) -> None:
 
 
 def test_states_keep_the_names(tmp_path: Path) -> None:
-    data = Dataset(X, NAMES)  # type: ignore[arg-type]
+    data = Dataset(X, NAMES)
     with dr.start(backend="serial") as coordinator:
         trainer = coordinator.trainer(nn.Sequential(nn.Dense(3)), data, dr.optim.SGD(0.1), batch_size=10)
         trainer.fit(epochs=1)
