@@ -197,8 +197,8 @@ class Coordinator:
 
         data: a `Dataset`, or (x, y), or (x, y, weights).
         batch_size: over all workers; the last batch of an epoch may be smaller.
-        loss: by default cross-entropy for class numbers, otherwise the mean squared error; `nn.BinaryCrossEntropy` is for
-        labels (N, K) of 0 and 1, of which a sample may have several.
+        loss: by default cross-entropy for class numbers, otherwise the mean squared error; `nn.BinaryCrossEntropy` is
+        for labels (N, K) of 0 and 1, of which a sample may have several.
         shards: into how many parts every batch is cut, by default the number of workers; with the same shards and
         seed, any number of workers ends with the same bits.
         clip_norm: scale the whole gradient down to at most this Euclidean norm, as torch.nn.utils.clip_grad_norm_ does.
