@@ -160,6 +160,33 @@ def test_a_regression_gets_its_numbers(trained: Path, samples: Array) -> None:
     assert (predictions == forward(trained / "numbers.safetensors", samples[:4])).all()
 
 
+def test_classes_with_names_are_told_by_these(samples: Array, tmp_path: Path) -> None:
+    names = np.array(["cat", "dog", "owl"])[np.arange(len(samples)) % 3]
+    with dr.start(backend="serial") as coordinator:
+        model = nn.mlp((8,), 3)
+        coordinator.fit(model, dr.Dataset(samples, names), optim.SGD(0.1), epochs=1, batch_size=100, shards=2)
+    dr.save_model(model, tmp_path / "m.safetensors")
+    response = Client(tmp_path / "m.safetensors").post("/predict", json={"instances": samples[:5].tolist()})
+    for one in response.json()["predictions"]:
+        assert one["name"] == ("cat", "dog", "owl")[one["class"]]
+
+
+def test_labels_are_told_each_for_itself(samples: Array, tmp_path: Path) -> None:
+    labels = np.stack([samples[:, 0] > 0, samples[:, 1] > 0], axis=1).astype("float32")
+    with dr.start(backend="serial") as coordinator:
+        model = nn.mlp((8,), 2)
+        coordinator.fit(
+            model, (samples, labels), optim.SGD(0.1), epochs=1, batch_size=100, loss=nn.BinaryCrossEntropy()
+        )
+    dr.save_model(model, tmp_path / "m.safetensors")
+    response = Client(tmp_path / "m.safetensors").post("/predict", json={"instances": samples[:5].tolist()})
+    for one, outputs in zip(
+        response.json()["predictions"], forward(tmp_path / "m.safetensors", samples[:5]), strict=True
+    ):
+        assert one["labels"] == (outputs > 0).astype(int).tolist()
+        assert (np.float32(one["probabilities"]) == dr.activations.sigmoid(outputs)).all()
+
+
 def test_an_array_gets_the_outputs_of_evaluate_to_the_bit(client: Client, trained: Path, samples: Array) -> None:
     response = client.post("/predict", content=npy(samples[:50]), headers={"content-type": "application/x-npy"})
     outputs = np.load(io.BytesIO(response.content))

@@ -14,7 +14,7 @@ from typing import Any, final
 
 import numpy as np
 
-from dist_relu.activations import softmax
+from dist_relu.activations import sigmoid, softmax
 from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_ints
 from dist_relu.core.untrusted import parse_json, printable
@@ -22,7 +22,7 @@ from dist_relu.data.numpy_files import samples_in
 from dist_relu.engine.arguments import checked_samples
 from dist_relu.errors import DataError
 from dist_relu.nn import LogSoftmax, Sequential, Softmax
-from dist_relu.nn.structure import tells_classes
+from dist_relu.nn.structure import tells_classes, tells_labels
 
 JSON, NPY = "application/json", "application/x-npy"
 _ALSO_NPY = {NPY, "application/npy", "application/octet-stream"}
@@ -94,7 +94,7 @@ def samples_of(question: Question, model: Sequential) -> Array:
             raise Refused(
                 400, f"The samples have shape {x.shape[1:]}; this model takes samples of shape {model.input_shape}."
             )
-        return checked_samples(model, x)
+        return np.asarray(checked_samples(model, x))
     except (DataError, ValueError, TypeError) as error:
         raise Refused(400, str(error)) from None
 
@@ -124,17 +124,29 @@ def answer_of(question: Question, model: Sequential, outputs: Array, version: st
 
 
 def _as_v1(model: Sequential, outputs: Array) -> list[Any]:
-    """For each sample its class and the probabilities of all, or the numbers of a regression."""
-    if not tells_classes(model):
+    """For each sample its class, or its labels, with probabilities; or the numbers of a regression."""
+    probabilities = _probabilities(model, outputs)
+    if probabilities is None:
         return _plain(outputs)
-    classes, probabilities = outputs.argmax(axis=1), _plain(_probabilities(model, outputs))
-    return [{"class": int(one), "probabilities": row} for one, row in zip(classes, probabilities, strict=True)]
+    rows = _plain(probabilities)
+    if model.predicts == "labels":
+        return [
+            {"labels": there, "probabilities": row}
+            for there, row in zip((outputs > 0).astype(int).tolist(), rows, strict=True)
+        ]
+    predictions: list[Any] = []
+    for number, row in zip(_classes(outputs).tolist(), rows, strict=True):
+        named = {"name": model.classes[number]} if model.classes and number < len(model.classes) else {}
+        predictions.append({"class": number, **named, "probabilities": row})
+    return predictions
 
 
 def _as_v2(question: Question, model: Sequential, outputs: Array, version: str, name: str) -> dict[str, Any]:
     tensors = {"outputs": outputs}
-    if tells_classes(model):
-        tensors |= {"class": outputs.argmax(axis=1), "probabilities": _probabilities(model, outputs)}
+    if (probabilities := _probabilities(model, outputs)) is not None:
+        tensors["probabilities"] = probabilities
+        if model.predicts != "labels":
+            tensors["class"] = _classes(outputs)
     answer: dict[str, Any] = {"model_name": name, "model_version": version}
     if (number := _parsed(question.content).get("id")) is not None:
         answer["id"] = number
@@ -152,10 +164,12 @@ def inputs_of(model: Sequential) -> list[dict[str, Any]]:
 
 def outputs_of(model: Sequential) -> list[dict[str, Any]]:
     """The tensors that its answers have."""
-    shape = (-1, *model.output_shape)
-    outputs = [_described("outputs", model.dtype.name, shape)]
-    if tells_classes(model):
-        outputs += [_described("class", "int64", (-1,)), _described("probabilities", model.dtype.name, shape)]
+    none = np.empty((0, *model.output_shape), model.dtype)
+    outputs = [_described("outputs", model.dtype.name, (-1, *model.output_shape))]
+    if (probabilities := _probabilities(model, none)) is not None:
+        outputs.append(_described("probabilities", model.dtype.name, (-1, *probabilities.shape[1:])))
+        if model.predicts != "labels":
+            outputs.append(_described("class", "int64", (-1,)))
     return outputs
 
 
@@ -163,13 +177,24 @@ def _described(name: str, dtype: str, shape: Sequence[int]) -> dict[str, Any]:
     return {"name": name, "shape": list(shape), "datatype": _DATATYPES[dtype]}
 
 
-def _probabilities(model: Sequential, outputs: Array) -> Array:
+def _probabilities(model: Sequential, outputs: Array) -> Array | None:
+    """Those of each class or label, (N, classes); None of a model that predicts neither."""
+    if tells_labels(model):
+        there = sigmoid(outputs)
+        return there if model.predicts == "labels" else np.concatenate([1 - there, there], axis=1)
+    if not tells_classes(model):
+        return None
     match model.layers[-1]:
         case Softmax():
             return outputs
         case LogSoftmax():
             return np.exp(outputs)
     return softmax(outputs)
+
+
+def _classes(outputs: Array) -> Array:
+    """The class of each sample, (N,) int64.  A single output tells two apart."""
+    return outputs.argmax(axis=1) if outputs.shape[1] > 1 else (outputs[:, 0] > 0).astype(np.int64)
 
 
 def _plain(array: Array) -> list[Any]:

@@ -70,7 +70,7 @@ class Replica:
 
     async def predict(self, x: npt.ArrayLike) -> Array:
         """Compute the outputs (N, *output_shape) for samples x (N, *input_shape), as `Coordinator.forward` does."""
-        results: _Outputs = await self._batched(checked_samples(self._source.current.model, x))
+        results: _Outputs = await self._batched(np.asarray(checked_samples(self._source.current.model, x)))
         return results.outputs
 
     async def answer(self, question: Question) -> Reply:

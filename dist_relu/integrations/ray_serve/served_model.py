@@ -121,7 +121,8 @@ class ModelSource:
 def _kind(model: Sequential) -> str:
     """Say what who asks for predictions must know of a model."""
     outputs = f"{model.predicts or 'outputs'} of shape {model.output_shape}"
-    return f"{model.dtype} samples of shape {model.input_shape}, {outputs}"
+    names = f" ({', '.join(model.classes)})" if model.classes else ""
+    return f"{model.dtype} samples of shape {model.input_shape}, {outputs}{names}"
 
 
 def _stamp(path: Path) -> _Stamp | None:
