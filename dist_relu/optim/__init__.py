@@ -1,7 +1,6 @@
 """Update rules on flat vectors, and learning-rate schedules."""
 
 from dist_relu.optim.layerwise import LAMB, LARS
-from dist_relu.optim.lbfgs import LBFGS, Iteration, Minimum
 from dist_relu.optim.rules import (
     SGD,
     Adam,
@@ -27,7 +26,6 @@ from dist_relu.optim.schedules import (
 __all__ = [
     "LAMB",
     "LARS",
-    "LBFGS",
     "SGD",
     "Adam",
     "AdamW",
@@ -35,9 +33,7 @@ __all__ = [
     "Cosine",
     "ElementwiseOptimizer",
     "Exponential",
-    "Iteration",
     "LayerwiseOptimizer",
-    "Minimum",
     "OneCycle",
     "Optimizer",
     "Polynomial",

@@ -89,6 +89,11 @@ class Assembly:
         return array.reshape(-1)
 
     @property
+    def is_settled(self) -> bool:
+        """Whether the last layer is the last thing that was done."""
+        return self._scale is None and self.margins is None
+
+    @property
     def is_plain(self) -> bool:
         """Whether ONNX's axes are ours."""
         return self.axes == tuple(range(len(self.shape) + 1))

@@ -29,6 +29,10 @@ _TANH = [("Add", ("Tanh", ("Mul", ("Add", X, ("Mul", cube, 0.044715)), sqrt(2 / 
 _SILU_OF_B = ("Mul", B, ("Sigmoid", B))
 
 
+_CENTRED = ("Sub", X, ("ReduceMean", X, -1.0))
+_SQUARES = ("Pow", _CENTRED, 2.0), ("Mul", _CENTRED, _CENTRED)
+
+
 def _halved(tree: Tree) -> list[Tree]:
     """x · tree / 2, in the orders in which it is written."""
     half = 0.5
@@ -60,12 +64,19 @@ PATTERNS: list[tuple[Tree, Callable[..., nn.Layer]]] = [
         ),
         nn.Softplus,
     ),
+    *(
+        (("Div", _CENTRED, ("Sqrt", ("Add", ("ReduceMean", square, -1.0), "=epsilon"))), nn.LayerNorm)
+        for square in _SQUARES
+    ),
     (("Concat", ("Relu", X), ("Relu", ("Neg", X))), nn.CReLU),
     (("Mul", A, ("Sigmoid", B)), nn.GLU),
     (("Mul", A, ("Relu", B)), nn.ReGLU),
     (("Mul", A, _SILU_OF_B), nn.SwiGLU),
 ]
-"""Trees, and the layers that they are: called with the constants of that name."""
+"""Trees, and the layers that they are: called with the constants of that name.
+
+Layer normalisation, as graphs write it before opset 17, has its weight and bias in nodes behind it.
+"""
 
 
 def find(source: Source, name: str, start: str) -> nn.Layer | None:
@@ -119,6 +130,8 @@ def _matches_node(
 def _has_usual_attributes(operator: str, attributes: Any) -> bool:
     if operator == "HardSigmoid":
         return isclose(attributes.get("alpha", 0.2), 1 / 6, rel_tol=1e-5) and attributes.get("beta", 0.5) == 0.5
+    if operator == "ReduceMean":
+        return bool(attributes.get("keepdims", 1))
     return operator != "Elu" or attributes.get("alpha", 1.0) == 1.0
 
 

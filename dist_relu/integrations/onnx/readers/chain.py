@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from dist_relu import nn
 from dist_relu.errors import CheckpointError
 from dist_relu.integrations.onnx.assembly import Assembly
@@ -51,4 +53,9 @@ def _add_pattern(assembly: Assembly, node: Node, layer: nn.Layer) -> None:
         splits = [assembly.source.producers[name] for name in node.inputs]
         split = next(one for one in splits if one.operator == "Split")
         assembly.need_channels(node, assembly.axis(split, int(split.attributes.get("axis", 0))))
+    elif isinstance(layer, nn.LayerNorm):
+        assembly.need_channels(node, len(assembly.axes) - 1)
+        layer.epsilon = float(str(np.float32(layer.epsilon)))
+        assembly.add(node, layer, np.ones(assembly.shape[-1:], "f"), np.zeros(assembly.shape[-1:], "f"))
+        return
     assembly.add(node, layer)

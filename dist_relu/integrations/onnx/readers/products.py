@@ -61,7 +61,7 @@ def _(assembly: Assembly, node: Node) -> None:
         raise node.refuse("has an axis to broadcast along, as before opset 7; expected a newer opset.")
     if position == 0 and node.operator in ("Sub", "Div"):
         raise node.refuse("takes a constant minus samples, or divides one by them; no layer does this.")
-    if node.operator == "Add" and _add_bias(assembly, node, constant):
+    if _add_bias(assembly, node, constant) or _add_to_norm(assembly, node, constant):
         return
     wide = constant.astype(np.float64)
     with np.errstate(divide="ignore"):
@@ -72,20 +72,37 @@ def _(assembly: Assembly, node: Node) -> None:
 
 def _add_bias(assembly: Assembly, node: Node, constant: Array) -> bool:
     """Let the layer right before have this bias, if it may; returns whether it does."""
-    data = next(name for name in node.inputs if name not in assembly.source.constants)
-    before = assembly.source.producers.get(data)
-    last = assembly.layers[-1] if assembly.layers else None
-    if (
-        before is None
-        or before.operator not in ("MatMul", "Gemm", "Conv")
-        or not isinstance(last, nn.Dense | nn.Conv2d)
-    ):
+    before, last = _before(assembly, node)
+    if node.operator != "Add" or before is None or before.operator not in ("MatMul", "Gemm", "Conv"):
         return False
-    if last.bias or constant.size != assembly.shape[-1] or constant.size != assembly.along(node, constant).size:
+    if not isinstance(last, nn.Dense | nn.Conv2d) or last.bias or constant.size != assembly.shape[-1]:
+        return False
+    if constant.size != assembly.along(node, constant).size:
         return False
     last.bias = True
     assembly.values.append(constant.reshape(-1))
     return True
+
+
+def _add_to_norm(assembly: Assembly, node: Node, constant: Array) -> bool:
+    """Let the layer normalisation before, which several nodes are, have this weight or bias."""
+    before, last = _before(assembly, node)
+    place = {("Div", "Mul"): -2, ("Mul", "Add"): -1}.get((before.operator if before else "", node.operator))
+    if (
+        place is None
+        or not assembly.is_settled
+        or not isinstance(last, nn.LayerNorm)
+        or constant.shape != assembly.shape[-1:]
+    ):
+        return False
+    assembly.values[place] = constant
+    return True
+
+
+def _before(assembly: Assembly, node: Node) -> tuple[Node | None, nn.Layer | None]:
+    """The node before one that has one input and a constant, and the last layer so far."""
+    data = next(name for name in node.inputs if name not in assembly.source.constants)
+    return assembly.source.producers.get(data), assembly.layers[-1] if assembly.layers else None
 
 
 @reads("BatchNormalization")

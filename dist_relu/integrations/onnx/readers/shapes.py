@@ -46,8 +46,7 @@ def _target(assembly: Assembly, node: Node) -> list[int]:
     if len(node.inputs) > 1 and node.inputs[1] in source.constants:
         first, *rest = source.whole_numbers(node, 1) or [0]
     else:
-        inferred = source.shapes().get(node.outputs[0]) or [None]
-        first, rest = 0, [-1 if length is None else length for length in inferred[1:]]
+        first, rest = 0, _computed(assembly, node)
     if not node.attributes.get("allowzero", 0):
         lengths = assembly.lengths()
         rest = [(lengths[i] or 0) if length == 0 and i < len(lengths) else length for i, length in enumerate(rest, 1)]
@@ -59,6 +58,17 @@ def _target(assembly: Assembly, node: Node) -> list[int]:
     if first not in (0, -1, batch) or prod(rest) != total:
         raise node.refuse(f"has the shape {[first, *rest]}; expected samples to stay apart: (0, {total}), or so.")
     return rest
+
+
+def _computed(assembly: Assembly, node: Node) -> list[int]:
+    """The shape of a sample behind a Reshape whose shape the graph computes, such as that of x.view(x.size(0), -1)."""
+    source = assembly.source
+    shape = source.producers.get(node.inputs[1])
+    parts = list(shape.inputs) if shape is not None and shape.operator == "Concat" else []
+    if parts and all(part in source.constants for part in parts[1:]):
+        return [int(length) for part in parts[1:] for length in source.constants[part].reshape(-1)]
+    inferred = source.shapes().get(node.outputs[0]) or [None]
+    return [-1 if length is None else length for length in inferred[1:]]
 
 
 @reads("Squeeze")
