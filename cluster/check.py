@@ -17,6 +17,7 @@ from typing import Any
 import jsonschema
 import kubernetes_validate
 import yaml
+from ray.serve.schema import ServeDeploySchema
 
 CLUSTER = Path(__file__).parent
 KUBERNETES_VERSION = "1.30"
@@ -50,7 +51,7 @@ def check_scripts() -> str:
 
 
 def check_manifests() -> str:
-    """Manifests of Kubernetes: what is ours against schemas.json, and pods against Kubernetes."""
+    """Manifests of Kubernetes against schemas.json, their pods against Kubernetes, and what is served against Ray."""
     schemas = json.loads((CLUSTER / "kubernetes" / "schemas.json").read_text())
     paths = sorted((CLUSTER / "kubernetes").glob("*.yaml"))
     for path in paths:
@@ -61,6 +62,8 @@ def check_manifests() -> str:
             for template in pod_templates(manifest):
                 pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, "spec": template["spec"]}
                 kubernetes_validate.validate(pod, KUBERNETES_VERSION, strict=True)
+            if manifest["kind"] == "RayService":
+                ServeDeploySchema.model_validate(yaml.safe_load(manifest["spec"]["serveConfigV2"]))
         except (jsonschema.ValidationError, kubernetes_validate.ValidationError) as error:
             raise ValueError(f"{path.name}: {'.'.join(map(str, error.path))}: {error.message}") from None
     return _listed(paths)
@@ -96,7 +99,7 @@ def check_compose() -> str:
         plugin = subprocess.run(["docker", "compose", "version"], capture_output=True, check=False)
         composes += [["docker", "compose"]] if plugin.returncode == 0 else []
     for compose in composes:
-        command = [*compose, "--file", str(path), "--profile", "mpi", "config", "--quiet"]
+        command = [*compose, "--file", str(path), "--profile", "mpi", "--profile", "serve", "config", "--quiet"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise ValueError(f"{' '.join(compose)}: {done.stderr.strip()}")

@@ -6,8 +6,8 @@ out calls, and gathers what comes back; gradients never pass through it.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from functools import wraps
 from types import TracebackType
 from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar, final
@@ -16,38 +16,34 @@ import numpy as np
 import numpy.typing as npt
 
 from dist_relu.core.arrays import Array
-from dist_relu.core.checks import check_bool, check_int, check_is, check_seed, instance_of, optional
+from dist_relu.core.checks import check_bool, check_callable, check_int, check_is, instance_of, optional
 from dist_relu.data import Augment
 from dist_relu.data.rows import Rows
 from dist_relu.engine import inference
 from dist_relu.engine.arguments import (
-    UNUSUAL_LOSSES,
     Data,
-    check_augment,
     check_has_parameters,
     check_model,
     check_statistics,
     checked_samples,
     dataset_of,
-    in_classes_to_train,
     loss_for,
     numbers,
-    predicts,
-    warn_of_classes,
 )
-from dist_relu.engine.plan import StepOptions, StepPlan
+from dist_relu.engine.objective import Objective, check_is_function
+from dist_relu.engine.plan import LeaveGradient, StepOptions
+from dist_relu.engine.planning import planned
 from dist_relu.engine.results import Evaluation, FitResult
-from dist_relu.engine.sanity import doubts_of_data
 from dist_relu.engine.scoring import checked_metrics
 from dist_relu.engine.site import Site
 from dist_relu.engine.training import gradient_of
 from dist_relu.engine.watch.observer import ProgressHandler
 from dist_relu.engine.watch.records import Watch
-from dist_relu.engine.weighting import ClassWeight, Sampler, check_class_weight, check_sampler
-from dist_relu.errors import BackendError, TrainingWarning
+from dist_relu.engine.weighting import ClassWeight, Sampler
+from dist_relu.errors import BackendError
 from dist_relu.metrics.named import Metric
 from dist_relu.nn import Loss, Sequential
-from dist_relu.optim import Optimizer
+from dist_relu.optim import LBFGS, Iteration, Minimum, Optimizer, lbfgs
 from dist_relu.partition import check_fit
 from dist_relu.run.state import RunState
 from dist_relu.run.trainer import Trainer
@@ -300,43 +296,28 @@ class Coordinator:
         options = StepOptions(
             clip_norm=clip_norm, clip_value=clip_value, ema_decay=ema_decay, accumulate=accumulate, on_nan=on_nan
         )
-        data = dataset_of(data)
-        if loss is None:
-            warn_of_classes(data)
-        loss = loss_for(data, loss)
         optional(instance_of(RunState))("state", state)
-        if shards is None:
-            shards = self.workers if state is None else state.shards
-        shards = check_int("shards", shards)
-        batch_size, seed = check_int("batch_size", batch_size), check_seed(seed)
-        check_is("model", model, Sequential)
-        data = in_classes_to_train(model, data)
-        check_is("optimizer", optimizer, Optimizer)
-        shuffle = check_bool("shuffle", shuffle)
-        optional(instance_of(Augment))("augment", augment)
-        class_weight = check_class_weight(class_weight, data)
-        sampler = check_sampler(sampler, data, class_weight, shuffle=shuffle)
         optional(instance_of(Watch))("watch", watch)
         verify_every = optional(check_int)("verify_every", verify_every)
-        check_fit(len(data), batch_size, shards, self.workers)
-        built = check_model(model, data, loss)
-        for doubt in doubts_of_data(built, data, batch_size):
-            warnings.warn(doubt, TrainingWarning, stacklevel=3)
-        batch_size = min(batch_size, len(data))
-        check_statistics(built, len(data), batch_size, shards)
-        image_shape = check_augment(augment, built, data) if augment else None
-        model.build(data.sample_shape)
-        if not model.has_values:
-            model.initialize(seed)
-        model.predicts, model.classes = predicts(data, loss), data.classes
-        model.loss = loss if isinstance(loss, UNUSUAL_LOSSES) else None
-        plan = StepPlan(
-            loss=loss,
-            optimizer=optimizer,
+        shuffle = check_bool("shuffle", shuffle)
+        if shards is None and state is not None:
+            shards = state.shards
+        if isinstance(optimizer, LBFGS):
+            raise TypeError(
+                "LBFGS takes the loss of all samples, as often as its line search needs it: "
+                "coordinator.minimize(model, data, optimizer)."
+            )
+        data, plan, image_shape = planned(
+            self.workers,
+            model,
+            data,
+            check_is("optimizer", optimizer, Optimizer),
             options=options,
-            batch_size=batch_size,
+            batch_size=check_int("batch_size", batch_size),
+            loss=loss,
             shards=shards,
             seed=seed,
+            shuffle=shuffle,
             augment=augment,
             class_weight=class_weight,
             sampler=sampler,
@@ -352,6 +333,56 @@ class Coordinator:
             verify_every=verify_every,
             state=state,
         )
+
+    def minimize(
+        self,
+        model: Sequential,
+        data: Data,
+        rule: LBFGS | None = None,
+        *,
+        loss: Loss | None = None,
+        shards: int | None = None,
+        seed: int = 0,
+        class_weight: ClassWeight | None = None,
+        on_iteration: Callable[[Iteration], object] | None = None,
+    ) -> Minimum:
+        """Train `model` in place by L-BFGS: all workers compute the loss of all samples and its gradient.
+
+        For small models and data sets, as scikit-learn's solver="lbfgs" is; the same bits on any number of workers, for
+        the same shards. A model without parameters is initialised from `seed` first, otherwise it goes on from those
+        that it has.
+
+        rule: by default `optim.LBFGS()`, which says what it stops at.  loss, shards, class_weight: as for `fit`.
+        on_iteration: called after every iteration; one that raises StopIteration ends the minimisation.
+
+        Raises ValueError for models with layers that draw at random (Dropout, RReLU) or follow statistics (BatchNorm),
+        whatever `fit` raises for data that don't suit the model, and FloatingPointError where the first loss is no
+        number. KeyboardInterrupt, and whatever `on_iteration` raises, leaves the model with the parameters after the
+        last complete iteration.
+        """
+        rule = LBFGS() if rule is None else check_is("rule", rule, LBFGS)
+        optional(check_callable)("on_iteration", on_iteration)
+        check_is("model", model, Sequential)
+        check_is_function(model)
+        data, plan, _ = planned(
+            self.workers,
+            model,
+            data,
+            LeaveGradient(),
+            loss=loss,
+            shards=shards,
+            seed=seed,
+            shuffle=False,
+            class_weight=class_weight,
+        )
+        with closing(Objective(self._site, model, data, plan, rule.weight_decay)) as objective:
+
+            def take(values: Array, iteration: Iteration) -> None:
+                model.values = values
+                if on_iteration:
+                    on_iteration(iteration)
+
+            return lbfgs.minimize(objective, model.values.copy(), rule, take)
 
     def gradients(
         self, model: Sequential, data: Data, *, loss: Loss | None = None, shards: int | None = None

@@ -6,6 +6,7 @@ from dist_relu.coordinator import Coordinator, start
 from dist_relu.data import Dataset
 from dist_relu.distributed_relu import DistributedReLU
 from dist_relu.engine.diagnosis import NotFinite
+from dist_relu.engine.normalizing import normalized
 from dist_relu.engine.results import Evaluation, FitResult, Validated
 from dist_relu.engine.watch.records import (
     PREACTIVATION_EDGES,
@@ -90,6 +91,7 @@ __all__ = [
     "metrics",
     "newest_state",
     "nn",
+    "normalized",
     "optim",
     "rl",
     "save_model",

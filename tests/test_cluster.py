@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 import tomllib
@@ -11,6 +12,8 @@ from typing import Any
 
 import pytest
 import yaml
+
+from dist_relu.integrations.ray_serve import application
 
 ROOT = Path(__file__).parent.parent
 CLUSTER = ROOT / "cluster"
@@ -54,13 +57,13 @@ def test_services_have_no_privileges(name: str) -> None:
     assert not {"privileged", "user", "network_mode", "cap_add", "pid", "ipc", "devices"} & service.keys()
 
 
-def test_only_the_dashboard_is_to_be_reached_and_from_this_machine_alone() -> None:
+def test_only_the_dashboard_and_the_served_model_are_to_be_reached_and_from_this_machine_alone() -> None:
     ports = [port for service in SERVICES.values() for port in service.get("ports", [])]
-    assert ports == ["127.0.0.1:8265:8265"]
+    assert ports == ["127.0.0.1:8265:8265", "127.0.0.1:8000:8000"]
 
 
 def test_services_that_stay_have_health_checks_and_room_in_dev_shm() -> None:
-    for name in ("ray-head", "worker", "mpi-node"):
+    for name in ("ray-head", "worker", "serve", "mpi-node"):
         assert SERVICES[name]["healthcheck"]["test"]
         assert SERVICES[name]["shm_size"] in ("1g", "2g")
 
@@ -78,7 +81,7 @@ def test_the_image_is_given_all_that_the_package_is_built_from() -> None:
         "pyproject.toml",
         "dist_relu",
         project["project"]["readme"],
-        *project["project"]["license-files"],
+        *(name for name in project["project"]["license-files"] if not name.startswith("dist_relu/")),
         *modules,
     }
     instructions = [line.split() for line in (CLUSTER / "Dockerfile").read_text().splitlines()]
@@ -110,10 +113,18 @@ def test_pods_have_no_privileges_and_limits_equal_to_requests(path: Path) -> Non
         assert container["resources"]["requests"] == container["resources"]["limits"]
 
 
-@pytest.mark.parametrize("name", ["rayjob.yaml", "raycluster.yaml"])
+@pytest.mark.parametrize("name", ["rayjob.yaml", "raycluster.yaml", "rayservice.yaml"])
 def test_ray_on_kubernetes_lets_in_only_who_has_the_token(name: str) -> None:
     spec = yaml.safe_load((CLUSTER / "kubernetes" / name).read_text())["spec"]
-    assert spec.get("rayClusterSpec", spec)["authOptions"] == {"mode": "token"}
+    cluster = spec.get("rayClusterSpec") or spec.get("rayClusterConfig") or spec
+    assert cluster["authOptions"] == {"mode": "token"}
+
+
+def test_what_is_served_on_kubernetes_is_an_application_of_ours() -> None:
+    spec = yaml.safe_load((CLUSTER / "kubernetes" / "rayservice.yaml").read_text())["spec"]
+    (served,) = yaml.safe_load(spec["serveConfigV2"])["applications"]
+    assert served["import_path"] == "dist_relu.integrations.ray_serve:from_config"
+    inspect.signature(application).bind(**served["args"])
 
 
 def test_the_readme_names_every_file() -> None:

@@ -32,6 +32,7 @@ _SECTIONS = {
         "evaluate": "Test a saved MODEL on the unseen samples of a data set.",
         "predict": "Print what a saved MODEL says of each of the SAMPLES, a line each: its class, or the numbers of a "
         "regression.",
+        "serve": "Serve predictions of a saved MODEL over HTTP, until it is interrupted.",
         "summary": "Print the layers of a model for a data set: their output shapes, parameters and bytes.",
         "export": "Write a saved MODEL for other programs: as ONNX, or as Python that needs NumPy alone.",
         "import": "Make a saved model of a FILE of another library: ONNX, or PyTorch's weights as safetensors.",

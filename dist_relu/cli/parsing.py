@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast, get_args
 
 from dist_relu import nn
 from dist_relu.cli.model_file import model_from_file
 from dist_relu.cli.types import MODEL_FORMS
 from dist_relu.data import Augment, Split
 from dist_relu.data.dataset import looks_channels_first
+from dist_relu.engine.normalizing import How, normalized
+from dist_relu.errors import DataError
 from dist_relu.nn import Flatten, Sequential, actor, cnn, mlp, resnet, rnn
-from dist_relu.nn.structure import entries
 from dist_relu.optim import LAMB, LARS, SGD, Adam, AdamW, Optimizer, RMSprop, Schedule
 
 
@@ -103,18 +104,17 @@ def parse_new_model(text: str, data: Split, dtype: str | None) -> Sequential:
     return model
 
 
-def normalized(how: str, model: Sequential, data: Split) -> Sequential:
+def with_normalization(how: str, model: Sequential, data: Split) -> Sequential:
     """The model with samples that are scaled as --normalize says; the model itself does it, whoever passes them.
 
-    Raises ValueError where samples are symbols.
+    Raises ValueError where samples are symbols, or no images.
     """
     if how == "none":
         return model
-    x = data.train.x
-    if any(isinstance(layer, nn.Embedding) for layer, _ in entries(model.layers, x.shape[1:])):
-        raise ValueError(f"--normalize {how}: the model looks samples up as symbols (Embedding), which have no scale.")
-    channels = data.train.image_shape[-1] if data.train.image_shape else None
-    return nn.standardized(model, x, channels)
+    try:
+        return normalized(model, data.train, cast("How", how))
+    except (ValueError, DataError) as error:
+        raise ValueError(f"--normalize {how}: {error}") from None
 
 
 def with_activation_and_init(model: Sequential, activation: str | None, init: str | None) -> Sequential:
@@ -198,7 +198,7 @@ MODELS: dict[str, Callable[[str, Split, str], Sequential]] = {
     "policy": _policy,
 }
 
-NORMALIZATIONS = ["none", "standard"]
+NORMALIZATIONS = ["none", *get_args(How)]
 
 
 def parse_sizes(option: str, text: str) -> list[int]:

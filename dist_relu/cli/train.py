@@ -84,8 +84,9 @@ _GO_WITH = (
     type=choice(NORMALIZATIONS),
     default="none",
     show_default=True,
-    help="Scale samples. standard: every channel has mean 0 and variance 1 over those that are trained on. The model "
-    "keeps the numbers for it, so that evaluate, predict and analyze do the same.",
+    help="Scale samples. Over those that are trained on, standard: every number of a sample has mean 0 and variance 1; "
+    "minmax: it is from 0 to 1; images: every channel has mean 0 and variance 1. The model keeps what it takes, so "
+    "that evaluate, predict and analyze do the same.",
 )
 @click.option(
     "--validation",

@@ -13,7 +13,7 @@ import click
 from dist_relu.checkpoint import check_can_be_saved
 from dist_relu.cli.common import usage_errors
 from dist_relu.cli.losses import parse_class_weight, parse_loss
-from dist_relu.cli.parsing import OPTIMIZERS, normalized, parse_augment, parse_model
+from dist_relu.cli.parsing import OPTIMIZERS, parse_augment, parse_model, with_normalization
 from dist_relu.cli.schedules import parse_schedule, plateau_of
 from dist_relu.coordinator import Coordinator
 from dist_relu.data import Augment, Split, load, split
@@ -104,7 +104,7 @@ class TrainingOptions:
         with usage_errors():
             data = self._data()
             model = parse_model(self.model_text, data, self.dtype)
-            model = normalized(self.normalize, model, data).build(data.train.sample_shape)
+            model = with_normalization(self.normalize, model, data).build(data.train.sample_shape)
             if self.label_smoothing and not data.train.has_classes:
                 raise ValueError("--label-smoothing is for class numbers, but these targets are real numbers.")
             loss = parse_loss(self.loss, self.label_smoothing)

@@ -129,6 +129,10 @@ class Training:
         """See `StepMemory.finite_snapshot`."""
         return self._memory.finite_snapshot()
 
+    def put(self, values: Array) -> None:
+        """Let the next step begin with these parameters (P,)."""
+        self._memory.put(values)
+
     def values(self) -> Array:
         """The parameters (P,) after the last complete step, and as long as no other is taken."""
         return self._memory.values()

@@ -1,6 +1,7 @@
 """Update rules on flat vectors, and learning-rate schedules."""
 
 from dist_relu.optim.layerwise import LAMB, LARS
+from dist_relu.optim.lbfgs import LBFGS, Iteration, Minimum
 from dist_relu.optim.rules import (
     SGD,
     Adam,
@@ -26,6 +27,7 @@ from dist_relu.optim.schedules import (
 __all__ = [
     "LAMB",
     "LARS",
+    "LBFGS",
     "SGD",
     "Adam",
     "AdamW",
@@ -33,7 +35,9 @@ __all__ = [
     "Cosine",
     "ElementwiseOptimizer",
     "Exponential",
+    "Iteration",
     "LayerwiseOptimizer",
+    "Minimum",
     "OneCycle",
     "Optimizer",
     "Polynomial",

@@ -40,6 +40,8 @@ NEEDED: dict[str, dict[str, Any]] = {
     "Step": {"lr": 0.1},
     "Cosine": {"lr": 0.1, "epochs": 2},
     "Exponential": {"lr": 0.1, "final": 0.01, "epochs": 2},
+    "Polynomial": {"lr": 0.1, "epochs": 2},
+    "OneCycle": {"lr": 0.1, "epochs": 2},
     "Scaled": {"then": optim.Constant(0.1), "factor": 0.5},
     "WarmUp": {"then": optim.Constant(0.1)},
     "PolicyLoss": {"head": nn.Categorical(2), "clip": 0.2, "value_weight": 0.5, "entropy_weight": 0.0},
@@ -109,7 +111,7 @@ def public_classes() -> Iterator[type]:
     yield StepOptions
 
 
-OF_ARRAYS = {"Param", "MixedTargets", "Dataset", "LearningResult", "LearningProgress"}
+OF_ARRAYS = {"Param", "MixedTargets", "Dataset", "LearningResult", "LearningProgress", "Iteration", "Minimum"}
 """What is made of arrays, or is made by the library alone."""
 
 CLASSES = [kind for kind in public_classes() if kind.__name__ not in OF_ARRAYS]

@@ -47,6 +47,37 @@ def test_outputs_of_a_softmax_are_probabilities(serial: dr.Coordinator, two_clas
     assert of_logits.metrics["log_loss"] == pytest.approx(of_logits.loss, rel=1e-12)
 
 
+def test_labels_that_are_there_or_not_are_measured_as_such(serial: dr.Coordinator, rng: np.random.Generator) -> None:
+    x = rng.standard_normal((200, 4))
+    data = dr.Dataset(x, (x[:, :3] + rng.standard_normal((200, 3)) > 0).astype(np.float64))
+    model = nn.mlp([8], 3, "float64").build((4,)).initialize(seed=1)
+    found = serial.evaluate(model, data, loss=nn.BinaryCrossEntropy(), metrics="all").metrics
+    outputs = serial.forward(model, x)
+    assert found["f1_micro"] == peer.f1_score(data.y, outputs > 0, average="micro")
+    assert found["roc_auc"] == pytest.approx(peer.roc_auc_score(data.y, outputs), abs=1e-12)
+    assert (found["confusion"] == peer.multilabel_confusion_matrix(data.y, outputs > 0)).all()
+
+
+def test_a_single_label_is_two_classes(serial: dr.Coordinator, two_classes: dr.Dataset) -> None:
+    data = dr.Dataset(two_classes.x, two_classes.y.astype(np.float64))
+    model = nn.mlp([8], 1).build((4,)).initialize(seed=1)
+    found = serial.evaluate(model, data, loss=nn.BinaryCrossEntropy(), metrics=["f1", "roc_auc", "confusion"]).metrics
+    outputs = serial.forward(model, data.x).reshape(-1)
+    assert found["f1"] == peer.f1_score(two_classes.y, outputs > 0)
+    assert found["roc_auc"] == pytest.approx(peer.roc_auc_score(two_classes.y, outputs), abs=1e-6)
+    assert found["confusion"].shape == (2, 2)
+
+
+def test_weights_of_the_data_count(serial: dr.Coordinator, two_classes: dr.Dataset, rng: np.random.Generator) -> None:
+    weights = rng.random(len(two_classes))
+    data = dr.Dataset(two_classes.x, two_classes.y, weights=weights)
+    model = nn.mlp([8], 2).build((4,)).initialize(seed=1)
+    found = serial.evaluate(model, data, metrics=["accuracy", "f1", "confusion"]).metrics
+    predicted = serial.forward(model, data.x).argmax(axis=1)
+    assert found["f1"] == peer.f1_score(data.y, predicted, sample_weight=data.weights)
+    assert (found["confusion"] == peer.confusion_matrix(data.y, predicted, sample_weight=data.weights)).all()
+
+
 def test_functions_of_ones_own_see_targets_and_outputs(serial: dr.Coordinator, two_classes: dr.Dataset) -> None:
     model = nn.mlp([8], 2).build((4,)).initialize(seed=1)
 

@@ -18,9 +18,11 @@ from dist_relu.nn.layer import PLAIN, Layer, Param, Pass, Shape
 from dist_relu.nn.layers.reshaping import FromNCHW, Reshape
 from dist_relu.nn.sequential import Sequential
 
+_MOST_SHOWN = 4
+
 
 @final
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Standardize(Layer):
     """y = (x - mean) / deviation, channel by channel; what the channels are of the data that a model was trained on.
 
@@ -41,6 +43,11 @@ class Standardize(Layer):
                 f"Standardize: mean has {len(self.mean)} numbers, and deviation {len(self.deviation)}; expected one of "
                 "each for every channel."
             )
+
+    def __repr__(self) -> str:
+        if len(self.mean) > _MOST_SHOWN:
+            return f"Standardize({len(self.mean):,} channels)"
+        return f"Standardize(mean={self.mean}, deviation={self.deviation})"
 
     def build(self, input_shape: Shape) -> Shape:
         if prod(input_shape) % len(self.mean):
