@@ -75,7 +75,7 @@ class Meter:
         metrics = {"epoch": trainer.step / trainer.steps_per_epoch}
         if len(taken):
             metrics["loss"] = float(np.average(taken["loss"], weights=taken["num_samples"]))
-            if trainer.model.predicts == "classes":
+            if trainer.model.predicts != "numbers":
                 metrics["accuracy"] = float(taken["num_correct"].sum() / taken["num_samples"].sum())
         if seconds := float(records["seconds"].sum()):
             metrics["samples_per_second"] = float(records["num_samples"].sum()) / seconds
