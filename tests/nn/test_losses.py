@@ -178,3 +178,31 @@ def test_targets_that_do_not_suit_a_loss_are_refused(loss: nn.Loss, targets: Arr
 def test_a_loss_of_a_parameter_that_makes_no_sense_is_refused(make: Callable[[], nn.Loss]) -> None:
     with pytest.raises(ValueError, match="must be"):
         make()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.peer
+def test_losses_agree_with_pytorch(dtype: str, rng: np.random.Generator) -> None:
+    torch = pytest.importorskip("torch")
+    functional = torch.nn.functional
+    z = (5 * rng.standard_normal((9, K))).astype(dtype)
+    labels, numbers = rng.integers(0, 2, (9, K)).astype(dtype), rng.standard_normal((9, K)).astype(dtype)
+    weights = torch.tensor(np.array(POS_WEIGHTS, dtype))
+    tolerance = 1e-5 if dtype == "float32" else 1e-12
+    for loss, targets, theirs in (
+        (nn.BinaryCrossEntropy(), labels, functional.binary_cross_entropy_with_logits),
+        (
+            nn.BinaryCrossEntropy(POS_WEIGHTS),
+            labels,
+            lambda z, t: functional.binary_cross_entropy_with_logits(z, t, pos_weight=weights),
+        ),
+        (nn.Huber(0.7), numbers, lambda z, t: functional.huber_loss(z, t, delta=0.7)),
+        (nn.MeanAbsoluteError(), numbers, functional.l1_loss),
+    ):
+        outputs = torch.tensor(z, requires_grad=True)
+        expected = theirs(outputs, torch.tensor(targets))
+        expected.backward()
+        gradient = np.empty_like(z)
+        total, _ = loss.backward(z, targets, 1 / 9, gradient)
+        assert total / 9 == pytest.approx(expected.item(), rel=tolerance)
+        np.testing.assert_allclose(gradient, outputs.grad.numpy(), rtol=tolerance, atol=tolerance)
