@@ -20,8 +20,11 @@ from dist_relu.core.checks import (
 from dist_relu.run.agenda import parse_every
 from dist_relu.runtime.recovery import parse_workers
 
-DATA_FORMS = "digits, mnist, adding:STEPS, a folder of IDX files, or a .npz file"
-DATA_NAMES = ("digits", "mnist", "adding:")
+DATA_FORMS = (
+    "digits, mnist, cifar10, cifar100, adding:STEPS; a .npz, .libsvm or HDF5 file; table.csv:COLUMN, also .parquet and "
+    ".feather; .tar files; a folder of such, of IDX or .npy files, or of images by class"
+)
+DATA_NAMES = ("digits", "mnist", "cifar10", "cifar100", "adding:")
 MODEL_FORMS = "mlp:UNITS,UNITS,..., cnn, resnet:8|20, rnn:UNITS[,pixels], policy:UNITS,..."
 SCHEDULE_FORMS = (
     "constant, step:EVERY,FACTOR, cosine, onecycle:SHARE, polynomial:POWER, exponential:FACTOR, "
@@ -95,7 +98,7 @@ class NameOrPath(click.ParamType[str]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         text = str(value)
-        is_name = any(text.lower().startswith(name) for name in self.names)
+        is_name = any(text.lower() == name or (":" in name and text.lower().startswith(name)) for name in self.names)
         return text.lower() if is_name and not Path(text).exists() and ".py:" not in text else text
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

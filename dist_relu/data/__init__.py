@@ -4,6 +4,7 @@ from dist_relu.data.adding import adding
 from dist_relu.data.archives import read_numpy
 from dist_relu.data.augment import Augment
 from dist_relu.data.dataset import Dataset, Split
+from dist_relu.data.frames import from_frame
 from dist_relu.data.mapped import Hdf5Dataset, NpyFile
 from dist_relu.data.numpy_files import load_samples
 from dist_relu.data.rows import Rows
@@ -20,6 +21,7 @@ __all__ = [
     "Split",
     "TableFiles",
     "adding",
+    "from_frame",
     "load",
     "load_samples",
     "read_numpy",

@@ -10,7 +10,6 @@ from dist_relu.errors import DataError
 _NAME = re.compile(
     r"(?P<set>.*?)-?(?P<part>train|t10k|test)-(?P<kind>images|labels)[-.]idx\d[-.]\w+?(?P<packed>\.gz)?", re.ASCII
 )
-_IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff"}
 
 Files = dict[tuple[str, str], Path]
 """The files of a set, by their part, train or test, and by what they hold, images or labels."""
@@ -22,7 +21,7 @@ def find_files(folder: Path, name: str | None = None) -> Files:
     They are named as those of MNIST, with a dash or a dot before idx, plain or gzipped; or as those of EMNIST, with the
     name of a set before that, which must be told where there are several.  Raises `DataError`.
     """
-    for place in (folder, folder / "raw", *sorted(folder.glob("*/raw"))):
+    for place in _places(folder):
         sets = find_sets(place)
         if name is None and len(sets) > 1:
             names = ", ".join(sorted(each or "train..." for each in sets))
@@ -31,12 +30,12 @@ def find_files(folder: Path, name: str | None = None) -> Files:
             )
         if sets and (name is None or name in sets):
             return _whole_set(place, *((name, sets[name]) if name is not None else next(iter(sets.items()))))
-    if any(path.suffix.lower() in _IMAGES for path in folder.glob("*/*")):
-        raise DataError(
-            f"{folder} holds folders of images, which are not read. Put them into arrays: x of shape (N, height, "
-            "width, channels), y with the number of each one's folder; np.savez('data.npz', x=x, y=y)."
-        )
     return _whole_set(folder, "", {})
+
+
+def holds_sets(folder: Path) -> bool:
+    """Whether there are IDX files in a folder, or where torchvision puts them below it."""
+    return any(map(find_sets, _places(folder)))
 
 
 def find_sets(folder: Path) -> dict[str, Files]:
@@ -47,6 +46,10 @@ def find_sets(folder: Path) -> dict[str, Files]:
         part = "train" if match["part"] == "train" else "test"
         sets.setdefault(match["set"], {})[part, match["kind"]] = path
     return sets
+
+
+def _places(folder: Path) -> list[Path]:
+    return [folder, folder / "raw", *sorted(folder.glob("*/raw"))]
 
 
 def _whole_set(folder: Path, name: str, files: Files) -> Files:

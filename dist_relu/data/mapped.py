@@ -79,7 +79,7 @@ class Hdf5Dataset(Storage):
     def of(cls, path: str | Path, name: str) -> Self:
         """Raises `DataError` for a file that is none, and where there is no such dataset in it, or not of numbers."""
         path = Path(path).absolute()
-        with reading(path, DataError, "an HDF5 file"), _h5py().File(path, "r") as file:
+        with reading(path, DataError, "an HDF5 file"), h5py().File(path, "r") as file:
             found = file.get(name)
             if not hasattr(found, "dtype") or not hasattr(found, "shape"):
                 raise DataError(f"{path} has no dataset {name!r}; it has {', '.join(map(str, file)) or 'nothing'}.")
@@ -105,7 +105,7 @@ class Hdf5Dataset(Storage):
     def _dataset(self) -> Any:
         check_there(self.path)
         with reading(self.path, DataError, "an HDF5 file"):
-            dataset = _h5py().File(self.path, "r")[self.name]
+            dataset = h5py().File(self.path, "r")[self.name]
             if (dataset.shape, dataset.dtype) != (self.shape, self.dtype):
                 raise DataError(f"{self.path}: {self.name} has changed; expected {self.dtype} of shape {self.shape}.")
             return dataset
@@ -151,7 +151,7 @@ def map_file(path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[An
     return np.frombuffer(mapped, dtype, prod(shape), offset).reshape(shape)
 
 
-def _h5py() -> ModuleType:
+def h5py() -> ModuleType:
     try:
         import h5py
     except ImportError:

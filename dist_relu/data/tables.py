@@ -28,7 +28,7 @@ from dist_relu.data.mapped import check_stored, check_there
 from dist_relu.data.rows import Storage
 from dist_relu.errors import DataError
 
-_FEATHER = {".feather", ".arrow"}
+FEATHER = {".feather", ".arrow"}
 
 
 class _Group(NamedTuple):
@@ -134,29 +134,29 @@ class TableFiles(Storage):
 
 def _groups(path: Path) -> Iterator[_Group]:
     """Go through the groups of a file."""
-    if path.suffix.lower() in _FEATHER:
+    if path.suffix.lower() in FEATHER:
         with _feather(path) as file:
             sizes = [file.get_batch(number).num_rows for number in range(file.num_record_batches)]
     else:
-        with _parquet().ParquetFile(path) as file:
+        with parquet().ParquetFile(path) as file:
             sizes = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
     return (_Group(path, number, num_rows) for number, num_rows in enumerate(sizes))
 
 
 def _decode(group: _Group, columns: Sequence[str], most_rows: int | None = None) -> list[Array]:
     """The columns of a group, (rows,) or (rows, length of lists) each.  most_rows: only so many of the first rows."""
-    if group.path.suffix.lower() in _FEATHER:
+    if group.path.suffix.lower() in FEATHER:
         with _feather(group.path) as file:
             table = file.get_batch(group.number)
             _check_columns(group.path, table.schema.names, columns)
-            return [_numbers(group.path, name, table.column(name), most_rows) for name in columns]
-    with _parquet().ParquetFile(group.path) as file:
+            return [column_numbers(group.path, name, table.column(name), most_rows) for name in columns]
+    with parquet().ParquetFile(group.path) as file:
         _check_columns(group.path, file.schema_arrow.names, columns)
         if most_rows is None:
             table = file.read_row_group(group.number, columns=list(columns))
         else:
             table = next(file.iter_batches(most_rows, row_groups=[group.number], columns=list(columns)))
-        return [_numbers(group.path, name, table.column(name), most_rows) for name in columns]
+        return [column_numbers(group.path, name, table.column(name), most_rows) for name in columns]
 
 
 def _check_columns(path: Path, names: Sequence[str], columns: Sequence[str]) -> None:
@@ -165,7 +165,7 @@ def _check_columns(path: Path, names: Sequence[str], columns: Sequence[str]) -> 
         raise DataError(f"{path} has no column {', '.join(missing)}; it has {', '.join(names) or 'none'}.")
 
 
-def _numbers(path: Path, name: str, column: Any, most_rows: int | None) -> Array:
+def column_numbers(path: Path | str, name: str, column: Any, most_rows: int | None) -> Array:
     """A column as an array of numbers.  Raises `DataError`."""
     import pyarrow as pa
 
@@ -188,7 +188,7 @@ def _numbers(path: Path, name: str, column: Any, most_rows: int | None) -> Array
     return values if width is None else values.reshape(-1, width)
 
 
-def _check_no_gaps(path: Path, name: str, column: Any) -> None:
+def _check_no_gaps(path: Path | str, name: str, column: Any) -> None:
     if column.null_count:
         row = int(np.argmin(column.is_valid().to_numpy(zero_copy_only=False)))
         raise DataError(f"{path}: column {name} is empty in row {row}; put a number there, or leave the row out.")
@@ -207,7 +207,7 @@ def _places(columns: Sequence[Array]) -> Iterator[slice]:
         yield slice(first, stop)
 
 
-def _parquet() -> ModuleType:
+def parquet() -> ModuleType:
     try:
         import pyarrow.parquet as pq
     except ImportError:
@@ -216,7 +216,7 @@ def _parquet() -> ModuleType:
 
 
 def _feather(path: Path) -> Any:
-    _parquet()
+    parquet()
     import pyarrow as pa
 
     return pa.ipc.open_file(pa.memory_map(str(path)))

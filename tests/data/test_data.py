@@ -204,16 +204,17 @@ def test_names_of_data_sets_are_found_in_capitals_too(mnist_folder: Path) -> Non
 
 def test_it_is_said_how_what_is_there_can_be_read(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.zeros(3))
-    (tmp_path / "data.csv").write_text("1,2")
+    (tmp_path / "data.csv").write_text("a,b\n1,2\n")
     (tmp_path / "data.pkl").write_text("1,2")
-    (tmp_path / "cats").mkdir()
-    (tmp_path / "cats" / "1.PNG").write_bytes(b"")
+    (tmp_path / "empty").mkdir()
     for name, message in (
         ("x.npy", r"is there, but of a kind that is not read.*a single array.*np.savez"),
-        ("data.csv", r"np.loadtxt\('.*data.csv', delimiter=','\).*np.savez"),
+        ("data.csv", r"which column is to be predicted\? Expected .*data.csv:COLUMN, with one of a, b"),
         ("data.pkl", r"is there, but of a kind that is not read"),
-        ("", r"holds folders of images, which are not read.*np.savez"),
-        ("none.npz", r"can't be read as a .npz or .npy file: No such file"),
+        ("data.pkl:a", r"only tables and HDF5 files have columns to choose, not .pkl"),
+        ("empty", r"holds nothing that is read"),
+        ("", r"has no array y; it holds x"),
+        ("none.npz", r"There is no data set '.*none.npz'"),
     ):
         with pytest.raises(DataError, match=message):
             load(tmp_path / name)
@@ -316,7 +317,7 @@ def test_bytes_of_every_file_become_numbers_from_0_to_1(tmp_path: Path, rng: np.
         np.save(tmp_path / "x.npy", bytes_.astype(dtype))
         np.testing.assert_array_equal(load_samples(tmp_path / "x.npy"), bytes_.astype(dtype))
     np.savez(tmp_path / "data.npz", x=bytes_, y=y, x_test=bytes_ / 255, y_test=y)
-    with pytest.raises(DataError, match="samples of uint8 to train on, but of float64 to test with"):
+    with pytest.raises(DataError, match="samples of uint8 to train on, but of float64 in x_test"):
         load(tmp_path / "data.npz")
 
 

@@ -1,0 +1,74 @@
+"""The same content trains to the same bits, whatever format it is read from, and on any number of workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dist_relu as dr
+from dist_relu import nn
+from dist_relu.data import from_frame, load
+from tests.data import formats
+
+
+@pytest.fixture(scope="module")
+def coordinator() -> Iterator[dr.Coordinator]:
+    with dr.start(2, backend="local") as started:
+        yield started
+
+
+def digest(coordinator: dr.Coordinator, data: dr.Dataset) -> str:
+    model = nn.Sequential(nn.Flatten(), nn.Dense(8), nn.ReLU(), nn.Dense(4))
+    coordinator.fit(model, data, dr.optim.SGD(0.1), epochs=2, batch_size=16, shards=4, seed=1)
+    return model.sha256()
+
+
+def written(write: Callable[[Path], Any], tmp_path: Path) -> dr.data.Split:
+    return load(write(tmp_path))
+
+
+@pytest.mark.parametrize("write", formats.IMAGES)
+def test_images_are_the_same_in_every_format(
+    write: Callable[[Path], Any], tmp_path: Path, coordinator: dr.Coordinator
+) -> None:
+    data = written(write, tmp_path)
+    for part, shades, labels in (
+        (data.train, formats.SHADES, formats.LABELS),
+        (data.test, formats.TEST_SHADES, formats.TEST_LABELS),
+    ):
+        np.testing.assert_array_equal(np.asarray(part.x).reshape(shades.shape), shades * np.float32(1 / 255))
+        assert part.y.tolist() == labels.tolist()
+        if write is not formats.parquet_of_lists:
+            assert part.image_shape == (8, 8, 1)
+    assert (data.validation is not None) == (write is formats.medmnist)
+    with dr.start(backend="serial") as alone:
+        expected = digest(alone, dr.Dataset(formats.SHADES * np.float32(1 / 255), formats.LABELS))
+    assert digest(coordinator, data.train) == expected
+
+
+@pytest.mark.parametrize("write", formats.NUMBERS)
+def test_numbers_are_the_same_in_every_format(
+    write: Callable[[Path], Any], tmp_path: Path, coordinator: dr.Coordinator
+) -> None:
+    data = written(write, tmp_path)
+    (tmp_path / "again").mkdir()
+    expected = written(formats.npz, tmp_path / "again")
+    for part, other in zip(data.parts, expected.parts, strict=True):
+        np.testing.assert_array_equal(np.asarray(part.x), other.x)
+        assert part.y.tolist() == other.y.tolist()
+    with dr.start(backend="serial") as alone:
+        assert digest(coordinator, data.train) == digest(alone, expected.train)
+
+
+def test_frames_of_every_library_are_data_sets(coordinator: dr.Coordinator) -> None:
+    digests = set()
+    for frame in formats.frames():
+        data = from_frame(frame, "label")
+        np.testing.assert_array_equal(data.x, formats.X)
+        assert data.y.tolist() == formats.Y.tolist()
+        digests.add(digest(coordinator, data))
+    assert len(digests) == 1
