@@ -27,7 +27,7 @@ from dist_relu.nn.structure import tells_classes, tells_labels
 
 @click.command()
 @saved_model_argument
-@click.argument("samples_path", metavar="SAMPLES", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("samples_path", metavar="SAMPLES", type=click.Path(exists=True, path_type=Path))
 @click.option("--output", metavar="FILE", type=FILE, help="Write the model's raw outputs to FILE.npy instead.")
 @worker_options
 def predict(model_path: Path, samples_path: Path, output: Path | None, **options: Any) -> None:
@@ -36,7 +36,8 @@ def predict(model_path: Path, samples_path: Path, output: Path | None, **options
     Classes that had names in the data that the model was trained on are told by these. Of a model that was trained on
     labels, a line has 1 or 0 for each. MODEL is a file that `train
     --save` wrote, or the folder of a run that `train --log-dir` wrote. SAMPLES is a .npy
-    file, or a .npz file with an array x; unsigned bytes in it are taken for images and divided by 255, as in training.
+    file, a .npz file with an array x, a table (.csv, .parquet, .feather) of the features alone, an image, or a folder
+    of images; unsigned bytes are taken for images and divided by 255, as in training.
     """
     check_writable("--output", output)
     if output and output.suffix != ".npy":

@@ -6,8 +6,8 @@ from dist_relu.data.augment import Augment
 from dist_relu.data.dataset import Dataset, Split
 from dist_relu.data.frames import from_frame
 from dist_relu.data.mapped import Hdf5Dataset, NpyFile
-from dist_relu.data.numpy_files import load_samples
 from dist_relu.data.rows import Rows
+from dist_relu.data.samples import load_samples
 from dist_relu.data.sources import load
 from dist_relu.data.splitting import split
 from dist_relu.data.tables import TableFiles

@@ -39,9 +39,16 @@ def from_frame(frame: Any, target: str | Sequence[str], *, classes: Sequence[str
 
 def labelled(where: str, table: Any, targets: Sequence[str]) -> Part:
     """Features and targets in a table of pyarrow.  where: it is from, for messages.  Raises `DataError`."""
+    check_has_rows(where, table)
     features = feature_names(where, table.schema, targets)
     x, image_shape = features_of(where, table, features)
     return Part(x, labels_of(where, table, targets), image_shape, class_names(table.schema, targets))
+
+
+def check_has_rows(where: str, table: Any) -> None:
+    """Raise `DataError` for a table without rows, of which columns have no types either."""
+    if not table.num_rows:
+        raise DataError(f"{where} has no rows.")
 
 
 def feature_names(where: str, schema: Any, targets: Sequence[str]) -> list[str]:
@@ -76,8 +83,6 @@ def features_of(where: str, table: Any, names: Sequence[str]) -> tuple[Array, tu
 
     Only lists of bytes, and images, stay bytes: they are shades. Raises `DataError`.
     """
-    if not table.num_rows:
-        raise DataError(f"{where} has no rows.")
     if is_of_images(table.schema, names):
         images = _images(where, names[0], table.column(names[0]))
         return images, images.shape[1:]

@@ -13,7 +13,7 @@ from dist_relu.data.dataset import Split
 from dist_relu.data.idx import check_room
 from dist_relu.data.mapped import Hdf5Dataset, h5py
 from dist_relu.data.pairs import Pair, find_pairs, joined_pairs
-from dist_relu.data.parts import PartName
+from dist_relu.data.parts import SHADE, PartName, kept
 from dist_relu.data.rows import Rows
 from dist_relu.errors import DataError
 
@@ -37,16 +37,15 @@ def load_hdf5(path: Path, names: str | None) -> Split:
             pairs = {part: Pair(*given[i : i + 2]) for part, i in zip(_PARTS, range(0, len(given), 2), strict=False)}
         samples = {pair.x for pair in pairs.values()}
 
-        def read(name: str) -> Array:
+        def read(name: str) -> Array | Rows:
             return _samples(path, name) if name in samples else _targets(path, file, name)
 
         return joined_pairs(path, pairs, read, there)
 
 
-def _samples(path: Path, name: str) -> Array:
+def _samples(path: Path, name: str) -> Array | Rows:
     dataset = Hdf5Dataset.of(path, name)
-    check_room(f"{path}: {name}", int(np.prod(dataset.shape, dtype=object)) * dataset.dtype.itemsize)
-    return np.asarray(Rows(dataset))
+    return kept(Rows(dataset, scale=SHADE if dataset.dtype == np.uint8 else None))
 
 
 def _targets(path: Path, file: Any, name: str) -> Array:

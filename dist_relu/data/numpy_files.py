@@ -9,8 +9,10 @@ import numpy as np
 from dist_relu.core.arrays import Array
 from dist_relu.data.archives import array_in, open_arrays
 from dist_relu.data.dataset import Split, checked_samples
+from dist_relu.data.mapped import NpyFile
 from dist_relu.data.pairs import find_pairs, joined_pairs
-from dist_relu.data.parts import naming, scaled
+from dist_relu.data.parts import SHADE, has_room, naming, scaled
+from dist_relu.data.rows import Rows
 from dist_relu.errors import DataError
 
 
@@ -22,25 +24,32 @@ def load_npz(path: Path) -> Split:
 
 
 def load_npy_folder(folder: Path) -> Split:
-    """The .npy files of a folder that have the names of samples and targets, see `find_pairs`."""
+    """The .npy files of a folder that have the names of samples and targets, see `find_pairs`.
 
-    def read(name: str) -> Array:
-        with open_arrays(folder / f"{name}.npy") as arrays:
+    Samples for which memory is short stay in their files until a batch needs them.
+    """
+
+    def read(name: str) -> Array | Rows:
+        path = folder / f"{name}.npy"
+        if name in samples and not has_room(path.stat().st_size):
+            stored = NpyFile.of(path)
+            return Rows(stored, scale=SHADE if stored.dtype == np.uint8 else None)
+        with open_arrays(path) as arrays:
             return arrays.read("x")
 
     names = {path.stem for path in folder.glob("*.npy")}
-    return joined_pairs(folder, find_pairs(folder, names), read, names)
+    pairs = find_pairs(folder, names)
+    samples = {pair.x for pair in pairs.values()}
+    return joined_pairs(folder, pairs, read, names)
 
 
-def load_samples(path: Path) -> Array:
-    """The samples in a .npy file, or x of a .npz file, scaled as those of `load`.  Raises `DataError`."""
+def load_numpy_samples(path: Path) -> Array:
+    """The samples in a .npy file, or x of a .npz file.  Raises `DataError`."""
     with open_arrays(path) as arrays:
         if "x" not in arrays.names:
             held = ", ".join(sorted(arrays.names)) or "nothing"
             raise DataError(f"{path} has no array x; it holds {held}.")
-        x = arrays.read("x")
-    with naming(path):
-        return checked_samples(np.asarray(scaled(x)))
+        return arrays.read("x")
 
 
 def samples_in(content: bytes, where: str) -> Array:

@@ -11,7 +11,8 @@ import numpy as np
 
 from dist_relu.core.arrays import Array
 from dist_relu.data.dataset import Split
-from dist_relu.data.parts import Part, PartName, joined, naming
+from dist_relu.data.parts import Part, PartName, is_of_bytes, joined, naming
+from dist_relu.data.rows import Rows
 from dist_relu.errors import DataError, DataWarning
 
 _MOST_UNLIKELY_SHADE = 128
@@ -77,7 +78,7 @@ def find_pairs(where: object, names: Collection[str]) -> dict[PartName, Pair]:
 
 
 def joined_pairs(
-    where: Path, pairs: Mapping[PartName, Pair], read: Callable[[str], Array], names: Collection[str]
+    where: Path, pairs: Mapping[PartName, Pair], read: Callable[[str], Array | Rows], names: Collection[str]
 ) -> Split:
     """Read the arrays of all parts, and the weights of samples, where there are such among all names.
 
@@ -85,25 +86,28 @@ def joined_pairs(
     """
     parts: dict[PartName, Part] = {}
     for part, pair in pairs.items():
-        x, y = read(pair.x), read(pair.y)
+        x, y = read(pair.x), np.asarray(read(pair.y))
         _check_scale(where, pair.x, x, parts.get("train"))
-        weights = read(_WEIGHTS[part]) if _WEIGHTS[part] in names else None
-        shape = (*x.shape[1:], 1) if x.dtype == np.uint8 and x.ndim == 3 else None
+        weights = np.asarray(read(_WEIGHTS[part])) if _WEIGHTS[part] in names else None
+        shape = (*x.shape[1:], 1) if is_of_bytes(x) and x.ndim == 3 else None
         parts[part] = Part(x, y, shape, weights=weights)
     with naming(where):
         return joined(parts)
 
 
-def _check_scale(where: Path, name: str, x: Array, train: Part | None) -> None:
+def _check_scale(where: Path, name: str, x: Array | Rows, train: Part | None) -> None:
     """Warn of bytes that are hardly shades.  Raises `DataError` where only some parts are bytes."""
-    if train is None and x.dtype == np.uint8 and x.size and x.max() < _MOST_UNLIKELY_SHADE:
-        warnings.warn(
-            f"{where}: {name} holds bytes from {x.min()} to {x.max()}. Bytes of files are taken for images and "
-            "divided by 255; numbers that are to stay as they are must be of another type, such as float32 or int32.",
-            DataWarning,
-            stacklevel=5,
-        )
-    if train is not None and (x.dtype == np.uint8) != (train.x.dtype == np.uint8):
+    stored = x.storage if isinstance(x, Rows) else x
+    if train is None and is_of_bytes(x) and isinstance(stored, np.ndarray) and stored.size:
+        least, most = stored.min(), stored.max()
+        if most < _MOST_UNLIKELY_SHADE:
+            warnings.warn(
+                f"{where}: {name} holds bytes from {least} to {most}. Bytes of files are taken for images and divided "
+                "by 255; numbers that are to stay as they are must be of another type, such as float32 or int32.",
+                DataWarning,
+                stacklevel=5,
+            )
+    if train is not None and is_of_bytes(x) != is_of_bytes(train.x):
         raise DataError(
             f"{where} has samples of {train.x.dtype} to train on, but of {x.dtype} in {name}. Bytes become numbers in "
             "[0, 1], others stay as they are; expected the same type."

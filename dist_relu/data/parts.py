@@ -13,13 +13,18 @@ from typing import Literal, final
 import numpy as np
 
 from dist_relu.core.arrays import Array
+from dist_relu.core.machine import available_memory_bytes
 from dist_relu.data.dataset import Dataset, Split
 from dist_relu.data.labels import are_text, listed
 from dist_relu.data.rows import Rows
 from dist_relu.errors import DataError, DataWarning
 from dist_relu.partition import Purpose, generator
 
+SHADE = 1 / 255
+"""What a byte of an image is multiplied by."""
+
 _TEST_SHARE = 0.2
+_PART_OF_MEMORY = 4
 _PART = re.compile(r"(?:(train)(?:ing)?|(test)(?:ing)?|(val)(?:id|idation)?|(dev))(?:[-_.\d].*)?", re.IGNORECASE)
 
 PartName = Literal["train", "test", "validation"]
@@ -126,9 +131,28 @@ def naming(path: Path | str) -> Iterator[None]:
         raise DataError(f"{path}: {error}") from None
 
 
+def has_room(size_bytes: int) -> bool:
+    """Whether so much is read into memory: at most a quarter of what is free. What is larger stays in its file."""
+    return size_bytes <= available_memory_bytes() // _PART_OF_MEMORY
+
+
+def kept(rows: Rows) -> Array | Rows:
+    """Rows of a file: in memory where they have room, of the type that the file has, otherwise where they are."""
+    stored = Rows(rows.storage)
+    if not has_room(stored.size * rows.storage.dtype.itemsize):
+        return rows
+    read = np.asarray(stored)
+    return read if rows.scale is None else Rows(read, scale=rows.scale)
+
+
+def is_of_bytes(x: Array | Rows) -> bool:
+    """Whether samples are bytes where they are kept, whatever is made of them when they are read."""
+    return bool((x if isinstance(x, np.ndarray) else x.storage).dtype == np.uint8)
+
+
 def scaled(x: Array | Rows) -> Array | Rows:
     """Samples from a file: bytes are images, which stay bytes, and are read as float32 from 0 to 1."""
-    return Rows(x, scale=1 / 255) if isinstance(x, np.ndarray) and x.dtype == np.uint8 else x
+    return Rows(x, scale=SHADE) if isinstance(x, np.ndarray) and x.dtype == np.uint8 else x
 
 
 def set_apart(data: Dataset) -> Split:

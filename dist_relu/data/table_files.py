@@ -12,6 +12,7 @@ from dist_relu.core.arrays import Array
 from dist_relu.core.untrusted import read_up_to, reading
 from dist_relu.data.dataset import Split
 from dist_relu.data.frames import (
+    check_has_rows,
     class_names,
     feature_names,
     features_of,
@@ -21,7 +22,7 @@ from dist_relu.data.frames import (
     labels_of,
 )
 from dist_relu.data.idx import check_room
-from dist_relu.data.parts import Part, by_part, joined, naming
+from dist_relu.data.parts import SHADE, Part, by_part, joined, kept, naming
 from dist_relu.data.rows import Rows
 from dist_relu.data.tables import FEATHER, TableFiles, parquet
 from dist_relu.errors import DataError
@@ -54,9 +55,10 @@ def load_tables(where: Path, paths: Sequence[Path], target: str | None) -> Split
     if kinds <= _CSV:
         tables = {part: _read_csvs(files) for part, files in parts.items()}
         targets = _targets(where, tables["train"].schema, target)
-        return joined({part: labelled(str(parts[part][0]), table, targets) for part, table in tables.items()})
-    targets = _targets(where, _schema(parts["train"][0]), target)
-    read = {part: _read_columnar(files, targets) for part, files in parts.items()}
+        read = {part: labelled(str(parts[part][0]), table, targets) for part, table in tables.items()}
+    else:
+        targets = _targets(where, _schema(parts["train"][0]), target)
+        read = {part: _read_columnar(files, targets) for part, files in parts.items()}
     with naming(where):
         return joined(read)
 
@@ -64,6 +66,7 @@ def load_tables(where: Path, paths: Sequence[Path], target: str | None) -> Split
 def load_table_samples(path: Path) -> Array:
     """All columns of a table, as samples.  Raises `DataError`."""
     table = _read_csv(path) if path.suffix.lower() in _CSV else _read(path, None)
+    check_has_rows(str(path), table)
     return features_of(str(path), table, feature_names(str(path), table.schema, []))[0]
 
 
@@ -88,8 +91,8 @@ def _read_columnar(paths: Sequence[Path], targets: Sequence[str]) -> Part:
             raise DataError(f"{where}: the images in {len(paths)} files are not all of one size, and grey or coloured.")
         return Part(np.concatenate(images), np.concatenate(labels), images[0].shape[1:], classes)
     files = TableFiles.of(paths, features)
-    is_plain = files.dtype != np.uint8 or is_of_shades(schema, features)
-    return Part(np.asarray(Rows(files, scale=None if is_plain else 1.0)), np.concatenate(labels), None, classes)
+    scale = None if files.dtype != np.uint8 else SHADE if is_of_shades(schema, features) else 1.0
+    return Part(kept(Rows(files, scale=scale)), np.concatenate(labels), None, classes)
 
 
 def _read(path: Path, columns: Sequence[str] | None) -> Any:
@@ -131,7 +134,7 @@ def _read_csvs(paths: Sequence[Path]) -> Any:
         if table.schema.names != tables[0].schema.names:
             raise DataError(f"{path} has other columns than {paths[0]}; expected the same in all files.")
     with reading(paths[0], DataError, "a table"):
-        return pa.concat_tables(tables, promote_options="permissive")
+        return pa.concat_tables(tables, promote_options="permissive") if len(tables) > 1 else tables[0]
 
 
 def _read_csv(path: Path) -> Any:

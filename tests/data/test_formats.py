@@ -72,3 +72,20 @@ def test_frames_of_every_library_are_data_sets(coordinator: dr.Coordinator) -> N
         assert data.y.tolist() == formats.Y.tolist()
         digests.add(digest(coordinator, data))
     assert len(digests) == 1
+
+
+@pytest.mark.parametrize(
+    "write", [formats.npy_files, formats.hdf5, formats.parquet, formats.many_parquets, formats.feather]
+)
+def test_what_memory_is_short_for_stays_in_its_file_and_has_the_same_bits(
+    write: Callable[[Path], Any], tmp_path: Path, coordinator: dr.Coordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write(tmp_path)
+    in_memory = load(source)
+    monkeypatch.setattr("dist_relu.data.parts.available_memory_bytes", lambda: 100)
+    in_files = load(source)
+    assert isinstance(in_memory.train.rows.storage, np.ndarray)
+    assert not isinstance(in_files.train.rows.storage, np.ndarray)
+    for part, other in zip(in_files.parts, in_memory.parts, strict=True):
+        np.testing.assert_array_equal(np.asarray(part.x), np.asarray(other.x))
+    assert digest(coordinator, in_files.train) == digest(coordinator, in_memory.train)
