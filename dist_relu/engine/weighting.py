@@ -103,7 +103,9 @@ def order_of_epoch(num_samples: int, seed: int, epoch: int, *, shuffle: bool, ch
     if not len(chances):
         return epoch_order(num_samples, seed, epoch, shuffle=shuffle)
     points = generator(seed, Purpose.DRAWN_SAMPLES, epoch).random(num_samples) * chances[-1]
-    drawn: Array = chances.searchsorted(points, side="right")  # a sample of weight 0 has no points
+    by_size = np.argsort(points)  # one after another, they are looked up where the last one was found
+    drawn = np.empty(num_samples, np.int64)
+    drawn[by_size] = chances.searchsorted(points[by_size], side="right")  # a sample of weight 0 has no points
     return drawn
 
 
