@@ -178,6 +178,28 @@ def products(instruction_set: str, rounds: int, path: Path | None) -> None:
     _show(products_table([speeds]), speeds.speeds, path, **about)
 
 
+@bench.command()
+@click.option("--requests", type=click.IntRange(10), default=10_000, show_default=True, help="How many to each server.")
+@click.option("--clients", type=click.IntRange(1), default=50, show_default=True, help="How many ask at once.")
+@click.option("--replicas", type=click.IntRange(1), default=1, show_default=True, help="Processes that compute for us.")
+@click.option("--rounds", type=click.IntRange(1), default=1, show_default=True, help="The number of repetitions.")
+@json_option
+def serve(requests: int, clients: int, replicas: int, rounds: int, path: Path | None) -> None:
+    """Predictions over HTTP on this machine: dist-relu serve beside a bare FastAPI with onnxruntime.
+
+    Then once more while the model is replaced and a replica is killed.
+    """
+    from dist_relu.bench import serving as benchmark
+
+    results = benchmark.run(requests, clients, replicas, rounds)
+    table = Table("server", "requests", "lost", "a second", "p50 ms", "p90 ms", "p99 ms", "worst ms")
+    table.title = f"One sample a request as JSON, mlp:256,128, {clients} clients"
+    for r in results:
+        times = [f"{ms:.1f}" for ms in (r.p50_ms, r.p90_ms, r.p99_ms, r.worst_ms)]
+        table.add_row(r.server, f"{r.requests:,}", str(r.lost), f"{r.per_second:,.0f}", *times)
+    _show(table, results, path)
+
+
 @bench.command("start")
 @click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="The number of repetitions.")
 @json_option

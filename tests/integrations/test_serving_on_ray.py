@@ -29,7 +29,7 @@ from tests.twin import Array
 pytestmark = pytest.mark.long
 
 SERVE = [sys.executable, "-u", "-m", "dist_relu", "serve"]
-MARK = "test_serving_on_ray"
+MARK = f"serving {os.getpid()}"
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, final
 
@@ -89,6 +90,10 @@ class Replica:
             batch_rows=batch_rows,
             version=served.version,
         )
+
+    async def answer_all(self, questions: Sequence[Question]) -> Sequence[Reply]:
+        """Answer several requests, which share a batch."""
+        return await asyncio.gather(*map(self.answer, questions))
 
     async def about(self) -> About:
         """Describe what is served now."""

@@ -10,7 +10,7 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +26,7 @@ from starlette.types import Receive, Scope, Send
 from dist_relu.errors import BackendError
 from dist_relu.integrations.ray_serve import application
 from dist_relu.integrations.ray_serve.bodies import Question, Refused, Reply
+from dist_relu.integrations.ray_serve.gathering import Gatherer
 from dist_relu.integrations.ray_serve.http import About, Service
 from dist_relu.integrations.ray_serve.limits import MOST_CONNECTIONS
 from dist_relu.runtime.backends.ray.cluster import Cluster
@@ -38,6 +39,8 @@ _CONNECT_TIMEOUT_S = 15.0
 _ANSWER_TIMEOUT_S = 60.0
 """So long may an answer take, with all that it takes to replace a replica that was lost."""
 _READY_TIMEOUT_S = 2.0
+_CALLS = 2
+"""So many are on their way to each replica: while it computes for one, the other gets there."""
 _DRAIN_S = 20
 """So long may requests take that have come when the server is to end."""
 _PAUSE_S = 0.1
@@ -87,8 +90,8 @@ class ModelServer:
                     max_body_bytes=max_body_bytes,
                 )
             )
-            service = Service(name, self._ask, self._about, max_body_bytes)
-            self._listen(service)
+            gatherer = Gatherer(self._ask, _CALLS * replicas, max_batch_size)
+            self._listen(Service(name, gatherer.ask, self._about, max_body_bytes))
         except BaseException:
             self.close()
             raise
@@ -176,8 +179,8 @@ class ModelServer:
                 raise BackendError("The server of HTTP could not start.")
             time.sleep(0.01)
 
-    async def _ask(self, question: Question) -> Reply:
-        return await self._surely(lambda: self.handle.answer.remote(question), _ANSWER_TIMEOUT_S)
+    async def _ask(self, questions: Sequence[Question]) -> Sequence[Reply]:
+        return await self._surely(lambda: self.handle.answer_all.remote(questions), _ANSWER_TIMEOUT_S)
 
     async def _about(self) -> About:
         return await self._surely(self.handle.about.remote, _READY_TIMEOUT_S)
