@@ -13,6 +13,7 @@ from onnx import reference
 import dist_relu as dr
 from dist_relu import nn
 from dist_relu.integrations.onnx import export_model, import_model, read_certificate, to_onnx, verify
+from tests.cases import long
 from tests.integrations.models import OF_LAYERS, OF_MODELS, of_layers, of_models, samples, with_numbers
 from tests.nn.test_played_passes import Scale
 from tests.twin import Array
@@ -28,7 +29,7 @@ def computed(model: nn.Sequential, proto: object, x: Array) -> Array:
     return np.asarray(y)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float32", *long("float64")])
 @pytest.mark.parametrize("number", range(len(OF_LAYERS)))
 def test_every_layer_computes_the_same_in_onnx(number: int, dtype: str) -> None:
     model = of_layers(number, dtype)

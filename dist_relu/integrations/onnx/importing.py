@@ -101,12 +101,10 @@ def _assembled(path: Path, source: Source, shape: Shape, output: str | None) -> 
 def _output(path: Path, source: Source, wanted: str | None) -> str:
     """The output that is asked for, or the only one that is numbers."""
     names = ", ".join(map(repr, source.outputs))
-    if wanted is not None:
-        if wanted not in source.outputs:
-            raise CheckpointError(f"{path} has no output {wanted!r}; expected one of {names}.")
-        found = [wanted]
-    else:
-        found = [name for name, kind in source.outputs.items() if kind in _TYPES or not kind]
+    if wanted is not None and wanted not in source.outputs:
+        raise CheckpointError(f"{path} has no output {wanted!r}; expected one of {names}.")
+    asked = source.outputs if wanted is None else [wanted]
+    found = [name for name in asked if source.outputs[name] in _TYPES or not source.outputs[name]]
     if not found:
         raise CheckpointError(f"{path} gives no numbers of float32 or float64; its outputs are {names}.")
     if len(found) != 1:
@@ -115,8 +113,8 @@ def _output(path: Path, source: Source, wanted: str | None) -> str:
     return producer.inputs[0] if producer is not None and producer.operator == "ZipMap" else found[0]
 
 
-_TYPES = {1: np.float32, 11: np.float64}
-"""Of numbers, as ONNX numbers types; what is no tensor has none."""
+_TYPES = {1, 11}
+"""float32 and float64, as ONNX numbers types; what is no tensor has none."""
 
 
 def _dtype(path: Path, source: Source) -> np.dtype[Any]:

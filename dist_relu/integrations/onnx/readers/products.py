@@ -24,6 +24,8 @@ def _(assembly: Assembly, node: Node) -> None:
     weight = weight.T if node.attributes.get("transB", 0) else weight
     if alpha != 1:
         weight = (weight * alpha).astype(weight.dtype)
+    if bias is not None and bias.size not in (1, weight.shape[-1]):
+        raise node.refuse(f"has a constant of shape {bias.shape} as its bias; expected one number for each unit.")
     if bias is not None:
         bias = np.broadcast_to(bias, (1, weight.shape[1])).reshape(-1)
         bias = bias if beta == 1 else (bias * beta).astype(bias.dtype)
