@@ -20,21 +20,24 @@ from dist_relu.data.tables import column_numbers, parquet
 from dist_relu.errors import DataError
 
 _FEW = 12
+_WEIGHTS = "sample_weight"
+"""The column of the weights of samples, as arrays in files are called that hold them."""
 
 
 def from_frame(frame: Any, target: str | Sequence[str], *, classes: Sequence[str] | None = None) -> Dataset:
     """A data set of a frame of pandas or Polars, a table of pyarrow, or a `datasets.Dataset` of Hugging Face.
 
     target: the column to predict, or several. All others are features: numbers, lists of numbers that are all of one
-    length, or a single column of images. Whole numbers are classes, numbers with a point are real targets, and text
-    becomes classes, which have the names that occur, or `classes`, so that parts read one by one number them alike.
+    length, or a single column of images; but a column sample_weight has the weights of samples. Whole numbers are
+    classes, numbers with a point are real targets, and text becomes classes, which have the names that occur, or
+    `classes`, so that parts read one by one number them alike.
 
     Raises `DataError`, which names the columns, for text among the features, and for empty cells.
     """
     table = _arrow(frame)
     part = labelled("The frame", table, [target] if isinstance(target, str) else list(map(str, target)))
     names = part.classes if classes is None else tuple(classes)
-    return Dataset(scaled(part.x), part.labels, part.image_shape, names)
+    return Dataset(scaled(part.x), part.labels, part.image_shape, names, part.weights)
 
 
 def labelled(where: str, table: Any, targets: Sequence[str]) -> Part:
@@ -42,7 +45,8 @@ def labelled(where: str, table: Any, targets: Sequence[str]) -> Part:
     check_has_rows(where, table)
     features = feature_names(where, table.schema, targets)
     x, image_shape = features_of(where, table, features)
-    return Part(x, labels_of(where, table, targets), image_shape, class_names(table.schema, targets))
+    classes, weights = class_names(table.schema, targets), weights_of(where, table, targets)
+    return Part(x, labels_of(where, table, targets), image_shape, classes, weights)
 
 
 def check_has_rows(where: str, table: Any) -> None:
@@ -52,7 +56,7 @@ def check_has_rows(where: str, table: Any) -> None:
 
 
 def feature_names(where: str, schema: Any, targets: Sequence[str]) -> list[str]:
-    """All columns but the targets.  Raises `DataError` for targets that are none, and for columns of no numbers."""
+    """All columns but targets and weights.  Raises `DataError` for targets that are none, and columns of no numbers."""
     names = list(schema.names)
     for target in targets:
         if target not in names:
@@ -62,7 +66,7 @@ def feature_names(where: str, schema: Any, targets: Sequence[str]) -> list[str]:
     if len(set(names)) < len(names):
         twice = next(name for place, name in enumerate(names) if name in names[:place])
         raise DataError(f"{where} has more than one column {printable(twice)}; give each a name of its own.")
-    features = [name for name in names if name not in targets]
+    features = [name for name in names if name not in (*targets, _WEIGHTS)]
     if not features:
         raise DataError(f"{where} has no columns beside {_listed(targets)}; expected features to predict it from.")
     if is_of_images(schema, features):
@@ -112,6 +116,18 @@ def labels_of(where: str, table: Any, targets: Sequence[str]) -> Array:
         if column.dtype == object:
             raise DataError(f"{where}: the target {target} is text; several targets must all be numbers.")
     return np.stack(columns, axis=1)
+
+
+def weight_columns(schema: Any, targets: Sequence[str]) -> list[str]:
+    """The name of the column of weights; none where there is no such column, or it is to be predicted."""
+    return [_WEIGHTS] if _WEIGHTS in schema.names and _WEIGHTS not in targets else []
+
+
+def weights_of(where: str, table: Any, targets: Sequence[str]) -> Array | None:
+    """The weights of samples, (N,), where there is a column of them.  Raises `DataError`."""
+    if not weight_columns(table.schema, targets):
+        return None
+    return column_numbers(where, _WEIGHTS, table.column(_WEIGHTS), None)
 
 
 def class_names(schema: Any, targets: Sequence[str]) -> tuple[str, ...] | None:

@@ -45,7 +45,7 @@ def load(source: str | Path, validation: float | None = None) -> Split:
     - A folder of images in folders, of which each is a class; or in train, test and val below it.
     - WebDataset's tar files: a folder of them, or "train-{000..009}.tar", or "*.tar".
 
-    The weights of samples are arrays sample_weight, sample_weight_test and sample_weight_val beside those of samples.
+    Weights of samples are arrays sample_weight, sample_weight_test and sample_weight_val, or a column sample_weight.
     Without a test part a fifth of the samples is set apart, always the same. Unsigned bytes (uint8) in arrays are taken
     for images, too, and become float32 in [0, 1]; other types stay as they are. Whole numbers are classes, of whatever
     type in IDX files; names are classes, too, which keep them.

@@ -20,6 +20,8 @@ from dist_relu.data.frames import (
     is_of_shades,
     labelled,
     labels_of,
+    weight_columns,
+    weights_of,
 )
 from dist_relu.data.idx import check_room
 from dist_relu.data.parts import SHADE, Part, by_part, joined, kept, naming
@@ -81,7 +83,11 @@ def _read_columnar(paths: Sequence[Path], targets: Sequence[str]) -> Part:
     """Features and targets in Parquet or Feather files."""
     where, schema = str(paths[0]), _schema(paths[0])
     features = feature_names(where, schema, targets)
-    labels = [labels_of(str(path), _read(path, targets), targets) for path in paths]
+    wanted = [*targets, *weight_columns(schema, targets)]
+    tables = [(str(path), _read(path, wanted)) for path in paths]
+    labels = [labels_of(name, table, targets) for name, table in tables]
+    found = [weights_of(name, table, targets) for name, table in tables]
+    weights = None if found[0] is None else np.concatenate([each for each in found if each is not None])
     if len({each.dtype.kind for each in labels}) > 1:
         raise DataError(f"{where}: the target {', '.join(targets)} is not of the same kind in all {len(paths)} files.")
     classes = class_names(schema, targets)
@@ -89,10 +95,10 @@ def _read_columnar(paths: Sequence[Path], targets: Sequence[str]) -> Part:
         images = [features_of(str(path), _read(path, features), features)[0] for path in paths]
         if len({each.shape[1:] for each in images}) > 1:
             raise DataError(f"{where}: the images in {len(paths)} files are not all of one size, and grey or coloured.")
-        return Part(np.concatenate(images), np.concatenate(labels), images[0].shape[1:], classes)
+        return Part(np.concatenate(images), np.concatenate(labels), images[0].shape[1:], classes, weights)
     files = TableFiles.of(paths, features)
     scale = None if files.dtype != np.uint8 else SHADE if is_of_shades(schema, features) else 1.0
-    return Part(kept(Rows(files, scale=scale)), np.concatenate(labels), None, classes)
+    return Part(kept(Rows(files, scale=scale)), np.concatenate(labels), None, classes, weights)
 
 
 def _read(path: Path, columns: Sequence[str] | None) -> Any:

@@ -89,3 +89,29 @@ def test_what_memory_is_short_for_stays_in_its_file_and_has_the_same_bits(
     for part, other in zip(in_files.parts, in_memory.parts, strict=True):
         np.testing.assert_array_equal(np.asarray(part.x), np.asarray(other.x))
     assert digest(coordinator, in_files.train) == digest(coordinator, in_memory.train)
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet", "feather", "npz", "frame"])
+def test_weights_of_samples_come_with_them(tmp_path: Path, form: str) -> None:
+    pd = pytest.importorskip("pandas")
+    rng = np.random.default_rng(2)
+    frame = pd.DataFrame({"a": rng.standard_normal(20), "sample_weight": np.arange(20.0), "y": np.arange(20) % 2})
+    source = f"{tmp_path / 'train'}.{form}"
+    match form:
+        case "csv":
+            frame.to_csv(source, index=False)
+        case "parquet":
+            frame.to_parquet(source)
+        case "feather":
+            frame.to_feather(source)
+        case "npz":
+            np.savez(source, x=frame[["a"]].to_numpy(), y=frame["y"], sample_weight=frame["sample_weight"])
+    if form == "frame":
+        parts: tuple[dr.Dataset, ...] = (from_frame(frame, "y"),)
+    else:
+        parts = load(source if form == "npz" else f"{source}:y").parts
+    assert {part.x.shape[1:] for part in parts} == {(1,)}
+    weight_of = dict(zip(frame["a"], frame["sample_weight"], strict=True))
+    for part in parts:
+        assert part.weights is not None
+        assert [weight_of[a] for a in np.asarray(part.x)[:, 0]] == part.weights.tolist()
