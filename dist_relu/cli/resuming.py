@@ -21,7 +21,7 @@ from dist_relu.run.info import RUN_FILE, RunInfo, read_run_info
 from dist_relu.run.state import RunState
 from dist_relu.run.trainer import Trainer
 
-_OF_THE_RULE = ("optimizer", "lr", "schedule", "momentum", "weight_decay", "epochs")
+_OF_THE_RULE = ("optimizer", "lr", "schedule", "momentum", "weight_decay", "no_decay", "epochs")
 _OF_OTHERS = (
     *("seed", "shards", "batch_size", "normalize", "validation", "clip_norm", "clip_value", "accumulate"),
     *("ema_decay", "on_nan", "loss", "label_smoothing", "class_weight", "sampler", "mixup", "augment"),

@@ -102,6 +102,12 @@ _GO_WITH = (
 @schedule_option
 @momentum_option
 @click.option("--weight-decay", type=NOT_NEGATIVE, default=0.0, show_default=True, help="How much weights shrink.")
+@click.option(
+    "--no-decay",
+    metavar="NAMES",
+    help="With --weight-decay: what doesn't shrink. biases, norms, or patterns of names such as 0.*, with commas "
+    "between them.",
+)
 @click.option("--clip-norm", type=POSITIVE, help="Scale gradients down to this Euclidean norm.")
 @click.option("--clip-value", type=POSITIVE, help="Cut elements of gradients to this magnitude.")
 @click.option("--accumulate", type=click.IntRange(1), default=1, show_default=True, help="Batches in one step.")

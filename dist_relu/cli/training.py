@@ -21,7 +21,7 @@ from dist_relu.engine.arguments import loss_for
 from dist_relu.engine.watch.records import Watch
 from dist_relu.engine.weighting import ClassWeight, Sampler, check_class_weight, check_sampler
 from dist_relu.nn import Loss, Sequential
-from dist_relu.optim import Optimizer
+from dist_relu.optim import Optimizer, no_decay
 from dist_relu.partition import check_fit
 from dist_relu.run.callbacks import ReduceOnPlateau
 from dist_relu.run.state import RunState
@@ -47,6 +47,7 @@ class TrainingOptions:
     schedule: str
     momentum: float
     weight_decay: float
+    no_decay: str | None
     clip_norm: float | None
     clip_value: float | None
     accumulate: int
@@ -86,7 +87,12 @@ class TrainingOptions:
     def rule(self) -> Optimizer:
         """Raises ValueError for a schedule that is none."""
         rate = parse_schedule(self.schedule, self.lr, self.epochs)
-        return OPTIMIZERS[self.optimizer].make(rate, self.momentum, self.weight_decay)
+        rule = OPTIMIZERS[self.optimizer].make(rate, self.momentum, self.weight_decay)
+        if self.no_decay is None:
+            return rule
+        if not self.weight_decay:
+            raise ValueError("--no-decay goes with --weight-decay: nothing decays without.")
+        return no_decay(rule, [name.strip() for name in self.no_decay.split(",") if name.strip()])
 
     def plateau(self) -> ReduceOnPlateau | None:
         """What lowers the learning rate by what the run comes to, where the schedule is such a one; a new one."""

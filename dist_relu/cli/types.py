@@ -39,9 +39,9 @@ OPTION_GROUPS = {
         "--label-smoothing --class-weight --sampler --env --hidden"
     ),
     "Training": (
-        "--epochs --batch-size --optimizer --lr --schedule --momentum --weight-decay --clip-norm --clip-value "
-        "--accumulate --ema-decay --on-nan --validation --algorithm --steps --envs --horizon --minibatches --gamma "
-        "--entropy-weight --seeds --lowest --highest --seed --shards"
+        "--epochs --batch-size --optimizer --lr --schedule --momentum --weight-decay --no-decay --clip-norm "
+        "--clip-value --accumulate --ema-decay --on-nan --validation --algorithm --steps --envs --horizon "
+        "--minibatches --gamma --entropy-weight --seeds --lowest --highest --seed --shards"
     ),
     "Workers": (
         "--workers --backend --threads-per-worker --address --spread --on-failure --max-restarts --worker-timeout "

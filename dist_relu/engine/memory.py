@@ -145,7 +145,7 @@ class StepMemory:
             batch_size=plan.batch_size,
             num_vectors=plan.num_vectors,
             itemsize=model.dtype.itemsize,
-            by_param=plan.measures_params or is_watched,
+            by_param=plan.cuts_by_param or is_watched,
         )
         self._memory = Memory(
             y=placed.y,

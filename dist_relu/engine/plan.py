@@ -12,7 +12,7 @@ from dist_relu.data import Augment
 from dist_relu.engine.weighting import ClassWeight, Sampler
 from dist_relu.kernels.ordered_sum import ordered_sum
 from dist_relu.nn import Loss
-from dist_relu.optim import ElementwiseOptimizer, LayerwiseOptimizer, Optimizer
+from dist_relu.optim import ElementwiseOptimizer, Groups, LayerwiseOptimizer, Optimizer
 from dist_relu.partition import PartialSums
 
 
@@ -78,9 +78,9 @@ class StepPlan:
         return 1 + check_int(f"{type(rule).__name__}.num_states", rule.num_states, 0) + self.options.num_averages
 
     @property
-    def measures_params(self) -> bool:
-        """Tell whether bits depend on norms of each parameter, so that no two may share a piece."""
-        return isinstance(self.optimizer, LayerwiseOptimizer) or self.options.clip_norm is not None
+    def cuts_by_param(self) -> bool:
+        """Tell whether bits depend on norms of each parameter, or on its group, so that no two may share a piece."""
+        return isinstance(self.optimizer, LayerwiseOptimizer | Groups) or self.options.clip_norm is not None
 
 
 @final

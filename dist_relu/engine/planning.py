@@ -19,6 +19,7 @@ from dist_relu.engine.arguments import (
     predicts,
     warn_of_classes,
 )
+from dist_relu.engine.grouping import check_groups
 from dist_relu.engine.plan import StepOptions, StepPlan
 from dist_relu.engine.sanity import doubts_of_data
 from dist_relu.engine.weighting import ClassWeight, Sampler, check_class_weight, check_sampler
@@ -67,6 +68,7 @@ def planned(
     batch_size = min(batch_size, len(data))
     check_statistics(built, len(data), batch_size, shards)
     image_shape = check_augment(augment, built, data) if augment else None
+    check_groups(optimizer, built)
     model.build(data.sample_shape)
     if not model.has_values:
         model.initialize(seed)

@@ -20,6 +20,7 @@ from dist_relu.comm.whereabouts import PASS, PREPARATION, SUM, SWITCH, UPDATE
 from dist_relu.core.arrays import Array
 from dist_relu.core.machine import num_cores
 from dist_relu.engine.batches import Batch, Feed, microbatches
+from dist_relu.engine.grouping import group_numbers
 from dist_relu.engine.inputs import StepInputs
 from dist_relu.engine.memory import StepRequest
 from dist_relu.engine.norms import NUM_SQUARES, Norms
@@ -99,7 +100,7 @@ class TrainingStep:
         )
         chunks = chunks_of(reduction, world.rank, model.params, self._reducer.sources, memory.generations)
         self._norms = Norms(reduction.pieces, memory.squares)
-        self._updater = Updater(plan, chunks, self._norms, self._barrier)
+        self._updater = Updater(plan, chunks, self._norms, self._barrier, group_numbers(plan.optimizer, model))
         self._skips = plan.options.skips
         self._verdicts = memory.verdicts[slice(world.node.ranks.start, world.node.ranks.stop)]
         self._sums = np.zeros((plan.shards, 2))  # the loss of each shard, and its number of correct predictions

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import isfinite
-from typing import final
+from typing import NamedTuple, final
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from dist_relu.engine.plan import StepOptions, StepPlan
 from dist_relu.kernels import norms as kernels
 from dist_relu.kernels.ordered_sum import BLOCK, add_ordered_sum, copy, ordered_sum, running_mean
 from dist_relu.kernels.tape import in_python
-from dist_relu.optim import ElementwiseOptimizer, LayerwiseOptimizer
+from dist_relu.optim import ElementwiseOptimizer, Groups, LayerwiseOptimizer, Optimizer
 from dist_relu.partition import PartialSums
 from dist_relu.reduction.chunks import Chunk
 from dist_relu.reduction.sources import ShardBounds
@@ -32,10 +32,15 @@ from dist_relu.reduction.sources import ShardBounds
 class Updater:
     """An updater does the second half of a step for a worker's chunks: for each batch `accumulate`, and then `step`."""
 
-    def __init__(self, plan: StepPlan, chunks: Sequence[Chunk], norms: Norms, barrier: Barrier) -> None:
-        """chunks: with sources that are complete when gradients are accumulated.  barrier: of the workers of a node."""
+    def __init__(
+        self, plan: StepPlan, chunks: Sequence[Chunk], norms: Norms, barrier: Barrier, groups: Sequence[int] = ()
+    ) -> None:
+        """chunks: with sources that are complete when gradients are accumulated.  barrier: of the workers of a node.
+
+        groups: of each parameter, see `group_numbers`; chunks of parameters that it does not tell of follow the rule.
+        """
         self._chunks = chunks
-        self._update = _shortest_way(plan, chunks, norms, barrier)
+        self._update = _shortest_way(plan, chunks, _rules_of(plan.optimizer, chunks, groups), norms, barrier)
 
     def accumulate(self, shard_bounds: ShardBounds) -> None:
         """Take in the gradient of a batch, which lies complete in slots and arena; once or several times a step.
@@ -81,27 +86,42 @@ class _Update(ABC):
         """Forget what was accumulated."""
 
 
-def _shortest_way(plan: StepPlan, chunks: Sequence[Chunk], norms: Norms, barrier: Barrier) -> _Update:
+class _Rule(NamedTuple):
+    """What a chunk follows, and which of the numbers of a step are for it."""
+
+    optimizer: Optimizer
+    hyper: slice
+
+
+def _rules_of(optimizer: Optimizer, chunks: Sequence[Chunk], groups: Sequence[int]) -> list[_Rule]:
+    """Find the rule of each chunk; all have the same where there are no groups."""
+    if not isinstance(optimizer, Groups):
+        return [_Rule(optimizer, slice(None))] * len(chunks)
+    rules = [_Rule(*rule) for rule in zip(optimizer.rules(), optimizer.parts(), strict=True)]
+    return [rules[groups[chunk.param_number]] if groups else rules[-1] for chunk in chunks]
+
+
+def _shortest_way(
+    plan: StepPlan, chunks: Sequence[Chunk], rules: Sequence[_Rule], norms: Norms, barrier: Barrier
+) -> _Update:
     """Choose the shortest way to do what is asked for."""
-    optimizer, options = plan.optimizer, plan.options
+    options = plan.options
+    optimizer = plan.optimizer.rule if isinstance(plan.optimizer, Groups) else plan.optimizer
     if isinstance(optimizer, ElementwiseOptimizer) and not options.need_whole_gradient:
-        return _FusedUpdate(chunks, optimizer, options.ema_decay, norms)
+        return _FusedUpdate(chunks, rules, options.ema_decay, norms)
     gradient = _SummedGradient(chunks, options, norms, barrier)
     if isinstance(optimizer, ElementwiseOptimizer):
-        return _SummedUpdate(chunks, optimizer, options.ema_decay, gradient, norms)
-    assert isinstance(optimizer, LayerwiseOptimizer)
-    return _LayerwiseUpdate(chunks, optimizer, options.ema_decay, gradient, norms, barrier)
+        return _SummedUpdate(chunks, rules, options.ema_decay, gradient, norms)
+    return _LayerwiseUpdate(chunks, rules, options.ema_decay, gradient, norms, barrier)
 
 
 @final
 class _FusedUpdate(_Update):
     """This way sums and updates each chunk in one pass, and measures it while it is in the cache."""
 
-    def __init__(
-        self, chunks: Sequence[Chunk], optimizer: ElementwiseOptimizer, ema_decay: float | None, norms: Norms
-    ) -> None:
+    def __init__(self, chunks: Sequence[Chunk], rules: Sequence[_Rule], ema_decay: float | None, norms: Norms) -> None:
         self._chunks = chunks
-        self._update = _recordable(optimizer)
+        self._updates = list(map(_recordable, rules))
         self._ema_decay = ema_decay
         self._norms = norms
         self._shard_bounds: ShardBounds = ()
@@ -110,9 +130,9 @@ class _FusedUpdate(_Update):
         self._shard_bounds = shard_bounds
 
     def step(self, hyper: Array, generation: int, *, is_watched: bool) -> None:
-        for chunk in self._chunks:
+        for chunk, update in zip(self._chunks, self._updates, strict=True):
             gradient = chunk.source.partial_sums(self._shard_bounds)
-            _update_elements(chunk, gradient, self._update, hyper, generation)
+            _update_elements(chunk, gradient, update, hyper, generation)
             _average(chunk, self._ema_decay, generation)
             if is_watched:
                 self._norms.measure_step(chunk, generation, gradient)
@@ -128,13 +148,13 @@ class _SummedUpdate(_Update):
     def __init__(
         self,
         chunks: Sequence[Chunk],
-        optimizer: ElementwiseOptimizer,
+        rules: Sequence[_Rule],
         ema_decay: float | None,
         gradient: _SummedGradient,
         norms: Norms,
     ) -> None:
         self._chunks = chunks
-        self._update = _recordable(optimizer)
+        self._updates = list(map(_recordable, rules))
         self._ema_decay = ema_decay
         self._gradient = gradient
         self._norms = norms
@@ -145,8 +165,8 @@ class _SummedUpdate(_Update):
 
     def step(self, hyper: Array, generation: int, *, is_watched: bool) -> None:
         self._gradient.finish(is_watched=is_watched)
-        for chunk, sums in zip(self._chunks, self._sums, strict=True):
-            _update_elements(chunk, sums, self._update, hyper, generation)
+        for chunk, sums, update in zip(self._chunks, self._sums, self._updates, strict=True):
+            _update_elements(chunk, sums, update, hyper, generation)
             _average(chunk, self._ema_decay, generation)
             if is_watched:
                 self._norms.measure_change(chunk, generation)
@@ -162,14 +182,14 @@ class _LayerwiseUpdate(_Update):
     def __init__(
         self,
         chunks: Sequence[Chunk],
-        optimizer: LayerwiseOptimizer,
+        rules: Sequence[_Rule],
         ema_decay: float | None,
         gradient: _SummedGradient,
         norms: Norms,
         barrier: Barrier,
     ) -> None:
         self._chunks = chunks
-        self._direct, self._go = unchecked(optimizer.direct), unchecked(optimizer.take)
+        self._rules = [_direct_and_take(rule) for rule in rules]
         self._ema_decay = ema_decay
         self._gradient = gradient
         self._norms = norms
@@ -184,20 +204,20 @@ class _LayerwiseUpdate(_Update):
 
     def _take(self, hyper: Array, generation: int, *, is_watched: bool) -> None:
         """Find directions and go; collective."""
-        for chunk, total in zip(self._chunks, self._gradient.totals, strict=True):
+        for chunk, total, (direct, _, part) in zip(self._chunks, self._gradient.totals, self._rules, strict=True):
             if chunk.is_trained:
                 old, new = chunk.generations[generation], chunk.generations[1 - generation]
-                self._direct(total, old, new, hyper, is_weight=chunk.is_weight)
+                direct(total, old, new, hyper[part], is_weight=chunk.is_weight)
                 self._norms.measure(PARAM, chunk, old[0])
                 self._norms.measure(DIRECTION, chunk, total)
         self._barrier.wait()
         param_norms, direction_norms = (self._norms.of_params(what).tolist() for what in (PARAM, DIRECTION))
-        for chunk, total in zip(self._chunks, self._gradient.totals, strict=True):
+        for chunk, total, (_, take, part) in zip(self._chunks, self._gradient.totals, self._rules, strict=True):
             old, new = chunk.generations[generation], chunk.generations[1 - generation]
             if chunk.is_trained:
                 param_and_direction = param_norms[chunk.param_number], direction_norms[chunk.param_number]
                 norms_of_weight = param_and_direction if chunk.is_weight else None
-                self._go(total, old, new, hyper, norms_of_weight)
+                take(total, old, new, hyper[part], norms_of_weight)
             else:
                 _update_running_mean(chunk, _as_partial_sums(total), generation)
             _average(chunk, self._ema_decay, generation)
@@ -266,10 +286,24 @@ def _as_partial_sums(total: Array) -> PartialSums:
     return PartialSums(total.reshape(1, -1), 0, np.zeros(1, np.int64), aligned_empty((1, BLOCK), total.dtype))
 
 
-def _recordable(optimizer: ElementwiseOptimizer) -> Callable[..., None]:
+def _recordable(rule: _Rule) -> Callable[..., None]:
     """Return the update of a rule; that of one of the user's own is done in Python, whatever it does there."""
-    update = unchecked(optimizer.update)
+    optimizer, part = rule
+    assert isinstance(optimizer, ElementwiseOptimizer)
+    of_all = unchecked(optimizer.update)
+
+    def of_group(gradient: PartialSums, old: Sequence[Array], new: Sequence[Array], hyper: Array) -> None:
+        of_all(gradient, old, new, hyper[part])
+
+    update = of_all if part == slice(None) else of_group
     return update if is_ours(type(optimizer)) else lambda *arguments: in_python(partial(update, *arguments))
+
+
+def _direct_and_take(rule: _Rule) -> tuple[Callable[..., None], Callable[..., None], slice]:
+    """Return both halves of a rule, and which numbers of a step are for it."""
+    optimizer, part = rule
+    assert isinstance(optimizer, LayerwiseOptimizer)
+    return unchecked(optimizer.direct), unchecked(optimizer.take), part
 
 
 def _update_elements(

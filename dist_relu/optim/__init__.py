@@ -1,7 +1,9 @@
 """Update rules on flat vectors, and learning-rate schedules."""
 
+from dist_relu.optim.groups import Group, Groups, no_decay
 from dist_relu.optim.layerwise import LAMB, LARS
 from dist_relu.optim.lbfgs import LBFGS, Iteration, Minimum
+from dist_relu.optim.rates import scaled
 from dist_relu.optim.rules import (
     SGD,
     Adam,
@@ -10,7 +12,6 @@ from dist_relu.optim.rules import (
     LayerwiseOptimizer,
     Optimizer,
     RMSprop,
-    scaled,
 )
 from dist_relu.optim.schedules import (
     Constant,
@@ -35,6 +36,8 @@ __all__ = [
     "Cosine",
     "ElementwiseOptimizer",
     "Exponential",
+    "Group",
+    "Groups",
     "Iteration",
     "LayerwiseOptimizer",
     "Minimum",
@@ -46,5 +49,6 @@ __all__ = [
     "Schedule",
     "Step",
     "WarmUp",
+    "no_decay",
     "scaled",
 ]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, is_dataclass, replace
+from dataclasses import dataclass
 from math import sqrt
 from numbers import Real
-from typing import cast, final
+from typing import final
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from dist_relu.core.guards import guard
 from dist_relu.core.hints import BETAS, EPS, hinting
 from dist_relu.kernels import optim as kernels
 from dist_relu.optim import boundary
-from dist_relu.optim.schedules import Constant, Scaled, Schedule
+from dist_relu.optim.schedules import Schedule
 from dist_relu.partition import PartialSums
 
 
@@ -89,26 +89,6 @@ def check_rate(name: str, value: object) -> float | Schedule:
     if isinstance(value, Real | np.ndarray):
         return check_positive(name, value)
     return check_is(name, value, float | Schedule)
-
-
-def with_learning_rate(optimizer: Optimizer, lr: float | Schedule) -> Optimizer:
-    """The same rule at another learning rate.  Raises TypeError for one that has none."""
-    if not is_dataclass(optimizer) or not hasattr(optimizer, "lr"):
-        raise TypeError(f"{type(optimizer).__name__} is no dataclass with a learning rate `lr` that could be changed.")
-    return cast(Optimizer, replace(optimizer, lr=lr))
-
-
-def scaled(optimizer: Optimizer, scale: float) -> Optimizer:
-    """The same rule at so many times its learning rate.  Raises TypeError for one that has none."""
-    lr = getattr(optimizer, "lr", 1.0)
-    changed = with_learning_rate(optimizer, Scaled(lr if isinstance(lr, Schedule) else Constant(lr), scale))
-    return optimizer if scale == 1 else changed
-
-
-def learning_rate(optimizer: Optimizer, epoch: float) -> float | None:
-    """The learning rate of an optimizer so many epochs after the start; None for one that has no `lr`."""
-    lr = getattr(optimizer, "lr", None)
-    return lr.at(epoch) if isinstance(lr, Schedule) else lr
 
 
 def rate_at(lr: float | Schedule, epoch: float) -> float:

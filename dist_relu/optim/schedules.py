@@ -186,3 +186,8 @@ class WarmUp(Schedule):
 
     def at(self, epoch: float) -> float:
         return self.then.at(epoch) * min(epoch / self.epochs, 1.0)
+
+
+def times(lr: float | Schedule, factor: float) -> Schedule:
+    """A learning rate times `factor`."""
+    return Scaled(lr if isinstance(lr, Schedule) else Constant(lr), factor)

@@ -14,7 +14,7 @@ import numpy as np
 from dist_relu.core.checks import check_fields, check_int, check_is, check_positive
 from dist_relu.errors import TrainingDiverged, TrainingWarning
 from dist_relu.optim import Exponential
-from dist_relu.optim.rules import with_learning_rate
+from dist_relu.optim.rates import with_learning_rate
 from dist_relu.run.trainer import Trainer
 
 _KEPT = 0.9

@@ -37,7 +37,7 @@ from dist_relu.engine.watch.records import Watch, in_words
 from dist_relu.errors import CheckpointError, DataError, TrainingDiverged, TrainingWarning
 from dist_relu.nn import Sequential
 from dist_relu.optim import Optimizer
-from dist_relu.optim.rules import learning_rate, scaled
+from dist_relu.optim.rates import learning_rate, scaled
 from dist_relu.run.agenda import Agenda, callback_states, keyed
 from dist_relu.run.position import Position
 from dist_relu.run.settings import Settings, settings_of

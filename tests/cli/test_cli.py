@@ -204,6 +204,8 @@ def test_training_options_reach_training(tmp_path: Path, capsys: pytest.CaptureF
         [
             [],
             ["--clip-norm", "0.1"],
+            ["--weight-decay", "0.1"],
+            ["--weight-decay", "0.1", "--no-decay", "biases, norms"],
             ["--clip-value", "0.001"],
             ["--accumulate", "2"],
             ["--ema-decay", "0.5"],
@@ -292,6 +294,8 @@ def test_samples_that_are_no_images_are_not_cropped(npz: Path, capsys: pytest.Ca
         (["--augment", "crop:x"], "'x' is no whole number of at least 1"),
         (["--schedule", "square"], "--schedule square: expected constant"),
         (["--schedule", "step:x"], "could not convert"),
+        (["--no-decay", "biases"], "--no-decay goes with --weight-decay: nothing decays without"),
+        (["--no-decay", "conv", "--weight-decay", "0.1"], "suits no parameter that no group before it suits"),
         (["--schedule", "onecycle:2"], "--schedule onecycle:2: OneCycle(rise=2.0): must be above 0 and below 1"),
         (["--schedule", "plateau:0.1,1.5"], "--schedule plateau:0.1,1.5: PATIENCE 1.5 is no whole number"),
         (["--lr", "0"], "'--lr': 0 must be above 0"),

@@ -29,6 +29,14 @@ CASES: dict[str, tuple[optim.Optimizer, dict[str, Any]]] = {
     "ema": (optim.SGD(0.1, momentum=0.9), {"ema_decay": 0.9}),
     "accumulate": (optim.SGD(0.1, momentum=0.9), {"accumulate": 3}),
     "augment": (optim.SGD(0.1), {"augment": Augment(crop=1, flip=True, mixup=0.3)}),
+    "groups": (
+        optim.Groups(
+            optim.SGD(0.1, momentum=0.9, weight_decay=0.01),
+            [optim.Group("biases", weight_decay=0.0), optim.Group("1.*", lr_scale=0.5)],
+        ),
+        {},
+    ),
+    "groups, layer by layer": (optim.no_decay(optim.LAMB(0.01, weight_decay=0.01), "1.*"), {"clip_norm": 0.5}),
     "everything": (
         optim.LAMB(0.01, weight_decay=0.01),
         {

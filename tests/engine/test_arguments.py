@@ -41,6 +41,8 @@ NEEDED: dict[str, dict[str, Any]] = {
     "Cosine": {"lr": 0.1, "epochs": 2},
     "Exponential": {"lr": 0.1, "final": 0.01, "epochs": 2},
     "Polynomial": {"lr": 0.1, "epochs": 2},
+    "Group": {"names": "biases"},
+    "Groups": {"rule": optim.SGD(0.1), "groups": [optim.Group("biases")]},
     "OneCycle": {"lr": 0.1, "epochs": 2},
     "Scaled": {"then": optim.Constant(0.1), "factor": 0.5},
     "WarmUp": {"then": optim.Constant(0.1)},

@@ -55,12 +55,12 @@ def test_a_generation_has_the_parameters_the_states_and_their_average() -> None:
 
 
 def test_rules_that_measure_parameters_keep_them_apart() -> None:
-    assert not plan().measures_params
-    assert plan(clip_norm=1.0).measures_params
+    assert not plan().cuts_by_param
+    assert plan(clip_norm=1.0).cuts_by_param
     layerwise = StepPlan(
         loss=nn.CrossEntropy(), optimizer=optim.LAMB(), options=StepOptions(), batch_size=4, shards=2, seed=0
     )
-    assert layerwise.measures_params
+    assert layerwise.cuts_by_param
 
 
 @dataclass(eq=False)

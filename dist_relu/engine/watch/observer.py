@@ -18,7 +18,7 @@ from dist_relu.engine.watch.recorder import NUM_SLOTS, WatchRequest, row_dtype
 from dist_relu.engine.watch.records import EpochSummary, Watch, WatchedLayer, WatchedParam, WatchedStep, in_words
 from dist_relu.nn import Sequential
 from dist_relu.nn.fusion import last_layers
-from dist_relu.optim.rules import learning_rate
+from dist_relu.optim.rates import learning_rate
 from dist_relu.partition import bounds
 from dist_relu.runtime.replicated import ReplicatedArrays
 
