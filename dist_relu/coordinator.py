@@ -431,11 +431,11 @@ class Coordinator:
 
     def forward(self, model: Sequential, x: npt.ArrayLike | Rows) -> Array:
         """The model's outputs, (N, *output_shape), for samples x (N, *input_shape)."""
-        return self._outputs(model, x, every_layer=False)[0]
+        return self._site.outputs(model, checked_samples(model, x))
 
     def activations(self, model: Sequential, x: npt.ArrayLike | Rows) -> list[Array]:
         """The outputs of every layer, (N, ...) each, for samples x (N, *input_shape)."""
-        return self._outputs(model, x, every_layer=True)
+        return self._site.activations(model, checked_samples(model, x))
 
     def relu(self, x: npt.ArrayLike, *, partitions: int | None = None) -> Array:
         """max(x, 0) of an array of any shape; NaN goes through.
@@ -459,15 +459,6 @@ class Coordinator:
         def call() -> Array:
             with self.replicas.for_a_call() as replicas:
                 return inference.relu(self.run, replicas, x, dy, partitions)
-
-        return self._site.survive(call)
-
-    def _outputs(self, model: Sequential, x: npt.ArrayLike | Rows, *, every_layer: bool) -> list[Array]:
-        samples = checked_samples(model, x)
-
-        def call() -> list[Array]:
-            with self.replicas.for_a_call() as replicas:
-                return inference.outputs(self.run, replicas, model, samples, every_layer=every_layer)
 
         return self._site.survive(call)
 

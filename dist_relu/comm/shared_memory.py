@@ -21,6 +21,9 @@ import numpy.typing as npt
 from dist_relu.core.arrays import Array
 from dist_relu.core.machine import available_memory_bytes
 
+_SMALL_BYTES = 1 << 20
+"""There is room for so much; to ask for it would take longer than to compute what is put there."""
+
 
 @dataclass(frozen=True)
 class Handle:
@@ -47,7 +50,7 @@ class SharedArray:
     def __init__(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
         size_bytes = max(prod(shape) * np.dtype(dtype).itemsize, 1)
         # The kernel would promise any amount, and kill somebody when the promise falls due.
-        available_bytes = available_memory_bytes()
+        available_bytes = available_memory_bytes() if size_bytes > _SMALL_BYTES else size_bytes
         if size_bytes > available_bytes:
             raise MemoryError(
                 f"No room for {size_bytes / 1e6:,.0f} MB of shared memory: {available_bytes / 1e6:,.0f} MB available."

@@ -2,7 +2,7 @@
 
 Rows are cut into blocks of a fixed size that workers share out, so that a row's result does not depend on how
 many workers there are. The coordinator places samples and models on the nodes (`Placement`), every worker attaches
-them (`ModelInput`) and does its own blocks (`my_blocks`), and what comes out is gathered.
+them (`ModelInput`, `ForwardPasses`) and does its own blocks (`my_blocks`), and what comes out is gathered.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from dist_relu.comm.shared_memory import Handles
 from dist_relu.comm.whereabouts import EVALUATION
 from dist_relu.core.arrays import Array
 from dist_relu.data.rows import Rows
+from dist_relu.engine.kept_models import ForwardPasses
 from dist_relu.kernels.activations import relu as pair
 from dist_relu.nn import Loss, PlainPass, Sequential
-from dist_relu.nn.losses.loss import UNWEIGHTED, backward_into
+from dist_relu.nn.losses.loss import UNWEIGHTED
 from dist_relu.partition import bounds
 from dist_relu.runtime.placed import PlacedDataset
 from dist_relu.runtime.placed_samples import PlacedSamples, Samples, SamplesHandle
@@ -105,11 +106,19 @@ class Placement:
         self._kept.append(values)
         return ModelInput(model=model.blueprint(), input_shape=model.input_shape, values=values.handles, x=x.handle)
 
+    def passes(self, model: Sequential, blueprint: bytes, loss: Loss | None) -> ForwardPasses:
+        """Place the model for passes forward.  blueprint: the model's, see `Blueprints`."""
+        values = self.replicas.copy_of(model.values)
+        values.broadcast()
+        self._kept.append(values)
+        return ForwardPasses(blueprint=blueprint, input_shape=model.input_shape, values=values.handles, loss=loss)
+
 
 def evaluate(
     run: Run,
     replicas: ReplicatedArrays,
     model: Sequential,
+    blueprint: bytes,
     data: PlacedDataset,
     loss: Loss,
     weights: Array | None,
@@ -118,7 +127,7 @@ def evaluate(
 ) -> tuple[float, float, Array | None]:
     """Sum the loss and the number of correct predictions over all samples, or by their weights; collective.
 
-    keeps_outputs: also return the outputs, (N, *output_shape).
+    blueprint: the model's, see `Blueprints`.  keeps_outputs: also return the outputs, (N, *output_shape).
     """
     placement = Placement.of(replicas, len(data.x))
     sums = replicas.zeros((placement.num_blocks, 2 if weights is None else 3), np.float64)
@@ -128,12 +137,11 @@ def evaluate(
     outputs = replicas.zeros((len(data.x), *model.output_shape), model.dtype) if keeps_outputs else None
     data.x.broadcast(placement.rows)
     data.y.broadcast(placement.rows)
-    model_input = placement.model(model, data.x)
     request = _EvaluateRequest(
-        input=model_input,
+        passes=placement.passes(model, blueprint, loss),
+        x=data.x.handle,
         y=data.y.handles,
         weights=placed_weights.handles,
-        loss=loss,
         sums=sums.handles,
         outputs=outputs.handles if outputs else None,
     )
@@ -142,20 +150,23 @@ def evaluate(
     return float(totals[0]), float(totals[-1]), outputs.gather(placement.rows) if outputs else None
 
 
-def outputs(
-    run: Run, replicas: ReplicatedArrays, model: Sequential, x: Array | Rows, *, every_layer: bool
-) -> list[Array]:
-    """Compute the outputs (N, ...) of every layer, or of the last one, for samples x (N, ...); collective."""
+def outputs(run: Run, replicas: ReplicatedArrays, model: Sequential, blueprint: bytes, x: Array | Rows) -> Array:
+    """Compute the outputs (N, ...) for samples x (N, ...); collective.  blueprint: the model's, see `Blueprints`."""
     placement = Placement.of(replicas, len(x))
-    shapes = model.layer_shapes if every_layer else [model.output_shape]
-    targets = [replicas.zeros((len(x), *shape), model.dtype) for shape in shapes]
+    result = replicas.zeros((len(x), *model.output_shape), model.dtype)
     samples = placement.samples(x, model.dtype)
-    request = _OutputsRequest(
-        input=placement.model(model, samples),
-        outputs=[target.handles for target in targets],
-        every_layer=every_layer,
-    )
-    run(_outputs, request)
+    passes = placement.passes(model, blueprint, None)
+    run(_outputs, _OutputsRequest(passes=passes, x=samples.handle, outputs=result.handles))
+    return result.gather(placement.rows)
+
+
+def activations(run: Run, replicas: ReplicatedArrays, model: Sequential, x: Array | Rows) -> list[Array]:
+    """Compute the outputs (N, ...) of every layer for samples x (N, ...); collective."""
+    placement = Placement.of(replicas, len(x))
+    targets = [replicas.zeros((len(x), *shape), model.dtype) for shape in model.layer_shapes]
+    samples = placement.samples(x, model.dtype)
+    handles = [target.handles for target in targets]
+    run(_activations, _ActivationsRequest(input=placement.model(model, samples), outputs=handles))
     return [target.gather(placement.rows) for target in targets]
 
 
@@ -201,10 +212,10 @@ class _EvaluateRequest:
     outputs: (N, *output_shape) gets the outputs, where they are wanted.
     """
 
-    input: ModelInput
+    passes: ForwardPasses
+    x: SamplesHandle
     y: Handles
     weights: Handles
-    loss: Loss
     sums: Handles
     outputs: Handles | None
 
@@ -212,36 +223,48 @@ class _EvaluateRequest:
 def _evaluate(world: World, request: _EvaluateRequest) -> None:
     """Sum the loss and the number of correct predictions over the samples of every block."""
     world.node.whereabouts.enter(EVALUATION)
-    model, x = request.input.attach(world)
+    x = request.x.attach(world.node)
     y, sums, weights = (world.node.attach(array) for array in (request.y, request.sums, request.weights))
-    outputs = world.node.attach(request.outputs) if request.outputs else None
-    run = PlainPass(training=False)
-    for block, rows in my_blocks(world, len(x)):
-        predictions = model.forward(x[rows], run)
-        if outputs is not None:
-            outputs[rows] = predictions
-        d_outputs = np.empty_like(predictions)
-        backward_into(request.loss, predictions, y[rows], 1.0, d_outputs, sums[block], run, weights[rows])
+    outputs = [world.node.attach(request.outputs)] if request.outputs else []
+    with request.passes.attach(world) as forward:
+        for block, rows in my_blocks(world, len(x)):
+            forward(x[rows], y[rows], sums[block], weights[rows], *(array[rows] for array in outputs))
 
 
 @dataclass(frozen=True, kw_only=True)
 class _OutputsRequest:
-    """outputs: (N, ...) for each layer, or for the last one alone."""
+    """outputs: (N, ...)."""
 
-    input: ModelInput
-    outputs: Sequence[Handles]
-    every_layer: bool
+    passes: ForwardPasses
+    x: SamplesHandle
+    outputs: Handles
 
 
 def _outputs(world: World, request: _OutputsRequest) -> None:
-    """Write the output of every layer, or of the model."""
+    """Write the outputs of the model."""
+    world.node.whereabouts.enter(EVALUATION)
+    x, outputs = request.x.attach(world.node), world.node.attach(request.outputs)
+    with request.passes.attach(world) as forward:
+        for _, rows in my_blocks(world, len(x)):
+            forward(x[rows], outputs[rows])
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ActivationsRequest:
+    """outputs: (N, ...) for each layer."""
+
+    input: ModelInput
+    outputs: Sequence[Handles]
+
+
+def _activations(world: World, request: _ActivationsRequest) -> None:
+    """Write the outputs of every layer."""
     world.node.whereabouts.enter(EVALUATION)
     model, x = request.input.attach(world)
     targets = [world.node.attach(handles) for handles in request.outputs]
     run = PlainPass(training=False)
     for _, rows in my_blocks(world, len(x)):
-        results = model.activations(x[rows], run) if request.every_layer else [model.forward(x[rows], run)]
-        for target, result in zip(targets, results, strict=True):
+        for target, result in zip(targets, model.activations(x[rows], run), strict=True):
             target[rows] = result
 
 

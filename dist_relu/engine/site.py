@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, final
 
+from dist_relu.core.arrays import Array
 from dist_relu.data import Dataset
+from dist_relu.data.rows import Rows
 from dist_relu.engine import inference
 from dist_relu.engine.arguments import predicts
+from dist_relu.engine.kept_models import Blueprints
 from dist_relu.engine.results import Evaluation
 from dist_relu.engine.scoring import predictions_of
 from dist_relu.errors import WorkerLost
@@ -29,6 +32,7 @@ class Site:
     def __init__(self, workers: Workers) -> None:
         self.workers = workers
         self._placed = PlacedDatasets()
+        self._blueprints = Blueprints()
 
     @property
     def num_workers(self) -> int:
@@ -71,8 +75,9 @@ class Site:
     def _evaluate(self, model: Sequential, data: Dataset, loss: Loss, metrics: Sequence[Metric]) -> Evaluation:
         placed = self.place(data, model, loss)
         with self.replicas.for_a_call() as replicas:
+            blueprint = self._blueprints.of(model)
             loss_sum, num_correct, outputs = inference.evaluate(
-                self.run, replicas, model, placed, loss, data.weights, keeps_outputs=bool(metrics)
+                self.run, replicas, model, blueprint, placed, loss, data.weights, keeps_outputs=bool(metrics)
             )
         total = len(data) if data.weights is None else float(data.weights.sum())
         return Evaluation(
@@ -81,3 +86,21 @@ class Site:
             num_samples=len(data),
             metrics={} if outputs is None else measure(metrics, predictions_of(model, data, loss, outputs)),
         )
+
+    def outputs(self, model: Sequential, x: Array | Rows) -> Array:
+        """See `Coordinator.forward`.  x, model: checked."""
+
+        def call() -> Array:
+            with self.replicas.for_a_call() as replicas:
+                return inference.outputs(self.run, replicas, model, self._blueprints.of(model), x)
+
+        return self.survive(call)
+
+    def activations(self, model: Sequential, x: Array | Rows) -> list[Array]:
+        """See `Coordinator.activations`.  x, model: checked."""
+
+        def call() -> list[Array]:
+            with self.replicas.for_a_call() as replicas:
+                return inference.activations(self.run, replicas, model, x)
+
+        return self.survive(call)

@@ -29,8 +29,8 @@ from dist_relu.engine.update import Updater
 from dist_relu.engine.verification import Digest, Verifier
 from dist_relu.engine.watch.recorder import Recorder
 from dist_relu.kernels import steps as kernels
-from dist_relu.kernels.ahead import calls_of, compile_ahead
-from dist_relu.kernels.ordered_sum import fill
+from dist_relu.kernels.ahead import calls_of
+from dist_relu.kernels.copies import fill
 from dist_relu.kernels.tape import Tapes, play, until_done
 from dist_relu.nn import Sequential
 from dist_relu.nn.description import is_ours
@@ -39,6 +39,7 @@ from dist_relu.reduction.batch_sums import BatchSums, RowExchange
 from dist_relu.reduction.chunks import chunks_of, empty_chunks
 from dist_relu.reduction.reducer import Reducer
 from dist_relu.reduction.sources import ReductionMemory
+from dist_relu.runtime.compiling import compile_ahead
 from dist_relu.runtime.world import World
 
 
@@ -123,9 +124,8 @@ class TrainingStep:
         """
         is_ours_alone = is_ours([self.model.layers, self._plan.loss, self._plan.optimizer])
         if is_ours_alone and self._is_recorded and not self._world.progress_engine:
-            a_step = partial(self._take_one, self.generation, self._inputs.samples.size, is_watched=False)
             node = self._world.node
-            compile_ahead(calls_of(a_step), 0 if node.rank else max(num_cores() - len(node.ranks), 0))
+            compile_ahead(calls_of(self._take_one_of_each), 0 if node.rank else max(num_cores() - len(node.ranks), 0))
             if not self._recorder:
                 self._barrier.wait()
                 return
@@ -143,6 +143,12 @@ class TrainingStep:
                 trial.accumulate(())
             trial.step(self._inputs.hyper, 0, is_watched=is_watched)
         self._barrier.wait()
+
+    def _take_one_of_each(self) -> None:
+        """Take a whole step, and one that is as small as the last of an epoch."""
+        whole = self._inputs.samples.size
+        for num_samples in {whole, len(self.samples) % whole or whole}:
+            self._take_one(self.generation, num_samples, is_watched=False)
 
     @property
     def max_steps(self) -> int:

@@ -20,7 +20,8 @@ from dist_relu.core.guards import is_ours, unchecked
 from dist_relu.engine.norms import DIRECTION, GRADIENT, PARAM, UNCLIPPED_GRADIENT, Norms
 from dist_relu.engine.plan import StepOptions, StepPlan
 from dist_relu.kernels import norms as kernels
-from dist_relu.kernels.ordered_sum import BLOCK, add_ordered_sum, copy, ordered_sum, running_mean
+from dist_relu.kernels.copies import copy
+from dist_relu.kernels.ordered_sum import BLOCK, add_ordered_sum, ordered_sum, running_mean
 from dist_relu.kernels.tape import in_python
 from dist_relu.optim import ElementwiseOptimizer, Groups, LayerwiseOptimizer, Optimizer
 from dist_relu.partition import PartialSums

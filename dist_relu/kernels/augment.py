@@ -9,6 +9,7 @@ import numpy as np
 
 from dist_relu.core.arrays import Array
 from dist_relu.kernels.jit import kernel
+from dist_relu.kernels.llvm import empty
 from dist_relu.kernels.philox import STATE_SIZE, begin, draw_integer, draw_uniform
 
 
@@ -34,7 +35,7 @@ def draw_windows(key: Array, clock: Array, shard: int, most: int, share: float, 
 
     key, clock: see `kernels.philox`.  shifts: (n, 2) int64.  flips: (n,) bool.
     """
-    state = np.empty(STATE_SIZE, np.uint64)
+    state = empty(STATE_SIZE, np.uint64)
     begin(key, clock, shard, 0, state)
     for n in range(shifts.shape[0]):
         for axis in range(2):
@@ -62,7 +63,7 @@ def shift_and_flip(
     """
     _, height, length = images.shape
     width, zero = length // channels, images.dtype.type(0)
-    sources, inside = np.empty(length, np.int64), np.empty(length, np.bool_)
+    sources, inside = empty(length, np.int64), empty(length, np.bool_)
     for n in range(stop - first):
         for i in range(length):
             w, c = i // channels, i % channels

@@ -16,7 +16,7 @@ import numpy as np
 
 from dist_relu.core.arrays import Array
 from dist_relu.kernels.jit import kernel
-from dist_relu.kernels.llvm import run_of
+from dist_relu.kernels.llvm import empty, run_of, zeros
 from dist_relu.kernels.long_sums import TERMS, end_chain, end_sum, sum_rows, wide_sums
 from dist_relu.kernels.ordered_sum import add
 from dist_relu.kernels.packing import aligned, lanes_of, pack, pack_transposed, vectors_for
@@ -110,7 +110,7 @@ def correlate(
     panels: (G, panel size), of `columns` columns.  bias: (G columns,).  z: (N, outputs).
     """
     lanes, depth, groups = lanes_of(x), runs.shape[0] * length, panels.shape[0]
-    padded, edge = np.zeros(c.height * c.width * c.channels, x.dtype), aligned(FEW_ROWS * 2 * lanes, x)
+    padded, edge = zeros(c.height * c.width * c.channels, x.dtype), aligned(FEW_ROWS * 2 * lanes, x)
     offset, flat, z_flat = aligned(2 * lanes, x), panels.reshape(-1), z.reshape(-1)
     for n in range(x.shape[0]):
         _place(x[n], c, padded)
@@ -152,8 +152,10 @@ def add_correlated(x: Array, c: Correlation, runs: Array, length: int, dz: Array
     """
     lanes, filters = lanes_of(x), dz.shape[2]
     columns, band = filters // groups, min(max(PIXELS // c.pixels, 1), c.rows)
-    padded, edge = np.zeros(c.height * c.width * c.channels, x.dtype), aligned(FEW_ROWS * 2 * lanes, x)
-    panel, rows = aligned(band * c.pixels * 2 * lanes, x), np.arange(c.rows) * c.row
+    padded, edge = zeros(c.height * c.width * c.channels, x.dtype), aligned(FEW_ROWS * 2 * lanes, x)
+    panel, rows = aligned(band * c.pixels * 2 * lanes, x), empty(c.rows, np.int64)
+    for i in range(c.rows):
+        rows[i] = i * c.row
     flat, terms = d_weight.reshape(-1), 0
     wide = wide_sums(len(x) * ((c.rows + band - 1) // band), flat.shape[0])
     for n in range(x.shape[0]):
@@ -279,7 +281,7 @@ def add_over_pixels(d_repeated: Array, d_weight: Array) -> None:
     d_repeated: (A, B, J C), as in `depthwise`.  d_weight: (A, B, 1, C).
     """
     channels = d_weight.shape[3]
-    total = np.empty(channels, d_weight.dtype)
+    total = empty(channels, d_weight.dtype)
     for a in range(d_repeated.shape[0]):
         for b in range(d_repeated.shape[1]):
             sum_rows(d_repeated[a, b].reshape(d_repeated.shape[2] // channels, channels), total)

@@ -1,9 +1,23 @@
-"""Copies of arrays, of parts of them or in another order.  N rows, C and K columns."""
+"""Copies of numbers, arrays, parts of them, in the same order or another.  N rows, C and K columns."""
 
 from __future__ import annotations
 
 from dist_relu.core.arrays import Array
 from dist_relu.kernels.jit import kernel
+
+
+@kernel
+def fill(x: Array, number: float) -> None:
+    """x = the number; x: (n,)."""
+    for i in range(x.shape[0]):
+        x[i] = number
+
+
+@kernel
+def copy(source: Array, target: Array) -> None:
+    """target = source, in its own dtype; both (n,)."""
+    for i in range(target.shape[0]):
+        target[i] = source[i]
 
 
 @kernel

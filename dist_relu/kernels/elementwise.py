@@ -17,7 +17,7 @@ import numpy as np
 
 from dist_relu.core.arrays import Array
 from dist_relu.kernels.jit import kernel, scalar, specialise
-from dist_relu.kernels.llvm import prefetch
+from dist_relu.kernels.llvm import prefetch, zeros
 from dist_relu.kernels.long_sums import TERMS, end_chain, end_sum
 
 Scalar = Callable[..., float]
@@ -83,7 +83,7 @@ def backward_sum_rows(dy: Array, y: Array, total: Array, *arguments: float) -> N
     if dy.shape[0] <= TERMS:
         of_few_rows(dy, y, total, *arguments)
         return
-    wide = np.zeros(total.shape[0])
+    wide = zeros(total.shape[0], np.float64)
     for start in range(0, dy.shape[0], TERMS):
         of_few_rows(dy[start : start + TERMS], y[start : start + TERMS], total, *arguments)
         end_chain(total, wide)
@@ -112,7 +112,7 @@ def add_bias_backward_sum_rows(dy: Array, z: Array, bias: Array, total: Array, *
     if dy.shape[0] <= TERMS:
         of_few_rows(dy, z, bias, total, *arguments)
         return
-    wide = np.zeros(total.shape[0])
+    wide = zeros(total.shape[0], np.float64)
     for start in range(0, dy.shape[0], TERMS):
         of_few_rows(dy[start : start + TERMS], z[start : start + TERMS], bias, total, *arguments)
         end_chain(total, wide)
@@ -159,20 +159,6 @@ _LINE = 16
 """Numbers of a cache line, or of two."""
 
 _NONE: Sequence[Any] = ()
-
-
-@kernel
-def fill(x: Array, number: float) -> None:
-    """x = the number; x: (n,)."""
-    for i in range(x.shape[0]):
-        x[i] = number
-
-
-@kernel
-def copy(source: Array, target: Array) -> None:
-    """target = source, in its own dtype; both (n,)."""
-    for i in range(target.shape[0]):
-        target[i] = source[i]
 
 
 @kernel

@@ -11,7 +11,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from dist_relu.core.arrays import Array
-from dist_relu.kernels.jit import kernel, linked_kernel
+from dist_relu.kernels.jit import kernel
 from dist_relu.kernels.llvm import array_data
 from dist_relu.kernels.packing import DEPTH, aligned, lanes_of, pack_transposed
 from dist_relu.kernels.tiles import AS_IS, BIAS, BIAS_RELU
@@ -27,19 +27,18 @@ _SMALL = 1 << 15
 """Multiply-adds of a small product."""
 
 
-@kernel
 def is_of_few(rows: int, terms: int, columns: int, transposes_w: bool) -> bool:
     """Tell whether a product is one for `multiply_few`."""
     is_small = rows * terms * columns <= _SMALL and min(rows, terms) <= _FEW_OF_SMALL
     return is_small or (rows <= _FEW and not transposes_w)
 
 
-@linked_kernel
+@kernel
 def multiply_few(
     x: Array,
     transposes_x: bool,
     start: int,
-    num_rows: int,
+    stop: int,
     w: Array,
     transposes_w: bool,
     adds: bool,
@@ -58,7 +57,7 @@ def multiply_few(
         size = min(depth - first, DEPTH)
         if transposes_w:
             pack_transposed(w, first, size, 0, w_row, rows_of_w)
-        for row in range(num_rows):
+        for row in range(stop - start):
             multiply_row(
                 x_flat,
                 (start + row) * x_row + first * x_term,

@@ -110,7 +110,7 @@ def _lock(path: Path, kind: int) -> Iterator[None]:
 
 
 @contextmanager
-def _garbage_kept() -> Iterator[None]:
+def garbage_kept() -> Iterator[None]:
     """Collect no garbage meanwhile: a compiler makes much that stays; looking through it takes a tenth of its time."""
     was_enabled = gc.isenabled()
     gc.disable()
@@ -272,7 +272,7 @@ def _compile_alone(dispatcher: Any, place: _Place | None) -> None:
 
     def compile_(signature: Any, how: int = 0) -> Any:
         nonlocal may_compile
-        with _lock(Path(dispatcher.stats.cache_path) / file, fcntl.LOCK_EX | how), _garbage_kept():
+        with _lock(Path(dispatcher.stats.cache_path) / file, fcntl.LOCK_EX | how), garbage_kept():
             _import_without_scipy()
             may_compile = True
             try:

@@ -15,7 +15,7 @@ import numpy as np
 from dist_relu.core.arrays import Array
 from dist_relu.kernels.columns import sum_few_rows
 from dist_relu.kernels.jit import kernel
-from dist_relu.kernels.llvm import CHAINS, dot_in_chains, sum_in_chains
+from dist_relu.kernels.llvm import CHAINS, dot_in_chains, empty, sum_in_chains, zeros
 from dist_relu.kernels.ordered_sum import add
 
 TERMS = 128
@@ -27,7 +27,7 @@ _ROW = CHAINS * TERMS
 @kernel
 def wide_sums(num_terms: int, size: int) -> Array:
     """Make zeros for `size` sums of so many terms, float64; none where there is only one chain."""
-    return np.zeros(size if num_terms > TERMS else 0)
+    return zeros(size if num_terms > TERMS else 0, np.float64)
 
 
 @kernel
@@ -52,7 +52,7 @@ def sum_rows(dz: Array, total: Array) -> None:
     if dz.shape[0] <= TERMS:
         sum_few_rows(dz, 0, dz.shape[0], total)
         return
-    wide = np.zeros(total.shape[0])
+    wide = zeros(total.shape[0], np.float64)
     for start in range(0, dz.shape[0], TERMS):
         sum_few_rows(dz, start, min(start + TERMS, dz.shape[0]), total)
         end_chain(total, wide)
@@ -93,8 +93,8 @@ def pairwise_sum(x: Array) -> float:
 
     Of the halves that wait, each has its depth in the tree; two sums of the same depth that lie together become one.
     """
-    starts, sizes, depths = np.empty((3, 64), np.int64)
-    sums, depths_of_sums = np.empty(64), np.empty(64, np.int64)
+    starts, sizes, depths = empty(64, np.int64), empty(64, np.int64), empty(64, np.int64)
+    sums, depths_of_sums = empty(64, np.float64), empty(64, np.int64)
     starts[0], sizes[0], depths[0] = 0, x.shape[0], 0
     num_waiting, num_sums = 1, 0
     while num_waiting:
@@ -140,7 +140,7 @@ def add_rows_at(indices: Array, rows: Array, table: Array) -> None:
 
     Rows of the table that get more than one chain have wide sums of their own.
     """
-    counts, most = np.zeros(table.shape[0], np.int64), 0
+    counts, most = zeros(table.shape[0], np.int64), 0
     for m in range(indices.shape[0]):
         counts[indices[m]] += 1
         most = max(most, counts[indices[m]])
@@ -148,7 +148,7 @@ def add_rows_at(indices: Array, rows: Array, table: Array) -> None:
         for m in range(indices.shape[0]):
             add(table[indices[m]], rows[m])
         return
-    place, num_wide = np.empty(counts.shape[0], np.int64), 0
+    place, num_wide = empty(counts.shape[0], np.int64), 0
     for v in range(counts.shape[0]):
         place[v] = num_wide
         num_wide += counts[v] > TERMS

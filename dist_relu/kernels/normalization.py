@@ -9,6 +9,7 @@ import numpy as np
 from dist_relu.core.arrays import Array
 from dist_relu.kernels.columns import sum_few_rows, sum_few_rows_with_distances, sum_squares_of_few_rows
 from dist_relu.kernels.jit import kernel
+from dist_relu.kernels.llvm import empty
 from dist_relu.kernels.long_sums import TERMS, end_chain, end_sum, wide_sums
 from dist_relu.kernels.ordered_sum import add
 
@@ -28,7 +29,7 @@ def channel_statistics(x: Array, first: int, stop: int, means: Array, variances:
 
     Those of a few rows are formed while these are in the cache, and put together as Chan et al. (1979) do.
     """
-    part, squares, centre = np.empty(x.shape[1], x.dtype), np.empty(x.shape[1], x.dtype), np.empty(x.shape[1], x.dtype)
+    part, squares, centre = empty(x.shape[1], x.dtype), empty(x.shape[1], x.dtype), empty(x.shape[1], x.dtype)
     if first == 0:
         means[:] = 0
         variances[:] = 0
@@ -115,7 +116,7 @@ def batch_norm_factors(
 def _repeated(row: Array) -> Array:
     """Repeat a row so often that a loop over the result is a long one."""
     times = max(_LONG // max(row.shape[0], 1), 1)
-    result = np.empty(times * row.shape[0], row.dtype)
+    result = empty(times * row.shape[0], row.dtype)
     for start in range(0, result.shape[0], max(row.shape[0], 1)):
         for c in range(row.shape[0]):
             result[start + c] = row[c]
@@ -171,7 +172,7 @@ def batch_norm_sums(
 
     dy, x: (M, C).  scale, shift, means: (C,).  d_scale, d_shift: (C,) float64.
     """
-    scaled, plain = np.empty(x.shape[1], x.dtype), np.empty(x.shape[1], x.dtype)
+    scaled, plain = empty(x.shape[1], x.dtype), empty(x.shape[1], x.dtype)
     scales, shifts = (scale, shift) if relu else (np.zeros_like(scale), np.ones_like(shift))  # by which nothing is cut
     d_scale[:] = 0
     d_shift[:] = 0

@@ -13,6 +13,7 @@ that they may be the same array.
 from __future__ import annotations
 
 from dist_relu.core.arrays import Array
+from dist_relu.kernels.copies import copy
 from dist_relu.kernels.jit import kernel, linked_kernel
 
 BLOCK = 1024
@@ -23,20 +24,6 @@ def add(total: Array, term: Array) -> None:
     """total += term, both (n,)."""
     for i in range(total.shape[0]):
         total[i] += term[i]
-
-
-@kernel
-def copy(source: Array, target: Array) -> None:
-    """target = source, both (n,)."""
-    for i in range(target.shape[0]):
-        target[i] = source[i]
-
-
-@kernel
-def fill(target: Array, value: float) -> None:
-    """target = value everywhere, (n,)."""
-    for i in range(target.shape[0]):
-        target[i] = value
 
 
 @linked_kernel

@@ -5,11 +5,9 @@ N rows, C terms, K columns. All arrays are contiguous, and of one dtype in each 
 
 from __future__ import annotations
 
-import numpy as np
-
 from dist_relu.core.arrays import Array
 from dist_relu.kernels.jit import kernel, linked_kernel
-from dist_relu.kernels.llvm import run_of
+from dist_relu.kernels.llvm import empty, run_of
 from dist_relu.kernels.vectors import VECTOR_BYTES, copy_vector, transpose_square
 
 DEPTH = 256
@@ -25,9 +23,7 @@ def lanes_of(array: Array) -> int:
 @kernel
 def aligned(size: int, like: Array) -> Array:
     """Allocate scratch memory of so many numbers that starts on a cache line."""
-    memory = np.empty(size + 64 // like.itemsize, like.dtype)
-    start = -memory.ctypes.data % 64 // like.itemsize
-    return memory[start : start + size]
+    return empty(size, like.dtype)
 
 
 @kernel

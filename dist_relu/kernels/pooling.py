@@ -11,7 +11,7 @@ import numpy as np
 
 from dist_relu.core.arrays import Array
 from dist_relu.kernels.jit import kernel
-from dist_relu.kernels.llvm import CHAINS, run_of
+from dist_relu.kernels.llvm import CHAINS, empty, run_of
 from dist_relu.kernels.long_sums import TERMS, end_sum, sum_rows, wide_sums
 from dist_relu.kernels.windows import Windows, gather, scatter
 
@@ -164,7 +164,7 @@ def average_images(x: Array, y: Array) -> None:
     at_once = 1
     while num_pixels > TERMS and num_pixels % (2 * at_once) == 0 and at_once * channels < CHAINS:
         at_once *= 2
-    total = np.empty(at_once * channels, x.dtype)
+    total = empty(at_once * channels, x.dtype)
     for n in range(x.shape[0]):
         sum_rows(x[n].reshape(num_pixels // at_once, at_once * channels), total)
         sum_rows(total.reshape(at_once, channels), y[n])

@@ -14,7 +14,7 @@ import numpy as np
 from dist_relu.core.arrays import Array
 from dist_relu.kernels.few_rows import is_of_few, multiply_few
 from dist_relu.kernels.jit import kernel, linked_kernel
-from dist_relu.kernels.llvm import run_of
+from dist_relu.kernels.llvm import run_of, zeros
 from dist_relu.kernels.packing import (
     DEPTH,
     aligned,
@@ -26,6 +26,7 @@ from dist_relu.kernels.packing import (
     vectors_for,
 )
 from dist_relu.kernels.tiles import AS_IS, TALLEST, multiply_panel, pack_and_multiply
+from dist_relu.kernels.vectors import VECTOR_BYTES
 
 LONGEST = DEPTH + DEPTH // 4
 """Terms that are multiplied in one go if they are the last: a block of few terms would be spent on loading z."""
@@ -134,7 +135,7 @@ def _multiply_panels(
     scratch: (FEW_ROWS + 1, row of a panel), panel: (DEPTH, row of a panel), both flat.
     """
     lanes, w_row = lanes_of(z), w.shape[1]
-    width, runs, w_flat = 2 * lanes, np.zeros(1, np.int64), run_of(w, 0, w.size)
+    width, runs, w_flat = 2 * lanes, zeros(1, np.int64), run_of(w, 0, w.size)
     offset, edge = run_of(scratch, 0, width), run_of(scratch, width, FEW_ROWS * width)
     for k in range(0, columns, width):
         here = min(columns - k, width)
@@ -221,6 +222,108 @@ def _multiply_panels(
 
 
 @kernel
+def _product(
+    x: Array,
+    transposes_x: bool,
+    start: int,
+    stop: int,
+    w: Array,
+    transposes_w: bool,
+    adds: bool,
+    bias: Array,
+    epilogue: int,
+    z: Array,
+) -> None:
+    """Do what `product` does, with x where it is."""
+    width, columns, depth = 2 * lanes_of(x), z.shape[1], x.shape[0] if transposes_x else x.shape[1]
+    x_flat, z_flat, x_row, x_term = run_of(x, 0, x.size), run_of(z, 0, z.size), x.shape[1], 1
+    if transposes_x:
+        x_row, x_term = 1, x.shape[1]
+    edge, panel_size = (FEW_ROWS + 1) * width, min(depth, DEPTH) * width
+    scratch = aligned(edge + panel_size, x)
+    panel = run_of(scratch, edge, panel_size)
+    if depth == 0 and not adds:
+        for i in range(z_flat.size):
+            z_flat[i] = 0
+    first = 0
+    while first < depth:
+        end = depth if depth - first <= LONGEST else first + DEPTH
+        _multiply_panels(
+            x_flat,
+            start * x_row + first * x_term,
+            x_row,
+            x_term,
+            w,
+            transposes_w,
+            first,
+            end,
+            adds or first > 0,
+            bias,
+            epilogue if end == depth else AS_IS,
+            z_flat,
+            0,
+            stop - start,
+            columns,
+            scratch,
+            panel,
+        )
+        first = end
+
+
+@kernel
+def _product_of_packed(
+    x: Array,
+    transposes_x: bool,
+    start: int,
+    stop: int,
+    w: Array,
+    transposes_w: bool,
+    adds: bool,
+    bias: Array,
+    epilogue: int,
+    z: Array,
+) -> None:
+    """Do what `product` does, with x packed."""
+    width, columns, depth = 2 * lanes_of(x), z.shape[1], x.shape[0] if transposes_x else x.shape[1]
+    x_flat, z_flat, num_rows = run_of(x, 0, x.size), run_of(z, 0, z.size), min(stop - start, ROWS)
+    edge, panel_size, rows_size = (
+        (FEW_ROWS + 1) * width,
+        min(depth, DEPTH) * width,
+        num_rows * padded(min(depth, LONGEST)),
+    )
+    scratch = aligned(edge + panel_size + rows_size, x)
+    panel, rows = run_of(scratch, edge, panel_size), run_of(scratch, edge + panel_size, rows_size)
+    for row in range(start, stop, max(num_rows, 1)):
+        here, first = min(stop - row, num_rows), 0
+        while first < depth:
+            end = depth if depth - first <= LONGEST else first + DEPTH
+            length = padded(end - first)
+            if transposes_x:
+                pack_transposed(x, row, here, first, length, rows)
+            else:
+                pack_rows(x_flat, row * x.shape[1] + first, x.shape[1], here, end - first, rows, length)
+            _multiply_panels(
+                rows,
+                0,
+                length,
+                1,
+                w,
+                transposes_w,
+                first,
+                end,
+                adds or first > 0,
+                bias,
+                epilogue if end == depth else AS_IS,
+                z_flat,
+                (row - start) * columns,
+                here,
+                columns,
+                scratch,
+                panel,
+            )
+            first = end
+
+
 def product(
     x: Array,
     transposes_x: bool,
@@ -237,59 +340,17 @@ def product(
 
     adds: z += x·w instead.  bias: (K,), or anything flat where none is added.  epilogue: AS_IS, BIAS or BIAS_RELU.
     z: (stop - start, K).
+
+    There is a kernel for each way, since most models need one of them, and they take seconds to compile.
     """
-    lanes, columns, depth = lanes_of(x), z.shape[1], x.shape[0] if transposes_x else x.shape[1]
+    columns, depth = z.shape[1], x.shape[0] if transposes_x else x.shape[1]
     if depth > 0 and is_of_few(stop - start, depth, columns, transposes_w):
-        multiply_few(x, transposes_x, start, stop - start, w, transposes_w, adds, bias, epilogue, z)
-        return
-    x_flat, z_flat, width, num_rows = run_of(x, 0, x.size), run_of(z, 0, z.size), 2 * lanes, stop - start
-    packs_x = columns > FEW_PANELS * width and depth > FEW_TERMS
-    rows_size = 0
-    if packs_x:
-        num_rows = min(num_rows, ROWS)
-        rows_size = num_rows * padded(min(depth, LONGEST))
-    edge, panel_size = (FEW_ROWS + 1) * width, min(depth, DEPTH) * width
-    scratch = aligned(edge + panel_size + rows_size, x)
-    panel, rows = run_of(scratch, edge, panel_size), run_of(scratch, edge + panel_size, rows_size)
-    if depth == 0 and not adds:
-        for i in range(z_flat.size):
-            z_flat[i] = 0
-    for row in range(start, stop, max(num_rows, 1)):
-        here, first = min(stop - row, num_rows), 0
-        while first < depth:
-            end = depth if depth - first <= LONGEST else first + DEPTH
-            x_row, x_term = x.shape[1], 1
-            if transposes_x:
-                x_row, x_term = 1, x.shape[1]
-            factor, x_at, last = x_flat, row * x_row + first * x_term, epilogue if end == depth else AS_IS
-            if packs_x:
-                length = padded(end - first)
-                if transposes_x:
-                    pack_transposed(x, row, here, first, length, rows)
-                else:
-                    pack_rows(x_flat, x_at, x_row, here, end - first, rows, length)
-                factor, x_at, x_row, x_term = rows, 0, length, 1
-            z_at, sums = (row - start) * columns, adds or first > 0
-            _multiply_panels(
-                factor,
-                x_at,
-                x_row,
-                x_term,
-                w,
-                transposes_w,
-                first,
-                end,
-                sums,
-                bias,
-                last,
-                z_flat,
-                z_at,
-                here,
-                columns,
-                scratch,
-                panel,
-            )
-            first = end
+        way = multiply_few
+    elif columns > FEW_PANELS * 2 * VECTOR_BYTES // x.itemsize and depth > FEW_TERMS:
+        way = _product_of_packed
+    else:
+        way = _product
+    way(x, transposes_x, start, stop, w, transposes_w, adds, bias, epilogue, z)
 
 
 def multiply(x: Array, w: Array, bias: Array, epilogue: int, z: Array) -> None:

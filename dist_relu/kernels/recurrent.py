@@ -15,6 +15,7 @@ import numpy as np
 from dist_relu.core.arrays import Array
 from dist_relu.kernels.elementwise import Activation, Kernel, add_to_rows, slope, times, value
 from dist_relu.kernels.jit import kernel, linked_kernel
+from dist_relu.kernels.llvm import zeros
 from dist_relu.kernels.long_sums import sum_rows
 from dist_relu.kernels.packing import DEPTH, aligned, lanes_of, pack, vectors_for
 from dist_relu.kernels.products import FEW_ROWS, multiply_into
@@ -60,7 +61,7 @@ def _multiply_packed(x: Array, packed: Array, adds: bool, epilogue: int, z: Arra
     """z = x·w, or z + x·w where it `adds`, then what `epilogue` says; packed: w and bias, as `_packed` returns them."""
     lanes, (rows, depth), columns = lanes_of(x), x.shape, z.shape[1]
     padded, edge, width = _padded(columns, lanes), FEW_ROWS * 2 * lanes, 2 * lanes
-    x_flat, z_flat, runs, start = x.reshape(-1), z.reshape(-1), np.zeros(1, np.int64), edge + padded
+    x_flat, z_flat, runs, start = x.reshape(-1), z.reshape(-1), zeros(1, np.int64), edge + padded
     for first in range(0, depth, DEPTH):
         size = min(depth - first, DEPTH)
         last = epilogue if first + size == depth else AS_IS

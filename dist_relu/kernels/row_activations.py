@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from math import log
 
-import numpy as np
-
 from dist_relu.core.arrays import Array
 from dist_relu.kernels.elementary import exp
 from dist_relu.kernels.jit import kernel
-from dist_relu.kernels.llvm import maximum
+from dist_relu.kernels.llvm import empty, maximum, zeros
 from dist_relu.kernels.long_sums import TERMS, dot_row, end_chain, end_sum, sum_row, sum_rows, wide_sums
 
 _REPEATED_SIZE = 1024
@@ -75,7 +73,7 @@ def log_softmax_backward(dy: Array, y: Array) -> None:
 def _repeated(weights: Array) -> Array:
     """Repeat the weights (C,) of `prelu`, for long inner loops; returns (W,), W a multiple of C."""
     num_weights = weights.shape[0]
-    result = np.empty((_REPEATED_SIZE + num_weights - 1) // num_weights * num_weights, weights.dtype)
+    result = empty((_REPEATED_SIZE + num_weights - 1) // num_weights * num_weights, weights.dtype)
     for start in range(0, result.shape[0], num_weights):
         for c in range(num_weights):
             result[start + c] = weights[c]
@@ -100,7 +98,7 @@ def prelu_backward(dy: Array, x: Array, weights: Array, d_weights: Array) -> Non
     weights = _repeated(weights)
     width = weights.shape[0]
     zero, num_terms = x.dtype.type(0), (x.shape[0] + width - 1) // width
-    wide, totals = wide_sums(num_terms, width), np.zeros(width, x.dtype)
+    wide, totals = wide_sums(num_terms, width), zeros(width, x.dtype)
     for first in range(0, num_terms, TERMS):
         end_chain(totals, wide)
         for start in range(first * width, min((first + TERMS) * width, x.shape[0]), width):

@@ -10,7 +10,8 @@ What must be Python goes through `in_python`, and stands on the tape as a place 
 that returns something says that it has not done yet: see `until_done`.
 
 A tape knows nothing of what Python does to the contents of arrays, or of numbers that differ from step to step. So it
-is recorded twice, and trusted when both came out alike (`Tapes`).
+is recorded twice, and trusted when both came out alike (`Tapes`). Where work is done to other arrays each time, such as
+one part after another of a large one, these may *move*: what a tape has of them is where in them a kernel looks.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import takewhile
 from threading import get_ident
 from time import perf_counter
@@ -46,8 +48,15 @@ _FIRST_CALLS = 16
 """So many calls are made before the interpreter looks at the world; then twice as many, or half if that took long."""
 _MOST_CALLS = 1 << 24
 _LOOK_EVERY_S = 0.01
-_IS_ON = os.environ.get("DIST_RELU_TAPES", "on") != "off"
-"""Whether anything is recorded. Bits are the same without, and errors in kernels easier to find."""
+_SWITCH = "DIST_RELU_TAPES"
+"""Whether anything is recorded: "on" or "off". Bits are the same without, and errors in kernels easier to find."""
+
+
+def _is_on() -> bool:
+    value = os.environ.get(_SWITCH, "on")
+    if value not in {"on", "off"}:
+        raise ValueError(f'The environment variable {_SWITCH} is {value!r}; expected "on" or "off".')
+    return value == "on"
 
 
 @intrinsic
@@ -124,11 +133,18 @@ def _play(streams: Array, number: int, place: int, num_calls: int) -> tuple[int,
 
 
 class _Call(NamedTuple):
-    """A call of a kernel that has stopped the loop may be made once more, to learn why.  attend: see `until_done`."""
+    """A call of a kernel that has stopped the loop may be made once more, to learn why.
+
+    arguments: None where some of them move, and are elsewhere.  attend: see `until_done`.
+    """
 
     kernel: Kernel
-    arguments: tuple[Any, ...]
+    arguments: tuple[Any, ...] | None
     attend: Callable[[int], object] | None
+
+
+class _Failed(Exception):
+    """A kernel failed, and its arguments are not known here."""
 
 
 @final
@@ -140,13 +156,15 @@ class Tape:
 
     _current: ClassVar[Tape | None] = None
 
-    def __init__(self) -> None:
+    def __init__(self, moving: Sequence[Array] = ()) -> None:
+        """moving: arrays in one piece that may lie elsewhere when the tape is played, see `move`."""
         self.is_whole = True
+        self._moving = [_Moving(part.ctypes.data, part.nbytes, []) for part in moving]
         self._thread = get_ident()
         self._words = array("q")
         self._stops: dict[int, _Call | Callable[[], object]] = {}  # by the number of their first word
-        self._numbers: list[int] = []  # all words, but for where arrays lie
-        self._arrays: list[Array] = []
+        self._numbers: list[int] = []  # all words, but for where arrays lie that don't move
+        self._arrays: list[Array] = []  # those
 
     @contextmanager
     def recording(self) -> Iterator[None]:
@@ -178,6 +196,15 @@ class Tape:
             and all(map(_are_alike, self._arrays, other._arrays))
         )
 
+    def move(self, arrays: Sequence[Array]) -> None:
+        """Let what looked into the moving arrays look into these, of the same forms, until they move again."""
+        for moving, now in zip(self._moving, arrays, strict=True):
+            distance = now.ctypes.data - moving.place
+            if distance:
+                moving.place += distance
+                for number in moving.words:
+                    self._words[number] += distance
+
     def attend(self, place: int, result: int) -> int:
         """Do what the loop has stopped for; returns the place where it goes on."""
         number = (place - self.begin) // _WORD_BYTES
@@ -188,6 +215,8 @@ class Tape:
         if result == 0:
             return place  # it stopped to let the interpreter have a look at the world
         if stop.attend is None or result == _RAISED:
+            if stop.arguments is None:
+                raise _Failed
             stop.kernel.call(*stop.arguments)
             raise RuntimeError(f"The kernel {stop.kernel.py_func.__name__} failed once, and not when it was repeated.")
         stop.attend(result)
@@ -200,6 +229,7 @@ class Tape:
             function()
         finally:
             Tape._current, Kernel.listener = self, self._note
+        self.is_whole &= not self._moving  # it may know where they are now, and would not learn where they are then
         self._stops[len(self._words)] = function
         self._numbers.append(0)
         self._words.extend([0, 1] + [0] * _NUM_FLOATS)
@@ -228,11 +258,33 @@ class Tape:
             return
         ints: list[int] = []
         floats: list[int] = []
-        _put(entry.kinds, function.passed(arguments), ints, floats, self._numbers, self._arrays)
-        self._stops[len(self._words)] = _Call(function, arguments, attend)
+        arrays: list[tuple[int, Array]] = []
+        _put(entry.kinds, function.passed(arguments), ints, floats, self._numbers, arrays)
+        first, moves = len(self._words) + _HEAD, False
+        for number, argument in arrays:
+            which = next((i for i, moving in enumerate(self._moving) if moving.holds(ints[number])), None)
+            if which is None:
+                self._arrays.append(argument)
+            else:
+                moves = True
+                self._moving[which].words.append(first + number)
+                self._numbers += [which, ints[number] - self._moving[which].place]
+        self._stops[len(self._words)] = _Call(function, None if moves else arguments, attend)
         self._numbers += [entry.address, *floats]
         self._words.extend([entry.address, entry.num_ints, *floats, *[0] * (_NUM_FLOATS - len(floats))])
         self._words.extend(ints + [0] * (entry.num_ints - len(ints)))
+
+
+@dataclass
+class _Moving:
+    """An array that may move lies here, and these words of a tape say where a kernel looks into it."""
+
+    place: int
+    size_bytes: int
+    words: list[int]
+
+    def holds(self, address: int) -> bool:
+        return self.place <= address < self.place + self.size_bytes
 
 
 class _Entry(NamedTuple):
@@ -292,9 +344,11 @@ def _put(
     ints: list[int],
     floats: list[int],
     numbers: list[int],
-    arrays: list[Array],
+    arrays: list[tuple[int, Array]],
 ) -> None:
-    """Put arguments where they belong.  numbers: gets the integers, but for where arrays lie.
+    """Put arguments where they belong.
+
+    numbers: gets the integers, but for where arrays lie.  arrays: get the place of that number among `ints` each.
 
     An array is passed as the owner of its memory and the object that it is of, of which there are none here, its size,
     that of an element, where it lies, its shape and its strides.
@@ -302,9 +356,9 @@ def _put(
     for kind, argument in zip(kinds, arguments, strict=True):
         if kind is _ARRAY:
             size, form = (0, 0, argument.size, argument.itemsize), argument.shape + argument.strides
+            arrays.append((len(ints) + len(size), argument))
             ints.extend((*size, argument.__array_interface__["data"][0], *form))
             numbers.extend((*size, *form))
-            arrays.append(argument)
         elif kind is _INT:
             ints.append(int(argument))
             numbers.append(int(argument))
@@ -365,12 +419,13 @@ def play(tapes: Sequence[Tape]) -> None:
 class Tapes:
     """Work that is done again and again is recorded here, of each kind twice, and then played.
 
-    Whatever differs from one time to the next must lie in arrays, which stay where they are.
+    Whatever differs from one time to the next must lie in arrays, which stay where they are or are said to move.
     """
 
     def __init__(self, *, after: int = 0) -> None:
         """after: so often work of a kind is done before it is recorded, which takes longer."""
         self._after = after
+        self._is_on = _is_on()
         self._times: Counter[Hashable] = Counter()
         self._tapes: dict[Hashable, Tape] = {}
         self._trusted: dict[Hashable, bool] = {}
@@ -381,13 +436,25 @@ class Tapes:
         trusted = self._trusted
         return [tapes[kind] for kind in takewhile(trusted.get, kinds)]
 
-    def record(self, kind: Hashable, work: Callable[[], object]) -> None:
-        """Do work of a kind of which there is no tape, and record it if that may be of use."""
+    def do(self, kind: Hashable, work: Callable[[], object], moving: Sequence[Array] = ()) -> None:
+        """Do work of a kind: play it if there is a tape that can be trusted, or else record it.  moving: see `Tape`."""
+        if not self._trusted.get(kind):
+            self.record(kind, work, moving)
+            return
+        tape = self._tapes[kind]
+        tape.move(moving)
+        try:
+            play([tape])
+        except _Failed:
+            work()
+
+    def record(self, kind: Hashable, work: Callable[[], object], moving: Sequence[Array] = ()) -> None:
+        """Do work of a kind of which there is no tape, and record it if that may be of use.  moving: see `Tape`."""
         self._times[kind] += 1
-        if kind in self._trusted or self._times[kind] <= self._after or not _IS_ON:
+        if kind in self._trusted or self._times[kind] <= self._after or not self._is_on:
             work()
             return
-        tape, before = Tape(), self._tapes.get(kind)
+        tape, before = Tape(moving), self._tapes.get(kind)
         with tape.recording():
             work()
         self._tapes[kind] = tape

@@ -16,6 +16,7 @@ import numpy as np
 
 from dist_relu.core.arrays import Array
 from dist_relu.kernels.jit import kernel
+from dist_relu.kernels.llvm import zeros
 from dist_relu.kernels.long_sums import TERMS, end_chain, end_sum, wide_sums
 from dist_relu.kernels.packing import aligned, lanes_of, pack_transposed, vectors_for
 from dist_relu.kernels.products import FEW_ROWS, multiply_into
@@ -73,6 +74,12 @@ def _tiles_of_block(channels: int, filters: int) -> int:
 
 
 @kernel
+def _image(height: int, width: int, channels: int, like: Array) -> Array:
+    """Allocate an image (height, width, channels) of zeros."""
+    return zeros(height * width * channels, like.dtype).reshape(height, width, channels)
+
+
+@kernel
 def _place(image: Array, top: int, left: int, padded: Array) -> None:
     """Copy an image (H, W, C) into the middle of a larger one, whose padding stays as it is."""
     row, source = image.shape[1] * image.shape[2], image.reshape(-1)
@@ -115,10 +122,10 @@ def correlate(x: Array, top: int, left: int, panels: Array, bias: Array, epilogu
     channels, filters, lanes = x.shape[3], z.shape[3], lanes_of(x)
     down, across = (z.shape[1] + TILE - 1) // TILE, (z.shape[2] + TILE - 1) // TILE
     tiles, at_once = z.shape[0] * down * across, _tiles_of_block(channels, filters)
-    padded = np.zeros((down * TILE + 2, across * TILE + 2, channels), x.dtype)
+    padded = _image(down * TILE + 2, across * TILE + 2, channels, x)
     step, out_step = at_once * channels + lanes, at_once * filters + lanes  # no multiples of a page, see `tiles`
     patches, products = aligned(NUM_PRODUCTS * step, x), aligned(NUM_PRODUCTS * out_step, x)
-    edge, runs, flat = aligned(FEW_ROWS * 2 * lanes, x), np.zeros(1, np.int64), panels.reshape(-1)
+    edge, runs, flat = aligned(FEW_ROWS * 2 * lanes, x), zeros(1, np.int64), panels.reshape(-1)
     z_flat, part, offset = z.reshape(-1), aligned(TILE * TILE * filters, x), aligned(filters, x)
     floor = x.dtype.type(0 if epilogue == BIAS_RELU else -np.inf)
     for k in range(filters):
@@ -186,11 +193,11 @@ def add_filters_gradient(x: Array, top: int, left: int, dz: Array, d_weight: Arr
     channels, filters, lanes = x.shape[3], dz.shape[3], lanes_of(x)
     down, across = (dz.shape[1] + TILE - 1) // TILE, (dz.shape[2] + TILE - 1) // TILE
     tiles, at_once, size = dz.shape[0] * down * across, _tiles_of_block(channels, filters), channels * filters
-    padded = np.zeros((down * TILE + 2, across * TILE + 2, channels), x.dtype)
-    outputs = np.zeros((down * TILE, across * TILE, filters), x.dtype)
+    padded = _image(down * TILE + 2, across * TILE + 2, channels, x)
+    outputs = _image(down * TILE, across * TILE, filters, x)
     step, out_step = at_once * channels + lanes, at_once * filters + lanes
     patches, panels = aligned(NUM_PRODUCTS * step, x), aligned(NUM_PRODUCTS * out_step, x)
-    edge, runs, row = aligned(FEW_ROWS * 2 * lanes, x), np.zeros(1, np.int64), across * TILE * filters
+    edge, runs, row = aligned(FEW_ROWS * 2 * lanes, x), zeros(1, np.int64), across * TILE * filters
     sums, flat_outputs, terms = aligned(NUM_PRODUCTS * size, x), outputs.reshape(-1), 0
     wide = wide_sums((tiles + at_once - 1) // at_once, sums.shape[0])
     sums[:] = 0

@@ -42,7 +42,7 @@ def check_is_data(value: object) -> None:
             f"{kind.__name__} is no dataclass: it can be copied neither to workers nor into files. Write @dataclass(eq="
             "False) before the class, its arguments as fields, and all else as field(init=False)."
         )
-    if not _are_same(value, copy_unbuilt(value)):
+    if not are_same(value, copy_unbuilt(value)):
         raise TypeError(
             f"{kind.__name__} can't be copied: its constructor makes another layer of the same fields. Let "
             "__post_init__ leave them as they are, or as it would leave them a second time."
@@ -67,6 +67,21 @@ def parts(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
 def is_ours(value: Any) -> bool:
     """Tell whether all that `value` is made of comes with this package: what it computes is up to kernels alone."""
     return all(type(part).__module__.startswith(_OURS) for _, part in parts(value))
+
+
+def are_same(one: Any, other: Any) -> bool:
+    """Whether two layers or arguments of such are made of the same."""
+    if one is other or type(one) is not type(other):
+        return one is other
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(are_same, one, other))
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(are_same(one[key], other[key]) for key in one)
+    if isinstance(one, np.ndarray):
+        return (one.shape, one.dtype, one.tobytes()) == (other.shape, other.dtype, other.tobytes())
+    if _is_data(one):
+        return are_same(_arguments(one), _arguments(other))
+    return bool(one == other)
 
 
 def name_of(kind: type) -> str:
@@ -138,21 +153,6 @@ def _find(name: str, classes: Mapping[str, type], own: Iterable[type]) -> type:
 
 def _is_data(value: object) -> bool:
     return dataclasses.is_dataclass(value) and not isinstance(value, type)
-
-
-def _are_same(one: Any, other: Any) -> bool:
-    """Whether two layers or arguments of such are made of the same."""
-    if one is other or type(one) is not type(other):
-        return one is other
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(_are_same, one, other))
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(_are_same(one[key], other[key]) for key in one)
-    if isinstance(one, np.ndarray):
-        return (one.shape, one.dtype, one.tobytes()) == (other.shape, other.dtype, other.tobytes())
-    if _is_data(one):
-        return _are_same(_arguments(one), _arguments(other))
-    return bool(one == other)
 
 
 def _arguments(value: Any) -> dict[str, Any]:

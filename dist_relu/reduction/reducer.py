@@ -14,7 +14,8 @@ from typing import final
 import numpy as np
 
 from dist_relu.core.arrays import Array
-from dist_relu.kernels.ordered_sum import copy, ordered_sum
+from dist_relu.kernels.copies import copy
+from dist_relu.kernels.ordered_sum import ordered_sum
 from dist_relu.kernels.tape import in_python
 from dist_relu.reduction.internode import InternodeSum
 from dist_relu.reduction.pieces import TAIL, join

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,5 +63,5 @@ class World:
     report: Callable[[Any], None]
     node: Node
     nodes: Sequence[range]
-    kept: dict[int, Any]
+    kept: dict[Hashable, Any]
     progress_engine: ProgressEngine | None

@@ -34,6 +34,21 @@ def test_outputs_do_not_depend_on_the_workers(coordinator: dr.Coordinator, digit
     assert coordinator.evaluate(model, digits.train).loss == expected_loss
 
 
+def test_a_model_that_changes_is_evaluated_as_it_is(coordinator: dr.Coordinator, digits: dr.data.Split) -> None:
+    slope = dr.nn.LeakyReLU(0.1)
+    model = dr.nn.Sequential(dr.nn.Dense(20), dr.nn.BatchNorm(), slope, dr.nn.Dense(10)).build((64,)).initialize(seed=1)
+    data = dr.Dataset(digits.train.x[:700], digits.train.y[:700])
+    for change in range(6):
+        model.values *= np.float32(0.9)
+        if change == 3:
+            slope.negative_slope = 0.3
+        outputs = model.forward(data.x)
+        assert (coordinator.forward(model, data.x[: 300 - change % 2]) == outputs[: 300 - change % 2]).all()
+        result = coordinator.evaluate(model, data)
+        assert result.accuracy == (outputs.argmax(axis=1) == data.y).sum() / 700
+        assert result.loss == pytest.approx(twin.cross_entropy(outputs, data.y), rel=1e-5)
+
+
 def test_activations_are_gathered_layer_by_layer(coordinator: dr.Coordinator, digits: dr.data.Split) -> None:
     model = small_model("float64").build((64,)).initialize(seed=1)
     hidden = coordinator.activations(model, digits.test.x)

@@ -11,6 +11,7 @@ import pytest
 
 from dist_relu.core.arrays import Array
 from dist_relu.kernels.activations import leaky_relu, relu
+from dist_relu.kernels.copies import look_up
 from dist_relu.kernels.jit import kernel
 from dist_relu.kernels.losses import add_signs
 from dist_relu.kernels.ordered_sum import add, ordered_sum
@@ -73,6 +74,51 @@ def test_tapes_are_played_one_after_another() -> None:
     play([double, plus, double, plus])
     np.testing.assert_array_equal(y, 2 + 4)
     play([])
+
+
+def test_work_is_played_in_arrays_that_move() -> None:
+    columns, total, tapes = np.arange(12.0), np.zeros(3), Tapes()
+    for place in range(6):
+        part, result = np.arange(12.0)[2 * place : 2 * place + 2], np.zeros(2)
+        tapes.do("a part", partial(_add_thrice, part, result, total), (part, result))
+        np.testing.assert_array_equal(result, 3 * columns[2 * place : 2 * place + 2])
+        assert total[2] == place + 1
+    assert tapes.ready(["a part"])
+
+
+def _add_thrice(part: Array, result: Array, total: Array) -> None:
+    for _ in range(3):
+        add(result, part)
+    add(total, np.ones(3))
+
+
+def test_a_kernel_that_fails_where_arrays_moved_tells_why() -> None:
+    tapes, table, indices, y = Tapes(), np.ones((4, 2)), np.zeros(2, np.int64), np.empty((2, 2))
+    for symbols in np.array([[0, 1], [2, 3], [1, 1]]):
+        tapes.do("look up", partial(look_up, symbols, 4, table, indices, y), (symbols,))
+        np.testing.assert_array_equal(indices, symbols)
+    wrong = np.array([1, 4])
+    with pytest.raises(IndexError, match="no vector for a number"):
+        tapes.do("look up", partial(look_up, wrong, 4, table, indices, y), (wrong,))
+
+
+def test_python_between_kernels_keeps_work_in_arrays_that_move_from_being_played() -> None:
+    tapes = Tapes()
+    for number in range(4):
+        x = np.full(3, float(number))
+
+        def work(x: Array = x) -> None:
+            in_python(lambda: np.add(x, 1, out=x))
+            add(x, x)
+
+        tapes.do("work", work, (x,))
+        np.testing.assert_array_equal(x, 2 * (number + 1))
+
+
+def test_a_misspelt_switch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIST_RELU_TAPES", "of")
+    with pytest.raises(ValueError, match='DIST_RELU_TAPES is \'of\'; expected "on" or "off"'):
+        Tapes()
 
 
 def test_a_kernel_that_has_not_done_is_called_again() -> None:

@@ -14,7 +14,8 @@ from dist_relu.core.checks import check_bool, check_fields, check_int, instance_
 from dist_relu.core.hints import hinting
 from dist_relu.kernels import convolution as kernels
 from dist_relu.kernels.activations import relu
-from dist_relu.kernels.elementwise import add_to_rows, fill
+from dist_relu.kernels.copies import fill
+from dist_relu.kernels.elementwise import add_to_rows
 from dist_relu.kernels.long_sums import TERMS, end_chain, end_sum, sum_rows
 from dist_relu.kernels.ordered_sum import add
 from dist_relu.kernels.tiles import AS_IS, BIAS, BIAS_RELU

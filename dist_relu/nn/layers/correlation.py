@@ -19,7 +19,7 @@ import numpy as np
 from dist_relu.core.arrays import Array
 from dist_relu.kernels import convolution as kernels
 from dist_relu.kernels.convolution import Correlation
-from dist_relu.kernels.elementwise import fill
+from dist_relu.kernels.copies import fill
 from dist_relu.kernels.tiles import AS_IS
 from dist_relu.kernels.windows import Windows
 from dist_relu.nn.layer import Pass

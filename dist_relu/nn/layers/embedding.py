@@ -13,8 +13,7 @@ from dist_relu.core.array_checks import element, first_where
 from dist_relu.core.arrays import Array, as_rows
 from dist_relu.core.checks import check_fields, check_int, instance_of
 from dist_relu.errors import DataError
-from dist_relu.kernels.copies import look_up
-from dist_relu.kernels.elementwise import fill
+from dist_relu.kernels.copies import fill, look_up
 from dist_relu.kernels.long_sums import add_rows_at
 from dist_relu.nn.initializers import Initializer, Normal
 from dist_relu.nn.layer import PLAIN, Layer, Param, Pass, Shape

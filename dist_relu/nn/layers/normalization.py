@@ -15,7 +15,7 @@ from dist_relu.core.checks import check_fields, check_float, check_positive, che
 from dist_relu.core.hints import EPS, hinting
 from dist_relu.kernels import dropout
 from dist_relu.kernels import normalization as kernels
-from dist_relu.kernels.elementwise import copy, fill
+from dist_relu.kernels.copies import copy, fill
 from dist_relu.nn.initializers import Constant
 from dist_relu.nn.layer import PLAIN, Layer, Param, Pass, Shape
 

@@ -9,7 +9,8 @@ from typing import final
 
 from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_fields
-from dist_relu.kernels.elementwise import add_branches, copy
+from dist_relu.kernels.copies import copy
+from dist_relu.kernels.elementwise import add_branches
 from dist_relu.kernels.ordered_sum import add
 from dist_relu.nn.boundary import Inside, inside
 from dist_relu.nn.layer import PLAIN, Layer, Param, Pass, Shape, check_layers

@@ -16,7 +16,8 @@ import numpy as np
 from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_fields, check_float, check_int
 from dist_relu.kernels import activations, row_activations
-from dist_relu.kernels.elementwise import Activation, fill
+from dist_relu.kernels.copies import fill
+from dist_relu.kernels.elementwise import Activation
 from dist_relu.nn.initializers import Initializer
 from dist_relu.nn.layer import PLAIN, Layer, Param, Pass, Shape
 from dist_relu.nn.layers.activations import check_arguments_of

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dist_relu.kernels.ahead import calls_of, compile_ahead
+from dist_relu.kernels.ahead import calls_of
 from dist_relu.kernels.ordered_sum import add
+from dist_relu.runtime.compiling import compile_ahead
 from tests.programs import TIMEOUT_S
 
 TRAIN = """
