@@ -115,6 +115,17 @@ def test_partial_fits_add_up_to_a_fit(solver: Any, samples: tuple[Array, Array])
     assert in_parts.loss_curve_ == at_once.loss_curve_
 
 
+def test_lbfgs_finds_the_minimum_that_scikit_learn_does(samples: tuple[Array, Array]) -> None:
+    x, y = samples[0].astype(float), samples[1]
+    parameters: dict[str, Any] = {"solver": "lbfgs", "alpha": 10.0, "random_state": 1, "max_iter": 500}
+    ours, theirs = (kind((), **parameters).fit(x, y) for kind in (ReLUClassifier, MLPClassifier))
+    assert ours.loss_ == pytest.approx(theirs.loss_, rel=1e-4)
+    assert np.allclose(ours.predict_proba(x), theirs.predict_proba(x), atol=1e-2)
+    assert not hasattr(ours, "partial_fit")
+    elsewhere = ReLUClassifier((), **parameters, n_workers=2).fit(x, y)
+    assert elsewhere.model_.sha256() == ours.model_.sha256()
+
+
 def test_partial_fits_take_samples_as_they_come(samples: tuple[Array, Array]) -> None:
     x, y = samples
     estimator = small()

@@ -13,11 +13,12 @@ from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils import column_or_1d
 from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
 from dist_relu import nn
 from dist_relu.core.arrays import Array
-from dist_relu.integrations.sklearn.network import Network, Samples
+from dist_relu.integrations.sklearn.network import Network, Samples, takes_steps
 
 
 @final
@@ -42,6 +43,7 @@ class ReLUClassifier(ClassifierMixin, Network):
         """What makes probabilities of the network's outputs."""
         return "logistic" if self._is_multilabel else "softmax"
 
+    @available_if(takes_steps)
     def partial_fit(
         self,
         X: npt.ArrayLike,

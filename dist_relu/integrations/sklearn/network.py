@@ -37,6 +37,7 @@ from dist_relu.integrations.sklearn.parameters import (
     workers_for,
 )
 from dist_relu.integrations.sklearn.stopping import Stopping
+from dist_relu.optim import LBFGS
 from dist_relu.run.live_progress import LiveProgress
 from dist_relu.run.state import RunState
 from dist_relu.run.trainer import Trainer
@@ -56,6 +57,24 @@ class Samples(NamedTuple):
     weights: Array | None
 
 
+class Job(NamedTuple):
+    """What is trained, and where.  batch_size: of all workers together."""
+
+    coordinator: Coordinator
+    network: nn.Sequential
+    data: Dataset
+    batch_size: int
+    shards: int
+    seed: int
+
+
+def takes_steps(network: Network) -> bool:
+    """Tell whether there is something to go on with after some samples, for `available_if`."""
+    if network.solver == "lbfgs":
+        raise AttributeError('partial_fit needs a solver that takes steps; "lbfgs" looks at all samples each time.')
+    return True
+
+
 @dataclass(eq=False, repr=False)
 class Network(BaseEstimator, ABC):
     """A network with the parameters of scikit-learn's MLPs, which mean what they mean there, and some of ours.
@@ -64,7 +83,7 @@ class Network(BaseEstimator, ABC):
     "tanh", "logistic" or "identity".
     model: instead of both an `nn.Sequential`, or a function of the number of outputs that returns one. It ends with a
     number for each class or target, before any softmax. Samples may then have any shape.
-    solver: "adam", "sgd", "adamw", or an update rule of `dist_relu.optim`, which is taken as it is.
+    solver: "adam", "sgd", "adamw", "lbfgs", or an update rule of `dist_relu.optim`, which is taken as it is.
     alpha: half the squared parameters, times alpha and divided by the number of samples of a batch, are added to what
     is minimised; with "adamw" it is the decoupled weight decay.
     learning_rate: with "sgd" also "invscaling" or "adaptive".
@@ -104,6 +123,7 @@ class Network(BaseEstimator, ABC):
     beta_2: float = 0.999
     epsilon: float = 1e-8
     n_iter_no_change: int = 10
+    max_fun: int = 15000
     n_workers: int = 1
     backend: str | None = None
     shards: int = 4
@@ -184,29 +204,66 @@ class Network(BaseEstimator, ABC):
         seed = int(random.randint(2**31))
         network = self._new_network(samples) if begins else self.model_
         held_back: Samples | None = None
-        if self.early_stopping:
+        takes_steps = self.solver != "lbfgs"
+        if self.early_stopping and takes_steps:
             samples, held_back = self._hold_back(samples, random)
-        batch_size = self._batch_size(len(samples.x))
+        batch_size = self._batch_size(len(samples.x)) if takes_steps else len(samples.x)
         shards = min(check_int("shards", self.shards), batch_size, len(samples.x))
         with workers_for(self.n_workers, self.backend, shards) as coordinator:
-            trainer = self._trainer(coordinator, network, samples, batch_size, shards, seed, goes_on=is_partial)
-            with trainer:
-                self._begin(network, is_new=begins)
-                stopping = self._stopping(len(samples.x), self._validation(coordinator, held_back))
-                live = LiveProgress() if self.verbose else None
-                try:
-                    trainer.fit(epochs=epochs, on_progress=live, callbacks=[stopping, *([live] if live else [])])
-                finally:
-                    self._note(stopping)
-                if is_partial:
-                    self._steps, self._vectors = trainer.step, trainer.state().vectors
-        if not (stopping.converged or is_partial):
+            data = Dataset(samples.x, samples.targets, weights=samples.weights)
+            job = Job(coordinator, network, data, batch_size, shards, seed)
+            if takes_steps:
+                converged = self._take_steps(job, held_back, epochs, begins=begins, is_partial=is_partial)
+            else:
+                converged = self._minimize(job, epochs, begins=begins)
+        if not (converged or is_partial):
             warnings.warn(
-                f"max_iter={epochs} epochs are over, and the training has not converged yet.",
+                f"max_iter={epochs} {'epochs' if takes_steps else 'iterations'} are over, and the training has not "
+                "converged yet.",
                 ConvergenceWarning,
                 stacklevel=3,
             )
         return self
+
+    def _take_steps(self, job: Job, held_back: Samples | None, epochs: int, *, begins: bool, is_partial: bool) -> bool:
+        """Train batch by batch; returns whether that was stopped because it gets no better."""
+        with self._trainer(job, goes_on=is_partial) as trainer:
+            self._begin(job.network, is_new=begins)
+            stopping = self._stopping(len(job.data), self._validation(job.coordinator, held_back))
+            live = LiveProgress() if self.verbose else None
+            try:
+                trainer.fit(epochs=epochs, on_progress=live, callbacks=[stopping, *([live] if live else [])])
+            finally:
+                self.t_: int = stopping.num_seen
+                self._note(stopping.losses, stopping.scores)
+                if stopping.best_values is not None:
+                    self.model_.values = stopping.best_values
+            if is_partial:
+                self._steps, self._vectors = trainer.step, trainer.state().vectors
+        return stopping.converged
+
+    def _minimize(self, job: Job, iterations: int, *, begins: bool) -> bool:
+        """Train on all samples at a time; returns whether a minimum was found."""
+        losses: list[float] = []
+        rule = LBFGS(
+            max_iterations=iterations,
+            max_evaluations=check_int("max_fun", self.max_fun),
+            gradient_tolerance=self.tol * self._loss_scale,
+            weight_decay=self._decay(job) * self._loss_scale,
+        )
+        self._begin(job.network, is_new=begins)
+        try:
+            return job.coordinator.minimize(
+                job.network,
+                job.data,
+                rule,
+                loss=self._loss(),
+                shards=job.shards,
+                seed=job.seed,
+                on_iteration=lambda iteration: losses.append(iteration.loss / self._loss_scale),
+            ).converged
+        finally:
+            self._note(losses, [])
 
     def _validated(
         self,
@@ -252,23 +309,17 @@ class Network(BaseEstimator, ABC):
         train, held_back = parts[::2], parts[1::2]
         return Samples(*train, *[None] * (3 - len(train))), Samples(*held_back, *[None] * (3 - len(train)))
 
-    def _trainer(
-        self,
-        coordinator: Coordinator,
-        network: nn.Sequential,
-        samples: Samples,
-        batch_size: int,
-        shards: int,
-        seed: int,
-        *,
-        goes_on: bool,
-    ) -> Trainer:
+    def _decay(self, job: Job) -> float:
+        """The factor of half the squared weights in scikit-learn's loss, which has a mean by weights besides."""
+        mean_weight = 1.0 if job.data.weights is None else float(job.data.weights.mean())
+        return self.alpha / (min(job.batch_size, len(job.data)) * mean_weight)
+
+    def _trainer(self, job: Job, *, goes_on: bool) -> Trainer:
         """Hold a run.  goes_on: with the states that the update rule had after the last partial fit."""
-        mean_weight = 1.0 if samples.weights is None else float(np.mean(samples.weights))
         optimizer = optimizer_for(
             self.solver,
             lr=self.learning_rate_init,
-            decay=self.alpha / (min(batch_size, len(samples.x)) * mean_weight),
+            decay=self._decay(job),
             adamw_decay=self.alpha,
             momentum=self.momentum,
             nesterov=self.nesterovs_momentum,
@@ -276,17 +327,16 @@ class Network(BaseEstimator, ABC):
             epsilon=self.epsilon,
             loss_scale=self._loss_scale,
         )
-        data = Dataset(samples.x, samples.targets, weights=samples.weights)
 
         def new(state: RunState | None) -> Trainer:
-            return coordinator.trainer(
-                network,
-                data,
+            return job.coordinator.trainer(
+                job.network,
+                job.data,
                 optimizer,
-                batch_size=batch_size,
+                batch_size=job.batch_size,
                 loss=self._loss(),
-                shards=shards,
-                seed=seed,
+                shards=job.shards,
+                seed=job.seed,
                 shuffle=self.shuffle,
                 state=state,
             )
@@ -329,19 +379,17 @@ class Network(BaseEstimator, ABC):
             self.loss_curve_: list[float] = []
             self.validation_scores_: Any = [] if self.early_stopping else None
 
-    def _note(self, stopping: Stopping) -> None:
+    def _note(self, losses: list[float], scores: list[float]) -> None:
         """Note what a fit has come to, whatever has ended it."""
-        self.n_iter_, self.t_ = len(stopping.losses), stopping.num_seen
-        self.loss_curve_ = [*self.loss_curve_, *stopping.losses]
+        self.n_iter_ = len(losses)
+        self.loss_curve_ = [*self.loss_curve_, *losses]
         if self.loss_curve_:
             self.loss_ = self.loss_curve_[-1]
-        self.best_loss_ = None if self.early_stopping else min(self.loss_curve_, default=None)
+        self.best_loss_ = None if scores else min(self.loss_curve_, default=None)
         self.best_validation_score_ = None
-        if self.early_stopping:
-            self.validation_scores_ = [*(self.validation_scores_ or []), *stopping.scores]
-            self.best_validation_score_ = max(self.validation_scores_, default=None)
-        if stopping.best_values is not None:
-            self.model_.values = stopping.best_values
+        if scores:
+            self.validation_scores_ = [*(self.validation_scores_ or []), *scores]
+            self.best_validation_score_ = max(self.validation_scores_)
 
     def _outputs(self, X: npt.ArrayLike) -> Array:
         """What the network makes of samples, (N, outputs); in this process, with the bits that workers have."""

@@ -30,8 +30,6 @@ _ACTIVATIONS: dict[str, type[nn.Layer] | None] = {
 _SYMMETRIC = ("identity", "logistic", "tanh")
 """For which initial weights are those of Glorot and Bengio (2010), and not of He et al. (2015)."""
 
-SOLVERS = ("adam", "adamw", "sgd")
-
 
 def multilayer_perceptron(
     hidden: int | Iterable[int], activation: str, outputs: int, dtype: np.dtype[Any]
@@ -92,7 +90,7 @@ def optimizer_for(
     if isinstance(solver, Optimizer):
         return solver
     beta1, beta2 = betas
-    match check_choice("solver", solver, SOLVERS):
+    match check_choice("solver", solver, ("adam", "adamw", "sgd", "lbfgs")):
         case "adam":
             return Adam(lr, beta1, beta2, epsilon, weight_decay=decay * loss_scale)
         case "adamw":

@@ -10,10 +10,11 @@ import numpy.typing as npt
 from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
 from sklearn.utils import column_or_1d
+from sklearn.utils.metaestimators import available_if
 
 from dist_relu import nn
 from dist_relu.core.arrays import Array
-from dist_relu.integrations.sklearn.network import Network, Samples
+from dist_relu.integrations.sklearn.network import Network, Samples, takes_steps
 
 
 @final
@@ -28,6 +29,7 @@ class ReLURegressor(RegressorMixin, Network):
 
     out_activation_ = "identity"
 
+    @available_if(takes_steps)
     def partial_fit(self, X: npt.ArrayLike, y: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> Self:
         """Go on for an epoch of these samples."""
         return self._partial_fit(X, y, sample_weight)
