@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from rich.table import Table
 
 from dist_relu.cli.bench_report import everything
 from dist_relu.cli.bench_tables import (
+    estimators_table,
     learning_table,
     products_table,
     scaling_table,
@@ -23,12 +25,13 @@ from dist_relu.cli.bench_tables import (
     watching_table,
 )
 from dist_relu.cli.commands import Commands
-from dist_relu.cli.common import check_peer_installed, usage_errors
+from dist_relu.cli.common import check_peer_installed, data_option, usage_errors
 from dist_relu.cli.progress import StatusLine
 from dist_relu.cli.types import choice, json_option
 from dist_relu.coordinator import start
 from dist_relu.core import machine
 from dist_relu.core.files import write_json
+from dist_relu.data import load
 
 
 @click.group(cls=Commands)
@@ -162,6 +165,27 @@ def learning(workers: int, steps: int, rounds: int, path: Path | None) -> None:
 
     result = benchmark.run(workers, rounds, steps)
     _show(learning_table(result), [result], path)
+
+
+@bench.command()
+@data_option
+@click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="The number of workers.")
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="The number of repetitions.")
+@json_option
+def sklearn(source: str, workers: int, rounds: int, path: Path | None) -> None:
+    """An epoch of ReLUClassifier beside one of scikit-learn's MLPClassifier.
+
+    \b
+    Example: dist-relu bench sklearn --data mnist
+    """
+    if find_spec("sklearn") is None:
+        raise click.UsageError("bench sklearn needs scikit-learn. Install it: pip install 'dist_relu[sklearn]'.")
+    from dist_relu.bench import estimators as benchmark
+
+    with usage_errors():
+        data = load(source)
+    epochs = benchmark.run(data, workers, rounds)
+    _show(estimators_table(epochs), epochs, path)
 
 
 @bench.command()

@@ -12,6 +12,7 @@ from rich.table import Table
 from dist_relu.core import machine
 
 if TYPE_CHECKING:
+    from dist_relu.bench.estimators import Epoch
     from dist_relu.bench.learning import Learning
     from dist_relu.bench.products import Speeds
     from dist_relu.bench.scaling import Scaling
@@ -38,6 +39,17 @@ def as_markdown(table: Table) -> str:
     rows = zip(*(column.cells for column in table.columns), strict=True)
     lines = [[str(column.header) for column in table.columns], ["---"] * len(table.columns), *map(list, rows)]
     return f"{table.title}:\n\n" + "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines) + "\n"
+
+
+def estimators_table(epochs: Sequence[Epoch]) -> Table:
+    """An epoch of ours beside scikit-learn's."""
+    table = Table("type", "cores", "ours s", "MLPClassifier s", "MLPClassifier/ours", "our accuracy", "MLPClassifier's")
+    table.title = "An epoch of a network with 100 hidden units, with start and end of workers"
+    for epoch in epochs:
+        seconds = f"{epoch.ours_s:.2f}", f"{epoch.sklearn_s:.2f}", f"{epoch.ratio:.2f}"
+        accuracies = f"{epoch.our_accuracy:.2%}", f"{epoch.sklearn_accuracy:.2%}"
+        table.add_row(epoch.dtype, str(epoch.cores), *seconds, *accuracies)
+    return table
 
 
 def step_table(comparison: Comparison) -> Table:

@@ -441,3 +441,15 @@ def test_bench_kernels_times_every_activation_in_both_directions(
     assert {row["direction"] for row in rows} == {"forward", "backward"}
     assert {"relu", "prelu", "gelu_tanh", "softmax", "swiglu"} <= {row["activation"] for row in rows}
     assert all(row["torch_ms"] is None for row in rows)
+
+
+def test_bench_sklearn_trains_by_turns_to_about_the_same_accuracy(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    options = ["--rounds", "1", "--workers", "1", "--json", str(tmp_path / "sklearn.json")]
+    code, out, err = call(capsys, "bench", "sklearn", *options)
+    assert code == 0, err
+    assert "MLPClassifier/ours" in out
+    rows = json.loads((tmp_path / "sklearn.json").read_text())["rows"]
+    assert [row["dtype"] for row in rows] == ["float32", "float64"]
+    assert all(row["ours_s"] > 0 and row["our_accuracy"] > 0 for row in rows)
