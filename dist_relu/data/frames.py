@@ -35,7 +35,8 @@ def from_frame(frame: Any, target: str | Sequence[str], *, classes: Sequence[str
     Raises `DataError`, which names the columns, for text among the features, and for empty cells.
     """
     table = _arrow(frame)
-    part = labelled("The frame", table, [target] if isinstance(target, str) else list(map(str, target)))
+    with reading("The frame", DataError, "a table"):
+        part = labelled("The frame", table, [target] if isinstance(target, str) else list(map(str, target)))
     names = part.classes if classes is None else tuple(classes)
     return Dataset(scaled(part.x), part.labels, part.image_shape, names, part.weights)
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dist_relu.core.arrays import Array
-from dist_relu.core.untrusted import read_up_to, reading
+from dist_relu.core.untrusted import read_up_to
 from dist_relu.data.dataset import Split
 from dist_relu.data.frames import (
     check_has_rows,
@@ -26,7 +26,7 @@ from dist_relu.data.frames import (
 from dist_relu.data.idx import check_room
 from dist_relu.data.parts import SHADE, Part, by_part, joined, kept, naming
 from dist_relu.data.rows import Rows
-from dist_relu.data.tables import FEATHER, TableFiles, parquet
+from dist_relu.data.tables import FEATHER, TableFiles, parquet, reading_table
 from dist_relu.errors import DataError
 
 _CSV = {".csv", ".tsv"}
@@ -48,6 +48,19 @@ def load_tables(where: Path, paths: Sequence[Path], target: str | None) -> Split
     Files called train..., test... and val... are parts.  See `dist_relu.data.frames.from_frame` for what columns may
     hold.  Raises `DataError`.
     """
+    with reading_table(where):  # also the names of columns are decoded only when they are asked for
+        return _load(where, paths, target)
+
+
+def load_table_samples(path: Path) -> Array:
+    """All columns of a table, as samples.  Raises `DataError`."""
+    with reading_table(path):
+        table = _read_csv(path) if path.suffix.lower() in _CSV else _read(path, None)
+        check_has_rows(str(path), table)
+        return features_of(str(path), table, feature_names(str(path), table.schema, []))[0]
+
+
+def _load(where: Path, paths: Sequence[Path], target: str | None) -> Split:
     kinds = {path.suffix.lower() for path in paths}
     if len(kinds) > 1:
         raise DataError(
@@ -63,13 +76,6 @@ def load_tables(where: Path, paths: Sequence[Path], target: str | None) -> Split
         read = {part: _read_columnar(files, targets) for part, files in parts.items()}
     with naming(where):
         return joined(read)
-
-
-def load_table_samples(path: Path) -> Array:
-    """All columns of a table, as samples.  Raises `DataError`."""
-    table = _read_csv(path) if path.suffix.lower() in _CSV else _read(path, None)
-    check_has_rows(str(path), table)
-    return features_of(str(path), table, feature_names(str(path), table.schema, []))[0]
 
 
 def _targets(where: Path, schema: Any, target: str | None) -> list[str]:
@@ -106,7 +112,7 @@ def _read(path: Path, columns: Sequence[str] | None) -> Any:
     library = parquet()
     import pyarrow as pa
 
-    with reading(path, DataError, "a table"):
+    with reading_table(path):
         if path.suffix.lower() in FEATHER:
             with pa.memory_map(str(path)) as source:
                 names = pa.ipc.open_file(source).schema.names
@@ -124,7 +130,7 @@ def _schema(path: Path) -> Any:
     library = parquet()
     import pyarrow as pa
 
-    with reading(path, DataError, "a table"):
+    with reading_table(path):
         if path.suffix.lower() in FEATHER:
             with pa.memory_map(str(path)) as source:
                 return pa.ipc.open_file(source).schema
@@ -139,7 +145,7 @@ def _read_csvs(paths: Sequence[Path]) -> Any:
     for path, table in zip(paths, tables, strict=True):
         if table.schema.names != tables[0].schema.names:
             raise DataError(f"{path} has other columns than {paths[0]}; expected the same in all files.")
-    with reading(paths[0], DataError, "a table"):
+    with reading_table(paths[0]):
         return pa.concat_tables(tables, promote_options="permissive") if len(tables) > 1 else tables[0]
 
 
@@ -148,7 +154,7 @@ def _read_csv(path: Path) -> Any:
     parquet()
     from pyarrow import csv
 
-    with reading(path, DataError, "a table with columns between commas"):
+    with reading_table(path):
         with path.open("rb") as file:
             header = bytes(read_up_to(file, _LONGEST_HEADER_BYTES)).partition(b"\n")[0]
             size_bytes = file.seek(0, 2)

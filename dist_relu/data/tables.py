@@ -12,6 +12,7 @@ import mmap
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -61,7 +62,7 @@ class TableFiles(Storage):
         groups: list[_Group] = []
         found: tuple[int, np.dtype[Any]] | None = None
         for path in sorted(Path(path).absolute() for path in paths):
-            with reading(path, DataError, "a table"):
+            with reading_table(path):
                 groups += [group for group in _groups(path) if group.num_rows]
                 if groups and groups[-1].path == path:
                     here = _form(_decode(groups[-1], columns, 1))
@@ -86,7 +87,7 @@ class TableFiles(Storage):
             for place in wanted[~self._is_decoded[wanted]]:
                 group, first = self.groups[place], self._starts[place]
                 check_there(group.path)
-                with reading(group.path, DataError, "a table"):
+                with reading_table(group.path):
                     self._put(group, self._decoded[first : first + group.num_rows], int(first))
                 self._is_decoded[place] = True
         rows: Array = self._decoded[numbers]
@@ -130,6 +131,16 @@ class TableFiles(Storage):
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("columns", "groups", "shape", "dtype")}
+
+
+@contextmanager
+def reading_table(path: Path) -> Iterator[None]:
+    """`reading`, where pyarrow asks for as much memory as a damaged file announces, and is refused it."""
+    with reading(path, DataError, "a table"):
+        try:
+            yield
+        except MemoryError:
+            raise DataError(f"{path} announces more than memory can hold: it is damaged, or too large.") from None
 
 
 def _groups(path: Path) -> Iterator[_Group]:

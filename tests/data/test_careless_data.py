@@ -35,7 +35,7 @@ CSV = "height,colour,price,label\n1.5,red,3,cat\n2.5,blue,4,dog\n1.0,red,5,cat\n
         ),
         ("", ":a", "is empty, or begins with an empty line; expected the names of its columns there"),
         ("a,b\n", ":b", "has no rows"),
-        ("a,b\n1,2\n3\n", ":b", "can't be read as a table .*: CSV parse error: .*Expected 2 columns, got 1"),
+        ("a,b\n1,2\n3\n", ":b", "can't be read as a table: CSV parse error: .*Expected 2 columns, got 1"),
         ("a,b\n1,2\nNaN,3\n", ":b", "column a is empty in row 1"),
         ("a,b\n1,2\n2,\n", ":b", "the target b is empty in row 1"),
         ("a,b\n1,x\n2,\n", ":b", "the target b is empty in row 1"),

@@ -7,7 +7,8 @@ import pytest
 from tests.cases import chaos, long
 from tests.long.harness import check_mutations
 
-KINDS = ["models", "logs", "model_files", "idx_plain", "idx_gzipped", "npz_files", "npy_files", "states", "onnx_files"]
+DATA = ["idx_plain", "idx_gzipped", "npz_files", "npy_files", "foreign_files"]
+KINDS = ["models", "logs", "model_files", *DATA, "states", "onnx_files"]
 
 
 @pytest.mark.parametrize("count", [*long(500), *chaos(10_000)])
