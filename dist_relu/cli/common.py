@@ -141,6 +141,8 @@ def model_file(path: Path) -> Path:
                 f"{path} has no {MODEL_FILE}: expected a saved model, or the folder of a finished run."
             )
         return path / MODEL_FILE
+    if path.suffix == ".onnx":
+        raise click.UsageError(f"{path} is no saved model. Make one of it: dist-relu import {path} --save FILE.")
     return path
 
 

@@ -61,6 +61,15 @@ def test_a_name_that_ends_in_something_else_is_refused(
     assert "expected a name that ends in .onnx or .py" in errors
 
 
+def test_a_graph_in_place_of_a_saved_model_is_told_how_to_become_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.onnx").touch()
+    code, _, errors = call(capsys, "evaluate", str(tmp_path / "a.onnx"))
+    assert code == 2
+    assert "Make one of it: dist-relu import" in " ".join(errors.split())
+
+
 def weights_of_torch(folder: Path, names: tuple[str, str]) -> dict[str, Array]:
     """As a state dict of two linear layers, for digits."""
     rng = np.random.default_rng(1)

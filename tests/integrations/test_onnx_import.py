@@ -11,6 +11,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from sklearn.neural_network import MLPClassifier, MLPRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 import dist_relu as dr
 from dist_relu import nn
@@ -238,6 +240,21 @@ def test_a_regressor_of_scikit_learn(tmp_path: Path) -> None:
     peer = MLPRegressor(hidden_layer_sizes=[16], max_iter=3, random_state=1).fit(x, x[:, 0])
     model = imported(scikit_learn_graph(peer, 1), tmp_path)
     np.testing.assert_allclose(model.forward(x)[:, 0], peer.predict(x.astype("d")), atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_a_pipeline_of_scikit_learn(tmp_path: Path) -> None:
+    x, labels = 3 * normal(60, 10) + 1, np.arange(60) % 3
+    peer = make_pipeline(StandardScaler(), MLPClassifier(hidden_layer_sizes=[16], max_iter=3, random_state=1))
+    peer.fit(x, labels)
+    proto = scikit_learn_graph(peer[1], 3)
+    scaler = helper.make_node(
+        "Scaler", ["x"], ["scaled"], domain="ai.onnx.ml", offset=peer[0].mean_, scale=1 / peer[0].scale_
+    )
+    proto.graph.node[0].input[0] = "scaled"
+    proto.graph.node.insert(0, scaler)
+    model = imported(proto, tmp_path)
+    np.testing.assert_allclose(model.forward(x), peer.predict_proba(x.astype("d")), atol=1e-6)
 
 
 def test_a_recurrence_of_torch_and_its_last_state(tmp_path: Path) -> None:

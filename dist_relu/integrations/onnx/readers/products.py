@@ -72,6 +72,16 @@ def _(assembly: Assembly, node: Node) -> None:
     assembly.move(node, scale, shift)
 
 
+@reads("Scaler")
+def _(assembly: Assembly, node: Node) -> None:
+    """Do what StandardScaler of scikit-learn does."""
+    offset, scale = (np.array(node.attributes.get(name, default), np.float64) for name, default in _OF_SCALER)
+    assembly.move(node, scale, -offset * scale)
+
+
+_OF_SCALER = ("offset", [0.0]), ("scale", [1.0])
+
+
 def _add_bias(assembly: Assembly, node: Node, constant: Array) -> bool:
     """Let the layer right before have this bias, if it may; returns whether it does."""
     before, last = _before(assembly, node)
