@@ -105,10 +105,21 @@ def test_blocks_say_their_language(document: Path) -> None:
 
 @pytest.mark.parametrize("document", [README, GUIDE], ids=called)
 def test_python_runs_in_its_order(document: Path, tmp_path: Path) -> None:
-    text = "\n".join(block.text for block in blocks(document) if block.language == "python")
+    run_python([block for block in blocks(document) if block.runs_here], tmp_path, "-W", "error")
+
+
+@pytest.mark.long
+def test_python_that_needs_ray_runs_too(tmp_path: Path, ray_cluster: RayCluster) -> None:
+    run_python(blocks(GUIDE), tmp_path, env=ray_cluster.environment)
+
+
+def run_python(program: list[Block], tmp_path: Path, *options: str, env: dict[str, str] | None = None) -> None:
+    """Run the blocks of Python, shortened."""
+    text = "\n".join(block.text for block in program if block.language == "python")
+    text = text.replace("num_samples=20", "num_samples=2").replace("~/trials", str(tmp_path / "trials"))
     text = re.sub(r"steps=[\d_]+", "steps=512", text).replace("episodes=100", "episodes=2")
     (tmp_path / "program.py").write_text(text, encoding="utf-8")
-    done = run([sys.executable, "-W", "error", "program.py"], cwd=tmp_path)
+    done = run([sys.executable, *options, "program.py"], cwd=tmp_path, env=env)
     assert done.returncode == 0, done.stderr
 
 
