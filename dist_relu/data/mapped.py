@@ -9,6 +9,7 @@ from __future__ import annotations
 import mmap
 import os
 import socket
+import weakref
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -23,6 +24,8 @@ from dist_relu.core.untrusted import reading
 from dist_relu.data.archives import array_header
 from dist_relu.data.rows import Storage
 from dist_relu.errors import DataError
+
+_FEW = 8
 
 
 @final
@@ -51,15 +54,17 @@ class NpyFile(Storage):
         return cls(path, offset, shape, dtype)
 
     def memory(self) -> Array | None:
-        return self._mapped
+        return self._mapped.array
+
+    def bring(self, numbers: Array) -> bool:
+        return self._mapped.bring(numbers)
 
     def read(self, numbers: Array) -> Array:
-        rows: Array = self._mapped[numbers]
-        return rows
+        return self._mapped.read(numbers)
 
     @cached_property
-    def _mapped(self) -> Array:
-        return map_file(self.path, self.offset, self.shape, self.dtype)
+    def _mapped(self) -> MappedFile:
+        return MappedFile(self.path, self.offset, self.shape, self.dtype)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_mapped"}
@@ -88,12 +93,14 @@ class Hdf5Dataset(Storage):
         return cls(path, name, shape, dtype)
 
     def memory(self) -> Array | None:
-        return self._mapped
+        return None if self._mapped is None else self._mapped.array
+
+    def bring(self, numbers: Array) -> bool:
+        return self._mapped is None or self._mapped.bring(numbers)
 
     def read(self, numbers: Array) -> Array:
         if self._mapped is not None:
-            rows: Array = self._mapped[numbers]
-            return rows
+            return self._mapped.read(numbers)
         with reading(self.path, DataError, "an HDF5 file"):
             different, places = np.unique(numbers, return_inverse=True)  # h5py wants them in order, each once
             first, stop = int(different[0]), int(different[-1]) + 1
@@ -111,11 +118,11 @@ class Hdf5Dataset(Storage):
             return dataset
 
     @cached_property
-    def _mapped(self) -> Array | None:
+    def _mapped(self) -> MappedFile | None:
         dataset = self._dataset
         with reading(self.path, DataError, "an HDF5 file"):
             offset = None if dataset.chunks or dataset.external or dataset.is_virtual else dataset.id.get_offset()
-        return None if offset is None else map_file(self.path, offset, self.shape, self.dtype)
+        return None if offset is None else MappedFile(self.path, offset, self.shape, self.dtype)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name not in ("_dataset", "_mapped")}
@@ -140,15 +147,45 @@ def check_there(path: Path) -> None:
         )
 
 
-def map_file(path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """Map an array in a file.  Raises `DataError` where the file is not there, or shorter than it was."""
-    check_there(path)
-    with reading(path, DataError, "an array"), open(path, "rb") as file:
-        end = offset + prod(shape) * dtype.itemsize
-        if os.fstat(file.fileno()).st_size < end:  # to read behind its end would be fatal
-            raise DataError(f"{path} has changed: it is shorter than the {end:,} bytes that it had.")
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    return np.frombuffer(mapped, dtype, prod(shape), offset).reshape(shape)
+@final
+class MappedFile:
+    """An array in a file is mapped.  array: (N, ...), only to be read."""
+
+    def __init__(self, path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        """Raises `DataError` where the file is not there, or shorter than it was."""
+        check_there(path)
+        self._offset, self._row_bytes = offset, prod(shape[1:]) * dtype.itemsize
+        with reading(path, DataError, "an array"):
+            self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - as long as the array
+            end = offset + prod(shape) * dtype.itemsize
+            if os.fstat(self._file.fileno()).st_size < end:  # to read behind its end would be fatal
+                self._file.close()
+                raise DataError(f"{path} has changed: it is shorter than the {end:,} bytes that it had.")
+            mapped = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+            mapped.madvise(mmap.MADV_RANDOM)  # nobody wants the neighbours of a row
+        weakref.finalize(self, self._file.close)
+        self.array: Array = np.frombuffer(mapped, dtype, prod(shape), offset).reshape(shape)
+
+    def read(self, numbers: Array) -> Array:
+        """Copy rows by their numbers (n,)."""
+        self.bring(numbers)
+        rows: Array = self.array[numbers]
+        return rows
+
+    def bring(self, numbers: Array) -> bool:
+        """See `Storage.bring`.  A few of the rows tell whether all of them are there."""
+        descriptor, byte = self._file.fileno(), bytearray(1)
+        places = (self._offset + numbers * self._row_bytes).tolist()
+        try:
+            for place in places[:: max(len(places) // _FEW, 1)]:
+                os.preadv(descriptor, [byte], place, os.RWF_NOWAIT)
+        except BlockingIOError:
+            for place in places:
+                os.posix_fadvise(descriptor, place, self._row_bytes, os.POSIX_FADV_WILLNEED)
+            return False
+        except OSError:  # a file system that can't tell
+            return True
+        return True
 
 
 def h5py() -> ModuleType:

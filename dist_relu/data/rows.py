@@ -47,6 +47,10 @@ class Storage(ABC):
         """
 
     @abstractmethod
+    def bring(self, numbers: Array) -> bool:
+        """Have rows brought into the page cache, and don't wait for it; tells whether they seem to be there already."""
+
+    @abstractmethod
     def read(self, numbers: Array) -> Array:
         """Return rows by their numbers (n,), as (n, ...) of `dtype`.  Raises `DataError`."""
 
@@ -103,6 +107,11 @@ class Rows:
         memory = self.storage if isinstance(self.storage, np.ndarray) else self.storage.memory()
         is_readable = memory is not None and memory.dtype != np.float16 and memory.dtype.isnative
         return memory if is_readable else None
+
+    def bring(self, numbers: Array) -> bool:
+        """Have rows brought near, by their numbers (n,), see `Storage.bring`."""
+        here = numbers if self.numbers is None else self.numbers[numbers]
+        return isinstance(self.storage, np.ndarray) or self.storage.bring(here)
 
     def read(self, numbers: Array, out: Array) -> None:
         """Read rows by their numbers (n,) into `out` (n, ...), in its dtype.

@@ -5,7 +5,7 @@ All of it is a function of seed, step and shard, so that anybody who asks for a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 from math import prod
@@ -16,7 +16,7 @@ import numpy as np
 from dist_relu.core.arrays import Array
 from dist_relu.data.augment import Augment, ImageShape
 from dist_relu.engine.plan import StepPlan
-from dist_relu.engine.readers import reader_of
+from dist_relu.engine.readers import ComingSteps, reader_of
 from dist_relu.kernels import augment as kernels
 from dist_relu.kernels.tape import in_python
 from dist_relu.kernels.weights import gather_weights
@@ -75,11 +75,20 @@ class Feed:
         self._augment = plan.augment or Augment()
         self._key = np.array([plan.seed, Purpose.AUGMENTATION], np.uint64)
 
-    def ahead(self, steps: Iterable[Array], shards: range) -> AbstractContextManager[None]:
-        """Return a context in which `shards` of the batches of these steps are gathered.  steps: samples of each."""
-        batches = (batch for samples in steps for batch in microbatches(samples, self._plan, 0))
-        reads = (batch.samples[slice(*batch.shard_bounds[shard])] for batch in batches for shard in shards)
-        return self._reader.ahead(numbers for numbers in reads if len(numbers))
+    def ahead(
+        self, num_steps: int, samples_of: Callable[[int], Array], num_done: Callable[[], int], shards: range
+    ) -> AbstractContextManager[None]:
+        """Return a context in which `shards` of the batches of these steps are gathered.
+
+        samples_of: step i of them.  num_done: how many are complete.
+        """
+
+        def reads(number: int) -> list[Array]:
+            batches = microbatches(samples_of(number), self._plan, 0)
+            found = [batch.samples[slice(*batch.shard_bounds[shard])] for batch in batches for shard in shards]
+            return [numbers for numbers in found if len(numbers)]
+
+        return self._reader.ahead(ComingSteps(num_steps, reads, num_done))
 
     def gather(self, batch: Batch, shard: int, run: ShardPass) -> tuple[Array, Loss, Array]:
         """Return the samples of a shard, augmented, in memory of `run`, the loss for them, and their targets."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil, isfinite
 from time import perf_counter
 from typing import final
@@ -110,23 +111,21 @@ class _Run:
         self._per_step = plan.batch_size * plan.options.accumulate
         self._per_epoch = num_steps_per_epoch(self._num_samples, plan.batch_size, plan.options.accumulate)
         self._epoch = -1
+        self._order_of = lru_cache(2)(self._order_anew)  # this epoch's, and the next one's where it is read ahead
         self._seen: list[StepDone] = []  # and not reported yet
         self._step_s = _LOOK_EVERY_S  # how long a step has taken
         self._step.load_kernels()
 
     def take(self, request: SegmentRequest) -> Stopped | None:
         """Take the steps of a segment."""
-        with self._step.ahead(self._samples_of(request)):
-            return self._take(request)
 
-    def _samples_of(self, request: SegmentRequest) -> Iterator[Array]:
-        """Go through the samples of every step of a segment."""
-        steps = range(request.first, request.stop)
-        for epoch in range(steps.start // self._per_epoch, -(-steps.stop // self._per_epoch)):
-            order = self._order_of(epoch, shuffle=request.shuffle)
-            for place in range(self._per_epoch):
-                if epoch * self._per_epoch + place in steps:
-                    yield order[place * self._per_step : (place + 1) * self._per_step]
+        def samples_of(step: int) -> Array:
+            epoch, place = divmod(step, self._per_epoch)
+            order: Array = self._order_of(epoch, request.shuffle)
+            return order[place * self._per_step : (place + 1) * self._per_step]
+
+        with self._step.ahead(range(request.first, request.stop), samples_of):
+            return self._take(request)
 
     def _take(self, request: SegmentRequest) -> Stopped | None:
         self._step.optimizer = request.optimizer
@@ -177,11 +176,11 @@ class _Run:
 
     def _begin_epoch(self, epoch: int, *, shuffle: bool) -> None:
         self._epoch = epoch
-        self._order = self._order_of(epoch, shuffle=shuffle)
+        self._order: Array = self._order_of(epoch, shuffle)
         self._began, self._first_timed = perf_counter(), epoch * self._per_epoch
         self._step.begin_epoch()
 
-    def _order_of(self, epoch: int, *, shuffle: bool) -> Array:
+    def _order_anew(self, epoch: int, shuffle: bool) -> Array:
         """The samples of an epoch in their order."""
         seed, chances = self._plan.seed, self._step.chances
         return order_of_epoch(self._num_samples, seed, epoch, shuffle=shuffle, chances=chances)

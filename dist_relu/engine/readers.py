@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import queue
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
+from itertools import chain
 from math import prod
 from threading import Event, Lock, Thread
 from typing import NamedTuple, final
@@ -27,6 +28,23 @@ from dist_relu.runtime.placed_samples import Samples
 
 _AHEAD = 3
 """So many reads, of a shard's samples each, are done before they are asked for."""
+_ROWS_AHEAD = 4096
+"""So many rows of a mapped file are asked of the disk before steps need them."""
+_STEPS_UNSEEN = 64
+"""So many steps nobody looks at the page cache, when what a step needs was all there."""
+_PAUSE_S = 0.005
+
+
+class ComingSteps(NamedTuple):
+    """These steps come next, and it is known what they read.
+
+    num_steps: how many.  reads: of step i of them, the numbers of samples (n,), read after read, as they will be asked
+    for.  num_done: so many steps are complete.
+    """
+
+    num_steps: int
+    reads: Callable[[int], Sequence[Array]]
+    num_done: Callable[[], int]
 
 
 class Reader(ABC):
@@ -40,8 +58,8 @@ class Reader(ABC):
         """
 
     @abstractmethod
-    def ahead(self, reads: Iterable[Array]) -> AbstractContextManager[None]:
-        """Return a context in which these samples, by their numbers, will be asked for, read after read."""
+    def ahead(self, steps: ComingSteps) -> AbstractContextManager[None]:
+        """Return a context in which these steps are taken."""
 
 
 def reader_of(samples: Samples) -> Reader:
@@ -76,8 +94,27 @@ class MemoryReader(Reader):
         here = numbers[first:stop]
         check_rows(self._memory[here], read, here)
 
-    def ahead(self, reads: Iterable[Array]) -> AbstractContextManager[None]:
-        return nullcontext()
+    def ahead(self, steps: ComingSteps) -> AbstractContextManager[None]:
+        if isinstance(self._rows.storage, np.ndarray):
+            return nullcontext()
+        return _thread(partial(self._bring, steps))
+
+    def _bring(self, steps: ComingSteps, is_over: Event) -> None:
+        """Have the page cache filled ahead of the steps; hardly more than look now and then where it is full."""
+        number = 0
+        while number < steps.num_steps:
+            num_done = steps.num_done()
+            number = max(number, num_done)
+            wanted = np.concatenate([np.empty(0, np.int64), *steps.reads(min(number, steps.num_steps - 1))])
+            if (number - num_done) * len(wanted) > _ROWS_AHEAD and number > num_done + 1:
+                if is_over.wait(_PAUSE_S):
+                    return
+            elif self._rows.bring(wanted):
+                number += _STEPS_UNSEEN
+            else:
+                number += 1
+            if is_over.is_set():
+                return
 
 
 class _Read(NamedTuple):
@@ -102,21 +139,14 @@ class ThreadedReader(Reader):
         in_python(partial(self._take, numbers, first, stop, out))
 
     @contextmanager
-    def ahead(self, reads: Iterable[Array]) -> Iterator[None]:
+    def ahead(self, steps: ComingSteps) -> Iterator[None]:
         done: queue.Queue[_Read] = queue.Queue(_AHEAD)
-        is_over = Event()
-        thread = Thread(target=self._read_all, args=(reads, done, is_over), name="dist_relu reader", daemon=True)
         self._done, self._next = done, None
-        thread.start()
-        try:
-            yield
-        finally:
-            self._done = None
-            is_over.set()
-            while thread.is_alive():  # it may wait for room
-                with suppress(queue.Empty):
-                    done.get_nowait()
-                thread.join(0.001)
+        with _thread(partial(self._read_all, steps, done), partial(_make_room, done)):
+            try:
+                yield
+            finally:
+                self._done = None
 
     def _take(self, numbers: Array, first: int, stop: int, out: Array) -> None:
         wanted = numbers[first:stop]
@@ -137,9 +167,9 @@ class ThreadedReader(Reader):
         with self._lock:
             self._samples.rows.read(wanted, out)
 
-    def _read_all(self, reads: Iterable[Array], done: queue.Queue[_Read], is_over: Event) -> None:
+    def _read_all(self, steps: ComingSteps, done: queue.Queue[_Read], is_over: Event) -> None:
         """Read ahead; what goes wrong is raised where the samples are asked for."""
-        for wanted in reads:
+        for wanted in chain.from_iterable(map(steps.reads, range(steps.num_steps))):
             if is_over.is_set():
                 return
             rows = np.empty((len(wanted), *self._samples.shape[1:]), self._samples.dtype)
@@ -150,3 +180,24 @@ class ThreadedReader(Reader):
                 error = caught
             done.put(_Read(wanted, rows, error))
         done.put(_Read(np.empty(0, np.int64), np.empty(0)))
+
+
+@contextmanager
+def _thread(work: Callable[[Event], object], make_room: Callable[[], object] = lambda: None) -> Iterator[None]:
+    """Let a thread work meanwhile.  The event that it gets says that it shall end.  make_room: see `_make_room`."""
+    is_over = Event()
+    thread = Thread(target=work, args=(is_over,), name="dist_relu reader", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        while thread.is_alive():
+            make_room()
+            thread.join(0.001)
+
+
+def _make_room(done: queue.Queue[_Read]) -> None:
+    """Take what nobody wants any more, so that a thread that waits for room sees that it shall end."""
+    with suppress(queue.Empty):
+        done.get_nowait()

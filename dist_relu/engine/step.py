@@ -7,7 +7,7 @@ another are played without the interpreter (`dist_relu.kernels.tape`). P paramet
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
 from functools import partial
 from itertools import pairwise
@@ -155,9 +155,16 @@ class TrainingStep:
         """So many steps can be taken with one call."""
         return self._inputs.max_steps
 
-    def ahead(self, steps: Iterable[Array]) -> AbstractContextManager[None]:
-        """Return a context in which steps with these samples are taken, so that they are read ahead."""
-        return self._feed.ahead(steps, self._shards)
+    def ahead(self, steps: range, samples_of: Callable[[int], Array]) -> AbstractContextManager[None]:
+        """Return a context in which these steps are taken, so that their samples are read ahead.
+
+        samples_of: a step, by its number in the run.
+        """
+
+        def num_done() -> int:
+            return int(self._mine[0]) - steps.start
+
+        return self._feed.ahead(len(steps), lambda number: samples_of(steps[number]), num_done, self._shards)
 
     def is_watched(self, step: int) -> bool:
         """Tell whether a step is watched, which must be taken alone then."""
