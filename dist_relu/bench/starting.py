@@ -52,7 +52,7 @@ def _seconds(arguments: list[str], **variables: str) -> float:
     subprocess.run(
         [sys.executable, *arguments],
         cwd=_HERE,
-        env={**os.environ, **variables},
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "", **variables},  # modules of a package are compiled, too
         stdout=subprocess.DEVNULL,
         check=True,
     )
