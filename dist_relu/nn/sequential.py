@@ -18,12 +18,13 @@ from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_dtype, check_ints, check_is, check_seed
 from dist_relu.core.html import table
 from dist_relu.kernels.tape import in_python
-from dist_relu.nn.boundary import Inside, Owner, State, array_of, inside, state_of
+from dist_relu.nn.boundary import Inside, array_of, inside
 from dist_relu.nn.composition import check_layer, check_params, check_places, layers_in
 from dist_relu.nn.description import brief, copy_unbuilt
 from dist_relu.nn.fusion import ACTIVATIONS, ActivationFused, fuse
 from dist_relu.nn.layer import PLAIN, Layer, Param, Pass, PassObserver, PreactivationObserver, Shape
 from dist_relu.nn.losses.loss import Loss
+from dist_relu.nn.states import Owner, State, state_of
 from dist_relu.partition import Purpose, generator
 
 Predicts = Literal["classes", "labels", "numbers"]
