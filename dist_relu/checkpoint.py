@@ -69,19 +69,36 @@ def save_model(model: Sequential, path: str | Path) -> None:
         "input_shape": json.dumps(model.input_shape),
         "layers": json.dumps([describe(layer) for layer in model.layers]),
         "params_sha256": model.sha256(),
+        **described_use(model),
     }
-    if model.predicts is not None:
-        header["predicts"] = model.predicts
-    if model.classes is not None:
-        header["classes"] = json.dumps(model.classes)
-    if model.loss is not None:
-        header["loss"] = json.dumps(describe(model.loss))
     header["header_sha256"] = digest_of_header(header)
     block = Block(model.dtype, [(name, param.shape) for name, param in zip(model.names, model.params, strict=True)])
     try:
         write_tensors(path, header, [block], [model.values])
     except HeaderTooLarge as error:
         raise ValueError(f"The model can't be saved: its layers take {error} to describe.") from None
+
+
+def described_use(model: Sequential) -> dict[str, str]:
+    """What is known of a trained model beside layers and parameters, as texts by their names."""
+    texts: dict[str, str] = {}
+    if model.predicts is not None:
+        texts["predicts"] = model.predicts
+    if model.classes is not None:
+        texts["classes"] = json.dumps(model.classes)
+    if model.loss is not None:
+        texts["loss"] = json.dumps(describe(model.loss))
+    return texts
+
+
+def add_use(path: str | Path, texts: Mapping[str, str], model: Sequential) -> None:
+    """Let a model know what `described_use` wrote into a file.
+
+    Raises ValueError for names of more classes than it has outputs, and `CheckpointError` for a loss that is none.
+    """
+    names, loss = _names_of_classes(texts, model), _loss(path, texts)
+    model.predicts = texts.get("predicts")  # type: ignore[assignment]  # one of _PREDICTS
+    model.classes, model.loss = names, loss
 
 
 def check_can_be_saved(model: Sequential) -> None:
@@ -119,13 +136,10 @@ def load_model(path: str | Path, layers: Sequential | None = None, *, classes: S
                 _check_same_layers(path, model, layers)
                 model = layers
             _build(path, header, model)
-            names = _names_of_classes(header, model)
             values = _read_values(path, file, model, is_of_run=header["format"] == RUN_FORMAT)
         if not _are_whole(header, values):
             raise CheckpointError(f"{path} is damaged: the digest of its parameters is not the one in its header.")
-        model.predicts = header.get("predicts")  # type: ignore[assignment]  # one of _PREDICTS
-        model.classes = names
-        model.loss = _loss(path, header)
+        add_use(path, header, model)
     model.bind(values)
     return model
 

@@ -55,10 +55,11 @@ def test_models_come_back_with_the_same_digest(name: str, tmp_path: Path) -> Non
     model = of_models(name)
     model.predicts = "classes"
     model.classes = ("cat", "dog")
+    model.loss = nn.Focal(1.5)
     export_model(model, tmp_path / "model.onnx")
     back = import_model(tmp_path / "model.onnx")
     assert (back.sha256(), repr(back)) == (model.sha256(), repr(model))
-    assert (back.predicts, back.classes) == ("classes", ("cat", "dog"))
+    assert (back.predicts, back.classes, repr(back.loss)) == ("classes", ("cat", "dog"), repr(model.loss))
 
 
 @pytest.mark.parametrize("number", range(len(OF_LAYERS)))

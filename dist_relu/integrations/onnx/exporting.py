@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from dist_relu.checkpoint import check_can_be_saved
+from dist_relu.checkpoint import check_can_be_saved, described_use
 from dist_relu.core.checks import check_is
 from dist_relu.core.files import write_file
 from dist_relu.errors import DataError
@@ -18,6 +18,8 @@ from dist_relu.nn import Sequential
 from dist_relu.nn.description import describe
 
 INPUT, OUTPUT = "x", "y"
+PREFIX = "dist_relu."
+"""Of all metadata."""
 _MOST_BYTES = 2**31 - 1
 """Of a file by itself, as protobuf has it."""
 
@@ -27,7 +29,7 @@ def export_model(model: Sequential, path: str | Path) -> Certificate:
 
     The graph goes from x (N, ...) to y (N, ...), with any N, as `model.forward` does in evaluation: batch
     normalisation has running statistics, and dropout does nothing. Its metadata hold the version of this package,
-    the layers, the digest of the parameters, and the names of classes.
+    the layers, the digest of the parameters, names of classes, and the loss.
     Raises ValueError for a model without parameters or with layers of the user's own, ImportError without onnx,
     and `WriteError`.
     """
@@ -82,16 +84,13 @@ def import_onnx() -> Any:
 
 def _metadata(model: Sequential) -> dict[str, str]:
     check_can_be_saved(model)
-    metadata = {
-        "dist_relu.version": version("dist_relu"),
-        "dist_relu.params_sha256": model.sha256(),
-        "dist_relu.layers": json.dumps([describe(layer) for layer in model.layers]),
+    texts = {
+        "version": version("dist_relu"),
+        "params_sha256": model.sha256(),
+        "layers": json.dumps([describe(layer) for layer in model.layers]),
+        **described_use(model),
     }
-    if model.predicts is not None:
-        metadata["dist_relu.predicts"] = model.predicts
-    if model.classes is not None:
-        metadata["dist_relu.classes"] = json.dumps(model.classes)
-    return metadata
+    return {f"{PREFIX}{name}": text for name, text in texts.items()}
 
 
 def _listed(shape: tuple[int, ...]) -> str:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dist_relu.checkpoint import described_layers
+from dist_relu.checkpoint import add_use, described_layers
 from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_ints
-from dist_relu.core.untrusted import made, parse_json, reading
-from dist_relu.data.labels import check_classes
+from dist_relu.core.untrusted import reading
 from dist_relu.errors import CheckpointError
 from dist_relu.integrations.onnx.assembly import Assembly
 from dist_relu.integrations.onnx.chains import Chains
-from dist_relu.integrations.onnx.exporting import import_onnx, to_onnx
+from dist_relu.integrations.onnx.exporting import PREFIX, import_onnx, to_onnx
 from dist_relu.integrations.onnx.readers.chain import run
 from dist_relu.integrations.onnx.source import Source, read
 from dist_relu.nn import Sequential
@@ -44,20 +42,11 @@ def import_model(
         source = read(path)
         shape = _sample_shape(path, source, input_shape)
         model = _restored(source, shape) or _assembled(path, source, shape, output)
-        _add_what_it_predicts(source, model)
+        texts = {name.removeprefix(PREFIX): text for name, text in source.metadata.items() if name.startswith(PREFIX)}
+        if texts.get("predicts", "classes") not in ("classes", "numbers"):
+            raise ValueError(f"its metadata say that it predicts {texts['predicts']!r}")
+        add_use(path, texts, model)
     return model
-
-
-def _add_what_it_predicts(source: Source, model: Sequential) -> None:
-    """Add what the metadata say of outputs.  Raises ValueError for names of more classes than there are outputs."""
-    predicts = source.metadata.get("dist_relu.predicts")
-    if predicts in ("classes", "numbers"):
-        model.predicts = predicts  # type: ignore[assignment]  # one of the two
-    if "dist_relu.classes" in source.metadata:
-        names = check_classes(made(list[str], parse_json(source.metadata["dist_relu.classes"])))
-        if predicts != "classes" or len(names) > prod(model.output_shape):
-            raise ValueError(f"it has names of {len(names):,} classes, which the model does not predict")
-        model.classes = names
 
 
 def _sample_shape(path: Path, source: Source, given: Sequence[int] | None) -> Shape:
@@ -130,7 +119,7 @@ def _restored(source: Source, shape: Shape) -> Sequential | None:
 
     Where its parameters stand in the graph is found out by exporting their numbers in their places.
     """
-    text = source.metadata.get("dist_relu.layers")
+    text = source.metadata.get(f"{PREFIX}layers")
     if text is None:
         return None
     dtype = next((array.dtype for array in source.constants.values() if array.dtype.kind == "f"), np.dtype(np.float32))
