@@ -14,6 +14,7 @@ from dist_relu import nn
 from dist_relu.nn.description import construct, describe
 from dist_relu.nn.structure import every_layer
 from tests.conftest import small_model
+from tests.run.test_state_file import with_header
 from tests.twin import Array
 
 
@@ -156,6 +157,37 @@ def test_a_header_that_was_changed_is_refused(tmp_path: Path) -> None:
     dr.save_model(small_model().build((3,)).initialize(), path)
     path.write_bytes(path.read_bytes().replace(b"HeNormal", b"HeNormaX"))
     with pytest.raises(dr.CheckpointError, match="digest of its header"):
+        dr.load_model(path)
+
+
+@pytest.mark.parametrize(
+    "loss", [nn.BinaryCrossEntropy((1.0, 2.0)), nn.Focal(1.5, alpha=0.25), nn.Huber(0.5), nn.MeanAbsoluteError(), None]
+)
+def test_a_model_keeps_the_loss_that_it_was_trained_with(tmp_path: Path, loss: nn.Loss | None) -> None:
+    model = small_model().build((3,)).initialize()
+    model.loss = loss
+    dr.save_model(model, tmp_path / "model.safetensors")
+    assert dr.load_model(tmp_path / "model.safetensors").loss == loss
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"Huber": {"delta": -1}}',
+        '{"Huber": {"gamma": 1}}',
+        '{"Loss": {}}',
+        '{"Dense": {"units": 1}}',
+        '{"os:system": {}}',
+        '{"MixedTargets": {"loss": {"Huber": {}}, "others": [1], "share": 0.5}}',
+        "[]",
+        "7",
+    ],
+)
+def test_a_loss_that_is_none_of_ours_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "model.safetensors"
+    dr.save_model(small_model().build((3,)).initialize(), path)
+    path.write_bytes(with_header(path.read_bytes(), lambda header: header["__metadata__"].update(loss=text)))
+    with pytest.raises(dr.CheckpointError, match="has a loss that this version can't make"):
         dr.load_model(path)
 
 
