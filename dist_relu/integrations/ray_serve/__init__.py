@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def application(
         ray_actor_options={"num_cpus": 1},
     )(_replica())
     return replica.bind(
-        str(path),
+        os.path.abspath(path),
         name,
         max_batch_size,
         check_float("batch_wait_timeout_s", batch_wait_timeout_s),

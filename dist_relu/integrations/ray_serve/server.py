@@ -82,7 +82,7 @@ class ModelServer:
         try:
             self.handle = self._run(
                 application(
-                    Path(path).absolute(),
+                    path,
                     name=name,
                     replicas=replicas,
                     max_batch_size=max_batch_size,
