@@ -38,7 +38,8 @@ def load_hdf5(path: Path, names: str | None) -> Split:
         samples = {pair.x for pair in pairs.values()}
 
         def read(name: str) -> Array | Rows:
-            return _samples(path, name) if name in samples else _targets(path, file, name)
+            dataset = _dataset(path, file, name)
+            return _samples(path, name) if name in samples else _targets(path, dataset, name)
 
         return joined_pairs(path, pairs, read, there)
 
@@ -48,14 +49,19 @@ def _samples(path: Path, name: str) -> Array | Rows:
     return kept(Rows(dataset, scale=SHADE if dataset.dtype == np.uint8 else None))
 
 
-def _targets(path: Path, file: Any, name: str) -> Array:
+def _dataset(path: Path, file: Any, name: str) -> Any:
+    """A dataset by its name.  Raises `DataError` where there is none, or where it lies in other files."""
+    dataset = file.get(name)
+    if not isinstance(dataset, h5py().Dataset):
+        raise DataError(f"{path} has no dataset {name!r}; it has {', '.join(map(str, file)) or 'nothing'}.")
+    if dataset.file.filename != file.filename or dataset.external or dataset.is_virtual:
+        raise DataError(f"{path}: {name} lies in other files; expected it in this one.")
+    return dataset
+
+
+def _targets(path: Path, dataset: Any, name: str) -> Array:
     """All of a dataset, numbers or text."""
     library = h5py()
-    dataset = file.get(name)
-    if not isinstance(dataset, library.Dataset):
-        raise DataError(f"{path} has no dataset {name!r}; it has {', '.join(map(str, file)) or 'nothing'}.")
-    if dataset.external or dataset.is_virtual:
-        raise DataError(f"{path}: {name} lies in other files; expected it in this one.")
     check_room(f"{path}: {name}", int(dataset.nbytes))
     text = library.check_string_dtype(dataset.dtype)
     return np.asarray(dataset.asstr()[()] if text is not None else dataset[()])

@@ -208,13 +208,15 @@ def test_tar_files_say_what_is_wrong(tmp_path: Path) -> None:
 def test_hdf5_says_what_is_wrong(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "f.h5", "w") as file:
         file["images"], file["labels"], file["names"] = np.zeros((3, 4)), [0, 1, 0], ["u", "v", "u"]
-        file["elsewhere"] = h5py.ExternalLink("/etc/passwd", "x")
+        file["elsewhere"] = h5py.ExternalLink("g.h5", "labels")
+    with h5py.File(tmp_path / "g.h5", "w") as file:
+        file["labels"] = [0, 1, 0]
     assert load(f"{tmp_path}/f.h5:images,names").train.classes == ("u", "v")
     for names, message in (
         ("images,lables", r"has no dataset 'lables'; it has .*images, labels, names"),
         ("pictures,labels", r"has no dataset 'pictures'"),
         ("images", "expected two names, or four, or six"),
-        ("images,elsewhere", "elsewhere"),
+        ("images,elsewhere", "elsewhere lies in other files"),
     ):
         with pytest.raises(DataError, match=message):
             load(f"{tmp_path}/f.h5:{names}")
