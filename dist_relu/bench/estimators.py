@@ -1,4 +1,4 @@
-"""Our classifier beside scikit-learn's MLPClassifier: an epoch of the same network on the same samples, by turns."""
+"""Our classifier beside scikit-learn's MLPClassifier: epochs of the same network on the same samples, by turns."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _BATCH = 200
 
 
 @dataclass(frozen=True)
-class Epoch:
-    """An epoch, with the start of workers and their end: medians over rounds of seconds, and of the ratio.
+class Fit:
+    """A fit, with the start of workers and their end: medians over rounds of seconds, and of the ratio.
 
     cores: processes of ours, threads of scikit-learn's BLAS.
     """
@@ -34,16 +34,16 @@ class Epoch:
     sklearn_accuracy: float
 
 
-def run(data: Split, cores: int, rounds: int) -> list[Epoch]:
+def run(data: Split, epochs: int, cores: int, rounds: int) -> list[Fit]:
     """Train by turns on float32 and float64, on one core and on several; accuracies are of the test set."""
     return [
-        _epoch(data, dtype, number, rounds)
+        _fit(data, epochs, dtype, number, rounds)
         for dtype in ("float32", "float64")
         for number in ([1, cores] if cores > 1 else [1])
     ]
 
 
-def _epoch(data: Split, dtype: str, cores: int, rounds: int) -> Epoch:
+def _fit(data: Split, epochs: int, dtype: str, cores: int, rounds: int) -> Fit:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPClassifier
 
@@ -61,7 +61,7 @@ def _epoch(data: Split, dtype: str, cores: int, rounds: int) -> Epoch:
         seconds = time.perf_counter() - began
         return seconds, float(estimator.score(x_test, data.test.y))
 
-    same: dict[str, Any] = {"hidden_layer_sizes": _HIDDEN, "batch_size": _BATCH, "max_iter": 1, "random_state": 1}
+    same: dict[str, Any] = {"hidden_layer_sizes": _HIDDEN, "batch_size": _BATCH, "max_iter": epochs, "random_state": 1}
     sides: list[Callable[[], Any]] = [
         lambda: ReLUClassifier(**same, n_workers=cores, shards=max(cores, 4)),
         lambda: MLPClassifier(**same),
@@ -73,4 +73,4 @@ def _epoch(data: Split, dtype: str, cores: int, rounds: int) -> Epoch:
             measured[i, side] = timed(sides[side])
     (ours, theirs), (our_accuracy, accuracy) = np.median(measured, axis=0).T.tolist()
     ratio = float(np.median(measured[:, 1, 0] / measured[:, 0, 0]))
-    return Epoch(dtype, cores, ours, theirs, ratio, our_accuracy, accuracy)
+    return Fit(dtype, cores, ours, theirs, ratio, our_accuracy, accuracy)

@@ -169,14 +169,15 @@ def learning(workers: int, steps: int, rounds: int, path: Path | None) -> None:
 
 @bench.command()
 @data_option
+@click.option("--epochs", type=click.IntRange(1), default=1, show_default=True, help="The number of epochs.")
 @click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="The number of workers.")
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="The number of repetitions.")
 @json_option
-def sklearn(source: str, workers: int, rounds: int, path: Path | None) -> None:
-    """An epoch of ReLUClassifier beside one of scikit-learn's MLPClassifier.
+def sklearn(source: str, epochs: int, workers: int, rounds: int, path: Path | None) -> None:
+    """Fits of ReLUClassifier beside those of scikit-learn's MLPClassifier.
 
     \b
-    Example: dist-relu bench sklearn --data mnist
+    Example: dist-relu bench sklearn --data mnist --epochs 5
     """
     if find_spec("sklearn") is None:
         raise click.UsageError("bench sklearn needs scikit-learn. Install it: pip install 'dist_relu[sklearn]'.")
@@ -184,8 +185,8 @@ def sklearn(source: str, workers: int, rounds: int, path: Path | None) -> None:
 
     with usage_errors():
         data = load(source)
-    epochs = benchmark.run(data, workers, rounds)
-    _show(estimators_table(epochs), epochs, path)
+    fits = benchmark.run(data, epochs, workers, rounds)
+    _show(estimators_table(fits, epochs), fits, path)
 
 
 @bench.command()

@@ -12,7 +12,7 @@ from rich.table import Table
 from dist_relu.core import machine
 
 if TYPE_CHECKING:
-    from dist_relu.bench.estimators import Epoch
+    from dist_relu.bench.estimators import Fit
     from dist_relu.bench.learning import Learning
     from dist_relu.bench.products import Speeds
     from dist_relu.bench.scaling import Scaling
@@ -41,14 +41,13 @@ def as_markdown(table: Table) -> str:
     return f"{table.title}:\n\n" + "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines) + "\n"
 
 
-def estimators_table(epochs: Sequence[Epoch]) -> Table:
-    """An epoch of ours beside scikit-learn's."""
+def estimators_table(fits: Sequence[Fit], epochs: int) -> Table:
+    """Fits of ours beside scikit-learn's."""
     table = Table("type", "cores", "ours s", "MLPClassifier s", "MLPClassifier/ours", "our accuracy", "MLPClassifier's")
-    table.title = "An epoch of a network with 100 hidden units, with start and end of workers"
-    for epoch in epochs:
-        seconds = f"{epoch.ours_s:.2f}", f"{epoch.sklearn_s:.2f}", f"{epoch.ratio:.2f}"
-        accuracies = f"{epoch.our_accuracy:.2%}", f"{epoch.sklearn_accuracy:.2%}"
-        table.add_row(epoch.dtype, str(epoch.cores), *seconds, *accuracies)
+    table.title = f"Fit of a network with 100 hidden units, {epochs} epochs, with start and end of workers"
+    for fit in fits:
+        seconds = f"{fit.ours_s:.2f}", f"{fit.sklearn_s:.2f}", f"{fit.ratio:.2f}"
+        table.add_row(fit.dtype, str(fit.cores), *seconds, f"{fit.our_accuracy:.2%}", f"{fit.sklearn_accuracy:.2%}")
     return table
 
 
