@@ -84,8 +84,8 @@ class Network(BaseEstimator, ABC):
     model: instead of both an `nn.Sequential`, or a function of the number of outputs that returns one. It ends with a
     number for each class or target, before any softmax. Samples may then have any shape.
     solver: "adam", "sgd", "adamw", "lbfgs", or an update rule of `dist_relu.optim`, which is taken as it is.
-    alpha: half the squared parameters, times alpha and divided by the number of samples of a batch, are added to what
-    is minimised; with "adamw" it is the decoupled weight decay.
+    alpha: half the squared weights (not biases), times alpha and divided by the number of samples of a batch, are added
+    to what is minimised; with "adamw" it is the decoupled weight decay.
     learning_rate: with "sgd" also "invscaling" or "adaptive".
     early_stopping: hold `validation_fraction` of the samples back, stop when their score is no better, and take the
     parameters of the best epoch.
@@ -286,8 +286,10 @@ class Network(BaseEstimator, ABC):
     def _new_network(self, samples: Samples) -> nn.Sequential:
         outputs = self._num_outputs(samples.targets)
         if self.model is None:
-            return multilayer_perceptron(self.hidden_layer_sizes, self.activation, outputs, samples.x.dtype)
-        network = network_of(self.model, outputs).build(samples.x.shape[1:])
+            network = multilayer_perceptron(self.hidden_layer_sizes, self.activation, outputs, samples.x.dtype)
+        else:
+            network = network_of(self.model, outputs)
+        network.build(samples.x.shape[1:])
         if network.output_shape != (outputs,):
             raise DataError(f"The model has outputs of shape {network.output_shape}; these targets need ({outputs},).")
         return network
@@ -326,6 +328,7 @@ class Network(BaseEstimator, ABC):
             betas=(self.beta_1, self.beta_2),
             epsilon=self.epsilon,
             loss_scale=self._loss_scale,
+            has_biases=any(name.endswith(".bias") for name in job.network.names),
         )
 
         def new(state: RunState | None) -> Trainer:

@@ -11,7 +11,7 @@ from dist_relu import nn
 from dist_relu.coordinator import Coordinator, start
 from dist_relu.core import machine
 from dist_relu.core.checks import check_choice, check_int, check_ints, check_is, shown
-from dist_relu.optim import SGD, Adam, AdamW, Optimizer
+from dist_relu.optim import SGD, Adam, AdamW, Group, Groups, Optimizer
 
 Model = nn.Sequential | Callable[[int], nn.Sequential]
 
@@ -82,6 +82,7 @@ def optimizer_for(
     betas: tuple[float, float],
     epsilon: float,
     loss_scale: float,
+    has_biases: bool,
 ) -> Optimizer:
     """Make the update rule that takes scikit-learn's steps; a rule that was passed stays as it is.
 
@@ -90,15 +91,17 @@ def optimizer_for(
     if isinstance(solver, Optimizer):
         return solver
     beta1, beta2 = betas
+    rule: Optimizer
     match check_choice("solver", solver, ("adam", "adamw", "sgd", "lbfgs")):
         case "adam":
-            return Adam(lr, beta1, beta2, epsilon, weight_decay=decay * loss_scale)
+            rule = Adam(lr, beta1, beta2, epsilon, weight_decay=decay * loss_scale)
         case "adamw":
-            return AdamW(lr, beta1, beta2, epsilon, weight_decay=adamw_decay)
+            rule = AdamW(lr, beta1, beta2, epsilon, weight_decay=adamw_decay)
         case _:
-            return SGD(
+            rule = SGD(
                 lr / loss_scale,
                 momentum=momentum,
                 nesterov=nesterov and momentum > 0,
                 weight_decay=decay * loss_scale,
             )
+    return Groups(rule, [Group("biases", weight_decay=0.0)]) if has_biases and decay else rule
