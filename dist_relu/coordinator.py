@@ -186,6 +186,7 @@ class Coordinator:
         verify_every: int | None = None,
         validation: Data | None = None,
         validate_every: Literal["epoch"] | int = "epoch",
+        metrics: str | Sequence[str] = (),
         callbacks: Sequence[Any] = (),
         on_progress: ProgressHandler | None = None,
     ) -> FitResult:
@@ -218,7 +219,7 @@ class Coordinator:
         verify_every: let other workers compute one shard of every so many steps as well. Since bits may not differ, a
         difference raises FaultyWorker with rank and host: with three workers or more of the one who is wrong, of two of
         both; a single worker computes such shards twice. Costs no bits.
-        validation, validate_every, callbacks, on_progress: see `Trainer.fit`.
+        validation, validate_every, metrics, callbacks, on_progress: see `Trainer.fit`.
 
         Every call begins anew, whatever was fitted before: with epoch 0 of order and schedule, and an optimizer without
         momentum yet. To go on, hold the run: `trainer` is this in as many calls as you like.
@@ -258,6 +259,7 @@ class Coordinator:
                 epochs=epochs,
                 validation=validation,
                 validate_every=validate_every,
+                metrics=metrics,
                 callbacks=callbacks,
                 on_progress=on_progress,
             )

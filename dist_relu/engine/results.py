@@ -18,16 +18,20 @@ _EPOCHS_SHOWN = 20
 
 @dataclass(frozen=True, kw_only=True)
 class Validated:
-    """A validation came to this, after so many steps and complete epochs; accuracy is None of numbers."""
+    """A validation came to this, after so many steps and complete epochs; accuracy is None of numbers.
+
+    metrics: those that were asked for, by name.
+    """
 
     step: int
     epoch: int
     loss: float
     accuracy: float | None
+    metrics: dict[str, float] = field(default_factory=dict)
 
     def _repr_html_(self) -> str:
-        row = [f"step {self.step}", self.epoch, self.loss, share_text(self.accuracy)]
-        return table("Validation", ["after", "epochs", "loss", "accuracy"], [row])
+        row = [f"step {self.step}", self.epoch, self.loss, share_text(self.accuracy), *self.metrics.values()]
+        return table("Validation", ["after", "epochs", "loss", "accuracy", *self.metrics], [row])
 
 
 @dataclass(frozen=True, kw_only=True)

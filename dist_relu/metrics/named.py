@@ -13,6 +13,7 @@ import numpy as np
 
 from dist_relu.activations import sigmoid, softmax
 from dist_relu.core.arrays import Array
+from dist_relu.core.checks import check_sequence, shown
 from dist_relu.errors import DataWarning
 from dist_relu.metrics import classification, probabilities, ranking, regression
 
@@ -82,7 +83,8 @@ def names_for(kind: Kind, num_outputs: int) -> list[str]:
 
 def check_metrics(metrics: Metric | Sequence[Metric], kind: Kind, num_outputs: int) -> list[Metric]:
     """What was asked for, "all" replaced by all names.  Raises ValueError for names that are none of such targets."""
-    wanted: list[Metric] = [metrics] if isinstance(metrics, str) or callable(metrics) else list(metrics)
+    is_one = isinstance(metrics, str) or callable(metrics)
+    wanted: list[Metric] = [metrics] if is_one else list(check_sequence("metrics", metrics, _check_metric, "names"))  # type: ignore[list-item]
     if "all" in wanted:
         at = wanted.index("all")
         wanted[at : at + 1] = [name for name in names_for(kind, num_outputs) if name not in wanted]
@@ -95,9 +97,20 @@ def check_metrics(metrics: Metric | Sequence[Metric], kind: Kind, num_outputs: i
             of = {"classes": "classes", "labels": "several labels a sample", "numbers": "real numbers"}[kind]
             top = ", top_2, top_3, ..." if kind == "classes" else ""
             raise ValueError(f"metrics={metric!r}: the targets are {of}; expected all, {', '.join(_NAMED[kind])}{top}.")
-        if not isinstance(metric, str) and not callable(metric):
-            raise TypeError(f"metrics={metric!r}: expected names, or functions of targets and outputs.")
     return wanted
+
+
+def _check_metric(name: str, value: Any) -> Metric:
+    if not isinstance(value, str) and not callable(value):
+        raise TypeError(f"{shown(name, value)}: expected names, or functions of targets and outputs.")
+    metric: Metric = value
+    return metric
+
+
+def is_number(metric: str) -> bool:
+    """Whether there is such a metric, and it is a single number."""
+    known = {name for names in _NAMED.values() for name in names} - {"report", "confusion", "calibration"}
+    return metric in known or bool(_TOP.fullmatch(metric))
 
 
 def measure(metrics: Sequence[Metric], predictions: Predictions) -> dict[str, Any]:

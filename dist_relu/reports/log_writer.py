@@ -224,6 +224,8 @@ def scalars_of_validation(validated: Validated) -> Iterator[tuple[str, float]]:
     yield "validation/loss", validated.loss
     if validated.accuracy is not None:
         yield "validation/accuracy", validated.accuracy
+    for name, value in validated.metrics.items():
+        yield f"validation/{name}", value
 
 
 def _distributions(step: WatchedStep) -> Iterator[tuple[str, list[int]]]:

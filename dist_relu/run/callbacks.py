@@ -22,7 +22,6 @@ from dist_relu.core.checks import (
     check_not_negative,
     check_path,
     check_positive,
-    one_of,
     optional,
 )
 from dist_relu.core.files import Attempts, check_writable
@@ -31,7 +30,7 @@ from dist_relu.engine.training import with_values
 from dist_relu.engine.watch.records import EpochSummary
 from dist_relu.errors import TrainingWarning
 from dist_relu.nn import Sequential
-from dist_relu.run.monitoring import MONITORS, Patience, check_monitored, is_maximised, monitored
+from dist_relu.run.monitoring import Patience, check_monitor, check_monitored, is_maximised, monitored
 from dist_relu.run.trainer import Trainer
 
 
@@ -40,8 +39,9 @@ from dist_relu.run.trainer import Trainer
 class EarlyStopping:
     """Ends a call of `Trainer.fit` when what is monitored has not become better for too long.
 
-    monitor: "validation_loss" or "validation_accuracy", or "loss" or "accuracy" of the epochs of training. Losses are
-    better when they are smaller, accuracies when they are greater.
+    monitor: "validation_loss" or "validation_accuracy", or "loss" or "accuracy" of the epochs of training, or what
+    validations measure by `Trainer.fit(metrics=...)`, as "validation_f1_macro". Losses and errors are better when they
+    are smaller, all else when it is greater.
     patience: after how many validations (or epochs) in a row that are no better it ends.  min_delta: a better one is
     better by more than this.
     restore_best: after each call the model has the best parameters so far, whatever ended it. The run itself stays
@@ -63,7 +63,7 @@ class EarlyStopping:
 
     def __post_init__(self) -> None:
         check_fields(
-            self, monitor=one_of(*MONITORS), patience=check_int, min_delta=check_not_negative, restore_best=check_bool
+            self, monitor=check_monitor, patience=check_int, min_delta=check_not_negative, restore_best=check_bool
         )
         self._forget()
 
@@ -73,7 +73,7 @@ class EarlyStopping:
 
     def on_fit_begin(self, trainer: Trainer, *, validates: bool) -> None:
         """Raise ValueError unless the call has what is monitored."""
-        check_monitored("EarlyStopping", self.monitor, trainer.model, validates=validates)
+        check_monitored("EarlyStopping", self.monitor, trainer.model, validates=validates, metrics=trainer.metrics)
         if trainer.step == 0:
             self._forget()
         if self.stopped_step is not None:
@@ -140,7 +140,7 @@ class BestModel:
     _is_saved: bool = field(init=False, default=True, repr=False)
 
     def __post_init__(self) -> None:
-        check_fields(self, path=optional(check_path), monitor=one_of(*MONITORS))
+        check_fields(self, path=optional(check_path), monitor=check_monitor)
         self._forget()
 
     @property
@@ -156,7 +156,7 @@ class BestModel:
 
     def on_fit_begin(self, trainer: Trainer, *, validates: bool) -> None:
         """Raise ValueError and WriteError where the call has not what is monitored, or the model can't be saved."""
-        check_monitored("BestModel", self.monitor, trainer.model, validates=validates)
+        check_monitored("BestModel", self.monitor, trainer.model, validates=validates, metrics=trainer.metrics)
         if self.path is not None:
             check_writable(self.path)
             check_can_be_saved(trainer.model)
@@ -223,7 +223,7 @@ class ReduceOnPlateau:
     def __post_init__(self) -> None:
         check_fields(
             self,
-            monitor=one_of(*MONITORS),
+            monitor=check_monitor,
             factor=lambda name, value: check_float(name, value, above=0, below=1),
             patience=lambda name, value: check_int(name, value, 0),
             min_delta=check_not_negative,
@@ -233,7 +233,7 @@ class ReduceOnPlateau:
 
     def on_fit_begin(self, trainer: Trainer, *, validates: bool) -> None:
         """Raise ValueError and TypeError unless the call has what is monitored, and the optimizer a learning rate."""
-        check_monitored("ReduceOnPlateau", self.monitor, trainer.model, validates=validates)
+        check_monitored("ReduceOnPlateau", self.monitor, trainer.model, validates=validates, metrics=trainer.metrics)
         trainer.lr_scale = trainer.lr_scale  # raises where there is nothing to scale
         if trainer.step == 0:
             self._forget()

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from math import isfinite
 from typing import Any, final
 
+from dist_relu.core.checks import shown
 from dist_relu.engine.results import Validated
 from dist_relu.engine.watch.records import EpochSummary
+from dist_relu.metrics.named import is_better_when_greater, is_number
 from dist_relu.nn import Sequential
 
 MONITORS = ("validation_loss", "validation_accuracy", "loss", "accuracy")
-"""The names of what can be monitored: numbers of validations, or of epochs of training."""
+"""The names of what can be monitored of any run: numbers of validations, or of epochs of training.
+
+Where validations measure more, that can be, too: "validation_f1_macro"."""
+
+_OF_VALIDATION = "validation_"
 
 
 @final
@@ -57,30 +63,59 @@ class Patience:
         self.best, self.num_bad = state["best"], state["num_bad"]
 
 
+def check_monitor(name: str, value: Any) -> str:
+    """A check for `dist_relu.core.checks`: the name of what can be monitored."""
+    if not isinstance(value, str):
+        raise TypeError(f"{shown(name, value)}: expected text.")
+    if value in MONITORS or (value.startswith(_OF_VALIDATION) and is_number(metric_of(value))):
+        return value
+    known = ", ".join(f'"{monitor}"' for monitor in MONITORS)
+    raise ValueError(
+        f'{shown(name, value)}: expected {known}, or "validation_" and a metric that is a number, such as '
+        '"validation_f1_macro".'
+    )
+
+
+def metric_of(monitor: str) -> str:
+    """What is monitored, without the word for validations."""
+    return monitor.removeprefix(_OF_VALIDATION)
+
+
 def is_maximised(monitor: str) -> bool:
-    """Whether more is better: of accuracies it is, of losses not."""
-    return monitor.endswith("accuracy")
+    """Whether more is better: of losses and errors it is not."""
+    return metric_of(monitor) != "loss" and is_better_when_greater(metric_of(monitor))
 
 
 def is_of_validation(monitor: str) -> bool:
     """Whether validations have it, otherwise epochs."""
-    return monitor.startswith("validation_")
+    return monitor.startswith(_OF_VALIDATION)
 
 
 def monitored(monitor: str, record: Validated | EpochSummary) -> float | None:
     """Return what is monitored of a validation or an epoch; None of the other kind of these."""
     if isinstance(record, Validated) != is_of_validation(monitor):
         return None
+    if monitor not in MONITORS and isinstance(record, Validated):
+        return record.metrics.get(metric_of(monitor))
     value: float | None = record.accuracy if is_maximised(monitor) else record.loss
     return value
 
 
-def check_monitored(who: str, monitor: str, model: Sequential, *, validates: bool) -> None:
-    """Raise ValueError unless a call has what is to be monitored.  who: asks for it.  validates: whether the call."""
+def check_monitored(
+    who: str, monitor: str, model: Sequential, *, validates: bool, metrics: Collection[str] = ()
+) -> None:
+    """Raise ValueError unless a call has what is to be monitored.
+
+    who: asks for it.  validates: whether the call does.  metrics: that its validations measure.
+    """
     name = f'{who}(monitor="{monitor}")'
     if is_of_validation(monitor) and not validates:
         raise ValueError(
             f'{name} needs validations, and this call has none: pass fit(validation=...), or monitor "loss".'
         )
+    if monitor not in MONITORS:
+        if metric_of(monitor) not in metrics:
+            raise ValueError(f'{name} needs validations that measure it: pass fit(metrics=["{metric_of(monitor)}"]).')
+        return
     if is_maximised(monitor) and model.predicts == "numbers":
         raise ValueError(f"{name}: there is no accuracy without classes; monitor a loss.")

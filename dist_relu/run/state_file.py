@@ -12,7 +12,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from math import isfinite, isnan, nan
 from pathlib import Path
 from types import NoneType
@@ -23,6 +23,7 @@ import numpy as np
 from dist_relu.checkpoint import RUN_FORMAT, digest_of_header
 from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_is
+from dist_relu.core.files import strict
 from dist_relu.core.tensor_file import (
     TYPES,
     Block,
@@ -57,7 +58,10 @@ class _ArrayKind:
 
 @dataclass(frozen=True, kw_only=True)
 class _Run:
-    """What the header says under "run"; see `RunState`.  params: names and shapes.  arrays: those of callbacks."""
+    """What the header says under "run"; see `RunState`.  params: names and shapes.  arrays: those of callbacks.
+
+    validation_metrics: of each validation; none where no validation measured any.
+    """
 
     step: int
     steps_per_epoch: int
@@ -69,6 +73,7 @@ class _Run:
     settings: dict[str, Any]
     versions: dict[str, str]
     callbacks: dict[str, Any]
+    validation_metrics: list[dict[str, float]] = field(default_factory=list)
 
 
 def save_state(state: RunState, path: str | Path) -> None:
@@ -94,6 +99,11 @@ def save_state(state: RunState, path: str | Path) -> None:
         versions=dict(state.versions),
         callbacks=callbacks,
     )
+    as_data = asdict(run)
+    if any(one.get("metrics") for one in state.validations):
+        as_data["validation_metrics"] = strict([one.get("metrics", {}) for one in state.validations])
+    else:
+        del as_data["validation_metrics"]
     contents = [state.vectors, *_columns(state.records), *_columns(_validation_records(state)), *arrays]
     header = {
         "format": RUN_FORMAT,
@@ -104,7 +114,7 @@ def save_state(state: RunState, path: str | Path) -> None:
         **({"classes": json.dumps(settings["data"]["classes"])} if "classes" in settings["data"] else {}),
         **({"loss": json.dumps(model["loss"])} if "loss" in model else {}),
         **_checksums(contents),
-        "run": json.dumps(asdict(run)),
+        "run": json.dumps(as_data),
     }
     header["header_sha256"] = digest_of_header(header)
     try:
@@ -152,6 +162,8 @@ def _check_run(header: Mapping[str, str], run: _Run, num_tensors: int) -> None:
     sizes = [size for shape in (*run.params.values(), *(kind.shape for kind in run.arrays)) for size in shape]
     if min([run.step, run.num_validations, run.steps_per_epoch - 1, *sizes]) < 0:
         raise ValueError("a number in it is negative")
+    if len(run.validation_metrics) not in (0, run.num_validations):
+        raise ValueError(f"it has metrics of {len(run.validation_metrics)} of {run.num_validations} validations")
     if not isfinite(run.lr_scale) or run.lr_scale <= 0:
         raise ValueError(f"its learning rate is scaled by {run.lr_scale}")
     needed = len(run.params) * len(run.vector_names) + len(_names(STEP_RECORD) + _names(_VALIDATION)) + len(run.arrays)
@@ -197,7 +209,10 @@ def _state(header: Mapping[str, str], run: _Run, contents: Sequence[Array]) -> R
                 name: None if isnan(value) and name == "accuracy" else value
                 for name, value in zip(_names(_VALIDATION), row, strict=True)
             }
-            for row in validations.tolist()
+            | {"metrics": metrics}
+            for row, metrics in zip(
+                validations.tolist(), run.validation_metrics or [{}] * run.num_validations, strict=True
+            )
         ],
         callbacks={key: _with_arrays(value, shaped) for key, value in run.callbacks.items()},
     )

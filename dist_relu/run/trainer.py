@@ -19,7 +19,15 @@ from typing import Any, Literal, Self, final
 
 from dist_relu.core import machine
 from dist_relu.core.arrays import Array
-from dist_relu.core.checks import check_callable, check_int, check_is, check_positive, optional
+from dist_relu.core.checks import (
+    check_callable,
+    check_int,
+    check_is,
+    check_positive,
+    check_sequence,
+    instance_of,
+    optional,
+)
 from dist_relu.core.html import curve, share_text, table
 from dist_relu.data import Dataset
 from dist_relu.data.augment import ImageShape
@@ -30,11 +38,13 @@ from dist_relu.engine.memory import Snapshot
 from dist_relu.engine.plan import StepPlan
 from dist_relu.engine.results import FitResult, Validated, fit_result
 from dist_relu.engine.sanity import doubts_of_result
+from dist_relu.engine.scoring import checked_metrics
 from dist_relu.engine.site import Site
 from dist_relu.engine.training import with_values
 from dist_relu.engine.watch.observer import Observer, ProgressHandler
 from dist_relu.engine.watch.records import Watch, in_words
 from dist_relu.errors import CheckpointError, DataError, TrainingDiverged, TrainingWarning
+from dist_relu.metrics.named import is_number
 from dist_relu.nn import Sequential
 from dist_relu.optim import Optimizer
 from dist_relu.optim.rates import learning_rate, scaled
@@ -93,6 +103,7 @@ class Trainer:
         self._callbacks: Sequence[Any] = ()
         self._remembered: dict[str, Any] = {}
         self.validations: list[Validated] = []
+        self.metrics: list[str] = []  # that validations of the present call measure
         if state is not None:
             self._take_over(state)
 
@@ -191,6 +202,7 @@ class Trainer:
         steps: int | None = None,
         validation: Data | None = None,
         validate_every: ValidateEvery = "epoch",
+        metrics: str | Sequence[str] = (),
         callbacks: Sequence[Any] = (),
         max_seconds: float | None = None,
         on_progress: ProgressHandler | None = None,
@@ -198,6 +210,8 @@ class Trainer:
         """Go on for so many epochs, or steps; an epoch counts as its number of steps, wherever the last call ended.
 
         validation: data that are evaluated after every epoch, or every so many steps of the run (`validate_every`).
+        metrics: what else validations measure, in `Validated.metrics`: names of single numbers that
+        `Coordinator.evaluate` knows, such as "f1_macro".
         callbacks: objects with any of these methods, called here in their order between two steps; all workers wait.
             on_fit_begin(trainer, validates=...): before anything is done, with whether the call validates.
             on_epoch_end(trainer, summary): after every epoch, with its `EpochSummary`.
@@ -222,6 +236,7 @@ class Trainer:
         optional(check_callable)("on_progress", on_progress)
         optional(check_positive)("max_seconds", max_seconds)
         checked = None if validation is None else self._check_validation(validation)
+        self.metrics = self._check_metrics(metrics, checked)
         self._agenda = agenda = Agenda(
             callbacks,
             per_epoch=self._per_epoch,
@@ -327,6 +342,19 @@ class Trainer:
             raise DataError(f"validation: {error}") from None
         return data
 
+    def _check_metrics(self, metrics: str | Sequence[str], validation: Dataset | None) -> list[str]:
+        names = (
+            (metrics,) if isinstance(metrics, str) else check_sequence("metrics", metrics, instance_of(str), "names")
+        )
+        for name in names:
+            if not is_number(name):
+                raise ValueError(f'metrics={name!r}: validations measure single numbers, such as "f1_macro".')
+        if names and validation is None:
+            raise ValueError(f"metrics={names!r} are of validations, and this call has none: pass validation=....")
+        if validation is not None:
+            checked_metrics(names, self._model, validation, self._plan.loss)
+        return list(names)
+
     def _advance(self, stop: int, last: int, agenda: Agenda) -> None:
         """Let workers take the steps up to number `stop`, or some of them.  last: see `fit`."""
         stopped = self._position.advance(stop, self._optimizer, last=last)
@@ -385,8 +413,14 @@ class Trainer:
 
     def _validate(self, data: Dataset | None) -> Validated:
         assert data is not None
-        evaluation = self._site.evaluate(self._model, data, self._plan.loss)
-        validated = Validated(step=self.step, epoch=self.epoch, loss=evaluation.loss, accuracy=evaluation.accuracy)
+        evaluation = self._site.evaluate(self._model, data, self._plan.loss, self.metrics)
+        validated = Validated(
+            step=self.step,
+            epoch=self.epoch,
+            loss=evaluation.loss,
+            accuracy=evaluation.accuracy,
+            metrics=dict(evaluation.metrics),
+        )
         self.validations.append(validated)
         _log.info("Validation after step %d: %s", self.step, in_words(validated.loss, validated.accuracy))
         return validated

@@ -99,7 +99,7 @@ def test_a_name_that_is_none_lists_those_that_are(serial: dr.Coordinator, two_cl
     model = nn.mlp([8], 2).build((4,)).initialize()
     with pytest.raises(ValueError, match=r"metrics='r2': the targets are classes; expected all, accuracy, precision"):
         serial.evaluate(model, two_classes, metrics=["r2"])
-    with pytest.raises(TypeError, match="metrics=3: expected names, or functions of targets and outputs"):
+    with pytest.raises(TypeError, match=r"metrics\[0\]=3: expected names, or functions of targets and outputs"):
         serial.evaluate(model, two_classes, metrics=[3])  # type: ignore[list-item]
 
 
