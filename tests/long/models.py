@@ -32,6 +32,8 @@ def prepare(folder: Path) -> tuple[Path, list[tuple[bytes, nn.Sequential]]]:
             dtype=np.float64,
         ).build((6,)),
     ]
+    models[0].loss = nn.BinaryCrossEntropy((1.0, 2.0, 0.5))
+    models[1].loss = nn.Focal(alpha=0.25)
     path = folder / "model.safetensors"
     files = []
     for model in models:
@@ -63,8 +65,9 @@ def _of_a_stranger(rng: np.random.Generator, content: bytes) -> bytes:
     header, values = json.loads(content[8 : 8 + size]), content[8 + size :]
     meta = header.pop("__metadata__")
     del meta["header_sha256"]
-    what = str(rng.choice(["layers", "layers", "layers", "input_shape", "meta", "tensors", "values"]))
-    if what in ("layers", "input_shape"):
+    kinds = ["layers", "layers", "layers", "input_shape", "meta", "tensors", "values"]
+    what = str(rng.choice(kinds + ["loss"] * ("loss" in meta)))
+    if what in ("layers", "input_shape", "loss"):
         meta[what] = dumped(mutate_json(rng, json.loads(meta[what])))
     elif what == "meta":
         meta = mutate_json(rng, meta)
