@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -180,6 +181,23 @@ def test_a_damaged_certificate_is_told(key: str, value: object, tmp_path: Path) 
     content = json.loads((tmp_path / "model.json").read_text())
     (tmp_path / "model.json").write_text(json.dumps(content | {key: value}))
     with pytest.raises(dr.CheckpointError, match="can't be read as a certificate"):
+        verify(tmp_path / "model.onnx")
+
+
+def test_without_onnx_it_is_said_how_to_have_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    export_model(small_model(), tmp_path / "model.onnx")
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    for call in (lambda: to_onnx(small_model()), lambda: import_model(tmp_path / "model.onnx")):
+        with pytest.raises(dr.DataError, match=r"needs the package onnx: pip install 'dist_relu\[onnx\]'"):
+            call()
+
+
+def test_without_onnxruntime_models_export_and_are_not_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert export_model(small_model(), tmp_path / "model.onnx").onnxruntime is None
+    with pytest.raises(dr.DataError, match=r"needs onnxruntime: pip install 'dist_relu\[onnx\]'"):
         verify(tmp_path / "model.onnx")
 
 

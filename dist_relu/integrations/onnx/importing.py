@@ -37,8 +37,8 @@ def import_model(
     damaged, and for constants outside of the file's folder; `DataError` without the package onnx.
     """
     path = Path(path)
+    import_onnx()  # which may be missing, through no fault of the file
     with reading(path, CheckpointError, "ONNX"):
-        import_onnx()
         source = read(path)
         shape = _sample_shape(path, source, input_shape)
         model = _restored(source, shape) or _assembled(path, source, shape, output)
