@@ -25,8 +25,6 @@ from dist_relu.data.archives import array_header
 from dist_relu.data.rows import Storage
 from dist_relu.errors import DataError
 
-_FEW = 8
-
 
 @final
 @dataclass(frozen=True)
@@ -173,19 +171,19 @@ class MappedFile:
         return rows
 
     def bring(self, numbers: Array) -> bool:
-        """See `Storage.bring`.  A few of the rows tell whether all of them are there."""
-        descriptor, byte = self._file.fileno(), bytearray(1)
-        places = (self._offset + numbers * self._row_bytes).tolist()
-        try:
-            for place in places[:: max(len(places) // _FEW, 1)]:
-                os.preadv(descriptor, [byte], place, os.RWF_NOWAIT)
-        except BlockingIOError:
-            for place in places:
+        """See `Storage.bring`."""
+        descriptor, row, are_there = self._file.fileno(), bytearray(self._row_bytes), True
+        for place in (self._offset + numbers * self._row_bytes).tolist():
+            try:
+                is_there = os.preadv(descriptor, [row], place, os.RWF_NOWAIT) == self._row_bytes
+            except BlockingIOError:
+                is_there = False
+            except OSError:  # a file system that can't tell
+                return True
+            if not is_there:
+                are_there = False
                 os.posix_fadvise(descriptor, place, self._row_bytes, os.POSIX_FADV_WILLNEED)
-            return False
-        except OSError:  # a file system that can't tell
-            return True
-        return True
+        return are_there
 
 
 def h5py() -> ModuleType:
