@@ -114,9 +114,10 @@ def public_classes() -> Iterator[type]:
 
 
 OF_ARRAYS = {"Param", "MixedTargets", "Dataset", "LearningResult", "LearningProgress", "Iteration", "Minimum"}
-"""What is made of arrays, or is made by the library alone."""
+OF_FILES = {"NpyFile", "Hdf5Dataset", "TableFiles"}
+"""What is made of arrays or, by `of`, of files, or is made by the library alone."""
 
-CLASSES = [kind for kind in public_classes() if kind.__name__ not in OF_ARRAYS]
+CLASSES = [kind for kind in public_classes() if kind.__name__ not in OF_ARRAYS | OF_FILES]
 
 
 def refusal(make: Callable[..., object], name: str, arguments: dict[str, Any]) -> object:
