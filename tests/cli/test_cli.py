@@ -420,7 +420,7 @@ def test_help_names_every_option_among_those_of_its_kind() -> None:
 
 
 def test_importing_the_package_imports_nothing_optional() -> None:
-    optional = "{'mpi4py', 'ray', 'sklearn', 'pooch', 'matplotlib'}"
+    optional = "{'mpi4py', 'ray', 'sklearn', 'pooch', 'matplotlib', 'pyarrow', 'h5py', 'PIL', 'pandas'}"
     done = run([sys.executable, "-c", f"import sys, dist_relu; print({optional} & sys.modules.keys())"])
     assert done.stdout.strip() == "set()"
 
