@@ -162,23 +162,24 @@ class Task:
     ) -> Trainer:
         """See `Coordinator.trainer`."""
         options = self.options
-        return coordinator.trainer(
-            self.model,
-            self.data.train,
-            self.rule,
-            batch_size=options.batch_size,
-            shards=options.shards,
-            seed=options.seed,
-            loss=self.loss,
-            clip_norm=options.clip_norm,
-            clip_value=options.clip_value,
-            accumulate=options.accumulate,
-            ema_decay=options.ema_decay,
-            on_nan=options.on_nan,
-            augment=self.changes,
-            class_weight=self.class_weight,
-            sampler=options.sampler,
-            watch=watch,
-            verify_every=verify_every,
-            state=state,
-        )
+        with usage_errors():
+            return coordinator.trainer(
+                self.model,
+                self.data.train,
+                self.rule,
+                batch_size=options.batch_size,
+                shards=options.shards,
+                seed=options.seed,
+                loss=self.loss,
+                clip_norm=options.clip_norm,
+                clip_value=options.clip_value,
+                accumulate=options.accumulate,
+                ema_decay=options.ema_decay,
+                on_nan=options.on_nan,
+                augment=self.changes,
+                class_weight=self.class_weight,
+                sampler=options.sampler,
+                watch=watch,
+                verify_every=verify_every,
+                state=state,
+            )

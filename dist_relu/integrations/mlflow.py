@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, final
@@ -42,6 +43,7 @@ class MLflowLog:
     _meter: Meter = field(init=False, repr=False)
     _patient: Patient = field(init=False, repr=False)
     _is_ours: bool = field(init=False, default=False, repr=False)
+    _handled: BaseException | None = field(init=False, default=None, repr=False)
 
     def __post_init__(self) -> None:
         text = optional(instance_of(str))
@@ -53,6 +55,7 @@ class MLflowLog:
         """Begin the run of MLflow, or go on with it; raises what MLflow does."""
         mlflow = _mlflow()
         self._meter, self._patient = Meter(trainer), Patient("MLflow")
+        self._handled = sys.exception()
         if trainer.step == 0:
             self.run_id = None
         active = mlflow.active_run()
@@ -79,7 +82,7 @@ class MLflowLog:
                     mlflow.log_artifact(str(path), run_id=self.run_id)
         with self._patient.trying():
             if self._is_ours:
-                mlflow.end_run(_STATUS[ending()])
+                mlflow.end_run(_STATUS[ending(self._handled)])
 
     def state(self) -> dict[str, Any]:
         return {"run_id": self.run_id}

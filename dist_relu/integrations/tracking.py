@@ -44,10 +44,13 @@ def metrics_of(validated: Validated) -> dict[str, float]:
     return {"validation_loss": validated.loss, **accuracy}
 
 
-def ending() -> Ending:
-    """How a call of `fit` ends, in `on_fit_end`: by whatever exception is on its way."""
+def ending(before: BaseException | None) -> Ending:
+    """How a call of `fit` ends, in `on_fit_end`: by whatever exception is on its way.
+
+    before: the one that was being handled when the call began, if any.
+    """
     error = sys.exception()
-    if error is None:
+    if error is before:
         return "finished"
     return "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, final
@@ -41,6 +42,7 @@ class WandbLog:
     _meter: Meter = field(init=False, repr=False)
     _patient: Patient = field(init=False, repr=False)
     _is_ours: bool = field(init=False, default=False, repr=False)
+    _handled: BaseException | None = field(init=False, default=None, repr=False)
 
     def __post_init__(self) -> None:
         text = optional(instance_of(str))
@@ -52,6 +54,7 @@ class WandbLog:
         """Begin the run of Weights & Biases, or go on with it; raises what wandb does."""
         wandb = _wandb()
         self._meter, self._patient = Meter(trainer), Patient("Weights & Biases")
+        self._handled = sys.exception()
         if trainer.step == 0:
             self.run_id = None
         self._is_ours = wandb.run is None
@@ -77,7 +80,7 @@ class WandbLog:
                 run.log_artifact(artifact)
         with self._patient.trying():
             if self._is_ours:
-                run.finish(exit_code=_EXIT_CODES[ending()])
+                run.finish(exit_code=_EXIT_CODES[ending(self._handled)])
 
     def state(self) -> dict[str, Any]:
         return {"run_id": self.run_id}

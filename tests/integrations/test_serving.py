@@ -44,15 +44,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     x = rng.standard_normal((300, 5)).astype("float32")
     with dr.start(backend="serial") as coordinator:
         model = nn.mlp((16,), 3)
-        coordinator.fit(
-            model,
-            (x, np.arange(300) % 3),
-            optim.SGD(0.1),
-            epochs=3,
-            batch_size=100,
-            shards=2,
-            callbacks=[dr.Checkpoint(folder / "run", every="1epoch", best=None)],
-        )
+        with coordinator.trainer(model, (x, np.arange(300) % 3), optim.SGD(0.1), batch_size=100, shards=2) as trainer:
+            for _ in range(3):  # the end of each call is written, whatever else waits for the disk
+                trainer.fit(epochs=1, callbacks=[dr.Checkpoint(folder / "run", best=None)])
         numbers = nn.Sequential(nn.Dense(2))
         coordinator.fit(numbers, (x, x[:, :2]), optim.SGD(0.1), epochs=1, batch_size=100, shards=2)
     dr.save_model(model, folder / "classes.safetensors")

@@ -51,6 +51,16 @@ def test_mlflow_has_what_a_run_is_its_metrics_and_its_model(mlflow: Any, digits:
     assert dr.load_model(path).sha256() == trainer.model.sha256()
 
 
+def test_a_run_that_is_tried_again_after_an_error_has_finished(mlflow: Any, digits: dr.data.Split) -> None:
+    log = MLflowLog(log_model=False)
+    with dr.start(backend="serial") as coordinator, trainer_on(coordinator, digits) as trainer:
+        try:
+            raise OSError
+        except OSError:
+            trainer.fit(epochs=1, callbacks=[log])
+    assert mlflow.get_run(log.run_id).info.status == "FINISHED"
+
+
 def test_a_run_that_is_resumed_goes_on_in_the_same_run_of_mlflow(mlflow: Any, digits: dr.data.Split) -> None:
     first, second = MLflowLog(every=10), MLflowLog(every=10)
     with dr.start(backend="serial") as coordinator:

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import uuid
 from pathlib import Path
 
@@ -82,6 +83,7 @@ def test_a_rank_that_is_ended_while_it_waits_for_others_ends_the_job_and_leaves_
         while not files:
             ranks = set(processes_with(mark)) & set(processes_with("PMI_RANK=0\0"))
             files = {file for rank in ranks for file in init_watchdog.files_of(rank, init_watchdog.launcher_of(rank))}
+        time.sleep(1)  # it waits, and the watchdog has looked, which it does every 0.25 s at least
         os.kill(min(ranks), number)  # the first: it started the watchdog
         assert job.wait(TIMEOUT_S) != 0
     wait_until(lambda: not processes_with(mark))
