@@ -19,6 +19,7 @@ from dist_relu.cli.types import DATA, DATA_FORMS, DURATION, WORKERS, choice
 from dist_relu.coordinator import Coordinator, start
 from dist_relu.core import files
 from dist_relu.errors import (
+    DistReluError,
     WriteError,
 )
 from dist_relu.reports.logs import MODEL_FILE
@@ -234,5 +235,7 @@ def usage_errors() -> Iterator[None]:
     """What is wrong with the user's options comes as ValueError from the objects that they become."""
     try:
         yield
+    except DistReluError:  # which say by themselves what they are
+        raise
     except ValueError as error:
         raise click.UsageError(str(error)) from None
