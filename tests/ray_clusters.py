@@ -66,6 +66,7 @@ def ray_start(*num_cpus: int, **variables: str) -> Iterator[RayCluster]:
         )
         try:
             head = ["--head", "--port=0", "--include-dashboard=false", "--no-monitor", "--node-ip-address=127.0.0.1"]
+            head += ["--ray-client-server-port=0"]  # none: it would outlive the cluster
             _start([*head, f"--num-cpus={num_cpus[0]}"], own)
             address = (Path(folder) / "ray" / "ray_current_cluster").read_text()
             cluster = RayCluster(address, own)

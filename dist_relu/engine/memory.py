@@ -163,7 +163,6 @@ class StepMemory:
         )
         self._memory.weights.broadcast()
         self._memory.chances.broadcast()
-        self._num_nodes = replicas.num_nodes
         everywhere = range(replicas.num_nodes)
         generation = begin.step % 2
         self._memory.generations.array[generation] = begin.vectors
@@ -205,8 +204,9 @@ class StepMemory:
     def put(self, values: Array) -> None:
         """Let these be the parameters (P,) after the last complete step; no worker may be in one."""
         generations, generation = self._memory.generations, self.num_completed() % 2
-        generations.array[generation, 0] = values
-        generations.broadcast(dict.fromkeys(range(self._num_nodes), range(generation, generation + 1)))
+        vectors = generations.array[generation].copy()
+        vectors[0] = values
+        generations.put(generation, vectors)
 
     def num_completed(self) -> int:
         """Count the steps that are known to be complete, on the node whose vectors `snapshot` gives."""

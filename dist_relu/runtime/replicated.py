@@ -134,6 +134,14 @@ class ReplicatedArray:
             have = there or wanted[node]
             self._there[node] = range(min(have.start, wanted[node].start), max(have.stop, wanted[node].stop))
 
+    def put(self, row: int, values: Array) -> None:
+        """Write a row here and on all other nodes, whatever they have there."""
+        self.array[row] = values
+        if self._there:
+            for part in self._messages(range(row, row + 1)):
+                request = _RowsRequest(key=self._key, rows=part, values=self.array[part.start : part.stop])
+                self._replicas.ask([*self._there], _write, request)
+
     def gather(self, rows: Mapping[int, range]) -> Array:
         """Fetch the rows that the workers of each node have written; returns the whole array."""
         for node in self._there:
