@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dist_relu.runtime.backends.ray.reaper import processes_of
-from tests.programs import TIMEOUT_S
+from tests.programs import TIMEOUT_S, processes_with
 
 RAY = str(Path(sys.executable).parent / "ray")
 
@@ -66,7 +66,6 @@ def ray_start(*num_cpus: int, **variables: str) -> Iterator[RayCluster]:
         )
         try:
             head = ["--head", "--port=0", "--include-dashboard=false", "--no-monitor", "--node-ip-address=127.0.0.1"]
-            head += ["--ray-client-server-port=0"]  # none: it would outlive the cluster
             _start([*head, f"--num-cpus={num_cpus[0]}"], own)
             address = (Path(folder) / "ray" / "ray_current_cluster").read_text()
             cluster = RayCluster(address, own)
@@ -74,10 +73,16 @@ def ray_start(*num_cpus: int, **variables: str) -> Iterator[RayCluster]:
                 add_node(cluster, number, cpus)
             yield cluster
         finally:
-            while pids := processes_of(folder):
+            while pids := [*processes_of(folder), *_client_servers(own["RAY_AUTH_TOKEN"])]:
                 for pid in pids:
                     with suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
+
+
+def _client_servers(token: str) -> list[int]:
+    """The servers of Ray's client, which outlive their cluster, and name no folder."""
+    found = processes_with(f"RAY_AUTH_TOKEN={token}\0")
+    return [pid for pid in found if b"ray.util.client.server" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def add_node(cluster: RayCluster, number: int, num_cpus: int) -> None:
