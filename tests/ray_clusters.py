@@ -81,8 +81,12 @@ def ray_start(*num_cpus: int, **variables: str) -> Iterator[RayCluster]:
 
 def _client_servers(token: str) -> list[int]:
     """The servers of Ray's client, which outlive their cluster, and name no folder."""
-    found = processes_with(f"RAY_AUTH_TOKEN={token}\0")
-    return [pid for pid in found if b"ray.util.client.server" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    found = []
+    for pid in processes_with(f"RAY_AUTH_TOKEN={token}\0"):
+        with suppress(OSError):  # it has just ended
+            if b"ray.util.client.server" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+    return found
 
 
 def add_node(cluster: RayCluster, number: int, num_cpus: int) -> None:

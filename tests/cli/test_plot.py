@@ -170,6 +170,7 @@ def test_linear_layers_fit_a_line_and_relu_fits_the_curve() -> None:
     assert np.square(curve - truth).mean() < 0.01
 
 
+@pytest.mark.long
 def test_the_gallery_has_every_function_of_one_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     svg = tmp_path / "family.svg"
     drawn(capsys, "family", "--output", str(svg))

@@ -103,7 +103,7 @@ def test_blocks_say_their_language(document: Path) -> None:
     assert {block.language for block in blocks(document)} <= {"python", "sh"}
 
 
-@pytest.mark.parametrize("document", [README, GUIDE], ids=called)
+@pytest.mark.parametrize("document", [README, pytest.param(GUIDE, marks=pytest.mark.long)], ids=called)
 def test_python_runs_in_its_order(document: Path, tmp_path: Path) -> None:
     run_python([block for block in blocks(document) if block.runs_here], tmp_path, "-W", "error")
 

@@ -182,6 +182,7 @@ def test_the_command_fails_when_an_installed_backend_is_broken(tmp_path: Path) -
     assert "Training will not work, or not everywhere. See MPI" in done.stdout
 
 
+@pytest.mark.long
 def test_under_mpirun_all_ranks_are_looked_at_and_rank_0_speaks() -> None:
     done = run(mpirun(2, *DOCTOR))
     assert done.returncode == 0, done.stdout + done.stderr

@@ -22,6 +22,7 @@ def disturbed(training: Training, backend: str, strike: Strike, *phases: str) ->
     return row
 
 
+@pytest.mark.long
 def test_workers_are_killed_at_random_moments() -> None:
     row = disturbed(RNN, "local", strikes.kill, "pass", "evaluation", "recovery")
     assert row.is_good, row

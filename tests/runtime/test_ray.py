@@ -103,6 +103,7 @@ print({name for name in os.environ if name.startswith("RAY_AUTH")})
 """
 
 
+@pytest.mark.long
 def test_without_a_cluster_one_is_started_that_others_cannot_reach_and_that_leaves_nothing(
     newcomer: dict[str, str],
 ) -> None:

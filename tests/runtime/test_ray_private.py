@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dist_relu.runtime.backends.ray.reaper import processes_of
-from tests.cases import chaos
+from tests.cases import chaos, long
 from tests.programs import TIMEOUT_S, wait_until
 from tests.runtime.test_ray import lines_until, newcomer, running, script
 
@@ -37,7 +37,7 @@ except dr.BackendError as error:
 """
 
 
-@pytest.mark.parametrize("name", ["raylet", *chaos("gcs_server")])
+@pytest.mark.parametrize("name", [*long("raylet"), *chaos("gcs_server")])
 def test_a_server_of_ray_that_dies_while_the_cluster_starts_is_told_at_once(
     newcomer: dict[str, str], name: str
 ) -> None:

@@ -106,6 +106,7 @@ class SleepsOnce(dr.nn.Layer):
         return dy
 
 
+@pytest.mark.long
 def test_a_worker_that_stands_still_in_a_step_is_replaced(tmp_path: Path, data: dr.data.Split) -> None:
     values = []
     for workers in (2, 1):
