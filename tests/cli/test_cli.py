@@ -431,6 +431,7 @@ def test_versions_agree() -> None:
     assert metadata.version("dist_relu") == dr.__version__
 
 
+@pytest.mark.long
 def test_bench_kernels_times_every_activation_in_both_directions(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

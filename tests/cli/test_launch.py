@@ -143,6 +143,7 @@ def test_a_rank_that_stands_still_counts_as_lost(tmp_path: Path, mark: str) -> N
     wait_until(lambda: not processes_with(mark))
 
 
+@pytest.mark.long
 def test_a_rank_that_dies_before_mpi_starts_is_named_and_restarts_are_bounded(tmp_path: Path) -> None:
     before = shared_files()
     die = "import os, signal\nif os.environ['PMI_RANK'] == '1': os.kill(os.getpid(), signal.SIGSEGV)\nsignal.pause()"
@@ -171,6 +172,7 @@ def test_a_job_that_does_not_start_is_ended(tmp_path: Path, mark: str) -> None:
     wait_until(lambda: not processes_with(mark))
 
 
+@pytest.mark.long
 def test_a_host_that_is_gone_is_left_out(tmp_path: Path) -> None:
     die = (
         "import os, signal, sys\n"

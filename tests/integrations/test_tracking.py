@@ -153,6 +153,7 @@ def records_of(path: Path) -> Iterator[Any]:
             parts = b""
 
 
+@pytest.mark.long
 def test_weights_and_biases_has_metrics_and_model_without_network(tmp_path: Path) -> None:
     environment = {**os.environ, "WANDB_MODE": "offline", "WANDB_DIR": str(tmp_path), "WANDB_SILENT": "true"}
     environment |= {"WANDB_DATA_DIR": str(tmp_path), "WANDB_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)}

@@ -174,6 +174,7 @@ done("trainer.close(); coordinator.close()")
 """
 
 
+@pytest.mark.long
 def test_an_interrupted_cell_leaves_workers_and_run_as_they_were() -> None:
     pytest.importorskip("IPython", reason="IPython is not installed: pip install 'dist_relu[test]'")
     done = run([sys.executable, "-c", NOTEBOOK], cwd=ROOT)

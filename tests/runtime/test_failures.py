@@ -202,6 +202,7 @@ def test_other_ranks_run_nothing_of_the_script_behind_start(tmp_path: Path) -> N
     assert (done.returncode, done.stdout) == (0, "after\n"), done.stderr
 
 
+@pytest.mark.long
 def test_a_rank_that_is_stuck_does_not_keep_the_job_alive(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     stuck = "import time\ndef fail(world, request):\n    if world.rank == 1: raise ValueError\n"
@@ -212,6 +213,7 @@ def test_a_rank_that_is_stuck_does_not_keep_the_job_alive(tmp_path: Path) -> Non
     assert "ValueError" in done.stderr
 
 
+@pytest.mark.long
 def test_a_script_may_start_workers_twice_under_mpirun(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(

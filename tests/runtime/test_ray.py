@@ -298,6 +298,7 @@ def test_a_cluster_of_its_own_ends_with_its_coordinator(newcomer: dict[str, str]
     wait_until(lambda: not processes_of(folder) and not Path(folder).exists())
 
 
+@pytest.mark.long
 def test_ctrl_c_ends_the_program_in_one_line(ray_cluster: RayCluster) -> None:
     command = [*TRAIN, "--epochs", "1000000", "--backend", "ray", "--workers", "2"]
     with running(command, ray_cluster.environment) as process:

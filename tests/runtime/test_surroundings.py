@@ -294,6 +294,7 @@ def wait_for_ever(world: World, request: None) -> None:
         world.barrier.check()
 
 
+@pytest.mark.long
 def test_a_worker_that_was_stopped_is_named() -> None:
     with dr.start(backend=LocalBackend(2, worker_timeout_s=2)) as coordinator:
         victim = coordinator.run(pid, None)[1]

@@ -119,6 +119,7 @@ def test_a_worker_that_stands_still_in_a_step_is_replaced(tmp_path: Path, data: 
     assert np.array_equal(values[0], values[1])
 
 
+@pytest.mark.long
 def test_others_do_the_work_of_workers_that_were_ended(
     data: dr.data.Split, undisturbed: tuple[np.ndarray, np.ndarray]
 ) -> None:
@@ -134,6 +135,7 @@ def test_others_do_the_work_of_workers_that_were_ended(
     assert np.array_equal(losses, undisturbed[1])
 
 
+@pytest.mark.long
 def test_workers_come_and_go_between_the_steps_of_a_run(
     workers: dr.Coordinator, data: dr.data.Split, undisturbed: tuple[np.ndarray, np.ndarray]
 ) -> None:
