@@ -33,7 +33,7 @@ def test_ranks_wait_for_one_that_is_late_and_say_so(tmp_path: Path, first: str) 
     assert done.stderr == "dist_relu: Rank 0 waits in dist_relu.start() for rank 1 to call it as well.\n"
 
 
-@pytest.mark.long
+@pytest.mark.chaos
 def test_a_job_on_several_nodes_that_is_suspended_as_a_whole_goes_on(tmp_path: Path) -> None:
     mark = uuid.uuid4().hex
     train = [*TRAIN, "--model", "mlp:512,512", "--epochs", "40", "--shards", "4", "--report", str(tmp_path / "report")]

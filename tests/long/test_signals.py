@@ -21,7 +21,7 @@ import pytest
 from tests.cases import chaos, long
 from tests.programs import TRAIN, marked_environment, mpirun, processes_with, shared_files, unused_files
 
-NUM_RUNS, NUM_RUNS_IN_CI = 70, 2
+NUM_RUNS, NUM_RUNS_IN_CI = 70, 1
 """On each backend."""
 
 LONGEST_END_S = 60.0

@@ -33,10 +33,8 @@ def cluster() -> Iterator[RayCluster]:
         yield started
 
 
-@pytest.mark.parametrize(
-    "place",
-    [pytest.param({}, id="home"), pytest.param(AWAY, id="away", marks=pytest.mark.chaos)],
-)
+@pytest.mark.chaos
+@pytest.mark.parametrize("place", PLACES)
 def test_the_conformance_suite_passes_on_several_nodes(cluster: RayCluster, place: dict[str, str]) -> None:
     done = run(ON_RAY, cwd=ROOT, env=cluster.environment | place)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -174,7 +172,7 @@ backend.close()
 
 @pytest.mark.parametrize(
     ("number", "place"),
-    [(signal.SIGKILL, AWAY), *chaos((signal.SIGKILL, {}), (signal.SIGSTOP, {}), (signal.SIGSTOP, AWAY))],
+    chaos((signal.SIGKILL, AWAY), (signal.SIGKILL, {}), (signal.SIGSTOP, {}), (signal.SIGSTOP, AWAY)),
 )
 def test_workers_of_any_node_that_die_or_are_stopped_are_replaced_there_and_the_others_stay(
     place: dict[str, str], number: signal.Signals
