@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
 from dist_relu import nn
 from dist_relu.core.arrays import Array
+from dist_relu.kernels.winograd import NUM_PRODUCTS
+from dist_relu.kernels.winograd_transforms import TILE
 
 LR, MOMENTUM = 1e-4, 0.9
 
@@ -55,7 +58,10 @@ class Case:
         return [param.value.copy() for param in self.model().params if param.momentum is None]
 
     def flops(self) -> int:
-        """Count the floating-point operations of a step's products: forward, by weights, and by inputs but the data."""
+        """Count the floating-point operations of a step's products: forward, by weights, and by inputs but the data.
+
+        Where we convolve by Winograd's way, those that it takes.
+        """
         terms = [self.batch_size * number for number in _terms(self.model().layers, self.input_shape[0])]
         return 2 * (3 * sum(terms) - terms[0])
 
@@ -67,6 +73,9 @@ def _terms(layers: Sequence[nn.Layer], steps: int) -> list[int]:
         match layer:
             case nn.Dense():
                 terms.append(layer.weight.value.size)
+            case nn.Conv2d(is_winograd=True):
+                down, across = (-(-size // TILE) for size in layer.output_shape[:2])
+                terms.append(prod(layer.weight.value.shape[2:]) * NUM_PRODUCTS * down * across)
             case nn.Conv2d():
                 terms.append(layer.weight.value.size * layer.output_shape[0] * layer.output_shape[1])
             case nn.RNN():

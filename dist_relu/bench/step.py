@@ -32,6 +32,7 @@ class Timing:
     """Medians over rounds of a step in milliseconds, by side; ratios: of a peer's time and ours in the same round.
 
     peak_share: what part of the time we would take if there were products alone, at the peak of all cores.
+    bounds: the ratios as they would be then, which no order of the same multiplications goes beyond.
     """
 
     case: str
@@ -39,11 +40,17 @@ class Timing:
     peers_ms: dict[str, float]
     ratios: dict[str, float]
     peak_share: float
+    bounds: dict[str, float]
 
     @property
     def best_ratio(self) -> float:
         """That of the fastest peer."""
         return min(self.ratios.values())
+
+    @property
+    def best_bound(self) -> float:
+        """That of the fastest peer."""
+        return min(self.bounds.values())
 
 
 @dataclass(frozen=True)
@@ -131,7 +138,8 @@ def _time(case: Case, sides: dict[str, RunningSide], rounds: int, peak_gflops: f
     ratios = {name: float(np.median(np.divide(times[name], times["ours"]))) for name in sides if name != "ours"}
     medians = {name: float(np.median(values)) for name, values in times.items()}
     peak_share = case.flops() / (medians["ours"] * 1e6 * peak_gflops)
-    return Timing(case.name, medians.pop("ours"), medians, ratios, peak_share)
+    bounds = {name: ratio / peak_share for name, ratio in ratios.items()}
+    return Timing(case.name, medians.pop("ours"), medians, ratios, peak_share, bounds)
 
 
 def _num_steps(step_ms: float, seconds: float) -> int:

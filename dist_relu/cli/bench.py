@@ -253,7 +253,8 @@ def step(peer: str, cases: tuple[str, ...], instruction_set: str, workers: int, 
     """A whole training step beside PyTorch and JAX, on one core or on several.
 
     Each side has processes of its own, all of which are held to the same instruction set; they take turns. "Of peak" is
-    the part of our time that the step's products would take at the measured peak of fused multiply-adds.
+    the part of our time that the step's products would take at the measured peak of fused multiply-adds, and "at most"
+    what the ratios would be if we took no other time (on several cores the last one).
     """
     from dist_relu.bench import step as benchmark
     from dist_relu.bench.cases import CASES

@@ -47,7 +47,8 @@ _PACKAGES = ("numpy", "numba", "torch", "jax")
 def everything(rounds: int, output: Path) -> None:
     """What decides about speed: steps, products, several workers, learning, watching, starting.  Needs an idle machine.
 
-    Tables are written to a Markdown file as they come, below what was measured, where and when.
+    Tables are written to a Markdown file as they come, below what was measured, where and when; "of peak" and "at most"
+    are told by bench step --help.
     """
     check_writable("--output", output)
     for package in ("torch", "jax"):

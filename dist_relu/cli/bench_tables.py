@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dist_relu.bench.products import Speeds
     from dist_relu.bench.scaling import Scaling
     from dist_relu.bench.starting import Beginning
-    from dist_relu.bench.step import Comparison
+    from dist_relu.bench.step import Comparison, Timing
     from dist_relu.bench.watching import Watching
 
 _WIDTH = 120
@@ -59,14 +59,14 @@ def step_table(comparison: Comparison) -> Table:
     peers = [side for side in comparison.instruction_sets if side != "ours"]
     several = comparison.cores > 1
     columns = [column for peer in peers for column in ([] if several else [f"{peer} ms"]) + [f"{peer}/ours"]]
-    for column in ("case", "ours ms", *columns, *(["best/ours"] if several else []), "of peak"):
+    for column in ("case", "ours ms", *columns, *(["best/ours"] if several else []), "at most", "of peak"):
         table.add_column(column)
     for t in comparison.timings:
         cells = []
         for peer in peers:
             cells += [] if several else [milliseconds(t.peers_ms[peer])]
             cells.append(f"{t.ratios[peer]:.2f}")
-        best = [f"{t.best_ratio:.2f}"] if several else []
+        best = [f"{t.best_ratio:.2f}", f"{t.best_bound:.2f}"] if several else [_bounds(t)]
         table.add_row(t.case, milliseconds(t.ours_ms), *cells, *best, f"{t.peak_share:.0%}")
     return table
 
@@ -78,14 +78,19 @@ def instruction_sets_table(comparisons: Mapping[str, Comparison]) -> Table:
     cells: dict[str, list[str]] = {}
     for name, comparison in comparisons.items():
         peers = [side for side in comparison.instruction_sets if side != "ours"]
-        for column in (f"{name} ms", *(f"{peer}/ours" for peer in peers), "of peak"):
+        for column in (f"{name} ms", *(f"{peer}/ours" for peer in peers), "at most", "of peak"):
             table.add_column(column)
         for t in comparison.timings:
             ratios = [f"{t.ratios[peer]:.2f}" for peer in peers]
-            cells.setdefault(t.case, []).extend([milliseconds(t.ours_ms), *ratios, f"{t.peak_share:.0%}"])
+            cells.setdefault(t.case, []).extend([milliseconds(t.ours_ms), *ratios, _bounds(t), f"{t.peak_share:.0%}"])
     for case, row in cells.items():
         table.add_row(case, *row)
     return table
+
+
+def _bounds(t: Timing) -> str:
+    """Write what the ratios could be at most, in their order."""
+    return ", ".join(f"{bound:.2f}" for bound in t.bounds.values())
 
 
 def products_table(all_speeds: Sequence[Speeds]) -> Table:

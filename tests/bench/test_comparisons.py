@@ -31,8 +31,12 @@ _STEPS = 5
             Case("", "strided", (6,), 2, (8, 8, 3), 4),
             2 * 2 * (3 * (16 * 25 * 3 * 6 + 16 * 6 * 4) - 16 * 25 * 3 * 6),
         ),
+        (
+            Case("", "cnn", (), 2, (8, 8, 16), 4),
+            2 * 2 * (3 * (36 * 4 * 16 * 32 + 36 * 1 * 32 * 64 + 256 * 128 + 128 * 4) - 36 * 4 * 16 * 32),
+        ),
     ],
-    ids=["mlp", "rnn", "strided"],
+    ids=["mlp", "rnn", "strided", "Winograd"],
 )
 def test_operations_are_those_of_products_forward_and_twice_backward_but_for_the_data(case: Case, flops: int) -> None:
     assert case.flops() == flops
@@ -75,6 +79,7 @@ def test_bench_step_times_all_sides_and_says_what_they_used(capsys: pytest.Captu
     (row,) = report["rows"]
     assert row["ours_ms"] > 0
     assert row["ratios"].keys() == row["peers_ms"].keys() == {"torch", "jax"}
+    assert row["bounds"] == {name: pytest.approx(ratio / row["peak_share"]) for name, ratio in row["ratios"].items()}
 
 
 @pytest.mark.peer

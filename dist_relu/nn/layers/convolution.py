@@ -104,9 +104,13 @@ class Conv2d(Layer):
         """Made at the first pass: it takes time and memory for each element of the kernel, and a file may lie."""
         if self._plan is None:
             shape = self._windows, self._channels_in, self.channels, self.groups
-            is_winograd = suits(*shape, self.weight.value.dtype)
-            self._plan = WinogradConvolution(self._windows) if is_winograd else Convolution(*shape)
+            self._plan = WinogradConvolution(self._windows) if self.is_winograd else Convolution(*shape)
         return self._plan
+
+    @property
+    def is_winograd(self) -> bool:
+        """Whether it is computed by Winograd's way, which takes fewer multiplications."""
+        return suits(self._windows, self._channels_in, self.channels, self.groups, self.weight.value.dtype)
 
     def forward(self, x: Array, run: Pass = PLAIN) -> Array:
         y = run.empty((len(x), *self.output_shape), x.dtype)
