@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.sparse import coo_array, csc_matrix, csr_array
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes, make_multilabel_classification
 from sklearn.exceptions import ConvergenceWarning
@@ -60,6 +61,12 @@ def small(**parameters: Any) -> ReLUClassifier:
     )
 
 
+def with_elements_twice(x: Array) -> Any:
+    """Compressed rows in which every element stands twice, with half of its value."""
+    halves = np.repeat(csr_array(x).data / 2, 2)
+    return csr_array((halves, np.repeat(csr_array(x).indices, 2), csr_array(x).indptr * 2), x.shape)
+
+
 def test_digits_are_learned_as_well_as_by_scikit_learn(digits: dr.data.Split) -> None:
     ours = ReLUClassifier(max_iter=30, random_state=1).fit(digits.train.x, digits.train.y)
     theirs = MLPClassifier(max_iter=30, random_state=1).fit(digits.train.x, digits.train.y)
@@ -80,6 +87,31 @@ def test_workers_change_no_bit(places: dict[str, Any], samples: tuple[Array, Arr
     alone, elsewhere = small().fit(*samples), small(**places).fit(*samples)
     assert elsewhere.model_.sha256() == alone.model_.sha256()
     assert elsewhere.loss_curve_ == alone.loss_curve_
+
+
+@pytest.mark.parametrize(
+    ("as_sparse", "parameters"),
+    [
+        (with_elements_twice, {"early_stopping": True}),
+        *long((csr_array, {"n_workers": 2}), (csc_matrix, {"solver": "lbfgs"}), (coo_array, {})),
+    ],
+)
+def test_sparse_samples_are_as_good_as_dense_ones(
+    as_sparse: Callable[[Array], Any], parameters: dict[str, Any], samples: tuple[Array, Array]
+) -> None:
+    (x, y), sparse = samples, as_sparse(samples[0])
+    dense, estimator = small(**parameters).fit(x, y), small(**parameters).fit(sparse, y)
+    assert estimator.model_.sha256() == dense.model_.sha256()
+    assert (estimator.predict_proba(sparse) == dense.predict_proba(x)).all()
+    assert estimator.score(sparse, y) == dense.score(x, y)
+
+
+def test_partial_fits_take_sparse_samples(samples: tuple[Array, Array]) -> None:
+    (x, y), dense, estimator = samples, small(), small()
+    for _ in range(2):
+        dense.partial_fit(x, y, classes=range(10))
+        estimator.partial_fit(csr_array(x), y, classes=range(10))
+    assert estimator.model_.sha256() == dense.model_.sha256()
 
 
 @pytest.mark.long

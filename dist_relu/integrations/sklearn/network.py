@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
@@ -28,6 +29,8 @@ from dist_relu.core.checks import (
     check_positive,
 )
 from dist_relu.data import Dataset
+from dist_relu.data.rows import Rows
+from dist_relu.data.sparse import SparseRows
 from dist_relu.errors import DataError
 from dist_relu.integrations.sklearn.parameters import (
     Model,
@@ -50,9 +53,12 @@ _DTYPES = np.float32, np.float64
 
 
 class Samples(NamedTuple):
-    """Samples that were validated, and the targets of a `Dataset`.  weights: (N,), or None."""
+    """Samples that were validated, and the targets of a `Dataset`.
 
-    x: Array
+    x: an array, or a sparse matrix (N, features) of compressed rows.  weights: (N,), or None.
+    """
+
+    x: Any
     targets: Array
     weights: Array | None
 
@@ -66,6 +72,11 @@ class Job(NamedTuple):
     batch_size: int
     shards: int
     seed: int
+
+
+def _rows(x: Any) -> Array | Rows:
+    """Samples as a `Dataset` takes them: sparse ones stay so until a batch needs them."""
+    return Rows(SparseRows.of(x)) if issparse(x) else x
 
 
 def takes_steps(network: Network) -> bool:
@@ -96,7 +107,9 @@ class Network(BaseEstimator, ABC):
     depend on it, and not on `n_workers` and `backend`.
 
     Workers start in `fit` and end with it. Samples of float64 are computed in float64, others in float32, which is
-    faster. Interrupted by Ctrl-C, `fit` leaves the estimator with what it has learned so far.
+    faster. Sparse samples (`scipy.sparse`) stay sparse in memory: rows are made dense batch by batch, on their way into
+    the network, whose first layer has as many weights as if they were dense. Interrupted by Ctrl-C, `fit` leaves the
+    estimator with what it has learned so far.
     """
 
     hidden_layer_sizes: int | Sequence[int] = (100,)
@@ -207,10 +220,11 @@ class Network(BaseEstimator, ABC):
         takes_steps = self.solver != "lbfgs"
         if self.early_stopping and takes_steps:
             samples, held_back = self._hold_back(samples, random)
-        batch_size = self._batch_size(len(samples.x)) if takes_steps else len(samples.x)
-        shards = min(check_int("shards", self.shards), batch_size, len(samples.x))
+        num_samples = len(samples.targets)
+        batch_size = self._batch_size(num_samples) if takes_steps else num_samples
+        shards = min(check_int("shards", self.shards), batch_size, num_samples)
         with workers_for(self.n_workers, self.backend, shards) as coordinator:
-            data = Dataset(samples.x, samples.targets, weights=samples.weights)
+            data = Dataset(_rows(samples.x), samples.targets, weights=samples.weights)
             job = Job(coordinator, network, data, batch_size, shards, seed)
             if takes_steps:
                 converged = self._take_steps(job, held_back, epochs, begins=begins, is_partial=is_partial)
@@ -275,7 +289,14 @@ class Network(BaseEstimator, ABC):
         is_partial: bool,
     ) -> Samples:
         x, y_array = validate_data(
-            self, X, y, multi_output=True, dtype=_DTYPES, allow_nd=self.model is not None, reset=begins
+            self,
+            X,
+            y,
+            accept_sparse="csr",
+            multi_output=True,
+            dtype=_DTYPES,
+            allow_nd=self.model is not None,
+            reset=begins,
         )
         weights = None
         if sample_weight is not None:
@@ -303,10 +324,10 @@ class Network(BaseEstimator, ABC):
             test_size=self.validation_fraction,
             stratify=self._strata(samples.targets),
         )
-        if len(parts[1]) < 2:
+        if parts[1].shape[0] < 2:
             raise ValueError(
-                f"validation_fraction={self.validation_fraction} of {len(samples.x)} samples are too few to judge by: "
-                "pass a larger one, or more samples."
+                f"validation_fraction={self.validation_fraction} of {len(samples.targets)} samples are too few to "
+                "judge by: pass a larger one, or more samples."
             )
         train, held_back = parts[::2], parts[1::2]
         return Samples(*train, *[None] * (3 - len(train))), Samples(*held_back, *[None] * (3 - len(train)))
@@ -359,7 +380,7 @@ class Network(BaseEstimator, ABC):
         """What gives the score of samples that were held back."""
         if held_back is None:
             return None
-        return lambda: self._score_of(coordinator.forward(self.model_, held_back.x), held_back)
+        return lambda: self._score_of(coordinator.forward(self.model_, _rows(held_back.x)), held_back)
 
     def _stopping(self, num_samples: int, validate: Callable[[], float] | None) -> Stopping:
         return Stopping(
@@ -397,9 +418,14 @@ class Network(BaseEstimator, ABC):
     def _outputs(self, X: npt.ArrayLike) -> Array:
         """What the network makes of samples, (N, outputs); in this process, with the bits that workers have."""
         check_is_fitted(self)
-        x = validate_data(self, X, dtype=_DTYPES, allow_nd=self.model is not None, reset=False)
+        x = validate_data(self, X, accept_sparse="csr", dtype=_DTYPES, allow_nd=self.model is not None, reset=False)
         with start(backend="serial") as here:
-            return here.forward(self.model_, x)
+            return here.forward(self.model_, _rows(x))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
 
     def _batch_size(self, num_samples: int) -> int:
         if self.batch_size == "auto":
