@@ -203,10 +203,7 @@ class StepMemory:
 
     def put(self, values: Array) -> None:
         """Let these be the parameters (P,) after the last complete step; no worker may be in one."""
-        generations, generation = self._memory.generations, self.num_completed() % 2
-        vectors = generations.array[generation].copy()
-        vectors[0] = values
-        generations.put(generation, vectors)
+        self._memory.generations.put((self.num_completed() % 2, 0), values)
 
     def num_completed(self) -> int:
         """Count the steps that are known to be complete, on the node whose vectors `snapshot` gives."""

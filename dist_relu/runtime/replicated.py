@@ -134,13 +134,10 @@ class ReplicatedArray:
             have = there or wanted[node]
             self._there[node] = range(min(have.start, wanted[node].start), max(have.stop, wanted[node].stop))
 
-    def put(self, row: int, values: Array) -> None:
-        """Write a row here and on all other nodes, whatever they have there."""
-        self.array[row] = values
-        if self._there:
-            for part in self._messages(range(row, row + 1)):
-                request = _RowsRequest(key=self._key, rows=part, values=self.array[part.start : part.stop])
-                self._replicas.ask([*self._there], _write, request)
+    def put(self, index: tuple[int, ...], values: Array) -> None:
+        """Write array[index] here and on all other nodes, whatever they have there; nothing else travels."""
+        self.array[index] = values
+        self._replicas.ask([*self._there], _put, _PutRequest(key=self._key, index=index, values=self.array[index]))
 
     def gather(self, rows: Mapping[int, range]) -> Array:
         """Fetch the rows that the workers of each node have written; returns the whole array."""
@@ -194,3 +191,16 @@ def _write(world: World, request: _RowsRequest) -> None:
 
 def _read(world: World, request: _RowsRequest) -> Array:
     return world.node.held[request.key].array[request.rows.start : request.rows.stop]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PutRequest:
+    """A part of an array that a node holds is to be written there."""
+
+    key: int
+    index: tuple[int, ...]
+    values: Array
+
+
+def _put(world: World, request: _PutRequest) -> None:
+    world.node.held[request.key].array[request.index] = request.values

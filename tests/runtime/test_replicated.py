@@ -62,6 +62,20 @@ def test_rows_travel_once_and_only_to_those_who_want_them() -> None:
     assert (copy.gather({0: range(2), 1: range(2, 4), 2: range(4, 6)})[5] == -1).all()
 
 
+def test_of_what_is_put_anew_nothing_else_travels() -> None:
+    nodes = Nodes(3)
+    replicas = ReplicatedArrays([range(1), range(1, 2), range(2, 3)], 0, nodes.ask)
+    generations = replicas.zeros((2, 3, 4), np.float32)
+    generations.broadcast()
+    nodes.held(1)[0].array[1, 2] = 5  # workers of the node have written their own
+    nodes.asked.clear()
+    generations.put((1, 0), np.arange(4, dtype=np.float32))
+    assert [(ranks, request.values.tolist()) for ranks, request in nodes.asked] == [([1, 2], [0, 1, 2, 3])]
+    for array in (generations.array, nodes.held(1)[0].array, nodes.held(2)[0].array):
+        assert array[1, 0].tolist() == [0, 1, 2, 3]
+    assert (nodes.held(1)[0].array[1, 2] == 5).all()
+
+
 def test_the_other_nodes_keep_nothing_of_a_call_that_is_over() -> None:
     nodes = Nodes(2)
     replicas = ReplicatedArrays([range(1), range(1, 2)], 0, nodes.ask)
