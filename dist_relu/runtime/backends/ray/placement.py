@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import secrets
 import signal
@@ -14,27 +13,16 @@ from typing import Any, final
 import cloudpickle
 
 from dist_relu.core.machine import exit_code, how_it_ended
-from dist_relu.errors import BackendError, NoRoom, WorkerLost
+from dist_relu.errors import BackendError, WorkerLost
 from dist_relu.runtime.backends.ray import actor
 from dist_relu.runtime.backends.ray.actor import DistReluWorker, versions_here
 from dist_relu.runtime.backends.ray.cluster import Cluster
 from dist_relu.runtime.backends.ray.connection import import_ray
 from dist_relu.runtime.backends.ray.member import Member, has_ended
-from dist_relu.runtime.backends.ray.room import choose_nodes, cpus_of_cluster, cpus_per_worker, room_by_node
+from dist_relu.runtime.backends.ray.reservation import Reservation
+from dist_relu.runtime.backends.ray.room import TIME_TO_PLACE_S, cpus_per_worker, find_room, room_by_node
 from dist_relu.runtime.process_info import ProcessInfo, by_node
 from dist_relu.runtime.surroundings import absolute_import_paths
-
-_log = logging.getLogger(__name__)
-
-_QUIET_WAIT_S = 3.0
-"""How long resources may take before the user is told what is missing."""
-
-_TIME_TO_PLACE_S = 0.5
-_TIME_TO_FIND_ROOM_S = 1.5
-"""How long there may be no room for a worker: Ray takes a moment to see what became free."""
-
-_TIME_TO_COME_FREE_S = 8.0
-"""The same for one in whose place another one is to start: it takes Ray 5 s to end a worker that does not answer."""
 
 _TIME_TO_LEAVE_S = 5.0
 """How long a worker may take to give up what it does, when the group becomes another one."""
@@ -43,7 +31,6 @@ _TIME_TO_DIE_S = 1.0
 """How long Ray may take to say that a worker has died when another one complains of it."""
 
 _POLL_S = 0.1
-_SHORT_POLL_S = 0.02
 _START_TIMEOUT_S = 60.0
 _ANSWER_TIMEOUT_S = 40.0
 _GRACE_S = 2.0
@@ -70,7 +57,7 @@ class ActorGroup:
         self._run = secrets.token_hex(3)
         self._num_started = 0
         self._here: str = self._ray.get_runtime_context().get_node_id()
-        self._reservation: Any = None
+        self._reservation: Reservation | None = None
         self.members: list[Member] = []
         self._ray.cloudpickle.register_pickle_by_value(actor)
         self._actor_class = self._ray.remote(DistReluWorker)
@@ -78,8 +65,11 @@ class ActorGroup:
             if cluster.is_private:
                 self._start([self._here] * num_workers)
             else:
-                self._reserve()
-                self._is_placed(_TIME_TO_PLACE_S)
+                self._reservation = Reservation(
+                    cluster, num_workers, self._cpus, spread=spread, name=f"dist_relu {self._run}"
+                )
+                if nodes := self._reservation.nodes(TIME_TO_PLACE_S):
+                    self._start_where_reserved(nodes)
         except BaseException:
             if cluster.is_there:
                 self.end()
@@ -203,46 +193,20 @@ class ActorGroup:
         for member in self.members:
             member.close()
 
-    def _reserve(self) -> None:
-        """Ask for room for all at once, so that of two groups that wait for room neither has half of it."""
-        self._reservation = self._ray.util.placement_group(
-            [{"CPU": self._cpus}] * self._num_workers, "SPREAD" if self._spread else "PACK", f"dist_relu {self._run}"
-        )
+    def _start_where_reserved(self, nodes: Sequence[str]) -> None:
+        """Start the actors where there is room for all, those of a node one after the other, this node's first."""
+        self._unreserve()  # each worker holds its own CPUs from now on, so that each can give them back
+        order = list(dict.fromkeys([self._here, *nodes]))  # Ray shows the numbers to people
+        self._start(sorted(nodes, key=order.index))
 
     def _unreserve(self) -> None:
         if self._reservation is not None:
-            self._ray.util.remove_placement_group(self._reservation)
+            self._reservation.release()
             self._reservation = None
 
-    def _is_placed(self, timeout_s: float) -> bool:
-        """Start the actors when there is room for all; returns whether that was so in that time."""
-        deadline = time.monotonic() + timeout_s
-        while True:
-            self._cluster.check()
-            table = self._ray.util.placement_group_table(self._reservation)
-            if table["state"] == "CREATED":
-                break
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(_SHORT_POLL_S)
-        of_bundles = table["bundles_to_node_id"]
-        nodes = [of_bundles[bundle] for bundle in sorted(of_bundles)]
-        order = list(dict.fromkeys([self._here, *nodes]))  # Ray shows the numbers to people
-        self._unreserve()  # each worker holds its own CPUs from now on, so that each can give them back
-        self._start(sorted(nodes, key=order.index))
-        return True
-
     def _wait_for_placement(self) -> None:
-        if self._reservation is None:
-            return
-        if not self._is_placed(_QUIET_WAIT_S):
-            total, free = cpus_of_cluster()
-            _log.warning(
-                f"Waiting for {self._cpus * self._num_workers:g} CPUs, {self._cpus:g} for each worker. "
-                f"This Ray cluster has {total:g}, of which free: {free:g}."
-            )
-            while not self._is_placed(_POLL_S):
-                time.sleep(_POLL_S)
+        if self._reservation is not None:
+            self._start_where_reserved(self._reservation.wait())
 
     def _start(self, nodes: Sequence[str]) -> list[Member]:
         """Start an actor on each of these nodes; they are members from then on."""
@@ -306,27 +270,7 @@ class ActorGroup:
         """Find nodes for so many, best those that are wanted.  Raises NoRoom where there is none for all."""
         if self._cluster.is_private:
             return [self._here] * len(wanted)
-        began = time.monotonic()
-        unreachable: set[str] = set()
-        while wanted:
-            room = room_by_node(self._cpus, unreachable)
-            nodes = choose_nodes(wanted, room, members, spread=self._spread)
-            passed_s = time.monotonic() - began
-            as_wanted = all(node in (None, chosen) for node, chosen in zip(wanted, nodes, strict=False))
-            if len(nodes) == len(wanted) and (as_wanted or passed_s > _TIME_TO_PLACE_S):
-                return nodes
-            is_coming = any(node in room for node in wanted)
-            if passed_s > (_TIME_TO_COME_FREE_S if is_coming else _TIME_TO_FIND_ROOM_S):
-                there = len(members) + len(nodes)
-                error = NoRoom(
-                    f"There is no room for {len(members) + len(wanted)} workers with {self._cpus:g} CPUs each in this "
-                    f"Ray cluster, but for {there}. Ask for fewer, or add nodes."
-                )
-                error.room = there
-                raise error
-            time.sleep(_SHORT_POLL_S)
-            self._cluster.check()
-        return []
+        return find_room(self._cluster, self._cpus, wanted, members, spread=self._spread)
 
     def _dismiss(self, members: Sequence[Member]) -> None:
         """Let members end that are not needed any more."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib
 import logging
 import socket
+import time
 from collections.abc import Mapping, Sequence
 from math import floor
 from typing import Any
 
+from dist_relu.errors import NoRoom
 from dist_relu.runtime.backends.ray.cluster import Cluster
 from dist_relu.runtime.backends.ray.connection import import_ray
 
@@ -16,6 +18,17 @@ _log = logging.getLogger(__name__)
 
 _REACH_TIMEOUT_S = 0.5
 """How long a node may take to accept a connection; one that was cut off is thought to be there for another minute."""
+
+TIME_TO_PLACE_S = 0.5
+"""How long it may take Ray to place workers where they are wanted."""
+
+_TIME_TO_FIND_ROOM_S = 1.5
+"""How long there may be no room for a worker: Ray takes a moment to see what became free."""
+
+_TIME_TO_COME_FREE_S = 8.0
+"""The same for one in whose place another one is to start: it takes Ray 5 s to end a worker that does not answer."""
+
+SHORT_POLL_S = 0.02
 
 _TOKEN_CPU = 0.001
 """What a worker asks of a private cluster, where nobody else asks for anything."""
@@ -84,6 +97,36 @@ def choose_nodes(
         chosen[i] = best
         left[best] -= 1
     return [chosen[i] for i in sorted(chosen)]
+
+
+def find_room(
+    cluster: Cluster, cpus: float, wanted: Sequence[str | None], members: Sequence[str], *, spread: bool
+) -> list[str]:
+    """Find nodes for so many workers of so many CPUs, and wait for what is about to come free; see `choose_nodes`.
+
+    Raises NoRoom where there is none for all.
+    """
+    began = time.monotonic()
+    unreachable: set[str] = set()
+    while wanted:
+        room = room_by_node(cpus, unreachable)
+        nodes = choose_nodes(wanted, room, members, spread=spread)
+        passed_s = time.monotonic() - began
+        as_wanted = all(node in (None, chosen) for node, chosen in zip(wanted, nodes, strict=False))
+        if len(nodes) == len(wanted) and (as_wanted or passed_s > TIME_TO_PLACE_S):
+            return nodes
+        is_coming = any(node in room for node in wanted)
+        if passed_s > (_TIME_TO_COME_FREE_S if is_coming else _TIME_TO_FIND_ROOM_S):
+            there = len(members) + len(nodes)
+            error = NoRoom(
+                f"There is no room for {len(members) + len(wanted)} workers with {cpus:g} CPUs each in this "
+                f"Ray cluster, but for {there}. Ask for fewer, or add nodes."
+            )
+            error.room = there
+            raise error
+        time.sleep(SHORT_POLL_S)
+        cluster.check()
+    return []
 
 
 def _is_reachable(address: str, port: int) -> bool:
