@@ -1,21 +1,19 @@
-"""`dist-relu analyze ...`: tables on the terminal, JSON in a file."""
+"""`dist-relu analyze ...`: what is measured, shown as tables and written as JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 import click
 import numpy as np
 from rich.console import Console
-from rich.measure import Measurement
-from rich.table import Table
 
 from dist_relu import analysis
 from dist_relu.checkpoint import load_model
+from dist_relu.cli.analyze_tables import activation_table, course_table, flow_table, show, steps_table
 from dist_relu.cli.commands import Commands
 from dist_relu.cli.common import check_writable, data_option, model_file, started, usage_errors, worker_options
 from dist_relu.cli.learning_rate import learning_rate
@@ -72,8 +70,6 @@ init_option = click.option(
 )
 seed_option = click.option("--seed", type=SEED, default=0, show_default=True, help="Fixes all that is random.")
 
-_SHOWN_STEPS = 10
-
 
 @click.group(cls=Commands)
 def analyze() -> None:
@@ -128,7 +124,7 @@ def gradients(
         for name, model in models.items():
             display.begin(name or model_text)
             flow = analysis.gradient_flow(coordinator, model, part)
-            _show(_flow_table(flow, name or model_text, len(part)))
+            show(flow_table(flow, name or model_text, len(part)))
             runs.append({"model": model_text, "depth": depth, "activation": name, "init": init, **asdict(flow)})
     told = {"data": source, "model": with_depth(model_text, depth)} | ({"init": init} if init else {})
     _write(path, {**told, "samples": len(part), "seed": seed, "runs": runs})
@@ -190,7 +186,7 @@ def recurrence(
             display.begin(init)
             layers = analysis.gradient_through_time(coordinator, model, part)
             flows |= {f"{init}, {layer.name}" if len(layers) > 1 else init: layer for layer in layers}
-    _show(_steps_table(flows, model_text, len(part)))
+    show(steps_table(flows, model_text, len(part)))
     runs = [{"init": name, **asdict(flow)} for name, flow in flows.items()]
     _write(path, {"data": source, "model": model_text, "samples": len(part), "seed": seed, "runs": runs})
 
@@ -219,12 +215,7 @@ def show_activations(model_path: Path, source: str, samples: int, path: Path | N
     part = _first(data.train, samples)
     with started(**workers) as coordinator:
         layers = analysis.activation_statistics(coordinator, model, part.x)
-    table = Table("layer", "units", "zeros", "dead units", "mean", "variance")
-    table.title = f"Activations of {model_path.name} for {len(part):,} samples"
-    for layer in layers:
-        numbers = f"{layer.sparsity:.1%}", str(len(layer.dead)), f"{layer.mean:.4g}", f"{layer.variance:.4g}"
-        table.add_row(layer.name, str(layer.num_units), *numbers)
-    _show(_aligned(table))
+    show(activation_table(layers, model_path.name, len(part)))
     told = {"data": source, "model": model_path.name, "samples": len(part)}
     _write(path, {**told, "layers": [asdict(layer) for layer in layers]})
 
@@ -315,7 +306,7 @@ def training(
                     )
                 )
         shards = shards or coordinator.workers
-    _show(_course_table(courses, f"{with_depth(model_text, depth)} on {source}, epochs: {epochs}"))
+    show(course_table(courses, f"{with_depth(model_text, depth)} on {source}, epochs: {epochs}"))
     options = {"data": source, "model": with_depth(model_text, depth), "init": init, "optimizer": optimizer, "lr": lr}
     options |= {"momentum": momentum, "schedule": schedule, "epochs": epochs, "batch_size": batch_size}
     options |= {"shards": shards, "dtype": next(iter(models.values())).dtype.name}
@@ -333,68 +324,6 @@ def _models(
     """The model with each of the activations, by their names; without any, as it is."""
     plain = parse_new_model(with_depth(text, depth), data, dtype)
     return {name: with_activation_and_init(plain, name, init) for name in activations or (None,)}
-
-
-def _course_table(courses: Mapping[str, Sequence[analysis.Course]], title: str) -> Table:
-    table = Table("activation", "loss", "test accuracy", "gradient", "zeros", title=title)
-    for name, runs in courses.items():
-        kept = [run for run in runs if not run.diverged]
-        diverged = f" ({len(runs) - len(kept)} of {len(runs)} diverged)" if len(kept) < len(runs) else ""
-        table.add_row(
-            name + diverged,
-            _spread([_last_tenth(run.loss) for run in kept], ".3g", ".1g"),
-            _spread([run.test_accuracy for run in kept if run.test_accuracy is not None], ".2%", ".1%"),
-            _spread([_last_tenth(run.gradient_norm) for run in kept], ".3g", ".1g"),
-            _spread([_last_tenth(run.sparsity) for run in kept], ".1%", ".1%"),
-        )
-    return _aligned(table)
-
-
-def _last_tenth(values: Sequence[float]) -> float:
-    return mean(values[-max(len(values) // 10, 1) :])
-
-
-def _spread(values: Sequence[float], of_mean: str, of_deviation: str) -> str:
-    """Mean ± standard deviation, of a sample; "-" of nothing."""
-    if not values:
-        return "-"
-    return f"{mean(values):{of_mean}}" + (f" ± {stdev(values):{of_deviation}}" if len(values) > 1 else "")
-
-
-def _flow_table(flow: analysis.GradientFlow, name: str, num_samples: int) -> Table:
-    """The loss first, the input last: the way that gradients go."""
-    table = Table("at", "norm", "mean magnitude", "variance", "norm at weights")
-    table.title = f"Gradients of the loss ({flow.loss:.4g}), {name}, {num_samples:,} samples"
-    for stage, magnitude in reversed(flow.outputs.items()):
-        weights = [flow.weights[key].norm for key in flow.weights if key == f"{stage.split()[0]}.weight"]
-        numbers = (magnitude.norm, magnitude.mean_absolute, magnitude.variance, *weights)
-        table.add_row(stage, *(f"{number:.3e}" for number in numbers))
-    return _aligned(table)
-
-
-def _steps_table(flows: dict[str, analysis.TimeFlow], name: str, num_samples: int) -> Table:
-    """The last step first: the way that gradients go.  Of many steps, some, evenly."""
-    table = Table("after step", *flows)
-    table.title = f"Norm of the gradient at the states of {name}, {num_samples:,} samples"
-    num_steps = max(len(flow.norms) for flow in flows.values())
-    for step in sorted({round(step) for step in np.linspace(1, num_steps, min(num_steps, _SHOWN_STEPS))}, reverse=True):
-        norms = (f"{flow.norms[step - 1]:.3e}" if step <= len(flow.norms) else "" for flow in flows.values())
-        table.add_row(str(step), *norms)
-    return _aligned(table)
-
-
-def _show(table: Table) -> None:
-    """Print a table as wide as it is: a number that is cut is another number."""
-    table.box, table.pad_edge, table.title_justify = None, False, "left"
-    console = Console()
-    width = Measurement.get(console, console.options.update(max_width=10_000), table).maximum
-    Console(width=max(console.width, width)).print(table)
-
-
-def _aligned(table: Table) -> Table:
-    for column in table.columns[1:]:
-        column.justify = "right"
-    return table
 
 
 def _first(data: Dataset, num_samples: int) -> Dataset:
