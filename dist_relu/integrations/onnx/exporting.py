@@ -13,10 +13,15 @@ from dist_relu.core.files import write_file
 from dist_relu.errors import DataError
 from dist_relu.integrations.onnx.certificate import Certificate, certify
 from dist_relu.integrations.onnx.graph import Graph, Value
-from dist_relu.integrations.onnx.operators import IR_VERSION, OPSET, translate
+from dist_relu.integrations.onnx.writers import elements, images, joins, products, recurrence, shapes  # noqa: F401 - fill the table
+from dist_relu.integrations.onnx.writers.table import translate
 from dist_relu.nn import Sequential
 from dist_relu.nn.description import describe
 
+OPSET = 20
+"""With GELU as an operator; onnxruntime has it since 1.17, of January 2024."""
+IR_VERSION = 9
+"""The oldest version of ONNX's files that may have this opset, so that as many programs as possible read them."""
 INPUT, OUTPUT = "x", "y"
 PREFIX = "dist_relu."
 """Of all metadata."""

@@ -1,0 +1,1 @@
+"""What every layer is in ONNX's operators: functions from a graph and a value to the next value, by layers."""
