@@ -18,7 +18,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from math import prod
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 import numpy.typing as npt
@@ -34,8 +34,10 @@ class Storage(ABC):
     """A storage holds rows of numbers, in a file or several.  It is pickled as its description, and opened on demand.
 
     shape: (N, ...).  dtype: of what it holds: floats, integers or bool, of at most 64 bits.
+    backend: the name of the only one whose workers can read it; None where all can.
     """
 
+    backend: ClassVar[str | None] = None
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 

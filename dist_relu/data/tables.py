@@ -2,20 +2,15 @@
 
 A row group can only be decoded as a whole, and batches take their rows from everywhere. So the first row that is wanted
 of a group has all of it decoded, once in each process, into a file without a name that is as large as the whole table
-then: from there on rows are read from the page cache, which gives way when memory is short. It lies where temporary
-files do, in $TMPDIR or /tmp.
+then: from there on rows are read from the page cache.
 """
 
 from __future__ import annotations
 
-import mmap
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from math import prod
 from pathlib import Path
 from threading import Lock
 from types import ModuleType
@@ -27,6 +22,7 @@ from dist_relu.core.arrays import Array
 from dist_relu.core.untrusted import reading
 from dist_relu.data.mapped import check_stored, check_there
 from dist_relu.data.rows import Storage
+from dist_relu.data.unnamed_files import unnamed_file
 from dist_relu.errors import DataError
 
 FEATHER = {".feather", ".arrow"}
@@ -119,18 +115,8 @@ class TableFiles(Storage):
 
     @cached_property
     def _decoded(self) -> Array:
-        """Memory for all rows; of a file that takes room as groups are put there."""
-        size_bytes = prod(self.shape) * self.dtype.itemsize
-        folder = tempfile.gettempdir()
-        free_bytes = shutil.disk_usage(folder).free
-        if size_bytes > free_bytes:
-            raise DataError(
-                f"No room for the decoded rows of {self.groups[0].path}: {size_bytes / 1e6:,.0f} MB, but "
-                f"{free_bytes / 1e6:,.0f} MB are free in {folder}. Set TMPDIR to a folder with more."
-            )
-        with tempfile.TemporaryFile(prefix="dist_relu-") as file:
-            file.truncate(size_bytes)
-            return np.frombuffer(mmap.mmap(file.fileno(), size_bytes), self.dtype).reshape(self.shape)
+        """Memory for all rows."""
+        return unnamed_file(self.shape, self.dtype, str(self.groups[0].path))
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("columns", "groups", "shape", "dtype")}

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_sequence, instance_of
-from dist_relu.data import Dataset
+from dist_relu.data import Dataset, Rows
 from dist_relu.errors import DataError
+from dist_relu.integrations.ray_blocks import RayBlocks
 
 if TYPE_CHECKING:
     import ray.data
@@ -30,8 +31,9 @@ def dataset_from_ray(
     target: the column of targets: numbers, or text, which becomes classes.
     features: the columns of samples, in this order; by default all others, in theirs. A single one may hold arrays of
     one shape, such as images; several hold a number in each row.  classes: see `Dataset`.
-    What has to be computed for the rows is, on the Ray cluster that the data set belongs to; they come here block by
-    block, into one array.
+    What has to be computed for the rows is, on the Ray cluster that the data set belongs to, and the samples stay in
+    its object store, as arrays of theirs alone; only targets come here. Workers of the backend ray fetch blocks when
+    they need their rows, each node once; for workers of other backends they are read into memory here.
     Raises DataError for columns that are missing, or not of numbers.
     """
     _check(dataset)
@@ -43,28 +45,21 @@ def dataset_from_ray(
     if not wanted:
         raise DataError(f"The data set has no column beside {target!r}; expected samples, too.")
     dataset.context.execution_options.preserve_order = True
-    rows = dataset.select_columns([*wanted, target]).materialize()
-    num_rows = rows.count()
-    if not num_rows:
+    bundles = dataset.iter_internal_ref_bundles()
+    described, references = _parted([block for bundle in bundles for block in bundle.block_refs], wanted, target)
+    if not described:
         raise DataError("The data set is empty.")
-    x: Array | None = None
-    targets = []
-    first = 0
-    for block in rows.iter_batches(batch_size=None, batch_format="numpy"):
-        part = _samples(block, wanted)
-        if x is None:
-            x = np.empty((num_rows, *part.shape[1:]), part.dtype)
-        elif (part.shape[1:], part.dtype) != (x.shape[1:], x.dtype):
+    first = described[0]
+    for number, block in enumerate(described):
+        if (block.shape, block.dtype) != (first.shape, first.dtype):
+            row = sum(len(each.y) for each in described[:number])
             raise DataError(
-                f"Row {first:,} and those after it are {part.dtype} of shape {part.shape[1:]}, but those before are "
-                f"{x.dtype} of shape {x.shape[1:]}; expected the same for all."
+                f"Row {row:,} and those after it are {block.dtype} of shape {block.shape}, but those before are "
+                f"{first.dtype} of shape {first.shape}; expected the same for all."
             )
-        x[first : first + len(part)] = part
-        targets.append(_column(block, target))
-        first += len(part)
-    assert x is not None
-    y = np.concatenate(targets)
-    return Dataset(x, y.astype(str) if y.dtype == object else y, classes=classes)
+    y = np.concatenate([block.y for block in described])
+    rows = Rows(RayBlocks(references, [len(block.y) for block in described], first.shape, first.dtype))
+    return Dataset(rows, y.astype(str) if y.dtype == object else y, classes=classes)
 
 
 def _check(dataset: Any) -> None:
@@ -76,27 +71,65 @@ def _check(dataset: Any) -> None:
         raise TypeError(f"dataset is a {type(dataset).__name__}; expected a ray.data.Dataset.")
 
 
-def _samples(block: Mapping[str, Array], names: Sequence[str]) -> Array:
-    """The samples (n, ...) of a block."""
-    columns = [_column(block, name) for name in names]
-    for name, column in zip(names, columns, strict=True):
+class _Block(NamedTuple):
+    """What the coordinator knows of a block: the shape and the type of each sample, and the targets (n, ...)."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    y: Array
+
+
+def _parted(
+    blocks: Sequence[ray.ObjectRef[Any]], wanted: Sequence[str], target: str
+) -> tuple[list[_Block], list[ray.ObjectRef[Array]]]:
+    """Part blocks where they lie into targets, which come here, and samples, which stay; empty ones are left out.
+
+    No task waits for a CPU: workers of a training may have them all.
+    """
+    import ray
+
+    part: Any = ray.remote(_part).options(num_returns=2, num_cpus=0)
+    parts = [part.remote(block, list(wanted), target) for block in blocks]
+    try:
+        described: list[_Block | None] = ray.get([one for one, _ in parts])
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause if isinstance(error.cause, DataError) else error from None
+    found = [(block, samples) for block, (_, samples) in zip(described, parts, strict=True) if block is not None]
+    return [block for block, _ in found], [samples for _, samples in found]
+
+
+def _part(block: Any, wanted: Sequence[str], target: str) -> tuple[_Block | None, Array]:
+    """Part a block into what is known of it, and its samples (n, ...); None for an empty one."""
+    from ray.data.block import BlockAccessor
+
+    accessor = BlockAccessor.for_block(block)
+    if not accessor.num_rows():
+        return None, np.empty(0)
+    columns = accessor.to_numpy([*wanted, target])
+    x = np.ascontiguousarray(_samples({name: _column(name, columns[name]) for name in wanted}))
+    return _Block(x.shape[1:], x.dtype, _column(target, columns[target])), x
+
+
+def _samples(columns: dict[str, Array]) -> Array:
+    """The samples (n, ...) of columns (n, ...)."""
+    for name, column in columns.items():
         if column.dtype.kind not in "fiub":
             kind = "text" if column.dtype == object else column.dtype
             raise DataError(f"Column {name!r} holds {kind}; expected numbers, or arrays of one shape.")
-    if len(columns) == 1 and columns[0].ndim > 1:
-        return columns[0]
-    for name, column in zip(names, columns, strict=True):
+    if len(columns) == 1:
+        (column,) = columns.values()
+        return column if column.ndim > 1 else column.reshape(-1, 1)
+    for name, column in columns.items():
         if column.ndim > 1:
             raise DataError(
                 f"Column {name!r} holds arrays of shape {column.shape[1:]} beside other columns; name it alone: "
                 f"features=[{name!r}]."
             )
-    return np.stack(columns, axis=1)
+    return np.stack([*columns.values()], axis=1)
 
 
-def _column(block: Mapping[str, Array], name: str) -> Array:
+def _column(name: str, column: Array) -> Array:
     """A column (n, ...); lists of numbers in it, as tables have them, become arrays."""
-    column = np.asarray(block[name])
     if column.dtype == object and len(column) and isinstance(column[0], np.ndarray | list):
         try:
             return np.stack([np.asarray(one) for one in column])

@@ -42,8 +42,9 @@ class PlacedDatasets:
             with np.errstate(over="ignore"):
                 samples = PlacedSamples.of(data.rows, dtype, replicas)
                 placed = PlacedDataset(samples, replicas.copy_of(data.y, y_dtype))
-            if samples.memory is not None and data.rows.scale is None:
-                _check_finite("x", np.asarray(data.rows), samples.memory.array)
+            if isinstance(data.rows.storage, np.ndarray) and data.rows.scale is None:
+                assert samples.memory is not None
+                _check_finite("x", data.rows.storage, samples.memory.array)
             _check_finite("y", data.y, placed.y.array)
             self._placed[data] = placed
         return placed

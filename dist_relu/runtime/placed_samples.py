@@ -1,5 +1,7 @@
 """Samples where the workers are: in memory of the nodes, or in files that every worker reads itself.
 
+What these workers can't read, such as blocks of Ray on another backend, the coordinator reads into memory.
+
 In memory they have the dtype of the model, or a narrower one of integers, such as bytes of images, and become the
 model's numbers on their way into a batch.
 """
@@ -73,10 +75,13 @@ class PlacedSamples:
 
     @classmethod
     def of(cls, rows: Rows, dtype: np.dtype[Any], replicas: ReplicatedArrays) -> PlacedSamples:
-        """Place rows for a model of this dtype."""
+        """Place rows for a model of this dtype.  Raises `DataError` for what can't be read."""
+        if not isinstance(rows.storage, np.ndarray):
+            if rows.storage.backend in (None, replicas.backend):
+                return cls(SamplesHandle(dtype=dtype, rows=rows), rows.shape)
+            rows = Rows(np.asarray(rows, dtype if rows.dtype.kind == "f" else rows.dtype))
         stored = rows.storage
-        if not isinstance(stored, np.ndarray):
-            return cls(SamplesHandle(dtype=dtype, rows=rows), rows.shape)
+        assert isinstance(stored, np.ndarray)
         if stored.dtype == np.bool_:
             stored = stored.view(np.uint8)
         stays = rows.scale is not None or (stored.dtype.kind in "iu" and stored.itemsize < dtype.itemsize)

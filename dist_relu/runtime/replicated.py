@@ -32,10 +32,12 @@ class ReplicatedArrays:
     """Makes the arrays of one coordinator.
 
     nodes: the ranks of each.  coordinator_node: the number of the coordinator's own; None when no worker runs there.
+    backend: the name of the one that the workers are of.
     """
 
-    def __init__(self, nodes: Sequence[range], coordinator_node: int | None, ask: Ask) -> None:
+    def __init__(self, nodes: Sequence[range], coordinator_node: int | None, ask: Ask, backend: str) -> None:
         self.nodes = nodes
+        self.backend = backend
         self.num_nodes = len(nodes)
         self.coordinator_node = coordinator_node
         self._ask = ask
@@ -57,7 +59,7 @@ class ReplicatedArrays:
 
         When the block fails, they are freed when the next array is made: workers may still be stuck.
         """
-        temporary = ReplicatedArrays(self.nodes, self.coordinator_node, self._ask)
+        temporary = ReplicatedArrays(self.nodes, self.coordinator_node, self._ask, self.backend)
         temporary._keys, temporary._released = self._keys, self._released
         yield temporary
         for replica in list(temporary._made):

@@ -91,7 +91,8 @@ class Workers:
         _ = self.peers  # they may have to become others
         if self._replicas is None:
             nodes = nodes_of(self.peers)
-            replicas = ReplicatedArrays(nodes, self._backend.coordinator_node, self._ask_of(self.generation))
+            ask = self._ask_of(self.generation)
+            replicas = ReplicatedArrays(nodes, self._backend.coordinator_node, ask, self.backend)
             with self._one_at_a_time:  # another thread may have been faster
                 self._replicas = self._replicas or replicas
         return self._replicas

@@ -42,7 +42,7 @@ class Nodes:
 
 def test_rows_travel_once_and_only_to_those_who_want_them() -> None:
     nodes = Nodes(3)
-    replicas = ReplicatedArrays([range(1), range(1, 2), range(2, 3)], 0, nodes.ask)
+    replicas = ReplicatedArrays([range(1), range(1, 2), range(2, 3)], 0, nodes.ask, "ray")
     x = np.arange(12.0).reshape(6, 2)
     copy = replicas.copy_of(x)
     nodes.asked.clear()
@@ -64,7 +64,7 @@ def test_rows_travel_once_and_only_to_those_who_want_them() -> None:
 
 def test_of_what_is_put_anew_nothing_else_travels() -> None:
     nodes = Nodes(3)
-    replicas = ReplicatedArrays([range(1), range(1, 2), range(2, 3)], 0, nodes.ask)
+    replicas = ReplicatedArrays([range(1), range(1, 2), range(2, 3)], 0, nodes.ask, "ray")
     generations = replicas.zeros((2, 3, 4), np.float32)
     generations.broadcast()
     nodes.held(1)[0].array[1, 2] = 5  # workers of the node have written their own
@@ -78,7 +78,7 @@ def test_of_what_is_put_anew_nothing_else_travels() -> None:
 
 def test_the_other_nodes_keep_nothing_of_a_call_that_is_over() -> None:
     nodes = Nodes(2)
-    replicas = ReplicatedArrays([range(1), range(1, 2)], 0, nodes.ask)
+    replicas = ReplicatedArrays([range(1), range(1, 2)], 0, nodes.ask, "ray")
     kept = replicas.zeros((3,), np.float32)
     with replicas.for_a_call() as call:
         made = call.zeros((5,), np.float32)
