@@ -1,12 +1,14 @@
-"""Memory that the processes of a node share.
+"""Memory that the processes of a node share, and memory of a process that works alone.
 
 A segment is a `memfd`: a file without a name, gone with the last process that maps it, however that ends. So a
 `kill -9` leaks nothing, and the size of /dev/shm is no limit. Other processes of the node open it through the
-creator's entry in /proc while the creator holds it.
+creator's entry in /proc while the creator holds it. Where a single process has nobody to share with, an array can be
+lent instead of copied there.
 """
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import os
 import weakref
@@ -36,8 +38,18 @@ class Handle:
     dtype: np.dtype[np.generic]
 
 
-Handles = Sequence[Handle]
+@dataclass(frozen=True)
+class LentHandle:
+    """A handle says which array this very process finds."""
+
+    number: int
+
+
+Handles = Sequence[Handle | LentHandle]
 """Where an array that every node has a copy of is to be found, by node."""
+
+_lent: weakref.WeakValueDictionary[int, Array] = weakref.WeakValueDictionary()
+_numbers = itertools.count()
 
 
 @final
@@ -69,11 +81,23 @@ class SharedArray:
         return shared
 
 
-def attach(handle: Handle) -> Array:
+@final
+class LentArray:
+    """An array that workers in this process read where it lies.  It lives as long as anybody has it."""
+
+    def __init__(self, array: Array) -> None:
+        self.array = array
+        self.handle = LentHandle(next(_numbers))
+        _lent[self.handle.number] = array
+
+
+def attach(handle: Handle | LentHandle) -> Array:
     """Map the shared array behind `handle`; it stays mapped as long as the returned array lives.
 
-    Raises OSError when it is gone.
+    Raises OSError when it is gone, KeyError when it was lent and is gone.
     """
+    if isinstance(handle, LentHandle):
+        return _lent[handle.number]
     descriptor = os.open(f"/proc/{handle.pid}/fd/{handle.descriptor}", os.O_RDWR | os.O_CLOEXEC)
     try:
         if os.fstat(descriptor).st_ino != handle.inode:

@@ -34,8 +34,8 @@ class Dataset:
     the names, in that order. classes: the name of each class number, which reports and predictions then have.
 
     Integers of shape (N, 1) become (N,), and real targets of shape (N,) become (N, 1), the shape of a model's single
-    output. A data set is not changed once it is made: workers may hold copies of it. image_shape: (height, width,
-    channels) when the samples are flattened images.
+    output. A data set is not changed once it is made: workers may hold copies of it, or read it where it lies.
+    image_shape: (height, width, channels) when the samples are flattened images.
     weights: (N,), how much each sample counts in a loss, at least 0, or how often it is drawn; a sample of weight 2
     counts as one that is there twice, and only how weights compare matters. None: all count alike.
     Raises `DataError` for arrays that can't be trained on.

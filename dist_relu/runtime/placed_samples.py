@@ -85,7 +85,7 @@ class PlacedSamples:
         if stored.dtype == np.bool_:
             stored = stored.view(np.uint8)
         stays = rows.scale is not None or (stored.dtype.kind in "iu" and stored.itemsize < dtype.itemsize)
-        memory = replicas.copy_of(stored, stored.dtype if stays else dtype)
+        memory = replicas.of(stored, stored.dtype if stays else dtype)
         return cls.in_memory(memory, dtype, rows.scale)
 
     @classmethod

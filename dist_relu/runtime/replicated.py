@@ -17,7 +17,7 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
-from dist_relu.comm.shared_memory import Handle, Handles, SharedArray
+from dist_relu.comm.shared_memory import Handle, Handles, LentArray, SharedArray
 from dist_relu.core.arrays import Array
 from dist_relu.runtime.world import World
 
@@ -52,6 +52,14 @@ class ReplicatedArrays:
     def copy_of(self, source: Array, dtype: npt.DTypeLike | None = None) -> ReplicatedArray:
         """Copy `source`, converted to `dtype`; the other nodes have zeros until its rows are broadcast."""
         return self._everywhere(SharedArray.copy_of(source, dtype))
+
+    def of(self, source: Array, dtype: np.dtype[Any]) -> ReplicatedArray:
+        """Take `source` itself, where the only worker is in this process; otherwise a copy.  It may not change then."""
+        is_as_kernels_want_it = source.dtype == dtype and source.flags.carray
+        if self.backend == "serial" and is_as_kernels_want_it:
+            lent = LentArray(source)
+            return ReplicatedArray(self, next(self._keys), lent, [lent.handle])
+        return self.copy_of(source, dtype)
 
     @contextmanager
     def for_a_call(self) -> Iterator[ReplicatedArrays]:
@@ -110,7 +118,7 @@ class ReplicatedArray:
 
     release: Callable[[], object]
 
-    def __init__(self, replicas: ReplicatedArrays, key: int, shared: SharedArray, handles: Handles) -> None:
+    def __init__(self, replicas: ReplicatedArrays, key: int, shared: SharedArray | LentArray, handles: Handles) -> None:
         self.array = shared.array
         self.handles = handles
         self._shared = shared  # workers map it through this

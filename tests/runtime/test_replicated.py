@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from dist_relu.comm.shared_memory import SharedArray
+from dist_relu.comm.shared_memory import SharedArray, attach
 from dist_relu.runtime.process_info import ProcessInfo, by_node, nodes_of
 from dist_relu.runtime.replicated import ReplicatedArrays
 from dist_relu.runtime.world import World
@@ -74,6 +74,20 @@ def test_of_what_is_put_anew_nothing_else_travels() -> None:
     for array in (generations.array, nodes.held(1)[0].array, nodes.held(2)[0].array):
         assert array[1, 0].tolist() == [0, 1, 2, 3]
     assert (nodes.held(1)[0].array[1, 2] == 5).all()
+
+
+def test_an_array_is_not_copied_for_a_worker_in_this_process() -> None:
+    x, nodes = np.ones((3, 2), np.float32), Nodes(1)
+    here = ReplicatedArrays([range(1)], 0, nodes.ask, "serial")
+    lent = here.of(x, x.dtype)
+    assert attach(lent.handles[0]) is lent.array is x
+    frozen = x.copy()
+    frozen.setflags(write=False)
+    for array, dtype in [(x, np.float64), (x.T, np.float32), (frozen, np.float32)]:
+        copy = here.of(array, np.dtype(dtype)).array
+        assert (copy == array).all()
+        assert not np.shares_memory(copy, array)
+    assert not np.shares_memory(ReplicatedArrays([range(2)], 0, nodes.ask, "local").of(x, x.dtype).array, x)
 
 
 def test_the_other_nodes_keep_nothing_of_a_call_that_is_over() -> None:
