@@ -24,7 +24,8 @@ So they are summed at no extra cost.
 _SLOT_CHUNK = 16 * BLOCK
 _TILE_SIZE = 128 * 1024
 _MIN_TILE_ROWS = 128
-_MIN_TILES = 4
+_PIECES_PER_TILE = 8
+_MIN_PIECES, _MIN_PIECE_ROWS = 16, 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +60,7 @@ def cut(params: Sequence[Param], products: Collection[int], *, by_param: bool) -
         if is_product:
             for number, param in neighbours:
                 num_inputs, num_units = param.shape
-                for first, stop in _tiles(num_inputs, num_units):
+                for first, stop in _cut_rows(num_inputs, num_units):
                     begin, end = start + first * num_units, start + stop * num_units
                     pieces.append(Piece(param=number, start=begin, stop=end, rows=(first, stop)))
                 start += prod(param.shape)
@@ -75,13 +76,12 @@ def cut(params: Sequence[Param], products: Collection[int], *, by_param: bool) -
 
 
 def group_tiles(numbers: range, pieces: Sequence[Piece]) -> list[range]:
-    """Cut a worker's pieces into chunks: pieces of one weight are worth a single product, if they fit in the cache."""
+    """Cut a worker's pieces into chunks: pieces of one weight are a single product as long as that is a tile."""
     chunks: list[range] = []
     for number in numbers:
         if chunks:
             first, last, this = pieces[chunks[-1].start], pieces[chunks[-1].stop - 1], pieces[number]
-            same_weight = first.rows and this.rows and last.param == this.param
-            if same_weight and this.stop - first.start <= _TILE_SIZE:
+            if first.rows and this.rows and last.param == this.param and _make_a_tile(first, this):
                 chunks[-1] = range(chunks[-1].start, number + 1)
                 continue
         chunks.append(range(number, number + 1))
@@ -105,22 +105,40 @@ def costs_of(pieces: Sequence[Piece], num_rows: int, num_vectors: int, batch_siz
 
 
 def largest_tile(pieces: Sequence[Piece]) -> int:
-    """Count the elements of the largest product that a chunk can be."""
-    products = [piece.stop - piece.start for piece in pieces if piece.rows]
-    return max([min(sum(products), _TILE_SIZE), *products])
+    """Tell how many elements the product of a chunk can have at most."""
+    products = [piece for piece in pieces if piece.rows]
+    return min(
+        sum(piece.stop - piece.start for piece in products),
+        max((_tile_rows(_num_columns(piece)) * _num_columns(piece) for piece in products), default=0),
+    )
 
 
 def _cost_s(piece: Piece, traffic_bytes: int, batch_size: int) -> float:
     """Estimate the time that a piece takes; only proportions matter.  traffic_bytes: for each element."""
     size = piece.stop - piece.start
     num_flops = 2.0 * batch_size * size if piece.rows else 0.0
-    return 3e-6 + num_flops / 200e9 + size * traffic_bytes / 20e9
+    return 2e-7 + num_flops / 100e9 + size * traffic_bytes / 13e9
 
 
-def _tiles(num_rows: int, num_cols: int) -> Sequence[tuple[int, int]]:
-    """Cut the rows of a weight into pieces.
+def _cut_rows(num_rows: int, num_columns: int) -> Sequence[tuple[int, int]]:
+    """Cut the rows of a weight into pieces, of which several make a tile, so that workers get equal shares."""
+    rows = _tile_rows(num_columns) // _PIECES_PER_TILE
+    return bounds(num_rows, max(ceil(num_rows / rows), min(_MIN_PIECES, ceil(num_rows / _MIN_PIECE_ROWS))))
 
-    Small enough for the cache, large enough for a fast product, and several for the workers to share.
-    """
-    rows = max(_TILE_SIZE // num_cols, _MIN_TILE_ROWS)
-    return bounds(num_rows, max(ceil(num_rows / rows), min(_MIN_TILES, num_rows)))
+
+def _make_a_tile(first: Piece, last: Piece) -> bool:
+    """Tell whether all from one piece of a weight to another one are no more than a tile."""
+    assert first.rows is not None
+    assert last.rows is not None
+    return last.rows[1] - first.rows[0] <= _tile_rows(_num_columns(first))
+
+
+def _tile_rows(num_columns: int) -> int:
+    """Tell how many rows of a gradient are small enough for the cache and large enough for a fast product."""
+    return max(_TILE_SIZE // num_columns, _MIN_TILE_ROWS)
+
+
+def _num_columns(piece: Piece) -> int:
+    """Count the columns of the weight that a piece has rows of."""
+    assert piece.rows
+    return (piece.stop - piece.start) // (piece.rows[1] - piece.rows[0])

@@ -150,6 +150,24 @@ def test_nodes_own_about_the_same(nodes: list[range]) -> None:
     assert max(owned.values()) < 1.5 * plan.num_params / len(nodes)
 
 
+@pytest.mark.parametrize("workers", [2, 3, 4])
+@pytest.mark.parametrize("hidden", [(1024, 512), (2048, 128), (1024, 1024)])
+def test_workers_update_about_the_same(hidden: tuple[int, ...], workers: int) -> None:
+    plan = plan_of(lambda: nn.mlp(hidden, 10), [range(workers)])
+    owned = [
+        sum(plan.pieces[i].stop - plan.pieces[i].start for chunk in chunks for i in chunk) for chunks in plan.chunks
+    ]
+    assert max(owned) < 1.1 * plan.num_params / workers
+
+
+def test_neighbours_of_one_weight_are_a_single_product_as_long_as_that_is_a_tile() -> None:
+    plan = plan_of(lambda: nn.mlp((1024, 1024), 10), [range(1)])
+    rows = [
+        sum(stop - start for start, stop in (plan.pieces[i].rows or (0, 0) for i in chunk)) for chunk in plan.chunks[0]
+    ]
+    assert [number for number in rows if number] == [64, *[128] * 8]
+
+
 @pytest.mark.parametrize("nodes", [[range(2), range(2, 4)], [range(3), range(3, 6), range(6, 9)]])
 def test_all_workers_of_a_node_add_what_it_owns(nodes: list[range]) -> None:
     cuts = bounds(36_000, 36)
