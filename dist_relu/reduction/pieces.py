@@ -76,15 +76,12 @@ def cut(params: Sequence[Param], products: Collection[int], *, by_param: bool) -
 
 
 def group_tiles(numbers: range, pieces: Sequence[Piece]) -> list[range]:
-    """Cut a worker's pieces into chunks: pieces of one weight are a single product as long as that is a tile."""
+    """Cut a worker's pieces into chunks: those of one weight into products that are about a tile each."""
     chunks: list[range] = []
-    for number in numbers:
-        if chunks:
-            first, last, this = pieces[chunks[-1].start], pieces[chunks[-1].stop - 1], pieces[number]
-            if first.rows and this.rows and last.param == this.param and _make_a_tile(first, this):
-                chunks[-1] = range(chunks[-1].start, number + 1)
-                continue
-        chunks.append(range(number, number + 1))
+    for _, run in groupby(numbers, lambda number: pieces[number].param if pieces[number].rows else -1 - number):
+        neighbours = list(run)
+        first, num_tiles = neighbours[0], _num_tiles(join(range(neighbours[0], neighbours[-1] + 1), pieces))
+        chunks += [range(first + start, first + stop) for start, stop in bounds(len(neighbours), num_tiles)]
     return chunks
 
 
@@ -105,12 +102,13 @@ def costs_of(pieces: Sequence[Piece], num_rows: int, num_vectors: int, batch_siz
 
 
 def largest_tile(pieces: Sequence[Piece]) -> int:
-    """Tell how many elements the product of a chunk can have at most."""
+    """Tell how many elements the product of a chunk can have at most: a tile and a piece."""
     products = [piece for piece in pieces if piece.rows]
-    return min(
-        sum(piece.stop - piece.start for piece in products),
-        max((_tile_rows(_num_columns(piece)) * _num_columns(piece) for piece in products), default=0),
+    most = max(
+        (_tile_rows(_num_columns(piece)) * _num_columns(piece) + piece.stop - piece.start for piece in products),
+        default=0,
     )
+    return min(sum(piece.stop - piece.start for piece in products), most)
 
 
 def _cost_s(piece: Piece, traffic_bytes: int, batch_size: int) -> float:
@@ -126,11 +124,9 @@ def _cut_rows(num_rows: int, num_columns: int) -> Sequence[tuple[int, int]]:
     return bounds(num_rows, max(ceil(num_rows / rows), min(_MIN_PIECES, ceil(num_rows / _MIN_PIECE_ROWS))))
 
 
-def _make_a_tile(first: Piece, last: Piece) -> bool:
-    """Tell whether all from one piece of a weight to another one are no more than a tile."""
-    assert first.rows is not None
-    assert last.rows is not None
-    return last.rows[1] - first.rows[0] <= _tile_rows(_num_columns(first))
+def _num_tiles(piece: Piece) -> int:
+    """Count the tiles that a piece is worth."""
+    return ceil((piece.rows[1] - piece.rows[0]) / _tile_rows(_num_columns(piece))) if piece.rows else 1
 
 
 def _tile_rows(num_columns: int) -> int:
