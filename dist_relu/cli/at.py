@@ -56,7 +56,7 @@ def at(folder: Path, source: str | None, step: int, save: Path, **workers: Any) 
                 step,
                 recorded,
                 display.show,
-                plateau=run.options.plateau(),
+                plateau=task.plateau(),
                 validation=task.data.validation,
             )
             model = trainer.average or trainer.model

@@ -67,7 +67,8 @@ schedule_option = click.option(
     default="cosine",
     show_default=True,
     help=f"How the learning rate changes: {SCHEDULE_FORMS}. Numbers may be left out. onecycle rises for a SHARE of the "
-    "run, exponential multiplies by FACTOR in every epoch, plateau when the loss was no better for PATIENCE epochs.",
+    "run, exponential multiplies by FACTOR in every epoch, plateau when the loss (in validation, if there is one) was "
+    "no better for PATIENCE epochs.",
 )
 shards_option = click.option(
     "--shards",

@@ -55,7 +55,7 @@ def reproduce(folder: Path, source: str | None, **workers: Any) -> None:
                 recorded.step,
                 recorded,
                 display.show,
-                plateau=run.options.plateau(),
+                plateau=task.plateau(),
                 validation=task.data.validation,
             )
         here = f"{counted(coordinator.workers, 'worker')} ({coordinator.backend})"

@@ -12,6 +12,7 @@ from click.core import ParameterSource
 
 from dist_relu.cli.common import usage_errors
 from dist_relu.cli.config import defaults_from
+from dist_relu.cli.schedules import plateau_of
 from dist_relu.cli.training import Task, TrainingOptions
 from dist_relu.coordinator import Coordinator
 from dist_relu.engine.watch.records import Watch
@@ -108,9 +109,14 @@ def _differences(before: TrainingOptions, now: TrainingOptions) -> Iterator[tupl
         unequal = list(_unequal(before, now, _OF_THE_RULE))
         decisive = [found for found in unequal if repr(replace(before, **{found[0]: found[2]}).rule()) != rule]
         yield from decisive or unequal
-    elif repr(before.plateau()) != repr(now.plateau()):  # both begin with a constant rate
+    elif _plateau(before) != _plateau(now):  # both begin with a constant rate
         yield from _unequal(before, now, ("schedule",))
     yield from _unequal(before, now, _OF_OTHERS)
+
+
+def _plateau(options: TrainingOptions) -> str:
+    """What lowers the learning rate meanwhile; by which losses says the data set."""
+    return repr(plateau_of(options.schedule, validates=False))
 
 
 def _unequal(before: TrainingOptions, now: TrainingOptions, names: Sequence[str]) -> Iterator[tuple[str, Any, Any]]:

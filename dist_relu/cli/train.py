@@ -36,6 +36,7 @@ from dist_relu.cli.options import (
 from dist_relu.cli.parsing import NORMALIZATIONS
 from dist_relu.cli.progress import StatusLine, tell
 from dist_relu.cli.resuming import Beginning, beginning_of
+from dist_relu.cli.training import Task
 from dist_relu.cli.training_run import Outputs, Stopping, TrainingRun
 from dist_relu.cli.types import (
     DURATION,
@@ -70,7 +71,6 @@ _GO_WITH = (
     ("checkpoint_every", "checkpoint", "there are no checkpoints"),
     ("keep", "checkpoint", "there are no checkpoints"),
     ("resume", "checkpoint", "there is nothing to go on from"),
-    ("patience", "validation", "nothing says when to stop"),
     ("min_delta", "patience", "nothing stops"),
 )
 """Options that have no effect without another, and why."""
@@ -93,7 +93,7 @@ _GO_WITH = (
     type=PART,
     metavar="SHARE",
     help="Hold this share of the samples out of training, the same ones for the same seed, and look after every epoch "
-    "what the network makes of them.",
+    "what the network makes of them. By default these are the data set's own to validate with, if it has any.",
 )
 @epochs_option
 @batch_option
@@ -148,8 +148,8 @@ _GO_WITH = (
 @click.option(
     "--patience",
     type=click.IntRange(1),
-    help="With --validation: end when the loss there was no better for so many epochs, and take the weights "
-    "of the best one.",
+    help="End when the loss in validation was no better for so many epochs, and take the weights of the best one. "
+    "Goes with --validation, unless the data set has samples to validate with.",
 )
 @click.option("--min-delta", type=NOT_NEGATIVE, help="With --patience: better is by more than this. Default: 0.")
 @click.option("--max-time", type=DURATION, metavar="TIME", help="End after 90s, 5min, 2h of training.")
@@ -224,6 +224,7 @@ def train(
         status.phase(f"Reading {begin.options.source}")
         task = begin.options.read(saves=save is not None)  # the workers start meanwhile
         status.phase("Starting workers")
+        _check_validates(task, patience)
         task = task.for_workers(coordinator.workers)
         logs_of_run = LogWriter(log_dir, attempts, goes_on_from=begin.state) if log_dir else nullcontext()
         with logs_of_run as logs:
@@ -250,6 +251,15 @@ def _check_together(context: click.Context) -> None:
         if context.params[name] not in (None, False) and context.params[needed] is None:
             (option,) = (param.opts[0] for param in context.command.params if param.name == name)
             raise click.UsageError(f"{option} goes with --{needed.replace('_', '-')}: {why} without.")
+
+
+def _check_validates(task: Task, patience: int | None) -> None:
+    """Refuse to wait for validations that there won't be."""
+    if patience is not None and task.data.validation is None:
+        raise click.UsageError(
+            f"--patience goes with --validation: {task.options.source} has no samples to validate with, and nothing "
+            "else says when to stop."
+        )
 
 
 def _check_paths(outputs: Outputs) -> None:

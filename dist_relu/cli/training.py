@@ -94,10 +94,6 @@ class TrainingOptions:
             raise ValueError("--no-decay goes with --weight-decay: nothing decays without.")
         return no_decay(rule, [name.strip() for name in self.no_decay.split(",") if name.strip()])
 
-    def plateau(self) -> ReduceOnPlateau | None:
-        """What lowers the learning rate by what the run comes to, where the schedule is such a one; a new one."""
-        return plateau_of(self.schedule, validates=self.validation is not None)
-
     def changes(self) -> Augment | None:
         """How samples are changed at random.  Raises ValueError for what is no such change."""
         return parse_augment(self.augment, self.mixup)
@@ -152,6 +148,10 @@ class Task:
         shards = self.options.shards or workers
         check_fit(len(self.data.train), self.options.batch_size, shards, workers)
         return replace(self, options=replace(self.options, shards=shards))
+
+    def plateau(self) -> ReduceOnPlateau | None:
+        """What lowers the learning rate by what the run comes to, where the schedule is such a one; a new one."""
+        return plateau_of(self.options.schedule, validates=self.data.validation is not None)
 
     def trainer(
         self,

@@ -146,7 +146,7 @@ class TrainingRun:
         """Train as far as the run is to go."""
         trainer = self.trainer
         left = self.task.options.epochs * trainer.steps_per_epoch - trainer.step
-        plateau = self.task.options.plateau()
+        plateau = self.task.plateau()
         callbacks: list[Any] = [callback for callback in (plateau, rule) if callback]
         if self.task.data.validation:
             callbacks.append(display)

@@ -97,6 +97,32 @@ def test_training_stops_when_validation_gets_no_better(tmp_path: Path, capsys: p
     assert digest(model) == digest(tmp_path / "1.st")
 
 
+@pytest.mark.parametrize("held_out", [(), ("--validation", "0.5")])
+def test_a_data_sets_own_samples_to_validate_with_are_used_unless_others_are_held_out(
+    held_out: tuple[str, ...], tmp_path: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The rate falls by their losses, too, rather than by those of training."""
+    x, y = rng.random((90, 4), np.float32), np.arange(90) % 2
+    np.savez(
+        tmp_path / "d.npz",
+        train_images=x[:40],
+        train_labels=y[:40],
+        val_images=x[40:],
+        val_labels=y[40:],
+        test_images=x,
+        test_labels=y,
+    )
+    rule = "--patience", "3", "--min-delta", "100", "--schedule", "plateau:0.5,0", *held_out
+    log = "--checkpoint", str(tmp_path / "run")
+    code, output, _ = train(capsys, "--data", str(tmp_path / "d.npz"), "--model", "mlp:4", "--epochs", "9", *rule, *log)
+    assert code == 0
+    assert f"{20 if held_out else 40} samples of 4 numbers" in output
+    assert output.count("validation  loss ") == 4
+    state = dr.newest_state(tmp_path / "run")
+    assert state is not None
+    assert state.callbacks["0.ReduceOnPlateau"]["best"] in [one["loss"] for one in state.validations]
+
+
 def test_a_run_ends_when_its_time_is_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, output, _ = train(capsys, *RUN, "--epochs", "1000000", "--max-time", "0.01s")
     assert code == 0
