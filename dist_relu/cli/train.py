@@ -36,6 +36,7 @@ from dist_relu.cli.options import (
 from dist_relu.cli.parsing import NORMALIZATIONS
 from dist_relu.cli.progress import StatusLine, tell
 from dist_relu.cli.resuming import Beginning, beginning_of
+from dist_relu.cli.tracking import TRACKERS, trackers_of
 from dist_relu.cli.training import Task
 from dist_relu.cli.training_run import Outputs, Stopping, TrainingRun
 from dist_relu.cli.types import (
@@ -49,6 +50,7 @@ from dist_relu.cli.types import (
     SEED,
     SHARE,
     GroupedCommand,
+    SomeNames,
     choice,
 )
 from dist_relu.engine.watch.records import Watch
@@ -182,6 +184,13 @@ _GO_WITH = (
     "`dist-relu plot`, `dist-relu reproduce` and TensorBoard. With --resume it may be that of the run.",
 )
 @click.option("--watch-every", type=click.IntRange(1), help="Look at one in so many steps. Default: 10.")
+@click.option(
+    "--report-to",
+    type=SomeNames(tuple(TRACKERS)),
+    metavar="NAMES",
+    help="Let mlflow, wandb, or mlflow,wandb keep parameters, metrics and the model, in this folder unless the "
+    "environment says otherwise; resumed runs go on in theirs.",
+)
 @config_options
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 def train(
@@ -196,6 +205,7 @@ def train(
     save: Path | None,
     log_dir: Path | None,
     watch_every: int | None,
+    report_to: str | None,
     verify_every: int | None,
     write_config_to: Path | None,
     quiet: bool,
@@ -213,6 +223,7 @@ def train(
     _check_paths(outputs)
     begin = beginning_of(context, checkpoint, resume=resume)
     _check_log_folder(log_dir, begin)
+    trackers = trackers_of(report_to, quiet=quiet)
     with usage_errors():
         begin.options.check(others["workers"])
     if write_config_to:
@@ -239,6 +250,7 @@ def train(
                     trainer=trainer,
                     outputs=outputs,
                     logs=logs,
+                    trackers=trackers,
                 )
                 stopping = Stopping(patience=patience, min_delta=min_delta, max_seconds=max_time)
                 run.go(run.announce(context), stopping, every=checkpoint_every or "1epoch", keep=keep or 3)

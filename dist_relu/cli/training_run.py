@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +27,7 @@ from dist_relu.data.labels import listed
 from dist_relu.engine.arguments import loss_for, predicts
 from dist_relu.engine.results import Evaluation, FitResult
 from dist_relu.errors import TrainingDiverged
+from dist_relu.integrations.tracking import TrackingLog
 from dist_relu.nn import Sequential, summary
 from dist_relu.reports.log_writer import LogWriter
 from dist_relu.reports.logs import MODEL_FILE
@@ -85,6 +87,7 @@ class TrainingRun:
     trainer: Trainer
     outputs: Outputs
     logs: LogWriter | None
+    trackers: Sequence[TrackingLog]
 
     def announce(self, context: click.Context) -> RunInfo | None:
         """Say what is run, here and in the folders that are written."""
@@ -150,6 +153,7 @@ class TrainingRun:
         callbacks: list[Any] = [callback for callback in (plateau, rule) if callback]
         if self.task.data.validation:
             callbacks.append(display)
+        callbacks += self.trackers  # before those that come and go, as callbacks are remembered by their place
         if self.logs:
             callbacks.append(self.logs)
         if self.outputs.checkpoint:

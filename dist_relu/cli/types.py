@@ -48,7 +48,7 @@ OPTION_GROUPS = {
         "--verify-every"
     ),
     "Stop and go on": "--patience --min-delta --max-time --checkpoint --every --keep --resume",
-    "Results": "--json --save --export --log-dir --watch-every --output --write-config --config --quiet",
+    "Results": "--json --save --export --log-dir --watch-every --report-to --output --write-config --config --quiet",
 }
 """Options by what they are about; help has them in this order."""
 
@@ -113,6 +113,26 @@ MODEL = NameOrPath("model", MODEL_NAMES)
 def choice(names: Any) -> click.Choice[str]:
     """One of these names, whatever its case."""
     return click.Choice(list(names), case_sensitive=False)
+
+
+@final
+class SomeNames(click.ParamType[str]):
+    """Some of these names, with commas between them; they come in the order of `names`, each once."""
+
+    name = "names"
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.names = names
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        given = [name.strip().lower() for name in str(value).split(",")]
+        if unknown := [name for name in given if name not in self.names]:
+            self.fail(f"{unknown[0]!r} is none of {', '.join(self.names)}.", param, ctx)
+        return ",".join(name for name in self.names if name in given)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        before, comma, last = incomplete.rpartition(",")
+        return [CompletionItem(before + comma + name) for name in self.names if name.startswith(last)]
 
 
 FILE = click.Path(dir_okay=False, path_type=Path)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, final
 
 from dist_relu.core.checks import check_bool, check_fields, instance_of, optional
-from dist_relu.engine.results import Validated
-from dist_relu.integrations.tracking import Meter, Patient, ending, metrics_of, parameters_of, saved_model
+from dist_relu.integrations.tracking import Ending, TrackingLog, parameters_of
 from dist_relu.run.agenda import parse_every
 from dist_relu.run.trainer import Trainer
 
@@ -22,7 +20,7 @@ _MOST_CHARACTERS = 6000
 
 @final
 @dataclass(eq=False)
-class MLflowLog:
+class MLflowLog(TrackingLog):
     """Tells MLflow of a run: what it is, loss, accuracy, learning rate and speed, validations, and the model.
 
     It goes into the run of MLflow that is active, or begins one, in `experiment` and under `run_name`, and ends that
@@ -40,10 +38,6 @@ class MLflowLog:
     every: int | str = "1epoch"
     log_model: bool = True
     run_id: str | None = field(init=False, default=None)
-    _meter: Meter = field(init=False, repr=False)
-    _patient: Patient = field(init=False, repr=False)
-    _is_ours: bool = field(init=False, default=False, repr=False)
-    _handled: BaseException | None = field(init=False, default=None, repr=False)
 
     def __post_init__(self) -> None:
         text = optional(instance_of(str))
@@ -51,13 +45,12 @@ class MLflowLog:
         parse_every(self.every)
         _mlflow()
 
-    def on_fit_begin(self, trainer: Trainer, *, validates: bool) -> None:
-        """Begin the run of MLflow, or go on with it; raises what MLflow does."""
+    @property
+    def _service(self) -> str:
+        return "MLflow"
+
+    def _begin(self, trainer: Trainer) -> None:
         mlflow = _mlflow()
-        self._meter, self._patient = Meter(trainer), Patient("MLflow")
-        self._handled = sys.exception()
-        if trainer.step == 0:
-            self.run_id = None
         active = mlflow.active_run()
         self._is_ours = active is None
         if active is None:
@@ -67,32 +60,14 @@ class MLflowLog:
             told = {name: str(value)[:_MOST_CHARACTERS] for name, value in parameters_of(trainer).items()}
             mlflow.log_params(told, run_id=self.run_id)
 
-    def on_steps(self, trainer: Trainer) -> None:
-        self._log(self._meter.read(trainer), trainer.step)
+    def _log(self, metrics: dict[str, float], step: int) -> None:
+        _mlflow().log_metrics(metrics, step=step, run_id=self.run_id)
 
-    def on_validation(self, trainer: Trainer, validated: Validated) -> None:
-        self._log(metrics_of(validated), validated.step)
+    def _keep(self, model: Path) -> None:
+        _mlflow().log_artifact(str(model), run_id=self.run_id)
 
-    def on_fit_end(self, trainer: Trainer) -> None:
-        """Keep the model, and end the run of MLflow, if it was begun here."""
-        mlflow = _mlflow()
-        with self._patient.trying():
-            if self.log_model:
-                with saved_model(trainer) as path:
-                    mlflow.log_artifact(str(path), run_id=self.run_id)
-        with self._patient.trying():
-            if self._is_ours:
-                mlflow.end_run(_STATUS[ending(self._handled)])
-
-    def state(self) -> dict[str, Any]:
-        return {"run_id": self.run_id}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        self.run_id = state["run_id"]
-
-    def _log(self, metrics: Mapping[str, float], step: int) -> None:
-        with self._patient.trying():
-            _mlflow().log_metrics(dict(metrics), step=step, run_id=self.run_id)
+    def _end(self, ending: Ending) -> None:
+        _mlflow().end_run(_STATUS[ending])
 
 
 def _experiment_id(mlflow: Any, name: str | None) -> str | None:

@@ -1,10 +1,11 @@
-"""What services that keep experiments are told of a run, whichever they are."""
+"""What services that keep experiments are told of a run, and when, whichever they are."""
 
 from __future__ import annotations
 
 import json
 import sys
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,85 @@ MODEL_FILE = "model.safetensors"
 Ending = Literal["finished", "interrupted", "failed"]
 
 
+class TrackingLog(ABC):
+    """A callback that tells a service of a run: what it is, means over its steps, validations, and the model.
+
+    run_id: of the service's run, None before it has begun; one that goes on, or is resumed, goes on in the same one.
+    every, log_model: see the callbacks.
+    """
+
+    every: int | str
+    log_model: bool
+    run_id: str | None
+    _meter: _Meter
+    _patient: _Patient
+    _handled: BaseException | None
+    _is_ours: bool
+    _is_restored = False
+
+    def on_fit_begin(self, trainer: Trainer, *, validates: bool) -> None:
+        """Begin a run of the service, or go on with one.  Raises ConnectionError where that can't be done."""
+        self._meter, self._patient = _Meter(trainer), _Patient(self._service)
+        self._handled = sys.exception()
+        if trainer.step == 0 and not self._is_restored:
+            self.run_id = None
+        self._is_restored = False
+        self._is_ours = False
+        try:
+            self._begin(trainer)
+        except Exception as error:  # networks, disks, servers, and what libraries make of them
+            told = " ".join(str(error).split())
+            raise ConnectionError(f"{self._service} has begun no run: {type(error).__name__}: {told}") from error
+
+    def on_steps(self, trainer: Trainer) -> None:
+        self._tell(self._meter.read(trainer), trainer.step)
+
+    def on_validation(self, trainer: Trainer, validated: Validated) -> None:
+        accuracy = {} if validated.accuracy is None else {"validation_accuracy": validated.accuracy}
+        self._tell({"validation_loss": validated.loss, **accuracy}, validated.step)
+
+    def on_fit_end(self, trainer: Trainer) -> None:
+        """Keep the model, and end the service's run, if it was begun here."""
+        with self._patient.trying():
+            if self.log_model:
+                with _saved_model(trainer) as path:
+                    self._keep(path)
+        with self._patient.trying():
+            if self._is_ours:
+                self._end(_ending(self._handled))
+
+    def state(self) -> dict[str, Any]:
+        return {"run_id": self.run_id}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.run_id, self._is_restored = state["run_id"], True
+
+    def _tell(self, metrics: Mapping[str, float], step: int) -> None:
+        with self._patient.trying():
+            self._log(dict(metrics), step)
+
+    @property
+    @abstractmethod
+    def _service(self) -> str:
+        """What people call it."""
+
+    @abstractmethod
+    def _begin(self, trainer: Trainer) -> None:
+        """Be in the run `run_id` of the service, or in another one, and note whether that has begun here."""
+
+    @abstractmethod
+    def _log(self, metrics: dict[str, float], step: int) -> None:
+        """Log numbers of a step."""
+
+    @abstractmethod
+    def _keep(self, model: Path) -> None:
+        """Keep this file with the run; it is there as long as this call."""
+
+    @abstractmethod
+    def _end(self, ending: Ending) -> None:
+        """End the run."""
+
+
 def parameters_of(trainer: Trainer) -> dict[str, Any]:
     """What fixes the bits of a run, and how large it is, as names and plain values."""
     settings = trainer.settings
@@ -38,13 +118,7 @@ def parameters_of(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def metrics_of(validated: Validated) -> dict[str, float]:
-    """What a validation has come to, by name."""
-    accuracy = {} if validated.accuracy is None else {"validation_accuracy": validated.accuracy}
-    return {"validation_loss": validated.loss, **accuracy}
-
-
-def ending(before: BaseException | None) -> Ending:
+def _ending(before: BaseException | None) -> Ending:
     """How a call of `fit` ends, in `on_fit_end`: by whatever exception is on its way.
 
     before: the one that was being handled when the call began, if any.
@@ -56,7 +130,7 @@ def ending(before: BaseException | None) -> Ending:
 
 
 @contextmanager
-def saved_model(trainer: Trainer) -> Iterator[Path]:
+def _saved_model(trainer: Trainer) -> Iterator[Path]:
     """Save the model to a file that is there within the block."""
     with TemporaryDirectory(prefix="dist_relu") as folder:
         save_model(trainer.model, Path(folder) / MODEL_FILE)
@@ -64,7 +138,7 @@ def saved_model(trainer: Trainer) -> Iterator[Path]:
 
 
 @final
-class Meter:
+class _Meter:
     """Means over the steps since the last time."""
 
     def __init__(self, trainer: Trainer) -> None:
@@ -88,7 +162,7 @@ class Meter:
 
 
 @final
-class Patient:
+class _Patient:
     """Lets training go on when a service does not take what it is told; that is warned of once."""
 
     def __init__(self, service: str) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, final
 
 from dist_relu.core.checks import check_bool, check_fields, instance_of, optional
-from dist_relu.engine.results import Validated
-from dist_relu.integrations.tracking import Meter, Patient, ending, metrics_of, parameters_of, saved_model
+from dist_relu.integrations.tracking import Ending, TrackingLog, parameters_of
 from dist_relu.run.agenda import parse_every
 from dist_relu.run.trainer import Trainer
 
@@ -20,7 +18,7 @@ _EXIT_CODES = {"finished": 0, "interrupted": 130, "failed": 1}
 
 @final
 @dataclass(eq=False)
-class WandbLog:
+class WandbLog(TrackingLog):
     """Tells Weights & Biases of a run: what it is, loss, accuracy, learning rate and speed, validations, and the model.
 
     It goes into the run of `wandb.init` that is there, or begins one, in `project` and under `run_name`, and finishes
@@ -39,10 +37,6 @@ class WandbLog:
     log_model: bool = True
     run_id: str | None = field(init=False, default=None)
     _run: Any = field(init=False, default=None, repr=False)
-    _meter: Meter = field(init=False, repr=False)
-    _patient: Patient = field(init=False, repr=False)
-    _is_ours: bool = field(init=False, default=False, repr=False)
-    _handled: BaseException | None = field(init=False, default=None, repr=False)
 
     def __post_init__(self) -> None:
         text = optional(instance_of(str))
@@ -50,47 +44,28 @@ class WandbLog:
         parse_every(self.every)
         _wandb()
 
-    def on_fit_begin(self, trainer: Trainer, *, validates: bool) -> None:
-        """Begin the run of Weights & Biases, or go on with it; raises what wandb does."""
+    @property
+    def _service(self) -> str:
+        return "Weights & Biases"
+
+    def _begin(self, trainer: Trainer) -> None:
         wandb = _wandb()
-        self._meter, self._patient = Meter(trainer), Patient("Weights & Biases")
-        self._handled = sys.exception()
-        if trainer.step == 0:
-            self.run_id = None
         self._is_ours = wandb.run is None
         if wandb.run is None:
             wandb.init(project=self.project, name=self.run_name, id=self.run_id, resume="allow")
         self._run, self.run_id = wandb.run, wandb.run.id
         self._run.config.update(parameters_of(trainer), allow_val_change=True)
 
-    def on_steps(self, trainer: Trainer) -> None:
-        self._log(self._meter.read(trainer), trainer.step)
+    def _log(self, metrics: dict[str, float], step: int) -> None:
+        self._run.log(metrics, step=step)
 
-    def on_validation(self, trainer: Trainer, validated: Validated) -> None:
-        self._log(metrics_of(validated), validated.step)
+    def _keep(self, model: Path) -> None:
+        artifact = _wandb().Artifact(f"model-{self.run_id}", type="model")
+        artifact.add_file(str(model), policy="mutable")
+        self._run.log_artifact(artifact)
 
-    def on_fit_end(self, trainer: Trainer) -> None:
-        """Keep the model, and finish the run of Weights & Biases, if it was begun here."""
-        run, self._run = self._run, None
-        with self._patient.trying():
-            if self.log_model:
-                artifact = _wandb().Artifact(f"model-{self.run_id}", type="model")
-                with saved_model(trainer) as path:
-                    artifact.add_file(str(path), policy="mutable")
-                run.log_artifact(artifact)
-        with self._patient.trying():
-            if self._is_ours:
-                run.finish(exit_code=_EXIT_CODES[ending(self._handled)])
-
-    def state(self) -> dict[str, Any]:
-        return {"run_id": self.run_id}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        self.run_id = state["run_id"]
-
-    def _log(self, metrics: Mapping[str, float], step: int) -> None:
-        with self._patient.trying():
-            self._run.log(dict(metrics), step=step)
+    def _end(self, ending: Ending) -> None:
+        self._run.finish(exit_code=_EXIT_CODES[ending])
 
 
 def _wandb() -> Any:
