@@ -1,4 +1,4 @@
-"""A numerical check of backward passes."""
+"""Checks of backward passes: by differences, and by that of every layer alone."""
 
 from __future__ import annotations
 
@@ -44,3 +44,18 @@ def check_backward(
             slope = (sums[0] - sums[1]) / (2 * _STEP)
             along = gradient * direction
             assert abs(float(along.sum()) - slope) < _TOLERANCE * (1 + float(np.abs(along).sum()))
+
+
+def check_fused(model: nn.Sequential, x: Array, rng: np.random.Generator) -> None:
+    """Compare the outputs and gradients of a model, in which neighbours run as one, with those of single layers."""
+    y = model.forward(x)
+    dy = rng.standard_normal(y.shape).astype(y.dtype)
+    dx = model.backward(dy)
+    gradients = [param.grad.copy() for param in model.params]
+    outputs = model.activations(x)
+    for layer in reversed(model.layers):
+        dy = layer.backward(dy)
+    assert (outputs[-1] == y).all()
+    assert (dy == dx).all()
+    for param, gradient in zip(model.params, gradients, strict=True):
+        assert (param.grad == gradient).all()

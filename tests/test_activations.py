@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from dist_relu import activations, nn
 from dist_relu.nn.layers.activations import Elementwise
 from tests.cases import long
+from tests.gradients import check_fused
 from tests.twin import Array
 
 
@@ -371,18 +372,7 @@ def test_a_dense_layer_fused_with_an_activation_gives_the_bits_of_both(
     layers = nn.Dense(6), make()
     model = nn.Sequential(*layers, dtype=dtype).build((20,)).initialize()
     model.bind(rng.standard_normal(model.num_params).astype(dtype))
-    x = rng.standard_normal((9, 20)).astype(dtype)
-    y = model.forward(x)
-    dy = rng.standard_normal(y.shape).astype(dtype)
-    dx = model.backward(dy)
-    gradients = [param.grad.copy() for param in model.params]
-    outputs = model.activations(x)
-    for layer in reversed(layers):
-        dy = layer.backward(dy)
-    assert (outputs[-1] == y).all()
-    assert (dy == dx).all()
-    for param, gradient in zip(model.params, gradients, strict=True):
-        assert (param.grad == gradient).all()
+    check_fused(model, rng.standard_normal((9, 20)).astype(dtype), rng)
 
 
 @every_layer

@@ -15,7 +15,15 @@ import numpy.typing as npt
 from dist_relu.core.array_checks import check_finite, check_numbers
 from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_fields, check_ints, instance_of, optional
-from dist_relu.data.labels import MAX_CLASSES, are_text, check_classes, class_numbers, listed, renumbered
+from dist_relu.data.labels import (
+    MAX_CLASSES,
+    are_text,
+    check_classes,
+    class_numbers,
+    listed,
+    reads_as_number,
+    renumbered,
+)
 from dist_relu.data.rows import Rows
 from dist_relu.errors import DataError, DataWarning
 
@@ -144,7 +152,7 @@ class Dataset:
     def _number_classes(self) -> None:
         """Put numbers in the place of names."""
         numbers, classes = class_numbers(self.y, self.classes)
-        if self.classes is None and all(map(_is_number, classes)):
+        if self.classes is None and all(map(reads_as_number, classes)):
             warnings.warn(
                 f"y holds text, so it is taken for the names of {len(classes):,} classes: {listed(classes)}. They look "
                 "like numbers; for these pass y.astype('float64'), or y.astype('int64') for class numbers.",
@@ -273,14 +281,6 @@ def _check_numbers_of(classes: tuple[str, ...], y: Array, *, has_classes: bool) 
     if wrong.any():
         place = int(np.argmax(wrong))
         raise DataError(f"y[{place}] is {y[place]}, but there are {len(classes)} classes: {listed(classes)}.")
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def looks_channels_first(shape: tuple[int, ...]) -> bool:

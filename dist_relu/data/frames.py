@@ -14,7 +14,7 @@ from dist_relu.core.arrays import Array
 from dist_relu.core.untrusted import parse_json, printable, reading
 from dist_relu.data.dataset import Dataset
 from dist_relu.data.images import Encoded, decoded
-from dist_relu.data.labels import check_classes
+from dist_relu.data.labels import check_classes, reads_as_number
 from dist_relu.data.parts import Part, scaled
 from dist_relu.data.tables import column_numbers, parquet
 from dist_relu.errors import DataError
@@ -219,14 +219,6 @@ def _listed(names: Sequence[str]) -> str:
 def _hint(target: str, names: Sequence[str]) -> str:
     if close := difflib.get_close_matches(target, names, 1):
         return f" Did you mean {printable(close[0])}?"
-    if names and all(map(_is_number, names[:_FEW])):
+    if names and all(map(reads_as_number, names[:_FEW])):
         return " The first line looks like a row of numbers: the names of the columns must stand there."
     return ""
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

@@ -84,6 +84,15 @@ def listed(classes: Iterable[str]) -> str:
     return f"{told}, ... ({len(names):,} in all)" if len(names) > _FEW else told
 
 
+def reads_as_number(name: str) -> bool:
+    """Whether a name is hardly meant for one, since it is a number."""
+    try:
+        float(name)
+    except ValueError:
+        return False
+    return True
+
+
 def shown_name(name: str) -> str:
     """A name as a terminal can show it: it may come from a file of a stranger."""
     short = name if len(name) <= _LONGEST_NAME else name[:_LONGEST_NAME] + "..."

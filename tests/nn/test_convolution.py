@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from dist_relu import nn
 from dist_relu.checkpoint import load_model, save_model
 from dist_relu.nn.layers.windows import Padding
-from tests.gradients import check_backward
+from tests.gradients import check_backward, check_fused
 from tests.twin import Array, assert_close
 
 LAYERS = [
@@ -190,16 +190,7 @@ def test_fused_layers_give_the_bits_of_single_ones(
     for param in model.params:
         param.value[...] = np.round(8 * rng.standard_normal(param.shape)) / 8  # so that maxima are reached twice
     x = np.round(rng.standard_normal((9, *size))).astype(dtype)
-    dy = rng.standard_normal((9, *model.output_shape)).astype(dtype)
-    y, dx = model.forward(x), model.backward(dy)
-    gradients = [param.grad.copy() for param in model.params]
-    outputs = model.activations(x)
-    for layer in reversed(layers):
-        dy = layer.backward(dy)
-    assert (outputs[-1] == y).all()
-    assert (dy == dx).all()
-    for param, gradient in zip(model.params, gradients, strict=True):
-        assert (param.grad == gradient).all()
+    check_fused(model, x, rng)
 
 
 def test_a_piece_of_a_batch_has_the_bits_that_it_has_alone(rng: np.random.Generator) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from dist_relu import nn
 from dist_relu.errors import DataError
 from tests import twin
+from tests.gradients import check_backward, check_fused
 
 LAYERS = [nn.Dense(4), nn.Dense(4, bias=False), nn.ReLU(), nn.Softmax()]
 INITIALIZERS = [
@@ -39,37 +40,14 @@ def test_dense_works_on_the_last_axis(rng: np.random.Generator) -> None:
 
 @pytest.mark.parametrize("layer", LAYERS, ids=repr)
 def test_backward_agrees_with_finite_differences(layer: nn.Layer, rng: np.random.Generator) -> None:
-    model = built(layer)
-    x = rng.standard_normal((5, 6))
-    dy = rng.standard_normal(model.forward(x).shape)
-    dx = model.backward(dy)
-    d_params = [param.grad.copy() for param in model.params]
-    for array, gradient in [(x, dx), *((param.value, d) for param, d in zip(model.params, d_params, strict=True))]:
-        for index in np.ndindex(array.shape):
-            before = array[index]
-            array[index] = before + 1e-6
-            above = (model.forward(x) * dy).sum()
-            array[index] = before - 1e-6
-            below = (model.forward(x) * dy).sum()
-            array[index] = before
-            assert gradient[index] == pytest.approx((above - below) / 2e-6, rel=1e-6, abs=1e-7)
+    check_backward(built(layer), rng.standard_normal((5, 6)), rng)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_fused_layers_give_the_bits_of_single_ones(rng: np.random.Generator, dtype: str) -> None:
     layers = nn.Dense(33), nn.ReLU(), nn.Dense(7), nn.ReLU()
     model = nn.Sequential(*layers, dtype=dtype).build((20,)).initialize()
-    x = rng.standard_normal((9, 20)).astype(dtype)
-    dy = rng.standard_normal((9, 7)).astype(dtype)
-    y, dx = model.forward(x), model.backward(dy)
-    gradients = [param.grad.copy() for param in model.params]
-    outputs = model.activations(x)
-    for layer in reversed(layers):
-        dy = layer.backward(dy)
-    assert (outputs[-1] == y).all()
-    assert (dy == dx).all()
-    for param, gradient in zip(model.params, gradients, strict=True):
-        assert (param.grad == gradient).all()
+    check_fused(model, rng.standard_normal((9, 20)).astype(dtype), rng)
 
 
 def test_backward_leaves_its_argument_alone(rng: np.random.Generator) -> None:

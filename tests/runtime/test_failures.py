@@ -110,9 +110,12 @@ def test_a_killed_worker_ends_the_program_with_its_name() -> None:
     wait_until(lambda: not unused_files(before))
 
 
-def test_a_killed_rank_ends_the_job() -> None:
+@pytest.mark.parametrize(
+    "command", [mpirun(3, *ENDLESS), *long(mpirun_on_nodes("abb", *ENDLESS))], ids=["one node", "several nodes"]
+)
+def test_a_killed_rank_ends_the_job(command: list[str]) -> None:
     before = shared_files()
-    process, mark = start_marked(mpirun(3, *ENDLESS))
+    process, mark = start_marked(command)
     (victim,) = set(processes_with(mark)) & set(processes_with("PMI_RANK=2\0"))
     os.kill(victim, signal.SIGKILL)
     _, errors = process.communicate(timeout=TIMEOUT_S)
@@ -253,19 +256,6 @@ def test_a_call_that_is_given_up_on_several_nodes_leaves_the_job_in_order(tmp_pa
     digests = [line.split() for line in lines[1::3]]
     assert [nodes for nodes, _ in digests] == ["2", "3", "2"]
     assert len({digest for _, digest in digests}) == 1
-
-
-@pytest.mark.long
-def test_a_killed_rank_ends_a_job_on_several_nodes() -> None:
-    before = shared_files()
-    process, mark = start_marked(mpirun_on_nodes("abb", *ENDLESS))
-    (victim,) = set(processes_with(mark)) & set(processes_with("PMI_RANK=2\0"))
-    os.kill(victim, signal.SIGKILL)
-    _, errors = process.communicate(timeout=TIMEOUT_S)
-    assert process.returncode != 0
-    assert f"Worker 2 (host {socket.gethostname()}, pid {victim}) was killed by signal 9; the job ends." in errors
-    wait_until(lambda: not processes_with(mark))
-    wait_until(lambda: not unused_files(before))
 
 
 def test_more_workers_than_ranks_are_refused(tmp_path: Path) -> None:
