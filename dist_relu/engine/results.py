@@ -16,6 +16,11 @@ from dist_relu.nn import Sequential
 _EPOCHS_SHOWN = 20
 
 
+def metrics_in_words(metrics: Mapping[str, float]) -> list[str]:
+    """Those that are numbers, in few characters each: "f1_macro 0.9412"."""
+    return [f"{name} {value:.4g}" for name, value in metrics.items()]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Validated:
     """A validation came to this, after so many steps and complete epochs; accuracy is None of numbers.
@@ -28,6 +33,11 @@ class Validated:
     loss: float
     accuracy: float | None
     metrics: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def in_words(self) -> str:
+        """What it came to: "loss 0.1234, accuracy 95.00%, f1_macro 0.9412"."""
+        return ", ".join([in_words(self.loss, self.accuracy), *metrics_in_words(self.metrics)])
 
     def _repr_html_(self) -> str:
         row = [f"step {self.step}", self.epoch, self.loss, share_text(self.accuracy), *self.metrics.values()]
@@ -75,14 +85,18 @@ class FitResult:
             f"{self.samples_per_second:,.0f} samples/s{', the last epochs' if len(shown) < len(self.epochs) else ''}"
         )
         validated = {one.epoch - 1: one for one in self.validations}  # after how many epochs it was
+        measured = list(dict.fromkeys(name for one in self.validations for name in one.metrics))
         rows = []
         for epoch in shown:
             validation = validated.get(epoch.epoch)
             row = [f"epoch {epoch.epoch}", epoch.loss, share_text(epoch.accuracy)]
-            if validated:
-                row += [validation.loss, share_text(validation.accuracy)] if validation else [None, None]
+            if validation:
+                row += [validation.loss, share_text(validation.accuracy), *map(validation.metrics.get, measured)]
+            elif validated:
+                row += [None] * (2 + len(measured))
             rows.append([*row, epoch.seconds])
-        header = ["", "loss", "accuracy", *(["validation loss", "accuracy"] if validated else []), "seconds"]
+        of_validations = ["validation loss", "accuracy", *measured] if validated else []
+        header = ["", "loss", "accuracy", *of_validations, "seconds"]
         return table(title, header, rows, curve("Loss", self.losses))
 
 
@@ -100,8 +114,9 @@ class Evaluation:
     metrics: Mapping[str, Any] = field(default_factory=dict)
 
     def _repr_html_(self) -> str:
-        row = [f"{self.num_samples:,} samples", self.loss, share_text(self.accuracy)]
-        return table("Evaluation", ["", "loss", "accuracy"], [row])
+        numbers = {name: value for name, value in self.metrics.items() if isinstance(value, float)}
+        row = [f"{self.num_samples:,} samples", self.loss, share_text(self.accuracy), *numbers.values()]
+        return table("Evaluation", ["", "loss", "accuracy", *numbers], [row])
 
 
 def fit_result(

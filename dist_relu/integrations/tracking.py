@@ -59,7 +59,8 @@ class TrackingLog(ABC):
 
     def on_validation(self, trainer: Trainer, validated: Validated) -> None:
         accuracy = {} if validated.accuracy is None else {"validation_accuracy": validated.accuracy}
-        self._tell({"validation_loss": validated.loss, **accuracy}, validated.step)
+        measured = {f"validation_{name}": value for name, value in validated.metrics.items()}
+        self._tell({"validation_loss": validated.loss, **accuracy, **measured}, validated.step)
 
     def on_fit_end(self, trainer: Trainer) -> None:
         """Keep the model, and end the service's run, if it was begun here."""

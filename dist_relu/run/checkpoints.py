@@ -16,12 +16,12 @@ from math import isfinite
 from pathlib import Path
 from typing import final
 
-from dist_relu.core.checks import check_fields, check_int, check_path, one_of, optional
+from dist_relu.core.checks import check_fields, check_int, check_path, optional
 from dist_relu.core.files import make_folder
 from dist_relu.engine.results import Validated
 from dist_relu.errors import BackendError, CheckpointError, TrainingWarning, WriteError
 from dist_relu.run.agenda import parse_every
-from dist_relu.run.monitoring import check_monitored, is_maximised, monitored
+from dist_relu.run.monitoring import check_monitored, check_validation_monitor, is_maximised, monitored
 from dist_relu.run.state import RunState
 from dist_relu.run.state_file import load_state, save_state
 from dist_relu.run.trainer import Trainer
@@ -35,8 +35,9 @@ class Checkpoint:
 
     folder: of this run alone; it is made where there is none. Files sort by their steps.
     every: 500 or "500steps", "1epoch", "60s". The end of each call is written too, whatever ends it.
-    keep: how many of the last files stay.  best: by this, "validation_loss" or "validation_accuracy", the state at the
-    best validation is written and stays too, if there are validations; None for the last ones alone.
+    keep: how many of the last files stay.  best: by this, "validation_loss", "validation_accuracy" or what validations
+    measure by `Trainer.fit(metrics=...)`, as "validation_f1_macro", the state at the best validation is written and
+    stays too, if there are validations; None for the last ones alone.
 
     Where writing takes longer than `every`, a state that waits gives way to the next one, unless it is the best; so
     there are at most three copies of the run's vectors in memory. What can't be written is warned of once, with
@@ -54,8 +55,7 @@ class Checkpoint:
     _writer: _Writer = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        best = optional(one_of("validation_loss", "validation_accuracy"))
-        check_fields(self, folder=check_path, keep=check_int, best=best)
+        check_fields(self, folder=check_path, keep=check_int, best=optional(check_validation_monitor))
         parse_every(self.every)
         make_folder(self.folder)
         self._writer = _Writer(Path(self.folder), self.keep)
@@ -63,7 +63,9 @@ class Checkpoint:
     def on_fit_begin(self, trainer: Trainer, *, validates: bool) -> None:
         """Raise ValueError where validations will not have what `best` asks for; warn of another run's checkpoints."""
         if self.best and validates:
-            check_monitored("Checkpoint", self.best, trainer.model, validates=True)
+            check_monitored(
+                "Checkpoint", self.best, trainer.model, validates=True, metrics=trainer.metrics, argument="best"
+            )
         trainer.note_checkpoints(Path(self.folder))
         self._is_due, self._writer.written = False, None  # by another run, or what is not there any more
         if trainer.step == 0 and (others := checkpoint_files(self.folder)):

@@ -12,7 +12,6 @@ from typing import Any, TextIO, final
 from dist_relu.core.checks import check_callable
 from dist_relu.engine.results import Validated
 from dist_relu.engine.watch.events import Progress
-from dist_relu.engine.watch.records import in_words
 from dist_relu.run.trainer import Trainer
 
 _UPDATE_EVERY_S = 0.1
@@ -49,8 +48,7 @@ class LiveProgress:
     def on_validation(self, trainer: Trainer, validated: Validated) -> None:
         """Take note of a validation, which the line tells of from now on."""
         if self._line:
-            came_to = in_words(validated.loss, validated.accuracy)
-            self._show(_Line(self._line.progress, f"validation {came_to}"))
+            self._show(_Line(self._line.progress, f"validation {validated.in_words}"))
 
     def on_fit_end(self, trainer: Trainer) -> None:
         self._end()

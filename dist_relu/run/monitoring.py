@@ -76,6 +76,15 @@ def check_monitor(name: str, value: Any) -> str:
     )
 
 
+def check_validation_monitor(name: str, value: Any) -> str:
+    """The same of what validations have."""
+    if is_of_validation(check_monitor(name, value)):
+        return str(value)
+    raise ValueError(
+        f'{shown(name, value)}: expected "validation_loss", "validation_accuracy", or "validation_" and a metric.'
+    )
+
+
 def metric_of(monitor: str) -> str:
     """What is monitored, without the word for validations."""
     return monitor.removeprefix(_OF_VALIDATION)
@@ -102,13 +111,19 @@ def monitored(monitor: str, record: Validated | EpochSummary) -> float | None:
 
 
 def check_monitored(
-    who: str, monitor: str, model: Sequential, *, validates: bool, metrics: Collection[str] = ()
+    who: str,
+    monitor: str,
+    model: Sequential,
+    *,
+    validates: bool,
+    metrics: Collection[str] = (),
+    argument: str = "monitor",
 ) -> None:
     """Raise ValueError unless a call has what is to be monitored.
 
-    who: asks for it.  validates: whether the call does.  metrics: that its validations measure.
+    who: asks for it, by this argument.  validates: whether the call does.  metrics: that its validations measure.
     """
-    name = f'{who}(monitor="{monitor}")'
+    name = f'{who}({argument}="{monitor}")'
     if is_of_validation(monitor) and not validates:
         raise ValueError(
             f'{name} needs validations, and this call has none: pass fit(validation=...), or monitor "loss".'

@@ -42,7 +42,7 @@ from dist_relu.engine.scoring import checked_metrics
 from dist_relu.engine.site import Site
 from dist_relu.engine.training import with_values
 from dist_relu.engine.watch.observer import Observer, ProgressHandler
-from dist_relu.engine.watch.records import Watch, in_words
+from dist_relu.engine.watch.records import Watch
 from dist_relu.errors import CheckpointError, DataError, TrainingDiverged, TrainingWarning
 from dist_relu.metrics.named import is_number
 from dist_relu.nn import Sequential
@@ -189,6 +189,7 @@ class Trainer:
             rows.append(("loss of the last step", float(self.losses[-1])))
         if last:
             rows += [("validation loss", last.loss), ("validation accuracy", share_text(last.accuracy))]
+            rows += [(f"validation {name}", value) for name, value in last.metrics.items()]
         return table("Trainer", ["", ""], rows, curve("Loss", self.losses))
 
     def note_checkpoints(self, folder: Path) -> None:
@@ -422,7 +423,7 @@ class Trainer:
             metrics=dict(evaluation.metrics),
         )
         self.validations.append(validated)
-        _log.info("Validation after step %d: %s", self.step, in_words(validated.loss, validated.accuracy))
+        _log.info("Validation after step %d: %s", self.step, validated.in_words)
         return validated
 
     def _result(self, first: int, num_epochs: int, num_validations: int) -> FitResult:

@@ -36,7 +36,7 @@ def trainer_on(coordinator: dr.Coordinator, digits: dr.data.Split, state: dr.Run
 def test_mlflow_has_what_a_run_is_its_metrics_and_its_model(mlflow: Any, digits: dr.data.Split, tmp_path: Path) -> None:
     log = MLflowLog(experiment="digits", run_name="first")
     with dr.start(backend="serial") as coordinator, trainer_on(coordinator, digits) as trainer:
-        result = trainer.fit(epochs=3, validation=digits.test, callbacks=[log])
+        result = trainer.fit(epochs=3, validation=digits.test, metrics="f1_macro", callbacks=[log])
     kept = mlflow.get_run(log.run_id)
     assert kept.info.status == "FINISHED"
     assert kept.info.run_name == "first"
@@ -47,6 +47,7 @@ def test_mlflow_has_what_a_run_is_its_metrics_and_its_model(mlflow: Any, digits:
         (23 * (epoch.epoch + 1), pytest.approx(epoch.loss)) for epoch in result.epochs
     ]
     assert kept.data.metrics["validation_accuracy"] == result.validations[-1].accuracy
+    assert kept.data.metrics["validation_f1_macro"] == result.validations[-1].metrics["f1_macro"]
     path = mlflow.artifacts.download_artifacts(run_id=log.run_id, artifact_path="model.safetensors")
     assert dr.load_model(path).sha256() == trainer.model.sha256()
 

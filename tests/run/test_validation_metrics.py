@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +46,50 @@ def test_the_best_model_is_the_best_by_a_metric(
     result = trainer.fit(epochs=4, validation=digits.test, metrics=metric, callbacks=[best])
     values = [validated.metrics[metric] for validated in result.validations]
     assert best.best == (max(values) if better is max else min(values))
+
+
+def test_the_best_state_by_a_metric_is_kept(trainer: dr.Trainer, digits: dr.data.Split, tmp_path: Path) -> None:
+    checkpoint = dr.Checkpoint(tmp_path, keep=1, best="validation_log_loss")
+    with pytest.raises(ValueError, match=r'Checkpoint\(best="validation_log_loss"\) needs validations that measure it'):
+        trainer.fit(epochs=1, validation=digits.test, callbacks=[checkpoint])
+    trainer.lr_scale = 100.0  # the first epochs are the best ones
+    trainer.fit(epochs=4, validation=digits.test, metrics="log_loss", callbacks=[checkpoint])
+    best = min(trainer.validations, key=lambda validated: validated.metrics["log_loss"]).step
+    assert [path.name for path in sorted(tmp_path.iterdir())] == [
+        f"step-{step:09}.safetensors" for step in sorted({best, trainer.step})
+    ]
+
+
+def test_a_csv_log_has_columns_for_what_was_measured(
+    trainer: dr.Trainer, digits: dr.data.Split, tmp_path: Path
+) -> None:
+    """Also where another call measures something else."""
+    log = dr.CSVLog(tmp_path / "log.csv")
+    first, second, third = (
+        trainer.fit(epochs=1, validation=validation, metrics=metrics, callbacks=[log])
+        for validation, metrics in [(digits.test, ["f1_macro"]), (digits.test, ["top_3", "f1_macro"]), (None, [])]
+    )
+    with (tmp_path / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0])[7:] == ["seconds", "validation_f1_macro", "validation_top_3"]
+    measured = [[row["validation_f1_macro"], row["validation_top_3"]] for row in rows]
+    of_first, of_second = first.validations[0].metrics, second.validations[0].metrics
+    assert measured == [
+        [f"{of_first['f1_macro']}", ""],
+        [f"{of_second['f1_macro']}", f"{of_second['top_3']}"],
+        ["", ""],
+    ]
+    assert len(third.epochs) == 1
+
+
+def test_progress_and_tables_tell_what_was_measured(trainer: dr.Trainer, digits: dr.data.Split) -> None:
+    stream = io.StringIO()
+    live = dr.LiveProgress(stream)
+    result = trainer.fit(epochs=1, validation=digits.test, metrics="top_3", callbacks=[live], on_progress=live)
+    value = f"{result.validations[0].metrics['top_3']:.4g}"
+    assert f"top_3 {value}" in stream.getvalue()
+    for table in (result, trainer, result.validations[0]):
+        assert value in table._repr_html_()
 
 
 def test_what_was_measured_is_in_states_and_logs(trainer: dr.Trainer, digits: dr.data.Split, tmp_path: Path) -> None:
