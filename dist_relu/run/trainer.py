@@ -24,27 +24,23 @@ from dist_relu.core.checks import (
     check_int,
     check_is,
     check_positive,
-    check_sequence,
-    instance_of,
     optional,
 )
 from dist_relu.core.html import curve, share_text, table
 from dist_relu.data import Dataset
 from dist_relu.data.augment import ImageShape
-from dist_relu.engine.arguments import Data, check_model, dataset_of, predicts
+from dist_relu.engine.arguments import Data, predicts
 from dist_relu.engine.diagnosis import NotFinite, diagnose, diverged_error
 from dist_relu.engine.loop import num_steps_per_epoch
 from dist_relu.engine.memory import Snapshot
 from dist_relu.engine.plan import StepPlan
 from dist_relu.engine.results import FitResult, Validated, fit_result
 from dist_relu.engine.sanity import doubts_of_result
-from dist_relu.engine.scoring import checked_metrics
 from dist_relu.engine.site import Site
 from dist_relu.engine.training import with_values
 from dist_relu.engine.watch.observer import Observer, ProgressHandler
 from dist_relu.engine.watch.records import Watch
-from dist_relu.errors import CheckpointError, DataError, TrainingDiverged, TrainingWarning
-from dist_relu.metrics.named import is_number
+from dist_relu.errors import CheckpointError, TrainingDiverged, TrainingWarning
 from dist_relu.nn import Sequential
 from dist_relu.optim import Optimizer
 from dist_relu.optim.rates import learning_rate, scaled
@@ -52,6 +48,7 @@ from dist_relu.run.agenda import Agenda, callback_states, keyed
 from dist_relu.run.position import Position
 from dist_relu.run.settings import Settings, settings_of
 from dist_relu.run.state import RunState, check_goes_on
+from dist_relu.run.validation import Validation, check_metric_names
 
 ValidateEvery = Literal["epoch"] | int
 
@@ -236,8 +233,11 @@ class Trainer:
         num_steps = self._num_steps(epochs, steps)
         optional(check_callable)("on_progress", on_progress)
         optional(check_positive)("max_seconds", max_seconds)
-        checked = None if validation is None else self._check_validation(validation)
-        self.metrics = self._check_metrics(metrics, checked)
+        names = check_metric_names(metrics, validates=validation is not None)
+        checked = None
+        if validation is not None:
+            checked = Validation(self._site, self._model, self._plan.loss, validation, names)
+        self.metrics = names
         self._agenda = agenda = Agenda(
             callbacks,
             per_epoch=self._per_epoch,
@@ -335,27 +335,6 @@ class Trainer:
             raise TypeError("fit needs epochs=... or steps=..., and not both.")
         return check_int("epochs", epochs) * self._per_epoch if steps is None else check_int("steps", steps)
 
-    def _check_validation(self, validation: Data) -> Dataset:
-        try:
-            data = dataset_of(validation, "validation").in_classes(self._model.classes)
-            check_model(self._model, data, self._plan.loss)
-        except ValueError as error:
-            raise DataError(f"validation: {error}") from None
-        return data
-
-    def _check_metrics(self, metrics: str | Sequence[str], validation: Dataset | None) -> list[str]:
-        names = (
-            (metrics,) if isinstance(metrics, str) else check_sequence("metrics", metrics, instance_of(str), "names")
-        )
-        for name in names:
-            if not is_number(name):
-                raise ValueError(f'metrics={name!r}: validations measure single numbers, such as "f1_macro".')
-        if names and validation is None:
-            raise ValueError(f"metrics={names!r} are of validations, and this call has none: pass validation=....")
-        if validation is not None:
-            checked_metrics(names, self._model, validation, self._plan.loss)
-        return list(names)
-
     def _advance(self, stop: int, last: int, agenda: Agenda) -> None:
         """Let workers take the steps up to number `stop`, or some of them.  last: see `fit`."""
         stopped = self._position.advance(stop, self._optimizer, last=last)
@@ -412,18 +391,10 @@ class Trainer:
         _log.info("Training ends after step %d.", self.step)
         agenda.end(self)
 
-    def _validate(self, data: Dataset | None) -> Validated:
-        assert data is not None
-        evaluation = self._site.evaluate(self._model, data, self._plan.loss, self.metrics)
-        validated = Validated(
-            step=self.step,
-            epoch=self.epoch,
-            loss=evaluation.loss,
-            accuracy=evaluation.accuracy,
-            metrics=dict(evaluation.metrics),
-        )
+    def _validate(self, validation: Validation | None) -> Validated:
+        assert validation is not None
+        validated = validation.measure(self.step, self.epoch)
         self.validations.append(validated)
-        _log.info("Validation after step %d: %s", self.step, validated.in_words)
         return validated
 
     def _result(self, first: int, num_epochs: int, num_validations: int) -> FitResult:
