@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -23,12 +23,12 @@ from dist_relu.run.state import RunState
 from dist_relu.run.trainer import Trainer
 
 _OF_THE_RULE = ("optimizer", "lr", "schedule", "momentum", "weight_decay", "no_decay", "epochs")
-_OF_OTHERS = (
-    *("seed", "shards", "batch_size", "normalize", "validation", "clip_norm", "clip_value", "accumulate"),
-    *("ema_decay", "on_nan", "loss", "label_smoothing", "class_weight", "sampler", "mixup", "augment"),
-)
 _COMPARED_BY_WHAT_THEY_ARE = ("source", "model_text", "dtype")
 """Data and models may have other names by now; it counts whether they are the same."""
+
+_OF_OTHERS = tuple(
+    field.name for field in fields(TrainingOptions) if field.name not in (*_OF_THE_RULE, *_COMPARED_BY_WHAT_THEY_ARE)
+)
 
 
 @final

@@ -55,8 +55,8 @@ def test_options_that_would_make_another_run_are_refused_with_both_values(
     code, _, errors = train(capsys, *RUN, "--epochs", "2", "--checkpoint", folder, "--resume", *others)
     assert code == 2
     assert (
-        "--lr was 0.1 and is 0.2, --seed was 0 and is 1, --batch-size was 64 and is 32, --validation was not given and "
-        "is 0.1, --clip-norm was not given and is 1.0. It would be another run"
+        "--lr was 0.1 and is 0.2, --validation was not given and is 0.1, --batch-size was 64 and is 32, "
+        "--clip-norm was not given and is 1.0, --seed was 0 and is 1. It would be another run"
     ) in errors
     code, _, errors = train(capsys, "--schedule", "constant", "--checkpoint", folder, "--resume", "--model", "mlp:9")
     assert code == 2

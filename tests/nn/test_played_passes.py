@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -11,8 +12,10 @@ import pytest
 from dist_relu import nn, rl
 from dist_relu.core.arrays import Array
 from dist_relu.kernels.tape import Tapes, play
+from dist_relu.nn.layers.activations import Elementwise
 from dist_relu.nn.losses.composed import Weighted
 from dist_relu.nn.passes import ShardPass, forward_backward, measure
+from dist_relu.nn.structure import every_layer
 
 N = 6
 _ENTROPY = nn.CrossEntropy()
@@ -58,7 +61,7 @@ CASES: dict[str, tuple[list[nn.Layer], tuple[int, ...], nn.Loss]] = {
     "weighted samples": ([nn.Dense(4)], (5,), Weighted(nn.CrossEntropy(0.1), np.arange(1.0, N + 1))),
     "random slopes": ([nn.RReLU(), nn.Dense(6), nn.Dropout(0.4), nn.RReLU(), nn.Dense(4)], (5,), _ENTROPY),
     "learned slopes": ([nn.Dense(6), nn.PReLU(), nn.Dense(4), nn.PReLU(4)], (5,), _ENTROPY),
-    "pairs": ([nn.Dense(6), nn.CReLU(), nn.SwiGLU(), nn.Dense(4)], (5,), _ENTROPY),
+    "pairs": ([nn.Dense(8), nn.CReLU(), nn.SwiGLU(), nn.GLU(), nn.ReGLU(), nn.Dense(4)], (5,), _ENTROPY),
     "rows": ([nn.Dense(6), nn.Softmax(), nn.Dense(4), nn.LogSoftmax()], (5,), _ENTROPY),
     "standardized": ([nn.Dense(5), nn.Standardize([1.0] * 5, [2.0] * 5), nn.Dense(4)], (5,), _ENTROPY),
     "penalty": ([nn.Dense(5), nn.ReLU(), nn.ActivityPenalty(0.1), nn.LayerNorm(), nn.Dense(4)], (5,), _ENTROPY),
@@ -75,7 +78,15 @@ CASES: dict[str, tuple[list[nn.Layer], tuple[int, ...], nn.Loss]] = {
         _ENTROPY,
     ),
     "normalised images": (
-        [nn.FromNCHW(), nn.Conv2d(4, 3), nn.BatchNorm(), nn.ReLU(), nn.MaxPool2d(2), nn.GlobalAvgPool2d()],
+        [
+            nn.FromNCHW(),
+            nn.Conv2d(4, 3),
+            nn.BatchNorm(),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.AvgPool2d(1),
+            nn.GlobalAvgPool2d(),
+        ],
         _IMAGES,
         _ENTROPY,
     ),
@@ -104,6 +115,15 @@ def samples(layers: Sequence[nn.Layer], shape: tuple[int, ...], loss: nn.Loss, s
     if isinstance(loss, nn.BinaryCrossEntropy | nn.Focal):
         y = (y > 0).astype(np.float32)
     return x, y
+
+
+def test_every_layer_is_played_here() -> None:
+    """Activations of single elements have one kernel loop among them, so some stand for all."""
+    exported = [getattr(nn, name) for name in nn.__all__]
+    layers = {kind for kind in exported if isinstance(kind, type) and issubclass(kind, nn.Layer)}
+    to_play = {kind for kind in layers if not inspect.isabstract(kind) and not issubclass(kind, Elementwise)}
+    missing = to_play - {type(layer) for layers, _, _ in CASES.values() for layer in every_layer(layers)}
+    assert not missing, f"add {', '.join(kind.__name__ for kind in missing)} to CASES"
 
 
 @pytest.mark.parametrize(("layers", "shape", "loss"), CASES.values(), ids=CASES)
