@@ -47,6 +47,7 @@ def at(folder: Path, source: str | None, step: int, save: Path, **workers: Any) 
     with StatusLine(console) as status, started(**workers) as coordinator:
         status.phase("Preparing")
         task = run.task(coordinator)
+        plateau = task.plateau()
         with run.trainer(task, coordinator, begin) as trainer:
             display = ProgressDisplay(
                 console, status, step, trainer.steps_per_epoch, has_accuracy=trainer.model.predicts != "numbers"
@@ -56,8 +57,8 @@ def at(folder: Path, source: str | None, step: int, save: Path, **workers: Any) 
                 step,
                 recorded,
                 display.show,
-                plateau=task.plateau(),
-                validation=task.data.validation,
+                plateau=plateau,
+                validation=task.data.validation if plateau else None,
             )
             model = trainer.average or trainer.model
     if difference:

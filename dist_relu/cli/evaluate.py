@@ -19,7 +19,7 @@ from dist_relu.cli.common import (
     usage_errors,
     worker_options,
 )
-from dist_relu.cli.metric_tables import told
+from dist_relu.cli.metric_tables import names_in, told
 from dist_relu.cli.progress import tested
 from dist_relu.cli.types import json_option
 from dist_relu.core.files import write_json
@@ -63,11 +63,6 @@ def evaluate(model_path: Path, source: str, metrics: str | None, path: Path | No
         classes = {"classes": list(model.classes)} if model.classes else {}
         measured = {"metrics": as_plain(test.metrics)} if test.metrics else {}
         write_json(path, {"model": str(model_path), "data": source, **numbers, **classes, **measured})
-
-
-def names_in(text: str | None) -> list[str]:
-    """The names in a list with commas between them."""
-    return [name.strip() for name in text.split(",") if name.strip()] if text else []
 
 
 def as_plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Metrics as text: a table of classes, the confusion matrix, and a line for each number."""
+"""Metrics as text: their names, a table of classes, the confusion matrix, and a line for each number."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ _MOST_CLASSES = 30
 """A larger confusion matrix fits no terminal."""
 
 _LONGEST_NAME = 20
+
+
+def names_in(text: str | None) -> list[str]:
+    """The names in a list with commas between them."""
+    return [name.strip() for name in text.split(",") if name.strip()] if text else []
 
 
 def told(metrics: Mapping[str, Any], classes: Sequence[str] | None) -> str:

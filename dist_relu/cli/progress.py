@@ -19,7 +19,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
-from dist_relu.engine.results import Validated
+from dist_relu.engine.results import Validated, metrics_in_words
 from dist_relu.engine.watch.events import Progress as Step
 from dist_relu.rl import LearningProgress
 from dist_relu.run.trainer import Trainer
@@ -210,7 +210,8 @@ class ProgressDisplay:
     def on_validation(self, trainer: Trainer, validated: Validated) -> None:
         """Take note of a validation; it is a callback of `Trainer.fit`."""
         accuracy = "" if validated.accuracy is None else f"  accuracy {validated.accuracy:.2%}"
-        tell(self._console, f"validation  loss {loss_text(validated.loss)}{accuracy}")
+        measured = "".join(f"  {words}" for words in metrics_in_words(validated.metrics))
+        tell(self._console, f"validation  loss {loss_text(validated.loss)}{accuracy}{measured}")
 
 
 @final

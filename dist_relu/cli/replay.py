@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from dist_relu.cli.common import check_writable, tell_left_out, usage_errors
-from dist_relu.cli.types import NOT_NEGATIVE, choice, json_option
+from dist_relu.cli.types import MONITOR, NOT_NEGATIVE, json_option
 from dist_relu.core.files import write_json
 from dist_relu.engine.results import Validated
 from dist_relu.reports.logs import STEPS_FILE, read_logs
@@ -22,10 +22,12 @@ from dist_relu.run.state_file import load_state
 @click.argument("run", metavar="RUN", type=click.Path(exists=True, path_type=Path))
 @click.option(
     "--monitor",
-    type=choice(MONITORS),
+    type=MONITOR,
+    metavar="NAME",
     default=MONITORS[0],
     show_default=True,
-    help="What the run is judged by: of validations, or of the epochs of training.",
+    help="What the run is judged by: validation_loss, validation_accuracy, or what else validations have measured, as "
+    "validation_f1_macro; or loss or accuracy of the epochs of training.",
 )
 @click.option(
     "--patience",

@@ -22,6 +22,7 @@ from dist_relu.cli.common import (
 )
 from dist_relu.cli.config import config_options, write_config
 from dist_relu.cli.losses import LOSS_FORMS
+from dist_relu.cli.metric_tables import names_in
 from dist_relu.cli.options import (
     batch_option,
     dtype_option,
@@ -49,13 +50,18 @@ from dist_relu.cli.types import (
     POSITIVE,
     SEED,
     SHARE,
+    VALIDATION_MONITOR,
     GroupedCommand,
     SomeNames,
     choice,
 )
+from dist_relu.engine.arguments import loss_for
+from dist_relu.engine.scoring import checked_metrics
 from dist_relu.engine.watch.records import Watch
 from dist_relu.engine.weighting import Sampler
+from dist_relu.metrics.named import is_number
 from dist_relu.reports.log_writer import LogWriter, check_is_free, check_is_of_run, remove_logs_without_checkpoint
+from dist_relu.run.monitoring import MONITORS, metric_of
 
 _EXAMPLES = """
 \b
@@ -96,6 +102,12 @@ _GO_WITH = (
     metavar="SHARE",
     help="Hold this share of the samples out of training, the same ones for the same seed, and look after every epoch "
     "what the network makes of them. By default these are the data set's own to validate with, if it has any.",
+)
+@click.option(
+    "--metrics",
+    metavar="NAMES",
+    help="Also measure these in validations, and of the unseen samples in the end: f1,roc_auc,... of classes, "
+    "r2,mae,... of real numbers, with commas between them.",
 )
 @epochs_option
 @batch_option
@@ -150,10 +162,17 @@ _GO_WITH = (
 @click.option(
     "--patience",
     type=click.IntRange(1),
-    help="End when the loss in validation was no better for so many epochs, and take the weights of the best one. "
+    help="End when validations were no better for so many epochs, and take the weights of the best one. "
     "Goes with --validation, unless the data set has samples to validate with.",
 )
 @click.option("--min-delta", type=NOT_NEGATIVE, help="With --patience: better is by more than this. Default: 0.")
+@click.option(
+    "--monitor",
+    type=VALIDATION_MONITOR,
+    metavar="NAME",
+    help="What validations are compared by, for --patience and the best checkpoint: validation_accuracy, or a metric, "
+    "as validation_f1. Default: validation_loss.",
+)
 @click.option("--max-time", type=DURATION, metavar="TIME", help="End after 90s, 5min, 2h of training.")
 @click.option(
     "--checkpoint",
@@ -196,6 +215,8 @@ _GO_WITH = (
 def train(
     patience: int | None,
     min_delta: float | None,
+    monitor: str | None,
+    metrics: str | None,
     max_time: float | None,
     checkpoint: Path | None,
     checkpoint_every: str | None,
@@ -235,7 +256,8 @@ def train(
         status.phase(f"Reading {begin.options.source}")
         task = begin.options.read(saves=save is not None)  # the workers start meanwhile
         status.phase("Starting workers")
-        _check_validates(task, patience)
+        _check_validates(context, task)
+        measured = _checked_metrics(task, metrics, monitor)
         task = task.for_workers(coordinator.workers)
         logs_of_run = LogWriter(log_dir, attempts, goes_on_from=begin.state) if log_dir else nullcontext()
         with logs_of_run as logs:
@@ -251,8 +273,9 @@ def train(
                     outputs=outputs,
                     logs=logs,
                     trackers=trackers,
+                    metrics=measured,
                 )
-                stopping = Stopping(patience=patience, min_delta=min_delta, max_seconds=max_time)
+                stopping = Stopping(monitor or MONITORS[0], patience, min_delta, max_time)
                 run.go(run.announce(context), stopping, every=checkpoint_every or "1epoch", keep=keep or 3)
     attempts.check()
 
@@ -265,13 +288,26 @@ def _check_together(context: click.Context) -> None:
             raise click.UsageError(f"{option} goes with --{needed.replace('_', '-')}: {why} without.")
 
 
-def _check_validates(task: Task, patience: int | None) -> None:
+def _check_validates(context: click.Context, task: Task) -> None:
     """Refuse to wait for validations that there won't be."""
-    if patience is not None and task.data.validation is None:
-        raise click.UsageError(
-            f"--patience goes with --validation: {task.options.source} has no samples to validate with, and nothing "
-            "else says when to stop."
-        )
+    for name in ("patience", "monitor"):
+        if context.params[name] is not None and task.data.validation is None:
+            raise click.UsageError(
+                f"--{name} goes with --validation: {task.options.source} has no samples of its own to validate with."
+            )
+
+
+def _checked_metrics(task: Task, names: str | None, monitor: str | None) -> list[str]:
+    """What is to be measured, also for `monitor`.  Raises click.UsageError for what is none, or not of such targets."""
+    wanted = names_in(names)
+    if monitor is not None and monitor not in MONITORS and metric_of(monitor) not in wanted:
+        wanted.append(metric_of(monitor))
+    with usage_errors():
+        checked_metrics(wanted, task.model, task.data.test, loss_for(task.data.test, task.loss))
+    for name in wanted:
+        if not is_number(name):
+            raise click.UsageError(f"--metrics {name}: expected metrics that are a single number, such as f1_macro.")
+    return wanted
 
 
 def _check_paths(outputs: Outputs) -> None:

@@ -25,7 +25,7 @@ from dist_relu.core.files import Attempts, write_json
 from dist_relu.data import Dataset
 from dist_relu.data.labels import listed
 from dist_relu.engine.arguments import loss_for, predicts
-from dist_relu.engine.results import Evaluation, FitResult
+from dist_relu.engine.results import Evaluation, FitResult, metrics_in_words
 from dist_relu.errors import TrainingDiverged
 from dist_relu.integrations.tracking import TrackingLog
 from dist_relu.nn import Sequential, summary
@@ -34,6 +34,7 @@ from dist_relu.reports.logs import MODEL_FILE
 from dist_relu.run.callbacks import EarlyStopping
 from dist_relu.run.checkpoints import Checkpoint, checkpoint_files
 from dist_relu.run.info import RUN_FILE, RunInfo, write_run_info
+from dist_relu.run.monitoring import metric_of
 from dist_relu.run.trainer import Trainer
 
 
@@ -52,10 +53,11 @@ class Outputs:
 
 
 @final
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Stopping:
-    """This is when a run ends before its last epoch."""
+    """This is when a run ends before its last epoch.  monitor: what its validations are compared by."""
 
+    monitor: str
     patience: int | None
     min_delta: float | None
     max_seconds: float | None
@@ -63,7 +65,7 @@ class Stopping:
     def rule(self) -> EarlyStopping | None:
         if self.patience is None:
             return None
-        return EarlyStopping(patience=self.patience, min_delta=self.min_delta or 0.0, restore_best=True)
+        return EarlyStopping(self.monitor, patience=self.patience, min_delta=self.min_delta or 0.0, restore_best=True)
 
 
 @final
@@ -77,7 +79,7 @@ class NothingLeft:
 @final
 @dataclass(frozen=True, kw_only=True)
 class TrainingRun:
-    """This run has all that it needs, and has not begun."""
+    """This run has all that it needs, and has not begun.  metrics: that are measured besides loss and accuracy."""
 
     console: Console
     status: StatusLine
@@ -88,6 +90,7 @@ class TrainingRun:
     outputs: Outputs
     logs: LogWriter | None
     trackers: Sequence[TrackingLog]
+    metrics: Sequence[str]
 
     def announce(self, context: click.Context) -> RunInfo | None:
         """Say what is run, here and in the folders that are written."""
@@ -121,19 +124,21 @@ class TrainingRun:
         rule = stopping.rule()
         self.status.phase("Preparing")
         try:
-            result = self._fit(display, rule, stopping.max_seconds, every, keep)
+            result = self._fit(display, rule, stopping, every, keep)
             model = trainer.average or self.task.model
             if self.outputs.save:
                 with self.attempts.writing(self.outputs.save):
                     save_model(model, self.outputs.save)
             self.status.phase("Testing")
-            test = self.coordinator.evaluate(model, self.task.data.test)
+            test = self.coordinator.evaluate(model, self.task.data.test, metrics=self.metrics)
         except KeyboardInterrupt as stop:
             if not self.outputs or trainer.step == first:
                 raise
             self._leave(getattr(stop, "average", None) or self.task.model, stop)
         numbers = self._about(model) | self._numbers(interrupted=False) | _speed(result)
         numbers |= {"test_loss": test.loss, "test_accuracy": test.accuracy}
+        if test.metrics:
+            numbers["test_metrics"] = dict(test.metrics)
         if self.logs:
             self.logs.finish(model, numbers)
         if info:
@@ -144,7 +149,7 @@ class TrainingRun:
         self._tell_end(test, result, first, rule)
 
     def _fit(
-        self, display: ProgressDisplay, rule: EarlyStopping | None, max_seconds: float | None, every: str, keep: int
+        self, display: ProgressDisplay, rule: EarlyStopping | None, stopping: Stopping, every: str, keep: int
     ) -> FitResult:
         """Train as far as the run is to go."""
         trainer = self.trainer
@@ -157,14 +162,15 @@ class TrainingRun:
         if self.logs:
             callbacks.append(self.logs)
         if self.outputs.checkpoint:
-            callbacks.append(Checkpoint(self.outputs.checkpoint, every=every, keep=keep))
+            callbacks.append(Checkpoint(self.outputs.checkpoint, every, keep, stopping.monitor))
         if left <= 0:
             callbacks.append(NothingLeft())
         return trainer.fit(
             steps=max(left, 1),
             validation=self.task.data.validation,
+            metrics=self.metrics if self.task.data.validation else (),
             callbacks=callbacks,
-            max_seconds=max_seconds,
+            max_seconds=stopping.max_seconds,
             on_progress=display.show,
         )
 
@@ -190,7 +196,8 @@ class TrainingRun:
         if rule and rule.stopped_step is not None and rule.best_step is not None:
             tell(
                 self.console,
-                f"Stopped after {self._length(rule.stopped_step)}, as the loss in validation was no better for "
+                f"Stopped after {self._length(rule.stopped_step)}, as the {metric_of(rule.monitor)} in validation was "
+                "no better for "
                 f"{counted(rule.patience, 'epoch')}; the weights are those after {self._length(rule.best_step)}.",
             )
         elif trainer.step < options.epochs * trainer.steps_per_epoch:
@@ -198,6 +205,8 @@ class TrainingRun:
         if not len(result.losses):
             tell(self.console, f"{outcome} Nothing was left to train: it has been for {self._length(trainer.step)}.")
             return
+        if test.metrics:
+            outcome += f" Measured: {', '.join(metrics_in_words(test.metrics))}."
         since = f", from step {first:,} on" if first else ""
         tell(
             self.console,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, final
 
@@ -18,6 +19,7 @@ from dist_relu.core.checks import (
     check_share,
 )
 from dist_relu.run.agenda import parse_every
+from dist_relu.run.monitoring import MONITORS, check_monitor, check_validation_monitor
 from dist_relu.runtime.recovery import parse_workers
 
 DATA_FORMS = (
@@ -40,14 +42,14 @@ OPTION_GROUPS = {
     ),
     "Training": (
         "--epochs --batch-size --optimizer --lr --schedule --momentum --weight-decay --no-decay --clip-norm "
-        "--clip-value --accumulate --ema-decay --on-nan --validation --algorithm --steps --envs --horizon "
+        "--clip-value --accumulate --ema-decay --on-nan --validation --metrics --algorithm --steps --envs --horizon "
         "--minibatches --gamma --entropy-weight --seeds --lowest --highest --seed --shards"
     ),
     "Workers": (
         "--workers --backend --threads-per-worker --address --spread --on-failure --max-restarts --worker-timeout "
         "--verify-every"
     ),
-    "Stop and go on": "--patience --min-delta --max-time --checkpoint --every --keep --resume",
+    "Stop and go on": "--patience --min-delta --monitor --max-time --checkpoint --every --keep --resume",
     "Results": "--json --save --export --log-dir --watch-every --report-to --output --write-config --config --quiet",
 }
 """Options by what they are about; help has them in this order."""
@@ -204,6 +206,26 @@ class NumWorkers(click.ParamType[int | str]):
         return text
 
 
+@final
+class Monitor(click.ParamType[str]):
+    """What a run is judged by, see `dist_relu.run.monitoring`."""
+
+    name = "monitor"
+
+    def __init__(self, check: Callable[[str, Any], str]) -> None:
+        self._check = check
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            return self._check("", str(value))
+        except ValueError as error:
+            self.fail(f"{value}: {str(error).partition(': ')[2]}", param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(name) for name in MONITORS if name.startswith(incomplete)]
+
+
 EVERY, DURATION, WORKERS = Every(), Duration(), NumWorkers()
+MONITOR, VALIDATION_MONITOR = Monitor(check_monitor), Monitor(check_validation_monitor)
 
 json_option = click.option("--json", "path", metavar="FILE", type=FILE, help="Write the results to FILE as JSON.")

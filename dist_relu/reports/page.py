@@ -10,6 +10,7 @@ from typing import Any
 from dist_relu.data.labels import listed
 from dist_relu.engine.watch.records import EpochSummary
 from dist_relu.errors import CheckpointError
+from dist_relu.metrics.named import is_number
 from dist_relu.reports.figures import figures, weights_figure
 from dist_relu.reports.logs import Logs
 from dist_relu.reports.plots.activity import hidden_layers
@@ -17,7 +18,7 @@ from dist_relu.run.info import RunInfo
 
 _NOT_PART_OF_THE_RUN = {
     *("log-dir", "json", "save", "quiet", "workers", "backend", "address", "spread", "shards", "checkpoint", "every"),
-    *("keep", "resume", "max-time", "on-failure", "max-restarts", "worker-timeout"),
+    *("keep", "resume", "max-time", "metrics", "on-failure", "max-restarts", "worker-timeout"),
 }
 _NOTHING = "–"
 
@@ -68,6 +69,7 @@ def _results(run: RunInfo) -> list[tuple[str, str]]:
     rows = [
         ("Accuracy on unseen samples", _share(results.get("test_accuracy"))),
         ("Loss on unseen samples", _number(results.get("test_loss"))),
+        *_measured(results.get("test_metrics")),
         ("Loss in the last epoch", _number(results.get("train_loss"))),
         ("Training", _filled("{:,} steps in {:.1f} s", results, "steps", "seconds")),
         ("Speed", _filled("{:,.0f} samples/s, {:.2f} ms a step", results, "samples_per_second", "step_ms_median")),
@@ -113,6 +115,13 @@ def _filled(form: str, results: dict[str, Any], *names: str) -> str:
     """Results in words, where all of them are numbers."""
     values = [results.get(name) for name in names]
     return form.format(*values) if all(map(_is_number, values)) else _NOTHING
+
+
+def _measured(metrics: Any) -> list[tuple[str, str]]:
+    """What was measured of unseen samples besides, by name."""
+    if not isinstance(metrics, dict):
+        return []
+    return [(f"{name} on unseen samples", _number(value)) for name, value in metrics.items() if is_number(name)]
 
 
 def _classes(names: Any) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from dist_relu.data import Dataset
+from dist_relu.engine.results import Validated
 from dist_relu.engine.watch.observer import ProgressHandler
 from dist_relu.errors import CheckpointError, TrainingWarning
 from dist_relu.run.callbacks import ReduceOnPlateau
@@ -68,13 +70,16 @@ def run_again(
     """Take the steps up to number `to_step` - 1, at most those that were recorded.
 
     plateau: what lowered the learning rate of the run, by the losses of `validation` or of training.
+    validation: what the run is validated with again, and compared by; None if it need not be.
     Returns in words where the run first differs from what was recorded, and then goes no further; None if nowhere.
     """
+    measured = dict.fromkeys(name for one in recorded.validations for name in one.get("metrics", {}))
     while trainer.step < to_step:
         first, per_epoch = trainer.step, trainer.steps_per_epoch
-        trainer.fit(
+        result = trainer.fit(
             steps=min(per_epoch - first % per_epoch, to_step - first),
-            validation=validation if plateau else None,
+            validation=validation,
+            metrics=list(measured) if validation else [],
             callbacks=[plateau] if plateau else [],
             on_progress=on_progress,
         )
@@ -83,6 +88,24 @@ def run_again(
             step = first + int(np.argmax(is_other))
             is_now, was = float(trainer.losses[step]), float(recorded.losses[step])
             return f"the loss of step {step:,} (epoch {step // per_epoch + 1}) was {was!r} and is {is_now!r}"
+        if found := _other_validation(result.validations, recorded):
+            return found
     if trainer.step == recorded.step and (found := trainer.state().first_difference(recorded)):
         return f"after step {trainer.step:,} they are, now and before, {found}"
     return None
+
+
+def _other_validation(validations: Sequence[Validated], recorded: RunState) -> str | None:
+    """Say in words which number of a validation is not what was recorded, after the same step; None if all are."""
+    known = {one["step"]: Validated(**one) for one in recorded.validations}
+    for validated in validations:
+        before = known.get(validated.step, validated)
+        for name, value in _numbers(before).items():
+            is_now = _numbers(validated).get(name)
+            if repr(is_now) != repr(value):  # NaN is what it was
+                return f"{name} in validation after step {validated.step:,} was {value!r} and is {is_now!r}"
+    return None
+
+
+def _numbers(validated: Validated) -> dict[str, float | None]:
+    return {"loss": validated.loss, "accuracy": validated.accuracy, **validated.metrics}
