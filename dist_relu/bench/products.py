@@ -16,6 +16,7 @@ from dist_relu.bench.instruction_sets import environment_for
 from dist_relu.bench.ours import on_one_worker
 from dist_relu.bench.peak import fma_peak
 from dist_relu.bench.sides import Side, Start, running
+from dist_relu.core.arrays import aligned_empty
 from dist_relu.kernels.products import multiply, multiply_by_transpose, multiply_transposed
 from dist_relu.kernels.tiles import AS_IS
 
@@ -84,8 +85,9 @@ def _measured(side: Side, rounds: int) -> Speeds:
 
 def _calls(n: int, c: int, k: int) -> dict[str, Callable[[], None]]:
     rng = np.random.default_rng(0)
-    x, w, z = (rng.standard_normal(shape, np.float32) for shape in ((n, c), (c, k), (n, k)))
-    dx, dw = np.empty_like(x), np.empty_like(w)
+    x, w, z, dx, dw = (aligned_empty(shape, np.float32) for shape in ((n, c), (c, k), (n, k), (n, c), (c, k)))
+    for array in (x, w, z):
+        rng.standard_normal(dtype=np.float32, out=array)
     return {
         "forward": lambda: multiply(x, w, w[0], AS_IS, z),
         "by inputs": lambda: multiply_by_transpose(z, w, dx),

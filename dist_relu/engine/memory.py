@@ -165,7 +165,7 @@ class StepMemory:
         self._memory.chances.broadcast()
         everywhere = range(replicas.num_nodes)
         generation = begin.step % 2
-        self._memory.generations.array[generation] = begin.vectors
+        self._memory.generations.array[generation, :, : reduction.num_params] = begin.vectors
         self._memory.generations.broadcast(dict.fromkeys(everywhere, range(generation, generation + 1)))
         self._memory.completed.array[:] = begin.step
         self._memory.completed.broadcast()
@@ -203,7 +203,7 @@ class StepMemory:
 
     def put(self, values: Array) -> None:
         """Let these be the parameters (P,) after the last complete step; no worker may be in one."""
-        self._memory.generations.put((self.num_completed() % 2, 0), values)
+        self._memory.generations.put((self.num_completed() % 2, 0, slice(len(values))), values)
 
     def num_completed(self) -> int:
         """Count the steps that are known to be complete, on the node whose vectors `snapshot` gives."""
@@ -248,7 +248,7 @@ class StepMemory:
     def _vectors_after(self, step: int) -> Array:
         generation = step % 2
         vectors: Array = self._memory.generations.gather({0: range(generation, generation + 1)})[generation]
-        return vectors  # all nodes have the same
+        return vectors[:, : self._reduction.num_params]  # all nodes have the same
 
 
 def _handles(array: ReplicatedArray) -> Handles:

@@ -86,8 +86,9 @@ class TrainingStep:
         self._seconds = memory.records["seconds"] if world.rank == 0 else np.empty(0)
         self._results = [memory.records[name] for name in ("loss", "num_correct", "num_samples")]
         self.generation = int(self._completed[world.rank]) % 2
-        model.bind(memory.generations[self.generation, 0])
-        self._values = [model.views(generation[0]) for generation in memory.generations]
+        generations = memory.generations[..., : reduction.num_params]
+        model.bind(generations[self.generation, 0])
+        self._values = [model.views(generation[0]) for generation in generations]
         self._places = [param.places() for param in model.params]
         arrays = request.layout.arrays(memory.arena, plan.batch_size)
         clock = self._inputs.clock[kernels.BATCH : kernels.BATCH + 1]
@@ -99,7 +100,7 @@ class TrainingStep:
             reduction,
             ReductionMemory(params=model.params, factors=factors, slots=memory.slots, totals=memory.totals),
         )
-        chunks = chunks_of(reduction, world.rank, model.params, self._reducer.sources, memory.generations)
+        chunks = chunks_of(reduction, world.rank, model.params, self._reducer.sources, generations)
         self._norms = Norms(reduction.pieces, memory.squares)
         self._updater = Updater(plan, chunks, self._norms, self._barrier, group_numbers(plan.optimizer, model))
         self._skips = plan.options.skips

@@ -122,7 +122,7 @@ class Sources:
         self._tree = tree = SummationTree(plan.shards)
         self._subtrees = [subtree for subtrees in plan.subtrees for subtree in subtrees]  # of each row
         carries, _ = tree.fold(tree.leaves(0, plan.shards))
-        self._scratch = np.empty((stack_depth(carries), largest_tile(plan.pieces)), memory.slots.dtype)
+        self._scratch = aligned_empty((stack_depth(carries), largest_tile(plan.pieces)), memory.slots.dtype)
 
     def of_piece(self, piece: Piece, shards: range) -> Source:
         """Make the source of a piece's gradient, as passes leave it."""

@@ -144,7 +144,7 @@ class ReplicatedArray:
             have = there or wanted[node]
             self._there[node] = range(min(have.start, wanted[node].start), max(have.stop, wanted[node].stop))
 
-    def put(self, index: tuple[int, ...], values: Array) -> None:
+    def put(self, index: tuple[int | slice, ...], values: Array) -> None:
         """Write array[index] here and on all other nodes, whatever they have there; nothing else travels."""
         self.array[index] = values
         self._replicas.ask([*self._there], _put, _PutRequest(key=self._key, index=index, values=self.array[index]))
@@ -208,7 +208,7 @@ class _PutRequest:
     """A part of an array that a node holds is to be written there."""
 
     key: int
-    index: tuple[int, ...]
+    index: tuple[int | slice, ...]
     values: Array
 
 

@@ -114,7 +114,15 @@ def test_slots_have_room_for_what_is_no_product(make: Make) -> None:
 def test_on_one_node_nothing_travels_and_there_are_no_totals(make: Make, nodes: list[range]) -> None:
     plan = plan_of(make, nodes)
     assert (plan.stages, plan.totals_shape) == ([], (0,))
-    assert plan.generations_shape == (2, 2, plan.num_params)
+
+
+@of_every_model
+def test_vectors_of_both_generations_begin_with_a_cache_line(make: Make) -> None:
+    plan = plan_of(make, [range(1)])
+    generations, vectors, length = plan.generations_shape
+    assert (generations, vectors) == (2, 2)
+    assert 0 <= length - plan.num_params < 16
+    assert length * 4 % 64 == 0
 
 
 @of_every_model
