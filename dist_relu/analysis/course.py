@@ -10,8 +10,9 @@ from dist_relu.core.checks import check_is
 from dist_relu.data import Split
 from dist_relu.engine.watch.observer import ProgressHandler
 from dist_relu.engine.watch.records import Watch, WatchedStep
+from dist_relu.engine.weighting import ClassWeight
 from dist_relu.errors import TrainingDiverged
-from dist_relu.nn import RNN, CReLU, PReLU, RReLU, Sequential
+from dist_relu.nn import RNN, CReLU, Loss, PReLU, RReLU, Sequential
 from dist_relu.nn.layers.activations import Elementwise
 from dist_relu.optim import Optimizer
 
@@ -51,9 +52,13 @@ def watched_course(
     watch: Watch,
     seed: int = 0,
     shards: int | None = None,
+    loss: Loss | None = None,
+    class_weight: ClassWeight | None = None,
     on_progress: ProgressHandler | None = None,
 ) -> Course:
     """Train the model, in place, and test it.
+
+    loss, class_weight: as for `Coordinator.fit`; it is tested with the same loss.
 
     Collective; the same bits on any number of workers, if `shards` is fixed. Raises what `Coordinator.fit` does, but
     for TrainingDiverged.
@@ -70,10 +75,12 @@ def watched_course(
             watch=watch,
             seed=seed,
             shards=shards,
+            loss=loss,
+            class_weight=class_weight,
             on_progress=on_progress,
         )
         steps = result.watched
-        test = coordinator.evaluate(model, data.test)
+        test = coordinator.evaluate(model, data.test, loss=loss)
         test_loss, test_accuracy = (test.loss, test.accuracy) if isfinite(test.loss) else (None, None)
     except TrainingDiverged as error:
         steps, test_loss, test_accuracy = list(error.watched), None, None

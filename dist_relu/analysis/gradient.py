@@ -16,6 +16,7 @@ from dist_relu.engine.arguments import Data, check_has_parameters, check_model, 
 from dist_relu.engine.inference import ModelInput, Placement, my_blocks, num_blocks
 from dist_relu.engine.watch.moments import NUM_MOMENTS, Magnitude, moments_of, put_together
 from dist_relu.nn import Loss, PlainPass, Sequential
+from dist_relu.nn.losses.composed import Weighted
 from dist_relu.nn.structure import layer_names
 from dist_relu.partition import Fold, SummationTree, TreeNode, bounds
 from dist_relu.runtime.world import World
@@ -25,8 +26,9 @@ from dist_relu.runtime.world import World
 class GradientFlow:
     """Gradients of the loss.
 
-    loss: the mean over samples.  outputs: of each sample's own loss, with respect to the input and to the output of
-    every layer, in the order of the layers.  weights: of the mean loss, with respect to every parameter, by its name.
+    loss: the mean over samples, by their weights where they have some.  outputs: of each sample's own loss (times its
+    weight over the mean weight), with respect to the input and to the output of every layer, in the order of the
+    layers.  weights: of the mean loss, with respect to every parameter, by its name.
     """
 
     loss: float
@@ -59,12 +61,14 @@ def gradient_flow(coordinator: Coordinator, model: Sequential, data: Data, *, lo
         placement = Placement.of(replicas, len(x))
         samples = placement.samples(x, model.dtype)
         targets = placement.targets(data.y, np.int64 if data.has_classes else model.dtype)
+        sample_weights = placement.weights(data.weights)
         losses = replicas.zeros((placement.num_blocks,), np.float64)
         moments = replicas.zeros((placement.num_blocks, num_stages, NUM_MOMENTS), np.float64)
         sums = replicas.zeros((starts[-1], model.num_params), model.dtype)
         request = _Request(
             input=placement.model(model, samples),
             y=targets.handles,
+            sample_weights=sample_weights.handles,
             loss=loss,
             losses=losses.handles,
             moments=moments.handles,
@@ -98,6 +102,7 @@ class _Request:
 
     input: ModelInput
     y: Handles
+    sample_weights: Handles
     loss: Loss
     losses: Handles
     moments: Handles
@@ -109,6 +114,7 @@ def _back_propagate(world: World, request: _Request) -> None:
     """Measure the gradients of every block, and add up those of the parameters; collective."""
     model, x = request.input.attach(world)
     y, losses = world.node.attach(request.y), world.node.attach(request.losses)
+    weights = world.node.attach(request.sample_weights)
     moments, sums = world.node.attach(request.moments), world.node.attach(request.sums)
     tree = SummationTree(len(losses))
     carries, _ = tree.fold(tree.leaves(*bounds(len(losses), world.size)[world.rank]))
@@ -117,7 +123,8 @@ def _back_propagate(world: World, request: _Request) -> None:
     for block, rows in my_blocks(world, len(x)):
         outputs = model.activations(x[rows], run)[-1]
         gradient = np.empty_like(outputs)
-        losses[block], _ = request.loss.backward(outputs, y[rows], 1.0, gradient)
+        loss = Weighted(request.loss, weights[rows]) if len(weights) else request.loss
+        losses[block], _ = loss.backward(outputs, y[rows], 1.0, gradient)
         moments[block, -1] = moments_of(gradient)
         for number, layer in reversed(list(enumerate(model.layers))):
             gradient = layer.backward(gradient, run)

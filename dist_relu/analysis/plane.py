@@ -84,7 +84,10 @@ def plane_of(coordinator: Coordinator, model: Sequential, data: Split) -> Plane:
     if kinks:
         active = np.packbits(np.concatenate(list(kinks.values()), axis=-1) > 0, axis=-1)
         num_pieces = len(np.unique(active.reshape(_SIDE * _SIDE, -1), axis=0))
-    probabilities = softmax(outputs[-1].astype(np.float64)).reshape(_SIDE, _SIDE, -1)
+    logits = outputs[-1].astype(np.float64)
+    if logits.shape[1] == 1:  # of class 1 alone, as with `BinaryCrossEntropy`
+        logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
+    probabilities = softmax(logits).reshape(_SIDE, _SIDE, -1)
     return Plane(
         x=train.x,
         y=train.y,

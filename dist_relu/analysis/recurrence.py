@@ -19,6 +19,7 @@ from dist_relu.engine.arguments import (
 )
 from dist_relu.engine.inference import ModelInput, Placement, my_blocks
 from dist_relu.nn import RNN, Loss, PlainPass, Sequential
+from dist_relu.nn.losses.composed import Weighted
 from dist_relu.nn.structure import layer_names
 from dist_relu.runtime.world import World
 
@@ -42,7 +43,8 @@ def gradient_through_time(
     """Measure the norm of the gradient at every step of every RNN layer of the model, by back-propagation through time.
 
     A state acts on the loss through all that follows from it; where a layer is truncated, up to there only. The model
-    computes as in evaluation.  loss: by default cross-entropy for class numbers, otherwise the mean squared error.
+    computes as in evaluation. Where samples have weights, each one's loss counts times its weight over the mean weight.
+    loss: by default cross-entropy for class numbers, otherwise the mean squared error.
 
     Collective; the same bits on any number of workers. Raises ValueError and DataError for what does not fit together,
     and for a model without RNN layers.
@@ -60,8 +62,15 @@ def gradient_through_time(
         placement = Placement.of(replicas, len(x))
         samples = placement.samples(x, model.dtype)
         targets = placement.targets(data.y, np.int64 if data.has_classes else model.dtype)
+        weights = placement.weights(data.weights)
         squares = replicas.zeros((placement.num_blocks, sum(steps.values())), np.float64)
-        request = _Request(input=placement.model(model, samples), y=targets.handles, loss=loss, squares=squares.handles)
+        request = _Request(
+            input=placement.model(model, samples),
+            y=targets.handles,
+            weights=weights.handles,
+            loss=loss,
+            squares=squares.handles,
+        )
         coordinator.run(_back_propagate, request)
         mean = np.add.reduce(squares.gather(placement.blocks), axis=0) / len(x)
     flows, stop = [], 0
@@ -77,6 +86,7 @@ class _Request:
 
     input: ModelInput
     y: Handles
+    weights: Handles
     loss: Loss
     squares: Handles
 
@@ -85,11 +95,13 @@ def _back_propagate(world: World, request: _Request) -> None:
     """Measure the gradients of every block; collective."""
     model, x = request.input.attach(world)
     y, squares = world.node.attach(request.y), world.node.attach(request.squares)
+    weights = world.node.attach(request.weights)
     steps, run = _steps(model), PlainPass(training=False)
     for block, rows in my_blocks(world, len(x)):
         outputs = model.activations(x[rows], run)[-1]
         gradient, at = np.empty_like(outputs), squares.shape[1]
-        request.loss.backward(outputs, y[rows], 1.0, gradient)
+        loss = Weighted(request.loss, weights[rows]) if len(weights) else request.loss
+        loss.backward(outputs, y[rows], 1.0, gradient)
         for number in range(len(model.layers) - 1, min(steps) - 1, -1):
             layer, d_output = model.layers[number], gradient
             gradient = layer.backward(d_output, run)

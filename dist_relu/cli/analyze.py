@@ -17,10 +17,13 @@ from dist_relu.cli.analyze_tables import activation_table, course_table, flow_ta
 from dist_relu.cli.commands import Commands
 from dist_relu.cli.common import check_writable, data_option, model_file, started, usage_errors, worker_options
 from dist_relu.cli.learning_rate import learning_rate
+from dist_relu.cli.losses import parse_class_weight, parse_loss
 from dist_relu.cli.options import (
     batch_option,
+    class_weight_option,
     dtype_option,
     epochs_option_with,
+    loss_option,
     lr_option,
     model_option_with,
     momentum_option,
@@ -43,8 +46,9 @@ from dist_relu.cli.schedules import parse_schedule, plateau_of
 from dist_relu.cli.types import MODEL, SEED, GroupedCommand, choice, json_option
 from dist_relu.core.files import write_json
 from dist_relu.data import Dataset, Split, load
-from dist_relu.engine.arguments import default_loss
+from dist_relu.engine.arguments import loss_for
 from dist_relu.engine.watch.records import Watch
+from dist_relu.engine.weighting import check_class_weight
 from dist_relu.nn import Sequential
 
 samples_option = click.option(
@@ -90,6 +94,7 @@ analyze.add_command(learning_rate)
 @depth_option
 @activation_option
 @init_option
+@loss_option
 @samples_option
 @seed_option
 @dtype_option
@@ -101,6 +106,7 @@ def gradients(
     depth: int | None,
     activations: Sequence[str],
     init: str | None,
+    loss: str | None,
     samples: int,
     seed: int,
     dtype: str | None,
@@ -115,18 +121,19 @@ def gradients(
     check_writable("--json", path)
     with usage_errors():
         data = load(source)
-        models = _models(data, model_text, depth, activations, init, dtype)
+        models, minimised = _models(data, model_text, depth, activations, init, dtype), parse_loss(loss, 0.0)
         for model in models.values():
             model.build(data.train.sample_shape).initialize(seed)
+            loss_for(data.train, minimised).check(data.train.y, model.output_shape)
     part = _first(data.train, samples)
     runs = []
     with started(**workers) as coordinator, RunsDisplay(Console(), len(models)) as display:
         for name, model in models.items():
             display.begin(name or model_text)
-            flow = analysis.gradient_flow(coordinator, model, part)
+            flow = analysis.gradient_flow(coordinator, model, part, loss=minimised)
             show(flow_table(flow, name or model_text, len(part)))
             runs.append({"model": model_text, "depth": depth, "activation": name, "init": init, **asdict(flow)})
-    told = {"data": source, "model": with_depth(model_text, depth)} | ({"init": init} if init else {})
+    told = {"data": source, "model": with_depth(model_text, depth)} | _given(init=init, loss=loss)
     _write(path, {**told, "samples": len(part), "seed": seed, "runs": runs})
 
 
@@ -153,6 +160,7 @@ def gradients(
     help=f"Draw recurrent weights like this: identity, identity:SCALE, {', '.join(INITIALIZERS)}; may be given several "
     "times.",
 )
+@loss_option
 @samples_option
 @seed_option
 @dtype_option
@@ -162,6 +170,7 @@ def recurrence(
     source: str,
     model_text: str,
     inits: Sequence[str],
+    loss: str | None,
     samples: int,
     seed: int,
     dtype: str | None,
@@ -175,7 +184,7 @@ def recurrence(
     check_writable("--json", path)
     with usage_errors():
         data = load(source)
-        plain = parse_new_model(model_text, data, dtype)
+        plain, minimised = parse_new_model(model_text, data, dtype), parse_loss(loss, 0.0)
         models = {init: with_recurrent_init(plain, parse_recurrent_init(init)) for init in inits}
         for model in models.values():
             model.build(data.train.sample_shape).initialize(seed)
@@ -184,11 +193,12 @@ def recurrence(
     with started(**workers) as coordinator, usage_errors(), RunsDisplay(Console(), len(models)) as display:
         for init, model in models.items():
             display.begin(init)
-            layers = analysis.gradient_through_time(coordinator, model, part)
+            layers = analysis.gradient_through_time(coordinator, model, part, loss=minimised)
             flows |= {f"{init}, {layer.name}" if len(layers) > 1 else init: layer for layer in layers}
     show(steps_table(flows, model_text, len(part)))
     runs = [{"init": name, **asdict(flow)} for name, flow in flows.items()]
-    _write(path, {"data": source, "model": model_text, "samples": len(part), "seed": seed, "runs": runs})
+    told = {"data": source, "model": model_text} | _given(loss=loss)
+    _write(path, {**told, "samples": len(part), "seed": seed, "runs": runs})
 
 
 @analyze.command(
@@ -239,6 +249,8 @@ def show_activations(model_path: Path, source: str, samples: int, path: Path | N
 @lr_option
 @schedule_option
 @momentum_option
+@loss_option
+@class_weight_option
 @click.option(
     "--watch-every", type=click.IntRange(1), default=10, show_default=True, help="Look at one in so many steps."
 )
@@ -260,6 +272,8 @@ def training(
     lr: float | None,
     momentum: float,
     schedule: str,
+    loss: str | None,
+    class_weight: str | None,
     watch_every: int,
     shards: int | None,
     dtype: str | None,
@@ -280,11 +294,12 @@ def training(
         if plateau_of(schedule, validates=False):
             raise ValueError(f"--schedule {schedule}: networks that are compared have the same learning rates.")
         data = load(source)
-        models = _models(data, model_text, depth, activations, init, dtype)
+        models, minimised = _models(data, model_text, depth, activations, init, dtype), parse_loss(loss, 0.0)
+        weights = check_class_weight(parse_class_weight(class_weight, data.train), data.train)
         for model in models.values():
             model.build(data.train.sample_shape)
             for part in data.parts:
-                default_loss(part).check(part.y, model.output_shape)
+                loss_for(part, minimised).check(part.y, model.output_shape)
     courses: dict[str, list[analysis.Course]] = {}
     with started(**workers) as coordinator, RunsDisplay(Console(), len(models) * seeds) as display:
         for name, model in models.items():
@@ -302,6 +317,8 @@ def training(
                         watch=Watch(watch_every),
                         seed=number,
                         shards=shards,
+                        loss=minimised,
+                        class_weight=weights,
                         on_progress=display.show,
                     )
                 )
@@ -310,6 +327,7 @@ def training(
     options = {"data": source, "model": with_depth(model_text, depth), "init": init, "optimizer": optimizer, "lr": lr}
     options |= {"momentum": momentum, "schedule": schedule, "epochs": epochs, "batch_size": batch_size}
     options |= {"shards": shards, "dtype": next(iter(models.values())).dtype.name}
+    options |= _given(loss=loss, class_weight=class_weight)
     runs = [
         {"activation": name, "seed": number, **asdict(run)}
         for name, runs in courses.items()
@@ -324,6 +342,11 @@ def _models(
     """The model with each of the activations, by their names; without any, as it is."""
     plain = parse_new_model(with_depth(text, depth), data, dtype)
     return {name: with_activation_and_init(plain, name, init) for name in activations or (None,)}
+
+
+def _given(**options: str | None) -> dict[str, str]:
+    """Options that were given."""
+    return {name: value for name, value in options.items() if value}
 
 
 def _first(data: Dataset, num_samples: int) -> Dataset:

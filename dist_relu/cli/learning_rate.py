@@ -12,9 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from dist_relu.cli.common import check_writable, data_option, started, usage_errors, worker_options
+from dist_relu.cli.losses import parse_class_weight, parse_loss
 from dist_relu.cli.options import (
     batch_option,
+    class_weight_option,
     dtype_option,
+    loss_option,
     model_option,
     momentum_option,
     optimizer_option,
@@ -25,6 +28,7 @@ from dist_relu.cli.progress import StatusLine
 from dist_relu.cli.types import POSITIVE, SEED, GroupedCommand, json_option
 from dist_relu.core.files import write_json
 from dist_relu.data import load
+from dist_relu.engine.weighting import check_class_weight
 from dist_relu.optim import Constant
 from dist_relu.run.learning_rate import LearningRateCurve, LearningRateFinder
 
@@ -43,6 +47,8 @@ _SHOWN_RATES = 12
 @batch_option
 @optimizer_option
 @momentum_option
+@loss_option
+@class_weight_option
 @click.option(
     "--lowest",
     type=POSITIVE,
@@ -71,6 +77,8 @@ def learning_rate(
     batch_size: int,
     optimizer: str,
     momentum: float,
+    loss: str | None,
+    class_weight: str | None,
     lowest: float,
     highest: float,
     steps: int,
@@ -89,11 +97,22 @@ def learning_rate(
     with usage_errors():
         finder = LearningRateFinder(lowest, highest, steps)
         data = load(source)
-        model = parse_new_model(model_text, data, dtype)
+        model, minimised = parse_new_model(model_text, data, dtype), parse_loss(loss, 0.0)
+        weights = check_class_weight(parse_class_weight(class_weight, data.train), data.train)
         rule = OPTIMIZERS[optimizer].make(Constant(lowest), momentum, 0.0)
     with started(**workers) as coordinator, StatusLine(Console()) as status:
         status.phase("Trying learning rates")
-        with coordinator.trainer(model, data.train, rule, batch_size=batch_size, shards=shards, seed=seed) as trainer:
+        trainer = coordinator.trainer(
+            model,
+            data.train,
+            rule,
+            batch_size=batch_size,
+            loss=minimised,
+            shards=shards,
+            seed=seed,
+            class_weight=weights,
+        )
+        with trainer:
             curve = finder.find(trainer)
         shards = shards or coordinator.workers
     Console().print(_table(curve, f"{model_text} on {source}, {optimizer}"))
@@ -103,6 +122,7 @@ def learning_rate(
     if path:
         options = {"data": source, "model": model_text, "optimizer": optimizer, "momentum": momentum}
         options |= {"batch_size": batch_size, "seed": seed, "shards": shards, "dtype": model.dtype.name}
+        options |= {name: text for name, text in [("loss", loss), ("class_weight", class_weight)] if text}
         write_json(path, {**options, **asdict(curve)})
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from dist_relu.cli.losses import LOSS_FORMS
 from dist_relu.cli.parsing import OPTIMIZERS
 from dist_relu.cli.types import MODEL, MODEL_FORMS, POSITIVE, SCHEDULE_FORMS, SHARE, choice
 
@@ -61,6 +62,14 @@ momentum_option = click.option(
     default=0.9,
     show_default=True,
     help="The momentum of sgd, nesterov, rmsprop and lars.",
+)
+loss_option = click.option(
+    "--loss", metavar="LOSS", help=f"What is minimised: {LOSS_FORMS}. Default: as the targets are."
+)
+class_weight_option = click.option(
+    "--class-weight",
+    metavar="WEIGHTS",
+    help="How much samples of each class count: balanced, so that all classes count alike, or CLASS:WEIGHT,...",
 )
 schedule_option = click.option(
     "--schedule",

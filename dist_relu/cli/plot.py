@@ -21,7 +21,7 @@ from dist_relu.cli.types import SEED
 from dist_relu.coordinator import start
 from dist_relu.core.untrusted import made, parse_json, read_file
 from dist_relu.data import load
-from dist_relu.engine.arguments import default_loss
+from dist_relu.engine.arguments import loss_for
 from dist_relu.reports import plots
 from dist_relu.reports.logs import Logs, in_words, read_logs
 from dist_relu.reports.plots.style import EXPECTED_NAME, SUFFIXES, Form
@@ -263,7 +263,7 @@ def boundary(source: str, model_text: str, paths: Sequence[Path], form: Form, se
         model = load_model(model_file(Path(model_text))) if is_saved else parse_model(model_text, data, "float32")
         model.build((2,))
         for part in data.parts:
-            default_loss(part).check(part.y, model.output_shape)
+            loss_for(part, model.loss).check(part.y, model.output_shape)
     about = f"{Path(model_text).name} on {source}" if is_saved else f"{model_text} on {source}, {PLANE_TRAINING}"
     with start(1, backend="serial") as coordinator:
         if not is_saved:

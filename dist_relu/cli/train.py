@@ -21,12 +21,13 @@ from dist_relu.cli.common import (
     worker_options,
 )
 from dist_relu.cli.config import config_options, write_config
-from dist_relu.cli.losses import LOSS_FORMS
 from dist_relu.cli.metric_tables import names_in
 from dist_relu.cli.options import (
     batch_option,
+    class_weight_option,
     dtype_option,
     epochs_option,
+    loss_option,
     lr_option,
     model_option,
     momentum_option,
@@ -133,13 +134,9 @@ _GO_WITH = (
     show_default=True,
     help="What to do with a step whose loss or gradient is NaN or infinite: end the run, or leave the step out.",
 )
-@click.option("--loss", metavar="LOSS", help=f"What is minimised: {LOSS_FORMS}. Default: as the targets are.")
+@loss_option
 @click.option("--label-smoothing", type=SHARE, default=0.0, show_default=True, help="Smooth class numbers by so much.")
-@click.option(
-    "--class-weight",
-    metavar="WEIGHTS",
-    help="How much samples of each class count: balanced, so that all classes count alike, or CLASS:WEIGHT,...",
-)
+@class_weight_option
 @click.option(
     "--sampler",
     type=choice(get_args(Sampler)),

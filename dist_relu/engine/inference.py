@@ -99,6 +99,13 @@ class Placement:
         placed.broadcast(self.rows)
         return placed
 
+    def weights(self, weights: Array | None) -> ReplicatedArray:
+        """Place weights of samples, divided by their mean, in the same way; `UNWEIGHTED` where there are none."""
+        placed = self.replicas.copy_of(UNWEIGHTED if weights is None else weights / weights.mean())
+        if weights is not None:
+            placed.broadcast(self.rows)
+        return placed
+
     def model(self, model: Sequential, x: PlacedSamples) -> ModelInput:
         """Place the model, for these samples."""
         values = self.replicas.copy_of(model.values)

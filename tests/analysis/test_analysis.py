@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import dist_relu as dr
-from dist_relu import analysis, nn
+from dist_relu import analysis, nn, optim
+from dist_relu.analysis.plane import plane_of
 from tests.twin import Array
 
 
@@ -25,6 +26,18 @@ def with_dead_units(*sizes: int, dead: dict[int, list[int]], dtype: str = "float
     for number, units in dead.items():
         model.views(model.values)[2 * number + 1][units] = -1000
     return model
+
+
+def test_a_single_output_tells_two_classes_on_the_plane(serial: dr.Coordinator, rng: np.random.Generator) -> None:
+    x = rng.standard_normal((60, 2))
+    data = dr.Dataset(x, (x[:, 0] > 0).astype(int))
+    model = nn.mlp((4,), 1)
+    serial.fit(model, data, optim.SGD(0.5), epochs=20, batch_size=20, loss=nn.BinaryCrossEntropy())
+    plane = plane_of(serial, model, dr.data.Split(data, data))
+    of_ones = plane.probabilities[:, plane.across > 0.5, 1]
+    assert of_ones.mean() > 0.9
+    assert plane.accuracy > 0.9
+    assert np.allclose(plane.probabilities.sum(axis=2), 1)
 
 
 def test_gradients_agree_with_finite_differences_of_the_loss(serial: dr.Coordinator, rng: np.random.Generator) -> None:

@@ -165,6 +165,40 @@ def test_what_takes_several_runs_tells_which_one_it_is_at(capsys: pytest.Capture
     assert "run 1 of 3: identity\n" in output
 
 
+def test_losses_and_weights_of_the_command_are_those_of_the_library(
+    tmp_path: Path, rng: np.random.Generator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, x, y = tmp_path / "a.json", rng.random((90, 4), np.float32), np.arange(90) % 3
+    np.savez(tmp_path / "d.npz", x=x, y=y, sample_weight=np.arange(90.0))
+    data = dr.data.load(tmp_path / "d.npz")
+    options = "--data", str(tmp_path / "d.npz"), "--model", "mlp:5", "--loss", "focal:2", "--json", str(path)
+    assert gradients(capsys, *options, "--samples", "80")[0] == 0
+    model = nn.mlp([5], 3).build((4,)).initialize(0)
+    with dr.start(backend="serial") as coordinator:
+        flow = analysis.gradient_flow(
+            coordinator, model, data.train.of_rows(np.arange(80)[: len(data.train)]), loss=nn.Focal(2.0)
+        )
+    assert json.loads(path.read_text())["runs"][0]["loss"] == flow.loss
+    assert call(capsys, "plot", "gradients", str(path), "--output", str(tmp_path / "a.png"))[0] == 0
+    once = "--backend", "serial", "--seeds", "1", "--class-weight", "balanced"
+    assert call(capsys, "analyze", "training", *options, *once, "--epochs", "1", "--schedule", "constant")[0] == 0
+    (run,) = json.loads(path.read_text())["runs"]
+    with dr.start(backend="serial") as coordinator:
+        result = coordinator.fit(
+            nn.mlp([5], 3),
+            data.train,
+            optim.SGD(0.1, momentum=0.9),
+            epochs=1,
+            batch_size=64,
+            loss=nn.Focal(2.0),
+            class_weight="balanced",
+        )
+    assert run["loss"][0] == result.losses[0]
+    assert call(capsys, "analyze", "learning-rate", *options, *once[:2], "--steps", "5")[0] == 0
+    assert json.loads(path.read_text())["losses"][0] != result.losses[0]  # classes weigh what samples do
+    assert json.loads(path.read_text())["loss"] == "focal:2"
+
+
 def test_a_course_is_what_fit_has_watched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, data = tmp_path / "training.json", dr.data.load("digits")
     assert training(capsys, "--backend", "serial", "--seeds", "1", "--lr", "0.05", "--json", str(path))[0] == 0

@@ -95,6 +95,33 @@ def test_gradients_flow_as_in_plain_numpy(coordinator: dr.Coordinator, digits: d
         assert ours.variance == pytest.approx(gradient.var(), rel=1e-10)
 
 
+def test_weighted_samples_have_gradients_as_repeated_ones(
+    coordinator: dr.Coordinator, digits: dr.data.Split, rng: np.random.Generator
+) -> None:
+    model, times = built(), rng.integers(0, 3, 600)
+    x, y = digits.train.x[:600], digits.train.y[:600]
+    repeated = dr.Dataset(np.repeat(x, times, axis=0), np.repeat(y, times))
+    weighted, of_all = (
+        analysis.gradient_flow(coordinator, model, data, loss=nn.Focal(2.0))
+        for data in (dr.Dataset(x, y, weights=times), repeated)
+    )
+    assert weighted.loss == pytest.approx(of_all.loss, rel=1e-12)
+    for name, magnitude in weighted.weights.items():
+        assert magnitude.norm == pytest.approx(of_all.weights[name].norm, rel=1e-10)
+
+
+def test_weights_that_are_all_the_same_change_nothing_through_time(
+    coordinator: dr.Coordinator, rng: np.random.Generator
+) -> None:
+    model = nn.rnn(4, 1, dtype="float64").build((6, 2)).initialize(seed=1)
+    x, y = rng.standard_normal((300, 6, 2)), rng.standard_normal((300, 1))
+    plain, weighted = (
+        analysis.gradient_through_time(coordinator, model, dr.Dataset(x, y, weights=weights), loss=nn.Huber(0.1))
+        for weights in (None, np.full(300, 2.0))
+    )
+    assert plain == weighted
+
+
 def test_a_model_without_its_dead_units_computes_the_same_bits(
     coordinator: dr.Coordinator, digits: dr.data.Split
 ) -> None:
