@@ -34,11 +34,9 @@ def check_clock(source: str, read: Callable[[], float] = time.perf_counter) -> F
     return Finding("clock", State.OK, f"Monotonic ({source}), {cost_us:.2f} us a reading.", "", numbers)
 
 
-def clock_source(
-    path: Path = Path("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
-) -> str:
+def clock_source() -> str:
     """Return the clock source, as the kernel names it."""
     try:
-        return path.read_text().strip()
+        return Path("/sys/devices/system/clocksource/clocksource0/current_clocksource").read_text().strip()
     except OSError:
         return "unknown"

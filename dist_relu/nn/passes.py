@@ -86,16 +86,17 @@ def forward_backward(
     scale: float,
     run: Pass,
     sums: Array,
-    left: Callable[[int], object] | None = None,
+    on_grads_ready: Callable[[int], object] | None = None,
 ) -> None:
     """One pass forward and backward: leaves the gradients, and the summed loss and the number of correct samples.
 
-    scale: see `Loss.backward`.  sums: gets these two numbers, (2,) float64.  left: see `Sequential.backward`.
+    scale: see `Loss.backward`.  sums: gets these two numbers, (2,) float64.  on_grads_ready: see
+    `Sequential.backward_inside`.
     """
     outputs = model.forward_inside(x, run)
     d_outputs = run.empty(outputs.shape, outputs.dtype)
     backward_into(loss, outputs, targets, scale, d_outputs, sums, run)
-    model.backward_inside(d_outputs, run, wants_dx=False, left=left)
+    model.backward_inside(d_outputs, run, wants_dx=False, on_grads_ready=on_grads_ready)
 
 
 def measure(model: Sequential, loss: Loss, target: Array) -> Layout:

@@ -321,32 +321,32 @@ class Sequential:
             in_python(partial(observer.see_output, number, x))
         return x
 
-    def backward(
-        self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True, left: Callable[[int], object] | None = None
-    ) -> Array:
+    def backward(self, dy: Array, run: Pass = PLAIN, *, wants_dx: bool = True) -> Array:
         """Leave the gradients of all parameters; return that of the input of the last `forward`.
 
-        Without `wants_dx` the layers before the first one with parameters have nothing to do.  left: called after
-        every layer with the number of the parameter from which on all gradients are left.
+        Without `wants_dx` the layers before the first one with parameters have nothing to do.
 
         Raises ValueError for another shape than that of the last `forward`, and where there was none.
         """
         check_is("run", run, Pass)
-        return self.backward_inside(self._gradient(dy), run, wants_dx=wants_dx, left=left)
+        return self.backward_inside(self._gradient(dy), run, wants_dx=wants_dx)
 
     def backward_inside(
-        self, dy: Array, run: Pass, *, wants_dx: bool, left: Callable[[int], object] | None = None
+        self, dy: Array, run: Pass, *, wants_dx: bool, on_grads_ready: Callable[[int], object] | None = None
     ) -> Array:
-        """`backward` of the gradient of what `forward_inside` has just returned."""
+        """`backward` of the gradient of what `forward_inside` has just returned.
+
+        on_grads_ready: called after every layer with the number of the parameter from which on all gradients are there.
+        """
         first, of_passes = 0, self._params_of_passes
         if not wants_dx:
             first = next((i for i, num_params in enumerate(of_passes) if num_params), 0)
         number = len(self.params)
         for i in range(len(of_passes) - 1, first - 1, -1):
             dy = self._inside[i].backward(dy, run, wants_dx=wants_dx or i > first)
-            if left:
+            if on_grads_ready:
                 number -= of_passes[i]
-                left(number)
+                on_grads_ready(number)
         return dy
 
     def activations(self, x: Array, run: Pass = PLAIN) -> list[Array]:

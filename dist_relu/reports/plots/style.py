@@ -63,6 +63,7 @@ _MARGIN_INCHES = 0.4
 _HANDLE_INCHES = 0.6
 """The room that a line takes in a legend before its name."""
 _LONGEST_NAME = 22
+_MOST_TICKS = 12
 _NOTE_COLOUR = "#595959"
 _FEW = 60
 """Values of a course; fewer are shown as they are."""
@@ -221,16 +222,16 @@ def legend_under(axes: Any) -> None:
     axes.legend(handles, map(as_it_is, names), loc="upper center", bbox_to_anchor=(0.5, -0.2))
 
 
-def name_ticks(axes: Any, names: Sequence[str], most: int = 12) -> None:
+def name_ticks(axes: Any, names: Sequence[str]) -> None:
     """Names along the x axis, at 0, 1, 2...; of many, one in a few."""
-    places = range(0, len(names), -(-len(names) // most))
+    places = range(0, len(names), -(-len(names) // _MOST_TICKS))
     axes.set_xticks(places, [short(names[place]) for place in places], rotation=35, ha="right", rotation_mode="anchor")
 
 
-def short(name: str, most: int = _LONGEST_NAME) -> str:
-    """A name, or the beginning and the end of one that is longer than `most` letters."""
-    half = (most - 1) // 2
-    return as_it_is(name if len(name) <= most else f"{name[:half]}…{name[-half:]}")
+def short(name: str) -> str:
+    """A name, or the beginning and the end of a long one."""
+    half = (_LONGEST_NAME - 1) // 2
+    return as_it_is(name if len(name) <= _LONGEST_NAME else f"{name[:half]}…{name[-half:]}")
 
 
 def as_it_is(text: str) -> str:
