@@ -46,6 +46,8 @@ def printable(message: str) -> str:
     """A message that a terminal shows as it is: on one line, of bounded length, and without control characters."""
     if len(message) > _LONGEST_MESSAGE:
         message = message[:_LONGEST_MESSAGE] + "..."
+    if message.isprintable():
+        return message
     return "".join(one if one.isprintable() else repr(one)[1:-1] for one in message)
 
 

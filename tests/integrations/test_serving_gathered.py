@@ -31,7 +31,7 @@ def question(content: str) -> Question:
     return Question(content=content.encode(), media_type="", accept="", is_v2=False)
 
 
-async def ask(gatherer: Gatherer, contents: Sequence[str]) -> list[asyncio.Task[Reply]]:
+async def ask(gatherer: Gatherer[Question, Reply], contents: Sequence[str]) -> list[asyncio.Task[Reply]]:
     """Ask all of it at once, as far as that a call is on its way or nothing can be."""
     tasks = [asyncio.create_task(gatherer.ask(question(content))) for content in contents]
     await asyncio.sleep(0.01)
@@ -90,3 +90,17 @@ def test_when_too_many_wait_others_are_refused_at_once() -> None:
         await asyncio.gather(*tasks)
 
     asyncio.run(scenario())
+
+
+def test_those_that_are_asked_together_travel_together_and_wait_for_others_if_they_shall() -> None:
+    async def scenario(wait_s: float) -> list[int]:
+        replica = Replica()
+        replica.may_answer.set()
+        gatherer = Gatherer(replica.call, most_calls=1, most_questions=4, wait_s=wait_s)
+        (alone,) = await ask(gatherer, ["c"])
+        answers = await gatherer.ask_all([question("a"), question("b")])
+        assert [answer.content for answer in (*answers, await alone)] == [b"a", b"b", b"c"]
+        return replica.calls
+
+    assert asyncio.run(scenario(0.0)) == [1, 2]
+    assert asyncio.run(scenario(1.0)) == [3]

@@ -113,10 +113,9 @@ class Service:
 
     async def _body(self, request: Request) -> bytes:
         """Read the body, but never more than a piece beyond what it may have.  Raises Refused."""
-        too_long = Refused(413, f"The body has more than {self._most_bytes:,} bytes, which is the most that is taken.")
         announced = request.headers.get("content-length", "")
         if announced.isdecimal() and int(announced) > self._most_bytes:
-            raise too_long
+            raise self._too_long()
         if request.headers.get("content-encoding", "identity") != "identity":
             raise Refused(415, "Content-Encoding: bodies are taken as they are, not compressed.")
         content = bytearray()
@@ -125,12 +124,15 @@ class Service:
                 async for piece in request.stream():
                     content += piece
                     if len(content) > self._most_bytes:
-                        raise too_long
+                        raise self._too_long()
         except TimeoutError:
             raise Refused(408, f"The body was not there within {BODY_TIMEOUT_S:.0f} s.") from None
         except ClientDisconnect:
             raise Refused(400, "The connection ended before the body did.") from None
         return bytes(content)
+
+    def _too_long(self) -> Refused:
+        return Refused(413, f"The body has more than {self._most_bytes:,} bytes, which is the most that is taken.")
 
     async def _tell_ready(self) -> Reply:
         about = await self._about()

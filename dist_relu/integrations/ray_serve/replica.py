@@ -11,7 +11,6 @@ from typing import NamedTuple, final
 
 import numpy as np
 import numpy.typing as npt
-from ray import serve
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -27,8 +26,10 @@ from dist_relu.integrations.ray_serve.bodies import (
     refusal,
     samples_of,
 )
+from dist_relu.integrations.ray_serve.gathering import Gatherer
 from dist_relu.integrations.ray_serve.http import About, Service
 from dist_relu.integrations.ray_serve.served_model import ModelSource, ServedModel
+from dist_relu.nn import Sequential
 
 _log = logging.getLogger(__name__)  # Ray shows warnings where the server was started
 
@@ -60,8 +61,7 @@ class Replica:
         self._name, self._reload_every_s = name, reload_every_s
         self._source = ModelSource(path)
         self._computing = ThreadPoolExecutor(1, "dist_relu batches")  # a model computes one batch at a time
-        self._batched.set_max_batch_size(max_batch_size)
-        self._batched.set_batch_wait_timeout_s(batch_wait_timeout_s)
+        self._batches = Gatherer(self._compute_apart, 1, max_batch_size, batch_wait_timeout_s)
         self._service = Service(name, self.answer, self.about, most_bytes)
         threading.Thread(target=self._watch, name="dist_relu reload", daemon=True).start()
 
@@ -71,40 +71,49 @@ class Replica:
 
     async def predict(self, x: npt.ArrayLike) -> Array:
         """Compute the outputs (N, *output_shape) for samples x (N, *input_shape), as `Coordinator.forward` does."""
-        results: _Outputs = await self._batched(np.asarray(checked_samples(self._source.current.model, x)))
+        results = await self._batches.ask(np.asarray(checked_samples(self._source.current.model, x)))
         return results.outputs
 
     async def answer(self, question: Question) -> Reply:
-        """Answer a request for predictions: with a refusal, if that is what its body deserves."""
-        try:
-            x = samples_of(question, self._source.current.model)
-        except Refused as error:
-            return refusal(error)
-        outputs, batch_rows, served = await self._batched(x)
-        media_type, content = answer_of(question, served.model, outputs, served.version, self._name)
-        return Reply(
-            status=200,
-            content=content,
-            media_type=media_type,
-            rows=len(x),
-            batch_rows=batch_rows,
-            version=served.version,
-        )
+        """Answer a request for predictions."""
+        (reply,) = await self.answer_all([question])
+        return reply
 
     async def answer_all(self, questions: Sequence[Question]) -> Sequence[Reply]:
-        """Answer several requests, which share a batch."""
-        return await asyncio.gather(*map(self.answer, questions))
+        """Answer several requests, which share a batch: with a refusal where that is what a body deserves."""
+        model = self._source.current.model
+        found = [_samples_or_refusal(question, model) for question in questions]
+        try:
+            outputs = iter(await self._batches.ask_all([x for x in found if isinstance(x, np.ndarray)]))
+        except Refused as error:
+            return [refusal(error)] * len(questions)
+        return [
+            self._reply(question, next(outputs)) if isinstance(x, np.ndarray) else x
+            for question, x in zip(questions, found, strict=True)
+        ]
 
     async def about(self) -> About:
         """Describe what is served now."""
         served = self._source.current
         return About(version=served.version, inputs=inputs_of(served.model), outputs=outputs_of(served.model))
 
-    @serve.batch(max_batch_size=1, batch_wait_timeout_s=0)
-    async def _batched(self, samples: list[Array]) -> list[_Outputs]:
+    def _reply(self, question: Question, results: _Outputs) -> Reply:
+        outputs, batch_rows, served = results
+        media_type, content = answer_of(question, served.model, outputs, served.version, self._name)
+        return Reply(
+            status=200,
+            content=content,
+            media_type=media_type,
+            rows=len(outputs),
+            batch_rows=batch_rows,
+            version=served.version,
+        )
+
+    async def _compute_apart(self, samples: Sequence[Array]) -> Sequence[_Outputs]:
+        """Compute a batch, while this process goes on answering and reading."""
         return await asyncio.get_running_loop().run_in_executor(self._computing, self._compute, samples)
 
-    def _compute(self, samples: list[Array]) -> list[_Outputs]:
+    def _compute(self, samples: Sequence[Array]) -> Sequence[_Outputs]:
         served = self._source.current
         whole = np.concatenate(samples, dtype=served.model.dtype, casting="unsafe")
         ends = np.cumsum([len(x) for x in samples])
@@ -123,3 +132,10 @@ class Replica:
                 _log.warning("Not served: %s", reason)
             if is_newer:
                 _log.info("Serves version %s now.", self._source.current.version)
+
+
+def _samples_or_refusal(question: Question, model: Sequential) -> Array | Reply:
+    try:
+        return samples_of(question, model)
+    except Refused as error:
+        return refusal(error)
