@@ -88,6 +88,9 @@ def run_program(
             sys.exit(EXIT_USAGE)
         except click.NoSuchOption as error:
             _fail(name, _no_such_option(error), EXIT_USAGE)
+        except click.MissingParameter as error:
+            where = f" See {error.ctx.command_path} --help." if error.ctx else ""
+            _fail(name, f"{error.format_message()}{where}", EXIT_USAGE)
         except click.ClickException as error:
             _fail(name, in_options(error.format_message(), command), EXIT_USAGE)
         except DistReluError as error:

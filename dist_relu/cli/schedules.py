@@ -71,6 +71,9 @@ def plateau_of(text: str, *, validates: bool) -> ReduceOnPlateau | None:
 
 
 def _named_numbers(text: str) -> tuple[str, list[float]]:
-    """From "name:number,number"."""
+    """From "name:number,number".  Raises ValueError for what is no number."""
     name, _, rest = text.partition(":")
-    return name, [float(number) for number in rest.split(",")] if rest else []
+    try:
+        return name, [float(number) for number in rest.split(",")] if rest else []
+    except ValueError:
+        raise ValueError(f"{rest!r} are no numbers with commas between them. Expected {SCHEDULE_FORMS}.") from None

@@ -25,8 +25,9 @@ def bounds(total: int, parts: int) -> Sequence[tuple[int, int]]:
 def check_fit(num_samples: int, batch_size: int, shards: int, workers: int) -> None:
     """Raise `PartitionError` unless every worker gets a shard and every shard of a batch a sample."""
     if workers > shards:
+        leaving = "1 shard leaves" if shards == 1 else f"{shards} shards leave"
         raise PartitionError(
-            f"{shards} shards leave {workers - shards} of {workers} workers without work. "
+            f"{leaving} {workers - shards} of {workers} workers without work. "
             f"Pass workers <= {shards} or shards >= {workers}."
         )
     if batch_size < shards:

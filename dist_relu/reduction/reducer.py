@@ -73,7 +73,7 @@ class Reducer:
         self.row = self._slots.push()
 
     def on_grads_ready(self, shard: int) -> Callable[[int], object] | None:
-        """Return what to call in the pass over a shard, see `Sequential.backward`; None: there is no need to."""
+        """Return what to call in the pass over a shard, see `Sequential.backward_inside`; None: there is no need to."""
         internode = self._internode
         if not internode or shard != self._last_shard:
             return None

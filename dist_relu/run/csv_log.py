@@ -25,13 +25,15 @@ _MOST_BYTES = 2**28
 @final
 @dataclass(eq=False)
 class CSVLog:
-    """Writes a line for every epoch that ends: epoch, step, loss, accuracy, validation_loss, validation_accuracy, lr,
-    seconds, and what validations measure by `Trainer.fit(metrics=...)`, as validation_f1_macro.
+    """Writes a line for every epoch that ends.
 
-    step: how many are complete.  validation_*: of the epoch's last validation.  lr: with which the run goes on.  What
-    is not known is empty. The file can be read at any moment. A run that goes on goes on with its file, from which
-    lines of epochs that it has not reached yet are taken out; one that begins replaces it. What can't be written is
-    warned of once, training goes on, and the next line is written with all before it.
+    Its columns are epoch, step, loss, accuracy, validation_loss, validation_accuracy, lr, seconds, and what validations
+    measure by `Trainer.fit(metrics=...)`, as validation_f1_macro.  step: how many are complete.  validation_*: of the
+    epoch's last validation.  lr: with which the run goes on.  What is not known is empty.
+
+    The file can be read at any moment. A run that goes on goes on with its file, from which lines of epochs that it has
+    not reached yet are taken out; one that begins replaces it. What can't be written is warned of once, training goes
+    on, and the next line is written with all before it.
     """
 
     path: str | Path

@@ -90,5 +90,7 @@ def parse_workers(workers: int | str | None) -> tuple[int | None, int | None]:
         return workers, workers  # which the backend checks
     found = re.fullmatch(r"(\d{1,9}):(\d{1,9})", workers)
     if not found or not 1 <= int(found[1]) <= int(found[2]):
-        raise ValueError(f"workers={workers!r}: expected a number, or two such as 2:8, the smaller one first.")
+        raise ValueError(
+            f"workers={workers!r}: expected a number from 1 on, or two such as 2:8, the smaller one first."
+        )
     return int(found[1]), int(found[2])

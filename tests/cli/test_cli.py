@@ -274,7 +274,7 @@ def test_samples_that_are_no_images_are_not_cropped(npz: Path, capsys: pytest.Ca
         (["--epochs", "0"], "Invalid value for '--epochs': 0 is not in the range x>=1"),
         (["--epochs", "many"], "'many' is not a valid integer"),
         (["--batch-size", "-1"], "-1 is not in the range x>=1"),
-        (["--workers", "0"], "'--workers': 0: expected a number, or two such as 2:8"),
+        (["--workers", "0"], "'--workers': 0: expected a number from 1 on, or two such as 2:8"),
         (["--optimizer", "sdg"], "'sdg' is not one of"),
         (["--backend", "tpu"], "'tpu' is not one of"),
         (["--dtype", "float16"], "'float16' is not one of"),
@@ -293,7 +293,7 @@ def test_samples_that_are_no_images_are_not_cropped(npz: Path, capsys: pytest.Ca
         (["--augment", "rotate"], "--augment rotate: expected crop:PIXELS, flip"),
         (["--augment", "crop:x"], "'x' is no whole number of at least 1"),
         (["--schedule", "square"], "--schedule square: expected constant"),
-        (["--schedule", "step:x"], "could not convert"),
+        (["--schedule", "step:x"], "--schedule step:x: 'x' are no numbers with commas between them. Expected constant"),
         (["--no-decay", "biases"], "--no-decay goes with --weight-decay: nothing decays without"),
         (["--no-decay", "conv", "--weight-decay", "0.1"], "suits no parameter that no group before it suits"),
         (["--schedule", "onecycle:2"], "--schedule onecycle:2: OneCycle(rise=2.0): must be above 0 and below 1"),
@@ -325,6 +325,12 @@ def test_bad_input_gets_one_clear_line(capsys: pytest.CaptureFixture[str], optio
     assert errors.startswith("dist-relu: error: ")
     assert errors.count("\n") == 1
     assert output == ""
+
+
+def test_what_is_missing_is_told_with_where_to_look(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, errors = call(capsys, "analyze", "activations")
+    assert code == 2
+    assert errors == "dist-relu: error: Missing argument 'MODEL'. See dist-relu analyze activations --help.\n"
 
 
 def test_more_workers_than_shards_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -180,5 +180,5 @@ def test_what_does_not_fit_together_is_refused_before_anything_is_done(
     with pytest.raises(ValueError, match="built for samples of shape"):
         coordinator.forward(nn.Sequential(nn.Dense(10)).build((64,)).initialize(), np.zeros((2, 5)))
     if coordinator.workers > 1:
-        with pytest.raises(dr.PartitionError, match=r"1 shards leave \d+ of \d+ workers without work"):
+        with pytest.raises(dr.PartitionError, match=r"1 shard leaves \d+ of \d+ workers without work"):
             coordinator.fit(model, digits.train, dr.optim.SGD(), epochs=1, batch_size=50, shards=1)

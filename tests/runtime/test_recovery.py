@@ -132,7 +132,7 @@ def test_what_was_made_for_other_workers_asks_these_nothing() -> None:
 
 @pytest.mark.parametrize("workers", ["2:1", "0:3", "2", "2:", "two"])
 def test_a_range_of_workers_that_is_none_is_refused(workers: str) -> None:
-    with pytest.raises(ValueError, match=f"workers='{workers}': expected a number, or two such as 2:8"):
+    with pytest.raises(ValueError, match=f"workers='{workers}': expected a number from 1 on, or two such as 2:8"):
         parse_workers(workers)
 
 
