@@ -101,6 +101,13 @@ def rates(losses: list[float]) -> dr.LearningRateCurve:
     return dr.LearningRateCurve(rates=rising, losses=losses, smoothed=losses, suggestion=suggestion)
 
 
+def scaling(num_curves: int) -> list[plots.ScalingCurve]:
+    """Each is named and slower than the one before."""
+    workers = [1, 2, 4, 64]
+    estimates = [[(n**power, 0.9 * n**power, 1.2 * n**power) for n in workers] for power in (0.9, -0.2)]
+    return [plots.ScalingCurve(f"{LONG} {i}" if i else "mlp", workers, *estimates) for i in range(num_curves)]
+
+
 def plane(num_classes: int) -> Plane:
     side = np.linspace(-1.0, 1.0, 21)
     across, up = np.meshgrid(side, side)
@@ -202,6 +209,12 @@ PICTURES: dict[str, Draw] = {
             rates(losses), path, form=form, about=TITLE
         )
         for name, losses in (("one", [2.0]), ("flat", [1.0] * 5), ("risen", [*np.linspace(2, 1, 90), 1e9]))
+    },
+    **{
+        f"scaling, {num_curves} curves": lambda path, form, num_curves=num_curves: plots.draw_scaling(  # type: ignore[misc]
+            scaling(num_curves), path, form=form, about=TITLE
+        )
+        for num_curves in (1, 9)
     },
     "boundary": lambda path, form: plots.draw_boundary(plane(7), path, form=form, about=TITLE),
     "relu": lambda path, form: plots.draw_relu(fit(), path, form=form),

@@ -6,9 +6,11 @@ from dist_relu.reports.plots.curves import draw_curves, draw_training
 from dist_relu.reports.plots.family import draw_family, draw_relu
 from dist_relu.reports.plots.flow import draw_gradients, draw_gradients_over_time, draw_recurrence
 from dist_relu.reports.plots.rates import draw_learning_rate
+from dist_relu.reports.plots.scaling import ScalingCurve, draw_scaling
 from dist_relu.reports.plots.weights import draw_weights
 
 __all__ = [
+    "ScalingCurve",
     "draw_activations",
     "draw_activations_over_time",
     "draw_boundary",
@@ -20,6 +22,7 @@ __all__ = [
     "draw_preactivations",
     "draw_recurrence",
     "draw_relu",
+    "draw_scaling",
     "draw_training",
     "draw_weights",
 ]

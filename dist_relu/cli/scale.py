@@ -1,0 +1,244 @@
+"""`dist-relu scale`: how training scales over workers, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from dist_relu.cli.common import data_option, make_folder, new_attempts, usage_errors
+from dist_relu.cli.options import dtype_option, momentum_option, optimizer_option
+from dist_relu.cli.parsing import OPTIMIZERS, parse_new_model, parse_sizes
+from dist_relu.cli.progress import StatusLine
+from dist_relu.cli.running import Interrupted
+from dist_relu.cli.types import FOLDER, MODEL, MODEL_FORMS, SEED, GroupedCommand, SomeNames
+from dist_relu.data import load
+from dist_relu.launch.hosts import parse_hosts
+from dist_relu.optim import Constant
+from dist_relu.reports.plots import ScalingCurve, draw_scaling
+from dist_relu.scaling import Experiment, Interval, Measurement, Point, Row, experiment, strong, weak
+from dist_relu.scaling.formats import series_of, write_formats
+
+_BACKENDS = ("local", "mpi", "ray")
+"""Those with several workers."""
+
+_PICTURES = ("scaling.png", "scaling.pdf")
+
+
+@click.command(
+    cls=GroupedCommand,
+    epilog="\b\nExamples:\n"
+    "  dist-relu scale --workers 1,2,4 --model mlp:1024,1024 --batch-size 256 --output scaling\n"
+    "  dist-relu scale --workers 1,2 --model cnn --backend local,mpi --regime strong,weak --output scaling\n",
+)
+@data_option
+@click.option(
+    "--model",
+    "model_texts",
+    type=MODEL,
+    multiple=True,
+    default=["mlp:256,128"],
+    show_default=True,
+    metavar="MODEL",
+    help=f"The network: {MODEL_FORMS}, or file.py:function. May be given several times.",
+)
+@dtype_option
+@click.option("--workers", "worker_list", metavar="N,N,...", required=True, help="The numbers of workers.")
+@click.option(
+    "--backend",
+    "backends",
+    type=SomeNames(_BACKENDS),
+    default="local",
+    show_default=True,
+    metavar="NAME,...",
+    help="What the workers are: local, mpi, ray. For mpi, mpirun starts ranks for each measurement.",
+)
+@click.option(
+    "--regime",
+    "regimes",
+    type=SomeNames(("strong", "weak")),
+    default="strong",
+    show_default=True,
+    help="strong: workers share a batch; weak: each has a batch of its own, so that it grows with them.",
+)
+@click.option(
+    "--batch-size",
+    "batch_list",
+    metavar="N,N,...",
+    default="64",
+    show_default=True,
+    help="Samples in a batch: over all workers, or with weak of each.",
+)
+@click.option(
+    "--shards",
+    "shard_list",
+    metavar="N,N,...",
+    help="The number of parts of the work. Default: the largest number of workers, so that all compute the same bits.",
+)
+@optimizer_option
+@momentum_option
+@click.option(
+    "--steps", type=click.IntRange(2), default=100, show_default=True, help="Time so many steps in each measurement."
+)
+@click.option(
+    "--warm-up", type=click.IntRange(0), default=10, show_default=True, help="Take so many steps before, untimed."
+)
+@click.option(
+    "--repetitions", type=click.IntRange(1), default=5, show_default=True, help="Measure everything so many times."
+)
+@click.option(
+    "--seed", type=SEED, default=0, show_default=True, help="Fixes the trainings and the order of measurements."
+)
+@click.option(
+    "--host", "host_list", metavar="HOST:RANKS,...", help="The hosts for mpi, and how many ranks each may have."
+)
+@click.option("--spread", is_flag=True, help="On Ray, use as many nodes as there are rather than few.")
+@click.option(
+    "--output",
+    type=FOLDER,
+    required=True,
+    metavar="FOLDER",
+    help="Write to FOLDER what is measured, a table, and a picture; go on with what it holds of the same experiment.",
+)
+def scale(
+    source: str,
+    model_texts: Sequence[str],
+    dtype: str | None,
+    worker_list: str,
+    backends: str,
+    regimes: str,
+    batch_list: str,
+    shard_list: str | None,
+    optimizer: str,
+    momentum: float,
+    steps: int,
+    warm_up: int,
+    repetitions: int,
+    seed: int,
+    host_list: str | None,
+    spread: bool,
+    output: Path,
+) -> None:
+    """Measure how training scales over numbers of workers, with 95 % intervals.
+
+    Every repetition measures everything once, in an order that is drawn anew. Times are paired with those on the
+    fewest workers, step by step: with the same shards a step is the same arithmetic on all. Ctrl-C keeps what was
+    measured; the same command goes on. A * marks times that something else on the machine may have lengthened.
+    """
+    with usage_errors():
+        workers, batch_sizes = parse_sizes("--workers", worker_list), parse_sizes("--batch-size", batch_list)
+        shards = parse_sizes("--shards", shard_list) if shard_list else None
+        hosts = parse_hosts(host_list) if host_list else []
+        data = load(source)
+        models = {text: parse_new_model(text, data, dtype) for text in model_texts}
+        options: dict[str, Any] = {"backends": backends.split(","), "batch_sizes": batch_sizes}
+        points = strong(list(models), workers, shards=shards, **options) if "strong" in regimes else []
+        points += weak(list(models), workers, **options) if "weak" in regimes else []
+        rate = Constant(OPTIMIZERS[optimizer].lr / 10)  # what is learnt is no matter, but it should not diverge
+        rule = OPTIMIZERS[optimizer].make(rate, momentum, 0.0)
+    make_folder("--output", output)
+    console = Console()
+    with StatusLine(console) as status:
+
+        def show(one: Measurement, done: int, of: int) -> None:
+            status.phase(f"Measured {done} of {of}: {_words(one.point)}")
+
+        status.phase("Measuring")
+        try:
+            with usage_errors():
+                found = experiment(
+                    models,
+                    data.train,
+                    rule,
+                    points=points,
+                    folder=output,
+                    steps=steps,
+                    warm_up=warm_up,
+                    repetitions=repetitions,
+                    seed=seed,
+                    hosts=hosts,
+                    spread=spread,
+                    on_measured=show,
+                )
+        except KeyboardInterrupt:
+            raise Interrupted(f"interrupted; {output} keeps what was measured, and the same command goes on") from None
+    rows = found.rows()
+    console.print(table(rows, f"{source}, {optimizer}; {found.machine['cpu']}, {found.machine['cores']} cores"))
+    for line in remarks(found, rows):
+        console.print(line, highlight=False, soft_wrap=True)
+    attempts = new_attempts()
+    with attempts.writing(output):
+        write_formats(found, output)
+    if find_spec("matplotlib"):
+        curves = [_curve(name, group) for name, group in series_of(rows)]
+        for name in _PICTURES:
+            with attempts.writing(output / name):
+                draw_scaling(curves, output / name, about=f"{', '.join(models)} on {source}, {optimizer}")
+    else:
+        click.echo("No picture: it needs matplotlib. Install it: pip install 'dist_relu[plot]'.", err=True)
+    attempts.check()
+
+
+def _words(point: Point) -> str:
+    return f"{point.regime} {point.model} {point.backend}, {point.workers} worker{'s' * (point.workers > 1)}"
+
+
+def table(rows: Sequence[Row], title: str) -> Table:
+    """A line for each point; intervals stand behind their estimates, and what is the same of all above them."""
+    about: dict[str, list[str]] = {
+        "regime": [row.point.regime for row in rows],
+        "model": [row.point.model for row in rows],
+        "backend": [row.point.backend for row in rows],
+        "batch": [str(row.point.batch_size) for row in rows],
+        "shards": [str(row.point.shards) for row in rows],
+        "nodes": [str(row.nodes) for row in rows],
+    }
+    same = [f"{name} {values[0]}" for name, values in about.items() if len(set(values)) == 1]
+    shown = Table(title=f"{title}\n{', '.join(same)}", box=None, pad_edge=False, title_justify="left")
+    columns = {name: values for name, values in about.items() if len(set(values)) > 1}
+    columns |= {
+        "workers": [str(row.point.workers) for row in rows],
+        "ms": [f"{row.step_s.value * 1e3:.4g}{'*' * row.is_busy}" for row in rows],
+        "speed-up": [_shown(row.speed_up) for row in rows],
+        "efficiency": [_shown(row.efficiency * 100, "%") for row in rows],
+    }
+    for name in columns:
+        shown.add_column(name, justify="left" if name in ("regime", "model", "backend") else "right", no_wrap=True)
+    for values in zip(*columns.values(), strict=True):
+        shown.add_row(*values)
+    return shown
+
+
+def _shown(interval: Interval, unit: str = "") -> str:
+    return f"{interval.value:.3g}{unit} ({interval.low:.3g}–{interval.high:.3g})"
+
+
+def remarks(found: Experiment, rows: Sequence[Row]) -> list[str]:
+    """What a reader of the table must know."""
+    told = []
+    if any(row.is_busy for row in rows):
+        told.append(
+            "* Something else ran on the machine meanwhile, for more than 5 % of it: measure again when it is idle."
+        )
+    if (governor := found.machine["governor"]) not in (None, "performance"):
+        told.append(f"The processor's governor is {governor}: clocks may change meanwhile.")
+    for point in found.disagreeing():
+        told.append(f"Warning: {_words(point)} ended with other bits than most. Run dist-relu doctor.")
+    return told
+
+
+def _curve(name: str, rows: Sequence[Row]) -> ScalingCurve:
+    def estimates(intervals: Sequence[Interval]) -> list[tuple[float, float, float]]:
+        return [(one.value, one.low, one.high) for one in intervals]
+
+    return ScalingCurve(
+        name,
+        [row.point.workers for row in rows],
+        estimates([row.speed_up for row in rows]),
+        estimates([row.efficiency for row in rows]),
+    )

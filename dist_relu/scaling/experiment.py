@@ -1,0 +1,201 @@
+"""An experiment measures all points again and again, in an order that is drawn anew each time.
+
+What was measured is in a file at once, so an experiment that was ended goes on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dist_relu.core.arrays import Array
+from dist_relu.core.checks import check_int
+from dist_relu.core.files import append_to_file, make_folder, write_json
+from dist_relu.data import Dataset
+from dist_relu.launch.hosts import Host
+from dist_relu.nn import Sequential
+from dist_relu.optim import SGD, Optimizer
+from dist_relu.scaling import machine
+from dist_relu.scaling.grid import Point
+from dist_relu.scaling.intervals import Interval, median, paired_ratio
+from dist_relu.scaling.measurement import Measurement, Work, measure
+
+MEASUREMENTS_FILE, FACTS_FILE = "measurements.jsonl", "experiment.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What all measurements of a point come to.
+
+    step_s: how long a step takes.  speed_up: samples a second beside those on the fewest workers of the series.
+    efficiency: the same for each worker.  nodes: on which they were.  is_busy: others may have lengthened a time.
+    repetitions: so many times it was measured.
+    """
+
+    point: Point
+    nodes: int
+    repetitions: int
+    step_s: Interval
+    speed_up: Interval
+    efficiency: Interval
+    is_busy: bool
+
+    @property
+    def samples_per_second(self) -> float:
+        return self.point.batch_size / self.step_s.value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """What was measured, on which machine.  settings: those that all measurements share."""
+
+    points: Sequence[Point]
+    measurements: Sequence[Measurement]
+    machine: Mapping[str, Any]
+    settings: Mapping[str, Any]
+
+    def rows(self) -> list[Row]:
+        """Return a row for each point that was measured, series by series, with the fewest workers first."""
+        rows = []
+        for _, group in groupby(
+            sorted(self.points, key=lambda point: (point.series, point.workers)), lambda p: p.series
+        ):
+            measured = [(point, found) for point in group if (found := self._of(point))]
+            if not measured:
+                continue
+            base, of_base = measured[0]
+            for point, found in measured:
+                rounds = sorted(of_base.keys() & found.keys())
+                if not rounds:  # ended before the first round was complete
+                    continue
+                ratio = paired_ratio(_times(of_base, rounds), _times(found, rounds))
+                more_samples = point.batch_size / base.batch_size
+                rows.append(
+                    Row(
+                        point=point,
+                        nodes=max(one.nodes for one in found.values()),
+                        repetitions=len(found),
+                        step_s=median(_times(found, sorted(found))),
+                        speed_up=ratio * more_samples,
+                        efficiency=ratio * (more_samples * base.workers / point.workers),
+                        is_busy=any(one.company.is_busy for one in found.values()),
+                    )
+                )
+        return rows
+
+    def disagreeing(self) -> list[Point]:
+        """List the points that have other bits than most that compute the same; none, unless one is faulty."""
+        digests: dict[tuple[Any, ...], list[tuple[str, Point]]] = {}
+        for one in self.measurements:
+            same = (one.point.model, one.point.batch_size, one.point.shards)
+            digests.setdefault(same, []).append((one.sha256, one.point))
+        found = []
+        for equals in digests.values():
+            names = [digest for digest, _ in equals]
+            most = max(names, key=names.count)
+            found += [point for digest, point in equals if digest != most]
+        return found
+
+    def _of(self, point: Point) -> dict[int, Measurement]:
+        return {one.repetition: one for one in self.measurements if one.point == point}
+
+
+def _times(found: Mapping[int, Measurement], rounds: Sequence[int]) -> Array:
+    return np.array([found[number].step_seconds for number in rounds])
+
+
+def experiment(
+    models: Mapping[str, Sequential],
+    data: Dataset,
+    optimizer: Optimizer | None = None,
+    *,
+    points: Sequence[Point],
+    folder: str | Path,
+    steps: int = 100,
+    warm_up: int = 10,
+    repetitions: int = 5,
+    seed: int = 0,
+    hosts: Sequence[Host] = (),
+    spread: bool = False,
+    on_measured: Callable[[Measurement, int, int], object] | None = None,
+) -> Experiment:
+    """Time trainings at all points, so many times each, and write every measurement into the folder at once.
+
+    Each round measures all points, in an order that is drawn from the seed. What the folder holds already of the same
+    experiment is not measured again, so that one that was ended goes on.
+
+    models: by the names that points have.  data: to train on.  optimizer: by default SGD(0.01, momentum=0.9).
+    points: see `strong` and `weak`.  steps: are timed in each measurement, behind `warm_up` others.
+    hosts: for ranks of MPI; none for this machine.  spread: on Ray, place workers on as many nodes as there are.
+    on_measured: gets each measurement, how many there are now, and how many there will be.
+
+    Raises ValueError where the folder holds another experiment, or one of another machine; what `start` raises; and
+    `PartitionError` where a batch has more samples than the data.
+    """
+    check_int("steps", steps, least=2)
+    check_int("warm_up", warm_up, least=0)
+    check_int("repetitions", repetitions, least=1)
+    folder = Path(folder)
+    make_folder(folder)
+    optimizer = optimizer or SGD(0.01, momentum=0.9)
+    settings = {
+        "steps": steps,
+        "warm_up": warm_up,
+        "seed": seed,
+        "optimizer": repr(optimizer),
+        "samples": len(data),
+        "sample_shape": list(data.sample_shape),
+        "hosts": [str(host) for host in hosts],
+        "spread": spread,
+    }
+    facts = machine.facts()
+    _check_same(folder, settings, facts)
+    found = list(read_measurements(folder))
+    done = {(one.point, one.repetition) for one in found}
+    rng = np.random.default_rng(seed)
+    order = [(points[i], number) for number in range(repetitions) for i in rng.permutation(len(points))]
+    wanted = set(order)
+    num_done = len(done & wanted)
+    for point, number in order:
+        if (point, number) in done:
+            continue
+        work = Work(model=models[point.model], data=data, optimizer=optimizer, steps=steps, warm_up=warm_up, seed=seed)
+        one = measure(point, work, number, hosts, spread=spread)
+        append_to_file(folder / MEASUREMENTS_FILE, one.line() + "\n")
+        found.append(one)
+        num_done += 1
+        if on_measured:
+            on_measured(one, num_done, len(order))
+    return Experiment(points=points, measurements=found, machine=facts, settings=settings)
+
+
+def read_measurements(folder: Path) -> Iterator[Measurement]:
+    """Read what was measured; a last line that was cut off by a crash is left out."""
+    path = folder / MEASUREMENTS_FILE
+    if path.exists():
+        for line in path.read_text().splitlines():
+            with suppress(ValueError):
+                yield Measurement.of_line(line)
+
+
+def _check_same(folder: Path, settings: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    """Begin an experiment in a folder, or go on with the one there.  Raises ValueError where that is another one."""
+    path, now = folder / FACTS_FILE, {"settings": dict(settings), "machine": dict(facts)}
+    if not path.exists():
+        write_json(path, now)
+        return
+    before = json.loads(path.read_text())
+    for part, values in now.items():
+        for name, value in values.items():
+            if before.get(part, {}).get(name) != value:
+                raise ValueError(
+                    f"{folder} holds another experiment: {name} was {before.get(part, {}).get(name)}, and is {value} "
+                    "now. Choose another folder, or remove this one."
+                )

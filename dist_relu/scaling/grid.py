@@ -1,0 +1,85 @@
+"""What is measured: trainings that differ in their workers, and what they are held against."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from dist_relu.partition import check_fit
+
+Regime = Literal["strong", "weak"]
+Series = tuple[Regime, str, str, int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """A point of an experiment is a training of a model on so many workers.
+
+    regime: "strong", where the batch is the same on any number of workers, or "weak", where it grows with them.
+    model: its name.  batch_size: over all workers together.
+    """
+
+    regime: Regime
+    model: str
+    backend: str
+    workers: int
+    batch_size: int
+    shards: int
+
+    @property
+    def series(self) -> Series:
+        """What it has in common with those that it is compared with."""
+        if self.regime == "strong":
+            return self.regime, self.model, self.backend, self.batch_size, self.shards
+        return self.regime, self.model, self.backend, self.batch_size // self.workers, self.shards // self.workers
+
+
+def strong(
+    models: Sequence[str],
+    workers: Sequence[int],
+    *,
+    backends: Sequence[str] = ("local",),
+    batch_sizes: Sequence[int] = (64,),
+    shards: Sequence[int] | None = None,
+) -> list[Point]:
+    """List the points where the same batch is shared by more and more workers.
+
+    shards: by default as many as the most workers, so that all compute the same bits.
+    Raises `PartitionError` where there are fewer shards than workers, or fewer samples than shards.
+    """
+    points = [
+        Point(regime="strong", model=model, backend=backend, workers=number, batch_size=batch_size, shards=cut)
+        for model in models
+        for backend in backends
+        for batch_size in batch_sizes
+        for cut in shards or [max(workers)]
+        for number in sorted(set(workers))
+    ]
+    for point in points:
+        check_fit(point.batch_size, point.batch_size, point.shards, point.workers)
+    return points
+
+
+def weak(
+    models: Sequence[str],
+    workers: Sequence[int],
+    *,
+    backends: Sequence[str] = ("local",),
+    batch_sizes: Sequence[int] = (64,),
+) -> list[Point]:
+    """List the points where every worker has a batch of its own, one shard.  batch_sizes: of one worker."""
+    return [
+        Point(
+            regime="weak",
+            model=model,
+            backend=backend,
+            workers=number,
+            batch_size=batch_size * number,
+            shards=number,
+        )
+        for model in models
+        for backend in backends
+        for batch_size in batch_sizes
+        for number in sorted(set(workers))
+    ]

@@ -1,0 +1,140 @@
+"""One training is timed: on workers of this machine or of Ray, or on the ranks of an MPI job that is started for it."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Self
+
+from dist_relu.coordinator import Coordinator, start
+from dist_relu.core.arrays import Array
+from dist_relu.data import Dataset
+from dist_relu.errors import BackendError
+from dist_relu.launch.hosts import Host
+from dist_relu.launch.mpirun import Mpirun
+from dist_relu.nn import Sequential
+from dist_relu.optim import Optimizer
+from dist_relu.runtime.backends.mpi.backend import mpirun_path
+from dist_relu.scaling.grid import Point
+from dist_relu.scaling.machine import SHORTEST_S, Company, company, read_clock
+
+SCHEMA = 1
+"""The version of the lines of `measurements.jsonl`, see measurement.schema.json."""
+
+_MARK = "dist_relu measured: "
+_JOB = "from dist_relu.scaling.measurement import measure_as_job; measure_as_job()"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What is trained, whatever the workers are.
+
+    steps: so many are timed, in a row.  warm_up: so many before them are not.
+    """
+
+    model: Sequential
+    data: Dataset
+    optimizer: Optimizer
+    steps: int
+    warm_up: int
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """What was measured at a point, once.
+
+    repetition: the round, in which all points were measured one after another.  began: in s since 1970.
+    nodes: on which the workers were.  step_seconds: of every timed step, as the first worker saw it.  sha256: of the
+    parameters behind them.  company: what else the machine did.
+    """
+
+    point: Point
+    repetition: int
+    began: float
+    nodes: int
+    step_seconds: Sequence[float]
+    sha256: str
+    company: Company
+
+    def line(self) -> str:
+        """As a line of JSON."""
+        return json.dumps({"schema": SCHEMA, **asdict(self), "is_busy": self.company.is_busy})
+
+    @classmethod
+    def of_line(cls, line: str) -> Self:
+        """Raises ValueError for what is no such line."""
+        try:
+            content = json.loads(line)
+            if content.pop("schema") != SCHEMA:
+                raise ValueError("another version of the schema")
+            del content["is_busy"]
+            point, of_machine = Point(**content.pop("point")), Company(**content.pop("company"))
+            return cls(point=point, company=of_machine, **content)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"no measurement: {error}") from None
+
+
+def measure(
+    point: Point, work: Work, repetition: int, hosts: Sequence[Host] = (), *, spread: bool = False
+) -> Measurement:
+    """Start workers, time a training on them, and let them end.
+
+    hosts: of ranks.  spread: on Ray, over all nodes.  Raises what `start` and `Trainer.fit` raise.
+    """
+    if point.backend == "mpi":
+        return _of_job(point, work, repetition, hosts)
+    with start(point.workers, backend=point.backend, spread=spread, on_failure="stop") as coordinator:
+        return _on(coordinator, point, work, repetition)
+
+
+def _on(coordinator: Coordinator, point: Point, work: Work, repetition: int) -> Measurement:
+    began = time.time()
+    model = copy.deepcopy(work.model)
+    with coordinator.trainer(
+        model, work.data, work.optimizer, batch_size=point.batch_size, shards=point.shards, seed=work.seed
+    ) as trainer:
+        trainer.fit(steps=work.warm_up)
+        before = [read_clock(), *coordinator.run(read_clock, None)]
+        seconds: Array = trainer.fit(steps=work.steps).step_seconds
+        time.sleep(max(SHORTEST_S - (time.monotonic() - before[0].now_s), 0))
+        after = [read_clock(), *coordinator.run(read_clock, None)]
+    return Measurement(
+        point=point,
+        repetition=repetition,
+        began=began,
+        nodes=coordinator.nodes,
+        step_seconds=seconds.tolist(),
+        sha256=model.sha256(),
+        company=company(before, after),
+    )
+
+
+def _of_job(point: Point, work: Work, repetition: int, hosts: Sequence[Host]) -> Measurement:
+    """Measure on the ranks of a job of its own, whose rank 0 reads what to do from a file."""
+    with tempfile.TemporaryDirectory(prefix="dist_relu-") as folder:
+        order = Path(folder) / "order"
+        order.write_bytes(pickle.dumps((point, work, repetition)))
+        mpirun = Mpirun.of([mpirun_path()])
+        command = mpirun.starting([sys.executable, "-c", _JOB, str(order)], point.workers, hosts)
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    for line in done.stdout.splitlines():
+        if line.startswith(_MARK):
+            return Measurement.of_line(line.removeprefix(_MARK))
+    last = (done.stderr.strip().splitlines() or ["nothing"])[-1]
+    raise BackendError(f"The MPI job on {point.workers} ranks ended with code {done.returncode}. It said: {last}")
+
+
+def measure_as_job() -> None:
+    """Measure on the ranks of this MPI job, and print what came of it; the program of `measure`."""
+    with start(backend="mpi", on_failure="stop") as coordinator:
+        point, work, repetition = pickle.loads(Path(sys.argv[1]).read_bytes())
+        print(_MARK + _on(coordinator, point, work, repetition).line(), flush=True)  # noqa: T201 - it is read

@@ -1,0 +1,59 @@
+"""`dist-relu scale` prints a table, writes it in several forms, and goes on with what it has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.cases import long
+from tests.cli.test_cli import call
+
+
+def scale(capsys: pytest.CaptureFixture[str], folder: Path, *options: str) -> tuple[int, str, str]:
+    few = ["--model", "mlp:16", "--steps", "3", "--warm-up", "1", "--repetitions", "1", "--output", str(folder)]
+    return call(capsys, "scale", *few, *options)
+
+
+@pytest.mark.parametrize(("backend", "regimes"), [("local", "strong"), *long(("local,mpi,ray", "strong,weak"))])
+def test_what_is_measured_is_shown_and_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], backend: str, regimes: str
+) -> None:
+    code, output, errors = scale(capsys, tmp_path, "--workers", "1,2", "--backend", backend, "--regime", regimes)
+    assert (code, errors) == (0, "")
+    header = next(line for line in output.splitlines() if "speed-up" in line)
+    assert header.split()[-4:] == ["workers", "ms", "speed-up", "efficiency"]
+    assert sum("100% (100–100)" in line for line in output.splitlines()) == len(
+        [name for name in backend.split(",") for _ in regimes.split(",")]
+    )
+    assert "other bits" not in output
+    expected = ["experiment.json", "extrap.txt", "measurements.jsonl", "mlperf.log"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [*expected, "scaling.csv", "scaling.pdf", "scaling.png"]
+
+
+def test_the_same_command_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert scale(capsys, tmp_path, "--workers", "1")[0] == 0
+    before = (tmp_path / "measurements.jsonl").read_text()
+    assert scale(capsys, tmp_path, "--workers", "1")[0] == 0
+    assert (tmp_path / "measurements.jsonl").read_text() == before
+    code, _, errors = scale(capsys, tmp_path, "--workers", "1", "--seed", "5")
+    assert code == 2
+    assert "holds another experiment: --seed was 0, and is 5 now." in errors
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--workers", "1,x"], "--workers"),
+        (["--workers", "1,4", "--shards", "2"], "2 shards leave 2 of 4 workers without work"),
+        (["--workers", "2", "--backend", "serial"], "'serial' is none of local, mpi, ray"),
+        ([], "Missing option '--workers'"),
+    ],
+)
+def test_what_makes_no_sense_is_told_before_anything_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    code, _, errors = scale(capsys, tmp_path / "new", *options)
+    assert code == 2
+    assert message in errors
+    assert not (tmp_path / "new").exists()

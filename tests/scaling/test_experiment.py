@@ -1,0 +1,155 @@
+"""An experiment measures every point in every round, goes on where it was ended, and tells what it has seen."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+import dist_relu as dr
+from dist_relu import nn
+from dist_relu.scaling import Experiment, Measurement, Point, experiment, strong, weak
+from dist_relu.scaling.formats import as_csv, as_extra_p, as_mlperf, series_of
+from dist_relu.scaling.machine import Clock, Company, company
+
+CALM = Company(others=0.0, stolen=0.0, load=0.5)
+
+
+def measurement(point: Point, repetition: int, seconds: float, *, sha256: str = "0" * 64) -> Measurement:
+    return Measurement(
+        point=point,
+        repetition=repetition,
+        began=1.0,
+        nodes=1,
+        step_seconds=[seconds, 2 * seconds],
+        sha256=sha256,
+        company=CALM,
+    )
+
+
+def made(points: list[Point], seconds: Callable[[Point], float]) -> Experiment:
+    measured = [measurement(point, number, seconds(point)) for point in points for number in range(3)]
+    return Experiment(points=points, measurements=measured, machine={"cpu": "x", "cores": 2}, settings={"seed": 0})
+
+
+@pytest.fixture(scope="module")
+def data(digits: dr.data.Split) -> dr.data.Dataset:
+    return digits.train
+
+
+def run(folder: Path, data: dr.data.Dataset, points: list[Point], **options: object) -> Experiment:
+    arguments: dict[str, object] = {"steps": 3, "warm_up": 1, "repetitions": 2} | options
+    return experiment({"mlp": nn.mlp([16], 10)}, data, points=points, folder=folder, **arguments)  # type: ignore[arg-type]
+
+
+def test_all_workers_compute_the_same_bits_and_every_point_is_measured_in_every_round(
+    data: dr.data.Dataset, tmp_path: Path
+) -> None:
+    points = strong(["mlp"], [1, 2])
+    found = run(tmp_path, data, points)
+    assert {(one.point, one.repetition) for one in found.measurements} == {(p, i) for p in points for i in range(2)}
+    assert len({one.sha256 for one in found.measurements}) == 1
+    assert found.disagreeing() == []
+    first, second = found.rows()
+    assert (first.point.workers, first.speed_up.value, first.efficiency.value) == (1, 1, 1)
+    assert second.efficiency.value == second.speed_up.value / 2
+    assert all(len(one.step_seconds) == 3 and min(one.step_seconds) > 0 for one in found.measurements)
+
+
+def test_what_was_ended_goes_on_and_measures_nothing_twice(data: dr.data.Dataset, tmp_path: Path) -> None:
+    class Enough(Exception):
+        pass
+
+    def end(one: Measurement, done: int, of: int) -> None:
+        if done == 3:
+            raise Enough
+
+    points = strong(["mlp"], [1, 2])
+    with pytest.raises(Enough):
+        run(tmp_path, data, points, on_measured=end)
+    before = (tmp_path / "measurements.jsonl").read_text()
+    with (tmp_path / "measurements.jsonl").open("a") as file:
+        file.write('{"schema": 1, "poi')  # a crash in the middle of a line
+        file.write("\n")
+    told: list[tuple[int, int]] = []
+    found = run(tmp_path, data, points, on_measured=lambda one, done, of: told.append((done, of)))
+    assert told == [(4, 4)]
+    assert len(found.measurements) == 4
+    assert (tmp_path / "measurements.jsonl").read_text().startswith(before)
+
+
+def test_another_experiment_in_the_folder_is_told(data: dr.data.Dataset, tmp_path: Path) -> None:
+    run(tmp_path, data, strong(["mlp"], [1]), repetitions=1)
+    with pytest.raises(
+        ValueError, match=r"holds another experiment: steps was 3, and is 4 now\. Choose another folder"
+    ):
+        run(tmp_path, data, strong(["mlp"], [1]), steps=4)
+
+
+def test_lines_are_those_of_the_schema(data: dr.data.Dataset, tmp_path: Path) -> None:
+    run(tmp_path, data, strong(["mlp"], [1]), repetitions=1)
+    schema = json.loads(files("dist_relu.scaling").joinpath("measurement.schema.json").read_text())
+    (line,) = (tmp_path / "measurements.jsonl").read_text().splitlines()
+    jsonschema.validate(json.loads(line), schema)
+    assert Measurement.of_line(line).line() == line
+
+
+def test_a_worker_that_computes_otherwise_is_found() -> None:
+    found = made(strong(["mlp"], [1, 2, 4]), lambda point: 1.0)
+    wrong = measurement(found.points[1], 0, 1.0, sha256="f" * 64)
+    assert replace(found, measurements=[*found.measurements, wrong]).disagreeing() == [found.points[1]]
+
+
+def test_weak_scaling_counts_samples() -> None:
+    points = weak(["mlp"], [1, 2, 4], batch_sizes=[32])
+    assert [(point.batch_size, point.shards) for point in points] == [(32, 1), (64, 2), (128, 4)]
+    rows = made(points, lambda point: 1.0 if point.workers < 4 else 2.0).rows()
+    assert [row.speed_up.value for row in rows] == [1, 2, 2]
+    assert [row.efficiency.value for row in rows] == [1, 1, 0.5]
+
+
+def test_strong_scaling_needs_a_shard_for_each_worker() -> None:
+    with pytest.raises(dr.PartitionError, match="2 shards leave 2 of 4 workers without work"):
+        strong(["mlp"], [1, 4], shards=[2])
+
+
+def test_tables_for_others_hold_what_was_measured() -> None:
+    found = made(strong(["mlp"], [1, 2], batch_sizes=[64, 128]), lambda point: 1.0 / point.workers)
+    lines = list(csv.DictReader(as_csv(found.rows()).splitlines()))
+    assert [(line["batch_size"], line["workers"], float(line["speed_up"])) for line in lines] == [
+        ("64", "1", 1.0),
+        ("64", "2", 2.0),
+        ("128", "1", 1.0),
+        ("128", "2", 2.0),
+    ]
+    assert as_extra_p(found).splitlines()[:6] == [
+        "PARAMETER workers",
+        "POINTS ( 1 ) ( 2 )",
+        "REGION strong/mlp/local/batch_64/shards_2",
+        "METRIC step_seconds",
+        "DATA 1.5 1.5 1.5",
+        "DATA 0.75 0.75 0.75",
+    ]
+    entries = [json.loads(line.removeprefix(":::MLLOG ")) for line in as_mlperf(found).splitlines()]
+    assert [entry["key"] for entry in entries].count("run_start") == len(found.measurements)
+    assert [name for name, _ in series_of(found.rows())] == ["batch 64", "batch 128"]
+
+
+def test_what_others_do_on_a_machine_is_told_from_what_is_measured() -> None:
+    def clocks(now_s: float, own_s: float, busy_s: float) -> list[Clock]:
+        """Of two processes on one host."""
+        return [
+            Clock(host="a", pid=pid, cpus=2, now_s=now_s, own_s=own_s, busy_s=busy_s, stolen_s=0.0, load=1.0)
+            for pid in (1, 2)
+        ]
+
+    before = clocks(0.0, 0.0, 0.0)
+    alone, beside = company(before, clocks(1.0, 1.0, 2.0)), company(before, clocks(1.0, 0.5, 2.0))
+    assert (alone.others, alone.is_busy) == (0.0, False)
+    assert (beside.others, beside.is_busy) == (0.5, True)
