@@ -28,7 +28,9 @@ def add(total: Array, term: Array) -> None:
 
 @linked_kernel
 def sum_block(rows: Array, start: int, carries: Array, stack: Array, n: int) -> Array:
-    """Add rows[:, start:start + n] along the tree; the sum stands in stack[0]."""
+    """Add rows[:, start:start + n] along the tree; the sum stands in stack[0], or where it is if there is one row."""
+    if carries.shape[0] == 1:
+        return rows[0, start : start + n]
     top = 0
     for r in range(carries.shape[0]):
         row = rows[r, start : start + n]
