@@ -67,6 +67,15 @@ def images(quick: bool) -> Split:
     return load("digits" if quick else "mnist")
 
 
+def colour_images(quick: bool, num_train: int) -> Split:
+    """CIFAR-10 with the first so many samples to train on, or digits as `images` has them."""
+    if quick:
+        return images(quick)
+    whole = load("cifar10")
+    train = Dataset(whole.train.x[:num_train], whole.train.y[:num_train], whole.train.image_shape)
+    return Split(train, whole.test)
+
+
 def error(seen: Evaluation | EpochSummary) -> float:
     """The share in % that was not classified right."""
     assert seen.accuracy is not None
