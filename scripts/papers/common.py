@@ -72,8 +72,9 @@ def colour_images(quick: bool, num_train: int) -> Split:
     if quick:
         return images(quick)
     whole = load("cifar10")
-    train = Dataset(whole.train.x[:num_train], whole.train.y[:num_train], whole.train.image_shape)
-    return Split(train, whole.test)
+    train = whole.train
+    first = Dataset(train.x[:num_train], train.y[:num_train], train.image_shape, train.classes)
+    return Split(first, whole.test)
 
 
 def error(seen: Evaluation | EpochSummary) -> float:

@@ -5,12 +5,12 @@ convolutional network learns CIFAR-10 without any regularisation, once with ReLU
 learning rate that makes it learn as fast as possible: ReLU reaches 25 % training error six times faster. Here such a
 network, three convolutions with pooling and a dense layer, learns CIFAR-10, each channel standardised, and we count the
 epochs, in steps, to 25 % training error: that of the last tenth of an epoch, of samples before they are learnt from.
-The learning rate is the fastest of four in runs from one seed; the epochs are those of runs from three others. As in
+The learning rate is the fastest of three in runs from one seed; the epochs are those of runs from three others. As in
 the paper's section 5, momentum is 0.9 and batches have 128 samples. Weights are drawn as suits each of them: after He
 et al. for ReLU, after Glorot and Bengio for tanh.
 
-Scaled down: the first 10,240 images of 50,000, so that an epoch has 80 steps; 32, 32 and 64 filters of 3 x 3; at most
-40 epochs; 3 seeds.
+Scaled down: the first 10,240 images of 50,000, so that an epoch has 80 steps; 32 filters of 5 x 5, which move by 2
+pixels, then 32 and 64 of 3 x 3; at most 40 epochs; 3 seeds.
 Every batch is cut into 4 shards, so the numbers are the same on any backend with 1 to 4 workers.
 """
 
@@ -38,7 +38,7 @@ NETWORKS: dict[str, tuple[type[nn.ReLU | nn.Tanh], nn.Initializer]] = {
     "ReLU": (nn.ReLU, nn.HeNormal()),
     "tanh": (nn.Tanh, nn.GlorotNormal()),
 }
-LRS = (0.01, 0.02, 0.05, 0.1)
+LRS = (0.02, 0.05, 0.1)
 NUM_SEEDS = 3
 NUM_IMAGES = 10_240
 BATCH_SIZE = 128
@@ -95,7 +95,7 @@ class Learning:
 
 
 def reproduce(trials: Trials, quick: bool, seed: int) -> Findings:
-    data, lrs, epochs = colour_images(quick, NUM_IMAGES).train, LRS[1::2] if quick else LRS, 8 if quick else 40
+    data, lrs, epochs = colour_images(quick, NUM_IMAGES).train, LRS[::2] if quick else LRS, 8 if quick else 40
     seeds = range(seed + 1, seed + (2 if quick else NUM_SEEDS) + 1)
     trials.expect(len(NETWORKS) * (len(lrs) + len(seeds)))
     found: dict[str, Learning] = {}
@@ -153,7 +153,7 @@ def network(name: str, data: Dataset) -> nn.Sequential:
     assert data.image_shape is not None
     model = nn.Sequential(
         nn.Reshape(data.image_shape),
-        nn.Conv2d(32, 3, init=init),
+        nn.Conv2d(32, 5, stride=2, init=init),
         activation(),
         nn.MaxPool2d(2),
         nn.Conv2d(32, 3, init=init),
@@ -161,7 +161,6 @@ def network(name: str, data: Dataset) -> nn.Sequential:
         nn.MaxPool2d(2),
         nn.Conv2d(64, 3, init=init),
         activation(),
-        nn.MaxPool2d(2),
         nn.Flatten(),
         nn.Dense(10, init=nn.GlorotNormal()),
     )
