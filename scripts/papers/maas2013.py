@@ -4,13 +4,13 @@
 and language processing. Networks of 2, 3 and 4 hidden layers of 2048 units learn to recognise speech, with tanh, ReLU
 and leaky ReLU (slope 0.01), without regularisation; table 1 has their word error rates. Units of the last of 4 hidden
 layers are compared by how often they are on: above 0, or for tanh beyond 0.95 on either side. Here such networks learn
-MNIST with Nesterov's momentum, each kind with the best of three learning rates: that of the fewest errors of 3 hidden
-layers on a sixth of the training samples that was set apart for this. What units do is measured on the samples to test
-with. One kind is clearly better when the mean difference, seed by seed, is larger than 0 by Student's t test, at a
-one-sided level of 2.5 %.
+CIFAR-10, each channel standardised, with Nesterov's momentum, each kind with the best of three learning rates: that of
+the fewest errors of 3 hidden layers on a sixth of the training samples that was set apart for this. What units do is
+measured on the samples to test with. One kind is clearly better when the mean difference, seed by seed, is larger than
+0 by Student's t test, at a one-sided level of 2.5 %.
 
-Scaled down: MNIST instead of 300 hours of telephone speech (Switchboard), and therefore test errors instead of word
-error rates; 256 units in a layer; 5 epochs, with 4 seeds.
+Scaled down: the first 20,480 images of CIFAR-10 instead of 300 hours of telephone speech (Switchboard), and therefore
+test errors instead of word error rates; 256 units in a layer; 5 epochs, with 4 seeds.
 Every batch is cut into 4 shards, so the numbers are the same on any backend with 1 to 4 workers.
 """
 
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import Claim, Findings, Trials, clearly_lower, error, images, lower_by, paper, spread
+from common import Claim, Findings, Trials, clearly_lower, colour_images, error, lower_by, paper, spread
 
 from dist_relu import nn
 from dist_relu.analysis import activation_statistics
@@ -40,8 +40,9 @@ LAYERS: dict[str, tuple[type[nn.Tanh | nn.ReLU | nn.LeakyReLU], nn.Initializer]]
 }
 DEPTHS = (2, 3, 4)
 SATURATED = 0.95
-LRS = (0.03, 0.1, 0.3)
+LRS = (0.01, 0.03, 0.1)
 NUM_SEEDS = 4
+NUM_IMAGES = 20_480
 ALIKE = 2
 """Standard errors of a mean difference between kinds that do equally well, at most."""
 PAPERS_WORD_ERRORS = {TANH: (27.7, 26.4, 25.9), RELU: (25.7, 24.4, 23.6), LEAKY: (25.6, 24.3, 23.7)}
@@ -79,7 +80,7 @@ Outcomes = Mapping[tuple[str, int], Outcome]
 
 
 def reproduce(trials: Trials, quick: bool, seed: int) -> Findings:
-    data = images(quick)
+    data = colour_images(quick, NUM_IMAGES)
     size = Size(32, 4) if quick else Size(256, 5)
     seeds = range(seed, seed + (2 if quick else NUM_SEEDS))
     trials.expect(len(LAYERS) * (len(LRS) + len(DEPTHS) * len(seeds)))
@@ -147,7 +148,8 @@ def learn(trials: Trials, kind: str, depth: int, size: Size, data: Dataset, lr: 
     layers: list[nn.Layer] = []
     for _ in range(depth):
         layers += [nn.Dense(size.units, init=init), activation()]
-    model = nn.Sequential(*layers, nn.Dense(10, init=nn.GlorotNormal()))
+    model = nn.Sequential(nn.Flatten(), *layers, nn.Dense(10, init=nn.GlorotNormal()))
+    model = nn.standardized(model, data.x)
     rule = SGD(Cosine(lr, size.epochs), momentum=0.9, nesterov=True)
     trials.fit(
         f"{kind}, {depth} layers, lr {lr:g}, seed {seed}",
