@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
 import dist_relu as dr
@@ -78,6 +79,23 @@ def test_verdicts_are_printed_with_their_figures(
         common.print_findings("A paper", findings, 1.0, coordinator, gives_verdicts=True)
     printed = capsys.readouterr().out
     assert "\nSHOWN: Water is wet (100 %)\nNOT SHOWN: Fire is cold (0 of 3 seeds)\n" in printed
+
+
+def test_papers_on_cifar10_learn_its_first_images_and_test_with_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, first_class in (("data_batch_1.bin", 0), ("data_batch_2.bin", 4), ("test_batch.bin", 1)):
+        rows = np.zeros((4, 3073), np.uint8)
+        rows[:, 0] = first_class + np.arange(4)
+        (tmp_path / name).write_bytes(rows.tobytes())
+    (tmp_path / "batches.meta.txt").write_text("\n".join("abcdefghij"))
+    monkeypatch.setenv("DIST_RELU_DATA", str(tmp_path))
+    monkeypatch.syspath_prepend(str(ROOT / "scripts" / "papers"))
+    data = importlib.import_module("common").colour_images(False, 6)
+    assert data.train.y.tolist() == [0, 1, 2, 3, 4, 5]
+    assert data.test.y.tolist() == [1, 2, 3, 4]
+    assert data.train.image_shape == (32, 32, 3)
+    assert data.train.classes == data.test.classes == tuple("abcdefghij")
 
 
 def test_a_paper_has_a_picture(by_two: QuickRun) -> None:
