@@ -25,7 +25,6 @@ import numpy as np
 from common import Claim, Findings, Trials, clearly_lower, colour_images, error, lower_by, paper, spread
 
 from dist_relu import nn
-from dist_relu.analysis import activation_statistics
 from dist_relu.core.arrays import Array
 from dist_relu.data import Dataset
 from dist_relu.errors import TrainingDiverged
@@ -92,9 +91,9 @@ def reproduce(trials: Trials, quick: bool, seed: int) -> Findings:
             for each in seeds:
                 model = learn(trials, kind, depth, size, data.train, lr, each)
                 outcome.errors.append(error(trials.coordinator.evaluate(model, data.test)))
-                outcome.on.append(shares_on(trials, model, kind, data.test.x))
-                last = activation_statistics(trials.coordinator, model, data.test.x)[-2]
-                outcome.zeros.append(100 * last.sparsity)
+                last = trials.coordinator.activations(model, data.test.x)[-2]
+                outcome.on.append(shares_on(kind, last))
+                outcome.zeros.append(100 * float((last == 0).mean()))
     return Findings(
         columns=["", "lr", "layers", "test error, %", "paper: words, %", "units on, %", "zeros, %", "never on"],
         rows=[
@@ -164,9 +163,11 @@ def learn(trials: Trials, kind: str, depth: int, size: Size, data: Dataset, lr: 
     return model
 
 
-def shares_on(trials: Trials, model: nn.Sequential, kind: str, x: Array) -> Array:
-    """For each unit of the last hidden layer the share of samples for which it is on, (units,)."""
-    last = trials.coordinator.activations(model, x)[-2]
+def shares_on(kind: str, last: Array) -> Array:
+    """For each unit of the last hidden layer the share of samples for which it is on, (units,).
+
+    last: what comes out of that layer, (samples, units).
+    """
     on = np.abs(last) > SATURATED if kind == TANH else last > 0
     share: Array = on.mean(axis=0)
     return share
