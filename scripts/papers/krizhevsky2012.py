@@ -5,7 +5,7 @@ convolutional network learns CIFAR-10 without any regularisation, once with ReLU
 learning rate that makes it learn as fast as possible: ReLU reaches 25 % training error six times faster. Here such a
 network, three convolutions with pooling and a dense layer, learns CIFAR-10, each channel standardised, and we count the
 epochs, in steps, to 25 % training error: that of the last tenth of an epoch, of samples before they are learnt from.
-The learning rate is the fastest of three in runs from one seed; the epochs are those of runs from three others. As in
+The learning rate is the fastest of four in runs from one seed; the epochs are those of runs from three others. As in
 the paper's section 5, momentum is 0.9 and batches have 128 samples. Weights are drawn as suits each of them: after He
 et al. for ReLU, after Glorot and Bengio for tanh.
 
@@ -38,7 +38,7 @@ NETWORKS: dict[str, tuple[type[nn.ReLU | nn.Tanh], nn.Initializer]] = {
     "ReLU": (nn.ReLU, nn.HeNormal()),
     "tanh": (nn.Tanh, nn.GlorotNormal()),
 }
-LRS = (0.02, 0.05, 0.1)
+LRS = (0.01, 0.02, 0.05, 0.1)
 NUM_SEEDS = 3
 NUM_IMAGES = 10_240
 BATCH_SIZE = 128
@@ -95,7 +95,7 @@ class Learning:
 
 
 def reproduce(trials: Trials, quick: bool, seed: int) -> Findings:
-    data, lrs, epochs = colour_images(quick, NUM_IMAGES).train, LRS[::2] if quick else LRS, 8 if quick else 40
+    data, lrs, epochs = colour_images(quick, NUM_IMAGES).train, LRS[1::2] if quick else LRS, 8 if quick else 40
     seeds = range(seed + 1, seed + (2 if quick else NUM_SEEDS) + 1)
     trials.expect(len(NETWORKS) * (len(lrs) + len(seeds)))
     found: dict[str, Learning] = {}
