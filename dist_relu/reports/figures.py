@@ -17,6 +17,7 @@ from dist_relu.nn import Sequential
 from dist_relu.reports import plots
 from dist_relu.reports.logs import Logs
 from dist_relu.reports.plots.activity import hidden_layers, layers_with_preactivations
+from dist_relu.reports.plots.curves import measured_names
 
 _PX_PER_POINT = 2.0
 
@@ -114,6 +115,9 @@ def _curves_in_words(steps: Sequence[WatchedStep], validations: Sequence[Validat
         words += f", the accuracy from {first.accuracy:.1%} to {last.accuracy:.1%}"
     if validations:
         words += f", the loss of validations from {validations[0].loss:.4g} to {validations[-1].loss:.4g}"
+    for name in measured_names(validations):
+        values = [validated.metrics[name] for validated in validations if name in validated.metrics]
+        words += f", {name} from {values[0]:.4g} to {values[-1]:.4g}"
     return words + "."
 
 

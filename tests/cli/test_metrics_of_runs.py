@@ -37,7 +37,9 @@ def test_a_run_is_judged_by_what_it_measures(run: tuple[Path, str], capsys: pyte
     assert list(measured) == ["roc_auc", "f1_macro"]
     assert f"Measured: roc_auc {measured['roc_auc']:.4g}, f1_macro {measured['f1_macro']:.4g}." in output
     assert call(capsys, "report", str(folder / "log"), "--output", str(folder / "page.html"))[0] == 0
-    assert "f1_macro on unseen samples" in (folder / "page.html").read_text()
+    page = (folder / "page.html").read_text()
+    assert "f1_macro on unseen samples" in page
+    assert ", f1_macro from 0." in page
 
 
 def test_another_rule_is_tried_by_what_was_measured(run: tuple[Path, str], capsys: pytest.CaptureFixture[str]) -> None:

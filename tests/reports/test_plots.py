@@ -158,6 +158,17 @@ def curves_with_validations(path: Path, form: Form) -> None:
     plots.draw_curves(runs(4), path, validations=validations, form=form, about=TITLE)
 
 
+def curves_with_metrics(num_metrics: int) -> Draw:
+    names = ["f1_macro", "roc_auc", "top_3", "calibration_error"][:num_metrics]
+
+    def validated(number: int) -> dr.Validated:
+        metrics = {name: 1 - 1 / (number + 1 + at) for at, name in enumerate(names)}
+        return dr.Validated(step=100 * number, epoch=number, loss=1.0, accuracy=0.5, metrics=metrics)
+
+    validations = {"run 0": [validated(number) for number in range(30)], LONG: [validated(0)]}
+    return lambda path, form: plots.draw_curves(runs(4), path, validations=validations, form=form, about=TITLE)
+
+
 def over_time(what: str, watched: list[WatchedStep]) -> Draw:
     def draw(path: Path, form: Form) -> None:
         match what:
@@ -181,6 +192,7 @@ def by_layer(num_layers: int, low: float) -> Draw:
 PICTURES: dict[str, Draw] = {
     **{f"curves of {num_runs}": curves(num_runs) for num_runs in (1, 2, 6, 12)},
     "curves with validations": curves_with_validations,
+    "curves with two metrics": curves_with_metrics(2),
     "curves, a step": lambda path, form: plots.draw_curves({"run": FEW[:1]}, path, form=form),
     "curves, no classes": lambda path, form: plots.draw_curves(
         {LONG: [replace(step, accuracy=None) for step in MANY], "b": FEW}, path, form=form

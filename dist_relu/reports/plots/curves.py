@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from dist_relu.analysis.course import Course
 from dist_relu.engine.results import Validated
 from dist_relu.engine.watch.records import WatchedStep
+from dist_relu.metrics.named import is_number
 from dist_relu.reports.plots.style import (
     PLAIN,
     Form,
@@ -27,6 +29,8 @@ from dist_relu.reports.plots.style import (
     watched_note,
 )
 
+_MOST_COLUMNS, _MOST_METRICS = 3, 4
+
 
 def draw_curves(
     runs: Mapping[str, Sequence[WatchedStep]],
@@ -38,12 +42,18 @@ def draw_curves(
 ) -> None:
     """Loss and, where there are classes, accuracy on the samples of the watched steps; runs: by their names.
 
-    validations: of those runs that have any; they stand where their steps do.
+    validations: of those runs that have any; they stand where their steps do, and what else they have measured has
+    panels of its own.
     """
     has_classes = any(step.accuracy is not None for steps in runs.values() for step in steps)
     validated = {name: those for name, those in (validations or {}).items() if those}
 
-    def paint(loss: Any, accuracy: Any = None) -> None:
+    measured = measured_names([each for those in validated.values() for each in those])
+    num_panels = 1 + has_classes + len(measured)
+    columns = min(num_panels, _MOST_COLUMNS)
+
+    def paint(loss: Any, *others: Any) -> None:
+        accuracy = others[0] if has_classes else None
         for number, (name, steps) in enumerate(runs.items()):
             when = [step.step for step in steps]
             draw_course(loss, number, when, [step.loss for step in steps], name)
@@ -58,10 +68,17 @@ def draw_curves(
             if those and accuracy is not None:
                 shares = [100 * (each.accuracy or 0) for each in those]
                 accuracy.plot(when, shares, label=label, markevery=every, **appearance)
+            for axes, metric in zip(others[has_classes:], measured, strict=False):
+                values = [each.metrics.get(metric, nan) for each in those]
+                axes.plot([each.step for each in those], values, label=label, markevery=every, **appearance)
         loss.set(title="loss", xlabel="step", ylabel="mean loss of a batch")
         log_scale(loss)
         if accuracy is not None:
             accuracy.set(title="accuracy", xlabel="step", ylabel="share of a batch in %")
+        for axes, metric in zip(others[has_classes:], measured, strict=False):
+            axes.set(title=metric, xlabel="step", ylabel="in validation")
+        for axes in others[num_panels - 1 :]:
+            axes.set_visible(False)
         if len(runs) > 1 or validated:
             legend_below(loss)
 
@@ -71,7 +88,13 @@ def draw_curves(
         watched_note([step.step for step in max(runs.values(), key=len)]),
         smoothing_note(max(map(len, runs.values()))),
     )
-    draw(2 if has_classes else 1, paint, path, form=form, about=about, note=note)
+    draw(columns, paint, path, rows=-(-num_panels // columns), form=form, about=about, note=note)
+
+
+def measured_names(validations: Sequence[Validated]) -> list[str]:
+    """What validations have measured besides loss and accuracy, as far as there is room for it."""
+    found = dict.fromkeys(name for validated in validations for name in validated.metrics if is_number(name))
+    return [*found][:_MOST_METRICS]
 
 
 def draw_training(courses: Mapping[str, Sequence[Course]], path: Path, *, form: Form = PLAIN, about: str = "") -> None:
