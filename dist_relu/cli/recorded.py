@@ -44,7 +44,10 @@ class RecordedRun:
 
     @classmethod
     def of(cls, folder: Path, source: str | None) -> Self:
-        """source: of its data, in place of the one it had.  Raises click.UsageError for what is no such folder."""
+        """Read what was run from a folder.  source: of its data, in place of the one it had.
+
+        Raises click.UsageError for what is no such folder.
+        """
         path = folder / RUN_FILE
         try:
             info = read_run_info(folder)

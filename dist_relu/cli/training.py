@@ -65,7 +65,7 @@ class TrainingOptions:
 
     @classmethod
     def of(cls, context: click.Context) -> Self:
-        """Those of a command line.  The default learning rate, which depends on the optimizer, is filled in."""
+        """The options of a command line.  The default learning rate, which depends on the optimizer, is filled in."""
         values = {field.name: context.params[field.name] for field in fields(cls)}
         if values["lr"] is None:
             values["lr"] = OPTIMIZERS[values["optimizer"]].lr
@@ -144,7 +144,7 @@ class Task:
     changes: Augment | None
 
     def for_workers(self, workers: int) -> Task:
-        """The same with a number of shards, by default that of the workers.  Raises `PartitionError`."""
+        """The same task with a number of shards, by default that of the workers.  Raises `PartitionError`."""
         shards = self.options.shards or workers
         check_fit(len(self.data.train), self.options.batch_size, shards, workers)
         return replace(self, options=replace(self.options, shards=shards))

@@ -27,7 +27,7 @@ from dist_relu.partition import stack_depth
 
 @dataclass(frozen=True)
 class Bucket:
-    """The elements from `start` to `stop` of the sums.
+    """A bucket has the elements from `start` to `stop` of the sums.
 
     owner: the node that adds them.  ranks: the worker who looks after the bucket, on each node.
     """
@@ -87,7 +87,7 @@ class OrderedSum:
 
 @final
 class Exchange:
-    """One worker's part in adding over nodes, bucket by bucket.
+    """An exchange is one worker's part in adding over nodes, bucket by bucket.
 
     mine: the buckets that this worker looks after.  num_rows: R_n of each node.  add: for the (R, ...) rows of
     all nodes.  sums: the memory of this node where finished sums go.

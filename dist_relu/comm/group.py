@@ -31,8 +31,9 @@ _POINT_TO_POINT, _TO_ALL, _MEMORY = MAX_TAG - 1, MAX_TAG - 2, MAX_TAG - 3
 
 @final
 class Group:
-    """One process's part.  Every method is collective, but for `send` and `receive`, and works on arrays of any layout.
+    """A group is one process's part in operations of several.
 
+    Every method is collective, but for `send` and `receive`, and works on arrays of any layout.
     rank: of this process; ranks stand in the order of the nodes.  nodes: the ranks of each.  leaves: the leaf of each
     rank in the summation tree, ascending in every node.  pids: of this node's processes.  control: shared by this node,
     see `NodeBarrier`.  channel: to all other ranks.

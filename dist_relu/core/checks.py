@@ -180,7 +180,7 @@ def check_path(name: str, value: Any) -> Path:
 
 
 def optional(check: Check) -> Check:
-    """The same check, for an argument that may also be None."""
+    """Make of a check the same one for an argument that may also be None."""
     return lambda name, value: None if value is None else check(name, value)
 
 

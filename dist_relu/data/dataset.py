@@ -241,7 +241,7 @@ class Split:
 
     @property
     def parts(self) -> tuple[Dataset, ...]:
-        """All of them."""
+        """The samples to train on, to test on, and to validate on if there are some."""
         return (self.train, self.test, *([self.validation] if self.validation else []))
 
     def num_outputs(self) -> int:

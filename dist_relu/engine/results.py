@@ -17,7 +17,7 @@ _EPOCHS_SHOWN = 20
 
 
 def metrics_in_words(metrics: Mapping[str, float]) -> list[str]:
-    """Those that are numbers, in few characters each: "f1_macro 0.9412"."""
+    """Metrics that are numbers, in few characters each: "f1_macro 0.9412"."""
     return [f"{name} {value:.4g}" for name, value in metrics.items()]
 
 

@@ -72,7 +72,7 @@ class Updater:
 
 
 class _Update(ABC):
-    """This is a way to do it."""
+    """This is a way to do what an updater does."""
 
     @abstractmethod
     def accumulate(self, shard_bounds: ShardBounds) -> None:

@@ -58,7 +58,7 @@ class Predictions:
 
     @cached_property
     def probabilities(self) -> Array:
-        """Of every class, (N, K) float64."""
+        """The probability of every class, (N, K) float64."""
         outputs = self.outputs.astype(np.float64)
         if self.are_probabilities:
             return outputs

@@ -45,7 +45,7 @@ class ActivationFused(Layer):
 
 
 def fuse(layers: Sequence[Layer]) -> list[Layer]:
-    """The same computation, to the bit, in fewer passes; the layers must be built."""
+    """Find layers that compute the same, to the bit, in fewer passes; those that are given must be built."""
     fused: list[Layer] = []
     for layer in layers:
         if isinstance(layer, Residual):

@@ -67,7 +67,7 @@ class State:
         self.stamp = next(_stamps)
 
     def living_owners(self) -> list[tuple[State, bool]]:
-        """Those that are still there, and whether this layer stands in them directly."""
+        """The owners that are still there, and whether this layer stands in them directly."""
         owners = ((owner.state(), owner.is_direct) for owner in self.owners)
         return [(state, is_direct) for state, is_direct in owners if state is not None]
 

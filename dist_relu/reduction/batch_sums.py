@@ -33,8 +33,9 @@ def batch_sums_shape(shards: int, sizes: Sequence[int]) -> tuple[int, int]:
 
 @final
 class BatchSums:
-    """A worker's part in these sums.  For each: `begin`, then numbers into `rows` of its shards, then `meet`.
+    """This is a worker's part in sums over a batch.
 
+    For each: `begin`, then numbers into `rows` of its shards, then `meet`.
     After the last sum of a batch the workers of a node must meet once more before another batch.
 
     rows: (S, n), those of all shards.

@@ -211,7 +211,7 @@ def scalars(step: WatchedStep) -> Iterator[tuple[str, float]]:
 
 
 def scalars_of_epoch(epoch: EpochSummary) -> Iterator[tuple[str, float]]:
-    """The same of an epoch: means over it, and the numbers of dead units."""
+    """What TensorBoard draws of an epoch: means over it, and the numbers of dead units."""
     yield "epoch/loss", epoch.loss
     if epoch.accuracy is not None:
         yield "epoch/accuracy", epoch.accuracy
@@ -220,7 +220,7 @@ def scalars_of_epoch(epoch: EpochSummary) -> Iterator[tuple[str, float]]:
 
 
 def scalars_of_validation(validated: Validated) -> Iterator[tuple[str, float]]:
-    """The same of a validation."""
+    """What TensorBoard draws of a validation."""
     yield "validation/loss", validated.loss
     if validated.accuracy is not None:
         yield "validation/accuracy", validated.accuracy

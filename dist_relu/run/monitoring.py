@@ -77,7 +77,7 @@ def check_monitor(name: str, value: Any) -> str:
 
 
 def check_validation_monitor(name: str, value: Any) -> str:
-    """The same of what validations have."""
+    """A check for `dist_relu.core.checks`: the name of what can be monitored of validations."""
     if is_of_validation(check_monitor(name, value)):
         return str(value)
     raise ValueError(

@@ -34,7 +34,7 @@ def check_metric_names(metrics: str | Sequence[str], *, validates: bool) -> list
 
 @final
 class Validation:
-    """It measures a model, as it is then, on the same data again and again.
+    """A validation measures a model, as it is then, on the same data again and again.
 
     metrics: see `check_metric_names`.  Raises DataError for data that don't suit the model, ValueError for metrics that
     don't suit the data.

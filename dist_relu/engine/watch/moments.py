@@ -31,7 +31,7 @@ class Magnitude:
 
 @dataclass(frozen=True)
 class Moments:
-    """Of `size` numbers; the variance is the mean squared distance from the mean."""
+    """The moments of `size` numbers; the variance is the mean squared distance from the mean."""
 
     size: int
     mean: float

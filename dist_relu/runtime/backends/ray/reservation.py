@@ -20,7 +20,7 @@ _POLL_S = 0.1
 
 @final
 class Reservation:
-    """It asks a cluster for `cpus` CPUs for each of `num_workers`, and holds them, once they are there, until released.
+    """A reservation asks for `cpus` CPUs for each of `num_workers`, and holds them from then on until `release`.
 
     spread: over as many nodes as there are, rather than on as few as have room.  name: as Ray shows it to people.
     """
