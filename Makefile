@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Many tests wait for programs of theirs, so that two cores are busy with three. What is shared stays in one process: see tests/conftest.py.
-AT_ONCE := --numprocesses=3 --dist=loadscope --no-loadscope-reorder
+AT_ONCE := --dist=loadscope --no-loadscope-reorder --numprocesses=3
 # Where this is set, as in many containers, each program of the tests compiles the modules of the package anew.
 unexport PYTHONDONTWRITEBYTECODE
 # Which tests `make test-long` runs.
@@ -47,8 +47,9 @@ train: setup
 test: setup
 	$(BIN)/python -m pytest $(AT_ONCE) --durations=20
 
+# Those that take long wait more than others: for clusters, jobs and servers.
 test-long: setup
-	$(BIN)/python -m pytest $(AT_ONCE) --durations=20 --hypothesis-profile=long -m "$(LONG)"
+	$(BIN)/python -m pytest $(AT_ONCE:3=4) --durations=20 --hypothesis-profile=long -m "$(LONG)"
 
 test-untaped: setup
 	DIST_RELU_TAPES=off $(BIN)/python -m pytest $(AT_ONCE) tests/conformance tests/test_same_bits.py
