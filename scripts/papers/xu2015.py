@@ -2,15 +2,16 @@
 
 "Empirical evaluation of rectified activations in convolutional network", arXiv:1505.00853. A network in network learns
 CIFAR-10 with ReLU, leaky ReLU of slopes 1/100 and 1/5.5, PReLU, whose slopes are learnt, and RReLU, whose slopes are
-drawn at random while the network learns. Here a network of two convolutions with pooling and two dense layers learns
-from so few images of MNIST that it can overfit, without regularisation, five times from different seeds. One kind is
-clearly better when the mean difference, seed by seed, is larger than 0 by Student's t test, at a one-sided level of
-2.5 %. As nearly all images that were learnt from are classified right in the end, it is the loss on them that tells how
-well they are fitted. PReLU has a slope for each filter and unit. RReLU draws slopes from U(1/8, 1/3) and tests with
-their mean, where the paper divides by what it draws from U(3, 8), and tests with 1/5.5.
+drawn at random while the network learns. Here a small one, a convolution of 1 x 1 after each larger one, learns from so
+few images of CIFAR-10 that it can overfit, each channel standardised, without regularisation, four times from different
+seeds. One kind is clearly better when the mean difference, seed by seed, is larger than 0 by Student's t test, at a
+one-sided level of 2.5 %. How well the images that were learnt from are fitted is told by the loss on them. PReLU has a
+slope for each filter and unit. RReLU draws slopes from U(1/8, 1/3) and tests with their mean, where the paper divides
+by what it draws from U(3, 8), and tests with 1/5.5.
 
-Scaled down: 2000 images of MNIST instead of 50,000 of CIFAR-10; 16 and 32 filters of 3 x 3 and 128 dense units instead
-of a network in network with dropout; 25 epochs.
+Scaled down: the first 2560 images of 50,000; two blocks instead of three, with 32 filters of 5 x 5, which move by 2
+pixels, and 64 of 3 x 3; then 128 dense units instead of means of maps, and no dropout, so that it overfits within 30
+epochs.
 Every batch is cut into 4 shards, so the numbers are the same on any backend with 1 to 4 workers.
 """
 
@@ -23,7 +24,7 @@ from statistics import mean
 from typing import Any
 
 import numpy as np
-from common import Claim, Findings, Trials, clearly_lower, error, images, paper, spread
+from common import Claim, Findings, Trials, clearly_lower, colour_images, error, paper, spread
 
 from dist_relu import nn
 from dist_relu.data import Dataset, Split
@@ -46,8 +47,9 @@ PAPERS_ERRORS = {
     RRELU: ("0.550", "11.19"),
 }
 """In %, on the samples learnt from and on those to test with."""
-NUM_SEEDS = 5
-LR = 0.05
+NUM_SEEDS = 4
+NUM_IMAGES = 2560
+LR = 0.01
 
 
 @dataclass(frozen=True)
@@ -64,15 +66,14 @@ class Outcome:
 
 
 def reproduce(trials: Trials, quick: bool, seed: int) -> Findings:
-    data, epochs = images(quick), 2 if quick else 25
-    train = Dataset(data.train.x[:2000], data.train.y[:2000], data.train.image_shape)
+    data, epochs = colour_images(quick, NUM_IMAGES), 2 if quick else 30
     seeds = range(seed, seed + (2 if quick else NUM_SEEDS))
     trials.expect(len(ACTIVATIONS) * len(seeds))
     found = {}
     for name in ACTIVATIONS:
         outcome = found[name] = Outcome([], [], [], [])
         for each in seeds:
-            learn(trials, name, Split(train, data.test), epochs, each, outcome)
+            learn(trials, name, data, epochs, each, outcome)
     return Findings(
         columns=["", "training loss x 1000", "training error", "paper", "test error", "paper"],
         rows=[
@@ -109,19 +110,24 @@ def learn(trials: Trials, name: str, data: Split, epochs: int, seed: int, outcom
 def network(name: str, data: Dataset) -> nn.Sequential:
     activation = ACTIVATIONS[name]
     assert data.image_shape is not None
-    return nn.Sequential(
+    model = nn.Sequential(
         nn.Reshape(data.image_shape),
-        nn.Conv2d(16, 3),
-        activation(16),
-        nn.MaxPool2d(2),
-        nn.Conv2d(32, 3),
+        nn.Conv2d(32, 5, stride=2),
         activation(32),
+        nn.Conv2d(32, 1),
+        activation(32),
+        nn.MaxPool2d(2),
+        nn.Conv2d(64, 3),
+        activation(64),
+        nn.Conv2d(64, 1),
+        activation(64),
         nn.MaxPool2d(2),
         nn.Flatten(),
         nn.Dense(128),
         activation(128),
         nn.Dense(10),
     )
+    return nn.standardized(model, data.x)
 
 
 def claims(found: dict[str, Outcome]) -> list[Claim]:
@@ -176,12 +182,11 @@ def paint(found: dict[str, Outcome], path: Path) -> None:
             papers.plot([number], [float(PAPERS_ERRORS[name][1])], **look(number))
         learning.set(title="while learning, mean of seeds", xlabel="epoch", ylabel="training loss")
         log_scale(learning)
-        ours.set(title="MNIST, ours: mean and range of seeds", ylabel="test error in %")
-        papers.set(title="CIFAR-10, the paper's", ylabel="test error in %")
+        ours.set(title="ours: mean and range of seeds", ylabel="test error in %")
+        papers.set(title="the paper's", ylabel="test error in %")
         for axes in (ours, papers):
             axes.set_xticks(range(len(found)), list(found), rotation=35, ha="right")
             axes.grid(axis="x", visible=False)
-            axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
         legend_below(learning)
 
     draw(3, panels, path)
