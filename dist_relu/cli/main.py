@@ -52,7 +52,7 @@ _SECTIONS = {
     "This machine": {
         "status": "Show your jobs on this machine, and what their workers do at the moment.",
         "doctor": "Check whether training will work here, and how well.",
-        "scale": "Measure how training scales over numbers of workers, with intervals, tables and a picture.",
+        "scale": "Measure how training scales over numbers of workers, with 95 % intervals.",
         "bench": "Measure speed, always side by side with something else.",
         "completion": "Print a script that lets a shell complete dist-relu's commands, options, names and files.",
     },

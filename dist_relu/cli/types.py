@@ -43,11 +43,12 @@ OPTION_GROUPS = {
     "Training": (
         "--epochs --batch-size --optimizer --lr --schedule --momentum --weight-decay --no-decay --clip-norm "
         "--clip-value --accumulate --ema-decay --on-nan --validation --metrics --algorithm --steps --envs --horizon "
-        "--minibatches --gamma --entropy-weight --seeds --lowest --highest --seed --shards"
+        "--minibatches --gamma --entropy-weight --seeds --lowest --highest --seed --shards "
+        "--regime --warm-up --repetitions"
     ),
     "Workers": (
-        "--workers --backend --threads-per-worker --address --spread --on-failure --max-restarts --worker-timeout "
-        "--verify-every"
+        "--workers --backend --threads-per-worker --address --host --spread --on-failure --max-restarts "
+        "--worker-timeout --verify-every"
     ),
     "Stop and go on": "--patience --min-delta --monitor --max-time --checkpoint --every --keep --resume",
     "Results": "--json --save --export --log-dir --watch-every --report-to --output --write-config --config --quiet",

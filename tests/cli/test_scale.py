@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.cases import long
 from tests.cli.test_cli import call
 
 
@@ -15,7 +14,8 @@ def scale(capsys: pytest.CaptureFixture[str], folder: Path, *options: str) -> tu
     return call(capsys, "scale", *few, *options)
 
 
-@pytest.mark.parametrize(("backend", "regimes"), [("local", "strong"), *long(("local,mpi,ray", "strong,weak"))])
+@pytest.mark.long
+@pytest.mark.parametrize(("backend", "regimes"), [("local", "strong"), ("local,mpi,ray", "strong,weak")])
 def test_what_is_measured_is_shown_and_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], backend: str, regimes: str
 ) -> None:
@@ -31,6 +31,7 @@ def test_what_is_measured_is_shown_and_written(
     assert sorted(path.name for path in tmp_path.iterdir()) == [*expected, "scaling.csv", "scaling.pdf", "scaling.png"]
 
 
+@pytest.mark.long
 def test_the_same_command_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert scale(capsys, tmp_path, "--workers", "1")[0] == 0
     before = (tmp_path / "measurements.jsonl").read_text()

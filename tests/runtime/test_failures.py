@@ -97,6 +97,7 @@ def test_closing_ends_the_workers() -> None:
         coordinator.run(pid, None)
 
 
+@pytest.mark.long
 def test_a_killed_worker_ends_the_program_with_its_name() -> None:
     before = shared_files()
     process, mark = start_marked([*ENDLESS, "--backend", "local", "--workers", "2", "--on-failure", "stop"])

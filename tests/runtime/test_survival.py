@@ -155,6 +155,7 @@ def die_once(world: World, victim: int) -> int:
     return os.getpid()
 
 
+@pytest.mark.long
 def test_a_function_of_the_users_raises_the_loss_and_the_next_call_finds_workers(workers: dr.Coordinator) -> None:
     pids = workers.run(pid, None)
     with pytest.raises(dr.WorkerLost, match=rf"Worker 2 \(host .*, pid {pids[2]}\) was killed by signal 9") as caught:
@@ -173,6 +174,7 @@ def test_forward_and_evaluate_are_done_again(workers: dr.Coordinator, data: dr.d
     assert len(workers.recoveries) == 2
 
 
+@pytest.mark.long
 def test_functions_of_a_coordinator_are_done_again(workers: dr.Coordinator) -> None:
     pids = workers.run(pid, None)
     after = workers.survive(lambda: workers.run(die_once, pids[1]))

@@ -18,6 +18,8 @@ from dist_relu.scaling import Experiment, Measurement, Point, experiment, strong
 from dist_relu.scaling.formats import as_csv, as_extra_p, as_mlperf, series_of
 from dist_relu.scaling.machine import Clock, Company, company
 
+HERE = strong(["mlp"], [1], backends=["serial"])
+
 CALM = Company(others=0.0, stolen=0.0, load=0.5)
 
 
@@ -70,7 +72,7 @@ def test_what_was_ended_goes_on_and_measures_nothing_twice(data: dr.data.Dataset
         if done == 3:
             raise Enough
 
-    points = strong(["mlp"], [1, 2])
+    points = [*HERE, replace(HERE[0], batch_size=32)]
     with pytest.raises(Enough):
         run(tmp_path, data, points, on_measured=end)
     before = (tmp_path / "measurements.jsonl").read_text()
@@ -85,15 +87,15 @@ def test_what_was_ended_goes_on_and_measures_nothing_twice(data: dr.data.Dataset
 
 
 def test_another_experiment_in_the_folder_is_told(data: dr.data.Dataset, tmp_path: Path) -> None:
-    run(tmp_path, data, strong(["mlp"], [1]), repetitions=1)
+    run(tmp_path, data, HERE, repetitions=1)
     with pytest.raises(
         ValueError, match=r"holds another experiment: steps was 3, and is 4 now\. Choose another folder"
     ):
-        run(tmp_path, data, strong(["mlp"], [1]), steps=4)
+        run(tmp_path, data, HERE, steps=4)
 
 
 def test_lines_are_those_of_the_schema(data: dr.data.Dataset, tmp_path: Path) -> None:
-    run(tmp_path, data, strong(["mlp"], [1]), repetitions=1)
+    run(tmp_path, data, HERE, repetitions=1)
     schema = json.loads(files("dist_relu.scaling").joinpath("measurement.schema.json").read_text())
     (line,) = (tmp_path / "measurements.jsonl").read_text().splitlines()
     jsonschema.validate(json.loads(line), schema)
