@@ -47,9 +47,8 @@ train: setup
 test: setup
 	$(BIN)/python -m pytest $(AT_ONCE) --durations=20
 
-# Those that take long wait more than others: for clusters, jobs and servers.
 test-long: setup
-	$(BIN)/python -m pytest $(AT_ONCE:3=4) --durations=20 --hypothesis-profile=long -m "$(LONG)"
+	$(BIN)/python -m pytest $(AT_ONCE) --durations=20 --hypothesis-profile=long -m "$(LONG)"
 
 test-untaped: setup
 	DIST_RELU_TAPES=off $(BIN)/python -m pytest $(AT_ONCE) tests/conformance tests/test_same_bits.py

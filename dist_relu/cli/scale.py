@@ -189,7 +189,10 @@ def _words(point: Point) -> str:
 
 
 def table(rows: Sequence[Row], title: str) -> Table:
-    """A line for each point; intervals stand behind their estimates, and what is the same of all above them."""
+    """A line for each point; what is the same of all stands above.
+
+    The interval of the speed-up is that of the efficiency, times the number of workers.
+    """
     about: dict[str, list[str]] = {
         "regime": [row.point.regime for row in rows],
         "model": [row.point.model for row in rows],
@@ -204,8 +207,8 @@ def table(rows: Sequence[Row], title: str) -> Table:
     columns |= {
         "workers": [str(row.point.workers) for row in rows],
         "ms": [f"{row.step_s.value * 1e3:.4g}{'*' * row.is_busy}" for row in rows],
-        "speed-up": [_shown(row.speed_up) for row in rows],
-        "efficiency": [_shown(row.efficiency * 100, "%") for row in rows],
+        "speed-up": [f"{row.speed_up.value:.3g}" for row in rows],
+        "efficiency": [_in_percent(row.efficiency * 100) for row in rows],
     }
     for name in columns:
         shown.add_column(name, justify="left" if name in ("regime", "model", "backend") else "right", no_wrap=True)
@@ -214,8 +217,8 @@ def table(rows: Sequence[Row], title: str) -> Table:
     return shown
 
 
-def _shown(interval: Interval, unit: str = "") -> str:
-    return f"{interval.value:.3g}{unit} ({interval.low:.3g}–{interval.high:.3g})"
+def _in_percent(interval: Interval) -> str:
+    return f"{interval.value:.3g}% ({interval.low:.3g}–{interval.high:.3g})"
 
 
 def remarks(found: Experiment, rows: Sequence[Row]) -> list[str]:

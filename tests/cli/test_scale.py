@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.test_cli import call
+from tests.ray_clusters import RayCluster
 
 
 def scale(capsys: pytest.CaptureFixture[str], folder: Path, *options: str) -> tuple[int, str, str]:
@@ -15,7 +16,7 @@ def scale(capsys: pytest.CaptureFixture[str], folder: Path, *options: str) -> tu
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("backend", "regimes"), [("local", "strong"), ("local,mpi,ray", "strong,weak")])
+@pytest.mark.parametrize(("backend", "regimes"), [("local", "strong"), ("local,mpi", "strong,weak")])
 def test_what_is_measured_is_shown_and_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], backend: str, regimes: str
 ) -> None:
@@ -29,6 +30,15 @@ def test_what_is_measured_is_shown_and_written(
     assert "other bits" not in output
     expected = ["experiment.json", "extrap.txt", "measurements.jsonl", "mlperf.log"]
     assert sorted(path.name for path in tmp_path.iterdir()) == [*expected, "scaling.csv", "scaling.pdf", "scaling.png"]
+
+
+@pytest.mark.long
+def test_actors_of_a_ray_cluster_are_measured_too(
+    ray_cluster: RayCluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, output, _ = scale(capsys, tmp_path, "--workers", "1,2", "--backend", "ray")
+    assert code == 0
+    assert "backend ray" in output
 
 
 @pytest.mark.long

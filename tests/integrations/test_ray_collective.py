@@ -123,7 +123,7 @@ print("report", json.dumps(report))
     params=[
         pytest.param((3,), id="one node"),
         pytest.param((2, 1), id="two nodes", marks=pytest.mark.chaos),
-        pytest.param((1, 1, 1), id="three nodes", marks=pytest.mark.long),
+        pytest.param((1, 1, 1), id="three nodes", marks=pytest.mark.chaos),
     ],
 )
 def cluster(request: pytest.FixtureRequest) -> Iterator[RayCluster]:

@@ -287,7 +287,7 @@ def test_actors_end_with_their_coordinator(ray_cluster: RayCluster, number: sign
     wait_until(lambda: free_cpus(ray_cluster) == 4)
 
 
-@pytest.mark.parametrize("number", [*long(signal.SIGKILL), *chaos(signal.SIGTERM, signal.SIGINT)])
+@pytest.mark.parametrize("number", chaos(signal.SIGKILL, signal.SIGTERM, signal.SIGINT))
 def test_a_cluster_of_its_own_ends_with_its_coordinator(newcomer: dict[str, str], number: signal.Signals) -> None:
     with running(script(SPIN), newcomer) as process:
         pids = [lines_until(process, "pid ")[-1].split()[-1] for _ in range(2)]

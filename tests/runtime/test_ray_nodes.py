@@ -109,6 +109,7 @@ except dr.WorkerLost as error:
 """
 
 
+@pytest.mark.chaos
 def test_a_node_that_ends_in_the_middle_is_named() -> None:
     with ray_start(2, 1) as cluster:
         process = subprocess.Popen(
