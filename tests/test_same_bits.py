@@ -65,7 +65,7 @@ def test_a_running_ray_cluster_ends_with_them_too(tmp_path: Path, workers: int) 
     assert (report["backend"], report["workers"], report["params_sha256"]) == ("ray", workers, TRAINING.digest)
 
 
-@pytest.mark.long
+@pytest.mark.chaos
 def test_a_ray_cluster_of_its_own_ends_with_them_too(tmp_path: Path) -> None:
     command = train(tmp_path, "--backend", "ray", "--workers", "2")
     with temporary_folder() as folder:

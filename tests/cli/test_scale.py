@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cases import chaos, long
 from tests.cli.test_cli import call
 from tests.ray_clusters import RayCluster
 
@@ -15,8 +16,7 @@ def scale(capsys: pytest.CaptureFixture[str], folder: Path, *options: str) -> tu
     return call(capsys, "scale", *few, *options)
 
 
-@pytest.mark.long
-@pytest.mark.parametrize(("backend", "regimes"), [("local", "strong"), ("local,mpi", "strong,weak")])
+@pytest.mark.parametrize(("backend", "regimes"), [*long(("local", "strong")), *chaos(("local,mpi", "strong,weak"))])
 def test_what_is_measured_is_shown_and_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], backend: str, regimes: str
 ) -> None:

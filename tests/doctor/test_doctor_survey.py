@@ -149,7 +149,7 @@ def test_a_rank_that_comes_through_is_let_go() -> None:
 # The command
 
 
-@pytest.mark.long
+@pytest.mark.chaos
 def test_the_command_proves_that_training_works(tmp_path: Path) -> None:
     path = tmp_path / "findings.json"
     done = run([*DOCTOR, "--json", str(path)])

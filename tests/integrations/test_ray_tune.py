@@ -89,32 +89,32 @@ def losses(rows: list[list[float]]) -> list[list[float]]:
     return [row[:2] for row in rows]
 
 
-@pytest.mark.long
+@pytest.mark.chaos
 def test_a_trial_has_the_bits_of_fit(seen: Any) -> None:
     assert losses(seen["first"]["0.3"]) == seen["fit 0.3"]
 
 
-@pytest.mark.long
+@pytest.mark.chaos
 def test_a_trial_that_is_resized_keeps_its_bits(seen: Any) -> None:
     assert losses(seen["first"]["0.1"]) == seen["fit 0.1"]
 
 
-@pytest.mark.long
+@pytest.mark.chaos
 def test_the_same_trials_are_not_trained_again(seen: Any) -> None:
     assert seen["again"]["0.3"] == seen["first"]["0.3"], "not even their times differ"
 
 
-@pytest.mark.long
+@pytest.mark.chaos
 def test_a_longer_trial_goes_on_from_a_shorter_one(seen: Any) -> None:
     assert seen["again"]["0.1"][:3] == seen["first"]["0.1"]
     assert len(seen["again"]["0.1"]) == 4
 
 
-@pytest.mark.long
+@pytest.mark.chaos
 def test_a_trial_that_was_paused_goes_on_to_the_same_bits(seen: Any) -> None:
     assert seen["paused"] == [loss for loss, _ in seen["fit 0.1"]]
 
 
-@pytest.mark.long
+@pytest.mark.chaos
 def test_the_checkpoint_of_another_config_is_refused(seen: Any) -> None:
     assert "This checkpoint is of another run" in seen["error"]

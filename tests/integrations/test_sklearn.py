@@ -114,7 +114,7 @@ def test_partial_fits_take_sparse_samples(samples: tuple[Array, Array]) -> None:
     assert estimator.model_.sha256() == dense.model_.sha256()
 
 
-@pytest.mark.long
+@pytest.mark.chaos
 def test_actors_change_no_bit(ray_cluster: RayCluster, samples: tuple[Array, Array]) -> None:
     alone, on_ray = (small(early_stopping=True, **places) for places in ({}, {"n_workers": 2, "backend": "ray"}))
     grid = {"alpha": [1e-4, 1.0]}

@@ -208,7 +208,7 @@ class ClosesWhenWarned(logging.Handler):
         self._coordinator.close()
 
 
-@pytest.mark.long
+@pytest.mark.chaos
 def test_workers_wait_for_cpus_and_say_so(ray_cluster: RayCluster) -> None:
     first = dr.start(3, backend="ray")
     assert first.workers == 3

@@ -206,7 +206,7 @@ with dr.start(3, backend="ray", worker_timeout_s=5) as coordinator:
 """
 
 
-@pytest.mark.parametrize(("spare", "workers"), [(0, 2), *chaos((1, 3))])
+@pytest.mark.parametrize(("spare", "workers"), chaos((0, 2), (1, 3)))
 def test_a_training_survives_the_end_of_a_node_on_another_one_or_with_fewer_workers(spare: int, workers: int) -> None:
     def train(cluster: RayCluster, *, is_disturbed: bool) -> list[str]:
         pipe = subprocess.PIPE

@@ -125,7 +125,7 @@ time.sleep(1000)
 """
 
 
-@pytest.mark.long
+@pytest.mark.chaos
 def test_forked_processes_neither_use_the_cluster_nor_end_it_nor_keep_it(newcomer: dict[str, str]) -> None:
     with running(script(FORK), newcomer) as process:
         lines = lines_until(process, "/dist_relu_ray_")
