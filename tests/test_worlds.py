@@ -14,7 +14,7 @@ def test_the_conformance_suite_passes_under_mpirun(ranks: int) -> None:
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
 
 
-@pytest.mark.parametrize("nodes", [*long("abac"), *chaos("abb", "aabc", "abc")])
+@pytest.mark.parametrize("nodes", [*long("ab"), *chaos("abac", "abb", "aabc", "abc")])
 def test_the_conformance_suite_passes_on_several_nodes(nodes: str) -> None:
     done = run(mpirun_on_nodes(nodes, *UNDER_MPI))
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]

@@ -83,7 +83,7 @@ print("SEEN " + json.dumps([seen, errors, same, are_held]))
 """
 
 
-@pytest.mark.long
+@pytest.mark.chaos
 def test_neither_blocks_nor_nodes_change_a_bit_and_what_can_not_be_trained_on_is_told() -> None:
     with ray_start(3, 1) as cluster:
         done = python(PROGRAM, cluster.environment)
