@@ -18,7 +18,6 @@ from dist_relu.cli.progress import StatusLine
 from dist_relu.cli.running import Interrupted
 from dist_relu.cli.types import FOLDER, MODEL, MODEL_FORMS, SEED, GroupedCommand, SomeNames
 from dist_relu.data import load
-from dist_relu.launch.hosts import parse_hosts
 from dist_relu.optim import Constant
 from dist_relu.reports.plots import ScalingCurve, draw_scaling
 from dist_relu.scaling import Experiment, Interval, Measurement, Point, Row, experiment, strong, weak
@@ -56,7 +55,7 @@ _PICTURES = ("scaling.png", "scaling.pdf")
     default="local",
     show_default=True,
     metavar="NAME,...",
-    help="What the workers are: local, mpi, ray. For mpi, mpirun starts ranks for each measurement.",
+    help="What the workers are: local, mpi, ray. For mpi, mpirun starts ranks on this machine for each measurement.",
 )
 @click.option(
     "--regime",
@@ -94,9 +93,6 @@ _PICTURES = ("scaling.png", "scaling.pdf")
 @click.option(
     "--seed", type=SEED, default=0, show_default=True, help="Fixes the trainings and the order of measurements."
 )
-@click.option(
-    "--host", "host_list", metavar="HOST:RANKS,...", help="The hosts for mpi, and how many ranks each may have."
-)
 @click.option("--spread", is_flag=True, help="On Ray, use as many nodes as there are rather than few.")
 @click.option(
     "--output",
@@ -120,7 +116,6 @@ def scale(
     warm_up: int,
     repetitions: int,
     seed: int,
-    host_list: str | None,
     spread: bool,
     output: Path,
 ) -> None:
@@ -133,7 +128,6 @@ def scale(
     with usage_errors():
         workers, batch_sizes = parse_sizes("--workers", worker_list), parse_sizes("--batch-size", batch_list)
         shards = parse_sizes("--shards", shard_list) if shard_list else None
-        hosts = parse_hosts(host_list) if host_list else []
         data = load(source)
         models = {text: parse_new_model(text, data, dtype) for text in model_texts}
         options: dict[str, Any] = {"backends": backends.split(","), "batch_sizes": batch_sizes}
@@ -161,7 +155,6 @@ def scale(
                     warm_up=warm_up,
                     repetitions=repetitions,
                     seed=seed,
-                    hosts=hosts,
                     spread=spread,
                     on_measured=show,
                 )

@@ -47,7 +47,7 @@ OPTION_GROUPS = {
         "--regime --warm-up --repetitions"
     ),
     "Workers": (
-        "--workers --backend --threads-per-worker --address --host --spread --on-failure --max-restarts "
+        "--workers --backend --threads-per-worker --address --spread --on-failure --max-restarts "
         "--worker-timeout --verify-every"
     ),
     "Stop and go on": "--patience --min-delta --monitor --max-time --checkpoint --every --keep --resume",

@@ -19,7 +19,6 @@ from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_int
 from dist_relu.core.files import append_to_file, make_folder, write_json
 from dist_relu.data import Dataset
-from dist_relu.launch.hosts import Host
 from dist_relu.nn import Sequential
 from dist_relu.optim import SGD, Optimizer
 from dist_relu.scaling import machine
@@ -122,7 +121,6 @@ def experiment(
     warm_up: int = 10,
     repetitions: int = 5,
     seed: int = 0,
-    hosts: Sequence[Host] = (),
     spread: bool = False,
     on_measured: Callable[[Measurement, int, int], object] | None = None,
 ) -> Experiment:
@@ -133,7 +131,7 @@ def experiment(
 
     models: by the names that points have.  data: to train on.  optimizer: by default SGD(0.01, momentum=0.9).
     points: see `strong` and `weak`.  steps: are timed in each measurement, behind `warm_up` others.
-    hosts: for ranks of MPI; none for this machine.  spread: on Ray, place workers on as many nodes as there are.
+    spread: on Ray, place workers on as many nodes as there are.
     on_measured: gets each measurement, how many there are now, and how many there will be.
 
     Raises ValueError where the folder holds another experiment, or one of another machine; what `start` raises; and
@@ -152,7 +150,6 @@ def experiment(
         "optimizer": repr(optimizer),
         "samples": len(data),
         "sample_shape": list(data.sample_shape),
-        "hosts": [str(host) for host in hosts],
         "spread": spread,
     }
     facts = machine.facts()
@@ -167,7 +164,7 @@ def experiment(
         if (point, number) in done:
             continue
         work = Work(model=models[point.model], data=data, optimizer=optimizer, steps=steps, warm_up=warm_up, seed=seed)
-        one = measure(point, work, number, hosts, spread=spread)
+        one = measure(point, work, number, spread=spread)
         append_to_file(folder / MEASUREMENTS_FILE, one.line() + "\n")
         found.append(one)
         num_done += 1

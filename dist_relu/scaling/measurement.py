@@ -18,7 +18,6 @@ from dist_relu.coordinator import Coordinator, start
 from dist_relu.core.arrays import Array
 from dist_relu.data import Dataset
 from dist_relu.errors import BackendError
-from dist_relu.launch.hosts import Host
 from dist_relu.launch.mpirun import Mpirun
 from dist_relu.nn import Sequential
 from dist_relu.optim import Optimizer
@@ -83,15 +82,13 @@ class Measurement:
             raise ValueError(f"no measurement: {error}") from None
 
 
-def measure(
-    point: Point, work: Work, repetition: int, hosts: Sequence[Host] = (), *, spread: bool = False
-) -> Measurement:
+def measure(point: Point, work: Work, repetition: int, *, spread: bool = False) -> Measurement:
     """Start workers, time a training on them, and let them end.
 
-    hosts: of ranks.  spread: on Ray, over all nodes.  Raises what `start` and `Trainer.fit` raise.
+    spread: on Ray, over all nodes.  Raises what `start` and `Trainer.fit` raise.
     """
     if point.backend == "mpi":
-        return _of_job(point, work, repetition, hosts)
+        return _of_job(point, work, repetition)
     with start(point.workers, backend=point.backend, spread=spread, on_failure="stop") as coordinator:
         return _on(coordinator, point, work, repetition)
 
@@ -118,13 +115,13 @@ def _on(coordinator: Coordinator, point: Point, work: Work, repetition: int) -> 
     )
 
 
-def _of_job(point: Point, work: Work, repetition: int, hosts: Sequence[Host]) -> Measurement:
+def _of_job(point: Point, work: Work, repetition: int) -> Measurement:
     """Measure on the ranks of a job of its own, whose rank 0 reads what to do from a file."""
     with tempfile.TemporaryDirectory(prefix="dist_relu-") as folder:
         order = Path(folder) / "order"
         order.write_bytes(pickle.dumps((point, work, repetition)))
         mpirun = Mpirun.of([mpirun_path()])
-        command = mpirun.starting([sys.executable, "-c", _JOB, str(order)], point.workers, hosts)
+        command = mpirun.starting([sys.executable, "-c", _JOB, str(order)], point.workers, [])
         done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
     for line in done.stdout.splitlines():
         if line.startswith(_MARK):
