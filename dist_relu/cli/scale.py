@@ -126,8 +126,8 @@ def scale(
     measured; the same command goes on. A * marks times that something else on the machine may have lengthened.
     """
     with usage_errors():
-        workers, batch_sizes = parse_sizes("--workers", worker_list), parse_sizes("--batch-size", batch_list)
-        shards = parse_sizes("--shards", shard_list) if shard_list else None
+        workers, batch_sizes = parse_sizes("--workers ", worker_list), parse_sizes("--batch-size ", batch_list)
+        shards = parse_sizes("--shards ", shard_list) if shard_list else None
         data = load(source)
         models = {text: parse_new_model(text, data, dtype) for text in model_texts}
         options: dict[str, Any] = {"backends": backends.split(","), "batch_sizes": batch_sizes}

@@ -55,7 +55,7 @@ def test_the_same_command_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--workers", "1,x"], "--workers"),
+        (["--workers", "1,0"], "--workers 1,0: "),
         (["--workers", "1,4", "--shards", "2"], "2 shards leave 2 of 4 workers without work"),
         (["--workers", "2", "--backend", "serial"], "'serial' is none of local, mpi, ray"),
         ([], "Missing option '--workers'"),
