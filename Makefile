@@ -24,7 +24,7 @@ help:
 	@echo "make test-untaped   the same bits when every step goes through Python, and nothing is recorded"
 	@echo "make chaos   kill, stop and starve workers of trainings by the hundred, and print a table; KILLS=30 for fewer"
 	@echo "make test-nodes   test on several hosts, which it makes out of network namespaces (as root)"
-	@echo "make test-arm64   train on an emulated arm64 processor and compare the bits (as root, some 15 minutes)"
+	@echo "make test-arm64   train on an emulated arm64 processor and compare the bits (as root, some 6 minutes)"
 	@echo "make check   format, lint, types and layers"
 	@echo "make hooks   run these checks before every commit, with pre-commit, which it installs"
 	@echo "make format  format the code"
