@@ -42,10 +42,17 @@ class Bucket:
 BUCKET_BYTES = 256 * 1024
 """Large enough for a link's full speed, small enough that it is soon on its way."""
 
+LEAST_BUCKET_BYTES = 64 * 1024
+"""What is summed at a time is about as large, and goes with one bucket."""
 
-def num_buckets(size_bytes: int, num_nodes: int) -> int:
-    """Tell into how many buckets to cut sums of so many bytes: as many for each node to own."""
-    return num_nodes * max(round(size_bytes / (BUCKET_BYTES * num_nodes)), 1)
+MAX_BUCKETS = MAX_TAG // 4
+"""Each has two tags; as many are left for others."""
+
+
+def num_buckets(size_bytes: int, num_nodes: int, bucket_bytes: int = BUCKET_BYTES) -> int:
+    """Tell into how many buckets of about `bucket_bytes` to cut sums of so many bytes: as many for each node to own."""
+    of_each = max(round(size_bytes / (bucket_bytes * num_nodes)), 1)
+    return num_nodes * min(of_each, max(MAX_BUCKETS // num_nodes, 1))
 
 
 def assign_buckets(cuts: Sequence[tuple[int, int]], costs: Sequence[float], nodes: Sequence[range]) -> Sequence[Bucket]:

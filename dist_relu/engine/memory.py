@@ -146,6 +146,7 @@ class StepMemory:
             num_vectors=plan.num_vectors,
             itemsize=model.dtype.itemsize,
             by_param=plan.cuts_by_param or is_watched,
+            bucket_bytes=plan.bucket_bytes,
         )
         self._memory = Memory(
             y=placed.y,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, final
 
+from dist_relu.comm.exchange import BUCKET_BYTES
 from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_fields, check_int, check_positive, check_share, one_of, optional
 from dist_relu.data import Augment
@@ -58,7 +59,7 @@ class StepOptions:
 class StepPlan:
     """A plan says what becomes of a batch of `batch_size` samples, which is cut into `shards`.
 
-    class_weight, sampler: see `Coordinator.fit`.
+    class_weight, sampler: see `Coordinator.fit`.  bucket_bytes: see `Trainer.bucket_bytes`.
     """
 
     loss: Loss
@@ -70,6 +71,7 @@ class StepPlan:
     augment: Augment | None = None
     class_weight: ClassWeight | None = None
     sampler: Sampler | None = None
+    bucket_bytes: int = BUCKET_BYTES
 
     @property
     def num_vectors(self) -> int:

@@ -37,14 +37,19 @@ class Stage:
 
 
 def stages_of(
-    pieces: Sequence[Piece], costs: Sequence[float], nodes: Sequence[range], num_columns: int, itemsize: int
+    pieces: Sequence[Piece],
+    costs: Sequence[float],
+    nodes: Sequence[range],
+    num_columns: int,
+    itemsize: int,
+    bucket_bytes: int,
 ) -> list[Stage]:
     """Cut the vector into stages, in the order in which backward comes to them; the last one has the tail as well.
 
     costs: seconds for each piece.  nodes: the ranks of each.  num_columns: of the slots, without their tail.  itemsize:
-    of an element, in bytes.
+    of an element, in bytes.  bucket_bytes: about so large are buckets.
     """
-    stretches = _stretches(pieces, len(nodes), itemsize)
+    stretches = _stretches(pieces, num_buckets(pieces[-1].stop * itemsize, len(nodes), bucket_bytes))
     cuts = [
         (HEAD + pieces[stretch.start].start if stretch.start else HEAD - TAIL, HEAD + pieces[stretch.stop - 1].stop)
         for stretch in stretches
@@ -65,10 +70,9 @@ def stages_of(
     return stages
 
 
-def _stretches(pieces: Sequence[Piece], num_nodes: int, itemsize: int) -> list[range]:
-    """Cut the pieces into stretches of about the same size, the last of the vector first; as many for each node."""
+def _stretches(pieces: Sequence[Piece], num_stretches: int) -> list[range]:
+    """Cut the pieces into stretches of about the same size, the last of the vector first."""
     size = pieces[-1].stop
-    num_stretches = num_buckets(size * itemsize, num_nodes)
     stretches: list[range] = []
     stop = len(pieces)
     for number in range(1, num_stretches + 1):

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Self
 
+from dist_relu.comm.exchange import BUCKET_BYTES
 from dist_relu.nn import Param
 from dist_relu.partition import SummationTree, TreeNode, balance, bounds
 from dist_relu.reduction.buckets import HEAD, Stage, stages_of
@@ -61,11 +62,13 @@ class ReductionPlan:
         num_vectors: int,
         itemsize: int,
         by_param: bool = False,
+        bucket_bytes: int = BUCKET_BYTES,
     ) -> Self:
         """Plan for a model with these parameters.
 
         products: the numbers of those whose gradients are left as products, see `dist_relu.nn.passes`.  itemsize: of
-        an element, in bytes.  by_param: no piece holds elements of two parameters.
+        an element, in bytes.  by_param: no piece holds elements of two parameters.  bucket_bytes: of a message between
+        nodes, about.
         """
         workers = nodes[-1].stop
         tree = SummationTree(shards)
@@ -77,7 +80,7 @@ class ReductionPlan:
             stages: list[Stage] = []
             chunks = [group_tiles(numbers, pieces) for numbers in balance(costs, workers)]
         else:
-            stages = stages_of(pieces, costs, nodes, num_columns, itemsize)
+            stages = stages_of(pieces, costs, nodes, num_columns, itemsize, bucket_bytes)
             loads = [load for stage in stages for load in stage.loads]
             chunks = [
                 [chunk for load in loads if rank in load.bucket.ranks for chunk in load.chunks]

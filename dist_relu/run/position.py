@@ -61,6 +61,11 @@ class Position:
         self.close()
         self.step, self.history, self._snapshot = snapshot.step, History(records), snapshot
 
+    def cut_into(self, bucket_bytes: int) -> None:
+        """Let messages between nodes be of about this size from now on."""
+        self.close()
+        self._plan = replace(self._plan, bucket_bytes=bucket_bytes)
+
     @property
     def is_lost(self) -> bool:
         return self._live is None and self._snapshot is None

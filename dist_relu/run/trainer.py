@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, final
 
+from dist_relu.comm.exchange import LEAST_BUCKET_BYTES
 from dist_relu.core import machine
 from dist_relu.core.arrays import Array
 from dist_relu.core.checks import (
@@ -29,7 +30,7 @@ from dist_relu.core.checks import (
 from dist_relu.core.html import curve, share_text, table
 from dist_relu.data import Dataset
 from dist_relu.data.augment import ImageShape
-from dist_relu.engine.arguments import Data, predicts
+from dist_relu.engine.arguments import Data, check_statistics, predicts
 from dist_relu.engine.diagnosis import NotFinite, diagnose, diverged_error
 from dist_relu.engine.loop import num_steps_per_epoch
 from dist_relu.engine.memory import Snapshot
@@ -44,6 +45,7 @@ from dist_relu.errors import CheckpointError, TrainingDiverged, TrainingWarning
 from dist_relu.nn import Sequential
 from dist_relu.optim import Optimizer
 from dist_relu.optim.rates import learning_rate, scaled
+from dist_relu.partition import check_fit
 from dist_relu.run.agenda import Agenda, callback_states, keyed
 from dist_relu.run.position import Position
 from dist_relu.run.settings import Settings, settings_of
@@ -62,6 +64,7 @@ class Trainer:
     fit(epochs=3) and then fit(epochs=2) is fit(epochs=5), to the bit. Between calls the run lies in the nodes' shared
     memory. Whatever ends a call, model and trainer have what was there after the last complete step, and can go on.
     Use as a context manager, or call `close`.
+    site: the workers, and the data that lie where they are.
     """
 
     def __init__(
@@ -78,7 +81,7 @@ class Trainer:
         verify_every: int | None = None,
     ) -> None:
         """See `Coordinator.trainer`, which checks all arguments."""
-        self._site, self._model, self._data, self._plan = site, model, data, plan
+        self.site, self._model, self._data, self._plan = site, model, data, plan
         self._shuffle, self._image_shape = shuffle, image_shape
         self._per_epoch = num_steps_per_epoch(len(data), plan.batch_size, plan.options.accumulate)
         self._has_accuracy = predicts(data, plan.loss) != "numbers"
@@ -171,6 +174,23 @@ class Trainer:
         self._optimizer = self._observer.optimizer = scaled(self._plan.optimizer, self._lr_scale)
 
     @property
+    def shards(self) -> int:
+        """Into how many parts every batch is cut."""
+        return self._plan.shards
+
+    @property
+    def bucket_bytes(self) -> int:
+        """How large messages between nodes are, about; changes no bits.  May be set between steps."""
+        return self._plan.bucket_bytes
+
+    @bucket_bytes.setter
+    def bucket_bytes(self, size: int) -> None:
+        size = check_int("bucket_bytes", size, LEAST_BUCKET_BYTES)
+        if size != self._plan.bucket_bytes:
+            self._position.cut_into(size)
+            self._plan = dataclasses.replace(self._plan, bucket_bytes=size)
+
+    @property
     def lr(self) -> float | None:
         """The learning rate of the step that comes next, scaled; None for rules of your own without an `lr`."""
         return learning_rate(self._optimizer, (self.step + 0.5) / self._per_epoch)
@@ -191,7 +211,7 @@ class Trainer:
 
     def note_checkpoints(self, folder: Path) -> None:
         """Let `dist-relu status` say where states of this run are written."""
-        self._site.workers.board.note(checkpoints=str(folder.absolute()))
+        self.site.workers.board.note(checkpoints=str(folder.absolute()))
 
     def fit(
         self,
@@ -236,7 +256,7 @@ class Trainer:
         names = check_metric_names(metrics, validates=validation is not None)
         checked = None
         if validation is not None:
-            checked = Validation(self._site, self._model, self._plan.loss, validation, names)
+            checked = Validation(self.site, self._model, self._plan.loss, validation, names)
         self.metrics = names
         self._agenda = agenda = Agenda(
             callbacks,
@@ -254,8 +274,8 @@ class Trainer:
             first,
             last,
             self._per_epoch,
-            self._site.workers.backend,
-            self._site.num_workers,
+            self.site.workers.backend,
+            self.site.num_workers,
         )
         num_epochs, num_validations = len(self._observer.epochs), len(self.validations)
         goes_on = agenda.begin(self)
@@ -303,17 +323,29 @@ class Trainer:
             image_shape=self._image_shape,
         )
 
-    def branch(self, optimizer: Optimizer) -> Trainer:
+    def branch(
+        self, optimizer: Optimizer | None = None, *, shards: int | None = None, bucket_bytes: int | None = None
+    ) -> Trainer:
         """Begin another run with the parameters that this one has come to, with its data and options.
 
-        It has a model of its own, and begins at step 0 with another optimizer; this one stays as it is.
+        It has a model of its own, and begins at step 0, with another optimizer, number of shards or size of buckets
+        where one is given; this one stays as it is. Raises `PartitionError` for shards that are too many or too few.
         """
-        check_is("optimizer", optimizer, Optimizer)
+        if optimizer is not None:
+            check_is("optimizer", optimizer, Optimizer)
+        plan = dataclasses.replace(
+            self._plan,
+            optimizer=optimizer or self._plan.optimizer,
+            shards=shards or self._plan.shards,
+            bucket_bytes=bucket_bytes or self._plan.bucket_bytes,
+        )
+        check_fit(len(self._data), plan.batch_size, plan.shards, self.site.num_workers)
+        check_statistics(self._model, len(self._data), plan.batch_size, plan.shards)
         return Trainer(
-            self._site,
+            self.site,
             with_values(self._model, self._position.vectors().vectors[0]),
             self._data,
-            dataclasses.replace(self._plan, optimizer=optimizer),
+            plan,
             shuffle=self._shuffle,
             image_shape=self._image_shape,
         )

@@ -74,6 +74,19 @@ def test_calls_add_up_to_one(coordinator: dr.Coordinator, model: str, options: s
         assert resumed.state().first_difference(state) == f"step: {num_steps} and 8"
 
 
+def test_the_size_of_messages_between_nodes_changes_no_bit_wherever_it_changes(coordinator: dr.Coordinator) -> None:
+    def begun() -> dr.Trainer:
+        wide = nn.mlp((200, 300), 3)
+        return coordinator.trainer(wide, (X, Y), optim.SGD(0.1, momentum=0.9), batch_size=16, shards=4, seed=5)
+
+    with begun() as plain, begun() as cut:
+        plain.fit(steps=9)
+        for size in (1 << 16, 1 << 17, 1 << 30):
+            cut.bucket_bytes = size
+            cut.fit(steps=3)
+        assert cut.state() == plain.state()
+
+
 def test_a_state_tells_where_it_differs_from_another(coordinator: dr.Coordinator) -> None:
     with trainer_of(coordinator) as trainer:
         trainer.fit(steps=2)

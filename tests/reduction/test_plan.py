@@ -6,6 +6,7 @@ import pickle
 from collections import Counter
 from collections.abc import Callable
 from math import prod
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ on_several_nodes = pytest.mark.parametrize("nodes", SEVERAL.values(), ids=SEVERA
 Make = Callable[[], nn.Sequential]
 
 
-def plan_of(make: Make, nodes: list[range], *, shards: int = 7, by_param: bool = False) -> ReductionPlan:
+def plan_of(make: Make, nodes: list[range], *, shards: int = 7, **options: Any) -> ReductionPlan:
     model = make().build((64,)).initialize()
     layout = measure(model, nn.CrossEntropy(), np.zeros(1, np.int64))
     return ReductionPlan.of(
@@ -51,7 +52,7 @@ def plan_of(make: Make, nodes: list[range], *, shards: int = 7, by_param: bool =
         batch_size=64,
         num_vectors=2,
         itemsize=4,
-        by_param=by_param,
+        **options,
     )
 
 
@@ -183,3 +184,16 @@ def test_all_workers_of_a_node_add_what_it_owns(nodes: list[range]) -> None:
     assert [(bucket.start, bucket.stop) for bucket in buckets] == list(cuts)
     adds = Counter(bucket.ranks[bucket.owner] for bucket in buckets)
     assert set(adds.values()) == {36 // nodes[-1].stop}
+
+
+@on_several_nodes
+def test_buckets_are_as_large_as_they_should_be(nodes: list[range]) -> None:
+    numbers = []
+    for bucket_bytes in (1 << 17, 1 << 18, 1 << 20, 1 << 30):
+        plan = plan_of(MODELS["large mlp"], nodes, bucket_bytes=bucket_bytes)
+        buckets = [load.bucket for stage in plan.stages for load in stage.loads]
+        mean_bytes = 4 * plan.num_params / len(buckets)
+        assert len(buckets) == len(nodes) or mean_bytes == pytest.approx(bucket_bytes, rel=0.3)
+        numbers.append(len(buckets))
+    assert numbers == sorted(numbers, reverse=True)
+    assert numbers[-1] == len(nodes)
