@@ -179,6 +179,7 @@ class Coordinator:
         accumulate: int = 1,
         ema_decay: float | None = None,
         on_nan: Literal["stop", "skip"] = "stop",
+        stale_gradients: bool = False,
         augment: Augment | None = None,
         class_weight: ClassWeight | None = None,
         sampler: Sampler | None = None,
@@ -207,6 +208,9 @@ class Coordinator:
         on_nan: "stop", and TrainingDiverged says where in a step numbers became NaN or infinite. Or "skip" steps whose
         loss, or whatever they lead to, is not finite: they leave parameters, optimiser and average as they were, their
         losses in `FitResult.losses` are NaN, and training goes on, unless it is so in 100 steps one after another.
+        stale_gradients: each step goes along the gradient of the step before, clipped as it was there, and the first
+        one along zero: what training comes to where the exchange of a gradient takes a whole step. Delayed SGD, with a
+        delay of one; any rule. Langford et al. (2009), algorithm 1.
         augment: random changes of the samples, fixed by seed, step and shard.
         class_weight: how much samples of each class count, {class: weight}, others 1; or "balanced", so that all
         classes count alike: samples / (classes · samples of the class), as in scikit-learn. It multiplies
@@ -248,6 +252,7 @@ class Coordinator:
             accumulate=accumulate,
             ema_decay=ema_decay,
             on_nan=on_nan,
+            stale_gradients=stale_gradients,
             augment=augment,
             class_weight=class_weight,
             sampler=sampler,
@@ -280,6 +285,7 @@ class Coordinator:
         accumulate: int = 1,
         ema_decay: float | None = None,
         on_nan: Literal["stop", "skip"] = "stop",
+        stale_gradients: bool = False,
         augment: Augment | None = None,
         class_weight: ClassWeight | None = None,
         sampler: Sampler | None = None,
@@ -296,7 +302,12 @@ class Coordinator:
         (model, data, optimizer, seed, shards, ...) is not that of `state`.
         """
         options = StepOptions(
-            clip_norm=clip_norm, clip_value=clip_value, ema_decay=ema_decay, accumulate=accumulate, on_nan=on_nan
+            clip_norm=clip_norm,
+            clip_value=clip_value,
+            ema_decay=ema_decay,
+            accumulate=accumulate,
+            on_nan=on_nan,
+            stale_gradients=stale_gradients,
         )
         optional(instance_of(RunState))("state", state)
         optional(instance_of(Watch))("watch", watch)

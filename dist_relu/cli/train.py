@@ -134,6 +134,11 @@ _GO_WITH = (
     show_default=True,
     help="What to do with a step whose loss or gradient is NaN or infinite: end the run, or leave the step out.",
 )
+@click.option(
+    "--stale-gradients",
+    is_flag=True,
+    help="Let each step go along the gradient of the step before, as where its exchange takes a whole step.",
+)
 @loss_option
 @click.option("--label-smoothing", type=SHARE, default=0.0, show_default=True, help="Smooth class numbers by so much.")
 @class_weight_option

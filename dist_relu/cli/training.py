@@ -53,6 +53,7 @@ class TrainingOptions:
     accumulate: int
     ema_decay: float | None
     on_nan: Literal["stop", "skip"]
+    stale_gradients: bool
     loss: str | None
     label_smoothing: float
     class_weight: str | None
@@ -176,6 +177,7 @@ class Task:
                 accumulate=options.accumulate,
                 ema_decay=options.ema_decay,
                 on_nan=options.on_nan,
+                stale_gradients=options.stale_gradients,
                 augment=self.changes,
                 class_weight=self.class_weight,
                 sampler=options.sampler,

@@ -44,7 +44,7 @@ OPTION_GROUPS = {
         "--epochs --batch-size --optimizer --lr --schedule --momentum --weight-decay --no-decay --clip-norm "
         "--clip-value --accumulate --ema-decay --on-nan --validation --metrics --algorithm --steps --envs --horizon "
         "--minibatches --gamma --entropy-weight --seeds --lowest --highest --seed --shards "
-        "--regime --warm-up --repetitions"
+        "--stale-gradients --regime --warm-up --repetitions"
     ),
     "Workers": (
         "--workers --backend --threads-per-worker --address --spread --on-failure --max-restarts "

@@ -304,7 +304,7 @@ def _in_update(
     for vector, values in enumerate(after):
         for name, view in zip(model.names, model.views(values), strict=True):
             if not np.isfinite(view).all():
-                whose = "" if vector == 0 else " in the optimiser's states or the average"
+                whose = "" if vector == 0 else " in the optimiser's states, the gradient or the average"
                 what = f"the update makes {name} {_first(view)}{whose}"
                 return NotFinite(step=before.step, what=what, parameter=name)
     return None

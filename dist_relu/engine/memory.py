@@ -1,6 +1,7 @@
 """The coordinator makes the memory of a run on every node before it, and reads it between steps and in the end.
 
-P parameters.  V vectors: the parameters, the optimiser's states, and the average of the parameters if there is one.
+P parameters.  V vectors: the parameters, the optimiser's states, the gradient of the step before where gradients are
+stale, and the average of the parameters if there is one.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class Snapshot:
 
     @classmethod
     def initial(cls, values: Array, plan: StepPlan) -> Snapshot:
-        """Begin with these parameters, states of zero, and an average of the parameters alone."""
+        """Begin with these parameters, states and a gradient of zero, and an average of the parameters alone."""
         vectors = np.zeros((plan.num_vectors, len(values)), values.dtype)
         vectors[0] = values
         if plan.options.num_averages:

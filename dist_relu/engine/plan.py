@@ -8,7 +8,7 @@ from typing import Literal, final
 
 from dist_relu.comm.exchange import BUCKET_BYTES
 from dist_relu.core.arrays import Array
-from dist_relu.core.checks import check_fields, check_int, check_positive, check_share, one_of, optional
+from dist_relu.core.checks import check_bool, check_fields, check_int, check_positive, check_share, one_of, optional
 from dist_relu.data import Augment
 from dist_relu.engine.weighting import ClassWeight, Sampler
 from dist_relu.kernels.ordered_sum import ordered_sum
@@ -26,6 +26,7 @@ class StepOptions:
     ema_decay: float | None = None
     accumulate: int = 1
     on_nan: Literal["stop", "skip"] = "stop"
+    stale_gradients: bool = False
 
     def __post_init__(self) -> None:
         limit = optional(check_positive)
@@ -37,6 +38,7 @@ class StepOptions:
             ema_decay=optional(check_share),
             accumulate=check_int,
             on_nan=one_of("stop", "skip"),
+            stale_gradients=check_bool,
         )
 
     @property
@@ -47,11 +49,16 @@ class StepOptions:
     @property
     def need_whole_gradient(self) -> bool:
         """Tell whether chunks can't be updated before all of them are summed."""
-        return self.clip_norm is not None or self.clip_value is not None or self.accumulate > 1
+        return self.clip_norm is not None or self.clip_value is not None or self.accumulate > 1 or self.stale_gradients
+
+    @property
+    def num_gradients(self) -> int:
+        """Count the vectors (P,) that lie behind the optimiser's states: the gradient of the step before."""
+        return int(self.stale_gradients)
 
     @property
     def num_averages(self) -> int:
-        """Count the vectors (P,) that lie behind the optimiser's states."""
+        """Count the vectors (P,) that lie behind all others."""
         return int(self.ema_decay is not None)
 
 
@@ -75,9 +82,10 @@ class StepPlan:
 
     @property
     def num_vectors(self) -> int:
-        """Count the vectors (P,) of a generation: the parameters, the optimiser's states, and their average."""
-        rule = self.optimizer
-        return 1 + check_int(f"{type(rule).__name__}.num_states", rule.num_states, 0) + self.options.num_averages
+        """Count the vectors (P,) of a generation: the parameters, the optimiser's states, a gradient, an average."""
+        rule, options = self.optimizer, self.options
+        num_states = check_int(f"{type(rule).__name__}.num_states", rule.num_states, 0)
+        return 1 + num_states + options.num_gradients + options.num_averages
 
     @property
     def cuts_by_param(self) -> bool:

@@ -1,7 +1,8 @@
 """A worker takes its chunks from one generation to the next, once a batch has passed through the model.
 
 It does so in one pass where that can be: sum and update together. Whatever must be known of the whole gradient first
-(its norm, that of each weight, its sum over several batches) takes the longer way: sum, measure, meet, update.
+(its norm, that of each weight, its sum over several batches), and whatever keeps it for the next step, takes the longer
+way: sum, measure, meet, update.
 """
 
 from __future__ import annotations
@@ -165,7 +166,7 @@ class _SummedUpdate(_Update):
         self._gradient.accumulate(shard_bounds)
 
     def step(self, hyper: Array, generation: int, *, is_watched: bool) -> None:
-        self._gradient.finish(is_watched=is_watched)
+        self._gradient.finish(generation, is_watched=is_watched)
         for chunk, sums, update in zip(self._chunks, self._sums, self._updates, strict=True):
             _update_elements(chunk, sums, update, hyper, generation)
             _average(chunk, self._ema_decay, generation)
@@ -200,7 +201,7 @@ class _LayerwiseUpdate(_Update):
         self._gradient.accumulate(shard_bounds)
 
     def step(self, hyper: Array, generation: int, *, is_watched: bool) -> None:
-        self._gradient.finish(is_watched=is_watched)
+        self._gradient.finish(generation, is_watched=is_watched)
         in_python(partial(self._take, hyper, generation, is_watched=is_watched))
 
     def _take(self, hyper: Array, generation: int, *, is_watched: bool) -> None:
@@ -254,8 +255,12 @@ class _SummedGradient:
         """Start from zero."""
         self._is_empty = True
 
-    def finish(self, *, is_watched: bool) -> None:
-        """Clip what was accumulated, by value and then by norm; the next batch starts from zero.  May be collective."""
+    def finish(self, generation: int, *, is_watched: bool) -> None:
+        """Clip what was accumulated, by value and then by norm; the next batch starts from zero.  May be collective.
+
+        generation: that the step reads. Where gradients are stale, the totals become what the step before has left
+        there, and this step's lie in the other one.
+        """
         self._is_empty = True
         if is_watched:
             for chunk, total in self._trained:
@@ -270,6 +275,11 @@ class _SummedGradient:
             in_python(partial(self._find_factor, self._options.clip_norm))
             for _, total in self._trained:
                 kernels.shrink(total, self._factor)
+        if self._options.stale_gradients:
+            place = -1 - self._options.num_averages
+            for chunk, total in self._trained:
+                copy(total, chunk.generations[1 - generation][place])
+                copy(chunk.generations[generation][place], total)
 
     def _find_factor(self, limit: float) -> None:
         """Find by how much to shrink the gradient, so that its norm keeps to the limit, when all have measured it."""

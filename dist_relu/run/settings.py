@@ -51,6 +51,7 @@ def settings_of(model: Sequential, data: Dataset, plan: StepPlan, *, shuffle: bo
         "ema_decay": options.ema_decay,
         "on_nan": options.on_nan,
         "augment": None if plan.augment is None else repr(plan.augment),
+        **({"stale_gradients": True} if options.stale_gradients else {}),
         **({} if plan.class_weight is None else {"class_weight": repr(plan.class_weight)}),
         **({} if plan.sampler is None else {"sampler": plan.sampler}),
     }

@@ -1,6 +1,7 @@
 """The state of a run after some step: what it takes to go on from there, to the bit.
 
-P parameters.  V vectors: the parameters, the optimiser's states, and the average of the parameters if there is one.
+P parameters.  V vectors: the parameters, the optimiser's states, the gradient of the step before where gradients are
+stale, and the average of the parameters if there is one.
 """
 
 from __future__ import annotations

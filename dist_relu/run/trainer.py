@@ -446,8 +446,9 @@ class Trainer:
         return result
 
     def _vector_names(self) -> list[str]:
+        options = self._plan.options
         names = ["parameters", *(f"optimizer state {i}" for i in range(self._plan.optimizer.num_states))]
-        return names + ["average"] * self._plan.options.num_averages
+        return names + ["gradient of the step before"] * options.num_gradients + ["average"] * options.num_averages
 
     def _restore_callbacks(self, callbacks: Sequence[Any]) -> None:
         """Give callbacks what they have remembered in a run that is resumed."""

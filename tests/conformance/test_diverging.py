@@ -141,6 +141,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "momentum": {"optimizer": optim.SGD(1e-3, momentum=0.9)},
     "adamw, accumulated, averaged": {"optimizer": optim.AdamW(0.01), "accumulate": 2, "ema_decay": 0.9},
     "lamb, clipped": {"optimizer": optim.LAMB(0.01), "clip_norm": 1.0},
+    "stale": {"optimizer": optim.SGD(1e-3, momentum=0.9), "stale_gradients": True},
 }
 
 
@@ -158,6 +159,7 @@ def skipping(coordinator: dr.Coordinator, case: str, options: str, **more: Any) 
         ("backward", "momentum"),
         ("backward", "adamw, accumulated, averaged"),
         ("backward", "lamb, clipped"),
+        ("backward", "stale"),
     ],
 )
 def test_a_step_that_is_skipped_changes_nothing_and_counts(

@@ -19,8 +19,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "momentum": {"optimizer": optim.SGD(optim.Cosine(0.1, 4), momentum=0.9)},
     "adamw": {"optimizer": optim.AdamW(0.01)},
     "lamb": {"optimizer": optim.LAMB(0.01), "clip_norm": 1.0, "ema_decay": 0.9, "accumulate": 2},
+    "stale": {"optimizer": optim.Adam(0.01), "clip_norm": 1.0, "ema_decay": 0.9, "stale_gradients": True},
 }
-OFTEN = [("mlp", "lamb"), ("cnn", "momentum"), ("rnn", "adamw")]
+OFTEN = [("mlp", "lamb"), ("cnn", "momentum"), ("rnn", "adamw"), ("mlp", "stale")]
 RARELY = [(model, options) for model in MODELS for options in OPTIONS if (model, options) not in OFTEN]
 
 

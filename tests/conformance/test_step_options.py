@@ -28,6 +28,7 @@ CASES: dict[str, tuple[optim.Optimizer, dict[str, Any]]] = {
     "clip-value": (optim.SGD(0.1, momentum=0.9), {"clip_value": 0.01}),
     "ema": (optim.SGD(0.1, momentum=0.9), {"ema_decay": 0.9}),
     "accumulate": (optim.SGD(0.1, momentum=0.9), {"accumulate": 3}),
+    "stale": (optim.SGD(0.1, momentum=0.9), {"stale_gradients": True}),
     "augment": (optim.SGD(0.1), {"augment": Augment(crop=1, flip=True, mixup=0.3)}),
     "groups": (
         optim.Groups(
@@ -44,6 +45,7 @@ CASES: dict[str, tuple[optim.Optimizer, dict[str, Any]]] = {
             "clip_value": 0.1,
             "ema_decay": 0.9,
             "accumulate": 2,
+            "stale_gradients": True,
             "augment": Augment(crop=2, mixup=0.5),
         },
     ),
@@ -145,6 +147,12 @@ def clip_both(params: list[Array], gradients: list[Array], states: list[list[Arr
     clip_norm(params, [np.clip(g, -0.05, 0.05) for g in gradients], states)
 
 
+def stale(params: list[Array], gradients: list[Array], states: list[list[Array]]) -> None:
+    gentle(params, states[0])
+    for before, g in zip(states[0], gradients, strict=True):
+        before[...] = g
+
+
 def lars(params: list[Array], gradients: list[Array], states: list[list[Array]]) -> None:
     for p, g, v in zip(params, gradients, states[0], strict=True):
         rate, decay = 2.0, 0.0
@@ -175,10 +183,11 @@ def lamb(params: list[Array], gradients: list[Array], states: list[list[Array]])
         (clip_value, optim.SGD(0.1), {"clip_value": 0.01}),
         (clip_both, optim.SGD(0.1), {"clip_value": 0.05, "clip_norm": 0.3}),
         (lambda p, g, s: gentle(p, g), optim.SGD(0.1), {"clip_norm": 1e9, "clip_value": 1e9}),
+        (stale, optim.SGD(0.1), {"stale_gradients": True}),
         (lars, optim.LARS(2.0, weight_decay=0.01, trust=0.01), {}),
         (lamb, optim.LAMB(0.01, weight_decay=0.1), {}),
     ],
-    ids=["clip-norm", "clip-value", "clip-both", "clip-nothing", "lars", "lamb"],
+    ids=["clip-norm", "clip-value", "clip-both", "clip-nothing", "stale", "lars", "lamb"],
 )
 def test_steps_are_those_of_plain_numpy(
     coordinator: dr.Coordinator, digits: dr.data.Split, rule: Rule, optimizer: optim.Optimizer, options: dict[str, Any]

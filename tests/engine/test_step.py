@@ -49,9 +49,10 @@ def test_of_a_watched_step_the_first_batch_is_watched() -> None:
     assert watched == [True, False, False]
 
 
-def test_a_generation_has_the_parameters_the_states_and_their_average() -> None:
+def test_a_generation_has_the_parameters_the_states_a_gradient_and_an_average() -> None:
     assert plan().num_vectors == 1 + 2
     assert plan(ema_decay=0.9).num_vectors == 1 + 2 + 1
+    assert plan(ema_decay=0.9, stale_gradients=True).num_vectors == 1 + 2 + 1 + 1
 
 
 def test_rules_that_measure_parameters_keep_them_apart() -> None:
