@@ -149,11 +149,12 @@ class _Run:
             self._note_watched(step)
             step = steps.stop
             ends_epoch = step % self._per_epoch == 0
-            if ends_epoch or step == request.stop or now - self._reported > _REPORT_EVERY_S:
+            if ends_epoch:
+                self._end_epoch(request.last)
+                self._reported = now
+            elif step == request.stop or now - self._reported > _REPORT_EVERY_S:
                 self._report(step - 1, request.last)
                 self._reported = now
-            if ends_epoch:
-                self._end_epoch(epoch)
             if num_skipped >= MAX_SKIPPED:
                 self._report(step - 1, request.last)
                 return Stopped(loss=loss, num_skipped=num_skipped)
@@ -185,11 +186,13 @@ class _Run:
         seed, chances = self._plan.seed, self._step.chances
         return order_of_epoch(self._num_samples, seed, epoch, shuffle=shuffle, chances=chances)
 
-    def _end_epoch(self, epoch: int) -> None:
+    def _end_epoch(self, last: int) -> None:
+        """Tell the coordinator what an epoch has come to, in one message, since epochs may be short; collective."""
         active = self._step.end_epoch()
         if self._world.rank == 0:
-            steps = self._records(epoch * self._per_epoch, (epoch + 1) * self._per_epoch)
-            self._world.report(EpochDone(epoch=epoch, active=active, steps=steps))
+            steps = self._records(self._epoch * self._per_epoch, (self._epoch + 1) * self._per_epoch)
+            self._tell_of_watched()
+            self._world.report(EpochDone(progress=self._progress(steps, last), active=active, steps=steps))
 
     def _records(self, first: int, stop: int) -> Array:
         """What steps of this epoch have come to, of `STEP_RECORD`."""
@@ -216,20 +219,23 @@ class _Run:
         """Tell the coordinator how far training is, if this is worker 0.  last: the step before which the call ends."""
         if self._world.rank != 0:
             return
-        epoch, place = divmod(step, self._per_epoch)
-        so_far = self._records(step - place, step + 1)
-        timed = self._records(self._first_timed, step + 1)["num_samples"].sum()
+        so_far = self._records(step - step % self._per_epoch, step + 1)
+        self._world.report(self._progress(so_far, last))
+        self._tell_of_watched()
+
+    def _progress(self, so_far: Array, last: int) -> Progress:
+        """How far training is.  so_far: what the steps of this epoch have come to.  last: as in `_report`."""
+        first = self._epoch * self._per_epoch
         loss, accuracy = means_of(so_far)
-        progress = Progress(
-            epoch=epoch,
-            step=step + 1,
+        num_timed = so_far["num_samples"][self._first_timed - first :].sum()
+        return Progress(
+            epoch=self._epoch,
+            step=first + len(so_far),
             num_steps=last,
             loss=loss,
             accuracy=accuracy,
-            samples_per_second=float(timed / (perf_counter() - self._began)),
+            samples_per_second=float(num_timed / (perf_counter() - self._began)),
         )
-        self._world.report(progress)
-        self._tell_of_watched()
 
     def _tell_of_watched(self) -> None:
         if self._seen:

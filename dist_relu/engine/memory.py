@@ -44,8 +44,9 @@ def means_of(records: Array) -> tuple[float, float]:
     taken = records[np.isfinite(records["loss"])]
     if not len(taken):
         return nan, nan
-    loss = float(np.average(taken["loss"], weights=taken["num_samples"]))
-    return loss, float(taken["num_correct"].sum() / taken["num_samples"].sum())
+    counts = taken["num_samples"]
+    num_samples = counts.sum()
+    return float((taken["loss"] * counts).sum() / num_samples), float(taken["num_correct"].sum() / num_samples)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

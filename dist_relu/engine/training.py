@@ -17,7 +17,7 @@ from dist_relu.engine.memory import Snapshot, StepMemory
 from dist_relu.engine.plan import LeaveGradient, StepOptions, StepPlan
 from dist_relu.engine.site import Site
 from dist_relu.engine.verification import check_digests
-from dist_relu.engine.watch.events import Progress
+from dist_relu.engine.watch.events import EpochDone, Progress
 from dist_relu.engine.watch.observer import Observer
 from dist_relu.engine.weighting import chances, loss_weights
 from dist_relu.errors import BackendError
@@ -152,8 +152,8 @@ class Training:
         self._call.__exit__(type(error), error, error.__traceback__)
 
     def _hear(self, event: Any) -> None:
-        if isinstance(event, Progress):
-            self._progress = event
+        if isinstance(event, Progress | EpochDone):
+            self._progress = event.progress if isinstance(event, EpochDone) else event
             if monotonic() >= self._next_note_s:  # epochs may be short
                 self._note_progress()
         self._observer.hear(event)

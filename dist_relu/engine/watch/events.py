@@ -47,11 +47,12 @@ class StepsDone:
 class EpochDone:
     """An epoch is over.  steps: all of them, watched or not, (steps,) of `STEP_RECORD`.
 
+    progress: at its end.
     active: for each unit of all passes whether it was not 0 for some sample, (units,); None in a run without a watch.
     Where an epoch was interrupted, it tells of what came behind that.
     """
 
-    epoch: int
+    progress: Progress
     active: Array | None
     steps: Array
 

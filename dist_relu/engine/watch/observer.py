@@ -73,15 +73,17 @@ class Observer:
             case StepsDone():
                 for step in event.steps:
                     self._take_step(step)
-            case EpochDone():
-                self._take_epoch(event)
+            case EpochDone(progress=progress):
+                if self.on_progress:
+                    self.on_progress(progress)
+                self._take_epoch(progress.epoch, progress.loss, progress.accuracy, event.steps, event.active)
             case _:
                 assert_never(event)
 
     def note_epoch(self, number: int, steps: Array) -> None:
         """Note an epoch that is over, unless that was told.  steps: what they have come to, of `STEP_RECORD`."""
         if not self.epochs or self.epochs[-1].epoch < number:
-            self._take_epoch(EpochDone(epoch=number, active=None, steps=steps))
+            self._take_epoch(number, *means_of(steps), steps, None)
 
     def forget_epochs(self, first: int) -> None:
         """Take back all epochs from this number on."""
@@ -110,15 +112,13 @@ class Observer:
         else:
             self.watched.append(step)
 
-    def _take_epoch(self, seen: EpochDone) -> None:
-        steps = seen.steps
-        loss, accuracy = means_of(steps)
+    def _take_epoch(self, number: int, loss: float, accuracy: float, steps: Array, active: Array | None) -> None:
         epoch = EpochSummary(
-            epoch=seen.epoch,
+            epoch=number,
             loss=loss,
             accuracy=accuracy if self._has_accuracy else None,
             seconds=float(steps["seconds"].sum()),
-            dead=self._layers.dead(seen.active) if self._layers and seen.active is not None else None,
+            dead=self._layers.dead(active) if self._layers and active is not None else None,
         )
         self.epochs.append(epoch)
         _log.info("Epoch %d: %s, %.3g s", epoch.epoch, in_words(epoch.loss, epoch.accuracy), epoch.seconds)
