@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,11 +17,24 @@ from dist_relu.cli.options import dtype_option, momentum_option, optimizer_optio
 from dist_relu.cli.parsing import OPTIMIZERS, parse_new_model, parse_sizes
 from dist_relu.cli.progress import StatusLine
 from dist_relu.cli.running import Interrupted
-from dist_relu.cli.types import FOLDER, MODEL, MODEL_FORMS, SEED, GroupedCommand, SomeNames
+from dist_relu.cli.types import FOLDER, INPUT_FILE, MODEL, MODEL_FORMS, SEED, GroupedCommand, SomeNames
 from dist_relu.data import load
+from dist_relu.launch.hosts import Host, parse_hosts, read_hosts
 from dist_relu.optim import Constant
 from dist_relu.reports.plots import ScalingCurve, draw_scaling
-from dist_relu.scaling import Experiment, Interval, Measurement, Point, Row, experiment, strong, weak
+from dist_relu.scaling import (
+    Experiment,
+    Interval,
+    Measurement,
+    Placement,
+    Point,
+    Profile,
+    Row,
+    experiment,
+    profiles,
+    strong,
+    weak,
+)
 from dist_relu.scaling.formats import series_of, write_formats
 
 _BACKENDS = ("local", "mpi", "ray")
@@ -93,6 +107,15 @@ _PICTURES = ("scaling.png", "scaling.pdf")
 @click.option(
     "--seed", type=SEED, default=0, show_default=True, help="Fixes the trainings and the order of measurements."
 )
+@click.option(
+    "--host", "host_list", metavar="HOST:RANKS,...", help="For mpi, the hosts, and how many ranks each may have."
+)
+@click.option(
+    "--hosts", "host_file", metavar="FILE", type=INPUT_FILE, help="The same from FILE, a host in each line: a:2."
+)
+@click.option(
+    "--mpirun", "mpirun_command", metavar="COMMAND", help='Which mpirun, with options: "mpirun --oversubscribe".'
+)
 @click.option("--spread", is_flag=True, help="On Ray, use as many nodes as there are rather than few.")
 @click.option(
     "--output",
@@ -116,6 +139,9 @@ def scale(
     warm_up: int,
     repetitions: int,
     seed: int,
+    host_list: str | None,
+    host_file: Path | None,
+    mpirun_command: str | None,
     spread: bool,
     output: Path,
 ) -> None:
@@ -124,8 +150,15 @@ def scale(
     Every repetition measures everything once, in an order that is drawn anew. Times are paired with those on the
     fewest workers, step by step: with the same shards a step is the same arithmetic on all. Ctrl-C keeps what was
     measured; the same command goes on. A * marks times that something else on the machine may have lengthened.
+
+    What a single worker of many does is measured too, on one core, for dist-relu forecast.
     """
+    if host_list is not None and host_file is not None:
+        raise click.UsageError("--host and --hosts both name hosts. Pass one of them.")
     with usage_errors():
+        hosts = parse_hosts(host_list) if host_list is not None else read_hosts(host_file) if host_file else []
+        check_hosts(hosts, backends)
+        placement = Placement(spread=spread, hosts=hosts, mpirun=shlex.split(mpirun_command or ""))
         workers, batch_sizes = parse_sizes("--workers ", worker_list), parse_sizes("--batch-size ", batch_list)
         shards = parse_sizes("--shards ", shard_list) if shard_list else None
         data = load(source)
@@ -142,22 +175,17 @@ def scale(
         def show(one: Measurement, done: int, of: int) -> None:
             status.phase(f"Measured {done} of {of}: {_words(one.point)}")
 
+        def show_profile(one: Profile, done: int, of: int) -> None:
+            status.phase(f"Measured {done} of {of}: a worker of {one.share.model} with {one.share.rows} samples")
+
+        common: dict[str, Any] = {"points": points, "folder": output, "steps": steps, "warm_up": warm_up, "seed": seed}
+        common["repetitions"] = repetitions
+
         status.phase("Measuring")
         try:
             with usage_errors():
-                found = experiment(
-                    models,
-                    data.train,
-                    rule,
-                    points=points,
-                    folder=output,
-                    steps=steps,
-                    warm_up=warm_up,
-                    repetitions=repetitions,
-                    seed=seed,
-                    spread=spread,
-                    on_measured=show,
-                )
+                found = experiment(models, data.train, rule, placement=placement, on_measured=show, **common)
+                profiles(models, data.train, rule, on_measured=show_profile, **common)
         except KeyboardInterrupt:
             raise Interrupted(f"interrupted; {output} keeps what was measured, and the same command goes on") from None
     rows = found.rows()
@@ -175,6 +203,12 @@ def scale(
     else:
         click.echo("No picture: it needs matplotlib. Install it: pip install 'dist_relu[plot]'.", err=True)
     attempts.check()
+
+
+def check_hosts(hosts: Sequence[Host], backends: str) -> None:
+    """Refuse hosts where no ranks run.  Raises click.UsageError."""
+    if hosts and backends != "mpi":
+        raise click.UsageError(f"--host and --hosts are for --backend mpi, not {backends}.")
 
 
 def _words(point: Point) -> str:

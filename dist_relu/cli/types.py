@@ -47,8 +47,8 @@ OPTION_GROUPS = {
         "--stale-gradients --regime --warm-up --repetitions"
     ),
     "Workers": (
-        "--workers --backend --threads-per-worker --address --spread --on-failure --max-restarts "
-        "--worker-timeout --verify-every"
+        "--workers --backend --threads-per-worker --address --host --hosts --mpirun --spread --on-failure "
+        "--max-restarts --worker-timeout --verify-every"
     ),
     "Stop and go on": "--patience --min-delta --monitor --max-time --checkpoint --every --keep --resume",
     "Results": "--json --save --export --log-dir --watch-every --report-to --output --write-config --config --quiet",
@@ -140,6 +140,8 @@ class SomeNames(click.ParamType[str]):
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 """A file to write."""
+INPUT_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+"""A file to read."""
 FOLDER = click.Path(file_okay=False, path_type=Path)
 """A folder to write into."""
 

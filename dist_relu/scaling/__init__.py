@@ -7,11 +7,43 @@ on one worker and on four is the workers alone; that both end with the same bits
     found = scaling.experiment({"mlp": nn.mlp([256, 128], 10)}, data, points=points, folder="scaling")
     for row in found.rows():
         print(row.point.workers, row.speed_up)
+
+What nobody has is forecast: what a worker of many does is measured on one core, and only the network is modelled.
+
+    measured = scaling.profiles({"mlp": nn.mlp([256, 128], 10)}, data, points=points, folder="scaling")
+    cluster = scaling.Cluster(network=scaling.Network.of_ethernet("10G"))
+    for one in scaling.forecast(points[0], measured, cluster, nodes=[1, 8, 64]):
+        print(one.nodes, one.efficiency, one.limit)
 """
 
+from dist_relu.scaling.cost import Part, Step, Work, step_of
 from dist_relu.scaling.experiment import Experiment, Row, experiment
+from dist_relu.scaling.forecast import Cluster, Forecast, forecast
 from dist_relu.scaling.grid import Point, strong, weak
 from dist_relu.scaling.intervals import Interval
-from dist_relu.scaling.measurement import Measurement
+from dist_relu.scaling.measurement import Measurement, Placement
+from dist_relu.scaling.network import Network
+from dist_relu.scaling.profile import Profile, Share, profiles
 
-__all__ = ["Experiment", "Interval", "Measurement", "Point", "Row", "experiment", "strong", "weak"]
+__all__ = [
+    "Cluster",
+    "Experiment",
+    "Forecast",
+    "Interval",
+    "Measurement",
+    "Network",
+    "Part",
+    "Placement",
+    "Point",
+    "Profile",
+    "Row",
+    "Share",
+    "Step",
+    "Work",
+    "experiment",
+    "forecast",
+    "profiles",
+    "step_of",
+    "strong",
+    "weak",
+]

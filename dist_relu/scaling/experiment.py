@@ -24,7 +24,7 @@ from dist_relu.optim import SGD, Optimizer
 from dist_relu.scaling import machine
 from dist_relu.scaling.grid import Point
 from dist_relu.scaling.intervals import Interval, median, paired_ratio
-from dist_relu.scaling.measurement import Measurement, Work, measure
+from dist_relu.scaling.measurement import HERE, Measurement, Placement, Work, measure
 
 MEASUREMENTS_FILE, FACTS_FILE = "measurements.jsonl", "experiment.json"
 
@@ -121,7 +121,7 @@ def experiment(
     warm_up: int = 10,
     repetitions: int = 5,
     seed: int = 0,
-    spread: bool = False,
+    placement: Placement = HERE,
     on_measured: Callable[[Measurement, int, int], object] | None = None,
 ) -> Experiment:
     """Time trainings at all points, so many times each, and write every measurement into the folder at once.
@@ -131,7 +131,7 @@ def experiment(
 
     models: by the names that points have.  data: to train on.  optimizer: by default SGD(0.01, momentum=0.9).
     points: see `strong` and `weak`.  steps: are timed in each measurement, behind `warm_up` others.
-    spread: on Ray, place workers on as many nodes as there are.
+    placement: where workers are, see `Placement`; by default on this machine.
     on_measured: gets each measurement, how many there are now, and how many there will be.
 
     Raises ValueError where the folder holds another experiment, or one of another machine; what `start` raises; and
@@ -150,8 +150,10 @@ def experiment(
         "optimizer": repr(optimizer),
         "samples": len(data),
         "sample_shape": list(data.sample_shape),
-        "spread": spread,
+        "spread": placement.spread,
     }
+    if placement.hosts:
+        settings["hosts"] = list(map(str, placement.hosts))
     facts = machine.facts()
     _check_same(folder, settings, facts)
     found = list(read_measurements(folder))
@@ -164,7 +166,7 @@ def experiment(
         if (point, number) in done:
             continue
         work = Work(model=models[point.model], data=data, optimizer=optimizer, steps=steps, warm_up=warm_up, seed=seed)
-        one = measure(point, work, number, spread=spread)
+        one = measure(point, work, number, placement)
         append_to_file(folder / MEASUREMENTS_FILE, one.line() + "\n")
         found.append(one)
         num_done += 1

@@ -7,23 +7,23 @@ import json
 import pickle
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Self
 
 from dist_relu.coordinator import Coordinator, start
 from dist_relu.core.arrays import Array
 from dist_relu.data import Dataset
 from dist_relu.errors import BackendError
+from dist_relu.launch.hosts import Host
 from dist_relu.launch.mpirun import Mpirun
 from dist_relu.nn import Sequential
 from dist_relu.optim import Optimizer
 from dist_relu.runtime.backends.mpi.backend import mpirun_path
 from dist_relu.scaling.grid import Point
 from dist_relu.scaling.machine import SHORTEST_S, Company, company, read_clock
+from dist_relu.scaling.messages import time_messages
 
 SCHEMA = 1
 """The version of the lines of `measurements.jsonl`, see measurement.schema.json."""
@@ -54,6 +54,7 @@ class Measurement:
     repetition: the round, in which all points were measured one after another.  began: in s since 1970.
     nodes: on which the workers were.  step_seconds: of every timed step, as the first worker saw it.  sha256: of the
     parameters behind them.  company: what else the machine did.
+    messages: bytes and seconds of each that was timed between two nodes.  cpu_s_per_byte: of both their processors.
     """
 
     point: Point
@@ -63,6 +64,8 @@ class Measurement:
     step_seconds: Sequence[float]
     sha256: str
     company: Company
+    messages: Sequence[tuple[int, float]] = ()
+    cpu_s_per_byte: float = 0.0
 
     def line(self) -> str:
         """As a line of JSON."""
@@ -77,19 +80,33 @@ class Measurement:
                 raise ValueError("another version of the schema")
             del content["is_busy"]
             point, of_machine = Point(**content.pop("point")), Company(**content.pop("company"))
-            return cls(point=point, company=of_machine, **content)
+            messages = [(size_bytes, seconds) for size_bytes, seconds in content.pop("messages", ())]
+            return cls(point=point, company=of_machine, messages=messages, **content)
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"no measurement: {error}") from None
 
 
-def measure(point: Point, work: Work, repetition: int, *, spread: bool = False) -> Measurement:
-    """Start workers, time a training on them, and let them end.
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """A placement says where workers are.
 
-    spread: on Ray, over all nodes.  Raises what `start` and `Trainer.fit` raise.
+    spread: on Ray, over all nodes.  hosts: of MPI's ranks; none for this machine.  mpirun: the program that starts
+    them, with options; none for the one that belongs to this Python.
     """
+
+    spread: bool = False
+    hosts: Sequence[Host] = ()
+    mpirun: Sequence[str] = ()
+
+
+HERE = Placement()
+
+
+def measure(point: Point, work: Work, repetition: int, placement: Placement = HERE) -> Measurement:
+    """Start workers, time a training on them, and let them end.  Raises what `start` and `Trainer.fit` raise."""
     if point.backend == "mpi":
-        return _of_job(point, work, repetition)
-    with start(point.workers, backend=point.backend, spread=spread, on_failure="stop") as coordinator:
+        return _of_job(point, work, repetition, placement)
+    with start(point.workers, backend=point.backend, spread=placement.spread, on_failure="stop") as coordinator:
         return _on(coordinator, point, work, repetition)
 
 
@@ -104,6 +121,7 @@ def _on(coordinator: Coordinator, point: Point, work: Work, repetition: int) -> 
         seconds: Array = trainer.fit(steps=work.steps).step_seconds
         time.sleep(max(SHORTEST_S - (time.monotonic() - before[0].now_s), 0))
         after = [read_clock(), *coordinator.run(read_clock, None)]
+    timed = time_messages(coordinator)
     return Measurement(
         point=point,
         repetition=repetition,
@@ -112,26 +130,29 @@ def _on(coordinator: Coordinator, point: Point, work: Work, repetition: int) -> 
         step_seconds=seconds.tolist(),
         sha256=model.sha256(),
         company=company(before, after),
+        messages=timed.messages,
+        cpu_s_per_byte=timed.cpu_s_per_byte,
     )
 
 
-def _of_job(point: Point, work: Work, repetition: int) -> Measurement:
-    """Measure on the ranks of a job of its own, whose rank 0 reads what to do from a file."""
-    with tempfile.TemporaryDirectory(prefix="dist_relu-") as folder:
-        order = Path(folder) / "order"
-        order.write_bytes(pickle.dumps((point, work, repetition)))
-        mpirun = Mpirun.of([mpirun_path()])
-        command = mpirun.starting([sys.executable, "-c", _JOB, str(order)], point.workers, [])
-        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
-    for line in done.stdout.splitlines():
+def _of_job(point: Point, work: Work, repetition: int, placement: Placement) -> Measurement:
+    """Measure on the ranks of a job of its own.
+
+    Rank 0 hears what to do by its standard input, which mpirun passes on to it, on whatever host it is.
+    """
+    mpirun = Mpirun.of(placement.mpirun or [mpirun_path()])
+    command = mpirun.starting([sys.executable, "-c", _JOB], point.workers, placement.hosts)
+    order = pickle.dumps((point, work, repetition))
+    done = subprocess.run(command, capture_output=True, input=order, check=False)
+    for line in done.stdout.decode(errors="replace").splitlines():
         if line.startswith(_MARK):
             return Measurement.of_line(line.removeprefix(_MARK))
-    last = (done.stderr.strip().splitlines() or ["nothing"])[-1]
+    last = (done.stderr.decode(errors="replace").strip().splitlines() or ["nothing"])[-1]
     raise BackendError(f"The MPI job on {point.workers} ranks ended with code {done.returncode}. It said: {last}")
 
 
 def measure_as_job() -> None:
     """Measure on the ranks of this MPI job, and print what came of it; the program of `measure`."""
     with start(backend="mpi", on_failure="stop") as coordinator:
-        point, work, repetition = pickle.loads(Path(sys.argv[1]).read_bytes())
+        point, work, repetition = pickle.load(sys.stdin.buffer)
         print(_MARK + _on(coordinator, point, work, repetition).line(), flush=True)  # noqa: T201 - it is read

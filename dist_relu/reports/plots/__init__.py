@@ -5,17 +5,20 @@ from dist_relu.reports.plots.boundary import draw_boundary
 from dist_relu.reports.plots.curves import draw_curves, draw_training
 from dist_relu.reports.plots.family import draw_family, draw_relu
 from dist_relu.reports.plots.flow import draw_gradients, draw_gradients_over_time, draw_recurrence
+from dist_relu.reports.plots.forecast import ForecastCurve, draw_forecast
 from dist_relu.reports.plots.rates import draw_learning_rate
 from dist_relu.reports.plots.scaling import ScalingCurve, draw_scaling
 from dist_relu.reports.plots.weights import draw_weights
 
 __all__ = [
+    "ForecastCurve",
     "ScalingCurve",
     "draw_activations",
     "draw_activations_over_time",
     "draw_boundary",
     "draw_curves",
     "draw_family",
+    "draw_forecast",
     "draw_gradients",
     "draw_gradients_over_time",
     "draw_learning_rate",

@@ -1,0 +1,199 @@
+"""`dist-relu forecast`: how training would scale over nodes that nobody has."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from dist_relu.cli.common import make_folder, new_attempts, usage_errors
+from dist_relu.cli.parsing import parse_sizes
+from dist_relu.cli.types import FOLDER, NOT_NEGATIVE, POSITIVE
+from dist_relu.core.files import write_json
+from dist_relu.reports.plots import ForecastCurve, draw_forecast
+from dist_relu.scaling import Cluster, Forecast, Interval, Network, Point, forecast
+from dist_relu.scaling.experiment import read_measurements
+from dist_relu.scaling.forecast import series_points
+from dist_relu.scaling.network import TCP_LATENCY_S, Fit, measured
+from dist_relu.scaling.profile import read_profiles
+
+_PICTURES = ("forecast.png", "forecast.pdf")
+_WIDTH = 120
+"""Of lines that go elsewhere than to a terminal."""
+_NODES = "1,2,4,8,16,32,64,128,256,512,1024,2048,4096"
+
+
+@click.command(
+    name="forecast",
+    epilog="\b\nExamples:\n"
+    "  dist-relu scale --workers 1,2 --batch-size 4096 --model mlp:1024,1024 --output scaling\n"
+    "  dist-relu forecast scaling --network 10G\n"
+    "  dist-relu forecast scaling --nodes 1,2,4,8 --workers-per-node 2 --network 25G --price 0.35\n",
+)
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--nodes", "node_list", metavar="N,N,...", default=_NODES, show_default=True, help="Numbers of nodes.")
+@click.option(
+    "--workers-per-node",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Workers on each node, on a core of its own each.",
+)
+@click.option(
+    "--network",
+    "network_name",
+    metavar="RATE",
+    default="10G",
+    show_default=True,
+    help="1G, 10G, 25G, 100G or another rate: TCP over Ethernet; or measured: as scale has found it between hosts.",
+)
+@click.option(
+    "--latency",
+    "latency_us",
+    type=NOT_NEGATIVE,
+    metavar="US",
+    help=f"What a small message takes there, in us. Default: {TCP_LATENCY_S * 1e6:g}, as with TCP in a rack.",
+)
+@click.option(
+    "--shared-cores",
+    type=click.IntRange(1),
+    metavar="N",
+    help="All nodes have only N cores together, as hosts of a test network on one machine.",
+)
+@click.option("--price", type=POSITIVE, metavar="PRICE", help="Of a node for an hour, in any currency.")
+@click.option(
+    "--output", type=FOLDER, metavar="FOLDER", help="Write forecast.json and the picture to FOLDER. Default: FOLDER."
+)
+def forecast_command(
+    folder: Path,
+    node_list: str,
+    workers_per_node: int,
+    network_name: str,
+    latency_us: float | None,
+    shared_cores: int | None,
+    price: float | None,
+    output: Path | None,
+) -> None:
+    """Forecast how training would scale over nodes that nobody has.
+
+    FOLDER is what dist-relu scale has written. What one worker of many does was measured there, by the code that does
+    it on a cluster; what messages cost is modelled: a latency, and a time for each byte. A step takes as long as the
+    shards of the slowest node, its sums, what of the exchange is not hidden, and the update.
+    """
+    with usage_errors():
+        nodes = parse_sizes("--nodes ", node_list)
+        points = series_points([one.point for one in read_measurements(folder)])
+        profiles = list(read_profiles(folder))
+        if not points or not profiles:
+            raise ValueError(f"{folder} has no measurements. Make some: dist-relu scale --output {folder}.")
+        fit: Fit | None = None
+        if network_name == "measured":
+            if latency_us is not None:
+                raise ValueError("--latency and --network measured both name a latency. Leave one out.")
+            network, fit = measured(list(read_measurements(folder)))
+        else:
+            latency_s = TCP_LATENCY_S if latency_us is None else latency_us / 1e6
+            network = Network.of_ethernet(network_name, latency_s)
+        cluster = Cluster(network=network, workers_per_node=workers_per_node, shared_cores=shared_cores)
+        found = {_name(point): forecast(point, profiles, cluster, nodes) for point in points}
+    output = output or folder
+    make_folder("--output", output)
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
+    for name, rows in found.items():
+        console.print(table(rows, name, price))
+    for line in remarks(cluster, fit):
+        console.print(line, highlight=False, soft_wrap=True)
+    attempts = new_attempts()
+    with attempts.writing(output / "forecast.json"):
+        write_json(
+            output / "forecast.json",
+            {
+                "network": vars(network),
+                "workers_per_node": workers_per_node,
+                "series": {name: [row.as_json(price) for row in rows] for name, rows in found.items()},
+            },
+        )
+    if find_spec("matplotlib"):
+        curves = [_curve(name, rows) for name, rows in found.items() if rows]
+        for picture in _PICTURES:
+            with attempts.writing(output / picture):
+                draw_forecast(
+                    curves, output / picture, workers_per_node=workers_per_node, about=f"Forecast, {network.name}"
+                )
+    else:
+        click.echo("No picture: it needs matplotlib. Install it: pip install 'dist_relu[plot]'.", err=True)
+    attempts.check()
+
+
+def _name(point: Point) -> str:
+    batch = point.batch_size if point.regime == "strong" else point.batch_size // point.workers
+    return f"{point.model}, batch {batch}" + (" per worker" if point.regime == "weak" else "")
+
+
+def table(rows: Sequence[Forecast], name: str, price: float | None) -> Table:
+    """A line for each number of nodes."""
+    shown = Table(title=name, box=None, pad_edge=False, title_justify="left")
+    columns = {
+        "nodes": [str(row.nodes) for row in rows],
+        "ms": [f"{row.seconds.value * 1e3:.3g}" for row in rows],
+        "exchange": [f"{row.step.exposed_s * 1e3:.3g}" for row in rows],
+        "speed-up": [f"{row.speed_up.value:.3g}" for row in rows],
+        "efficiency": [_in_percent(row.efficiency * 100) for row in rows],
+        "limit": [row.limit for row in rows],
+        "80% with": [str(row.enough_batch or "-") for row in rows],
+        "MB": [f"{row.node_bytes / 1e6:.0f}" for row in rows],
+    }
+    if price is not None:
+        columns |= {
+            "an hour": [f"{price * row.nodes:.4g}" for row in rows],
+            "1M samples": [f"{row.cost_per_million(price):.3g}" for row in rows],
+        }
+    for column in columns:
+        shown.add_column(column, justify="left" if column == "limit" else "right", no_wrap=True)
+    for values in zip(*columns.values(), strict=True):
+        shown.add_row(*values)
+    return shown
+
+
+def _in_percent(interval: Interval) -> str:
+    return f"{interval.value:.3g}% ({interval.low:.2g}–{interval.high:.2g})"
+
+
+def remarks(cluster: Cluster, fit: Fit | None) -> list[str]:
+    """What a reader of the tables must know."""
+    network = cluster.network
+    told = [
+        f"Network {network.name}: {network.latency_s * 1e6:.3g} us, {network.bytes_per_s / 1e6:.4g} MB/s each way. "
+        "ms: of a step; exchange: ms of it that are not hidden; 80% with: the batch for that efficiency; MB: shared "
+        "memory of a node."
+    ]
+    if fit:
+        us, ns = fit.latency_s * 1e6, fit.s_per_byte * 1e9
+        told.append(f"It was measured: latency {us} us, {ns} ns a byte.")
+    if cluster.shared_cores:
+        told.append(f"All nodes share {cluster.shared_cores} cores.")
+    return told
+
+
+def _curve(name: str, rows: Sequence[Forecast]) -> ForecastCurve:
+    def estimates(intervals: Sequence[Interval]) -> list[tuple[float, float, float]]:
+        return [(one.value, one.low, one.high) for one in intervals]
+
+    return ForecastCurve(
+        name,
+        [row.nodes for row in rows],
+        estimates([row.speed_up for row in rows]),
+        estimates([row.efficiency for row in rows]),
+        {
+            "shards": [row.step.shards_s for row in rows],
+            "node sum": [row.step.node_sum_s for row in rows],
+            "exchange, not hidden": [row.step.exposed_s for row in rows],
+            "update": [row.step.update_s for row in rows],
+        },
+        [row.enough_batch for row in rows],
+    )

@@ -1,0 +1,92 @@
+"""How training would scale over nodes, and what a step on them would consist of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dist_relu.reports.plots.scaling import Estimate
+from dist_relu.reports.plots.style import COLOURS, GREY, PLAIN, Form, draw, legend_under, look
+
+_MOST_NAMED = 7
+"""Numbers of nodes that fit below a panel."""
+
+
+@dataclass(frozen=True)
+class ForecastCurve:
+    """What is forecast of one series, by the number of nodes.
+
+    parts_s: the parts of a step, by name, in s.  enough_batch: with which batch efficiency is 80 %; None: with none.
+    """
+
+    name: str
+    nodes: Sequence[int]
+    speed_up: Sequence[Estimate]
+    efficiency: Sequence[Estimate]
+    parts_s: Mapping[str, Sequence[float]]
+    enough_batch: Sequence[int | None]
+
+
+def draw_forecast(
+    curves: Sequence[ForecastCurve], path: Path, *, workers_per_node: int = 1, form: Form = PLAIN, about: str = ""
+) -> None:
+    """Four panels: speed-up, efficiency, parts of a step of the first series, and the batch with 80 % efficiency.
+
+    The parts are shares of the step, one bar for each number of nodes.
+    """
+
+    def paint(speeds: Any, shares: Any, parts: Any, batches: Any) -> None:
+        numbers = sorted({number for curve in curves for number in curve.nodes})
+        ideal = [number * workers_per_node for number in numbers]
+        speeds.plot(numbers, ideal, color=GREY, linestyle="--", label="ideal")
+        shares.axhline(100, color=GREY, linestyle="--")
+        shares.axhline(80, color=GREY, linestyle=":")
+        for number, curve in enumerate(curves):
+            _band(speeds, curve.nodes, curve.speed_up, 1, curve.name, number)
+            _band(shares, curve.nodes, curve.efficiency, 100, curve.name, number)
+            known = [(at, batch) for at, batch in zip(curve.nodes, curve.enough_batch, strict=True) if batch]
+            batches.plot([at for at, _ in known], [batch for _, batch in known], label=curve.name, **look(number))
+        speeds.set(title="speed-up", ylabel="samples/s beside one worker")
+        shares.set(title="efficiency", ylabel="% of the ideal speed-up", ylim=(0, None))
+        batches.set(title="batch with 80 % efficiency", ylabel="samples over all nodes")
+        for axes in (speeds, shares, batches):
+            axes.set(xlabel="nodes")
+            axes.set_xscale("log", base=2)
+            shown = numbers[:: -(-len(numbers) // _MOST_NAMED)]
+            axes.set_xticks(shown, [str(each) for each in shown])
+            axes.minorticks_off()
+        for axes in (speeds, batches):
+            axes.set_yscale("log", base=2)
+            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        _bars(parts, curves[0])
+        legend_under(speeds)
+        legend_under(parts)
+
+    note = "Shades: 95 % intervals. Dotted: 80 %."
+    if len(curves) > 1:
+        note += f" Parts of a step: {curves[0].name}."
+    draw(2, paint, path, rows=2, panel_inches=(4.0, 4.0), form=form, about=about, note=note)
+
+
+def _band(axes: Any, nodes: Sequence[int], estimates: Sequence[Estimate], scale: float, name: str, number: int) -> None:
+    style = look(number)
+    axes.plot(nodes, [scale * value for value, _, _ in estimates], label=name, **style)
+    lows, highs = ([scale * each[i] for each in estimates] for i in (1, 2))
+    axes.fill_between(nodes, lows, highs, color=style["color"], alpha=0.2, linewidth=0)
+
+
+def _bars(axes: Any, curve: ForecastCurve) -> None:
+    """Stacked bars: parts of a step in % of it."""
+    places = range(len(curve.nodes))
+    totals = [sum(values) for values in zip(*curve.parts_s.values(), strict=True)]
+    below = [0.0] * len(curve.nodes)
+    for colour, (name, values) in zip(COLOURS, curve.parts_s.items(), strict=False):
+        heights = [100 * value / total for value, total in zip(values, totals, strict=True)]
+        axes.bar(places, heights, bottom=below, color=colour, label=name, width=0.8)
+        below = [low + height for low, height in zip(below, heights, strict=True)]
+    every = -(-len(curve.nodes) // _MOST_NAMED)
+    shown = list(places)[::every]
+    axes.set_xticks(shown, [str(curve.nodes[place]) for place in shown])
+    axes.set(title="parts of a step", xlabel="nodes", ylabel="% of the step", ylim=(0, 100))
