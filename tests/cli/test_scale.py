@@ -28,7 +28,7 @@ def test_what_is_measured_is_shown_and_written(
         [name for name in backend.split(",") for _ in regimes.split(",")]
     )
     assert "other bits" not in output
-    expected = ["experiment.json", "extrap.txt", "measurements.jsonl", "mlperf.log"]
+    expected = ["experiment.json", "extrap.txt", "measurements.jsonl", "mlperf.log", "profiles.jsonl"]
     assert sorted(path.name for path in tmp_path.iterdir()) == [*expected, "scaling.csv", "scaling.pdf", "scaling.png"]
 
 

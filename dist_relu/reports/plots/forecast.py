@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dist_relu.reports.plots.scaling import Estimate
-from dist_relu.reports.plots.style import COLOURS, GREY, PLAIN, Form, draw, legend_under, look
+from dist_relu.reports.plots.style import COLOURS, GREY, PLAIN, Form, draw, legend_below, look
 
 _MOST_NAMED = 7
 """Numbers of nodes that fit below a panel."""
@@ -46,7 +46,7 @@ def draw_forecast(
         for number, curve in enumerate(curves):
             _band(speeds, curve.nodes, curve.speed_up, 1, curve.name, number)
             _band(shares, curve.nodes, curve.efficiency, 100, curve.name, number)
-            known = [(at, batch) for at, batch in zip(curve.nodes, curve.enough_batch, strict=True) if batch]
+            known = [(at, batch) for at, batch in zip(curve.nodes, curve.enough_batch, strict=True) if batch and at > 1]
             batches.plot([at for at, _ in known], [batch for _, batch in known], label=curve.name, **look(number))
         speeds.set(title="speed-up", ylabel="samples/s beside one worker")
         shares.set(title="efficiency", ylabel="% of the ideal speed-up", ylim=(0, None))
@@ -57,17 +57,16 @@ def draw_forecast(
             shown = numbers[:: -(-len(numbers) // _MOST_NAMED)]
             axes.set_xticks(shown, [str(each) for each in shown])
             axes.minorticks_off()
-        for axes in (speeds, batches):
-            axes.set_yscale("log", base=2)
-            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        speeds.set_yscale("log", base=2)
+        speeds.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        batches.set_yscale("log")
         _bars(parts, curves[0])
-        legend_under(speeds)
-        legend_under(parts)
+        legend_below(speeds, parts)
 
     note = "Shades: 95 % intervals. Dotted: 80 %."
     if len(curves) > 1:
         note += f" Parts of a step: {curves[0].name}."
-    draw(2, paint, path, rows=2, panel_inches=(4.0, 4.0), form=form, about=about, note=note)
+    draw(2, paint, path, rows=2, form=form, about=about, note=note)
 
 
 def _band(axes: Any, nodes: Sequence[int], estimates: Sequence[Estimate], scale: float, name: str, number: int) -> None:

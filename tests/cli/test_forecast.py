@@ -1,0 +1,54 @@
+"""`dist-relu forecast` tells from what was measured how training would scale elsewhere."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.test_cli import call
+from tests.scaling.test_experiment import measurement
+from tests.scaling.test_forecast import POINT, all_rows
+
+
+@pytest.fixture
+def measured(tmp_path: Path) -> Path:
+    """What `dist-relu scale` leaves, as far as forecasts need it."""
+    (tmp_path / "measurements.jsonl").write_text(measurement(POINT, 0, 0.064).line() + "\n")
+    (tmp_path / "profiles.jsonl").write_text("".join(one.line() + "\n" for one in all_rows()))
+    return tmp_path
+
+
+def test_a_forecast_is_shown_and_written(measured: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, output, errors = call(capsys, "forecast", str(measured), "--nodes", "1,8", "--network", "10G", "--price", "2")
+    assert (code, errors) == (0, "")
+    assert "mlp, batch 64" in output
+    assert "30 us, 1177 MB/s" in output
+    written = json.loads((measured / "forecast.json").read_text())
+    rows = written["series"]["mlp, batch 64"]
+    assert [row["nodes"] for row in rows] == [1, 8]
+    assert rows[1]["price"]["hour"] == 16
+    assert (measured / "forecast.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--nodes", "1,0"], "--nodes 1,0: "),
+        (["--network", "fast"], "'fast' is no network"),
+        (["--network", "measured"], "No messages between hosts were measured"),
+    ],
+)
+def test_what_makes_no_sense_is_told(
+    measured: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    code, _, errors = call(capsys, "forecast", str(measured), *options)
+    assert code == 2
+    assert message in errors
+
+
+def test_a_folder_without_measurements_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, errors = call(capsys, "forecast", str(tmp_path))
+    assert code == 2
+    assert "has no measurements. Make some: dist-relu scale --output" in errors
