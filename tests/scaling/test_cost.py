@@ -60,7 +60,7 @@ def test_latency_and_bandwidth_are_found_again(rng: np.random.Generator) -> None
     sizes = np.repeat([4e3, 4e6], 30)
     seconds = (50e-6 + sizes * 8e-9) * rng.lognormal(0, 0.05, 60)
     seconds[0] *= 100  # something held it up
-    found = fit(sizes, seconds)
+    found = fit(sizes.tolist(), seconds.tolist())
     assert found.latency_s.low < 50e-6 < found.latency_s.high
     assert found.s_per_byte.low < 8e-9 < found.s_per_byte.high
     assert found.network("x").bytes_per_s == pytest.approx(1.25e8, rel=0.05)
