@@ -5,10 +5,18 @@ from __future__ import annotations
 import functools
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from math import cos, pi
+from math import cos, pi, sqrt
 from typing import Literal, final
 
-from dist_relu.core.checks import check_fields, check_float, check_not_negative, check_positive, instance_of, one_of
+from dist_relu.core.checks import (
+    check_fields,
+    check_float,
+    check_int,
+    check_not_negative,
+    check_positive,
+    instance_of,
+    one_of,
+)
 from dist_relu.core.hints import hinting
 
 
@@ -186,6 +194,40 @@ class WarmUp(Schedule):
 
     def at(self, epoch: float) -> float:
         return self.then.at(epoch) * min(epoch / self.epochs, 1.0)
+
+
+@final
+@dataclass(frozen=True)
+class LargeBatch(Schedule):
+    """Another schedule, which suits batches of `base_batch_size` samples, for batches of `batch_size`.
+
+    rule: "linear" multiplies it by batch_size / base_batch_size, "sqrt" by the root of that.  warm_up: the epochs over
+    which the factor comes to that, linearly from 1 on.
+    Goyal et al. (2017), "Accurate, large minibatch SGD", 2.1 and 2.2; the root after Hoffer et al. (2017), "Train
+    longer, generalize better", section 4, and You et al. (2020) with LAMB.
+    """
+
+    then: Schedule
+    batch_size: int
+    base_batch_size: int = 64
+    rule: Literal["linear", "sqrt"] = "linear"
+    warm_up: float = 5
+
+    def __post_init__(self) -> None:
+        check_fields(
+            self,
+            then=instance_of(Schedule),
+            batch_size=check_int,
+            base_batch_size=check_int,
+            rule=one_of("linear", "sqrt"),
+            warm_up=check_not_negative,
+        )
+
+    def at(self, epoch: float) -> float:
+        ratio = self.batch_size / self.base_batch_size
+        factor = ratio if self.rule == "linear" else sqrt(ratio)
+        done = min(epoch / self.warm_up, 1.0) if self.warm_up else 1.0
+        return self.then.at(epoch) * (1 + (factor - 1) * done)
 
 
 def times(lr: float | Schedule, factor: float) -> Schedule:

@@ -165,6 +165,9 @@ def test_clipping_lets_through_what_is_no_number() -> None:
             [0.5, 2, 1.3666667, 0.7333333, 0.1],
         ),
         (optim.WarmUp(optim.Constant(2.0), epochs=2), [0, 1, 2, 2, 2]),
+        (optim.LargeBatch(optim.Constant(2.0), 320, 64, warm_up=2), [2, 6, 10, 10, 10]),
+        (optim.LargeBatch(optim.Step(2.0, every=3, factor=0.5), 256, 64, "sqrt", warm_up=0), [4, 4, 4, 2, 2]),
+        (optim.LargeBatch(optim.Constant(2.0), 32, 64, warm_up=1), [2, 1, 1, 1, 1]),
     ],
     ids=repr,
 )
