@@ -15,6 +15,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, Self, TypeVar, final
 import numpy as np
 import numpy.typing as npt
 
+from dist_relu.compression import Compression
 from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_bool, check_callable, check_int, check_is, instance_of, optional
 from dist_relu.data import Augment
@@ -180,6 +181,7 @@ class Coordinator:
         ema_decay: float | None = None,
         on_nan: Literal["stop", "skip"] = "stop",
         stale_gradients: bool = False,
+        compression: Compression | None = None,
         augment: Augment | None = None,
         class_weight: ClassWeight | None = None,
         sampler: Sampler | None = None,
@@ -211,6 +213,8 @@ class Coordinator:
         stale_gradients: each step goes along the gradient of the step before, clipped as it was there, and the first
         one along zero: what training comes to where the exchange of a gradient takes a whole step. Delayed SGD, with a
         delay of one; any rule. Langford et al. (2009), algorithm 1.
+        compression: what gradients become between groups of shards, as on machines that send fewer bytes:
+        `compression.Rounded`, `TopK` or `PowerSGD`; the same bits on any number of workers. Comes before clipping.
         augment: random changes of the samples, fixed by seed, step and shard.
         class_weight: how much samples of each class count, {class: weight}, others 1; or "balanced", so that all
         classes count alike: samples / (classes · samples of the class), as in scikit-learn. It multiplies
@@ -253,6 +257,7 @@ class Coordinator:
             ema_decay=ema_decay,
             on_nan=on_nan,
             stale_gradients=stale_gradients,
+            compression=compression,
             augment=augment,
             class_weight=class_weight,
             sampler=sampler,
@@ -286,6 +291,7 @@ class Coordinator:
         ema_decay: float | None = None,
         on_nan: Literal["stop", "skip"] = "stop",
         stale_gradients: bool = False,
+        compression: Compression | None = None,
         augment: Augment | None = None,
         class_weight: ClassWeight | None = None,
         sampler: Sampler | None = None,
@@ -308,6 +314,7 @@ class Coordinator:
             accumulate=accumulate,
             on_nan=on_nan,
             stale_gradients=stale_gradients,
+            compression=compression,
         )
         optional(instance_of(RunState))("state", state)
         optional(instance_of(Watch))("watch", watch)

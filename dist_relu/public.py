@@ -1,6 +1,6 @@
 """The public names of the package, which imports this module when the first of them is asked for."""
 
-from dist_relu import activations, analysis, data, metrics, nn, optim, rl
+from dist_relu import activations, analysis, compression, data, metrics, nn, optim, rl
 from dist_relu.checkpoint import load_model, save_model
 from dist_relu.coordinator import Coordinator, start
 from dist_relu.data import Dataset
@@ -85,6 +85,7 @@ __all__ = [
     "WriteError",
     "activations",
     "analysis",
+    "compression",
     "data",
     "load_model",
     "load_state",

@@ -22,7 +22,10 @@ from dist_relu.run.info import RUN_FILE, RunInfo, read_run_info
 from dist_relu.run.state import RunState
 from dist_relu.run.trainer import Trainer
 
-_OF_THE_RULE = ("optimizer", "lr", "schedule", "momentum", "weight_decay", "no_decay", "epochs")
+_OF_THE_RULE = (
+    *("optimizer", "lr", "schedule", "momentum", "weight_decay", "no_decay", "epochs"),
+    *("scale_lr", "base_batch_size", "warm_up"),
+)
 _COMPARED_BY_WHAT_THEY_ARE = ("source", "model_text", "dtype")
 """Data and models may have other names by now; it counts whether they are the same."""
 

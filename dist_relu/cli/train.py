@@ -39,9 +39,10 @@ from dist_relu.cli.parsing import NORMALIZATIONS
 from dist_relu.cli.progress import StatusLine, tell
 from dist_relu.cli.resuming import Beginning, beginning_of
 from dist_relu.cli.tracking import TRACKERS, trackers_of
-from dist_relu.cli.training import Task
+from dist_relu.cli.training import BASE_BATCH_SIZE, WARM_UP, Task
 from dist_relu.cli.training_run import Outputs, Stopping, TrainingRun
 from dist_relu.cli.types import (
+    COMPRESSION_FORMS,
     DURATION,
     EVERY,
     FILE,
@@ -81,6 +82,9 @@ _GO_WITH = (
     ("keep", "checkpoint", "there are no checkpoints"),
     ("resume", "checkpoint", "there is nothing to go on from"),
     ("min_delta", "patience", "nothing stops"),
+    ("base_batch_size", "scale_lr", "the learning rate stays as it is"),
+    ("warm_up", "scale_lr", "the learning rate stays as it is"),
+    ("groups", "compress", "there are no groups"),
 )
 """Options that have no effect without another, and why."""
 
@@ -138,6 +142,33 @@ _GO_WITH = (
     "--stale-gradients",
     is_flag=True,
     help="Let each step go along the gradient of the step before, as where its exchange takes a whole step.",
+)
+@click.option(
+    "--scale-lr",
+    type=choice(["linear", "sqrt"]),
+    help="Scale the learning rate by what the samples of a step are of --base-batch-size, or by the root of that.",
+)
+@click.option(
+    "--base-batch-size",
+    type=click.IntRange(1),
+    help=f"With --scale-lr: the batch that the learning rate is meant for. Default: {BASE_BATCH_SIZE}.",
+)
+@click.option(
+    "--warm-up",
+    type=NOT_NEGATIVE,
+    metavar="EPOCHS",
+    help=f"With --scale-lr: from the learning rate itself to the scaled one over so many epochs. Default: {WARM_UP:g}.",
+)
+@click.option(
+    "--compress",
+    metavar="HOW",
+    help="Train as if gradients took fewer bytes between groups of shards: "
+    f"{COMPRESSION_FORMS}. A number may be left out.",
+)
+@click.option(
+    "--groups",
+    type=click.IntRange(1),
+    help="With --compress: how many groups there are, whatever the workers. Default: as many as shards.",
 )
 @loss_option
 @click.option("--label-smoothing", type=SHARE, default=0.0, show_default=True, help="Smooth class numbers by so much.")

@@ -12,6 +12,7 @@ import click
 
 from dist_relu.checkpoint import check_can_be_saved
 from dist_relu.cli.common import usage_errors
+from dist_relu.cli.compression import parse_compression
 from dist_relu.cli.losses import parse_class_weight, parse_loss
 from dist_relu.cli.parsing import OPTIMIZERS, parse_augment, parse_model, with_normalization
 from dist_relu.cli.schedules import parse_schedule, plateau_of
@@ -21,11 +22,14 @@ from dist_relu.engine.arguments import loss_for
 from dist_relu.engine.watch.records import Watch
 from dist_relu.engine.weighting import ClassWeight, Sampler, check_class_weight, check_sampler
 from dist_relu.nn import Loss, Sequential
-from dist_relu.optim import Optimizer, no_decay
+from dist_relu.optim import LargeBatch, Optimizer, no_decay
 from dist_relu.partition import check_fit
 from dist_relu.run.callbacks import ReduceOnPlateau
 from dist_relu.run.state import RunState
 from dist_relu.run.trainer import Trainer
+
+BASE_BATCH_SIZE, WARM_UP = 64, 5.0
+"""The samples of a batch that learning rates are meant for, and the epochs over which they are scaled to others."""
 
 
 @final
@@ -54,6 +58,11 @@ class TrainingOptions:
     ema_decay: float | None
     on_nan: Literal["stop", "skip"]
     stale_gradients: bool
+    scale_lr: Literal["linear", "sqrt"] | None
+    base_batch_size: int | None
+    warm_up: float | None
+    compress: str | None
+    groups: int | None
     loss: str | None
     label_smoothing: float
     class_weight: str | None
@@ -76,6 +85,7 @@ class TrainingOptions:
         """Raise ValueError for what makes no sense, whatever the data are."""
         self.rule()
         self.changes()
+        parse_compression(self.compress, self.groups)
         parse_loss(self.loss, self.label_smoothing)
         if workers and not self.shards and workers > self.batch_size:
             raise ValueError(
@@ -88,6 +98,11 @@ class TrainingOptions:
     def rule(self) -> Optimizer:
         """Raises ValueError for a schedule that is none."""
         rate = parse_schedule(self.schedule, self.lr, self.epochs)
+        if self.scale_lr:
+            base, warm_up = self.base_batch_size or BASE_BATCH_SIZE, self.warm_up
+            rate = LargeBatch(
+                rate, self.batch_size * self.accumulate, base, self.scale_lr, WARM_UP if warm_up is None else warm_up
+            )
         rule = OPTIMIZERS[self.optimizer].make(rate, self.momentum, self.weight_decay)
         if self.no_decay is None:
             return rule
@@ -178,6 +193,7 @@ class Task:
                 ema_decay=options.ema_decay,
                 on_nan=options.on_nan,
                 stale_gradients=options.stale_gradients,
+                compression=parse_compression(options.compress, options.groups),
                 augment=self.changes,
                 class_weight=self.class_weight,
                 sampler=options.sampler,

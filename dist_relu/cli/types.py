@@ -32,6 +32,7 @@ SCHEDULE_FORMS = (
     "constant, step:EVERY,FACTOR, cosine, onecycle:SHARE, polynomial:POWER, exponential:FACTOR, "
     "plateau:FACTOR,PATIENCE, or warmup:EPOCHS+one of them"
 )
+COMPRESSION_FORMS = "bf16, fp16, topk:SHARE, powersgd:RANK"
 MODEL_NAMES = ("mlp:", "cnn", "resnet:8", "resnet:20", "rnn:", "policy:")
 
 
@@ -42,7 +43,8 @@ OPTION_GROUPS = {
     ),
     "Training": (
         "--epochs --batch-size --optimizer --lr --schedule --momentum --weight-decay --no-decay --clip-norm "
-        "--clip-value --accumulate --ema-decay --on-nan --validation --metrics --algorithm --steps --envs --horizon "
+        "--clip-value --accumulate --ema-decay --on-nan --scale-lr --base-batch-size --warm-up --compress --groups "
+        "--validation --metrics --algorithm --steps --envs --horizon "
         "--minibatches --gamma --entropy-weight --seeds --lowest --highest --seed --shards "
         "--stale-gradients --regime --warm-up --repetitions"
     ),

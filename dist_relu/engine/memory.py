@@ -1,7 +1,7 @@
 """The coordinator makes the memory of a run on every node before it, and reads it between steps and in the end.
 
-P parameters.  V vectors: the parameters, the optimiser's states, the gradient of the step before where gradients are
-stale, and the average of the parameters if there is one.
+P parameters.  V vectors: the parameters, the states of the optimiser and of a compression, the gradient of the step
+before where gradients are stale, and the average of the parameters if there is one.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ class Memory(Generic[T]):
 
     y: the targets, (samples, ...).  weights, chances: (samples,) or (0,), see `dist_relu.engine.weighting`.
     generations, slots, totals: of the shapes that the `ReductionPlan` has.
+    group_sums: (rows, P) that a compression works in, and room as behind generations.
     squares: (pieces, NUM_SQUARES).  sums: see `batch_sums_shape`.  arena: bytes.  verdicts: (workers,), where steps may
     be skipped, whether what each worker has made of its chunks is finite.  completed: (workers,) int64, how many steps
     of the run each worker has seen to be complete.  The vectors after step number n are generation n % 2.
@@ -84,6 +85,7 @@ class Memory(Generic[T]):
     generations: T
     slots: T
     totals: T
+    group_sums: T
     squares: T
     sums: T
     arena: T
@@ -138,6 +140,7 @@ class StepMemory:
         is_watched: bool = False,
     ) -> None:
         self._model, self.plan, self._begin, self._samples = model, plan, begin.step, placed.x
+        compression = plan.options.compression
         self._layout = layout = measure(model, plan.loss, placed.y.array[:1])
         self._reduction = reduction = ReductionPlan.of(
             model.params,
@@ -149,6 +152,7 @@ class StepMemory:
             itemsize=model.dtype.itemsize,
             by_param=plan.cuts_by_param or is_watched,
             bucket_bytes=plan.bucket_bytes,
+            groups=compression.num_groups(plan.shards) if compression else None,
         )
         self._memory = Memory(
             y=placed.y,
@@ -157,6 +161,9 @@ class StepMemory:
             generations=replicas.zeros(reduction.generations_shape, model.dtype),
             slots=replicas.zeros(reduction.slots_shape, model.dtype),
             totals=replicas.zeros(reduction.totals_shape, model.dtype),
+            group_sums=replicas.zeros(
+                (compression.num_rows(plan.shards) if compression else 0, reduction.generations_shape[2]), model.dtype
+            ),
             squares=replicas.zeros((len(reduction.pieces), NUM_SQUARES), np.float64),
             sums=replicas.zeros(batch_sums_shape(plan.shards, layout.sums), np.float64),
             arena=replicas.zeros((layout.size_bytes(plan.batch_size),), np.uint8),

@@ -7,8 +7,18 @@ from dataclasses import dataclass
 from typing import Literal, final
 
 from dist_relu.comm.exchange import BUCKET_BYTES
+from dist_relu.compression import Compression
 from dist_relu.core.arrays import Array
-from dist_relu.core.checks import check_bool, check_fields, check_int, check_positive, check_share, one_of, optional
+from dist_relu.core.checks import (
+    check_bool,
+    check_fields,
+    check_int,
+    check_positive,
+    check_share,
+    instance_of,
+    one_of,
+    optional,
+)
 from dist_relu.data import Augment
 from dist_relu.engine.weighting import ClassWeight, Sampler
 from dist_relu.kernels.ordered_sum import ordered_sum
@@ -27,6 +37,7 @@ class StepOptions:
     accumulate: int = 1
     on_nan: Literal["stop", "skip"] = "stop"
     stale_gradients: bool = False
+    compression: Compression | None = None
 
     def __post_init__(self) -> None:
         limit = optional(check_positive)
@@ -39,6 +50,7 @@ class StepOptions:
             accumulate=check_int,
             on_nan=one_of("stop", "skip"),
             stale_gradients=check_bool,
+            compression=optional(instance_of(Compression)),
         )
 
     @property
@@ -49,12 +61,8 @@ class StepOptions:
     @property
     def need_whole_gradient(self) -> bool:
         """Tell whether chunks can't be updated before all of them are summed."""
-        return self.clip_norm is not None or self.clip_value is not None or self.accumulate > 1 or self.stale_gradients
-
-    @property
-    def num_gradients(self) -> int:
-        """Count the vectors (P,) that lie behind the optimiser's states: the gradient of the step before."""
-        return int(self.stale_gradients)
+        clips = self.clip_norm is not None or self.clip_value is not None
+        return clips or self.accumulate > 1 or self.stale_gradients or self.compression is not None
 
     @property
     def num_averages(self) -> int:
@@ -82,10 +90,24 @@ class StepPlan:
 
     @property
     def num_vectors(self) -> int:
-        """Count the vectors (P,) of a generation: the parameters, the optimiser's states, a gradient, an average."""
+        """Count the vectors (P,) of a generation, see `vector_names`."""
+        return len(self.vector_names)
+
+    @property
+    def vector_names(self) -> list[str]:
+        """Name the vectors of a generation: parameters, states of optimiser and compression, a gradient, an average."""
         rule, options = self.optimizer, self.options
         num_states = check_int(f"{type(rule).__name__}.num_states", rule.num_states, 0)
-        return 1 + num_states + options.num_gradients + options.num_averages
+        names = ["parameters", *(f"optimizer state {i}" for i in range(num_states))]
+        names += options.compression.state_names(self.shards) if options.compression else ()
+        names += ["gradient of the step before"] * options.stale_gradients
+        return names + ["average"] * options.num_averages
+
+    @property
+    def compression_states(self) -> slice:
+        """Where the states of the compression are among the vectors of a generation."""
+        first, compression = 1 + self.optimizer.num_states, self.options.compression
+        return slice(first, first + len(compression.state_names(self.shards)) if compression else first)
 
     @property
     def cuts_by_param(self) -> bool:

@@ -26,7 +26,7 @@ from dist_relu.engine.weighting import ClassWeight, Sampler, check_class_weight,
 from dist_relu.errors import TrainingWarning
 from dist_relu.nn import Loss, Sequential
 from dist_relu.optim import Optimizer
-from dist_relu.partition import check_fit
+from dist_relu.partition import check_fit, level_of_groups
 
 
 def planned(
@@ -62,6 +62,9 @@ def planned(
     class_weight = check_class_weight(class_weight, data)
     sampler = check_sampler(sampler, data, class_weight, shuffle=shuffle)
     check_fit(len(data), batch_size, shards, num_workers)
+    compression = options.compression if options else None
+    if compression and (groups := compression.num_groups(shards)) is not None:
+        level_of_groups(shards, groups)  # raises where they are no nodes of the tree
     built = check_model(model, data, loss)
     for doubt in doubts_of_data(built, data, batch_size):
         warnings.warn(doubt, TrainingWarning, stacklevel=4)

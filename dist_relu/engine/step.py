@@ -17,6 +17,8 @@ from typing import final
 import numpy as np
 
 from dist_relu.comm.whereabouts import PASS, PREPARATION, SUM, SWITCH, UPDATE
+from dist_relu.compression.compression import Part
+from dist_relu.compression.gradient import CompressedGradient
 from dist_relu.core.arrays import Array
 from dist_relu.core.machine import num_cores
 from dist_relu.engine.batches import Batch, Feed, microbatches
@@ -36,7 +38,7 @@ from dist_relu.nn import Sequential
 from dist_relu.nn.description import is_ours
 from dist_relu.nn.passes import ShardPass, forward_backward
 from dist_relu.reduction.batch_sums import BatchSums, RowExchange
-from dist_relu.reduction.chunks import chunks_of, empty_chunks
+from dist_relu.reduction.chunks import Chunk, chunks_of, empty_chunks
 from dist_relu.reduction.reducer import Reducer
 from dist_relu.reduction.sources import ReductionMemory
 from dist_relu.runtime.compiling import compile_ahead
@@ -102,7 +104,11 @@ class TrainingStep:
         )
         chunks = chunks_of(reduction, world.rank, model.params, self._reducer.sources, generations)
         self._norms = Norms(reduction.pieces, memory.squares)
-        self._updater = Updater(plan, chunks, self._norms, self._barrier, group_numbers(plan.optimizer, model))
+        groups, compressed = group_numbers(plan.optimizer, model), None
+        if plan.options.compression:
+            states = generations[:, plan.compression_states]
+            compressed = self._compressed(chunks, memory.group_sums[:, : reduction.num_params], states)
+        self._updater = Updater(plan, chunks, self._norms, self._barrier, groups, compressed)
         self._skips = plan.options.skips
         self._verdicts = memory.verdicts[slice(world.node.ranks.start, world.node.ranks.stop)]
         self._sums = np.zeros((plan.shards, 2))  # the loss of each shard, and its number of correct predictions
@@ -117,6 +123,21 @@ class TrainingStep:
             )
         self._recorder = Recorder(world, request.watch, model.dtype) if request.watch else None
         self._is_recorded = not (self._skips or self._verifier or self._side_by_side)
+
+    def _compressed(self, chunks: Sequence[Chunk], sums: Array, states: Array) -> CompressedGradient:
+        """Make the gradient of these chunks, by way of the compression.  sums, states: see `Part`."""
+        assert self._plan.options.compression
+        part = Part(
+            params=self.model.params,
+            seed=self._plan.seed,
+            sums=sums,
+            states=states,
+            chunks=[(chunk.place, chunk.is_trained) for chunk in chunks],
+            barrier=self._barrier,
+            rank=self._world.node.rank,
+            workers=len(self._world.node.ranks),
+        )
+        return CompressedGradient(self._plan.options.compression, self._reduction, part, self._reducer.group_sources)
 
     def load_kernels(self) -> None:
         """Compile or load whatever a step needs, so that no step has to; collective.

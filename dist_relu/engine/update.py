@@ -16,6 +16,7 @@ from typing import NamedTuple, final
 import numpy as np
 
 from dist_relu.comm.barrier import Barrier
+from dist_relu.compression.gradient import CompressedGradient
 from dist_relu.core.arrays import Array, aligned_empty
 from dist_relu.core.guards import is_ours, unchecked
 from dist_relu.engine.norms import DIRECTION, GRADIENT, PARAM, UNCLIPPED_GRADIENT, Norms
@@ -35,14 +36,22 @@ class Updater:
     """An updater does the second half of a step for a worker's chunks: for each batch `accumulate`, and then `step`."""
 
     def __init__(
-        self, plan: StepPlan, chunks: Sequence[Chunk], norms: Norms, barrier: Barrier, groups: Sequence[int] = ()
+        self,
+        plan: StepPlan,
+        chunks: Sequence[Chunk],
+        norms: Norms,
+        barrier: Barrier,
+        groups: Sequence[int] = (),
+        compressed: CompressedGradient | None = None,
     ) -> None:
         """chunks: with sources that are complete when gradients are accumulated.  barrier: of the workers of a node.
 
         groups: of each parameter, see `group_numbers`; chunks of parameters that it does not tell of follow the rule.
+        compressed: sums these chunks in place of their sources.
         """
         self._chunks = chunks
-        self._update = _shortest_way(plan, chunks, _rules_of(plan.optimizer, chunks, groups), norms, barrier)
+        rules = _rules_of(plan.optimizer, chunks, groups)
+        self._update = _shortest_way(plan, chunks, rules, norms, barrier, compressed)
 
     def accumulate(self, shard_bounds: ShardBounds) -> None:
         """Take in the gradient of a batch, which lies complete in slots and arena; once or several times a step.
@@ -104,14 +113,19 @@ def _rules_of(optimizer: Optimizer, chunks: Sequence[Chunk], groups: Sequence[in
 
 
 def _shortest_way(
-    plan: StepPlan, chunks: Sequence[Chunk], rules: Sequence[_Rule], norms: Norms, barrier: Barrier
+    plan: StepPlan,
+    chunks: Sequence[Chunk],
+    rules: Sequence[_Rule],
+    norms: Norms,
+    barrier: Barrier,
+    compressed: CompressedGradient | None,
 ) -> _Update:
     """Choose the shortest way to do what is asked for."""
     options = plan.options
     optimizer = plan.optimizer.rule if isinstance(plan.optimizer, Groups) else plan.optimizer
     if isinstance(optimizer, ElementwiseOptimizer) and not options.need_whole_gradient:
         return _FusedUpdate(chunks, rules, options.ema_decay, norms)
-    gradient = _SummedGradient(chunks, options, norms, barrier)
+    gradient = _SummedGradient(chunks, options, norms, barrier, compressed)
     if isinstance(optimizer, ElementwiseOptimizer):
         return _SummedUpdate(chunks, rules, options.ema_decay, gradient, norms)
     return _LayerwiseUpdate(chunks, rules, options.ema_decay, gradient, norms, barrier)
@@ -234,34 +248,47 @@ class _LayerwiseUpdate(_Update):
 class _SummedGradient:
     """This worker's chunks of the gradient are summed here, over the shards and then over the batches of a step."""
 
-    def __init__(self, chunks: Sequence[Chunk], options: StepOptions, norms: Norms, barrier: Barrier) -> None:
+    def __init__(
+        self,
+        chunks: Sequence[Chunk],
+        options: StepOptions,
+        norms: Norms,
+        barrier: Barrier,
+        compressed: CompressedGradient | None,
+    ) -> None:
         self.totals = [aligned_empty((chunk.size,), chunk.dtype) for chunk in chunks]
         self._chunks = chunks
         self._trained = [(chunk, total) for chunk, total in zip(chunks, self.totals, strict=True) if chunk.is_trained]
         self._options = options
         self._norms = norms
         self._barrier = barrier
+        self._compressed = compressed
         self._is_empty = True
         self._factor = np.ones(1)
 
     def accumulate(self, shard_bounds: ShardBounds) -> None:
         """Add the gradient of a batch."""
-        take_in = ordered_sum if self._is_empty else add_ordered_sum
+        is_first, self._is_empty = self._is_empty, False
+        if self._compressed:
+            self._compressed.accumulate(shard_bounds, is_first=is_first)
+            return
+        take_in = ordered_sum if is_first else add_ordered_sum
         for chunk, total in zip(self._chunks, self.totals, strict=True):
             take_in(*chunk.source.partial_sums(shard_bounds), total)
-        self._is_empty = False
 
     def drop(self) -> None:
         """Start from zero."""
         self._is_empty = True
 
     def finish(self, generation: int, *, is_watched: bool) -> None:
-        """Clip what was accumulated, by value and then by norm; the next batch starts from zero.  May be collective.
+        """Compress what was accumulated, clip it by value and then by norm; the next batch starts from zero.
 
         generation: that the step reads. Where gradients are stale, the totals become what the step before has left
-        there, and this step's lie in the other one.
+        there, and this step's lie in the other one.  May be collective.
         """
         self._is_empty = True
+        if self._compressed:
+            self._compressed.finish(generation, self.totals)
         if is_watched:
             for chunk, total in self._trained:
                 self._norms.measure(UNCLIPPED_GRADIENT, chunk, total)

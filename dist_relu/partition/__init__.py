@@ -5,7 +5,7 @@ Everything here is a pure function of small integers, so that every process work
 
 from dist_relu.partition.rng import Purpose, epoch_order, generator
 from dist_relu.partition.shards import balance, bounds, check_fit
-from dist_relu.partition.tree import Fold, PartialSums, SummationTree, TreeNode, stack_depth
+from dist_relu.partition.tree import Fold, PartialSums, SummationTree, TreeNode, level_of_groups, stack_depth
 
 __all__ = [
     "Fold",
@@ -18,5 +18,6 @@ __all__ = [
     "check_fit",
     "epoch_order",
     "generator",
+    "level_of_groups",
     "stack_depth",
 ]

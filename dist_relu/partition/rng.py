@@ -22,6 +22,7 @@ class Purpose(IntEnum):
     ACTIONS = 8
     MINIBATCHES = 9
     DRAWN_SAMPLES = 10
+    LOW_RANK = 11
 
 
 def generator(seed: int, purpose: Purpose, *coordinates: int) -> np.random.Generator:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import ceil
 from typing import Generic, NamedTuple, TypeVar, final
 
 from dist_relu.core.arrays import Array
+from dist_relu.errors import PartitionError
 
 T = TypeVar("T")
 
@@ -25,8 +27,10 @@ class SummationTree:
     subtrees that it holds alone; the sum over workers continues from those along the same tree.
     """
 
-    def __init__(self, shards: int) -> None:
+    def __init__(self, shards: int, top: int | None = None) -> None:
+        """top: nodes of this level are not added to one another; None: all are."""
         self._shards = shards
+        self._top = shards.bit_length() if top is None else top
 
     def leaves(self, first: int, stop: int) -> list[TreeNode]:
         return [TreeNode(0, shard) for shard in range(first, stop)]
@@ -41,7 +45,7 @@ class SummationTree:
         for node in nodes:
             stack.append(self._widest(node))
             carries.append(0)
-            while len(stack) > 1 and self._are_siblings(stack[-2], stack[-1]):
+            while len(stack) > 1 and stack[-1].level < self._top and self._are_siblings(stack[-2], stack[-1]):
                 stack.pop()
                 left = stack.pop()
                 stack.append(self._widest(TreeNode(left.level + 1, left.number // 2)))
@@ -62,6 +66,20 @@ class SummationTree:
         while number and number % 2 == 0 and (number + 1) << level >= self._shards:
             level, number = level + 1, number // 2
         return TreeNode(level, number)
+
+
+def level_of_groups(shards: int, groups: int) -> int:
+    """Return the level of the summation tree that has so many nodes.
+
+    Raises PartitionError when there is none.
+    """
+    counts = [ceil(shards / 2**level) for level in range((shards - 1).bit_length() + 1)]
+    if groups not in counts:
+        raise PartitionError(
+            f"{groups} groups are no nodes of the summation tree over {shards} shards. "
+            f"Pass groups={' or '.join(map(str, sorted(counts)))}."
+        )
+    return counts.index(groups)
 
 
 @final

@@ -19,10 +19,12 @@ from dist_relu.reduction.sources import SlotSource, Source
 class Chunk:
     """A chunk is a piece, or several neighbours, that one worker sums and updates at a time.
 
-    parts: the number of each piece, with its elements.  param: the one that the chunk belongs to, or begins in.
+    place: in the flat vector.  parts: the number of each piece, with its elements.
+    param: the one that the chunk belongs to, or begins in.
     generations: for both of them, the chunk of the parameters, of each optimiser state, and of the average.
     """
 
+    place: slice
     parts: Sequence[tuple[int, slice]]
     param_number: int
     param: Param
@@ -57,6 +59,7 @@ def chunks_of(
         piece = join(numbers, plan.pieces)
         chunks.append(
             Chunk(
+                place=slice(piece.start, piece.stop),
                 parts=[
                     (i, slice(plan.pieces[i].start - piece.start, plan.pieces[i].stop - piece.start)) for i in numbers
                 ],
@@ -75,7 +78,9 @@ def empty_chunks(num_vectors: int, dtype: np.dtype[Any]) -> tuple[list[Piece], l
     nothing = [[np.empty(0, dtype)] * num_vectors] * 2
     source = SlotSource(np.empty((1, 0), dtype), 0, [0])
     chunks = [
-        Chunk(parts=[(i, slice(0, 0))], param_number=i, param=param, source=source, generations=nothing)
+        Chunk(
+            place=slice(0, 0), parts=[(i, slice(0, 0))], param_number=i, param=param, source=source, generations=nothing
+        )
         for i, param in enumerate(params)
     ]
     return [Piece(param=number, start=0, stop=0) for number in range(len(params))], chunks

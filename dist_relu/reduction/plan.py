@@ -19,7 +19,7 @@ from typing import Self
 
 from dist_relu.comm.exchange import BUCKET_BYTES
 from dist_relu.nn import Param
-from dist_relu.partition import SummationTree, TreeNode, balance, bounds
+from dist_relu.partition import SummationTree, TreeNode, balance, bounds, level_of_groups
 from dist_relu.reduction.buckets import HEAD, Stage, stages_of
 from dist_relu.reduction.pieces import TAIL, Piece, costs_of, cut, group_tiles
 
@@ -38,6 +38,8 @@ class ReductionPlan:
     all pieces among them.
     subtrees: by rank, what the worker's shards come to; their rows in the slots stand in this order.
     stages: what the nodes exchange, in the order in which it leaves; none on one node.
+    group_level: of the summation tree, whose nodes there are groups of shards: their sums are formed apart, on every
+    node of the cluster, and are not added here.  None: there are no groups.
     """
 
     nodes: Sequence[range]
@@ -49,6 +51,7 @@ class ReductionPlan:
     chunks: Sequence[Sequence[range]]
     subtrees: Sequence[Sequence[TreeNode]]
     stages: Sequence[Stage]
+    group_level: int | None = None
 
     @classmethod
     def of(
@@ -63,22 +66,25 @@ class ReductionPlan:
         itemsize: int,
         by_param: bool = False,
         bucket_bytes: int = BUCKET_BYTES,
+        groups: int | None = None,
     ) -> Self:
         """Plan for a model with these parameters.
 
         products: the numbers of those whose gradients are left as products, see `dist_relu.nn.passes`.  itemsize: of
         an element, in bytes.  by_param: no piece holds elements of two parameters.  bucket_bytes: of a message between
-        nodes, about.
+        nodes, about.  groups: of shards, whose sums are wanted apart.
         """
         workers = nodes[-1].stop
-        tree = SummationTree(shards)
+        group_level = None if groups is None else level_of_groups(shards, groups)
+        tree = SummationTree(shards, group_level)
         subtrees = [tree.fold(tree.leaves(first, stop))[1] for first, stop in bounds(shards, workers)]
         pieces = cut(params, products, by_param=by_param)
         costs = costs_of(pieces, sum(map(len, subtrees)), num_vectors, batch_size, itemsize)
         num_columns = sum(prod(param.shape) for number, param in enumerate(params) if number not in products)
-        if len(nodes) == 1:
+        if len(nodes) == 1 or groups is not None:
             stages: list[Stage] = []
-            chunks = [group_tiles(numbers, pieces) for numbers in balance(costs, workers)]
+            shares = [numbers for ranks in nodes for numbers in balance(costs, len(ranks))]
+            chunks = [group_tiles(numbers, pieces) for numbers in shares]
         else:
             stages = stages_of(pieces, costs, nodes, num_columns, itemsize, bucket_bytes)
             loads = [load for stage in stages for load in stage.loads]
@@ -96,6 +102,7 @@ class ReductionPlan:
             chunks=chunks,
             subtrees=subtrees,
             stages=stages,
+            group_level=group_level,
         )
 
     @property
@@ -109,8 +116,14 @@ class ReductionPlan:
 
     @property
     def totals_shape(self) -> tuple[int]:
-        """Totals are finished sums, behind a head that ends with the tail of the slots; one node does without."""
-        return (HEAD + self.num_params if self.stages else 0,)
+        """Totals are finished sums, behind a head that ends with the tail of the slots; one node does without.
+
+        With groups they are a row of that for every subtree that a worker sums alone, of all nodes.
+        """
+        row = HEAD + self.num_params
+        if self.group_level is not None and len(self.nodes) > 1:
+            return (sum(map(len, self.subtrees)) * row,)
+        return (row if self.stages else 0,)
 
     @property
     def generations_shape(self) -> tuple[int, int, int]:
@@ -120,6 +133,19 @@ class ReductionPlan:
         take a tenth longer.
         """
         return 2, self.num_vectors, -(-self.num_params // _PER_LINE) * _PER_LINE
+
+    @property
+    def groups(self) -> Sequence[range]:
+        """Return the shards of each group whose sum is wanted apart; one of all shards where there are no groups."""
+        if self.group_level is None:
+            return [range(self.shards)]
+        tree, size = SummationTree(self.shards), 1 << self.group_level
+        return [tree.shards_of(TreeNode(self.group_level, number)) for number in range(-(-self.shards // size))]
+
+    @property
+    def tree_of_worker(self) -> SummationTree:
+        """Return the summation tree as far as a worker adds along it before the others are asked."""
+        return SummationTree(self.shards, self.group_level)
 
     def shards_of(self, rank: int) -> range:
         """Return the shards that a worker computes."""

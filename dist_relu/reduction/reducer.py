@@ -17,8 +17,9 @@ from dist_relu.core.arrays import Array
 from dist_relu.kernels.copies import copy
 from dist_relu.kernels.ordered_sum import ordered_sum
 from dist_relu.kernels.tape import in_python
+from dist_relu.reduction.gathering import Gathering
 from dist_relu.reduction.internode import InternodeSum
-from dist_relu.reduction.pieces import TAIL, join
+from dist_relu.reduction.pieces import TAIL, Piece, join
 from dist_relu.reduction.plan import ReductionPlan
 from dist_relu.reduction.slots import Slots
 from dist_relu.reduction.sources import ReductionMemory, ShardBounds, Source, Sources
@@ -40,12 +41,15 @@ class Reducer:
 
     sources: of the gradients of this worker's chunks, in the order of `ReductionPlan.chunks`; complete from `finish` on
     until somebody begins with the next batch.
+    group_sources: the same of each group of shards, see `ReductionPlan.groups`.
     row: where the gradient of the next shard goes, to be filled with 0 when it has no samples.
     total: (TAIL,), the summed loss of the batch, and how many of its samples were predicted right; from `finish` on.
     """
 
     row: Array
     total: Array
+    sources: Sequence[Source]
+    group_sources: Sequence[Sequence[Source]]
 
     def __init__(self, world: World, plan: ReductionPlan, memory: ReductionMemory) -> None:
         self._slots = slots = Slots(plan, memory, world.rank)
@@ -54,22 +58,33 @@ class Reducer:
         sources = Sources(plan, memory)
         everything = range(plan.shards)
         pieces = [join(chunk, plan.pieces) for chunk in plan.chunks[world.rank]]
-        self.sources: Sequence[Source]
         self._internode: InternodeSum | None = None
+        self._gathering: Gathering | None = None
         if plan.stages:
             self._internode = InternodeSum(world, plan, memory, slots, sources)
             self.total = self._internode.tail
             self.sources = [sources.finished(piece) for piece in pieces]
-        else:
-            self.total = np.empty(TAIL, memory.slots.dtype)
-            self._tail = sources.of_tail(everything).partial_sums(())
-            self.sources = [sources.of_piece(piece, everything) for piece in pieces]
+            self.group_sources = [[source] for source in self.sources]
+            return
+        self.total = np.empty(TAIL, memory.slots.dtype)
+        of_piece: Callable[[Piece, range], Source] = sources.of_piece
+        tail = sources.of_tail(everything)
+        if len(plan.nodes) > 1:
+            self._gathering = Gathering(world, plan, memory, sources)
+            of_piece, tail = sources.gathered, sources.gathered_tail(everything)
+        self._tail = tail.partial_sums(())
+        self.sources = [of_piece(piece, everything) for piece in pieces]
+        self.group_sources = [[source] for source in self.sources]
+        if plan.group_level is not None:
+            self.group_sources = [[of_piece(piece, shards) for shards in plan.groups] for piece in pieces]
 
     def begin(self, shard_bounds: ShardBounds) -> None:
         """Begin with a batch.  shard_bounds: its rows in each shard."""
         self._slots.begin()
         if self._internode:
             in_python(partial(self._internode.begin, shard_bounds))
+        if self._gathering:
+            in_python(partial(self._gathering.begin, shard_bounds))
         self.row = self._slots.push()
 
     def on_grads_ready(self, shard: int) -> Callable[[int], object] | None:
@@ -94,4 +109,6 @@ class Reducer:
             in_python(self._internode.finish)
             return
         self._barrier.wait()
+        if self._gathering:
+            in_python(self._gathering.finish)
         ordered_sum(*self._tail, self.total)  # these few numbers every worker adds for itself

@@ -10,7 +10,7 @@ import numpy as np
 
 from dist_relu.core.arrays import Array
 from dist_relu.kernels.ordered_sum import add
-from dist_relu.partition import Fold, SummationTree, stack_depth
+from dist_relu.partition import Fold, stack_depth
 from dist_relu.reduction.plan import ReductionPlan
 from dist_relu.reduction.sources import ReductionMemory
 
@@ -24,7 +24,7 @@ class Slots:
     """
 
     def __init__(self, plan: ReductionPlan, memory: ReductionMemory, rank: int) -> None:
-        tree, shards = SummationTree(plan.shards), plan.shards_of(rank)
+        tree, shards = plan.tree_of_worker, plan.shards_of(rank)
         carries, kept = tree.fold(tree.leaves(shards.start, shards.stop))
         first_row = sum(map(len, plan.subtrees[:rank]))
         shared = list(memory.slots[first_row : first_row + len(kept)])

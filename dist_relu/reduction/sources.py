@@ -22,7 +22,7 @@ from dist_relu.kernels.products import multiply_transposed
 from dist_relu.nn import Param
 from dist_relu.partition import Fold, PartialSums, SummationTree, stack_depth
 from dist_relu.reduction.buckets import HEAD
-from dist_relu.reduction.pieces import Piece, largest_tile
+from dist_relu.reduction.pieces import TAIL, Piece, largest_tile
 from dist_relu.reduction.plan import ReductionPlan
 
 ShardBounds = Sequence[tuple[int, int]]
@@ -142,7 +142,23 @@ class Sources:
         """Make a source of the totals, where the gradient of a piece is complete."""
         return SlotSource(self._memory.totals.reshape(1, -1), HEAD + piece.start, [0])
 
+    def gathered(self, piece: Piece, shards: range) -> SlotSource:
+        """Make the source of a piece's gradient in the rows that all nodes have sent."""
+        return self._in_rows(self._gathered_rows, HEAD + piece.start, shards)
+
+    def gathered_tail(self, shards: range) -> SlotSource:
+        """Make the source of the tail in these rows."""
+        return self._in_rows(self._gathered_rows, HEAD - TAIL, shards)
+
+    @property
+    def _gathered_rows(self) -> Array:
+        return self._memory.totals.reshape(len(self._subtrees), -1)
+
     def _in_slots(self, column: int, shards: range) -> SlotSource:
+        return self._in_rows(self._memory.slots, column, shards)
+
+    def _in_rows(self, rows: Array, column: int, shards: range) -> SlotSource:
+        """rows: one for each subtree, those of `shards` become partial sums."""
         within = [row for row, subtree in enumerate(self._subtrees) if self._tree.shards_of(subtree).start in shards]
         carries, _ = self._tree.fold([self._subtrees[row] for row in within])
-        return SlotSource(self._memory.slots[within[0] : within[-1] + 1], column, carries)
+        return SlotSource(rows[within[0] : within[-1] + 1], column, carries)

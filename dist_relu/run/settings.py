@@ -54,6 +54,7 @@ def settings_of(model: Sequential, data: Dataset, plan: StepPlan, *, shuffle: bo
         **({"stale_gradients": True} if options.stale_gradients else {}),
         **({} if plan.class_weight is None else {"class_weight": repr(plan.class_weight)}),
         **({} if plan.sampler is None else {"sampler": plan.sampler}),
+        **({} if options.compression is None else {"compression": repr(options.compression)}),
     }
 
 

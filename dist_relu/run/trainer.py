@@ -298,7 +298,7 @@ class Trainer:
             step=snapshot.step,
             steps_per_epoch=self._per_epoch,
             vectors=snapshot.vectors,
-            vector_names=self._vector_names(),
+            vector_names=self._plan.vector_names,
             names=self._model.names,
             shapes=[param.shape for param in self._model.params],
             records=self._position.history.records[: snapshot.step],
@@ -444,11 +444,6 @@ class Trainer:
             for doubt in doubts_of_result(result, self._data, self._plan):
                 warnings.warn(doubt, TrainingWarning, stacklevel=4)
         return result
-
-    def _vector_names(self) -> list[str]:
-        options = self._plan.options
-        names = ["parameters", *(f"optimizer state {i}" for i in range(self._plan.optimizer.num_states))]
-        return names + ["gradient of the step before"] * options.num_gradients + ["average"] * options.num_averages
 
     def _restore_callbacks(self, callbacks: Sequence[Any]) -> None:
         """Give callbacks what they have remembered in a run that is resumed."""

@@ -214,6 +214,11 @@ def test_training_options_reach_training(tmp_path: Path, capsys: pytest.CaptureF
             ["--augment", "crop:1"],
             ["--augment", "flip"],
             ["--augment", "crop:1,flip"],
+            ["--scale-lr", "linear", "--base-batch-size", "32"],
+            ["--scale-lr", "sqrt", "--base-batch-size", "32", "--warm-up", "0"],
+            ["--compress", "bf16"],
+            ["--compress", "topk:0.5"],
+            ["--compress", "powersgd:2"],
         ]
     ):
         path = tmp_path / f"{number}.json"
@@ -298,6 +303,12 @@ def test_samples_that_are_no_images_are_not_cropped(npz: Path, capsys: pytest.Ca
         (["--no-decay", "conv", "--weight-decay", "0.1"], "suits no parameter that no group before it suits"),
         (["--schedule", "onecycle:2"], "--schedule onecycle:2: OneCycle(rise=2.0): must be above 0 and below 1"),
         (["--schedule", "plateau:0.1,1.5"], "--schedule plateau:0.1,1.5: PATIENCE 1.5 is no whole number"),
+        (["--warm-up", "1"], "--warm-up goes with --scale-lr: the learning rate stays as it is without"),
+        (["--compress", "gzip"], "--compress gzip: expected bf16, fp16, topk:SHARE, powersgd:RANK"),
+        (["--compress", "topk:2"], "--compress topk:2: TopK(share=2.0): must be above 0 and at most 1"),
+        (["--compress", "powersgd", "--groups", "2"], "it is the same for any groups. Leave --groups away"),
+        (["--compress", "topk", "--groups", "3", "--shards", "4"], "Pass --groups 1 or 2 or 4"),
+        (["--groups", "2"], "--groups goes with --compress: there are no groups without"),
         (["--lr", "0"], "'--lr': 0 must be above 0"),
         (["--momentum", "1"], "'--momentum': 1 must be at least 0 and below 1"),
         (["--weight-decay", "-1"], "must be at least 0"),
