@@ -47,6 +47,7 @@ from dist_relu.nn import Loss, Sequential
 from dist_relu.optim import LBFGS, Iteration, Minimum, Optimizer, lbfgs
 from dist_relu.partition import check_fit
 from dist_relu.run.state import RunState
+from dist_relu.run.tracing.trace import Trace
 from dist_relu.run.trainer import Trainer
 from dist_relu.runtime.backends import Backend, start_backend
 from dist_relu.runtime.recovery import FailurePolicy, OnFailure, Recovery, parse_workers
@@ -187,6 +188,7 @@ class Coordinator:
         sampler: Sampler | None = None,
         watch: Watch | None = None,
         verify_every: int | None = None,
+        trace: Trace | None = None,
         validation: Data | None = None,
         validate_every: Literal["epoch"] | int = "epoch",
         metrics: str | Sequence[str] = (),
@@ -227,6 +229,7 @@ class Coordinator:
         verify_every: let other workers compute one shard of every so many steps as well. Since bits may not differ, a
         difference raises FaultyWorker with rank and host: with three workers or more of the one who is wrong, of two of
         both; a single worker computes such shards twice. Costs no bits.
+        trace: gets where the time of the steps goes, on every worker; see `Trace`. It changes no bits.
         validation, validate_every, metrics, callbacks, on_progress: see `Trainer.fit`.
 
         Every call begins anew, whatever was fitted before: with epoch 0 of order and schedule, and an optimizer without
@@ -263,6 +266,7 @@ class Coordinator:
             sampler=sampler,
             watch=watch,
             verify_every=verify_every,
+            trace=trace,
         )
         with trainer:
             return trainer.fit(
@@ -297,6 +301,7 @@ class Coordinator:
         sampler: Sampler | None = None,
         watch: Watch | None = None,
         verify_every: int | None = None,
+        trace: Trace | None = None,
         state: RunState | None = None,
     ) -> Trainer:
         """Hold a run: `trainer.fit(epochs=3)` and then `trainer.fit(epochs=2)` is `fit(..., epochs=5)`, to the bit.
@@ -318,6 +323,7 @@ class Coordinator:
         )
         optional(instance_of(RunState))("state", state)
         optional(instance_of(Watch))("watch", watch)
+        optional(instance_of(Trace))("trace", trace)
         verify_every = optional(check_int)("verify_every", verify_every)
         shuffle = check_bool("shuffle", shuffle)
         if shards is None and state is not None:
@@ -351,6 +357,7 @@ class Coordinator:
             image_shape=image_shape,
             watch=watch,
             verify_every=verify_every,
+            trace=trace,
             state=state,
         )
 

@@ -11,6 +11,7 @@ from typing import final
 
 import numpy as np
 
+from dist_relu.comm.marks import WAIT, Marks
 from dist_relu.comm.stall_detector import StallDetector
 from dist_relu.comm.stop_detector import WORKER_TIMEOUT_S, StopDetector
 from dist_relu.core.arrays import Array
@@ -55,6 +56,7 @@ class NodeBarrier(Barrier):
     Work comes in tasks, numbered from 1 upwards. Within a task every rank must wait equally often; a task may be
     given up at any time, and a later one starts afresh: meetings are only counted up, so nothing is ever reset.
     stall_detector: is called while this one waits.  first: the number among all workers of the node's first one.
+    marks: get each wait, while there are some.
     worker_timeout_s: how long a peer may stand still before it counts as lost.
     """
 
@@ -88,6 +90,7 @@ class NodeBarrier(Barrier):
         self._stop_detector = StopDetector(worker_timeout_s, control, first)
         self._first = first
         self.stall_detector = stall_detector
+        self.marks: Marks | None = None
         self._task = 0
         self._now = np.zeros(2, np.int64)
         num_awaited = len(pids) if len(pids) > 1 else 0
@@ -100,9 +103,14 @@ class NodeBarrier(Barrier):
         self._now[atomic.CALL] = task
 
     def wait(self) -> None:
+        marks = self.marks if len(self._pids) > 1 else None
+        if marks:
+            marks.enter(WAIT)
         if len(self._pids) > 1:
             atomic.arrive(self._flags, self._rank, self._now)
         until_done(atomic.wait_for_all, *self._awaited, attend=self._look_after_peers)
+        if marks:
+            marks.resume()
 
     def check(self) -> None:
         if self._abort[0] >= self._task:

@@ -14,6 +14,7 @@ from typing import final
 
 from dist_relu.comm.backoff import Backoff
 from dist_relu.comm.barrier import NodeBarrier
+from dist_relu.comm.marks import EXCHANGE
 from dist_relu.core.arrays import Array
 
 MAX_TAG = (1 << 16) - 1
@@ -86,12 +87,21 @@ class ProgressEngine:
     def send(self, array: Array, rank: int, tag: int, on_done: Callback) -> None:
         """See `Channel.send`."""
         with self.lock:
+            if self._barrier.marks:
+                self._barrier.marks.note_sent(rank, tag, array.nbytes)
             self._channel.send(array, rank, tag, on_done)
 
     def receive(self, array: Array, rank: int, tag: int, on_done: Callback) -> None:
         """See `Channel.receive`."""
+        marks = self._barrier.marks
+
+        def noted() -> None:
+            if marks:
+                marks.note_received(rank, tag, array.nbytes)
+            on_done()
+
         with self.lock:
-            self._channel.receive(array, rank, tag, on_done)
+            self._channel.receive(array, rank, tag, noted if marks else on_done)
 
     def wake(self) -> None:
         """Let the other thread look after the messages often, until `wait_until` relieves it."""
@@ -99,6 +109,9 @@ class ProgressEngine:
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
         """Keep messages moving until `condition` holds.  Raises TaskAborted when the task was given up."""
+        marks = self._barrier.marks
+        if marks:
+            marks.enter(EXCHANGE)
         self._awake.clear()
         backoff = Backoff(longest_s=_LONGEST_PAUSE_S, num_offers=_NUM_OFFERS)
         while not condition():
@@ -110,6 +123,8 @@ class ProgressEngine:
             if not moved and self._barrier.stall_detector:
                 self._barrier.stall_detector.check_other_nodes()
             backoff.pause(retry=not moved)
+        if marks:
+            marks.resume()
 
     def settle(self) -> None:
         """Wait until all is sent and received; for those who go on in another task, which would forget it."""

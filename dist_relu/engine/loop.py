@@ -14,6 +14,7 @@ import numpy as np
 from dist_relu.core.arrays import Array
 from dist_relu.engine.memory import StepRequest, means_of
 from dist_relu.engine.step import TrainingStep
+from dist_relu.engine.tracing import Tracer, TraceRequest, WorkerTrace
 from dist_relu.engine.verification import Digest
 from dist_relu.engine.watch.events import EpochDone, Progress, StepDone, StepsDone
 from dist_relu.engine.weighting import order_of_epoch
@@ -34,7 +35,7 @@ class SegmentRequest:
     run: the number of the run; workers keep what they have made for it until the next run, or till `forget_run`.
     setup: where workers have nothing of this run yet.
     last: the step before which the whole call ends.  optimizer: in place of the plan's, of the same kind.
-    num_skipped: how many steps right before the first one were skipped.
+    num_skipped: how many steps right before the first one were skipped.  trace: None for a segment that is not traced.
     """
 
     run: int
@@ -45,6 +46,7 @@ class SegmentRequest:
     shuffle: bool
     optimizer: Optimizer
     num_skipped: int = 0
+    trace: TraceRequest | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,10 +62,14 @@ class Stopped:
 
 @dataclass(frozen=True, kw_only=True)
 class Taken:
-    """A worker replies what became of a segment.  digests: of the shards that were verified, see `Verifier`."""
+    """A worker replies what became of a segment.
+
+    digests: of the shards that were verified, see `Verifier`.  trace: None if it was not traced.
+    """
 
     stopped: Stopped | None
     digests: Sequence[Digest]
+    trace: WorkerTrace | None
 
 
 class NotKept:
@@ -86,12 +92,12 @@ def take_segment(world: World, request: SegmentRequest) -> Taken | NotKept:
         run = _Run(world, request.setup)
     if run is None:
         return NotKept()
-    stopped: Stopped | None = run.take(request)
+    stopped, trace = run.take(request)
     if stopped is None:
         if world.progress_engine:
             world.progress_engine.settle()
         world.kept[request.run] = run
-    return Taken(stopped=stopped, digests=run.take_digests())
+    return Taken(stopped=stopped, digests=run.take_digests(), trace=trace)
 
 
 def forget_run(world: World, run: int) -> None:
@@ -114,18 +120,21 @@ class _Run:
         self._order_of = lru_cache(2)(self._order_anew)  # this epoch's, and the next one's where it is read ahead
         self._seen: list[StepDone] = []  # and not reported yet
         self._step_s = _LOOK_EVERY_S  # how long a step has taken
+        self._tracer = Tracer(world)
         self._step.load_kernels()
 
-    def take(self, request: SegmentRequest) -> Stopped | None:
-        """Take the steps of a segment."""
+    def take(self, request: SegmentRequest) -> tuple[Stopped | None, WorkerTrace | None]:
+        """Take the steps of a segment; returns what has stopped them, and what was traced of them."""
 
         def samples_of(step: int) -> Array:
             epoch, place = divmod(step, self._per_epoch)
             order: Array = self._order_of(epoch, request.shuffle)
             return order[place * self._per_step : (place + 1) * self._per_step]
 
-        with self._step.ahead(range(request.first, request.stop), samples_of):
-            return self._take(request)
+        with self._tracer.tracing(request.trace), self._step.ahead(range(request.first, request.stop), samples_of):
+            self._step.trace(self._tracer.marks, self._tracer.detail)
+            stopped = self._take(request)
+            return stopped, self._tracer.take(is_played=self._step.is_played)
 
     def _take(self, request: SegmentRequest) -> Stopped | None:
         self._step.optimizer = request.optimizer

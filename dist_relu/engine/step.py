@@ -16,6 +16,8 @@ from typing import final
 
 import numpy as np
 
+from dist_relu.comm import marks as phases
+from dist_relu.comm.marks import Marks
 from dist_relu.comm.whereabouts import PASS, PREPARATION, SUM, SWITCH, UPDATE
 from dist_relu.compression.compression import Part
 from dist_relu.compression.gradient import CompressedGradient
@@ -27,6 +29,7 @@ from dist_relu.engine.inputs import StepInputs
 from dist_relu.engine.memory import StepRequest
 from dist_relu.engine.norms import NUM_SQUARES, Norms
 from dist_relu.engine.side_by_side import SideBySide
+from dist_relu.engine.tracing import LAYERS, STEPS, MarksOfShard
 from dist_relu.engine.update import Updater
 from dist_relu.engine.verification import Digest, Verifier
 from dist_relu.engine.watch.recorder import Recorder
@@ -123,6 +126,8 @@ class TrainingStep:
             )
         self._recorder = Recorder(world, request.watch, model.dtype) if request.watch else None
         self._is_recorded = not (self._skips or self._verifier or self._side_by_side)
+        self._marks: Marks | None = None
+        self._detail = STEPS
 
     def _compressed(self, chunks: Sequence[Chunk], sums: Array, states: Array) -> CompressedGradient:
         """Make the gradient of these chunks, by way of the compression.  sums, states: see `Part`."""
@@ -188,6 +193,17 @@ class TrainingStep:
 
         return self._feed.ahead(len(steps), lambda number: samples_of(steps[number]), num_done, self._shards)
 
+    def trace(self, marks: Marks | None, detail: int) -> None:
+        """Mark what is done in the next steps, in such a detail, see `dist_relu.engine.tracing`; None: nothing."""
+        if marks is not self._marks or detail != self._detail:
+            self._marks, self._detail = marks, detail
+            self._tapes = Tapes(after=2)
+
+    @property
+    def is_played(self) -> bool:
+        """Tell whether whole steps are played by now."""
+        return bool(self._tapes.ready([(self.generation, self._inputs.samples.size)]))
+
     def is_watched(self, step: int) -> bool:
         """Tell whether a step is watched, which must be taken alone then."""
         return bool(self._recorder and self._recorder.watches(step))
@@ -242,13 +258,17 @@ class TrainingStep:
 
     def _take_one(self, generation: int, num_samples: int, *, is_watched: bool) -> None:
         """Take the step from a generation to the other one that the inputs tell of."""
-        inputs = self._inputs
+        inputs, marks = self._inputs, self._marks
+        if marks:
+            marks.begin_step()
         inputs.begin_step(num_samples, self._here, PASS)
         try:
             for batch in self._batches(num_samples, is_watched=is_watched):
                 self._reduce(batch)
                 until_done(kernels.add_outcome, self._reducer.total, num_samples, inputs.outcome, attend=_refuse)
                 kernels.enter(self._here, UPDATE)
+                if marks:
+                    marks.enter(phases.UPDATE)
                 self._updater.accumulate(batch.shard_bounds)
             self._updater.step(inputs.hyper, generation, is_watched=is_watched)
             is_finite = not self._skips or self._leads_to_numbers()
@@ -262,6 +282,8 @@ class TrainingStep:
         if self._world.rank == 0:
             kernels.record_step(inputs.clock, inputs.outcome, num_samples, *self._results)
         self._barrier.wait()
+        if marks:
+            marks.enter(phases.BETWEEN)
         kernels.complete_step(inputs.clock, self._mine, self._seconds, self._here, SWITCH)
 
     def _batches(self, num_samples: int, *, is_watched: bool) -> Iterator[Batch]:
@@ -271,6 +293,8 @@ class TrainingStep:
             if batch.place:
                 self._barrier.wait()  # slots and arena may be written again when everybody has accumulated from them
                 kernels.enter(self._here, PASS)
+                if self._marks:
+                    self._marks.enter(phases.PASS)
             kernels.begin_batch(self._inputs.clock, batch.place, self._plan.options.accumulate)
             yield batch
 
@@ -310,8 +334,13 @@ class TrainingStep:
             self._run_pass(batch, shard)
             if self._verifier:
                 self._verifier.note(batch, shard, self._reducer.row, self._sums[shard])
+            if self._marks and self._detail > STEPS:
+                self._marks.enter(phases.ADD, 0, shard)
             self._reducer.add(shard, self._sums[shard])
         kernels.enter(self._here, SUM)
+        if self._marks:
+            self._marks.note_busy()
+            self._marks.enter(phases.SUM)
         self._reducer.finish()
 
     def _run_pass(self, batch: Batch, shard: int) -> None:
@@ -336,6 +365,10 @@ class TrainingStep:
         """Pass over the rows of one shard through the model, or a copy of it."""
         first, stop = batch.shard_bounds[shard]
         observer = self._recorder.observer(shard, is_watched=batch.is_watched) if self._recorder else None
+        marks = None
+        if self._marks and self._detail > STEPS:
+            self._marks.enter(phases.GATHER, 0, shard)
+            marks = MarksOfShard(self._marks, shard, with_layers=self._detail == LAYERS)
         run.enter(first, stop, batch_size=batch.step_size, step=batch.number, shard=shard, observer=observer)
         x, loss, targets = self._feed.gather(batch, shard, run)
-        forward_backward(model, loss, x, targets, 1 / batch.step_size, run, self._sums[shard], on_grads_ready)
+        forward_backward(model, loss, x, targets, 1 / batch.step_size, run, self._sums[shard], on_grads_ready, marks)

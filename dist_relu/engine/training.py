@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 from time import monotonic
@@ -16,6 +17,7 @@ from dist_relu.engine.loop import NotKept, SegmentRequest, Stopped, forget_run, 
 from dist_relu.engine.memory import Snapshot, StepMemory
 from dist_relu.engine.plan import LeaveGradient, StepOptions, StepPlan
 from dist_relu.engine.site import Site
+from dist_relu.engine.tracing import TraceRequest, WorkerTrace
 from dist_relu.engine.verification import check_digests
 from dist_relu.engine.watch.events import EpochDone, Progress
 from dist_relu.engine.watch.observer import Observer
@@ -37,8 +39,10 @@ _run_numbers = itertools.count()
 class Training:
     """A run whose vectors lie in the nodes' memory, from a snapshot on; going on from there copies nothing.
 
-    max_steps: the longest segment.
+    max_steps: the longest segment.  traces: of the last segment, by rank; none if it was not traced.
     """
+
+    traces: Sequence[WorkerTrace] = ()
 
     def __init__(
         self,
@@ -86,11 +90,19 @@ class Training:
         self._setup = self._memory.request(watch, image_shape, verify_every)
 
     def advance(
-        self, first: int, stop: int, optimizer: Optimizer, *, last: int, num_skipped: int = 0
+        self,
+        first: int,
+        stop: int,
+        optimizer: Optimizer,
+        *,
+        last: int,
+        num_skipped: int = 0,
+        trace: TraceRequest | None = None,
     ) -> Stopped | None:
         """Take the steps from number `first` to `stop` - 1; returns what has stopped them before.
 
         last: where the user's call ends.  num_skipped: how many steps right before the first one were skipped.
+        trace: None if they are not traced.
         Raises FaultyWorker when all steps are taken, but a shard that was verified has different digests.
         """
         request = SegmentRequest(
@@ -102,12 +114,14 @@ class Training:
             shuffle=self._shuffle,
             optimizer=optimizer,
             num_skipped=num_skipped,
+            trace=trace,
         )
         self._is_kept = True
         replies = self._run(take_segment, request, self._hear)
         if isinstance(replies[0], NotKept):  # they have been busy with another run since
             replies = self._run(take_segment, replace(request, setup=self._setup), self._hear)
         self._note_progress()
+        self.traces = [reply.trace for reply in replies] if trace else ()
         check_digests([reply.digests for reply in replies], self._site.workers.peers)
         stopped: Stopped | None = replies[0].stopped
         return stopped

@@ -7,6 +7,7 @@ every pass; so a pass of two samples tells the layout, and no array is ever allo
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -78,6 +79,22 @@ class Layout:
         return arrays
 
 
+class PassMarks(ABC):
+    """Hears what a pass is at."""
+
+    @abstractmethod
+    def forward(self, layer: int) -> None:
+        """The pass goes forward through this one of `Sequential.passes`."""
+
+    @abstractmethod
+    def loss(self) -> None:
+        """It has come to the loss."""
+
+    @abstractmethod
+    def backward(self, layer: int) -> None:
+        """It goes backward through this one of `Sequential.passes`."""
+
+
 def forward_backward(
     model: Sequential,
     loss: Loss,
@@ -87,16 +104,21 @@ def forward_backward(
     run: Pass,
     sums: Array,
     on_grads_ready: Callable[[int], object] | None = None,
+    marks: PassMarks | None = None,
 ) -> None:
     """One pass forward and backward: leaves the gradients, and the summed loss and the number of correct samples.
 
     scale: see `Loss.backward`.  sums: gets these two numbers, (2,) float64.  on_grads_ready: see
     `Sequential.backward_inside`.
     """
-    outputs = model.forward_inside(x, run)
+    outputs = model.forward_inside(x, run, marks.forward if marks else None)
     d_outputs = run.empty(outputs.shape, outputs.dtype)
+    if marks:
+        marks.loss()
     backward_into(loss, outputs, targets, scale, d_outputs, sums, run)
-    model.backward_inside(d_outputs, run, wants_dx=False, on_grads_ready=on_grads_ready)
+    model.backward_inside(
+        d_outputs, run, wants_dx=False, on_grads_ready=on_grads_ready, on_layer=marks.backward if marks else None
+    )
 
 
 def measure(model: Sequential, loss: Loss, target: Array) -> Layout:

@@ -299,19 +299,28 @@ class Sequential:
         self._end(x, singly=False)
         return y
 
-    def forward_inside(self, x: Array, run: Pass) -> Array:
-        """`forward` of samples that are known to be what the model takes, in memory that only `run` knows."""
+    def forward_inside(self, x: Array, run: Pass, on_layer: Callable[[int], object] | None = None) -> Array:
+        """`forward` of samples that are known to be what the model takes, in memory that only `run` knows.
+
+        on_layer: called before every one of `passes` with its number.
+        """
         observer = run.observer
         if observer is not None:
-            return self._forward_observed(x, run, observer)
-        for layer in self._inside:
+            return self._forward_observed(x, run, observer, on_layer)
+        for number, layer in enumerate(self._inside):
+            if on_layer:
+                on_layer(number)
             x = layer.forward(x, run)
         return x
 
-    def _forward_observed(self, x: Array, run: Pass, observer: PassObserver) -> Array:
+    def _forward_observed(
+        self, x: Array, run: Pass, observer: PassObserver, on_layer: Callable[[int], object] | None
+    ) -> Array:
         """The same outputs, to the bit, while an observer looks on."""
         see = observer.see_preactivations if isinstance(observer, PreactivationObserver) else None
         for number, (layer, inside_of_model) in enumerate(zip(self.passes, self._inside, strict=True)):
+            if on_layer:
+                on_layer(number)
             if see and isinstance(layer, ActivationFused):
                 x = layer.forward_observed(x, run, partial(see, number))
             else:
@@ -332,17 +341,26 @@ class Sequential:
         return self.backward_inside(self._gradient(dy), run, wants_dx=wants_dx)
 
     def backward_inside(
-        self, dy: Array, run: Pass, *, wants_dx: bool, on_grads_ready: Callable[[int], object] | None = None
+        self,
+        dy: Array,
+        run: Pass,
+        *,
+        wants_dx: bool,
+        on_grads_ready: Callable[[int], object] | None = None,
+        on_layer: Callable[[int], object] | None = None,
     ) -> Array:
         """`backward` of the gradient of what `forward_inside` has just returned.
 
         on_grads_ready: called after every layer with the number of the parameter from which on all gradients are there.
+        on_layer: called before every one of `passes` with its number.
         """
         first, of_passes = 0, self._params_of_passes
         if not wants_dx:
             first = next((i for i, num_params in enumerate(of_passes) if num_params), 0)
         number = len(self.params)
         for i in range(len(of_passes) - 1, first - 1, -1):
+            if on_layer:
+                on_layer(i)
             dy = self._inside[i].backward(dy, run, wants_dx=wants_dx or i > first)
             if on_grads_ready:
                 number -= of_passes[i]

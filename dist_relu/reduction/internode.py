@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import final
 
 from dist_relu.comm.exchange import Exchange, OrderedSum
+from dist_relu.comm.marks import SUM
 from dist_relu.kernels.ordered_sum import ordered_sum
 from dist_relu.partition import SummationTree
 from dist_relu.reduction.buckets import HEAD, Load
@@ -68,9 +69,12 @@ class InternodeSum:
 
     def send_ready(self, first_param: int) -> None:
         """Let go what is complete when the last shard's gradients are left from this parameter on; collective."""
+        before = self._next
         while self._next < len(self._stages) - 1 and self._stages[self._next].first_param >= first_param:
             self._send_stage()
             self._progress_engine.wake()
+        if self._barrier.marks and self._next > before:
+            self._barrier.marks.back_to_pass()
 
     def finish(self) -> None:
         """Let the rest go, and wait for all totals.  Collective."""
@@ -82,6 +86,8 @@ class InternodeSum:
 
     def _send_stage(self) -> None:
         """Add what the workers of this node have left of the next stage, each its own buckets, and send the sums."""
+        if self._barrier.marks:
+            self._barrier.marks.enter(SUM, self._next)
         self._slots.carry_columns(*self._stages[self._next].columns)
         self._barrier.wait()
         for bucket in self._mine[self._next]:

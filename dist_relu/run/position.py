@@ -22,6 +22,7 @@ from dist_relu.nn import Sequential
 from dist_relu.optim import Optimizer
 from dist_relu.partition import check_fit
 from dist_relu.run.history import History
+from dist_relu.run.tracing.log import TraceLog
 
 _LOST = "What this run had come to is lost with the workers that held it. Resume it from a state."
 
@@ -44,11 +45,13 @@ class Position:
         shuffle: bool,
         image_shape: ImageShape | None,
         verify_every: int | None,
+        trace: TraceLog | None = None,
     ) -> None:
         """Begin with the parameters of the model, before the first step."""
         self.step, self.history, self.observer = 0, History(), observer
         self._site, self._model, self._data, self._plan = site, model, data, plan
         self._shuffle, self._image_shape, self._verify_every = shuffle, image_shape, verify_every
+        self._trace = trace
         self._per_epoch = num_steps_per_epoch(len(data), plan.batch_size, plan.options.accumulate)
         # The vectors are in one of these, or in none where they are lost.
         self._training: Training | None = None
@@ -98,8 +101,11 @@ class Position:
             if num_verified(self.step, stop, self._verify_every):
                 before = training.snapshot()
         num_skipped = self.history.num_skipped if self._plan.options.skips else 0
+        request = None
+        if self._trace:
+            stop, request = self._trace.begin_segment(self.step, stop, self.history.seconds_per_step())
         try:
-            stopped = training.advance(self.step, stop, optimizer, last=last, num_skipped=num_skipped)
+            stopped = training.advance(self.step, stop, optimizer, last=last, num_skipped=num_skipped, trace=request)
         except FaultyWorker as error:
             self._back_to(before, self.step)
             error.args = (
@@ -117,6 +123,9 @@ class Position:
             raise
         if self._site.replicas.coordinator_node is None:
             self._copy = training.snapshot()
+        if self._trace and request and not stopped:
+            workers, replicas = self._site.workers, self._site.replicas
+            self._trace.end_segment(training.traces, workers.peers, replicas.nodes, replicas.coordinator_node)
         self._note(training, training.step)
         return stopped
 

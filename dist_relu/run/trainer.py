@@ -11,7 +11,7 @@ import dataclasses
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -50,6 +50,8 @@ from dist_relu.run.agenda import Agenda, callback_states, keyed
 from dist_relu.run.position import Position
 from dist_relu.run.settings import Settings, settings_of
 from dist_relu.run.state import RunState, check_goes_on
+from dist_relu.run.tracing.log import CALLBACKS, VALIDATION
+from dist_relu.run.tracing.trace import Trace
 from dist_relu.run.validation import Validation, check_metric_names
 
 ValidateEvery = Literal["epoch"] | int
@@ -79,6 +81,7 @@ class Trainer:
         watch: Watch | None = None,
         state: RunState | None = None,
         verify_every: int | None = None,
+        trace: Trace | None = None,
     ) -> None:
         """See `Coordinator.trainer`, which checks all arguments."""
         self.site, self._model, self._data, self._plan = site, model, data, plan
@@ -86,6 +89,7 @@ class Trainer:
         self._per_epoch = num_steps_per_epoch(len(data), plan.batch_size, plan.options.accumulate)
         self._has_accuracy = predicts(data, plan.loss) != "numbers"
         self._observer = Observer(model, plan, self._per_epoch, watch, has_accuracy=self._has_accuracy)
+        self._trace = trace.log_of(model, plan) if trace else None
         self._position = Position(
             site,
             model,
@@ -95,6 +99,7 @@ class Trainer:
             shuffle=shuffle,
             image_shape=image_shape,
             verify_every=verify_every,
+            trace=self._trace,
         )
         self._lr_scale = 1.0
         self._optimizer = plan.optimizer
@@ -286,7 +291,8 @@ class Trainer:
                 self._advance(min(last, stop), last, agenda)
                 if self.step == before:  # workers were lost
                     continue
-                goes_on = agenda.meet(self, self._observer.epochs, lambda: self._validate(checked))
+                with self._traced(CALLBACKS):
+                    goes_on = agenda.meet(self, self._observer.epochs, lambda: self._validate(checked))
                 self._settled = self.step
             self._check_finite()
         return self._result(first, num_epochs, num_validations)
@@ -423,9 +429,14 @@ class Trainer:
         _log.info("Training ends after step %d.", self.step)
         agenda.end(self)
 
+    def _traced(self, what: str) -> AbstractContextManager[None]:
+        """Trace what is done in a block of code, if the run is traced."""
+        return self._trace.span(what) if self._trace else nullcontext()
+
     def _validate(self, validation: Validation | None) -> Validated:
         assert validation is not None
-        validated = validation.measure(self.step, self.epoch)
+        with self._traced(VALIDATION):
+            validated = validation.measure(self.step, self.epoch)
         self.validations.append(validated)
         return validated
 

@@ -1,0 +1,1 @@
+"""Where the time of a run goes: what workers have marked becomes phases, a timeline, and words."""

@@ -1,0 +1,173 @@
+"""What was marked is added up: where the time of traced steps went."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from dist_relu.comm.marks import BACKWARD, FORWARD, NUM_PHASES
+from dist_relu.core.arrays import Array
+from dist_relu.engine.tracing import LAYERS
+from dist_relu.run.tracing.log import CALLBACKS, VALIDATION, TraceLog
+from dist_relu.run.tracing.summary import NAMES, Lateness, Phases, WorkerPhases
+from dist_relu.run.tracing.timeline import Clocks, Timeline
+from dist_relu.run.tracing.waiting import Waits, critical_path
+
+_MUCH = 1.5
+"""So many times as long as others a node's messages must take to be worth a word."""
+
+
+def phases_of(log: TraceLog) -> Phases:
+    """Add up what a log has.  Raises ValueError where no step was traced."""
+    segments = log.segments[1:] or log.segments
+    if not segments:
+        raise ValueError("No step was traced: fit with trace=... first.")
+    clocks = Clocks(log.segments)
+    num_workers = max(len(segment.workers) for segment in segments)
+    waits = Waits(num_workers)
+    table = np.zeros((num_workers, NUM_PHASES), np.int64)
+    critical = np.zeros((num_workers, NUM_PHASES), np.int64)
+    layers = np.zeros((len(log.layers), 2), np.int64)
+    reasons = np.zeros((num_workers, 3))
+    mark_costs = np.zeros(num_workers)
+    step_ns: list[Array] = []
+    links: dict[int, list[Array]] = {}
+    for segment in segments:
+        timeline = Timeline(segment, clocks)
+        waits.add(timeline)
+        critical += critical_path(timeline, num_workers)
+        for track in timeline.tracks:
+            worker = segment.workers[track.rank]
+            table[track.rank] += track.by_step(timeline.num_steps).sum(axis=0)
+            mark_costs[track.rank] += len(track.phases.begins) * worker.mark_ns
+            if worker.detail == LAYERS:
+                _add_layers(layers, timeline, track.rank)
+        step_ns.append(np.diff(timeline.tracks[0].begins[timeline.tracks[0].phases.first_of_steps]))
+        reasons[: len(segment.workers)] += _reasons(timeline)
+        _add_links(links, timeline)
+    last = segments[-1]
+    times = np.concatenate(step_ns)
+    began_ns, ended_ns = segments[0].began_ns, last.ended_ns
+    between = {
+        what: sum(
+            span.ended_ns - span.began_ns
+            for span in log.spans
+            if span.what == what and began_ns <= span.began_ns < ended_ns
+        )
+        for what in (VALIDATION, CALLBACKS)
+    }
+    totals = table.sum(axis=1)
+    under_way = int(waits.under_way.sum())
+    return Phases(
+        first=segments[0].first,
+        num_steps=sum(segment.stop - segment.first for segment in segments),
+        seconds=(ended_ns - began_ns) * 1e-9,
+        step_seconds=float(np.median(times)) * 1e-9 if len(times) else float(totals[0]) * 1e-9,
+        workers=[
+            WorkerPhases(
+                rank=rank,
+                host=last.peers[rank].host,
+                pid=last.peers[rank].pid,
+                node=next(number for number, ranks in enumerate(last.nodes) if rank in ranks),
+                phases=_named(table[rank]),
+                waits_for=(waits.waits[rank] * 1e-9).tolist(),
+                network=float(waits.network[rank]) * 1e-9,
+                critical=float(critical[rank].sum()) * 1e-9,
+                num_samples=last.num_rows[rank],
+                lateness=_lateness(reasons[rank]) if len(last.workers) > 1 else None,
+                marks_share=float(mark_costs[rank] / max(totals[rank], 1)),
+            )
+            for rank in range(len(last.workers))
+        ],
+        critical=_named(critical.sum(axis=0)),
+        layers={name: (times * 1e-9).tolist() for name, times in zip(log.layers, layers, strict=True) if layers.any()},
+        validation=between[VALIDATION] * 1e-9,
+        callbacks=max(between[CALLBACKS] - between[VALIDATION], 0) * 1e-9,
+        hidden=float(waits.hidden.sum()) / under_way if under_way else None,
+        slow_node=_slow_node(links),
+        num_nodes=len(last.nodes),
+        num_comparisons=clocks.num_readings,
+        clock_error=clocks.error_ns * 1e-9,
+    )
+
+
+def step_table(log: TraceLog) -> Array:
+    """How long every worker was in each phase of every step, (steps · workers,), times in seconds."""
+    clocks = Clocks(log.segments)
+    dtype = np.dtype([("step", np.int64), ("worker", np.int64), *((name, np.float64) for name in NAMES)])
+    parts = [np.empty(0, dtype)]
+    for segment in log.segments:
+        timeline = Timeline(segment, clocks)
+        part = np.zeros((timeline.num_steps, len(timeline.tracks)), dtype)
+        part["step"] = np.arange(segment.first, segment.stop)[:, None]
+        part["worker"] = np.arange(len(timeline.tracks))
+        for track in timeline.tracks:
+            for name, times in zip(NAMES, track.by_step(timeline.num_steps).T, strict=True):
+                part[name][:, track.rank] = times * 1e-9
+        parts.append(part.reshape(-1))
+    return np.concatenate(parts)
+
+
+def _named(times_ns: Array) -> dict[str, float]:
+    return {name: float(ns) * 1e-9 for name, ns in zip(NAMES, times_ns, strict=True) if ns}
+
+
+def _lateness(reasons: Array) -> Lateness:
+    off_core, more_samples, slower = (reasons * 1e-9).tolist()
+    return Lateness(off_core=off_core, more_samples=more_samples, slower=slower)
+
+
+def _add_layers(layers: Array, timeline: Timeline, rank: int) -> None:
+    track = timeline.tracks[rank]
+    for way, phase in enumerate((FORWARD, BACKWARD)):
+        chosen = track.phases.phases == phase
+        np.add.at(layers[:, way], track.phases.numbers[chosen], (track.ends - track.begins)[chosen])
+
+
+def _reasons(timeline: Timeline) -> Array:
+    """Why workers come later to the sum than the mean of the others, (workers, 3) in ns, see `Lateness`."""
+    tracks, rows = timeline.tracks, np.array(timeline.segment.num_rows, float)
+    reasons = np.zeros((len(tracks), 3))
+    num_steps = min(len(track.phases.pass_ns) for track in tracks)
+    if len(tracks) == 1 or not num_steps:
+        return reasons
+    walls = np.array([track.phases.pass_ns[:num_steps] for track in tracks], float)
+    busy = np.minimum([track.phases.busy_ns[:num_steps] for track in tracks], walls)
+    for rank in range(len(tracks)):
+        others = np.arange(len(tracks)) != rank
+        per_row = busy[others].mean(axis=0) / rows[others].mean()
+        off_core = (walls - busy)[rank] - (walls - busy)[others].mean(axis=0)
+        more = per_row * (rows[rank] - rows[others].mean())
+        slower = busy[rank] - per_row * rows[rank]
+        reasons[rank] = off_core.sum(), more.sum(), slower.sum()
+    return reasons
+
+
+def _add_links(links: dict[int, list[Array]], timeline: Timeline) -> None:
+    """Note for each node how long messages to it and from it are under way, as multiples of those of their size."""
+    nodes = [timeline.node_of(rank) for rank in range(len(timeline.tracks))]
+    parts = [
+        np.stack(
+            [messages.sizes_bytes, messages.arrived - messages.sent, messages.senders * 0 + rank, messages.senders]
+        )
+        for rank, messages in enumerate(timeline.messages)
+    ]
+    everything = np.concatenate(parts, axis=1)
+    for size in np.unique(everything[0]).tolist():
+        _, times, receivers, senders = everything[:, everything[0] == size]
+        relative = times / max(float(np.median(times)), 1.0)
+        for node in set(nodes):
+            ranks = [rank for rank, number in enumerate(nodes) if number == node]
+            chosen = np.isin(receivers, ranks) | np.isin(senders, ranks)
+            links.setdefault(node, []).append(relative[chosen])
+
+
+def _slow_node(links: Mapping[int, Sequence[Array]]) -> list[float] | None:
+    """Find the node whose messages take longest, if they take much longer than those of others."""
+    if len(links) < 3:
+        return None
+    times = {node: float(np.median(np.concatenate(parts))) for node, parts in links.items()}
+    slowest = max(times, key=lambda node: times[node])
+    others = float(np.median([time for node, time in times.items() if node != slowest]))
+    return [float(slowest), times[slowest] / others] if times[slowest] > _MUCH * others > 0 else None
