@@ -38,6 +38,8 @@ from dist_relu.run.learning_rate import LearningRateCurve, LearningRateFinder
 from dist_relu.run.live_progress import LiveProgress
 from dist_relu.run.state import RunState
 from dist_relu.run.state_file import load_state, save_state
+from dist_relu.run.tracing.summary import Phases
+from dist_relu.run.tracing.trace import Trace
 from dist_relu.run.trainer import Trainer
 from dist_relu.runtime.backends import Backend
 from dist_relu.runtime.recovery import Recovery
@@ -68,9 +70,11 @@ __all__ = [
     "NoRoom",
     "NotFinite",
     "PartitionError",
+    "Phases",
     "Recovery",
     "ReduceOnPlateau",
     "RunState",
+    "Trace",
     "Trainer",
     "TrainingDiverged",
     "TrainingWarning",

@@ -20,6 +20,7 @@ from dist_relu.errors import CheckpointError
 from dist_relu.run.checkpoints import newest_state
 from dist_relu.run.info import RUN_FILE, RunInfo, read_run_info
 from dist_relu.run.state import RunState
+from dist_relu.run.tracing.trace import Trace
 from dist_relu.run.trainer import Trainer
 
 _OF_THE_RULE = (
@@ -55,10 +56,17 @@ class Beginning:
             return f"There is no checkpoint in {self.folder} yet: it begins anew."
         return f"Going on from step {self.state.step:,} of the run in {self.folder}."
 
-    def trainer(self, task: Task, coordinator: Coordinator, watch: Watch | None, verify_every: int | None) -> Trainer:
+    def trainer(
+        self,
+        task: Task,
+        coordinator: Coordinator,
+        watch: Watch | None,
+        verify_every: int | None,
+        trace: Trace | None,
+    ) -> Trainer:
         """Stand where the run does.  Raises CheckpointError where it would become another run."""
         try:
-            return task.trainer(coordinator, self.state, watch, verify_every)
+            return task.trainer(coordinator, self.state, watch, verify_every, trace)
         except CheckpointError as error:
             others = _unequal(self.before, self.options, _COMPARED_BY_WHAT_THEY_ARE) if self.before else ()
             names = ", ".join(_told(self.command, *found) for found in others)

@@ -64,6 +64,7 @@ from dist_relu.engine.weighting import Sampler
 from dist_relu.metrics.named import is_number
 from dist_relu.reports.log_writer import LogWriter, check_is_free, check_is_of_run, remove_logs_without_checkpoint
 from dist_relu.run.monitoring import MONITORS, metric_of
+from dist_relu.run.tracing.trace import Trace
 
 _EXAMPLES = """
 \b
@@ -85,6 +86,7 @@ _GO_WITH = (
     ("base_batch_size", "scale_lr", "the learning rate stays as it is"),
     ("warm_up", "scale_lr", "the learning rate stays as it is"),
     ("groups", "compress", "there are no groups"),
+    ("trace_steps", "trace", "nothing is traced"),
 )
 """Options that have no effect without another, and why."""
 
@@ -237,6 +239,16 @@ _GO_WITH = (
 )
 @click.option("--watch-every", type=click.IntRange(1), help="Look at one in so many steps. Default: 10.")
 @click.option(
+    "--trace",
+    metavar="FILE",
+    type=FILE,
+    help="Write to FILE where the time of steps goes, on all workers of all nodes, in Chrome's trace event format: for "
+    "https://ui.perfetto.dev and `dist-relu plot phases`. Says it in words, too.",
+)
+@click.option(
+    "--trace-steps", type=click.IntRange(1), metavar="STEPS", help="With --trace: so many, at first. Default: 10000."
+)
+@click.option(
     "--report-to",
     type=SomeNames(tuple(TRACKERS)),
     metavar="NAMES",
@@ -259,6 +271,8 @@ def train(
     save: Path | None,
     log_dir: Path | None,
     watch_every: int | None,
+    trace: Path | None,
+    trace_steps: int | None,
     report_to: str | None,
     verify_every: int | None,
     write_config_to: Path | None,
@@ -272,7 +286,7 @@ def train(
     """
     context, attempts = click.get_current_context(), new_attempts()
     console = run_console(attempts, quiet=quiet)
-    outputs = Outputs(report=report, save=save, log_dir=log_dir, checkpoint=checkpoint)
+    outputs = Outputs(report=report, save=save, log_dir=log_dir, checkpoint=checkpoint, trace=trace)
     _check_together(context)
     _check_paths(outputs)
     begin = beginning_of(context, checkpoint, resume=resume)
@@ -295,7 +309,8 @@ def train(
         logs_of_run = LogWriter(log_dir, attempts, goes_on_from=begin.state) if log_dir else nullcontext()
         with logs_of_run as logs:
             watch = Watch(watch_every or 10, logs.step, logs.epoch) if logs else None
-            with begin.trainer(task, coordinator, watch, verify_every) as trainer:
+            traced = Trace(steps=trace_steps or Trace.steps) if trace else None
+            with begin.trainer(task, coordinator, watch, verify_every, traced) as trainer:
                 run = TrainingRun(
                     console=console,
                     status=status,
@@ -307,6 +322,7 @@ def train(
                     logs=logs,
                     trackers=trackers,
                     metrics=measured,
+                    trace=traced,
                 )
                 stopping = Stopping(monitor or MONITORS[0], patience, min_delta, max_time)
                 run.go(run.announce(context), stopping, every=checkpoint_every or "1epoch", keep=keep or 3)
@@ -347,6 +363,7 @@ def _check_paths(outputs: Outputs) -> None:
     """Fail before the work rather than after it.  Makes the folders of the run."""
     check_writable("--json", outputs.report)
     check_model_path(outputs.save)
+    check_writable("--trace", outputs.trace)
     if outputs.save is not None and outputs.save == outputs.report:
         raise click.UsageError("--save and --json name the same file.")
     if outputs.log_dir and outputs.log_dir == outputs.checkpoint:

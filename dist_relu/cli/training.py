@@ -26,6 +26,7 @@ from dist_relu.optim import LargeBatch, Optimizer, no_decay
 from dist_relu.partition import check_fit
 from dist_relu.run.callbacks import ReduceOnPlateau
 from dist_relu.run.state import RunState
+from dist_relu.run.tracing.trace import Trace
 from dist_relu.run.trainer import Trainer
 
 BASE_BATCH_SIZE, WARM_UP = 64, 5.0
@@ -175,6 +176,7 @@ class Task:
         state: RunState | None = None,
         watch: Watch | None = None,
         verify_every: int | None = None,
+        trace: Trace | None = None,
     ) -> Trainer:
         """See `Coordinator.trainer`."""
         options = self.options
@@ -199,5 +201,6 @@ class Task:
                 sampler=options.sampler,
                 watch=watch,
                 verify_every=verify_every,
+                trace=trace,
                 state=state,
             )

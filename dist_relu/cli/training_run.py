@@ -35,6 +35,7 @@ from dist_relu.run.callbacks import EarlyStopping
 from dist_relu.run.checkpoints import Checkpoint, checkpoint_files
 from dist_relu.run.info import RUN_FILE, RunInfo, write_run_info
 from dist_relu.run.monitoring import metric_of
+from dist_relu.run.tracing.trace import Trace
 from dist_relu.run.trainer import Trainer
 
 
@@ -47,9 +48,10 @@ class Outputs:
     save: Path | None
     log_dir: Path | None
     checkpoint: Path | None
+    trace: Path | None
 
     def __bool__(self) -> bool:
-        return bool(self.report or self.save or self.log_dir or self.checkpoint)
+        return bool(self.report or self.save or self.log_dir or self.checkpoint or self.trace)
 
 
 @final
@@ -91,6 +93,7 @@ class TrainingRun:
     logs: LogWriter | None
     trackers: Sequence[TrackingLog]
     metrics: Sequence[str]
+    trace: Trace | None
 
     def announce(self, context: click.Context) -> RunInfo | None:
         """Say what is run, here and in the folders that are written."""
@@ -147,6 +150,7 @@ class TrainingRun:
             raise TrainingDiverged(f"The loss on unseen samples is {test.loss}. Lower the learning rate.")
         self._write_report(numbers)
         self._tell_end(test, result, first, rule)
+        self._write_trace()
 
     def _fit(
         self, display: ProgressDisplay, rule: EarlyStopping | None, stopping: Stopping, every: str, keep: int
@@ -183,9 +187,10 @@ class TrainingRun:
                     save_model(model, path)
         nothing = {"test_loss": None, "test_accuracy": None}
         self._write_report(self._about(model) | self._numbers(interrupted=True) | nothing)
+        self._write_trace()
         epochs = self.task.options.epochs
         told = f"interrupted in epoch {min(trainer.epoch + 1, epochs)} of {epochs}"
-        told += wrote(self.attempts, outputs.save, outputs.report, outputs.log_dir, outputs.checkpoint)
+        told += wrote(self.attempts, outputs.save, outputs.report, outputs.log_dir, outputs.checkpoint, outputs.trace)
         if outputs.checkpoint and (written := checkpoint_files(outputs.checkpoint)):
             told += f". --resume goes on from step {written[-1][0]:,}"
         raise Interrupted(told) from stop
@@ -250,6 +255,13 @@ class TrainingRun:
         if self.outputs.checkpoint:
             with self.attempts.writing(self.outputs.checkpoint / RUN_FILE):
                 write_run_info(info, self.outputs.checkpoint)
+
+    def _write_trace(self) -> None:
+        """Write where the time went, and say it, if anything was traced."""
+        if self.trace and self.outputs.trace and self.trace.num_traced:
+            with self.attempts.writing(self.outputs.trace):
+                self.trace.save(self.outputs.trace)
+            tell(self.console, str(self.trace.phases()))
 
     def _write_report(self, numbers: dict[str, Any]) -> None:
         if self.outputs.report:

@@ -53,7 +53,10 @@ OPTION_GROUPS = {
         "--max-restarts --worker-timeout --verify-every"
     ),
     "Stop and go on": "--patience --min-delta --monitor --max-time --checkpoint --every --keep --resume",
-    "Results": "--json --save --export --log-dir --watch-every --report-to --output --write-config --config --quiet",
+    "Results": (
+        "--json --save --export --log-dir --watch-every --trace --trace-steps --report-to --output --write-config "
+        "--config --quiet"
+    ),
 }
 """Options by what they are about; help has them in this order."""
 

@@ -107,13 +107,16 @@ class ProgressEngine:
         """Let the other thread look after the messages often, until `wait_until` relieves it."""
         self._awake.set()
 
-    def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Keep messages moving until `condition` holds.  Raises TaskAborted when the task was given up."""
+    def wait_until(self, condition: Callable[[], bool], *, num_offers: int = _NUM_OFFERS) -> None:
+        """Keep messages moving until `condition` holds.  Raises TaskAborted when the task was given up.
+
+        num_offers: so often it looks again at once before it pauses.
+        """
         marks = self._barrier.marks
         if marks:
             marks.enter(EXCHANGE)
         self._awake.clear()
-        backoff = Backoff(longest_s=_LONGEST_PAUSE_S, num_offers=_NUM_OFFERS)
+        backoff = Backoff(longest_s=_LONGEST_PAUSE_S, num_offers=num_offers)
         while not condition():
             self._barrier.check()
             if self._error is not None:

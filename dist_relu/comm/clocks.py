@@ -20,6 +20,8 @@ from dist_relu.core.arrays import Array
 
 _TAG = MAX_TAG - 3
 _NUM_QUESTIONS = 8
+_NUM_OFFERS = 1000
+"""Who pauses between two looks is late to see an answer."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class ClockComparison:
             for rank in self._others:
                 for question, answer in zip(*np.zeros((2, _NUM_QUESTIONS, 1), np.int64), strict=True):
                     self._engine.receive(question, rank, _TAG, partial(self._asked, rank, answer))
-        self._engine.wait_until(lambda: not self._under_way)
+        self._engine.wait_until(lambda: not self._under_way, num_offers=_NUM_OFFERS)
 
     def _asked(self, rank: int, answer: Array) -> None:
         answer[0] = monotonic_ns()
@@ -71,7 +73,7 @@ class ClockComparison:
             self._engine.receive(answer, 0, _TAG, self._answered)
             asked_ns = monotonic_ns()
             self._engine.send(np.zeros(1, np.int64), 0, _TAG, self._through)
-        self._engine.wait_until(lambda: not self._under_way)
+        self._engine.wait_until(lambda: not self._under_way, num_offers=_NUM_OFFERS)
         on_way_ns = self._answered_ns - asked_ns
         middle_ns = asked_ns + on_way_ns // 2
         return ClockReading(middle_ns, middle_ns - int(answer[0]), on_way_ns - on_way_ns // 2)

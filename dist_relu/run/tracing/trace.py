@@ -32,7 +32,9 @@ class Trace:
     steps: so many are traced, the first ones of the run.
     """
 
-    def __init__(self, *, steps: int = 10_000) -> None:
+    steps = 10_000
+
+    def __init__(self, *, steps: int = steps) -> None:
         self.steps = check_int("steps", steps)
         self._log: TraceLog | None = None
 
