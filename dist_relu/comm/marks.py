@@ -33,8 +33,9 @@ MESSAGE = np.dtype([(name, np.int64) for name in ("ns", "is_sent", "rank", "tag"
 """A message that was handed over to be sent to a rank, or has come from it."""
 
 _NUMBER_BITS, _SHARD_BITS = 8, 24
-_NUM, _SECONDS, _HEAD = 0, 1, 4
-"""Words of the memory: how many marks there are, and where the system tells the time. Behind the head are marks."""
+_NUM, _SECONDS, _EVERY, _LEFT, _IS_TIMED, _HEAD = 0, 1, 3, 4, 5, 6
+"""Words of the memory: how many marks there are; where the system tells the time, two words; of how many steps one is
+timed, how many are left until then, and whether the present one is. Behind the head are marks."""
 
 _CLOCK_MONOTONIC, _CLOCK_THREAD_CPUTIME_ID = 1, 3
 _clock_gettime: Any = types.ExternalFunction("clock_gettime", types.int32(types.int32, types.intp))
@@ -51,9 +52,31 @@ def _mark(memory: Array, clock: int, code: int) -> None:
     memory[_NUM] += 1
 
 
+@kernel
+def _begin_step(memory: Array) -> None:
+    """Note that a step begins, and before it, if this is one that is timed, how long the thread was on a processor."""
+    memory[_LEFT] -= 1
+    memory[_IS_TIMED] = memory[_LEFT] <= 0
+    if memory[_IS_TIMED]:
+        memory[_LEFT] = memory[_EVERY]
+        _mark(memory, _CLOCK_THREAD_CPUTIME_ID, _BUSY)
+    _mark(memory, _CLOCK_MONOTONIC, _STEP)
+
+
+@kernel
+def _note_busy(memory: Array) -> None:
+    """Note how long the thread was on a processor, once in a step that is timed."""
+    if memory[_IS_TIMED]:
+        memory[_IS_TIMED] = 0
+        _mark(memory, _CLOCK_THREAD_CPUTIME_ID, _BUSY)
+
+
 @final
 class Marks:
-    """Takes the marks of a worker, at most `capacity` of them between two `begin`."""
+    """Takes the marks of a worker, at most `capacity` of them between two `begin`.
+
+    Of some steps it is also noted how long the thread was on a processor, which takes the system half a microsecond.
+    """
 
     def __init__(self, capacity: int) -> None:
         self._memory = np.zeros(_HEAD + 2 * capacity, np.int64)
@@ -63,9 +86,10 @@ class Marks:
     def capacity(self) -> int:
         return (len(self._memory) - _HEAD) // 2
 
-    def begin(self) -> None:
-        """Forget all marks."""
-        self._memory[_NUM] = 0
+    def begin(self, timed_every: int = 1) -> None:
+        """Forget all marks.  timed_every: of how many steps one is timed."""
+        self._memory[_NUM] = self._memory[_LEFT] = 0
+        self._memory[_EVERY] = timed_every
         self._messages = []
 
     def enter(self, phase: int, number: int = 0, shard: int = 0) -> None:
@@ -74,12 +98,11 @@ class Marks:
 
     def begin_step(self) -> None:
         """A step begins, with its passes."""
-        _mark(self._memory, _CLOCK_THREAD_CPUTIME_ID, _BUSY)
-        _mark(self._memory, _CLOCK_MONOTONIC, _STEP)
+        _begin_step(self._memory)
 
     def note_busy(self) -> None:
-        """Note for how long this thread has been on a processor."""
-        _mark(self._memory, _CLOCK_THREAD_CPUTIME_ID, _BUSY)
+        """The passes of a step end: note for how long this thread was on a processor, if the step is timed."""
+        _note_busy(self._memory)
 
     def resume(self) -> None:
         """A wait is over."""
@@ -113,8 +136,8 @@ class Phases:
     begins: (n,), in ns.  phases: (n,), one of those above.  numbers, shards: (n,), see `Marks.enter`.
     steps: (n,), how many steps have begun before the end of each, so that those of the first step have 1.
     first_of_steps: (steps,), the place of the first phase of each.
-    busy_ns: (steps,), for how long the thread was on a processor in the passes of each, up to its first sum.
-    pass_ns: (steps,), how long that took.
+    busy_ns, pass_ns: of the steps that were timed: for how long the thread was on a processor in the passes up to the
+    first sum, and how long these took.
     """
 
     def __init__(self, marks: Array) -> None:
@@ -148,12 +171,12 @@ def _resolved(codes: Array, is_back: Array, is_passing: Array) -> Array:
 
 
 def _first_busy(marks: Array, is_busy: Array) -> tuple[Array, Array]:
-    """Tell how long each step took up to its first sum, on a processor and in all."""
+    """Tell how long the passes of steps that were timed took, on a processor and in all."""
     places = np.flatnonzero(is_busy)
-    starts = np.flatnonzero(marks["code"] == _STEP)
-    first = np.searchsorted(places, starts)  # the first such mark behind each beginning
-    ends = places[np.minimum(first, len(places) - 1)] if len(places) else starts
-    # A step begins right behind a mark of this kind, and its passes end right before the next mark.
-    busy = marks["ns"][ends] - marks["ns"][starts - 1]
+    begins = places[np.isin(places + 1, np.flatnonzero(marks["code"] == _STEP))]
+    ends = places[~np.isin(places, begins)]
+    num_steps = min(len(begins), len(ends))
+    begins, ends = begins[:num_steps], ends[:num_steps]
+    # A step begins right behind the first of the two marks, and its passes end right before the mark behind the other.
     after = np.minimum(ends + 1, len(marks) - 1)
-    return busy, marks["ns"][after] - marks["ns"][starts]
+    return marks["ns"][ends] - marks["ns"][begins], marks["ns"][after] - marks["ns"][begins + 1]

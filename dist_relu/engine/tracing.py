@@ -7,11 +7,12 @@ a step takes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import ceil
 from time import monotonic_ns, perf_counter_ns
-from typing import final
+from typing import Self, final
 
 import numpy as np
 
@@ -27,12 +28,12 @@ from dist_relu.runtime.world import World
 STEPS, PASSES, LAYERS = range(3)
 """How much is marked: whole steps, or passes over shards, or layers, too."""
 
-MAX_COST = 0.007
-"""The share of a step that its marks may take."""
+_MAX_COST, _MAX_COST_OF_TIMING = 0.006, 0.002
+"""The shares of a step that its marks may take, and to ask how long the thread was on a processor."""
 
 _MARKS_PER_PASS = 5
 """Gathering, forward, loss, backward, adding up."""
-_NUM_TRIALS = 200
+_NUM_TRIALS = 1000
 _NUM_JUDGED = 16
 """Steps that are not played by then never are."""
 _IN_PYTHON = 10
@@ -57,7 +58,7 @@ class WorkerTrace:
 
     marks, messages: of `MARK` and `MESSAGE`; None where there was too little room.  detail: one of those above.
     readings: of the clock of its node, from the node's first worker.  began_ns, ended_ns: of the segment here.
-    mark_ns: what a mark costs.
+    cost_ns: what its marks have cost.
     """
 
     marks: Array | None
@@ -66,7 +67,7 @@ class WorkerTrace:
     readings: Sequence[ClockReading]
     began_ns: int
     ended_ns: int
-    mark_ns: float
+    cost_ns: float
 
 
 @final
@@ -82,7 +83,8 @@ class Tracer:
         self._world = world
         self.detail = LAYERS
         self._kept: Marks | None = None
-        self._mark_ns = 0.0
+        self._costs = _Costs()
+        self._timed_every = 1
         self._decided = False
         self._readings: list[ClockReading] = []
         self._compares_clocks = False
@@ -105,10 +107,10 @@ class Tracer:
         self._began_ns = monotonic_ns()
         if self._kept is None or self._kept.capacity < request.capacity:
             self._kept = Marks(request.capacity)
-            self._mark_ns = _cost_of_mark_ns(self._kept)
+            self._costs = self._costs if self._costs.mark_ns else _Costs.measured()
         self._compares_clocks = request.compares_clocks
         self._compare_clocks()
-        self._kept.begin()
+        self._kept.begin(self._timed_every)
         self.marks = self._world.node.barrier.marks = self._kept
 
     def take(self, *, is_played: bool) -> WorkerTrace | None:
@@ -126,14 +128,29 @@ class Tracer:
             readings=self._readings,
             began_ns=self._began_ns,
             ended_ns=monotonic_ns(),
-            mark_ns=self._mark_ns,
+            cost_ns=self._costs.of(Phases(taken[0])) if taken else 0.0,
         )
         if taken and not self._decided:
             phases = Phases(taken[0])
             if is_played or len(phases.first_of_steps) >= _NUM_JUDGED:
-                self.detail = _affordable(phases, self._mark_ns if is_played else _IN_PYTHON * self._mark_ns)
-                self._decided = True
+                self._decide(phases, is_played=is_played)
         return trace
+
+    def _decide(self, phases: Phases, *, is_played: bool) -> None:
+        """Choose how much to mark from now on, by the last steps of a segment with all marks."""
+        first_of_steps = phases.first_of_steps[len(phases.first_of_steps) // 2 :]
+        if len(first_of_steps) < 2:
+            return
+        self._decided = True
+        step_ns = float(np.median(np.diff(phases.begins[first_of_steps])))
+        self._timed_every = ceil(2 * self._costs.busy_ns / (_MAX_COST_OF_TIMING * step_ns))
+        per_step = np.diff(first_of_steps).max()
+        kinds = phases.phases[first_of_steps[-2] : first_of_steps[-1]]
+        without_passes = int(per_step - np.isin(kinds, (GATHER, FORWARD, LOSS, BACKWARD, ADD)).sum())
+        num_marks = {LAYERS: per_step, PASSES: without_passes + _MARKS_PER_PASS * int((kinds == GATHER).sum())}
+        cost_ns = self._costs.mark_ns if is_played else _IN_PYTHON * self._costs.mark_ns
+        cheap = (detail for detail, number in num_marks.items() if number * cost_ns <= _MAX_COST * step_ns)
+        self.detail = next(cheap, STEPS)
 
     def _compare_clocks(self) -> None:
         if self._comparison and self._compares_clocks:
@@ -161,17 +178,37 @@ class MarksOfShard(PassMarks):
         self._goes_backward = True
 
 
-def _cost_of_mark_ns(marks: Marks) -> float:
-    """Measure what a mark costs that is played."""
+@dataclass(frozen=True)
+class _Costs:
+    """What a mark costs that is played, and one for which the system is asked about the thread."""
 
-    def take_some() -> None:
-        for _ in range(_NUM_TRIALS):
-            marks.enter(0)
+    mark_ns: float = 0.0
+    busy_ns: float = 0.0
 
-    compile_ahead(calls_of(lambda: marks.enter(0)))
+    @classmethod
+    def measured(cls) -> Self:
+        marks = Marks(2 * _NUM_TRIALS)
+
+        def take_each() -> None:
+            marks.resume()
+            marks.begin_step()
+            marks.note_busy()
+
+        compile_ahead(calls_of(take_each))
+        mark_ns = _time_ns(marks, marks.resume)
+        return cls(mark_ns, max(_time_ns(marks, marks.begin_step) - mark_ns, 0.0))
+
+    def of(self, phases: Phases) -> float:
+        """Tell what marks have cost that were played."""
+        return len(phases.begins) * self.mark_ns + 2 * len(phases.busy_ns) * self.busy_ns
+
+
+def _time_ns(marks: Marks, take: Callable[[], object]) -> float:
     tape = Tape()
+    marks.begin()
     with tape.recording():
-        take_some()
+        for _ in range(_NUM_TRIALS):
+            take()
     times = []
     for _ in range(3):
         marks.begin()
@@ -179,17 +216,3 @@ def _cost_of_mark_ns(marks: Marks) -> float:
         play([tape])
         times.append(perf_counter_ns() - began_ns)
     return min(times) / _NUM_TRIALS
-
-
-def _affordable(phases: Phases, mark_ns: float) -> int:
-    """Choose how much to mark, from the last steps of a segment with all marks."""
-    first_of_steps = phases.first_of_steps[len(phases.first_of_steps) // 2 :]
-    if len(first_of_steps) < 2:
-        return LAYERS
-    step_ns = float(np.median(np.diff(phases.begins[first_of_steps])))
-    per_step = np.diff(first_of_steps).max()
-    kinds = phases.phases[first_of_steps[-2] : first_of_steps[-1]]
-    num_shards = int((kinds == GATHER).sum())
-    without_passes = int(per_step - np.isin(kinds, (GATHER, FORWARD, LOSS, BACKWARD, ADD)).sum())
-    of_detail = {LAYERS: per_step, PASSES: without_passes + _MARKS_PER_PASS * num_shards}
-    return next((detail for detail, number in of_detail.items() if number * mark_ns <= MAX_COST * step_ns), STEPS)

@@ -78,7 +78,7 @@ def phases_from(works_ns: Sequence[int], *, ahead_ns: Sequence[int], nodes: Sequ
                 readings=readings,
                 began_ns=0,
                 ended_ns=0,
-                mark_ns=30.0,
+                cost_ns=3000.0,
             )
         )
     peers = [ProcessInfo(100 + rank, "abc"[rank], str(rank)) for rank in range(len(works_ns))]

@@ -40,7 +40,7 @@ def phases_of(log: TraceLog) -> Phases:
         for track in timeline.tracks:
             worker = segment.workers[track.rank]
             table[track.rank] += track.by_step(timeline.num_steps).sum(axis=0)
-            mark_costs[track.rank] += len(track.phases.begins) * worker.mark_ns
+            mark_costs[track.rank] += worker.cost_ns
             if worker.detail == LAYERS:
                 _add_layers(layers, timeline, track.rank)
         step_ns.append(np.diff(timeline.tracks[0].begins[timeline.tracks[0].phases.first_of_steps]))
@@ -129,19 +129,16 @@ def _reasons(timeline: Timeline) -> Array:
     """Why workers come later to the sum than the mean of the others, (workers, 3) in ns, see `Lateness`."""
     tracks, rows = timeline.tracks, np.array(timeline.segment.num_rows, float)
     reasons = np.zeros((len(tracks), 3))
-    num_steps = min(len(track.phases.pass_ns) for track in tracks)
-    if len(tracks) == 1 or not num_steps:
+    if len(tracks) == 1 or not all(len(track.phases.pass_ns) for track in tracks):
         return reasons
-    walls = np.array([track.phases.pass_ns[:num_steps] for track in tracks], float)
-    busy = np.minimum([track.phases.busy_ns[:num_steps] for track in tracks], walls)
+    walls = np.array([track.phases.pass_ns.mean() for track in tracks])
+    busy = np.minimum([track.phases.busy_ns.mean() for track in tracks], walls)
     for rank in range(len(tracks)):
         others = np.arange(len(tracks)) != rank
-        per_row = busy[others].mean(axis=0) / rows[others].mean()
-        off_core = (walls - busy)[rank] - (walls - busy)[others].mean(axis=0)
-        more = per_row * (rows[rank] - rows[others].mean())
-        slower = busy[rank] - per_row * rows[rank]
-        reasons[rank] = off_core.sum(), more.sum(), slower.sum()
-    return reasons
+        per_row = busy[others].mean() / rows[others].mean()
+        off_core = (walls - busy)[rank] - (walls - busy)[others].mean()
+        reasons[rank] = off_core, per_row * (rows[rank] - rows[others].mean()), busy[rank] - per_row * rows[rank]
+    return timeline.num_steps * reasons
 
 
 def _add_links(links: dict[int, list[Array]], timeline: Timeline) -> None:
