@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +119,7 @@ def test_messages_that_are_waited_for_are_not_hidden() -> None:
 
 
 @pytest.fixture(scope="module")
-def traced() -> Iterator[dr.Trace]:
+def traced() -> dr.Trace:
     trace = dr.Trace(steps=30)
     x = np.random.default_rng(0).standard_normal((200, 5)).astype(np.float32)
     with dr.start(2, backend="local") as coordinator:
