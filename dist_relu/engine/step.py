@@ -69,6 +69,8 @@ class TrainingStep:
 
     notes: Array | None = None
     norms: Array
+    _marks: Marks | None = None
+    _detail = STEPS
 
     def __init__(self, world: World, request: StepRequest) -> None:
         self._world = world
@@ -126,8 +128,6 @@ class TrainingStep:
             )
         self._recorder = Recorder(world, request.watch, model.dtype) if request.watch else None
         self._is_recorded = not (self._skips or self._verifier or self._side_by_side)
-        self._marks: Marks | None = None
-        self._detail = STEPS
 
     def _compressed(self, chunks: Sequence[Chunk], sums: Array, states: Array) -> CompressedGradient:
         """Make the gradient of these chunks, by way of the compression.  sums, states: see `Part`."""
