@@ -166,7 +166,7 @@ def experiment(
         if (point, number) in done:
             continue
         work = Work(model=models[point.model], data=data, optimizer=optimizer, steps=steps, warm_up=warm_up, seed=seed)
-        one = measure(point, work, number, placement)
+        one = measure(point, work, number, folder, placement)
         append_to_file(folder / MEASUREMENTS_FILE, one.line() + "\n")
         found.append(one)
         num_done += 1

@@ -5,11 +5,14 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Self
 
 from dist_relu.coordinator import Coordinator, start
@@ -102,10 +105,13 @@ class Placement:
 HERE = Placement()
 
 
-def measure(point: Point, work: Work, repetition: int, placement: Placement = HERE) -> Measurement:
-    """Start workers, time a training on them, and let them end.  Raises what `start` and `Trainer.fit` raise."""
+def measure(point: Point, work: Work, repetition: int, folder: Path, placement: Placement = HERE) -> Measurement:
+    """Start workers, time a training on them, and let them end.
+
+    folder: all hosts of the placement have it.  Raises what `start` and `Trainer.fit` raise.
+    """
     if point.backend == "mpi":
-        return _of_job(point, work, repetition, placement)
+        return _of_job(point, work, repetition, folder, placement)
     with start(point.workers, backend=point.backend, spread=placement.spread, on_failure="stop") as coordinator:
         return _on(coordinator, point, work, repetition)
 
@@ -135,24 +141,31 @@ def _on(coordinator: Coordinator, point: Point, work: Work, repetition: int) -> 
     )
 
 
-def _of_job(point: Point, work: Work, repetition: int, placement: Placement) -> Measurement:
-    """Measure on the ranks of a job of its own.
+def _of_job(point: Point, work: Work, repetition: int, folder: Path, placement: Placement) -> Measurement:
+    """Measure on the ranks of a job of its own, whose rank 0 reads what to do from a file.
 
-    Rank 0 hears what to do by its standard input, which mpirun passes on to it, on whatever host it is.
+    It may be on another host, so the file is where results go, which all hosts share, as clusters do. Data sets are too
+    large for arguments, and not every mpirun passes its standard input on to other hosts.
     """
     mpirun = Mpirun.of(placement.mpirun or [mpirun_path()])
-    command = mpirun.starting([sys.executable, "-c", _JOB], point.workers, placement.hosts)
-    order = pickle.dumps((point, work, repetition))
-    done = subprocess.run(command, capture_output=True, input=order, check=False)
-    for line in done.stdout.decode(errors="replace").splitlines():
+    with tempfile.TemporaryDirectory(prefix="job-", dir=folder) as of_job:
+        order = Path(of_job).absolute() / "order"
+        order.write_bytes(pickle.dumps((point, work, repetition)))
+        command = mpirun.starting([sys.executable, "-c", _JOB, str(order)], point.workers, placement.hosts)
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    for line in done.stdout.splitlines():
         if line.startswith(_MARK):
             return Measurement.of_line(line.removeprefix(_MARK))
-    last = (done.stderr.decode(errors="replace").strip().splitlines() or ["nothing"])[-1]
+    said = done.stderr.strip().splitlines() or ["nothing"]
+    last = next((line for line in reversed(said) if "Error: " in line), said[-1])
     raise BackendError(f"The MPI job on {point.workers} ranks ended with code {done.returncode}. It said: {last}")
 
 
 def measure_as_job() -> None:
     """Measure on the ranks of this MPI job, and print what came of it; the program of `measure`."""
     with start(backend="mpi", on_failure="stop") as coordinator:
-        point, work, repetition = pickle.load(sys.stdin.buffer)
+        order = Path(sys.argv[1])
+        if not order.exists():
+            raise BackendError(f"Host {socket.gethostname()} has no {order}. Choose a folder that all hosts share.")
+        point, work, repetition = pickle.loads(order.read_bytes())
         print(_MARK + _on(coordinator, point, work, repetition).line(), flush=True)  # noqa: T201 - it is read
