@@ -26,6 +26,8 @@ from dist_relu.reports import plots
 from dist_relu.reports.logs import Logs, in_words, read_logs
 from dist_relu.reports.plots.style import EXPECTED_NAME, SUFFIXES, Form
 from dist_relu.run.learning_rate import LearningRateCurve
+from dist_relu.run.tracing.chrome import phases_in
+from dist_relu.run.tracing.summary import Phases
 
 T = TypeVar("T")
 
@@ -192,6 +194,18 @@ def draw_rates(source: Path, paths: Sequence[Path], form: Form) -> None:
         _draw(paths, lambda path: plots.draw_learning_rate(curve, path, form=form, about=about))
 
 
+@plot.command("phases")
+@click.argument("source", metavar="FILE", type=_Existing)
+@_picture("phases.png")
+def draw_phases_of(source: Path, paths: Sequence[Path], form: Form) -> None:
+    """Where the time of steps went, by worker and by layer, from what `train --trace FILE` wrote; says it, too."""
+    _check(paths)
+    with usage_errors():
+        phases, _ = _read(source, "train --trace FILE", _phases, option="")
+        _draw(paths, lambda path: plots.draw_phases(phases, path, form=form))
+    click.echo(str(phases))
+
+
 @plot.command()
 @_picture("relu.png")
 @seed_option
@@ -298,15 +312,15 @@ def _draw(paths: Sequence[Path], draw: Callable[[Path], None]) -> None:
     attempts.check()
 
 
-def _read(source: Path, command: str, parse: Callable[[Any], T]) -> tuple[T, str]:
-    """What a command wrote, and a title for it.  Raises ValueError for any other file."""
+def _read(source: Path, command: str, parse: Callable[[Any], T], option: str = " --json") -> tuple[T, str]:
+    """What a command wrote, with an option, and a title for it.  Raises ValueError for any other file."""
     try:
         content = made(dict[str, Any], parse_json(read_file(source, _MOST_BYTES)))
         parsed, about = parse(content), ", ".join(in_words(content))
     except (ValueError, RecursionError, IsADirectoryError, KeyError, TypeError, AttributeError, OverflowError):
         parsed = None
     if not parsed:
-        raise ValueError(f"{source}: expected a file that `dist-relu {command} --json` wrote.")
+        raise ValueError(f"{source}: expected a file that `dist-relu {command}{option}` wrote.")
     return parsed, about
 
 
@@ -356,6 +370,18 @@ def _layers(content: dict[str, Any]) -> list[LayerActivations]:
         if layer.num_units < 1 or layer.variance < 0:
             raise ValueError(f"{layer.name} has {layer.num_units} units and a variance of {layer.variance}")
     return layers
+
+
+def _phases(content: dict[str, Any]) -> Phases:
+    phases = made(Phases, phases_in(content))
+    num_workers = len(phases.workers)
+    if not num_workers or phases.num_steps < 1 or phases.step_seconds < 0 or phases.seconds <= 0:
+        raise ValueError("there are no steps in it")
+    if any(len(worker.waits_for) < num_workers or worker.seconds <= 0 for worker in phases.workers):
+        raise ValueError("waits and workers differ in number")
+    if any(len(times) != 2 for times in phases.layers.values()) or len(phases.slow_node or (0, 0)) != 2:
+        raise ValueError("layers have other times than forward and backward")
+    return phases
 
 
 def _rates(content: dict[str, Any]) -> LearningRateCurve:

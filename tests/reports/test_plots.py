@@ -20,6 +20,7 @@ from dist_relu.engine.watch.records import EpochSummary, WatchedLayer, WatchedPa
 from dist_relu.reports import plots
 from dist_relu.reports.plots.activity import densities_of
 from dist_relu.reports.plots.style import Form, smooth
+from dist_relu.run.tracing.summary import WorkerPhases
 from tests.cases import long
 
 LONG = "a-run-whose-name-says-everything-about-it-" * 3
@@ -99,6 +100,44 @@ def rates(losses: list[float]) -> dr.LearningRateCurve:
     rising = np.geomspace(1e-6, 10, len(losses)).tolist()
     suggestion = rising[len(losses) // 2] if len(losses) > 10 else None
     return dr.LearningRateCurve(rates=rising, losses=losses, smoothed=losses, suggestion=suggestion)
+
+
+def phases(num_workers: int) -> dr.Phases:
+    times = dict.fromkeys(
+        ("gather", "forward", "loss", "backward", "add", "wait", "exchange", "update", "between"), 0.1
+    )
+    workers = [
+        WorkerPhases(
+            rank=rank,
+            host="vm",
+            pid=rank,
+            node=0,
+            phases=times,
+            waits_for=[0.0] * num_workers,
+            network=0.0,
+            critical=1.0,
+            num_samples=10,
+            lateness=None,
+            marks_share=0.002,
+        )
+        for rank in range(num_workers)
+    ]
+    return dr.Phases(
+        first=20,
+        num_steps=1000,
+        seconds=1.0,
+        step_seconds=1e-3,
+        workers=workers,
+        critical=times,
+        layers={f"{2 * number} Dense+ReLU": [0.2, 0.3] for number in range(num_workers)},
+        validation=0.0,
+        callbacks=0.0,
+        hidden=None,
+        slow_node=None,
+        num_nodes=1,
+        num_comparisons=0,
+        clock_error=0.0,
+    )
 
 
 def scaling(num_curves: int) -> list[plots.ScalingCurve]:
@@ -221,6 +260,12 @@ PICTURES: dict[str, Draw] = {
             rates(losses), path, form=form, about=TITLE
         )
         for name, losses in (("one", [2.0]), ("flat", [1.0] * 5), ("risen", [*np.linspace(2, 1, 90), 1e9]))
+    },
+    **{
+        f"phases of {num_workers}": lambda path, form, num_workers=num_workers: plots.draw_phases(  # type: ignore[misc]
+            phases(num_workers), path, form=form
+        )
+        for num_workers in (1, 64)
     },
     **{
         f"scaling, {num_curves} curves": lambda path, form, num_curves=num_curves: plots.draw_scaling(  # type: ignore[misc]

@@ -6,6 +6,7 @@ from dist_relu.reports.plots.curves import draw_curves, draw_training
 from dist_relu.reports.plots.family import draw_family, draw_relu
 from dist_relu.reports.plots.flow import draw_gradients, draw_gradients_over_time, draw_recurrence
 from dist_relu.reports.plots.forecast import ForecastCurve, draw_forecast
+from dist_relu.reports.plots.phases import draw_phases
 from dist_relu.reports.plots.rates import draw_learning_rate
 from dist_relu.reports.plots.scaling import ScalingCurve, draw_scaling
 from dist_relu.reports.plots.weights import draw_weights
@@ -22,6 +23,7 @@ __all__ = [
     "draw_gradients",
     "draw_gradients_over_time",
     "draw_learning_rate",
+    "draw_phases",
     "draw_preactivations",
     "draw_recurrence",
     "draw_relu",
