@@ -8,8 +8,8 @@ from typing import Any, cast, final
 
 import click
 
-_MODULES = {"import": "importing"}
-"""Of commands whose names are words of Python's own."""
+_MODULES = {"import": "importing", "what-if": "what_if"}
+"""Of commands whose names are words of Python's own, or none that a module may have."""
 
 
 @final

@@ -24,6 +24,7 @@ from dist_relu.scaling.intervals import Interval
 from dist_relu.scaling.measurement import Measurement, Placement
 from dist_relu.scaling.network import Network
 from dist_relu.scaling.profile import Profile, Share, profiles
+from dist_relu.scaling.what_if import Outcome, what_if
 
 __all__ = [
     "Cluster",
@@ -32,6 +33,7 @@ __all__ = [
     "Interval",
     "Measurement",
     "Network",
+    "Outcome",
     "Part",
     "Placement",
     "Point",
@@ -46,4 +48,5 @@ __all__ = [
     "step_of",
     "strong",
     "weak",
+    "what_if",
 ]

@@ -10,8 +10,10 @@ from dist_relu.reports.plots.phases import draw_phases
 from dist_relu.reports.plots.rates import draw_learning_rate
 from dist_relu.reports.plots.scaling import ScalingCurve, draw_scaling
 from dist_relu.reports.plots.weights import draw_weights
+from dist_relu.reports.plots.what_if import Change, draw_what_if
 
 __all__ = [
+    "Change",
     "ForecastCurve",
     "ScalingCurve",
     "draw_activations",
@@ -30,4 +32,5 @@ __all__ = [
     "draw_scaling",
     "draw_training",
     "draw_weights",
+    "draw_what_if",
 ]

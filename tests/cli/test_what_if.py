@@ -1,0 +1,53 @@
+"""`dist-relu what-if` trains with and without changes, and shows what they do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cases import long
+from tests.cli.test_cli import call, train
+
+SHORT = ["--epochs", "1", "--model", "mlp:16", "--backend", "serial", "--shards", "4"]
+
+
+def what_if(capsys: pytest.CaptureFixture[str], folder: Path, *options: str) -> tuple[int, str, str]:
+    return call(capsys, "what-if", "--output", str(folder), "--seeds", "2", *SHORT, *options)
+
+
+@pytest.mark.parametrize("change", long("--compress topk:0.01 --groups 2"))
+def test_changes_are_shown_beside_none(tmp_path: Path, capsys: pytest.CaptureFixture[str], change: str) -> None:
+    code, output, errors = what_if(capsys, tmp_path / "a", "--change", change, "--change", "--lr 1e30")
+    assert (code, errors) == (0, "")
+    assert "no change" in output
+    assert "diverged" in output
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["what-if.json", "what-if.pdf", "what-if.png"]
+    runs = json.loads((tmp_path / "a" / "what-if.json").read_text())["runs"]
+    assert sorted((run["change"], run["seed"]) for run in runs) == sorted(
+        (name, seed) for name in ("no change", change, "--lr 1e30") for seed in (0, 1)
+    )
+    sizes = {run["change"]: run["megabytes_per_epoch"] for run in runs}
+    assert sizes[change] < sizes["no change"] / 30
+    options = [*SHORT, *change.split(), "--seed", "1", "--quiet", "--json", str(tmp_path / "report.json")]
+    assert train(capsys, *options)[0] == 0
+    (same,) = [run for run in runs if (run["change"], run["seed"]) == (change, 1)]
+    assert same["params_sha256"] == json.loads((tmp_path / "report.json").read_text())["params_sha256"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--change", "--compress gzip"], "--compress gzip: expected bf16"),
+        (["--change", "--save model"], "--save has no effect on what training comes to. Leave it away."),
+        (["--change", "--nonsense"], "No such option"),
+        ([], "Missing option '--change'"),
+    ],
+)
+def test_changes_that_are_none_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    code, _, errors = what_if(capsys, tmp_path, *options)
+    assert code == 2
+    assert message in errors
