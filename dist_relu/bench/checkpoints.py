@@ -9,7 +9,7 @@ from time import perf_counter
 
 import numpy as np
 
-from dist_relu.bench.scaling import CASES
+from dist_relu.bench.short_runs import CASES
 from dist_relu.coordinator import start
 from dist_relu.nn import mlp
 from dist_relu.optim import SGD

@@ -12,11 +12,8 @@ from typing import Any, final
 
 import numpy as np
 
-from dist_relu.bench.cases import LR, MOMENTUM, Case
-from dist_relu.bench.sides import Side
-
-UNKNOWN = "what XLA_FLAGS say"
-"""JAX does not tell which instruction set it uses."""
+from dist_relu.bench.cases import LR, MOMENTUM, Beginning, Case
+from dist_relu.bench.sides import UNKNOWN, Side
 
 
 @final
@@ -30,7 +27,7 @@ class Jax(Side):
     def instruction_set(self) -> str:
         return UNKNOWN
 
-    def prepare(self, case: Case) -> None:
+    def prepare(self, case: Case, beginning: Beginning) -> None:
         import jax
 
         x, y = case.samples()
@@ -50,7 +47,7 @@ class Jax(Side):
             params = jax.tree.map(lambda p, v: p - LR * v, params, velocity)
             return (params, velocity, jax.tree.map(lambda r, s: 0.9 * r + 0.1 * s, running, statistics)), value
 
-        params = jax.tree.map(jax.numpy.asarray, case.parameters())
+        params = jax.tree.map(jax.numpy.array, beginning.parameters())
         _, statistics = jax.eval_shape(apply, params, self._batches[0][0])
         zeros = partial(jax.tree.map, lambda a: jax.numpy.zeros(a.shape, a.dtype))
         self._state = params, zeros(params), zeros(statistics)

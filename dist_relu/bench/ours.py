@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import final
 
-from dist_relu.bench.cases import LR, MOMENTUM, Case
+from dist_relu.bench.cases import LR, MOMENTUM, Beginning, Case
+from dist_relu.bench.networks import dataset, network
 from dist_relu.bench.sides import Side
 from dist_relu.coordinator import Coordinator, start
-from dist_relu.data import Dataset
 from dist_relu.kernels.registers import REGISTERS, Registers
 from dist_relu.optim import SGD
 from dist_relu.run.trainer import Trainer
@@ -28,12 +28,10 @@ class Ours(Side):
     def instruction_set(self) -> str:
         return _NAMES.get(REGISTERS, f"{REGISTERS.number} registers of {REGISTERS.width_bytes} bytes")
 
-    def prepare(self, case: Case) -> None:
+    def prepare(self, case: Case, beginning: Beginning) -> None:
         self.close()
-        x, y = case.samples()
-        data = Dataset(x.reshape(len(x), -1) if x.ndim == 4 else x, y)
         self._trainer = self._coordinator.trainer(
-            case.model(), data, SGD(LR, momentum=MOMENTUM), batch_size=case.batch_size, shuffle=False
+            network(case), dataset(case), SGD(LR, momentum=MOMENTUM), batch_size=case.batch_size, shuffle=False
         )
 
     def train(self, num_steps: int) -> float:
@@ -55,7 +53,7 @@ def on_one_worker(number: int) -> Iterator[Ours]:
 
 
 @contextmanager
-def on_workers(number: int) -> Iterator[Ours]:
-    """Start our side with a worker for each core."""
-    with start(backend="local") as coordinator:
+def on_workers(workers: int, number: int) -> Iterator[Ours]:
+    """Start our side with so many workers."""
+    with start(workers, backend="local") as coordinator:
         yield Ours(coordinator)

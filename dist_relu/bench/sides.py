@@ -15,8 +15,11 @@ from time import perf_counter
 from typing import Any, final
 from unittest.mock import patch
 
-from dist_relu.bench.cases import Case
+from dist_relu.bench.cases import Beginning, Case
 from dist_relu.errors import BackendError
+
+UNKNOWN = "(it does not tell)"
+"""What a side says whose library does not tell which instruction set it uses."""
 
 _WARM_UP = 1
 """So many steps come before those that are timed: others have used the caches meanwhile."""
@@ -30,8 +33,8 @@ class Side(ABC):
         """Say which instruction set it uses here: "AVX2", "AVX-512", or what else its library calls it."""
 
     @abstractmethod
-    def prepare(self, case: Case) -> None:
-        """Make ready to train a case."""
+    def prepare(self, case: Case, beginning: Beginning) -> None:
+        """Make ready to train a case from the numbers that all sides begin with."""
 
     @abstractmethod
     def train(self, num_steps: int) -> float:
@@ -51,19 +54,20 @@ class Start:
 
 @final
 class RunningSide:
-    """A side whose processes run, and do together what they are asked for."""
+    """A side whose processes run, and do together what they are asked for.  pids: of those that were started for it."""
 
-    def __init__(self, name: str, connections: list[Connection]) -> None:
+    def __init__(self, name: str, connections: list[Connection], pids: list[int]) -> None:
         self._name = name
         self._connections = connections
+        self.pids = pids
 
     def instruction_set(self) -> str:
         """See `Side`."""
         return str(self.ask(methodcaller("instruction_set")))
 
-    def prepare(self, case: Case) -> None:
+    def prepare(self, case: Case, beginning: Beginning) -> None:
         """See `Side`."""
-        self.ask(methodcaller("prepare", case))
+        self.ask(methodcaller("prepare", case, beginning))
 
     def step_ms(self, num_steps: int) -> float:
         """Train for so many steps; returns what each takes on average."""
@@ -107,7 +111,7 @@ def running(name: str, start: Start, cores: Collection[int], environment: Mappin
             theirs.close()
             connections.append(ours)
             processes.append(process)
-        yield RunningSide(name, connections)
+        yield RunningSide(name, connections, [process.pid for process in processes if process.pid])
     finally:
         for connection in connections:
             connection.close()

@@ -1,4 +1,4 @@
-"""A whole training step (SGD with momentum) beside PyTorch and JAX: by turns, each in processes of its own."""
+"""A whole training step (SGD with momentum) on one core beside PyTorch and JAX: by turns, in processes of their own."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from dist_relu.bench import jax_side, ours, torch_side
-from dist_relu.bench.cases import CASES, ON_SEVERAL_CORES, Case
+from dist_relu.bench.cases import Case
 from dist_relu.bench.instruction_sets import TITLES, environment_for
+from dist_relu.bench.networks import beginning, flops
 from dist_relu.bench.peak import fma_peak
-from dist_relu.bench.sides import RunningSide, Side, Start, running
+from dist_relu.bench.sides import UNKNOWN, RunningSide, Side, Start, running
 from dist_relu.errors import BackendError
 
 ROUND_S = 0.4
@@ -57,16 +57,9 @@ class Timing:
 class Comparison:
     """What was measured.  instruction_sets: by the name of a side.  peak_gflops: of a core's fused multiply-adds."""
 
-    cores: int
     instruction_sets: dict[str, str]
     peak_gflops: float
     timings: list[Timing]
-
-
-def cases_named(names: Sequence[str], workers: int) -> list[Case]:
-    """Return the cases of these names; without any, those that are meant for one core, or for several."""
-    names = names or ([case.name for case in CASES] if workers == 1 else ON_SEVERAL_CORES)
-    return [case for case in CASES if case.name in names]
 
 
 def run(
@@ -74,70 +67,65 @@ def run(
     peers: Sequence[str],
     rounds: int,
     instruction_set: str,
-    workers: int,
     on_case: Callable[[str], object],
 ) -> Comparison:
-    """Time the cases, each side for some tenths of a second a turn, on as many cores as there are workers.
+    """Time the cases, each side for some tenths of a second a turn.
 
     instruction_set: as in `environment_for`.  on_case: called with the name of each before it begins.
 
-    Raises ValueError where there is no such instruction set, or there are too few cores, and BackendError when a side
-    ends, or does not do as it was told.
+    Raises ValueError where there is no such instruction set, and BackendError when a side ends, or does not do as it
+    was told.
     """
     environment = environment_for(instruction_set)
-    cores = sorted(os.sched_getaffinity(0))[-workers:]
-    if len(cores) < workers:
-        raise ValueError(f"{workers} workers need as many cores; this process may use {len(cores)}.")
+    cores = [max(os.sched_getaffinity(0))]
+    starts = {name: _STARTS[name] for name in ("ours", *peers)}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        starts = _starts(peers, workers, folder)
         sides = {name: stack.enter_context(running(name, start, cores, environment)) for name, start in starts.items()}
         names = {name: side.instruction_set() for name, side in sides.items()}
         _check(names, instruction_set)
-        peak_gflops = float(sides["ours"].ask(_peak))
+        peak_gflops = float(sides["ours"].ask(peak))
         timings = []
         for case in cases:
             on_case(case.name)
-            timings.append(_time(case, sides, rounds, workers * peak_gflops))
-    return Comparison(workers, names, peak_gflops, timings)
+            timings.append(time_case(case, sides, folder, rounds, peak_gflops))
+    return Comparison(names, peak_gflops, timings)
 
 
-def _starts(peers: Sequence[str], workers: int, folder: Path) -> dict[str, Start]:
-    """Return how the sides start, by their names: on several cores PyTorch is two of them."""
-    starts = {"ours": Start(ours.on_one_worker if workers == 1 else ours.on_workers)}
-    if "torch" in peers:
-        starts["torch"] = Start(torch_side.with_threads)
-        if workers > 1:
-            starts["torch ddp"] = Start(partial(torch_side.with_ddp, workers, folder / "ddp"), workers)
-    if "jax" in peers:
-        starts["jax"] = Start(jax_side.with_jit)
-    return starts
+_STARTS = {
+    "ours": Start(ours.on_one_worker),
+    "torch": Start(torch_side.with_threads),
+    "jax": Start(jax_side.with_jit),
+}
 
 
 def _check(names: Mapping[str, str], instruction_set: str) -> None:
     """Raise BackendError where a side says that it uses another instruction set than it should."""
     expected = TITLES.get(instruction_set)
     for side, name in names.items():
-        if expected and name not in (expected, jax_side.UNKNOWN):
+        if expected and name not in (expected, UNKNOWN):
             raise BackendError(f"{side} uses {name}, although it was told to use {expected}.")
 
 
-def _time(case: Case, sides: dict[str, RunningSide], rounds: int, peak_gflops: float) -> Timing:
-    """Time the sides by turns, each other round in the opposite order."""
-    num_steps = {}
+def time_case(case: Case, sides: Mapping[str, RunningSide], folder: Path, rounds: int, peak_gflops: float) -> Timing:
+    """Time the sides by turns, each other round in the opposite order.
+
+    folder: where they find the numbers that they begin with.  peak_gflops: of all cores.
+    """
+    num_steps, start = {}, beginning(case, folder / f"{case.name}.npy")
     for name, side in sides.items():
-        side.prepare(case)
+        side.prepare(case, start)
         step_ms = side.step_ms(2)  # in which things are compiled and recorded
         if step_ms < _TRY_S * 1e3:
             step_ms = side.step_ms(_num_steps(step_ms, _TRY_S))
         num_steps[name] = _num_steps(step_ms, ROUND_S)
     times: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(rounds):
-        for name in reversed(sides) if number % 2 else sides:
+        for name in reversed(list(sides)) if number % 2 else sides:
             times[name].append(sides[name].step_ms(num_steps[name]))
     ratios = {name: float(np.median(np.divide(times[name], times["ours"]))) for name in sides if name != "ours"}
     medians = {name: float(np.median(values)) for name, values in times.items()}
-    peak_share = case.flops() / (medians["ours"] * 1e6 * peak_gflops)
+    peak_share = flops(case) / (medians["ours"] * 1e6 * peak_gflops)
     bounds = {name: ratio / peak_share for name, ratio in ratios.items()}
     return Timing(case.name, medians.pop("ours"), medians, ratios, peak_share, bounds)
 
@@ -146,5 +134,6 @@ def _num_steps(step_ms: float, seconds: float) -> int:
     return max(int(seconds * 1e3 / step_ms), 2)
 
 
-def _peak(_: Side) -> float:
+def peak(_: Side) -> float:
+    """Measure the peak of a core on which a side runs, in GFLOP/s."""
     return fma_peak(np.float32)

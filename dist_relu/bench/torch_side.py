@@ -12,7 +12,7 @@ from typing import Any, final
 
 import numpy as np
 
-from dist_relu.bench.cases import LR, MOMENTUM, Case
+from dist_relu.bench.cases import LR, MOMENTUM, Beginning, Case
 from dist_relu.bench.sides import Side
 from dist_relu.core.arrays import Array
 
@@ -36,12 +36,12 @@ class Torch(Side):
         capability = str(torch.backends.cpu.get_cpu_capability())
         return {"AVX512": "AVX-512"}.get(capability, capability)
 
-    def prepare(self, case: Case) -> None:
+    def prepare(self, case: Case, beginning: Beginning) -> None:
         import torch
 
         x, y = case.samples()
         model = _MODELS[case.kind](torch.nn, case.sizes, (case.batch_size, *case.input_shape), case.outputs)
-        _load(model, case)
+        _load(model, case, beginning)
         xs = self._parts(torch.from_numpy(x), case)
         ys = self._parts(torch.from_numpy(y), case)
         if x.ndim == 4:
@@ -132,11 +132,11 @@ def _seconds(take: Callable[[], Any]) -> float:
     return float(np.median(times))
 
 
-def _load(model: Any, case: Case) -> None:
+def _load(model: Any, case: Case, beginning: Beginning) -> None:
     """Let a model begin with the numbers of ours, whose weights have outputs last, and images channels."""
     import torch
 
-    ours = case.parameters()
+    ours = beginning.parameters()
     if case.kind == "rnn":
         ours.insert(3, np.zeros_like(ours[2]))  # it has a second bias
     channels = 0  # that images have here

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dist_relu.bench.scaling import CASES
+from dist_relu.bench.short_runs import CASES
 from dist_relu.coordinator import start
 from dist_relu.engine.watch.records import Watch
 from dist_relu.nn import mlp

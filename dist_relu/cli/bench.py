@@ -17,8 +17,8 @@ from dist_relu.cli.bench_report import everything
 from dist_relu.cli.bench_tables import (
     estimators_table,
     learning_table,
+    parallel_tables,
     products_table,
-    scaling_table,
     show,
     starting_table,
     step_table,
@@ -128,18 +128,6 @@ def exchange(backend: str, path: Path | None) -> None:
 
 
 @bench.command()
-@click.option("--workers", type=click.IntRange(2), default=2, show_default=True, help="The number of workers.")
-@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="The number of repetitions.")
-@json_option
-def scaling(workers: int, rounds: int, path: Path | None) -> None:
-    """The training speed of several workers beside that of one."""
-    from dist_relu.bench import scaling as benchmark
-
-    results = benchmark.run(workers, rounds)
-    _show(scaling_table(results), results, path)
-
-
-@bench.command()
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="The number of workers.")
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="How often there and back.")
 @json_option
@@ -236,37 +224,83 @@ def starting(rounds: int, path: Path | None) -> None:
     _show(starting_table(results), results, path)
 
 
+def case_option(default: str) -> Any:
+    """The option that says which cases are measured.  default: in words."""
+    return click.option(
+        "--case", "cases", multiple=True, help=f"Measure this case; may be given several times. Default: {default}."
+    )
+
+
 @bench.command()
 @click.option("--peer", default="torch,jax", show_default=True, help="Measure beside torch, jax, or both with a comma.")
-@click.option("--case", "cases", multiple=True, help="Measure this case; may be given several times. Default: all.")
+@case_option("all")
 @isa_option
-@click.option(
-    "--workers",
-    type=click.IntRange(1),
-    default=1,
-    show_default=True,
-    help="On several cores: our workers beside PyTorch's DDP and threads and JAX's, for the four mlp and cnn-mnist.",
-)
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="The number of repetitions.")
 @json_option
-def step(peer: str, cases: tuple[str, ...], instruction_set: str, workers: int, rounds: int, path: Path | None) -> None:
-    """A whole training step beside PyTorch and JAX, on one core or on several.
+def step(peer: str, cases: tuple[str, ...], instruction_set: str, rounds: int, path: Path | None) -> None:
+    """A whole training step on one core, beside PyTorch and JAX.
 
-    Each side has processes of its own, all of which are held to the same instruction set; they take turns. "Of peak" is
+    Each side has a process of its own, all of which are held to the same instruction set; they take turns. "Of peak" is
     the part of our time that the step's products would take at the measured peak of fused multiply-adds, and "at most"
-    what the ratios would be if we took no other time (on several cores the last one).
+    what the ratios would be if we took no other time. For several cores see bench parallel.
     """
     from dist_relu.bench import step as benchmark
     from dist_relu.bench.cases import CASES
 
-    peers = _chosen("--peer", [name for name in peer.split(",") if name], benchmark.PEERS)
-    chosen = benchmark.cases_named(_chosen("--case", cases, [case.name for case in CASES]), workers)
-    for name in peers:
-        check_peer_installed(f"--peer {name}", name)
+    peers = _peers(peer, benchmark.PEERS)
+    chosen = [case for case in CASES if case.name in _chosen("--case", cases, [case.name for case in CASES])]
     with usage_errors(), StatusLine(Console(stderr=True)) as status:
-        comparison = benchmark.run(chosen, peers, rounds, instruction_set, workers, status.phase)
+        comparison = benchmark.run(chosen or CASES, peers, rounds, instruction_set, status.phase)
     about = {"instruction_sets": comparison.instruction_sets, "peak_gflops": comparison.peak_gflops}
     _show(step_table(comparison), comparison.timings, path, **about)
+
+
+@bench.command()
+@click.option("--peer", default="torch,jax,sklearn", show_default=True, help="Measure beside these, with commas.")
+@case_option("the four mlp and cnn-mnist")
+@click.option("--workers", type=click.IntRange(2), default=2, show_default=True, help="The number of workers.")
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="The number of repetitions.")
+@click.option(
+    "--starts",
+    type=click.IntRange(0),
+    default=1,
+    show_default=True,
+    help="Start each side so often for its memory and its first step; 0 leaves these out.",
+)
+@json_option
+def parallel(peer: str, cases: tuple[str, ...], workers: int, rounds: int, starts: int, path: Path | None) -> None:
+    """Training steps on several workers of this machine, beside PyTorch, JAX and scikit-learn on as many cores.
+
+    PyTorch is two sides: "torch ddp" is DistributedDataParallel, by Gloo, in as many processes as there are workers,
+    and "torch" one process with as many threads. JAX is one process, its step jitted; scikit-learn's MLPClassifier has
+    dense networks alone. All train the same network on the same batches, by turns. Then each side is started once more
+    with nobody beside it: until its first step is done, and for the most memory of all its processes together, a page
+    that several of them have being counted once (their proportional set sizes).
+
+    \b
+    Example: dist-relu bench parallel --peer torch --case mlp-large --workers 4
+    """
+    from dist_relu.bench import parallel as benchmark
+    from dist_relu.bench.cases import CASES
+
+    peers = _peers(peer, benchmark.PEERS)
+    names = _chosen("--case", cases, [case.name for case in CASES]) or benchmark.CASES
+    with StatusLine(Console(stderr=True)) as status:
+        chosen = [case for case in CASES if case.name in names]
+        comparison = benchmark.run(chosen, peers, workers, rounds, starts, status.phase)
+    about = {"workers": workers, "cores": comparison.cores, "peak_gflops": comparison.peak_gflops}
+    first, *others = parallel_tables(comparison)
+    for table in others:
+        show(table)
+    _show(first, comparison.cases, path, **about)
+
+
+def _peers(text: str, known: Sequence[str]) -> Sequence[str]:
+    """The libraries that --peer names, all of which are installed."""
+    peers = _chosen("--peer", [name for name in text.split(",") if name], known)
+    for name in peers:
+        check_peer_installed(f"--peer {name}", name)
+    return peers
 
 
 def _chosen(option: str, names: Sequence[str], known: Sequence[str]) -> Sequence[str]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from datetime import date
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from llvmlite import binding
@@ -17,11 +19,11 @@ from dist_relu.cli.bench_tables import (
     as_markdown,
     instruction_sets_table,
     learning_table,
+    parallel_tables,
     products_table,
     scaling_table,
     show,
     starting_table,
-    step_table,
     watching_table,
 )
 from dist_relu.cli.common import check_peer_installed, check_writable
@@ -30,7 +32,13 @@ from dist_relu.cli.types import FILE
 from dist_relu.core import machine
 from dist_relu.core.files import append_to_file, write_file
 
-_PACKAGES = ("numpy", "numba", "torch", "jax")
+if TYPE_CHECKING:
+    from dist_relu.bench.parallel import Comparison
+    from dist_relu.scaling import Row
+
+_PACKAGES = ("numpy", "numba", "torch", "jax", "scikit-learn")
+_SCALING_S = 0.5
+"""So long each measurement of how steps scale trains."""
 
 
 @click.command("all")
@@ -39,7 +47,7 @@ _PACKAGES = ("numpy", "numba", "torch", "jax")
     type=click.IntRange(1),
     default=5,
     show_default=True,
-    help="The number of repetitions; 5 take about ten minutes.",
+    help="The number of repetitions; 5 take about 12 minutes.",
 )
 @click.option(
     "--output", metavar="FILE", type=FILE, default="bench.md", show_default=True, help="Write the tables to FILE."
@@ -51,7 +59,7 @@ def everything(rounds: int, output: Path) -> None:
     are told by bench step --help.
     """
     check_writable("--output", output)
-    for package in ("torch", "jax"):
+    for package in ("torch", "jax", "sklearn"):
         check_peer_installed("bench all", package)
     write_file(output, _heading(rounds))
     with StatusLine(Console(stderr=True)) as status:
@@ -61,25 +69,53 @@ def everything(rounds: int, output: Path) -> None:
 
 
 def _tables(rounds: int, tell: Callable[[str], object]) -> Iterator[Table]:
-    from dist_relu.bench import learning, products, scaling, starting, step, watching
+    from dist_relu.bench import learning, parallel, products, starting, step, watching
+    from dist_relu.bench.cases import CASES
     from dist_relu.bench.instruction_sets import TITLES, available
 
     sets = available() or ["native"]
-    cases = step.cases_named([], 1)
-    comparisons = {TITLES.get(name, name): step.run(cases, step.PEERS, rounds, name, 1, tell) for name in sets}
+    comparisons = {TITLES.get(name, name): step.run(CASES, step.PEERS, rounds, name, tell) for name in sets}
     yield instruction_sets_table(comparisons)
     tell("products")
     yield products_table([products.run(rounds, name) for name in sets])
     if machine.num_cores() > 1:
-        yield step_table(step.run(step.cases_named([], 2), step.PEERS, rounds, "native", 2, tell))
+        chosen = [case for case in CASES if case.name in parallel.CASES]
+        compared = parallel.run(chosen, parallel.PEERS, 2, rounds, 1, tell)
+        yield from parallel_tables(compared)
         tell("scaling")
-        yield scaling_table(scaling.run(2, rounds))
+        yield scaling_table(_scaling(compared, rounds))
         tell("rl")
         yield learning_table(learning.run(2, (rounds + 1) // 2, 100_000))
     tell("watching")
     yield watching_table(watching.run(1, rounds))
     tell("start")
     yield starting_table(starting.run((rounds + 1) // 2))
+
+
+def _scaling(compared: Comparison, rounds: int) -> dict[str, Row]:
+    """Measure the same cases on several workers and on one, as `dist-relu scale` does."""
+    from dist_relu.bench.cases import CASES, LR, MOMENTUM
+    from dist_relu.bench.networks import dataset, network
+    from dist_relu.optim import SGD
+    from dist_relu.scaling import experiment, strong
+
+    cases, rows = {case.name: case for case in CASES}, {}
+    for one in compared.cases:
+        case = cases[one.timing.case]
+        points = strong([case.name], [1, compared.workers], batch_sizes=[case.batch_size])
+        steps = max(round(_SCALING_S * 1e3 / one.timing.ours_ms), 3)
+        with tempfile.TemporaryDirectory() as folder:
+            found = experiment(
+                {case.name: network(case)},
+                dataset(case),
+                SGD(LR, momentum=MOMENTUM),
+                points=points,
+                folder=folder,
+                steps=steps,
+                repetitions=rounds,
+            )
+        _, rows[case.name] = found.rows()
+    return rows
 
 
 def _heading(rounds: int) -> str:

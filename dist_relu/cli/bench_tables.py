@@ -14,11 +14,12 @@ from dist_relu.core import machine
 if TYPE_CHECKING:
     from dist_relu.bench.estimators import Fit
     from dist_relu.bench.learning import Learning
+    from dist_relu.bench.parallel import Comparison as Parallel
     from dist_relu.bench.products import Speeds
-    from dist_relu.bench.scaling import Scaling
     from dist_relu.bench.starting import Beginning
     from dist_relu.bench.step import Comparison, Timing
     from dist_relu.bench.watching import Watching
+    from dist_relu.scaling import Row
 
 _WIDTH = 120
 """Of lines that go elsewhere than to a terminal."""
@@ -52,23 +53,56 @@ def estimators_table(fits: Sequence[Fit], epochs: int) -> Table:
 
 
 def step_table(comparison: Comparison) -> Table:
-    """Every case beside every peer; on several cores also beside the fastest of them."""
+    """Every case beside every peer, on one core."""
     sets = ", ".join(f"{side} {name}" for side, name in comparison.instruction_sets.items())
-    cores = "one core" if comparison.cores == 1 else f"{comparison.cores} cores"
-    table = Table(title=f"Training step, SGD with momentum, {cores}, peak {comparison.peak_gflops:.0f} GFLOP/s; {sets}")
+    table = Table(
+        title=f"Training step, SGD with momentum, one core, peak {comparison.peak_gflops:.0f} GFLOP/s; {sets}"
+    )
     peers = [side for side in comparison.instruction_sets if side != "ours"]
-    several = comparison.cores > 1
-    columns = [column for peer in peers for column in ([] if several else [f"{peer} ms"]) + [f"{peer}/ours"]]
-    for column in ("case", "ours ms", *columns, *(["best/ours"] if several else []), "at most", "of peak"):
+    columns = [column for peer in peers for column in (f"{peer} ms", f"{peer}/ours")]
+    for column in ("case", "ours ms", *columns, "at most", "of peak"):
         table.add_column(column)
     for t in comparison.timings:
-        cells = []
-        for peer in peers:
-            cells += [] if several else [milliseconds(t.peers_ms[peer])]
-            cells.append(f"{t.ratios[peer]:.2f}")
-        best = [f"{t.best_ratio:.2f}", f"{t.best_bound:.2f}"] if several else [_bounds(t)]
-        table.add_row(t.case, milliseconds(t.ours_ms), *cells, *best, f"{t.peak_share:.0%}")
+        cells = [text for peer in peers for text in (milliseconds(t.peers_ms[peer]), f"{t.ratios[peer]:.2f}")]
+        table.add_row(t.case, milliseconds(t.ours_ms), *cells, _bounds(t), f"{t.peak_share:.0%}")
     return table
+
+
+def parallel_tables(comparison: Parallel) -> list[Table]:
+    """Every case beside every peer on several cores: steps, and if they were measured memory and starts."""
+    workers = f"{comparison.workers} workers on {comparison.cores} cores"
+    peers = [side for side in comparison.sides if side != "ours"]
+    steps = Table("case", "ours ms", title=f"Training step, SGD with momentum, {workers}")
+    for column in (*(f"{peer}/ours" for peer in peers), "best/ours", "of peak"):
+        steps.add_column(column)
+    for one in comparison.cases:
+        t = one.timing
+        ratios = [f"{t.ratios[peer]:.2f}" if peer in t.ratios else "" for peer in peers]
+        best = f"{t.best_ratio:.2f}" if t.ratios else ""
+        steps.add_row(t.case, milliseconds(t.ours_ms), *ratios, best, f"{t.peak_share:.0%}")
+    if not comparison.cases[0].footprints:
+        return [steps]
+    memory = Table("case", "ours MB", title=f"Most memory of all processes of a side, {workers}")
+    starts = Table("case", "ours s", title=f"From the start of a side until its first step is done, {workers}")
+    for peer in peers:
+        for table, unit in ((memory, "MB"), (starts, "s")):
+            table.add_column(f"{peer} {unit}")
+            table.add_column("/ours")
+    for one in comparison.cases:
+        sizes = {side: each.peak_bytes / 1e6 for side, each in one.footprints.items()}
+        seconds = {side: each.first_step_s for side, each in one.footprints.items()}
+        memory.add_row(one.timing.case, *_beside_ours(sizes, peers, 0))
+        starts.add_row(one.timing.case, *_beside_ours(seconds, peers, 2))
+    return [steps, memory, starts]
+
+
+def _beside_ours(values: Mapping[str, float], peers: Sequence[str], digits: int) -> list[str]:
+    """Write our value, and of every peer its own and their ratio; nothing of those that have none."""
+    cells = [f"{values['ours']:,.{digits}f}"]
+    for peer in peers:
+        there = peer in values
+        cells += [f"{values[peer]:,.{digits}f}", f"{values[peer] / values['ours']:.2f}"] if there else ["", ""]
+    return cells
 
 
 def instruction_sets_table(comparisons: Mapping[str, Comparison]) -> Table:
@@ -106,12 +140,16 @@ def products_table(all_speeds: Sequence[Speeds]) -> Table:
     return table
 
 
-def scaling_table(results: Sequence[Scaling]) -> Table:
-    """Several workers beside one."""
-    workers = results[0].workers
-    table = Table("case", "1 worker ms", f"{workers} workers ms", "speed-up", title="Training step, median")
-    for r in results:
-        table.add_row(r.case, f"{r.one_ms:.3f}", f"{r.several_ms:.3f}", f"{r.speed_up:.2f}")
+def scaling_table(rows: Mapping[str, Row]) -> Table:
+    """Several workers beside one, by the names of cases."""
+    workers = next(iter(rows.values())).point.workers
+    table = Table("case", f"{workers} workers ms", "speed-up", "efficiency", "95 % interval")
+    table.title = f"{workers} workers beside one, step by step"
+    for case, row in rows.items():
+        share = row.efficiency * 100
+        interval = f"{share.low:.1f} to {share.high:.1f} %"
+        speed_up = f"{row.speed_up.value:.2f}"
+        table.add_row(case, milliseconds(row.step_s.value * 1e3), speed_up, f"{share.value:.1f} %", interval)
     return table
 
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +14,13 @@ import pytest
 from rich.table import Table
 
 from dist_relu.bench.cases import CASES, Case
+from dist_relu.bench.footprint import descendants, proportional_bytes
 from dist_relu.bench.jax_side import with_jit
+from dist_relu.bench.networks import beginning, flops
 from dist_relu.bench.ours import on_one_worker
+from dist_relu.bench.sides import Side
+from dist_relu.bench.sklearn_side import expresses
+from dist_relu.bench.sklearn_side import with_threads as with_sklearn
 from dist_relu.bench.torch_side import with_threads
 from dist_relu.cli.bench_tables import as_markdown
 from tests.cli.test_cli import call
@@ -23,7 +32,7 @@ _STEPS = 5
 
 
 @pytest.mark.parametrize(
-    ("case", "flops"),
+    ("case", "expected"),
     [
         (Case("", "mlp", (5,), 2, (3,), 4), 2 * 2 * (3 * (3 * 5 + 5 * 4) - 3 * 5)),
         (Case("", "rnn", (5,), 2, (7, 3), 4), 2 * 2 * (3 * (7 * 3 * 5 + 7 * 5 * 5 + 5 * 4) - 7 * 3 * 5)),
@@ -38,8 +47,10 @@ _STEPS = 5
     ],
     ids=["mlp", "rnn", "strided", "Winograd"],
 )
-def test_operations_are_those_of_products_forward_and_twice_backward_but_for_the_data(case: Case, flops: int) -> None:
-    assert case.flops() == flops
+def test_operations_are_those_of_products_forward_and_twice_backward_but_for_the_data(
+    case: Case, expected: int
+) -> None:
+    assert flops(case) == expected
 
 
 def test_tables_in_markdown_have_a_title_a_head_and_rows() -> None:
@@ -50,19 +61,21 @@ def test_tables_in_markdown_have_a_title_a_head_and_rows() -> None:
 
 @pytest.mark.peer
 @pytest.mark.parametrize("case", SMALL, ids=[case.name for case in SMALL])
-def test_pytorch_and_jax_have_our_losses_from_step_to_step(case: Case) -> None:
-    pytest.importorskip("torch")
-    pytest.importorskip("jax")
+def test_all_sides_have_the_same_losses_from_step_to_step(case: Case, tmp_path: Path) -> None:
+    for package in ("torch", "jax", "sklearn"):
+        pytest.importorskip(package)
     # PyTorch pads the other sides of images than we do where strides leave padding that is odd: what it learns from
     # noise is alike, not the same. And its RNN has two biases.
     tolerances = {"resnet": 0.05, "rnn": 5e-3}
-    with on_one_worker(0) as ours, with_threads(0) as torch, with_jit(0) as jax:
-        sides = ours, torch, jax
+    numbers = beginning(case, tmp_path / "numbers.npy")
+    with on_one_worker(0) as ours, with_threads(0) as torch, with_jit(0) as jax, with_sklearn(0) as sklearn:
+        sides: list[Side] = [ours, torch, jax, *([sklearn] if expresses(case) else [])]
         for side in sides:
-            side.prepare(case)
+            side.prepare(case, numbers)
         losses = np.array([[side.train(1), side.train(_STEPS)] for side in sides])
     np.testing.assert_allclose(losses[1], losses[0], rtol=tolerances.get(case.kind, 1e-5))
-    np.testing.assert_allclose(losses[2], losses[0], rtol=1e-4)
+    for others in losses[2:]:
+        np.testing.assert_allclose(others, losses[0], rtol=1e-4)
 
 
 @pytest.mark.peer
@@ -83,12 +96,31 @@ def test_bench_step_times_all_sides_and_says_what_they_used(capsys: pytest.Captu
 
 
 @pytest.mark.peer
-def test_on_several_cores_pytorch_also_trains_in_several_processes(
+def test_bench_parallel_measures_time_memory_and_start_of_all_sides(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    pytest.importorskip("torch")
-    options = ["--workers", "2", "--peer", "torch", "--rounds", "1", "--case", "policy-64"]
-    code, _, err = call(capsys, "bench", "step", *options, "--json", str(tmp_path / "step.json"))
+    for package in ("torch", "jax", "sklearn"):
+        pytest.importorskip(package)
+    few = ["--rounds", "1", "--case", "mlp-tiny", "--case", "policy-64"]
+    code, out, err = call(capsys, "bench", "parallel", *few, "--json", str(tmp_path / "parallel.json"))
     assert code == 0, err
-    (row,) = json.loads((tmp_path / "step.json").read_text())["rows"]
-    assert row["ratios"].keys() == {"torch", "torch ddp"}
+    assert "torch ddp MB" in out
+    rows = json.loads((tmp_path / "parallel.json").read_text())["rows"]
+    sides = {"torch", "torch ddp", "jax"}
+    assert [row["timing"]["ratios"].keys() for row in rows] == [sides | {"sklearn"}, sides]
+    for row in rows:
+        assert row["footprints"].keys() == {"ours", *row["timing"]["ratios"]}
+        assert all(each["first_step_s"] > 0.1 and each["peak_bytes"] > 5e7 for each in row["footprints"].values())
+
+
+def test_memory_of_several_processes_counts_what_they_share_once() -> None:
+    program = "import os, signal; x = b'1' * 80_000_000; os.fork(); print(flush=True); signal.pause()"
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, start_new_session=True) as process:
+        try:
+            assert process.stdout is not None
+            assert [process.stdout.readline() for _ in range(2)] == [b"\n", b"\n"]
+            pids = descendants([process.pid])
+            assert len(pids) == 2
+            assert 80e6 < sum(map(proportional_bytes, pids)) < 140e6
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
