@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -22,16 +21,23 @@ from dist_relu.cli.bench_tables import (
     show,
     starting_table,
     step_table,
+    sum_curves,
+    sums_table,
     watching_table,
 )
 from dist_relu.cli.commands import Commands
-from dist_relu.cli.common import check_peer_installed, data_option, usage_errors
+from dist_relu.cli.common import check_peer_installed, data_option, make_folder, new_attempts, usage_errors
+from dist_relu.cli.parsing import parse_sizes
 from dist_relu.cli.progress import StatusLine
-from dist_relu.cli.types import choice, json_option
-from dist_relu.coordinator import start
+from dist_relu.cli.types import FOLDER, SomeNames, choice, json_option
 from dist_relu.core import machine
 from dist_relu.core.files import write_json
+from dist_relu.core.launched import may_be_rank
 from dist_relu.data import load
+from dist_relu.reports.plots import draw_sums
+
+if TYPE_CHECKING:
+    from dist_relu.bench.sums import Timing as SumTiming
 
 
 @click.group(cls=Commands)
@@ -81,50 +87,78 @@ def checkpoint(folders: tuple[Path, ...], workers: int, rounds: int, path: Path 
 
 
 @bench.command()
-@json_option
-def allreduce(path: Path | None) -> None:
-    """The node's all-reduce beside MPI_Allreduce, 4 kB to 40 MB, on 2 and 4 processes."""
-    from dist_relu.bench import allreduce as benchmark
+@click.option(
+    "--backend",
+    "backends",
+    type=SomeNames(("local", "mpi", "ray")),
+    metavar="NAME,...",
+    help="What the workers are: local, mpi, ray. Default: mpi under mpirun, otherwise mpi and ray as installed.",
+)
+@click.option(
+    "--workers",
+    "worker_list",
+    metavar="N,N,...",
+    help="Measure on so many workers. Default: all under mpirun and on a Ray cluster of several nodes, otherwise 2.",
+)
+@click.option(
+    "--output", type=FOLDER, metavar="FOLDER", help="Write what is measured to FOLDER, as JSON and as a picture."
+)
+def comm(backends: str | None, worker_list: str | None, output: Path | None) -> None:
+    """Sums over all workers, 4 kB to 40 MB: ours, MPI_Allreduce, Gloo, and what Ray has, by turns.
 
-    timings = [timing for processes in (2, 4) for timing in benchmark.run(processes)]
-    table = Table("processes", "size", "dist_relu ms", "MPI_Allreduce ms", "MPI/ours", title="Sum over processes")
-    for t in timings:
-        ratio = f"{t.mpi_ms / t.ours_ms:.1f}"
-        table.add_row(str(t.processes), f"{t.size_bytes / 1e3:,.0f} kB", f"{t.ours_ms:.4f}", f"{t.mpi_ms:.4f}", ratio)
-    _show(table, timings, path)
-
-
-@bench.command()
-@click.option("--backend", type=choice(["mpi", "ray"]), default="mpi", show_default=True, help="What the workers are.")
-@json_option
-def exchange(backend: str, path: Path | None) -> None:
-    """The sum over several nodes, 4 kB to 40 MB, beside what MPI or Ray have.
+    On one node beside the same bytes read and written in memory, on several beside the same bytes over the wire, by all
+    at once: no sum can be faster. MPI_Allreduce is measured on the workers of mpi, Ray's object store and its
+    collectives on those of ray, Gloo on all if PyTorch is installed. Without mpirun, mpi starts ranks on this machine.
 
     \b
-    With two hosts: mpirun -hosts HOST1,HOST2 -n 2 dist-relu bench exchange
-    On a Ray cluster of several nodes: dist-relu bench exchange --backend ray
+    Examples:
+      dist-relu bench comm --workers 2,4 --output sums
+      mpirun -hosts HOST1,HOST2,HOST3 -n 3 dist-relu bench comm --workers 2,3
+      dist-relu bench comm --backend ray     (where a Ray cluster runs)
     """
-    from dist_relu.bench import exchange as benchmark
+    from dist_relu.bench import sums as benchmark
 
-    with ExitStack() as stack:
-        coordinator = stack.enter_context(start(backend=backend))
-        if coordinator.nodes < 2:
-            raise click.UsageError("bench exchange is for workers on several nodes; these run on one.")
-        if backend == "ray":
-            from dist_relu.bench.exchange_ray import ray_peers
+    if output:
+        make_folder("--output", output)
+    with usage_errors():
+        numbers = parse_sizes("--workers ", worker_list) if worker_list else [None if may_be_rank() else 2]
+    timings = []
+    with StatusLine(Console(stderr=True)) as status:
+        for backend in _backends(backends):
+            for number in numbers:
+                status.phase(f"{backend}, {number or 'all'} workers")
+                if backend == "mpi" and not may_be_rank():
+                    timings.append(benchmark.of_job(number or 2))
+                else:
+                    timings.append(benchmark.run(backend, number, status.phase))
+    for group in timings:
+        show(sums_table(group))
+    if find_spec("torch") is None:
+        click.echo("No Gloo: it needs torch. Install it: pip install 'dist_relu[peers]'.", err=True)
+    if output:
+        _write_sums(timings, output)
 
-            peers = stack.enter_context(ray_peers(coordinator))
-        else:
-            peers = benchmark.mpi_peers(coordinator)
-        timings = benchmark.run(coordinator, peers)
-    table = Table("nodes", "workers", "size", "dist_relu ms", title="Sum over nodes, median")
-    for name in timings[0].peers_ms:
-        table.add_column(f"{name} ms")
-        table.add_column("/ours")
-    for t in timings:
-        columns = [text for ms in t.peers_ms.values() for text in (f"{ms:.2f}", f"{ms / t.ours_ms:.1f}")]
-        table.add_row(str(t.nodes), str(t.workers), f"{t.size_bytes / 1e3:,.0f} kB", f"{t.ours_ms:.2f}", *columns)
-    _show(table, timings, path)
+
+def _backends(given: str | None) -> list[str]:
+    """The backends that `comm` measures on."""
+    if given is None:
+        if may_be_rank():
+            return ["mpi"]
+        return [name for name, package in (("mpi", "mpi4py"), ("ray", "ray")) if find_spec(package)] or ["local"]
+    return given.split(",")
+
+
+def _write_sums(timings: Sequence[Sequence[SumTiming]], output: Path) -> None:
+    attempts = new_attempts()
+    with attempts.writing(output / "sums.json"):
+        write_json(output / "sums.json", _facts() | {"rows": [asdict(one) for group in timings for one in group]})
+    if find_spec("matplotlib"):
+        for name in ("sums.png", "sums.pdf"):
+            with attempts.writing(output / name):
+                draw_sums([sum_curves(group) for group in timings], output / name)
+    else:
+        click.echo("No picture: it needs matplotlib. Install it: pip install 'dist_relu[plot]'.", err=True)
+    attempts.check()
 
 
 @bench.command()
@@ -337,5 +371,8 @@ def _show(table: Table, rows: Sequence[Any], path: Path | None, **about: Any) ->
     """Print a table, and write its rows to a file if one is asked for.  about: what else stands there."""
     show(table)
     if path:
-        about |= {"cpu": machine.cpu_name(), "blas": machine.blas_name(), "versions": machine.versions()}
-        write_json(path, {**about, "rows": [asdict(row) for row in rows]})
+        write_json(path, {**about, **_facts(), "rows": [asdict(row) for row in rows]})
+
+
+def _facts() -> dict[str, Any]:
+    return {"cpu": machine.cpu_name(), "blas": machine.blas_name(), "versions": machine.versions()}

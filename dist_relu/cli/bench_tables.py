@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dist_relu.core import machine
+from dist_relu.reports.plots.sums import SumCurves
 
 if TYPE_CHECKING:
     from dist_relu.bench.estimators import Fit
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from dist_relu.bench.products import Speeds
     from dist_relu.bench.starting import Beginning
     from dist_relu.bench.step import Comparison, Timing
+    from dist_relu.bench.sums import Timing as SumTiming
     from dist_relu.bench.watching import Watching
     from dist_relu.scaling import Row
 
@@ -151,6 +153,30 @@ def scaling_table(rows: Mapping[str, Row]) -> Table:
         speed_up = f"{row.speed_up.value:.2f}"
         table.add_row(case, milliseconds(row.step_s.value * 1e3), speed_up, f"{share.value:.1f} %", interval)
     return table
+
+
+def sums_table(timings: Sequence[SumTiming]) -> Table:
+    """Sums of all sizes over some workers."""
+    peers = list(timings[0].peers_ms)
+    table = Table("size", "ours ms", "bound ms", "ours/bound", title=f"Sum over {timings[0].where}, median")
+    for peer in peers:
+        table.add_column(f"{peer} ms")
+        table.add_column("/ours")
+    for t in timings:
+        cells = [
+            text for peer in peers for text in (milliseconds(t.peers_ms[peer]), f"{t.peers_ms[peer] / t.ours_ms:.2f}")
+        ]
+        of_bound = f"{t.ours_ms / t.bound_ms:.2f}"
+        size = f"{t.size_bytes / 1e3:,.0f} kB"
+        table.add_row(size, milliseconds(t.ours_ms), milliseconds(t.bound_ms), of_bound, *cells)
+    return table
+
+
+def sum_curves(timings: Sequence[SumTiming]) -> SumCurves:
+    """The same for a picture."""
+    times = {"dist_relu": [t.ours_ms for t in timings]}
+    times |= {peer: [t.peers_ms[peer] for t in timings] for peer in timings[0].peers_ms}
+    return SumCurves(timings[0].where, [t.size_bytes for t in timings], times, [t.bound_ms for t in timings])
 
 
 def watching_table(results: Sequence[Watching]) -> Table:

@@ -24,7 +24,6 @@ SHORTER = {
     "train": ["--epochs", "1"],
     "rl": ["--steps", "512"],
     "analyze training": ["--epochs", "1", "--seeds", "1"],
-    "bench scaling": ["--rounds", "1"],
     "launch": ["--epochs", "1"],
 }
 """Options behind those of a command, which make it quick; the last one counts."""

@@ -9,6 +9,7 @@ from dist_relu.reports.plots.forecast import ForecastCurve, draw_forecast
 from dist_relu.reports.plots.phases import draw_phases
 from dist_relu.reports.plots.rates import draw_learning_rate
 from dist_relu.reports.plots.scaling import ScalingCurve, draw_scaling
+from dist_relu.reports.plots.sums import SumCurves, draw_sums
 from dist_relu.reports.plots.weights import draw_weights
 from dist_relu.reports.plots.what_if import Change, draw_what_if
 
@@ -16,6 +17,7 @@ __all__ = [
     "Change",
     "ForecastCurve",
     "ScalingCurve",
+    "SumCurves",
     "draw_activations",
     "draw_activations_over_time",
     "draw_boundary",
@@ -30,6 +32,7 @@ __all__ = [
     "draw_recurrence",
     "draw_relu",
     "draw_scaling",
+    "draw_sums",
     "draw_training",
     "draw_weights",
     "draw_what_if",

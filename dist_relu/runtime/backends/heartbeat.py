@@ -10,8 +10,6 @@ measured in time during which the listener itself was running.
 
 from __future__ import annotations
 
-import fcntl
-import os
 import secrets
 import select
 import socket
@@ -27,6 +25,7 @@ from typing import final
 from dist_relu.comm.barrier import abort
 from dist_relu.comm.handshake import Endpoint, Listener, connect
 from dist_relu.core.arrays import Array
+from dist_relu.core.interfaces import addresses_by_interface
 from dist_relu.errors import BackendError
 from dist_relu.runtime.process_info import ProcessInfo
 
@@ -37,7 +36,6 @@ _GOODBYE = -1
 _STOPPED = -2
 """What is said of rank 0 when it was stopped by a signal; of rank 1 it is one less, and so on."""
 
-_SIOCGIFADDR = 0x8915
 _WHAT_TO_DO = "Nodes must be able to open TCP connections to one another: look for firewalls between them."
 
 
@@ -188,7 +186,9 @@ class HeartbeatListener:
     def __init__(self, names: Sequence[str], address: str = "") -> None:
         self._names = names
         self._secret = secrets.token_bytes(32)
-        self._listener = Listener(self._secret, [address] if address else _own_addresses(), on=address)
+        self._listener = Listener(
+            self._secret, [address] if address else list(addresses_by_interface().values()), on=address
+        )
 
     def endpoint(self, node: int) -> HeartbeatEndpoint:
         """Return the endpoint that the first worker of a node connects to."""
@@ -254,16 +254,3 @@ def describe_node(peers: Sequence[ProcessInfo], ranks: range) -> str:
     """Name a node for people, by its host and its ranks."""
     numbers = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]}-{ranks[-1]}"
     return f"Host {peers[ranks[0]].host} ({numbers})"
-
-
-def _own_addresses() -> list[str]:
-    """Return the IPv4 addresses of this host's interfaces, the loopback last."""
-    found = []
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        for _, name in socket.if_nameindex():
-            request = struct.pack("256s", os.fsencode(name)[:15])
-            try:
-                found.append(socket.inet_ntoa(fcntl.ioctl(any_socket.fileno(), _SIOCGIFADDR, request)[20:24]))
-            except OSError:
-                continue  # it has no address
-    return sorted(found, key=lambda address: address.startswith("127."))

@@ -10,7 +10,7 @@ from typing import final
 
 import numpy as np
 
-from dist_relu.bench.exchange import Peer, time_sums
+from dist_relu.bench.sums_peers import Peer, slowest, time_sums
 from dist_relu.coordinator import Coordinator
 from dist_relu.core.arrays import Array
 from dist_relu.integrations import ray_collective
@@ -50,13 +50,13 @@ def ray_peers(coordinator: Coordinator) -> Iterator[dict[str, Peer]]:
 
     def collective(backend: str, size_bytes: int, repeats: int) -> list[float]:
         replies = ray.get([actor.time_collective.remote(backend, size_bytes, repeats) for actor in actors])
-        return [max(seconds) for seconds in zip(*replies, strict=True)]
+        return slowest(replies)
 
-    peers: dict[str, Peer] = {"object store": object_store}
+    peers: dict[str, Peer] = {"Ray object store": object_store}
     try:
         for backend in (ray_collective.NAME, "gloo"):
             if all(ray.get([actor.join.remote(backend, len(actors)) for actor in actors])):
-                peers[f"collective {backend}"] = partial(collective, backend)
+                peers[f"Ray collective {backend}"] = partial(collective, backend)
         yield peers
     finally:
         for one in actors:
