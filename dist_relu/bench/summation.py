@@ -19,7 +19,7 @@ from dist_relu.reduction.buckets import HEAD
 from dist_relu.reduction.pieces import TAIL, join
 from dist_relu.reduction.plan import ReductionPlan
 from dist_relu.reduction.reducer import Reducer
-from dist_relu.reduction.sources import ReductionMemory
+from dist_relu.reduction.sources import ReductionMemory, Source, Sources
 from dist_relu.runtime.replicated import ReplicatedArray, ReplicatedArrays
 from dist_relu.runtime.world import World
 
@@ -78,10 +78,13 @@ class Summation:
         self._shard_bounds = bounds(plan.shards, plan.shards)
         self._shard, self._nothing = world.rank, np.zeros(TAIL)
         self._barrier = world.node.barrier
-        pieces = [join(chunk, plan.pieces) for chunk in plan.chunks[world.rank]]
-        parts = [self.total[piece.start : piece.stop] for piece in pieces]
         self._sums_last = not plan.stages  # on one node, where training updates in the same pass
-        self._parts = list(zip(self._reducer.sources, parts, strict=True))
+        self._part: tuple[Source, Array] | None = None
+        if self._sums_last and (chunks := plan.chunks[world.rank]):
+            # Training plays the calls of all its pieces without Python between them; one call takes as long.
+            piece = join(range(chunks[0].start, chunks[-1].stop), plan.pieces)
+            source = Sources(plan, memory).of_piece(piece, range(plan.shards))
+            self._part = source, self.total[piece.start : piece.stop]
 
     def __call__(self) -> None:
         """Add; collective.  All must meet before the next call."""
@@ -89,7 +92,8 @@ class Summation:
         self._reducer.add(self._shard, self._nothing)
         self._reducer.finish()
         if self._sums_last:
-            for source, part in self._parts:
+            if self._part:
+                source, part = self._part
                 ordered_sum(*source.partial_sums(self._shard_bounds), part)
             self._barrier.wait()
 

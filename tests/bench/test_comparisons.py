@@ -24,6 +24,7 @@ from dist_relu.bench.sklearn_side import with_threads as with_sklearn
 from dist_relu.bench.torch_side import with_threads
 from dist_relu.cli.bench_tables import as_markdown
 from tests.cli.test_cli import call
+from tests.programs import mpirun_on_nodes, run
 
 SMALL = [case for case in CASES if case.name not in ("mlp-medium", "mlp-large")]
 """All kinds of networks are among them."""
@@ -124,3 +125,27 @@ def test_memory_of_several_processes_counts_what_they_share_once() -> None:
             assert 80e6 < sum(map(proportional_bytes, pids)) < 140e6
         finally:
             os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("backend", ["local", "mpi"])
+def test_bench_comm_holds_sums_against_others_and_against_memory(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, backend: str
+) -> None:
+    code, out, err = call(capsys, "bench", "comm", "--backend", backend, "--output", str(tmp_path))
+    assert code == 0, err
+    assert f"Sum over 2 workers of one node, {backend}" in out
+    rows = json.loads((tmp_path / "sums.json").read_text())["rows"]
+    assert [row["size_bytes"] for row in rows] == [4_000, 40_000, 400_000, 4_000_000, 40_000_000]
+    assert all(row["ours_ms"] > 0 and row["bound_ms"] > 0 for row in rows)
+    assert ("MPI_Allreduce" in rows[0]["peers_ms"]) == (backend == "mpi")
+    assert {path.name for path in tmp_path.iterdir()} == {"sums.json", "sums.png", "sums.pdf"}
+
+
+@pytest.mark.long
+def test_bench_comm_goes_over_the_nodes_of_a_job(tmp_path: Path) -> None:
+    command = ["-m", "dist_relu", "bench", "comm", "--output", str(tmp_path)]
+    done = run(mpirun_on_nodes("ab", sys.executable, *command))
+    assert done.returncode == 0, done.stderr
+    assert "Sum over 2 workers of 2 nodes, mpi" in done.stdout
+    assert len(json.loads((tmp_path / "sums.json").read_text())["rows"]) == 5

@@ -273,6 +273,15 @@ PICTURES: dict[str, Draw] = {
         )
         for num_curves in (1, 9)
     },
+    "sums": lambda path, form: plots.draw_sums(
+        [
+            plots.SumCurves(where, [4_000, 4_000_000], {"dist_relu": [0.01, 0.3], who: [0.02, 3.0]}, [1e-3, 0.1])
+            for where, who in (("2 workers of one node, mpi", "MPI_Allreduce"), ("3 workers of 3 nodes, ray", LONG))
+        ],
+        path,
+        form=form,
+        about=TITLE,
+    ),
     "boundary": lambda path, form: plots.draw_boundary(plane(7), path, form=form, about=TITLE),
     "relu": lambda path, form: plots.draw_relu(fit(), path, form=form),
     "family": lambda path, form: plots.draw_family(path, form=form),
