@@ -23,6 +23,7 @@ from dist_relu.bench.sklearn_side import expresses
 from dist_relu.bench.sklearn_side import with_threads as with_sklearn
 from dist_relu.bench.torch_side import with_threads
 from dist_relu.cli.bench_tables import as_markdown
+from tests.cases import chaos, long
 from tests.cli.test_cli import call
 from tests.programs import mpirun_on_nodes, run
 
@@ -127,8 +128,7 @@ def test_memory_of_several_processes_counts_what_they_share_once() -> None:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("backend", ["local", "mpi"])
+@pytest.mark.parametrize("backend", [*long("local"), *chaos("mpi")])
 def test_bench_comm_holds_sums_against_others_and_against_memory(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, backend: str
 ) -> None:
@@ -142,7 +142,7 @@ def test_bench_comm_holds_sums_against_others_and_against_memory(
     assert {path.name for path in tmp_path.iterdir()} == {"sums.json", "sums.png", "sums.pdf"}
 
 
-@pytest.mark.long
+@pytest.mark.chaos
 def test_bench_comm_goes_over_the_nodes_of_a_job(tmp_path: Path) -> None:
     command = ["-m", "dist_relu", "bench", "comm", "--output", str(tmp_path)]
     done = run(mpirun_on_nodes("ab", sys.executable, *command))
