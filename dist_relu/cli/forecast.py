@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,12 +14,12 @@ from rich.table import Table
 
 from dist_relu.cli.common import make_folder, new_attempts, usage_errors
 from dist_relu.cli.parsing import parse_sizes
-from dist_relu.cli.types import FOLDER, NOT_NEGATIVE, POSITIVE
+from dist_relu.cli.types import DURATION, FOLDER, NOT_NEGATIVE, POSITIVE
 from dist_relu.core.files import write_json
 from dist_relu.reports.plots import ForecastCurve, draw_forecast
-from dist_relu.scaling import Cluster, Forecast, Interval, Network, Point, forecast
+from dist_relu.scaling import Cluster, Failures, Forecast, Interval, Network, Point, Simulated, forecast
 from dist_relu.scaling.experiment import read_measurements
-from dist_relu.scaling.forecast import series_points
+from dist_relu.scaling.forecast import series_points, simulated
 from dist_relu.scaling.network import TCP_LATENCY_S, Fit, measured
 from dist_relu.scaling.profile import read_profiles
 
@@ -67,6 +68,22 @@ _NODES = "1,2,4,8,16,32,64,128,256,512,1024,2048,4096"
 )
 @click.option("--price", type=POSITIVE, metavar="PRICE", help="Of a node for an hour, in any currency.")
 @click.option(
+    "--simulate",
+    "sim_steps",
+    type=click.IntRange(1),
+    metavar="STEPS",
+    help="Simulate so many steps besides, message by message, with nodes that are late as the measured steps were.",
+)
+@click.option("--mtbf", type=POSITIVE, metavar="HOURS", help="In the simulation a node fails once in HOURS.")
+@click.option(
+    "--recovery",
+    type=DURATION,
+    default="30s",
+    show_default=True,
+    metavar="TIME",
+    help="What a failure costs, beside the step that is done again.",
+)
+@click.option(
     "--output", type=FOLDER, metavar="FOLDER", help="Write forecast.json and the picture to FOLDER. Default: FOLDER."
 )
 def forecast_command(
@@ -77,6 +94,9 @@ def forecast_command(
     latency_us: float | None,
     shared_cores: int | None,
     price: float | None,
+    sim_steps: int | None,
+    mtbf: float | None,
+    recovery: float,
     output: Path | None,
 ) -> None:
     """Forecast how training would scale over nodes that nobody has.
@@ -101,11 +121,20 @@ def forecast_command(
             network = Network.of_ethernet(network_name, latency_s)
         cluster = Cluster(network=network, workers_per_node=workers_per_node, shared_cores=shared_cores)
         found = {_name(point): forecast(point, profiles, cluster, nodes) for point in points}
+    if mtbf is not None and sim_steps is None:
+        raise click.UsageError("--mtbf is for a simulation: pass --simulate STEPS with it.")
+    failures = None if mtbf is None else Failures(mean_hours=mtbf, recovery_s=recovery)
+    simulations: dict[str, list[Simulated]] = {}
+    if sim_steps is not None:
+        for point, (name, rows) in zip(points, found.items(), strict=True):
+            simulations[name] = [
+                simulated(point, profiles, cluster, row, steps=sim_steps, failures=failures) for row in rows
+            ]
     output = output or folder
     make_folder("--output", output)
     console = Console(width=None if sys.stdout.isatty() else _WIDTH)
     for name, rows in found.items():
-        console.print(table(rows, name, price))
+        console.print(table(rows, name, price, simulations.get(name)))
     for line in remarks(cluster, fit):
         console.print(line, highlight=False, soft_wrap=True)
     attempts = new_attempts()
@@ -116,10 +145,11 @@ def forecast_command(
                 "network": vars(network),
                 "workers_per_node": workers_per_node,
                 "series": {name: [row.as_json(price) for row in rows] for name, rows in found.items()},
+                "simulated": {name: [asdict(one) for one in each] for name, each in simulations.items()},
             },
         )
     if find_spec("matplotlib"):
-        curves = [_curve(name, rows) for name, rows in found.items() if rows]
+        curves = [_curve(name, rows, simulations.get(name)) for name, rows in found.items() if rows]
         for picture in _PICTURES:
             with attempts.writing(output / picture):
                 draw_forecast(
@@ -135,7 +165,7 @@ def _name(point: Point) -> str:
     return f"{point.model}, batch {batch}" + (" per worker" if point.regime == "weak" else "")
 
 
-def table(rows: Sequence[Forecast], name: str, price: float | None) -> Table:
+def table(rows: Sequence[Forecast], name: str, price: float | None, simulations: Sequence[Simulated] | None) -> Table:
     """A line for each number of nodes."""
     shown = Table(title=name, box=None, pad_edge=False, title_justify="left")
     columns = {
@@ -148,6 +178,8 @@ def table(rows: Sequence[Forecast], name: str, price: float | None) -> Table:
         "80% with": [str(row.enough_batch or "-") for row in rows],
         "MB": [f"{row.node_bytes / 1e6:.0f}" for row in rows],
     }
+    if simulations is not None:
+        columns["simulated"] = [f"{one.mean_s * 1e3:.3g}" for one in simulations]
     if price is not None:
         columns |= {
             "an hour": [f"{price * row.nodes:.4g}" for row in rows],
@@ -161,7 +193,10 @@ def table(rows: Sequence[Forecast], name: str, price: float | None) -> Table:
 
 
 def _in_percent(interval: Interval) -> str:
-    return f"{interval.value:.3g}% ({interval.low:.2g}–{interval.high:.2g})"
+    value, low, high = (
+        f"{number:.0f}" if number >= 10 else f"{number:.2g}" for number in (interval.value, interval.low, interval.high)
+    )
+    return f"{value}% ({low}–{high})"
 
 
 def remarks(cluster: Cluster, fit: Fit | None) -> list[str]:
@@ -170,7 +205,7 @@ def remarks(cluster: Cluster, fit: Fit | None) -> list[str]:
     told = [
         f"Network {network.name}: {network.latency_s * 1e6:.3g} us, {network.bytes_per_s / 1e6:.4g} MB/s each way. "
         "ms: of a step; exchange: ms of it that are not hidden; 80% with: the batch for that efficiency; MB: shared "
-        "memory of a node."
+        "memory of a node; simulated: ms of a step, with nodes that are late."
     ]
     if fit:
         us, ns = fit.latency_s * 1e6, fit.s_per_byte * 1e9
@@ -180,7 +215,7 @@ def remarks(cluster: Cluster, fit: Fit | None) -> list[str]:
     return told
 
 
-def _curve(name: str, rows: Sequence[Forecast]) -> ForecastCurve:
+def _curve(name: str, rows: Sequence[Forecast], simulations: Sequence[Simulated] | None) -> ForecastCurve:
     def estimates(intervals: Sequence[Interval]) -> list[tuple[float, float, float]]:
         return [(one.value, one.low, one.high) for one in intervals]
 
@@ -196,4 +231,8 @@ def _curve(name: str, rows: Sequence[Forecast]) -> ForecastCurve:
             "update": [row.step.update_s for row in rows],
         },
         [row.enough_batch for row in rows],
+        [
+            row.speed_up.value * row.seconds.value / one.mean_s
+            for row, one in zip(rows, simulations or [], strict=False)
+        ],
     )

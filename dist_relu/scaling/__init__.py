@@ -24,11 +24,13 @@ from dist_relu.scaling.intervals import Interval
 from dist_relu.scaling.measurement import Measurement, Placement
 from dist_relu.scaling.network import Network
 from dist_relu.scaling.profile import Profile, Share, profiles
+from dist_relu.scaling.simulation import Failures, Simulated, simulate
 from dist_relu.scaling.what_if import Outcome, what_if
 
 __all__ = [
     "Cluster",
     "Experiment",
+    "Failures",
     "Forecast",
     "Interval",
     "Measurement",
@@ -40,11 +42,13 @@ __all__ = [
     "Profile",
     "Row",
     "Share",
+    "Simulated",
     "Step",
     "Work",
     "experiment",
     "forecast",
     "profiles",
+    "simulate",
     "step_of",
     "strong",
     "weak",

@@ -137,6 +137,10 @@ def step_of(work: Work, network: Network, nodes: int, scheme: Scheme, *, crowdin
     end_s = 0.0
     for part in work.parts:
         end_s = max(end_s, part.ready_s) + part.size_bytes * s_per_byte
+    if scheme == "owner":  # of the last bucket its owner gets what all others have, and sends them what it comes to
+        bucket_bytes = work.size_bytes / num_buckets(round(work.size_bytes), nodes)
+        last_s = 2 * (nodes - 1) * bucket_bytes / network.bytes_per_s
+        end_s = max(end_s, work.parts[-1].ready_s + last_s)
     latency_s = rounds_of(scheme, nodes) * network.latency_s
     return _step(work, end_s + latency_s, work.size_bytes * s_per_byte + latency_s, scheme)
 

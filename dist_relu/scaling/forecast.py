@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import ceil
 from typing import Any, Self, final
 
@@ -15,6 +15,7 @@ from dist_relu.scaling.grid import Point, Series
 from dist_relu.scaling.intervals import Interval
 from dist_relu.scaling.network import Network
 from dist_relu.scaling.profile import Profile
+from dist_relu.scaling.simulation import Failures, Simulated, simulate
 
 _RESAMPLES = 200
 _TAIL_PERCENT = 2.5
@@ -48,7 +49,8 @@ class Forecast:
 
     rows: of the worker that has most.  seconds, speed_up, efficiency: with 95 % intervals, beside one worker of the
     same kind.  limit: what keeps it from the ideal speed-up, in words.  enough_batch: the smallest batch, over all
-    nodes, with which efficiency is 80 %; None where none is large enough.  node_bytes: memory that a node shares.
+    nodes, with which efficiency is 80 %; None where none is large enough, and for one worker.  node_bytes: memory that
+    a node shares.
     """
 
     nodes: int
@@ -194,7 +196,7 @@ def forecast(
                 speed_up=speed_up,
                 efficiency=speed_up * (1 / workers),
                 limit=_limit(typical, own, number, cluster, one_s * more / workers),
-                enough_batch=_enough_batch(typical, number, cluster),
+                enough_batch=_enough_batch(typical, number, cluster) if workers > 1 else None,
                 node_bytes=typical.node_bytes(own * cluster.workers_per_node),
             )
         )
@@ -208,11 +210,14 @@ def _own_rows(batch_size: int, shards: int, workers: int) -> int:
 
 
 def _step(profiled: Profiled, rows: float, nodes: int, cluster: Cluster) -> Step:
+    return best_step(_work(profiled, rows, nodes, cluster), cluster.network, nodes, crowding=cluster.crowding(nodes))
+
+
+def _work(profiled: Profiled, rows: float, nodes: int, cluster: Cluster) -> Work:
+    """Tell what a node does in a step; one worker alone was measured as such."""
     work = profiled.work(rows, cluster.workers_per_node)
-    if nodes * cluster.workers_per_node == 1:
-        seconds = profiled.one_worker_s(rows)
-        work = work.slowed(seconds / work.seconds)
-    return best_step(work, cluster.network, nodes, crowding=cluster.crowding(nodes))
+    is_alone = nodes * cluster.workers_per_node == 1
+    return work.slowed(profiled.one_worker_s(rows) / work.seconds) if is_alone else work
 
 
 def _interval(value: float, drawn: Array) -> Interval:
@@ -259,6 +264,44 @@ def _enough_batch(profiled: Profiled, nodes: int, cluster: Cluster) -> int | Non
         middle = (low + high) // 2
         low, high = (low, middle) if is_enough(middle) else (middle, high)
     return high * workers
+
+
+def simulated(
+    point: Point,
+    profiles: Sequence[Profile],
+    cluster: Cluster,
+    found: Forecast,
+    *,
+    steps: int,
+    failures: Failures | None = None,
+    seed: int = 0,
+) -> Simulated:
+    """Simulate what was forecast, with nodes that are as late as the worker was whose steps were measured."""
+    crowding = cluster.crowding(found.nodes)
+    one_rows = found.batch_size // (found.workers if point.regime == "weak" else 1)
+    work = _work(Profiled.of(point.model, one_rows, profiles), found.rows, found.nodes, cluster)
+    network = cluster.network
+    if network.cpu_s_per_byte:
+        slowest = min(network.bytes_per_s, 1 / (network.cpu_s_per_byte * crowding))
+        network = replace(network, bytes_per_s=slowest)
+    return simulate(
+        work.slowed(crowding),
+        network,
+        found.nodes,
+        found.step.scheme,
+        noise=_noise(point.model, found.rows, profiles),
+        failures=failures,
+        steps=steps,
+        seed=seed,
+    )
+
+
+def _noise(model: str, rows: int, profiles: Sequence[Profile]) -> list[float]:
+    """Return how many times as long as usual steps took, of the share that is nearest to so many rows."""
+    of_model = [one for one in profiles if one.share.model == model and one.share.nodes == 2]
+    nearest = min(abs(one.share.rows - rows) for one in of_model)
+    times = [np.array(one.step_seconds) for one in of_model if abs(one.share.rows - rows) == nearest]
+    return [float(time / np.median(each)) for each in times for time in each]
 
 
 def series_points(points: Sequence[Point]) -> list[Point]:

@@ -32,9 +32,19 @@ def test_a_forecast_is_shown_and_written(measured: Path, capsys: pytest.CaptureF
     assert (measured / "forecast.png").exists()
 
 
+def test_steps_are_simulated_besides(measured: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--nodes", "1,8,64", "--simulate", "3", "--mtbf", "1000", "--recovery", "10s"]
+    code, output, errors = call(capsys, "forecast", str(measured), *options)
+    assert (code, errors) == (0, "")
+    assert "simulated" in output
+    written = json.loads((measured / "forecast.json").read_text())
+    assert [len(one["step_seconds"]) for one in written["simulated"]["mlp, batch 64"]] == [3, 3, 3]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--mtbf", "1000"], "--mtbf is for a simulation: pass --simulate STEPS with it."),
         (["--nodes", "1,0"], "--nodes 1,0: "),
         (["--network", "fast"], "'fast' is no network"),
         (["--network", "measured"], "No messages between hosts were measured"),

@@ -82,7 +82,7 @@ def test_slow_links_limit_it_and_larger_batches_help() -> None:
     slow = Network(name="slow", latency_s=0.0, bytes_per_s=1e8, message_s=0.0)
     (eight,) = forecast(POINT, all_rows(), Cluster(network=slow), [8])
     assert eight.limit == "bandwidth"
-    exposed_s = 2 * 7 / 8 * SIZE_BYTES / 1e8
+    exposed_s = 2 * 7 / 8 * SIZE_BYTES / 1e8  # by halving and doubling, or by owners of eighths
     assert eight.seconds.value == pytest.approx(8e-3 + exposed_s, rel=1e-6)
     assert eight.enough_batch == pytest.approx(8 * exposed_s / 0.25e-3, rel=0.02)
 

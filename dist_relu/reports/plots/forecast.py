@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dist_relu.reports.plots.scaling import Estimate
-from dist_relu.reports.plots.style import COLOURS, GREY, PLAIN, Form, draw, legend_below, look
+from dist_relu.reports.plots.style import COLOURS, GREY, PLAIN, Form, draw, legend_below, log_scale, look
 
 _MOST_NAMED = 7
 """Numbers of nodes that fit below a panel."""
@@ -19,6 +19,7 @@ class ForecastCurve:
     """What is forecast of one series, by the number of nodes.
 
     parts_s: the parts of a step, by name, in s.  enough_batch: with which batch efficiency is 80 %; None: with none.
+    simulated: speed-ups; none where nothing was simulated.
     """
 
     name: str
@@ -27,6 +28,7 @@ class ForecastCurve:
     efficiency: Sequence[Estimate]
     parts_s: Mapping[str, Sequence[float]]
     enough_batch: Sequence[int | None]
+    simulated: Sequence[float] = ()
 
 
 def draw_forecast(
@@ -46,6 +48,9 @@ def draw_forecast(
         for number, curve in enumerate(curves):
             _band(speeds, curve.nodes, curve.speed_up, 1, curve.name, number)
             _band(shares, curve.nodes, curve.efficiency, 100, curve.name, number)
+            if curve.simulated:
+                label = f"{curve.name}, simulated"
+                speeds.plot(curve.nodes, curve.simulated, color=look(number)["color"], linestyle=":", label=label)
             known = [(at, batch) for at, batch in zip(curve.nodes, curve.enough_batch, strict=True) if batch and at > 1]
             batches.plot([at for at, _ in known], [batch for _, batch in known], label=curve.name, **look(number))
         speeds.set(title="speed-up", ylabel="samples/s beside one worker")
@@ -59,7 +64,7 @@ def draw_forecast(
             axes.minorticks_off()
         speeds.set_yscale("log", base=2)
         speeds.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        batches.set_yscale("log")
+        log_scale(batches)
         _bars(parts, curves[0])
         legend_below(speeds, parts)
 
