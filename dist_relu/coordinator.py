@@ -34,6 +34,7 @@ from dist_relu.engine.arguments import (
 from dist_relu.engine.objective import Objective, check_is_function
 from dist_relu.engine.plan import LeaveGradient, StepOptions
 from dist_relu.engine.planning import planned
+from dist_relu.engine.replicas import check_options
 from dist_relu.engine.results import Evaluation, FitResult
 from dist_relu.engine.scoring import checked_metrics
 from dist_relu.engine.site import Site
@@ -44,7 +45,7 @@ from dist_relu.engine.weighting import ClassWeight, Sampler
 from dist_relu.errors import BackendError
 from dist_relu.metrics.named import Metric
 from dist_relu.nn import Loss, Sequential
-from dist_relu.optim import LBFGS, Iteration, Minimum, Optimizer, lbfgs
+from dist_relu.optim import LBFGS, DiLoCo, Iteration, LocalSGD, Minimum, Optimizer, lbfgs
 from dist_relu.partition import check_fit
 from dist_relu.run.state import RunState
 from dist_relu.run.tracing.trace import Trace
@@ -183,6 +184,7 @@ class Coordinator:
         on_nan: Literal["stop", "skip"] = "stop",
         stale_gradients: bool = False,
         compression: Compression | None = None,
+        averaging: LocalSGD | DiLoCo | None = None,
         augment: Augment | None = None,
         class_weight: ClassWeight | None = None,
         sampler: Sampler | None = None,
@@ -217,6 +219,10 @@ class Coordinator:
         delay of one; any rule. Langford et al. (2009), algorithm 1.
         compression: what gradients become between groups of shards, as on machines that send fewer bytes:
         `compression.Rounded`, `TopK` or `PowerSGD`; the same bits on any number of workers. Comes before clipping.
+        averaging: `optim.LocalSGD` or `optim.DiLoCo`, by which replicas of the model, of a group of shards each, take
+        some steps by themselves and are averaged then. How many there are is fixed by that, and not by the workers, of
+        which there may be fewer; so 64 replicas are the same 64 on one worker. `model` is the mean of all, at any time.
+        Each replica has parameters and states of its own, so the nodes need memory for as many as they have, twice.
         augment: random changes of the samples, fixed by seed, step and shard.
         class_weight: how much samples of each class count, {class: weight}, others 1; or "balanced", so that all
         classes count alike: samples / (classes · samples of the class), as in scikit-learn. It multiplies
@@ -225,7 +231,8 @@ class Coordinator:
         sampler: draws the samples of an epoch with replacement, as many as there are. "weighted": each as often as its
         weight says; "balanced": all classes equally often, and within a class as weights say. Losses then know no
         weights any more.
-        watch: look at some of the steps; `FitResult.watched` has what was seen. It changes no bits.
+        watch: look at some of the steps; `FitResult.watched` has what was seen. It changes no bits. With `averaging`
+        it looks at the first replica.
         verify_every: let other workers compute one shard of every so many steps as well. Since bits may not differ, a
         difference raises FaultyWorker with rank and host: with three workers or more of the one who is wrong, of two of
         both; a single worker computes such shards twice. Costs no bits.
@@ -261,6 +268,7 @@ class Coordinator:
             on_nan=on_nan,
             stale_gradients=stale_gradients,
             compression=compression,
+            averaging=averaging,
             augment=augment,
             class_weight=class_weight,
             sampler=sampler,
@@ -296,6 +304,7 @@ class Coordinator:
         on_nan: Literal["stop", "skip"] = "stop",
         stale_gradients: bool = False,
         compression: Compression | None = None,
+        averaging: LocalSGD | DiLoCo | None = None,
         augment: Augment | None = None,
         class_weight: ClassWeight | None = None,
         sampler: Sampler | None = None,
@@ -344,10 +353,12 @@ class Coordinator:
             shards=shards,
             seed=seed,
             shuffle=shuffle,
+            averaging=averaging,
             augment=augment,
             class_weight=class_weight,
             sampler=sampler,
         )
+        check_options(plan, verifies=verify_every is not None, traces=trace is not None)
         return Trainer(
             self._site,
             model,

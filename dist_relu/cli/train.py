@@ -87,6 +87,10 @@ _GO_WITH = (
     ("warm_up", "scale_lr", "the learning rate stays as it is"),
     ("groups", "compress", "there are no groups"),
     ("trace_steps", "trace", "nothing is traced"),
+    ("replicas", "local_steps", "they are never averaged"),
+    ("local_steps", "replicas", "there is nothing to average"),
+    ("outer_lr", "replicas", "there is nothing to average"),
+    ("outer_momentum", "replicas", "there is nothing to average"),
 )
 """Options that have no effect without another, and why."""
 
@@ -172,6 +176,19 @@ _GO_WITH = (
     type=click.IntRange(1),
     help="With --compress: how many groups there are, whatever the workers. Default: as many as shards.",
 )
+@click.option(
+    "--replicas",
+    type=click.IntRange(1),
+    help="Train so many replicas of the network, of a group of shards each, which are averaged now and then; they fix "
+    "the bits, and workers, of which there may be fewer, don't.",
+)
+@click.option("--local-steps", type=click.IntRange(1), help="With --replicas: steps from one average to the next.")
+@click.option(
+    "--outer-lr",
+    type=POSITIVE,
+    help="With --replicas: go so far towards averages, by DiLoCo's outer rule. Default: 0.7.",
+)
+@click.option("--outer-momentum", type=SHARE, help="The Nesterov momentum of that rule. Default: 0.9.")
 @loss_option
 @click.option("--label-smoothing", type=SHARE, default=0.0, show_default=True, help="Smooth class numbers by so much.")
 @class_weight_option

@@ -22,7 +22,7 @@ from dist_relu.engine.arguments import loss_for
 from dist_relu.engine.watch.records import Watch
 from dist_relu.engine.weighting import ClassWeight, Sampler, check_class_weight, check_sampler
 from dist_relu.nn import Loss, Sequential
-from dist_relu.optim import LargeBatch, Optimizer, no_decay
+from dist_relu.optim import DiLoCo, LargeBatch, LocalSGD, Optimizer, no_decay
 from dist_relu.partition import check_fit
 from dist_relu.run.callbacks import ReduceOnPlateau
 from dist_relu.run.state import RunState
@@ -38,7 +38,7 @@ BASE_BATCH_SIZE, WARM_UP = 64, 5.0
 class TrainingOptions:
     """These options of `dist-relu train` fix the bits of a run; the names are those of its parameters.
 
-    shards: None for as many as there are workers.
+    shards: None for as many as there are workers, or replicas.
     """
 
     source: str
@@ -64,6 +64,10 @@ class TrainingOptions:
     warm_up: float | None
     compress: str | None
     groups: int | None
+    replicas: int | None
+    local_steps: int | None
+    outer_lr: float | None
+    outer_momentum: float | None
     loss: str | None
     label_smoothing: float
     class_weight: str | None
@@ -87,6 +91,7 @@ class TrainingOptions:
         self.rule()
         self.changes()
         parse_compression(self.compress, self.groups)
+        self.averaging()
         parse_loss(self.loss, self.label_smoothing)
         if workers and not self.shards and workers > self.batch_size:
             raise ValueError(
@@ -94,7 +99,8 @@ class TrainingOptions:
                 f"Pass --workers <= {self.batch_size} or --batch-size >= {workers}."
             )
         if workers or self.shards:
-            check_fit(self.batch_size, self.batch_size, self.shards or workers or 1, workers or 1)
+            shards = self.shards or self.replicas or workers or 1
+            check_fit(self.batch_size, self.batch_size, shards, workers or 1)
 
     def rule(self) -> Optimizer:
         """Raises ValueError for a schedule that is none."""
@@ -110,6 +116,17 @@ class TrainingOptions:
         if not self.weight_decay:
             raise ValueError("--no-decay goes with --weight-decay: nothing decays without.")
         return no_decay(rule, [name.strip() for name in self.no_decay.split(",") if name.strip()])
+
+    def averaging(self) -> LocalSGD | DiLoCo | None:
+        """By which replicas are averaged, if there are any: DiLoCo where something is said of its outer rule."""
+        if self.replicas is None or self.local_steps is None:
+            return None
+        if self.outer_lr is None and self.outer_momentum is None:
+            return LocalSGD(self.replicas, self.local_steps)
+        given = {"outer_lr": self.outer_lr, "outer_momentum": self.outer_momentum}
+        return DiLoCo(
+            self.replicas, self.local_steps, **{name: number for name, number in given.items() if number is not None}
+        )
 
     def changes(self) -> Augment | None:
         """How samples are changed at random.  Raises ValueError for what is no such change."""
@@ -161,8 +178,8 @@ class Task:
     changes: Augment | None
 
     def for_workers(self, workers: int) -> Task:
-        """The same task with a number of shards, by default that of the workers.  Raises `PartitionError`."""
-        shards = self.options.shards or workers
+        """The same task with a number of shards, by default that of replicas or workers.  Raises `PartitionError`."""
+        shards = self.options.shards or self.options.replicas or workers
         check_fit(len(self.data.train), self.options.batch_size, shards, workers)
         return replace(self, options=replace(self.options, shards=shards))
 
@@ -196,6 +213,7 @@ class Task:
                 on_nan=options.on_nan,
                 stale_gradients=options.stale_gradients,
                 compression=parse_compression(options.compress, options.groups),
+                averaging=options.averaging(),
                 augment=self.changes,
                 class_weight=self.class_weight,
                 sampler=options.sampler,

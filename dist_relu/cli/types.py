@@ -46,7 +46,7 @@ OPTION_GROUPS = {
         "--clip-value --accumulate --ema-decay --on-nan --scale-lr --base-batch-size --warm-up --compress --groups "
         "--validation --metrics --algorithm --steps --envs --horizon "
         "--minibatches --gamma --entropy-weight --seeds --lowest --highest --seed --shards "
-        "--stale-gradients --regime --warm-up --repetitions"
+        "--stale-gradients --replicas --local-steps --outer-lr --outer-momentum --regime --warm-up --repetitions"
     ),
     "Workers": (
         "--workers --backend --threads-per-worker --address --host --hosts --mpirun --spread --on-failure "

@@ -70,6 +70,7 @@ class NodeBarrier(Barrier):
         first: int = 0,
         worker_timeout_s: float = WORKER_TIMEOUT_S,
     ) -> None:
+        self._control = control
         self._abort = control[: atomic.WORDS_PER_LINE]
         self._flags = control[atomic.WORDS_PER_LINE :]
         self._rank = rank
@@ -91,14 +92,12 @@ class NodeBarrier(Barrier):
         self._first = first
         self.stall_detector = stall_detector
         self.marks: Marks | None = None
-        self._task = 0
         self._now = np.zeros(2, np.int64)
         num_awaited = len(pids) if len(pids) > 1 else 0
         self._awaited = self._flags, num_awaited, self._now, self._abort
 
     def begin(self, task: int) -> None:
         """Start task number `task`."""
-        self._task = task
         self._now[atomic.MEETING] = task * _MEETINGS_PER_TASK
         self._now[atomic.CALL] = task
 
@@ -112,13 +111,20 @@ class NodeBarrier(Barrier):
         if marks:
             marks.resume()
 
+    def alone(self) -> NodeBarrier:
+        """Return a barrier of this process alone, at which it also notices that its present task was given up."""
+        lone = NodeBarrier(self._control, self._rank, [os.getpid()], first=self._first)
+        lone._now = self._now  # so that tasks begin for both
+        lone._awaited = self._flags, 0, self._now, self._abort
+        return lone
+
     def check(self) -> None:
-        if self._abort[0] >= self._task:
+        if self._abort[0] >= self._now[atomic.CALL]:
             raise TaskAborted
 
     def abort(self) -> None:
         """Give up the present task for all ranks."""
-        abort(self._abort, self._task)
+        abort(self._abort, int(self._now[atomic.CALL]))
 
     def close(self) -> None:
         for descriptor in self._rank_of:
@@ -131,7 +137,7 @@ class NodeBarrier(Barrier):
         while outcome == atomic.WAITING:
             self._check_peers()
             if self.stall_detector:
-                self.stall_detector.check(meeting, self._task)
+                self.stall_detector.check(meeting, int(self._now[atomic.CALL]))
             outcome = atomic.wait_for_all(*self._awaited)
         if outcome == atomic.ABORTED:
             raise TaskAborted

@@ -74,6 +74,7 @@ class Feed:
         self._places = np.arange(plan.batch_size)
         self._augment = plan.augment or Augment()
         self._key = np.array([plan.seed, Purpose.AUGMENTATION], np.uint64)
+        self._first_shard = plan.first_shard
 
     def ahead(
         self, num_steps: int, samples_of: Callable[[int], Array], num_done: Callable[[], int], shards: range
@@ -147,7 +148,7 @@ class Feed:
         mixed: _MixedLoss,
     ) -> None:
         """Mix samples at random, and targets with them: in Python, since beta distributions have no kernel."""
-        rng = generator(self._plan.seed, Purpose.AUGMENTATION, int(run.clock[0]), shard)
+        rng = generator(self._plan.seed, Purpose.AUGMENTATION, int(run.clock[0]), self._first_shard + shard)
         scratch = run.scratch("augment", out.shape, out.dtype)
         mixture = self._augment.gather_inside(samples, places, self._image_shape, rng, out, scratch)
         assert mixture is not None
@@ -159,7 +160,8 @@ class Feed:
         augment, (first, stop) = self._augment, batch.shard_bounds[shard]
         shifts = run.scratch("shifts", (stop - first, 2), np.int64)
         flips = run.scratch("flips", (stop - first,), np.bool_)
-        kernels.draw_windows(self._key, run.clock, shard, augment.crop, 0.5 if augment.flip else 0.0, shifts, flips)
+        flip, number = 0.5 if augment.flip else 0.0, self._first_shard + shard
+        kernels.draw_windows(self._key, run.clock, number, augment.crop, flip, shifts, flips)
         planes, height, width, channels = image_shape
         image = height, width * channels
         samples, places = self._brought(batch.samples, first, stop, run, out)

@@ -21,6 +21,7 @@ from dist_relu.engine.batches import Batch, Feed, microbatches
 from dist_relu.engine.loop import num_steps_per_epoch
 from dist_relu.engine.memory import Snapshot
 from dist_relu.engine.plan import StepPlan
+from dist_relu.engine.replicas import plan_of_replica, samples_of_replica
 from dist_relu.engine.side_by_side import SideBySide
 from dist_relu.engine.site import Site
 from dist_relu.engine.training import Training, with_values
@@ -101,6 +102,7 @@ def diagnose(
 
     A shard whose loss is not finite comes before one whose gradient alone is not, and both before sums over shards.
     Where layers have sums over the batch, which bring it to all shards, the earliest layer comes first.
+    Of replicas, the passes alone are looked into.
     Takes about as long as the step on one worker; the model is left alone.
     """
     per_epoch = num_steps_per_epoch(len(data), plan.batch_size, plan.options.accumulate)
@@ -110,6 +112,8 @@ def diagnose(
     order = order_of_epoch(len(data), plan.seed, epoch, shuffle=shuffle, chances=drawn)
     samples = order[place * per_step : (place + 1) * per_step]
     with np.errstate(all="ignore"):
+        if plan.averaging:
+            return _in_replicas(model, data, plan, before, samples, image_shape)
         shards = _Shards(with_values(model, before.vectors[0]), data, plan, before.step, image_shape)
         in_gradient = None
         for batch in microbatches(samples, plan, before.step):
@@ -118,6 +122,31 @@ def diagnose(
                 return found
             in_gradient = in_gradient or found
         return in_gradient or _in_update(model, data, plan, before, shuffle=shuffle, image_shape=image_shape)
+
+
+def _in_replicas(
+    model: Sequential,
+    data: Dataset,
+    plan: StepPlan,
+    before: Snapshot,
+    samples: Array,
+    image_shape: ImageShape | None,
+) -> NotFinite | None:
+    """Find what is not finite in the passes of replicas, each with its own parameters.  samples: of the step."""
+    assert plan.averaging
+    in_gradient = None
+    for number in range(plan.averaging.replicas):
+        own = plan_of_replica(plan, number)
+        values = before.vectors[plan.vector_names.index(f"replica {number} parameters")]
+        shards = _Shards(with_values(model, values), data, own, before.step, image_shape)
+        for batch in microbatches(samples_of_replica(samples, plan, number), own, before.step):
+            in_loss, found = shards.look_at(batch)
+            if found and found.shard is not None:
+                found = replace(found, shard=own.first_shard + found.shard)
+            if in_loss:
+                return found
+            in_gradient = in_gradient or found
+    return in_gradient
 
 
 class _Seen(NamedTuple):
@@ -156,12 +185,13 @@ class _Shards:
         layout = Layout(layout.buffers, {}, layout.sums)  # all gradients are multiplied out at once
         num_rows = plan.batch_size if layout.sums else -(-plan.batch_size // plan.shards)
         arrays = layout.arrays(aligned_empty((layout.size_bytes(num_rows),), np.uint8), num_rows)
-        self._pass = ShardPass(layout, arrays, model.params, plan.seed)
+        self._pass = ShardPass(layout, arrays, model.params, plan.seed, first_shard=plan.first_shard)
         self._side_by_side: SideBySide[_Look] | None = None
         if layout.sums:
             memory = np.zeros(batch_sums_shape(plan.shards, layout.sums))
             sums = BatchSums(plan.shards, memory, lambda rows: None)
-            self._side_by_side = SideBySide(model, layout, arrays, plan.seed, sums, range(plan.shards))
+            shards = range(plan.shards)
+            self._side_by_side = SideBySide(model, layout, arrays, plan.seed, sums, shards, plan.first_shard)
         ends = last_layers(model.blueprint().build(model.input_shape).layers)
         kinds = [f"{number} {type(layer).__name__}" for number, layer in enumerate(model.layers)]
         self._names = [(kinds[before + 1], kinds[end]) for before, end in pairwise([-1, *ends])]

@@ -54,10 +54,12 @@ class Stopped:
     """The steps of a segment ended before its end, since the loss of the next one was no number.  It was not taken.
 
     num_skipped: 0, or so many steps one after another were skipped, which are too many.
+    of_parameters: it was not the loss, but the parameters behind that step.
     """
 
     loss: float
     num_skipped: int = 0
+    of_parameters: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,10 +59,9 @@ class Snapshot:
     @classmethod
     def initial(cls, values: Array, plan: StepPlan) -> Snapshot:
         """Begin with these parameters, states and a gradient of zero, and an average of the parameters alone."""
-        vectors = np.zeros((plan.num_vectors, len(values)), values.dtype)
-        vectors[0] = values
-        if plan.options.num_averages:
-            vectors[-1] = values
+        names = plan.vector_names
+        vectors = np.zeros((len(names), len(values)), values.dtype)
+        vectors[[name.endswith(("parameters", "average")) for name in names]] = values
         return cls(step=0, vectors=vectors)
 
 

@@ -24,6 +24,7 @@ from dist_relu.engine.weighting import ClassWeight, Sampler
 from dist_relu.kernels.ordered_sum import ordered_sum
 from dist_relu.nn import Loss
 from dist_relu.optim import ElementwiseOptimizer, Groups, LayerwiseOptimizer, Optimizer
+from dist_relu.optim.averaging import Averaging
 from dist_relu.partition import PartialSums
 
 
@@ -75,6 +76,8 @@ class StepPlan:
     """A plan says what becomes of a batch of `batch_size` samples, which is cut into `shards`.
 
     class_weight, sampler: see `Coordinator.fit`.  bucket_bytes: see `Trainer.bucket_bytes`.
+    averaging: of replicas; None where all shards go on with one model.
+    first_shard: what is drawn at random for the first shard is drawn as for this one, and so on.
     """
 
     loss: Loss
@@ -87,27 +90,53 @@ class StepPlan:
     class_weight: ClassWeight | None = None
     sampler: Sampler | None = None
     bucket_bytes: int = BUCKET_BYTES
+    averaging: Averaging | None = None
+    first_shard: int = 0
 
     @property
     def num_vectors(self) -> int:
-        """Count the vectors (P,) of a generation, see `vector_names`."""
-        return len(self.vector_names)
+        """Count the vectors (P,) of a generation, those of one replica where there are some."""
+        return len(self._names_of_generation)
+
+    @property
+    def num_outer(self) -> int:
+        """Count the vectors (P,) of the outer rule of an averaging: the outer parameters, and its states."""
+        outer = self.averaging and self.averaging.outer
+        return 1 + outer.num_states if outer else 0
 
     @property
     def vector_names(self) -> list[str]:
-        """Name the vectors of a generation: parameters, states of optimiser and compression, a gradient, an average."""
-        rule, options = self.optimizer, self.options
-        num_states = check_int(f"{type(rule).__name__}.num_states", rule.num_states, 0)
-        names = ["parameters", *(f"optimizer state {i}" for i in range(num_states))]
-        names += options.compression.state_names(self.shards) if options.compression else ()
-        names += ["gradient of the step before"] * options.stale_gradients
-        return names + ["average"] * options.num_averages
+        """Name the vectors (P,) of a run: parameters, states of optimiser and compression, a gradient, an average.
+
+        Where there are replicas, the first one is the mean of their parameters, and the last one that of their
+        averages; then there are the outer rule's, and those of the generations of all replicas.
+        """
+        names = self._names_of_generation
+        if self.averaging is None:
+            return names
+        outer = ["outer parameters", *(f"outer state {i}" for i in range(self.num_outer - 1))][: self.num_outer]
+        replicas = [f"replica {number} {name}" for number in range(self.averaging.replicas) for name in names]
+        return ["parameters", *outer, *replicas, *["average"] * self.options.num_averages]
 
     @property
     def compression_states(self) -> slice:
         """Where the states of the compression are among the vectors of a generation."""
         first, compression = 1 + self.optimizer.num_states, self.options.compression
         return slice(first, first + len(compression.state_names(self.shards)) if compression else first)
+
+    @property
+    def most_workers(self) -> int:
+        """Tell how many workers there is work for."""
+        return self.averaging.replicas if self.averaging else self.shards
+
+    @property
+    def _names_of_generation(self) -> list[str]:
+        rule, options = self.optimizer, self.options
+        num_states = check_int(f"{type(rule).__name__}.num_states", rule.num_states, 0)
+        names = ["parameters", *(f"optimizer state {i}" for i in range(num_states))]
+        names += options.compression.state_names(self.shards) if options.compression else ()
+        names += ["gradient of the step before"] * options.stale_gradients
+        return names + ["average"] * options.num_averages
 
     @property
     def cuts_by_param(self) -> bool:

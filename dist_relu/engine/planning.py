@@ -21,11 +21,13 @@ from dist_relu.engine.arguments import (
 )
 from dist_relu.engine.grouping import check_groups
 from dist_relu.engine.plan import StepOptions, StepPlan
+from dist_relu.engine.replicas import check_replicas
 from dist_relu.engine.sanity import doubts_of_data
 from dist_relu.engine.weighting import ClassWeight, Sampler, check_class_weight, check_sampler
 from dist_relu.errors import TrainingWarning
 from dist_relu.nn import Loss, Sequential
-from dist_relu.optim import Optimizer
+from dist_relu.optim import DiLoCo, LocalSGD, Optimizer
+from dist_relu.optim.averaging import Averaging
 from dist_relu.partition import check_fit, level_of_groups
 
 
@@ -41,6 +43,7 @@ def planned(
     shards: int | None,
     seed: int,
     shuffle: bool,
+    averaging: Averaging | None = None,
     augment: Augment | None = None,
     class_weight: ClassWeight | None = None,
     sampler: Sampler | None = None,
@@ -53,7 +56,8 @@ def planned(
     if loss is None:
         warn_of_classes(data)
     loss = loss_for(data, loss)
-    shards = num_workers if shards is None else check_int("shards", shards)
+    optional(instance_of(LocalSGD | DiLoCo))("averaging", averaging)
+    shards = (averaging.replicas if averaging else num_workers) if shards is None else check_int("shards", shards)
     seed = check_seed(seed)
     check_is("model", model, Sequential)
     data = in_classes_to_train(model, data)
@@ -87,5 +91,7 @@ def planned(
         augment=augment,
         class_weight=class_weight,
         sampler=sampler,
+        averaging=averaging,
     )
+    check_replicas(plan, num_workers)
     return data, plan, image_shape

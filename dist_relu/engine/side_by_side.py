@@ -41,10 +41,11 @@ class SideBySide(Generic[T]):
         seed: int,
         sums: BatchSums,
         shards: Sequence[int],
+        first_shard: int = 0,
     ) -> None:
         """model: bound to the parameters; the first shard passes through it, the others through copies.
 
-        layout, arrays, seed: see `ShardPass`.  sums, shards: this worker's.
+        layout, arrays, seed, first_shard: see `ShardPass`.  sums, shards: this worker's.
         """
         self._model, self._sizes, self._sums, self._shards = model, layout.sums, sums, shards
         self._passes: dict[int, tuple[Sequential, ShardPass]] = {}
@@ -53,7 +54,8 @@ class SideBySide(Generic[T]):
             if self._passes:
                 own = model.blueprint().build(model.input_shape)
                 own.bind(model.values)
-            self._passes[shard] = own, ShardPass(layout, arrays, own.params, seed, self._sum_over_batch)
+            run = ShardPass(layout, arrays, own.params, seed, self._sum_over_batch, first_shard=first_shard)
+            self._passes[shard] = own, run
         self._summed = [number for number in range(len(model.params)) if number not in layout.products]
         self._size = -1  # of the sums that the passes have to ask for next; -1: none any more
         self._totals = np.empty(0)

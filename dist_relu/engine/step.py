@@ -99,7 +99,8 @@ class TrainingStep:
         self._places = [param.places() for param in model.params]
         arrays = request.layout.arrays(memory.arena, plan.batch_size)
         clock = self._inputs.clock[kernels.BATCH : kernels.BATCH + 1]
-        self._pass = ShardPass(request.layout, arrays, model.params, plan.seed, clock=clock)
+        draws_as = plan.first_shard
+        self._pass = ShardPass(request.layout, arrays, model.params, plan.seed, clock=clock, first_shard=draws_as)
         self._shards = reduction.shards_of(world.rank)
         factors = {number: (arrays[x], arrays[dz]) for number, (x, dz) in request.layout.products.items()}
         self._reducer = Reducer(
@@ -120,7 +121,7 @@ class TrainingStep:
         self._side_by_side: SideBySide[None] | None = None
         if request.layout.sums:
             sums = BatchSums(plan.shards, memory.sums, RowExchange(world, reduction))
-            self._side_by_side = SideBySide(model, request.layout, arrays, plan.seed, sums, self._shards)
+            self._side_by_side = SideBySide(model, request.layout, arrays, plan.seed, sums, self._shards, draws_as)
         self._verifier: Verifier | None = None
         if request.verify_every is not None:
             self._verifier = Verifier(
@@ -203,6 +204,11 @@ class TrainingStep:
     def is_played(self) -> bool:
         """Tell whether whole steps are played by now."""
         return bool(self._tapes.ready([(self.generation, self._inputs.samples.size)]))
+
+    def go_to(self, step: int) -> None:
+        """Let this step come next, for which somebody has written the vectors into its generation."""
+        self._mine[0] = step
+        self._enter_generation(step % 2)
 
     def is_watched(self, step: int) -> bool:
         """Tell whether a step is watched, which must be taken alone then."""

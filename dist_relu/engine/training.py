@@ -32,7 +32,8 @@ _MORE_RECORDS = 4096
 _NOTE_EVERY_S = 0.2
 """How often it is noted where the run stands, for `dist-relu status`."""
 
-_run_numbers = itertools.count()
+run_numbers = itertools.count()
+"""Of all runs of this process: workers know by them what they have kept."""
 
 
 @final
@@ -63,7 +64,7 @@ class Training:
         verify_every: see `verified_shard`.  Raises ValueError where no shard can be verified.
         """
         self._site, self._run, self._observer, self._shuffle = site, site.run, observer, shuffle
-        self._number = next(_run_numbers)
+        self._number = next(run_numbers)
         self._is_kept = False
         self._progress: Progress | None = None  # which others don't see yet
         self._next_note_s = 0.0
@@ -130,6 +131,11 @@ class Training:
     def step(self) -> int:
         """The number of steps that are complete."""
         return self._memory.num_completed()
+
+    @property
+    def lies_elsewhere(self) -> bool:
+        """Tell whether some of the vectors are on other nodes alone, and lost with them."""
+        return self._site.replicas.coordinator_node is None
 
     def records(self, first: int, stop: int) -> Array:
         """What these steps have come to, at most `max_steps`, of `STEP_RECORD`."""

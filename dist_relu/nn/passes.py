@@ -231,6 +231,7 @@ class ShardPass(Pass):
 
     sum_over_batch: (shard, values), see `Pass.batch_sums`; needed where the layout has such sums.
     clock: (1,) int64, the number of the batch, on which random numbers depend.
+    first_shard: shard 0 draws what this shard of a larger batch would, and so on.
     """
 
     def __init__(
@@ -241,8 +242,10 @@ class ShardPass(Pass):
         seed: int,
         sum_over_batch: Callable[[int, Array], Array] | None = None,
         clock: Array | None = None,
+        first_shard: int = 0,
     ) -> None:
         self._arrays = arrays
+        self._first_shard = first_shard
         self._draws = Draws(seed, clock)
         self.clock = self._draws.clock
         self._sum_over_batch = sum_over_batch
@@ -269,7 +272,7 @@ class ShardPass(Pass):
         """Begin the pass over a shard of the batch of a step: the rows from `first` to `stop`."""
         self._observer = observer
         self._shard = shard
-        self._draws.begin(step, shard)
+        self._draws.begin(step, self._first_shard + shard)
         self._share, self._sample_weight = (stop - first) / batch_size, 1 / batch_size
         self._is_new = (first, stop) not in self._rows_of
         if self._is_new:

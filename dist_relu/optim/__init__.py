@@ -1,5 +1,6 @@
 """Update rules on flat vectors, and learning-rate schedules."""
 
+from dist_relu.optim.averaging import DiLoCo, LocalSGD
 from dist_relu.optim.groups import Group, Groups, no_decay
 from dist_relu.optim.layerwise import LAMB, LARS
 from dist_relu.optim.lbfgs import LBFGS, Iteration, Minimum
@@ -35,6 +36,7 @@ __all__ = [
     "AdamW",
     "Constant",
     "Cosine",
+    "DiLoCo",
     "ElementwiseOptimizer",
     "Exponential",
     "Group",
@@ -42,6 +44,7 @@ __all__ = [
     "Iteration",
     "LargeBatch",
     "LayerwiseOptimizer",
+    "LocalSGD",
     "Minimum",
     "OneCycle",
     "Optimizer",

@@ -13,6 +13,8 @@ from dist_relu.data.augment import ImageShape
 from dist_relu.engine.loop import Stopped, num_steps_per_epoch
 from dist_relu.engine.memory import Snapshot
 from dist_relu.engine.plan import StepPlan
+from dist_relu.engine.replica_training import ReplicaTraining
+from dist_relu.engine.replicas import check_replicas
 from dist_relu.engine.site import Site
 from dist_relu.engine.training import Training
 from dist_relu.engine.verification import MAX_VERIFIED, num_verified
@@ -54,7 +56,7 @@ class Position:
         self._trace = trace
         self._per_epoch = num_steps_per_epoch(len(data), plan.batch_size, plan.options.accumulate)
         # The vectors are in one of these, or in none where they are lost.
-        self._training: Training | None = None
+        self._training: Training | ReplicaTraining | None = None
         self._snapshot: Snapshot | None = Snapshot.initial(model.values, plan)
         self._copy: Snapshot | None = None  # of what lies on other nodes only
         self._generation = 0  # of the workers who have the memory
@@ -81,7 +83,7 @@ class Position:
         Where workers are lost it stands there as well, and goes on with others the next time.
         """
         first, workers = self.step, self._site.workers
-        workers.adapt(self._plan.shards)
+        workers.adapt(self._plan.most_workers)
         try:
             return self._advance(stop, optimizer, last=last)
         except WorkerLost:
@@ -121,7 +123,7 @@ class Position:
                 self._fall_back()
             training.abandon(error)
             raise
-        if self._site.replicas.coordinator_node is None:
+        if training.lies_elsewhere:
             self._copy = training.snapshot()
         if self._trace and request and not stopped:
             workers, replicas = self._site.workers, self._site.replicas
@@ -166,7 +168,7 @@ class Position:
             training.close()
 
     @property
-    def _live(self) -> Training | None:
+    def _live(self) -> Training | ReplicaTraining | None:
         """What holds the vectors, if it is the present workers that do: when they have become others, it is left."""
         if self._training and self._generation != self._site.workers.generation:
             training = self._training
@@ -188,29 +190,33 @@ class Position:
             self._snapshot = self._copy
         self._copy = None
 
-    def _start(self) -> Training:
+    def _start(self) -> Training | ReplicaTraining:
         """Bring the run into the memory of the nodes."""
         if self._snapshot is None:
             raise BackendError(_LOST)
         check_fit(len(self._data), self._plan.batch_size, self._plan.shards, self._site.num_workers)
-        training = Training(
-            self._site,
-            self._model,
-            self._data,
-            self._plan,
-            self.observer,
-            self._snapshot,
-            image_shape=self._image_shape,
-            records=self.history.records[self.step - self.step % self._per_epoch :],
-            shuffle=self._shuffle,
-            verify_every=self._verify_every,
-        )
-        if self._site.replicas.coordinator_node is None:
+        check_replicas(self._plan, self._site.num_workers)
+        training = self._training_from(self._snapshot)
+        if training.lies_elsewhere:
             self._copy = self._snapshot
         self._training, self._snapshot, self._generation = training, None, self._site.workers.generation
         return training
 
-    def _note(self, training: Training, step: int) -> None:
+    def _training_from(self, begin: Snapshot) -> Training | ReplicaTraining:
+        """Make what holds the vectors from now on."""
+        run = self._site, self._model, self._data, self._plan, self.observer, begin
+        records = self.history.records[self.step - self.step % self._per_epoch :]
+        if self._plan.averaging:
+            return ReplicaTraining(*run, image_shape=self._image_shape, records=records, shuffle=self._shuffle)
+        return Training(
+            *run,
+            image_shape=self._image_shape,
+            records=records,
+            shuffle=self._shuffle,
+            verify_every=self._verify_every,
+        )
+
+    def _note(self, training: Training | ReplicaTraining, step: int) -> None:
         """Note what was done since the last time.  step: how many are complete."""
         self.history.append(training.records(self.step, step))
         epochs = range(self.step // self._per_epoch, step // self._per_epoch)

@@ -52,6 +52,7 @@ def settings_of(model: Sequential, data: Dataset, plan: StepPlan, *, shuffle: bo
         "on_nan": options.on_nan,
         "augment": None if plan.augment is None else repr(plan.augment),
         **({"stale_gradients": True} if options.stale_gradients else {}),
+        **({"averaging": repr(plan.averaging)} if plan.averaging else {}),
         **({} if plan.class_weight is None else {"class_weight": repr(plan.class_weight)}),
         **({} if plan.sampler is None else {"sampler": plan.sampler}),
         **({} if options.compression is None else {"compression": repr(options.compression)}),

@@ -35,6 +35,7 @@ from dist_relu.engine.diagnosis import NotFinite, diagnose, diverged_error
 from dist_relu.engine.loop import num_steps_per_epoch
 from dist_relu.engine.memory import Snapshot
 from dist_relu.engine.plan import StepPlan
+from dist_relu.engine.replicas import plan_of_replica
 from dist_relu.engine.results import FitResult, Validated, fit_result
 from dist_relu.engine.sanity import doubts_of_result
 from dist_relu.engine.site import Site
@@ -57,6 +58,8 @@ from dist_relu.run.validation import Validation, check_metric_names
 ValidateEvery = Literal["epoch"] | int
 
 _log = logging.getLogger(__name__)
+
+_NO_NUMBERS = "Parameters became NaN or infinite"
 
 
 @final
@@ -88,7 +91,8 @@ class Trainer:
         self._shuffle, self._image_shape = shuffle, image_shape
         self._per_epoch = num_steps_per_epoch(len(data), plan.batch_size, plan.options.accumulate)
         self._has_accuracy = predicts(data, plan.loss) != "numbers"
-        self._observer = Observer(model, plan, self._per_epoch, watch, has_accuracy=self._has_accuracy)
+        seen = plan_of_replica(plan, 0) if plan.averaging else plan
+        self._observer = Observer(model, seen, self._per_epoch, watch, has_accuracy=self._has_accuracy)
         self._trace = trace.log_of(model, plan) if trace else None
         self._position = Position(
             site,
@@ -385,13 +389,13 @@ class Trainer:
             times = f"For the {stopped.num_skipped}th time one after another"
             raise self._diverged(f"{times}, loss or parameters became NaN or infinite")
         self._check_finite()
-        raise self._diverged(f"The loss became {stopped.loss}")
+        raise self._diverged(_NO_NUMBERS if stopped.of_parameters else f"The loss became {stopped.loss}")
 
     def _check_finite(self) -> None:
         """Raise TrainingDiverged where the last step led to parameters that are no numbers; it counts as not taken."""
         if not self._position.is_finite():
             self._position.step_back()
-            raise self._diverged("Parameters became NaN or infinite")
+            raise self._diverged(_NO_NUMBERS)
 
     def _diverged(self, what: str) -> TrainingDiverged:
         """Say what has become of the step that the run stands before."""
@@ -466,7 +470,7 @@ class Trainer:
     def _take_over(self, state: RunState) -> None:
         """Stand where `state` does.  Raises CheckpointError when anything differs that fixes the bits."""
         check_goes_on(state, self.settings)
-        needed = self._plan.num_vectors, self._model.num_params
+        needed = len(self._plan.vector_names), self._model.num_params
         if state.vectors.shape != needed:
             raise CheckpointError(f"The state has vectors of shape {state.vectors.shape}; this run needs {needed}.")
         self._position.set(Snapshot(step=state.step, vectors=state.vectors), state.records)
