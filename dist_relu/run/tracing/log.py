@@ -24,7 +24,7 @@ _CAPACITY = 1 << 16
 """Marks of a segment, of which most models have some thousand steps."""
 _MOST_SECONDS = 2.0
 """How long a segment lasts at most; what was marked in one that is cut short is lost."""
-_COMPARE_EVERY_S = 1.0
+_COMPARE_EVERY_S = 4.0
 """How often nodes compare their clocks."""
 
 

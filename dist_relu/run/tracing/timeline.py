@@ -15,11 +15,17 @@ from dist_relu.core.arrays import Array
 from dist_relu.run.tracing.log import Segment
 
 
+_WORSE = 2
+"""So many times as wrong as the best comparison of two clocks others may be."""
+
+
 @final
 class Clocks:
     """Clocks brings what nodes have noted by their own clocks to that of worker 0.
 
-    error_ns: by how much a comparison was wrong at most; 0 where there is one clock.
+    Comparisons of messages that were long under way are left out.
+    num_readings, error_ns: of those that count, and by how much one of them was wrong at most; 0 where there is one
+    clock.
     """
 
     def __init__(self, segments: Sequence[Segment]) -> None:
@@ -28,10 +34,11 @@ class Clocks:
             for ranks in segment.nodes[1:]:
                 node = segment.peers[ranks.start].node
                 readings.setdefault(node, []).extend(segment.workers[ranks.start].readings)
+        good = {node: _good(found) for node, found in readings.items() if found}
         self._readings = {
-            node: np.array([(one.at_ns, one.ahead_ns) for one in found]).T for node, found in readings.items() if found
+            node: np.array([(one.at_ns, one.ahead_ns) for one in found]).T for node, found in good.items()
         }
-        errors = [one.error_ns for found in readings.values() for one in found]
+        errors = [one.error_ns for found in good.values() for one in found]
         self.num_readings = len(errors)
         self.error_ns = max(errors, default=0)
 
@@ -44,6 +51,12 @@ class Clocks:
         ahead = np.interp((times_ns - at_ns[0]).astype(float), (at_ns - at_ns[0]).astype(float), ahead_ns - origin)
         common: Array = times_ns - origin - np.rint(ahead).astype(np.int64)
         return common
+
+
+def _good(readings: Sequence[ClockReading]) -> list[ClockReading]:
+    """Choose those that are hardly worse than the best one."""
+    least = min(one.error_ns for one in readings)
+    return [one for one in readings if one.error_ns <= _WORSE * least]
 
 
 @final
