@@ -14,7 +14,6 @@ from dist_relu.comm.marks import EXCHANGE, NUM_PHASES, WAIT, Phases
 from dist_relu.core.arrays import Array
 from dist_relu.run.tracing.log import Segment
 
-
 _WORSE = 2
 """So many times as wrong as the best comparison of two clocks others may be."""
 
