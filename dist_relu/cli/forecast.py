@@ -14,7 +14,7 @@ from rich.table import Table
 
 from dist_relu.cli.common import make_folder, new_attempts, usage_errors
 from dist_relu.cli.parsing import parse_sizes
-from dist_relu.cli.types import DURATION, FOLDER, NOT_NEGATIVE, POSITIVE
+from dist_relu.cli.types import DURATION, FOLDER, NOT_NEGATIVE, POSITIVE, SENT
 from dist_relu.core.files import write_json
 from dist_relu.reports.plots import ForecastCurve, draw_forecast
 from dist_relu.scaling import Cluster, Failures, Forecast, Interval, Network, Point, Simulated, forecast
@@ -66,6 +66,14 @@ _NODES = "1,2,4,8,16,32,64,128,256,512,1024,2048,4096"
     metavar="N",
     help="All nodes have only N cores together, as hosts of a test network on one machine.",
 )
+@click.option(
+    "--sent",
+    type=SENT,
+    metavar="SHARE",
+    default=1.0,
+    show_default=True,
+    help="Gradients take this share of their bytes, as if they were compressed: 0.5 for bf16; dist-relu what-if tells.",
+)
 @click.option("--price", type=POSITIVE, metavar="PRICE", help="Of a node for an hour, in any currency.")
 @click.option(
     "--simulate",
@@ -93,6 +101,7 @@ def forecast_command(
     network_name: str,
     latency_us: float | None,
     shared_cores: int | None,
+    sent: float,
     price: float | None,
     sim_steps: int | None,
     mtbf: float | None,
@@ -119,7 +128,7 @@ def forecast_command(
         else:
             latency_s = TCP_LATENCY_S if latency_us is None else latency_us / 1e6
             network = Network.of_ethernet(network_name, latency_s)
-        cluster = Cluster(network=network, workers_per_node=workers_per_node, shared_cores=shared_cores)
+        cluster = Cluster(network=network, workers_per_node=workers_per_node, shared_cores=shared_cores, sent=sent)
         found = {_name(point): forecast(point, profiles, cluster, nodes) for point in points}
     if mtbf is not None and sim_steps is None:
         raise click.UsageError("--mtbf is for a simulation: pass --simulate STEPS with it.")
@@ -144,6 +153,7 @@ def forecast_command(
             {
                 "network": vars(network),
                 "workers_per_node": workers_per_node,
+                **({} if sent == 1 else {"sent": sent}),
                 "series": {name: [row.as_json(price) for row in rows] for name, rows in found.items()},
                 "simulated": {name: [asdict(one) for one in each] for name, each in simulations.items()},
             },
@@ -212,6 +222,10 @@ def remarks(cluster: Cluster, fit: Fit | None) -> list[str]:
         told.append(f"It was measured: latency {us} us, {ns} ns a byte.")
     if cluster.shared_cores:
         told.append(f"All nodes share {cluster.shared_cores} cores.")
+    if cluster.sent != 1:
+        told.append(
+            f"Gradients take {cluster.sent * 100:.3g}% of their bytes; what it takes to compress them is left out."
+        )
     return told
 
 

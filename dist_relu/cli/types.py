@@ -94,6 +94,8 @@ POSITIVE, NOT_NEGATIVE = Number(check_positive), Number(check_not_negative)
 SHARE, PROBABILITY = Number(check_share), Number(check_probability)
 PART = Number(lambda name, value: check_float(name, value, above=0, below=1))
 """More than nothing, and less than all."""
+SENT = Number(lambda name, value: check_float(name, value, above=0, most=1))
+"""More than nothing, and all at most."""
 
 
 @final

@@ -60,6 +60,10 @@ class Work:
         """Of the whole gradient."""
         return sum(part.size_bytes for part in self.parts)
 
+    def sending(self, share: float) -> Work:
+        """Return the same where parts take this share of their bytes."""
+        return replace(self, parts=[replace(part, size_bytes=part.size_bytes * share) for part in self.parts])
+
     def slowed(self, factor: float) -> Work:
         """Return the same where everything takes so many times as long."""
         return replace(

@@ -29,12 +29,14 @@ class Cluster:
     """Where training would run.
 
     workers_per_node: each on a core of its own.  shared_cores: all nodes have so many together, as the hosts of a test
-    network on one machine; None: each has its own.
+    network on one machine; None: each has its own.  sent: the share of their bytes that gradients take on the wire, as
+    if they were compressed; what that would take to compute is left out.
     """
 
     network: Network
     workers_per_node: int = 1
     shared_cores: int | None = None
+    sent: float = 1.0
 
     def crowding(self, nodes: int) -> float:
         """Tell how many workers share a core."""
@@ -215,7 +217,7 @@ def _step(profiled: Profiled, rows: float, nodes: int, cluster: Cluster) -> Step
 
 def _work(profiled: Profiled, rows: float, nodes: int, cluster: Cluster) -> Work:
     """Tell what a node does in a step; one worker alone was measured as such."""
-    work = profiled.work(rows, cluster.workers_per_node)
+    work = profiled.work(rows, cluster.workers_per_node).sending(cluster.sent)
     is_alone = nodes * cluster.workers_per_node == 1
     return work.slowed(profiled.one_worker_s(rows) / work.seconds) if is_alone else work
 
@@ -234,6 +236,7 @@ def _limit(profiled: Profiled, rows: float, nodes: int, cluster: Cluster, ideal_
         network=Network(name="", latency_s=0.0, bytes_per_s=cluster.network.bytes_per_s, message_s=0.0),
         workers_per_node=cluster.workers_per_node,
         shared_cores=cluster.shared_cores,
+        sent=cluster.sent,
     )
     of_bytes_s = _step(profiled, rows, nodes, at_once).exposed_s
     lost: Mapping[str, float] = {

@@ -64,6 +64,14 @@ def test_a_worker_of_many_is_measured_alone(digits: dr.data.Split, tmp_path: Pat
     assert again == measured
 
 
+def test_gradients_of_half_the_bytes_wait_half_as_long_for_the_wire() -> None:
+    slow = Network(name="slow", latency_s=0.0, bytes_per_s=1e6, message_s=0.0)
+    whole, half = (forecast(POINT, all_rows(), Cluster(network=slow, sent=sent), [8])[0] for sent in (1.0, 0.5))
+    assert half.step.exchange_s == pytest.approx(whole.step.exchange_s / 2)
+    assert half.seconds.value < whole.seconds.value
+    assert half.limit == whole.limit == "bandwidth"
+
+
 def test_with_a_network_that_costs_nothing_all_workers_are_used() -> None:
     found = forecast(POINT, all_rows(), Cluster(network=FAST), [1, 2, 8, 64, 128])
     assert [(one.nodes, one.rows) for one in found] == [(1, 64), (2, 32), (8, 8), (64, 1)]  # no batch for 128
