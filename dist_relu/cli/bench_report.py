@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from datetime import date
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from dist_relu.cli.bench_tables import (
     scaling_table,
     show,
     starting_table,
+    sums_table,
     watching_table,
 )
 from dist_relu.cli.common import check_peer_installed, check_writable
@@ -38,7 +40,8 @@ if TYPE_CHECKING:
 
 _PACKAGES = ("numpy", "numba", "torch", "jax", "scikit-learn")
 _SCALING_S = 0.5
-"""So long each measurement of how steps scale trains."""
+"""So long each measurement of how steps scale trains, behind as many steps, or `_WARM_UP`."""
+_WARM_UP = 10
 
 
 @click.command("all")
@@ -47,13 +50,13 @@ _SCALING_S = 0.5
     type=click.IntRange(1),
     default=5,
     show_default=True,
-    help="The number of repetitions; 5 take about 12 minutes.",
+    help="The number of repetitions; 5 take about a quarter of an hour.",
 )
 @click.option(
     "--output", metavar="FILE", type=FILE, default="bench.md", show_default=True, help="Write the tables to FILE."
 )
 def everything(rounds: int, output: Path) -> None:
-    """What decides about speed: steps, products, several workers, learning, watching, starting.  Needs an idle machine.
+    """What decides about speed: steps, products, several workers, sums, learning, starting.  Needs an idle machine.
 
     Tables are written to a Markdown file as they come, below what was measured, where and when; "of peak" and "at most"
     are told by bench step --help.
@@ -69,7 +72,7 @@ def everything(rounds: int, output: Path) -> None:
 
 
 def _tables(rounds: int, tell: Callable[[str], object]) -> Iterator[Table]:
-    from dist_relu.bench import learning, parallel, products, starting, step, watching
+    from dist_relu.bench import learning, parallel, products, starting, step, sums, watching
     from dist_relu.bench.cases import CASES
     from dist_relu.bench.instruction_sets import TITLES, available
 
@@ -83,7 +86,10 @@ def _tables(rounds: int, tell: Callable[[str], object]) -> Iterator[Table]:
         compared = parallel.run(chosen, parallel.PEERS, 2, rounds, 1, tell)
         yield from parallel_tables(compared)
         tell("scaling")
-        yield scaling_table(_scaling(compared, rounds))
+        yield scaling_table(_scaling(compared, (rounds + 1) // 2))
+        if find_spec("mpi4py"):
+            tell("comm")
+            yield sums_table(sums.of_job(2))
         tell("rl")
         yield learning_table(learning.run(2, (rounds + 1) // 2, 100_000))
     tell("watching")
@@ -112,6 +118,7 @@ def _scaling(compared: Comparison, rounds: int) -> dict[str, Row]:
                 points=points,
                 folder=folder,
                 steps=steps,
+                warm_up=min(steps, _WARM_UP),
                 repetitions=rounds,
             )
         _, rows[case.name] = found.rows()
