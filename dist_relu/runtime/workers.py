@@ -7,8 +7,8 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, final
 
 from dist_relu.comm.stall_detector import Resumed, Stalled
@@ -98,6 +98,11 @@ class Workers:
         return self._replicas
 
     @property
+    def can_regroup(self) -> bool:
+        """Whether there can be more or fewer of them."""
+        return self._backend.can_regroup
+
+    @property
     def are_closed(self) -> bool:
         return not self._finalizer.alive
 
@@ -136,6 +141,15 @@ class Workers:
                 self._regroup(workers)
                 if self._loss:
                     self.recover()
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Let workers that are too many wait for the next `resize` within a block of code, and end behind it."""
+        self._backend.keep_spare(keeps=True)
+        try:
+            yield
+        finally:
+            self._backend.keep_spare(keeps=False)
 
     def adapt(self, useful: int) -> None:
         """Be as many workers as the policy allows and there is room for, if that are more than there are.

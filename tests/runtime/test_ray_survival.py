@@ -104,6 +104,22 @@ def test_a_group_grows_and_shrinks_and_gives_back_the_cpus_of_those_who_left(bac
 
 
 @pytest.mark.long
+def test_workers_that_wait_for_a_place_are_the_same_processes_when_they_get_one(backend: RayBackend) -> None:
+    before = pids(backend)
+    backend.keep_spare(keeps=True)
+    backend.regroup(1)
+    assert pids(backend) == before[:1]
+    assert backend.room() == 4
+    backend.regroup(4)
+    assert pids(backend)[:3] == before
+    backend.regroup(2)
+    backend.keep_spare(keeps=False)
+    wait_until(lambda: not is_alive(before[2]))
+    assert pids(backend) == before[:2]
+    wait_until(lambda: backend.room() == 4)
+
+
+@pytest.mark.long
 def test_where_there_is_no_room_for_all_the_error_says_for_how_many_there_is(backend: RayBackend) -> None:
     before = pids(backend)
     with pytest.raises(NoRoom, match=r"There is no room for 5 workers with 1 CPUs each in this Ray cluster, but for 4"):

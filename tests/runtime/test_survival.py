@@ -14,7 +14,10 @@ import numpy as np
 import pytest
 
 import dist_relu as dr
+from dist_relu.runtime.backends import LocalBackend
+from dist_relu.runtime.workers import Workers
 from dist_relu.runtime.world import World
+from tests.programs import wait_until
 
 
 def pid(world: World, request: None) -> int:
@@ -203,3 +206,17 @@ def test_workers_are_not_replaced_for_ever() -> None:
             coordinator.run(pid, None)
         assert caught.value.__notes__ == ["Workers were replaced 1 times in a row, and no step was done since."]
         assert len(coordinator.recoveries) == 1
+
+
+def test_workers_that_wait_for_a_place_are_the_same_processes_when_they_get_one() -> None:
+    workers = Workers(LocalBackend(2))
+    before = [peer.pid for peer in workers.peers]
+    with workers.kept():
+        workers.resize(1)
+        assert workers.run([0], pid, None) == before[:1]
+        workers.resize(2)
+        assert workers.run([0, 1], pid, None) == before
+        workers.resize(1)
+    wait_until(lambda: not Path(f"/proc/{before[1]}").exists())
+    assert workers.run([0], pid, None) == before[:1]
+    workers.close()

@@ -108,6 +108,12 @@ class Backend(ABC):
             f'backend="{self.name}" can\'t replace workers, nor have {workers} of them from now on.'
         )
 
+    def keep_spare(self, *, keeps: bool) -> None:  # noqa: B027 - who can't let them wait ends them
+        """Let workers that `regroup` has no place for wait for the next one from now on, or end, as do those that wait.
+
+        To be called between tasks. A group that often changes its size is sooner there with workers that have waited.
+        """
+
     def room(self) -> int | None:
         """Tell how many workers there could be now, those included that there are; None where that is not known.
 

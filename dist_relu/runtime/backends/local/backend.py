@@ -66,6 +66,8 @@ class LocalBackend(Backend):
         self._worker_timeout_s = worker_timeout_s
         self._stop_detector = StopDetector(worker_timeout_s, self._control.array)
         self._members = start_members(self._num_workers, threads_per_worker)  # by rank
+        self._keeps_spare = False
+        self._spare: list[Member] = []  # that wait for a place
 
     @property
     def name(self) -> str:
@@ -120,6 +122,7 @@ class LocalBackend(Backend):
                     raise self._loss_of(rank) from None
                 if messages[rank][:1] == REPLY:
                     self._busy.remove(rank)
+                    del self._members[rank].controls[:-1]
         self._check_stopped({rank: self._peers[rank].pid for rank in self._busy})
         replies: dict[int, Reply] = {}
         for rank, message in messages.items():
@@ -151,12 +154,19 @@ class LocalBackend(Backend):
                 raise
             self._form()
 
+    def keep_spare(self, *, keeps: bool) -> None:
+        with self._starting:
+            self._keeps_spare = keeps
+            if not keeps:
+                self._keep(self._members, [])
+
     def close(self) -> None:
         self._is_closed = True
         if not self._peers and not self._lost:
             self._lost = BackendError(_CLOSED)
-        for processes in groups_of(self._members):
+        for processes in groups_of([*self._members, *self._spare]):
             processes.end(at_once=not self._peers)
+        self._spare = []
 
     def _form(self) -> None:
         """Make workers that know one another of the members.  A death leaves these to be regrouped."""
@@ -186,6 +196,7 @@ class LocalBackend(Backend):
             self._check_stopped({rank: pid for rank, pid in pids.items() if pid is not None})
         peers = [member.info for member in self._members if member.info]
         for rank, member in enumerate(self._members):
+            member.controls.append(self._control)
             with without_interrupts():
                 try:
                     member.connection.send_bytes(
@@ -208,16 +219,24 @@ class LocalBackend(Backend):
         """Keep the first `workers` members that live and answer, and end all others."""
         self._wait_until_idle()
         kept: list[Member] = []
-        before, self._peers = self._members, []
-        for member in before:
+        spare: list[Member] = []
+        self._peers = []
+        for member in [*self._members, *self._spare]:
             if member.has_ended or member.loss:
                 member.kill()  # it may only have hung up
             elif len(kept) < workers:
                 kept.append(member)
-            else:
+            elif self._keeps_spare:
+                spare.append(member)
+        self._keep(kept, spare)
+
+    def _keep(self, members: list[Member], spare: list[Member]) -> None:
+        """Let all others end that live still."""
+        before, self._members, self._spare = [*self._members, *self._spare], members, spare
+        for member in before:
+            if member not in members and member not in spare and not member.has_ended:
                 member.hang_up()
-        self._members = kept
-        needed = groups_of(kept)
+        needed = groups_of([*members, *spare])
         for processes in groups_of(before):
             if processes not in needed:
                 processes.end(at_once=False)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any, final
 
+from dist_relu.comm.shared_memory import SharedArray
 from dist_relu.errors import BackendError
 from dist_relu.runtime.backends.local.processes import LocalProcesses, hang_up
 from dist_relu.runtime.process_info import ProcessInfo
@@ -26,12 +27,15 @@ class Member:
 
     processes, number: those it was started with, and its number among them.  info: what it has told of itself; None
     while it starts.  loss: how it was lost, for people; None if it was not.
+    controls: the control memory of the groups that it was told to join; of those before the last one, whether it has
+    looked at them yet is not known before it replies to a task.
     """
 
     processes: LocalProcesses
     number: int
     info: ProcessInfo | None = None
     loss: str | None = field(default=None, init=False)
+    controls: list[SharedArray] = field(default_factory=list, init=False)
 
     @property
     def connection(self) -> Connection[Any, Any]:

@@ -199,6 +199,11 @@ class RayBackend(Backend):
             self._form()
             self._lost = None
 
+    def keep_spare(self, *, keeps: bool) -> None:
+        with self._starting:
+            if not self._closed:
+                self._group.keep_spare(keeps=keeps)
+
     def room(self) -> int:
         if self._cluster.is_private:
             return max(self._num_workers, num_cores() // self._threads_per_worker)

@@ -59,6 +59,8 @@ class ActorGroup:
         self._here: str = self._ray.get_runtime_context().get_node_id()
         self._reservation: Reservation | None = None
         self.members: list[Member] = []
+        self._keeps_spare = False
+        self._spare: list[Member] = []  # that wait for a place
         self._ray.cloudpickle.register_pickle_by_value(actor)
         self._actor_class = self._ray.remote(DistReluWorker)
         try:
@@ -96,10 +98,14 @@ class ActorGroup:
         self._wait_for_placement()
         gone = self._let_go({rank for rank in lost if rank < len(self.members)})
         places: list[Member | str] = [member.node if member in gone else member for member in self.members]
+        places += [member for member in self._spare if not member.has_ended]
         for i in reversed(range(len(places))):  # the last ones of those who are gone need not be replaced
             if len(places) > num_workers and isinstance(places[i], str):
                 del places[i]
-        self._dismiss([place for place in places[num_workers:] if isinstance(place, Member)])
+        spare = [place for place in places[num_workers:] if isinstance(place, Member)]
+        self._spare = spare if self._keeps_spare else []
+        if not self._keeps_spare:
+            self._dismiss(spare)
         self._end(gone)
         for member in gone:
             member.close()
@@ -113,14 +119,21 @@ class ActorGroup:
         replaced = [place if isinstance(place, Member) else next(started) for place in places]
         self.members = [*replaced, *started]
 
+    def keep_spare(self, *, keeps: bool) -> None:
+        """See `Backend.keep_spare`."""
+        self._keeps_spare = keeps
+        if not keeps:
+            spare, self._spare = self._spare, []
+            self._dismiss(spare)
+
     def check_room(self, num_workers: int) -> None:
         """Raise NoRoom where there is none for so many, before anything is changed."""
-        more = num_workers - len(self.members)
-        self._find_room([None] * more, [member.node for member in self.members])
+        there = [*self.members, *self._spare]
+        self._find_room([None] * (num_workers - len(there)), [member.node for member in there])
 
     def room(self) -> int:
         """Tell how many workers there could be: these, and those for which there are CPUs."""
-        return len(self.members) + sum(room_by_node(self._cpus, set()).values())
+        return len(self.members) + len(self._spare) + sum(room_by_node(self._cpus, set()).values())
 
     def ask(self, method: str, arguments: Mapping[int, Any]) -> dict[int, Any]:
         """Call a method of some actors, by rank, all at once; returns what they return, by rank.
@@ -184,13 +197,14 @@ class ActorGroup:
         are_idle: they have a moment to end as Python programs do.
         """
         self._unreserve()
+        members = [*self.members, *self._spare]
         if are_idle:
-            self._say_goodbye(self.members)
-        self._end(self.members)
+            self._say_goodbye(members)
+        self._end(members)
 
     def close(self) -> None:
         """Close what is open in this process.  May be called twice."""
-        for member in self.members:
+        for member in [*self.members, *self._spare]:
             member.close()
 
     def _start_where_reserved(self, nodes: Sequence[str]) -> None:
@@ -277,8 +291,8 @@ class ActorGroup:
         self._say_goodbye(members)
         self._end(members)
         for member in members:
-            self.members.remove(member)
             member.close()
+        self.members = [member for member in self.members if member not in members]
 
     def _say_goodbye(self, members: Sequence[Member]) -> None:
         """Let actors that are idle end as Python programs do, those of other nodes too."""
