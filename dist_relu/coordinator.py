@@ -514,6 +514,11 @@ class Coordinator:
         """
         return self._site.survive(call)
 
+    @property
+    def can_resize(self) -> bool:
+        """Whether there can be more or fewer workers: on "local" and "ray"."""
+        return self._workers.can_regroup
+
     def resize(self, workers: int) -> None:
         """Be so many workers from now on: some start, or some end; between calls, and between the steps of a fit.
 

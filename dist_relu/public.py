@@ -31,6 +31,7 @@ from dist_relu.errors import (
     WorkerLost,
     WriteError,
 )
+from dist_relu.run.autotune import Tuning, autotune
 from dist_relu.run.callbacks import BestModel, EarlyStopping, ReduceOnPlateau
 from dist_relu.run.checkpoints import Checkpoint, newest_state
 from dist_relu.run.csv_log import CSVLog
@@ -78,6 +79,7 @@ __all__ = [
     "Trainer",
     "TrainingDiverged",
     "TrainingWarning",
+    "Tuning",
     "UnsuitableBackend",
     "Validated",
     "Watch",
@@ -89,6 +91,7 @@ __all__ = [
     "WriteError",
     "activations",
     "analysis",
+    "autotune",
     "compression",
     "data",
     "load_model",

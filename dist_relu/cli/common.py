@@ -15,7 +15,7 @@ from typing import IO, Any, TypeVar, cast, final, get_args
 import click
 from rich.console import Console
 
-from dist_relu.cli.types import DATA, DATA_FORMS, DURATION, WORKERS, choice
+from dist_relu.cli.types import DATA, DATA_FORMS, DURATION, WORKERS, OrAuto, choice
 from dist_relu.coordinator import Coordinator, start
 from dist_relu.core import files
 from dist_relu.errors import (
@@ -63,15 +63,24 @@ WORKER_OPTIONS = (
 
 def worker_options(command: Command) -> Command:
     """The options of every command that starts workers."""
+    return _worker_options(command, WORKERS, "")
+
+
+def tuned_worker_options(command: Command) -> Command:
+    """The same of one that can try how many are the fastest."""
+    return _worker_options(command, OrAuto(WORKERS), " auto tries for some seconds how many are the fastest.")
+
+
+def _worker_options(command: Command, workers: click.ParamType[Any], more_help: str) -> Command:
     for option in reversed(
         (
             click.option(
                 "--workers",
-                type=WORKERS,
+                type=workers,
                 metavar="N",
                 help=(
                     "How many workers share the work, or on Ray 2:8 for as many as there is room for. Default: one for "
-                    "each core, all ranks, or all CPUs of Ray."
+                    f"each core, all ranks, or all CPUs of Ray.{more_help}"
                 ),
             ),
             click.option(

@@ -9,7 +9,7 @@ import click
 
 from dist_relu.cli.losses import LOSS_FORMS
 from dist_relu.cli.parsing import OPTIMIZERS
-from dist_relu.cli.types import MODEL, MODEL_FORMS, POSITIVE, SCHEDULE_FORMS, SHARE, choice
+from dist_relu.cli.types import MODEL, MODEL_FORMS, POSITIVE, SCHEDULE_FORMS, SHARE, OrAuto, choice
 
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -79,8 +79,13 @@ schedule_option = click.option(
     "run, exponential multiplies by FACTOR in every epoch, plateau when the loss (in validation, if there is one) was "
     "no better for PATIENCE epochs.",
 )
-shards_option = click.option(
+_SHARDS = "The number of parts of the work; with equal shards, results have equal bits."
+
+shards_option = click.option("--shards", type=click.IntRange(1), help=f"{_SHARDS} Default: the number of workers.")
+tuned_shards_option = click.option(
     "--shards",
-    type=click.IntRange(1),
-    help="The number of parts of the work; with equal shards, results have equal bits. Default: the number of workers.",
+    type=OrAuto(click.IntRange(1)),
+    metavar="N",
+    help=f"{_SHARDS} auto tries what is fastest, once, before the run: as many as workers, or 2 or 4 times as many. "
+    "Default: the number of workers, or auto where that is.",
 )

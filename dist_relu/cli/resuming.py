@@ -91,7 +91,7 @@ def beginning_of(context: click.Context, folder: Path | None, *, resume: bool) -
     before = options_of_run(info, command, folder) if info else None
     if not _is_given(context, "seed"):
         options = replace(options, seed=before.seed if before else state.seed if state else options.seed)
-    if not _is_given(context, "shards"):
+    if options.shards is None:
         options = replace(options, shards=before.shards if before else state.shards if state else None)
     if before:
         with usage_errors():

@@ -17,8 +17,8 @@ from dist_relu.cli.common import (
     new_attempts,
     run_console,
     started,
+    tuned_worker_options,
     usage_errors,
-    worker_options,
 )
 from dist_relu.cli.config import config_options, write_config
 from dist_relu.cli.metric_tables import names_in
@@ -33,7 +33,7 @@ from dist_relu.cli.options import (
     momentum_option,
     optimizer_option,
     schedule_option,
-    shards_option,
+    tuned_shards_option,
 )
 from dist_relu.cli.parsing import NORMALIZATIONS
 from dist_relu.cli.progress import StatusLine, tell
@@ -41,7 +41,10 @@ from dist_relu.cli.resuming import Beginning, beginning_of
 from dist_relu.cli.tracking import TRACKERS, trackers_of
 from dist_relu.cli.training import BASE_BATCH_SIZE, WARM_UP, Task
 from dist_relu.cli.training_run import Outputs, Stopping, TrainingRun
+from dist_relu.cli.tuning import Wanted
 from dist_relu.cli.types import (
+    AUTO,
+    BUCKET,
     COMPRESSION_FORMS,
     DURATION,
     EVERY,
@@ -54,9 +57,12 @@ from dist_relu.cli.types import (
     SHARE,
     VALIDATION_MONITOR,
     GroupedCommand,
+    OrAuto,
     SomeNames,
     choice,
 )
+from dist_relu.comm.exchange import BUCKET_BYTES
+from dist_relu.core.sizes import size_text
 from dist_relu.engine.arguments import loss_for
 from dist_relu.engine.scoring import checked_metrics
 from dist_relu.engine.watch.records import Watch
@@ -203,8 +209,15 @@ _GO_WITH = (
 @click.option("--augment", help="Change images at random: crop:PIXELS, flip, or crop:PIXELS,flip.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Fixes all that is random.")
 @dtype_option
-@worker_options
-@shards_option
+@tuned_worker_options
+@click.option(
+    "--bucket",
+    type=OrAuto(BUCKET),
+    metavar="SIZE",
+    help=f"About how large messages between nodes are: 256KiB, 1MiB, ..., or auto for the fastest; changes no bits. "
+    f"Default: {size_text(BUCKET_BYTES)}.",
+)
+@tuned_shards_option
 @click.option(
     "--verify-every",
     type=click.IntRange(1),
@@ -310,24 +323,29 @@ def train(
     _check_log_folder(log_dir, begin)
     trackers = trackers_of(report_to, quiet=quiet)
     with usage_errors():
-        begin.options.check(others["workers"])
+        begin.options.check(None if others["workers"] == AUTO else others["workers"])
     if write_config_to:
         write_config(write_config_to, context)
     if resume:
         tell(console, begin.in_words)
+    wanted = Wanted.of(context, begin.options)
     workers = {name: others[name] for name in WORKER_OPTIONS}
+    if wanted.workers:
+        workers["workers"] = None  # as many as there can be, to begin with
     with StatusLine(console) as status, started(**workers) as coordinator:
         status.phase(f"Reading {begin.options.source}")
         task = begin.options.read(saves=save is not None)  # the workers start meanwhile
         status.phase("Starting workers")
         _check_validates(context, task)
         measured = _checked_metrics(task, metrics, monitor)
+        task, tuning = wanted.tuned(task, coordinator, status, console)
         task = task.for_workers(coordinator.workers)
         logs_of_run = LogWriter(log_dir, attempts, goes_on_from=begin.state) if log_dir else nullcontext()
         with logs_of_run as logs:
             watch = Watch(watch_every or 10, logs.step, logs.epoch) if logs else None
             traced = Trace(steps=trace_steps or Trace.steps) if trace else None
             with begin.trainer(task, coordinator, watch, verify_every, traced) as trainer:
+                trainer.bucket_bytes = tuning.bucket_bytes if tuning else wanted.bucket_bytes
                 run = TrainingRun(
                     console=console,
                     status=status,
@@ -340,6 +358,7 @@ def train(
                     trackers=trackers,
                     metrics=measured,
                     trace=traced,
+                    tuning=tuning,
                 )
                 stopping = Stopping(monitor or MONITORS[0], patience, min_delta, max_time)
                 run.go(run.announce(context), stopping, every=checkpoint_every or "1epoch", keep=keep or 3)

@@ -16,6 +16,7 @@ from dist_relu.cli.compression import parse_compression
 from dist_relu.cli.losses import parse_class_weight, parse_loss
 from dist_relu.cli.parsing import OPTIMIZERS, parse_augment, parse_model, with_normalization
 from dist_relu.cli.schedules import parse_schedule, plateau_of
+from dist_relu.cli.types import AUTO
 from dist_relu.coordinator import Coordinator
 from dist_relu.data import Augment, Split, load, split
 from dist_relu.engine.arguments import loss_for
@@ -82,6 +83,8 @@ class TrainingOptions:
     def of(cls, context: click.Context) -> Self:
         """The options of a command line.  The default learning rate, which depends on the optimizer, is filled in."""
         values = {field.name: context.params[field.name] for field in fields(cls)}
+        if values["shards"] == AUTO:
+            values["shards"] = None  # until they are found
         if values["lr"] is None:
             values["lr"] = OPTIMIZERS[values["optimizer"]].lr
         return cls(**values)

@@ -31,6 +31,7 @@ from dist_relu.integrations.tracking import TrackingLog
 from dist_relu.nn import Sequential, summary
 from dist_relu.reports.log_writer import LogWriter
 from dist_relu.reports.logs import MODEL_FILE
+from dist_relu.run.autotune import Tuning
 from dist_relu.run.callbacks import EarlyStopping
 from dist_relu.run.checkpoints import Checkpoint, checkpoint_files
 from dist_relu.run.info import RUN_FILE, RunInfo, write_run_info
@@ -81,7 +82,10 @@ class NothingLeft:
 @final
 @dataclass(frozen=True, kw_only=True)
 class TrainingRun:
-    """This run has all that it needs, and has not begun.  metrics: that are measured besides loss and accuracy."""
+    """This run has all that it needs, and has not begun.
+
+    metrics: that are measured besides loss and accuracy.  tuning: what was found by trying, if anything was.
+    """
 
     console: Console
     status: StatusLine
@@ -94,6 +98,7 @@ class TrainingRun:
     trackers: Sequence[TrackingLog]
     metrics: Sequence[str]
     trace: Trace | None
+    tuning: Tuning | None
 
     def announce(self, context: click.Context) -> RunInfo | None:
         """Say what is run, here and in the folders that are written."""
@@ -249,6 +254,7 @@ class TrainingRun:
             machine.blas_name(),
             machine.versions(),
             settings=dict(settings),
+            tuning=asdict(self.tuning) if self.tuning else {},
         )
 
     def _write_info(self, info: RunInfo) -> None:

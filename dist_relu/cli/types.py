@@ -9,6 +9,7 @@ from typing import Any, final
 import click
 from click.shell_completion import CompletionItem
 
+from dist_relu.comm.exchange import LEAST_BUCKET_BYTES
 from dist_relu.core.checks import (
     Check,
     check_float,
@@ -18,6 +19,7 @@ from dist_relu.core.checks import (
     check_seed,
     check_share,
 )
+from dist_relu.core.sizes import parse_size, size_text
 from dist_relu.run.agenda import parse_every
 from dist_relu.run.monitoring import MONITORS, check_monitor, check_validation_monitor
 from dist_relu.runtime.recovery import parse_workers
@@ -49,7 +51,7 @@ OPTION_GROUPS = {
         "--stale-gradients --replicas --local-steps --outer-lr --outer-momentum --regime --warm-up --repetitions"
     ),
     "Workers": (
-        "--workers --backend --threads-per-worker --address --host --hosts --mpirun --spread --on-failure "
+        "--workers --bucket --backend --threads-per-worker --address --host --hosts --mpirun --spread --on-failure "
         "--max-restarts --worker-timeout --verify-every"
     ),
     "Stop and go on": "--patience --min-delta --monitor --max-time --checkpoint --every --keep --resume",
@@ -199,6 +201,41 @@ class Duration(click.ParamType[float]):
         return seconds
 
 
+AUTO = "auto"
+"""What is to be found out by trying."""
+
+
+@final
+class OrAuto(click.ParamType[Any]):
+    """What another type takes, or auto."""
+
+    def __init__(self, other: click.ParamType[Any]) -> None:
+        self.name, self._other = other.name, other
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        is_auto = str(value).lower() == AUTO
+        return AUTO if is_auto else self._other.convert(value, param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(AUTO)] if AUTO.startswith(incomplete) else []
+
+
+@final
+class BucketSize(click.ParamType[int]):
+    """A size that `Trainer.bucket_bytes` takes, such as 256KiB."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            size = parse_size(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        if size < LEAST_BUCKET_BYTES:
+            self.fail(f"{value}: must be at least {size_text(LEAST_BUCKET_BYTES)}.", param, ctx)
+        return size
+
+
 @final
 class NumWorkers(click.ParamType[int | str]):
     """A number of workers, or two such as 2:8: see `dist_relu.start`."""
@@ -235,7 +272,7 @@ class Monitor(click.ParamType[str]):
         return [CompletionItem(name) for name in MONITORS if name.startswith(incomplete)]
 
 
-EVERY, DURATION, WORKERS = Every(), Duration(), NumWorkers()
+EVERY, DURATION, WORKERS, BUCKET = Every(), Duration(), NumWorkers(), BucketSize()
 MONITOR, VALIDATION_MONITOR = Monitor(check_monitor), Monitor(check_validation_monitor)
 
 json_option = click.option("--json", "path", metavar="FILE", type=FILE, help="Write the results to FILE as JSON.")

@@ -30,6 +30,7 @@ class RunInfo:
     results: empty until the run is over; then those of `--report`, with test_loss and test_accuracy.
     error: why it ended before its time, where it could still say so.
     settings: what fixes the bits beside versions and cpu, see `RunState.settings`; empty in files of format 0.
+    tuning: what was found by trying, and the times that decided, see `Tuning`; empty where nothing was to be found.
     """
 
     options: dict[str, Any]
@@ -49,6 +50,7 @@ class RunInfo:
     results: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
+    tuning: dict[str, Any] = field(default_factory=dict)
     format: int = FORMAT
 
 

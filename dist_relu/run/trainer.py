@@ -46,7 +46,7 @@ from dist_relu.errors import CheckpointError, TrainingDiverged, TrainingWarning
 from dist_relu.nn import Sequential
 from dist_relu.optim import Optimizer
 from dist_relu.optim.rates import learning_rate, scaled
-from dist_relu.partition import check_fit
+from dist_relu.partition import check_fit, level_of_groups
 from dist_relu.run.agenda import Agenda, callback_states, keyed
 from dist_relu.run.position import Position
 from dist_relu.run.settings import Settings, settings_of
@@ -351,6 +351,8 @@ class Trainer:
         )
         check_fit(len(self._data), plan.batch_size, plan.shards, self.site.num_workers)
         check_statistics(self._model, len(self._data), plan.batch_size, plan.shards)
+        if (compression := plan.options.compression) and (groups := compression.num_groups(plan.shards)) is not None:
+            level_of_groups(plan.shards, groups)  # raises where they are no nodes of the tree
         return Trainer(
             self.site,
             with_values(self._model, self._position.vectors().vectors[0]),

@@ -74,17 +74,31 @@ def test_calls_add_up_to_one(coordinator: dr.Coordinator, model: str, options: s
         assert resumed.state().first_difference(state) == f"step: {num_steps} and 8"
 
 
-def test_the_size_of_messages_between_nodes_changes_no_bit_wherever_it_changes(coordinator: dr.Coordinator) -> None:
-    def begun() -> dr.Trainer:
-        wide = nn.mlp((200, 300), 3)
-        return coordinator.trainer(wide, (X, Y), optim.SGD(0.1, momentum=0.9), batch_size=16, shards=4, seed=5)
+def wide_trainer(coordinator: dr.Coordinator) -> dr.Trainer:
+    """A run with gradients for several messages."""
+    rule = optim.SGD(0.1, momentum=0.9)
+    return coordinator.trainer(nn.mlp((200, 300), 3), (X, Y), rule, batch_size=16, shards=4, seed=5)
 
-    with begun() as plain, begun() as cut:
+
+def test_the_size_of_messages_between_nodes_changes_no_bit_wherever_it_changes(coordinator: dr.Coordinator) -> None:
+    with wide_trainer(coordinator) as plain, wide_trainer(coordinator) as cut:
         plain.fit(steps=9)
         for size in (1 << 16, 1 << 17, 1 << 30):
             cut.bucket_bytes = size
             cut.fit(steps=3)
         assert cut.state() == plain.state()
+
+
+def test_to_try_what_is_fastest_leaves_a_run_its_bits(coordinator: dr.Coordinator) -> None:
+    with wide_trainer(coordinator) as plain, wide_trainer(coordinator) as tuned:
+        plain.fit(steps=6)
+        tuned.fit(steps=3)
+        tuning = dr.autotune(tuned, workers=False, shards=True, seconds=1e-3)
+        assert tuning.workers == coordinator.workers
+        assert tuning.shards in (tuning.workers, 2 * tuning.workers, 4 * tuning.workers)
+        assert tuned.bucket_bytes == tuning.bucket_bytes
+        tuned.fit(steps=3)
+        assert tuned.state() == plain.state()
 
 
 def test_a_state_tells_where_it_differs_from_another(coordinator: dr.Coordinator) -> None:
