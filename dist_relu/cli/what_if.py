@@ -135,11 +135,11 @@ def _made_from_seeds(coordinator: Coordinator, task: Task) -> Callable[[int], Tr
 
 
 def _bytes_per_epoch(task: Task) -> int:
-    """What the gradients of a group take in an epoch, each sent once."""
+    """What the gradients of a group take in an epoch, each sent once; or replicas' parameters, as often as averaged."""
     options, params = task.options, task.model.params
     compression = parse_compression(options.compress, options.groups)
     of_step = compression.bytes_sent(params) if compression else bytes_as_they_are(params)
-    return of_step * _num_steps(task.data.train, options)
+    return of_step * _num_steps(task.data.train, options) // (options.local_steps or 1)
 
 
 def _num_steps(data: Dataset, options: TrainingOptions) -> int:
