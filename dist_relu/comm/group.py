@@ -13,8 +13,9 @@ from typing import Any, final
 import numpy as np
 
 from dist_relu.comm.barrier import NodeBarrier, TaskAborted
+from dist_relu.comm.buckets import assign_buckets, choose_cutting
 from dist_relu.comm.channel import MAX_TAG, ProgressEngine
-from dist_relu.comm.exchange import Exchange, assign_buckets, num_buckets
+from dist_relu.comm.exchange import Add, Exchange
 from dist_relu.comm.shared_memory import Handle, SharedArray, attach
 from dist_relu.comm.tcp import TcpChannel
 from dist_relu.comm.world_barrier import WorldBarrier
@@ -219,18 +220,15 @@ class _Reduction:
         tree = SummationTree(nodes[-1].stop)
         held = [[TreeNode(0, leaves[other]) for other in ranks] for ranks in nodes]
         subtrees = [tree.fold(nodes_of_tree)[1] for nodes_of_tree in held]  # that a node can combine alone
-        everything = [subtree for of_node in subtrees for subtree in of_node]
-        order = sorted(range(len(everything)), key=lambda i: tree.shards_of(everything[i]).start)
-        over_nodes, _ = tree.fold([everything[i] for i in order])
-        cuts = bounds(rows.shape[1], num_buckets(rows[0].nbytes, len(nodes)))
-        buckets = assign_buckets(cuts, [stop - start for start, stop in cuts], nodes)
+        cutting = choose_cutting(rows[0].nbytes, tree, subtrees)
+        cuts = bounds(rows.shape[1], cutting.num_buckets)
+        buckets = assign_buckets(cuts, [stop - start for start, stop in cuts], nodes, cutting.ways)
         self._mine = [bucket for bucket in buckets if rank in bucket.ranks]
 
-        def add(of_all_nodes: Array, total: Array) -> None:
-            combine(operation, over_nodes, [of_all_nodes[i] for i in order], total)
+        def adding(carries: Sequence[int]) -> Add:
+            return lambda rows, first, total: combine(operation, carries, rows[:, first : first + len(total)], total)
 
-        num_rows = [len(of_node) for of_node in subtrees]
-        self._exchange = Exchange(progress_engine, node, self._mine, num_rows, add, rows[-1])
+        self._exchange = Exchange(progress_engine, node, self._mine, tree, subtrees, adding, rows[-1])
         self._terms = []
         for subtree in subtrees[node]:
             together = tree.shards_of(subtree)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, final
 
-from dist_relu.comm.exchange import BUCKET_BYTES
+from dist_relu.comm.buckets import BUCKET_BYTES
 from dist_relu.compression import Compression
 from dist_relu.core.arrays import Array
 from dist_relu.core.checks import (

@@ -61,7 +61,7 @@ class BatchSums:
         """Wait for the rows of all shards; returns their sums (n,).  Collective."""
         self._complete(self.rows)
         sums = np.empty(self.rows.shape[1])
-        self._add(self.rows, sums)
+        self._add(self.rows, 0, sums)
         return sums
 
 

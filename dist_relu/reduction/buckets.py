@@ -1,4 +1,4 @@
-"""Buckets are the messages between nodes that a gradient is cut into: who adds which, and when they can leave.
+"""Buckets are what the nodes exchange a gradient in: what each holds, and when it can leave.
 
 Backward leaves gradients from the last parameter to the first, and so buckets are filled from the end of the vector.
 P parameters.
@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dist_relu.comm.exchange import Bucket, assign_buckets, num_buckets
+from dist_relu.comm.buckets import Bucket, assign_buckets, choose_cutting
+from dist_relu.partition import SummationTree, TreeNode
 from dist_relu.reduction.pieces import TAIL, Piece, group_tiles
 
 HEAD = 16
@@ -40,21 +41,25 @@ def stages_of(
     pieces: Sequence[Piece],
     costs: Sequence[float],
     nodes: Sequence[range],
+    tree: SummationTree,
+    held: Sequence[Sequence[TreeNode]],
     num_columns: int,
     itemsize: int,
     bucket_bytes: int,
 ) -> list[Stage]:
     """Cut the vector into stages, in the order in which backward comes to them; the last one has the tail as well.
 
-    costs: seconds for each piece.  nodes: the ranks of each.  num_columns: of the slots, without their tail.  itemsize:
-    of an element, in bytes.  bucket_bytes: about so large are buckets.
+    costs: seconds for each piece.  nodes: the ranks of each.  held: the partial sums that each node has, as nodes of
+    `tree`.  num_columns: of the slots, without their tail.  itemsize: of an element, in bytes.  bucket_bytes: about so
+    large are messages.
     """
-    stretches = _stretches(pieces, num_buckets(pieces[-1].stop * itemsize, len(nodes), bucket_bytes))
+    cutting = choose_cutting(pieces[-1].stop * itemsize, tree, held, bucket_bytes)
+    stretches = _stretches(pieces, cutting.num_buckets)
     cuts = [
         (HEAD + pieces[stretch.start].start if stretch.start else HEAD - TAIL, HEAD + pieces[stretch.stop - 1].stop)
         for stretch in stretches
     ]
-    buckets = assign_buckets(cuts, [sum(costs[i] for i in stretch) for stretch in stretches], nodes)
+    buckets = assign_buckets(cuts, [sum(costs[i] for i in stretch) for stretch in stretches], nodes, cutting.ways)
     stages: list[Stage] = []
     column = num_columns
     for bucket, stretch in zip(buckets, stretches, strict=True):

@@ -6,6 +6,7 @@ The workers of a node meet before each stage, since each adds what all of them h
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import final
 
 from dist_relu.comm.exchange import Exchange, OrderedSum
@@ -37,20 +38,20 @@ class InternodeSum:
         self._progress_engine = world.progress_engine
         self.tail = memory.totals[HEAD - TAIL : HEAD]
         self._stages = plan.stages
-        subtrees = [plan.subtrees_of_node(number) for number in range(len(plan.nodes))]
+        held = [plan.subtrees_of_node(number) for number in range(len(plan.nodes))]
         tree = SummationTree(plan.shards)
-        carries, _ = tree.fold([subtree for of_node in subtrees for subtree in of_node])
         mine = [[load for load in stage.loads if world.rank in load.bucket.ranks] for stage in plan.stages]
         self._mine = [[load.bucket for load in loads] for loads in mine]
         self._exchange = Exchange(
             world.progress_engine,
             world.node.number,
             [bucket for buckets in self._mine for bucket in buckets],
-            [len(of_node) for of_node in subtrees],
-            OrderedSum(carries, memory.totals.dtype),
+            tree,
+            held,
+            partial(OrderedSum, dtype=memory.totals.dtype),
             memory.totals,
         )
-        shards_of_row = [tree.shards_of(subtree) for subtree in subtrees[world.node.number]]
+        shards_of_row = [tree.shards_of(subtree) for subtree in held[world.node.number]]
         self._terms = {
             load.bucket.number: [
                 term for row, shards in enumerate(shards_of_row) for term in _terms(load, row, shards, plan, sources)
@@ -94,7 +95,7 @@ class InternodeSum:
             rows = self._exchange.rows(bucket)
             for term in self._terms[bucket.number]:
                 partial_sums = term.source.partial_sums(self._shard_bounds[term.shards])
-                ordered_sum(*partial_sums, rows[term.row, term.columns])
+                ordered_sum(*partial_sums, rows[term.row][term.columns])
             self._exchange.leave(bucket)
         self._next += 1
 

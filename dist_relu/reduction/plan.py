@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Self
 
-from dist_relu.comm.exchange import BUCKET_BYTES
+from dist_relu.comm.buckets import BUCKET_BYTES
 from dist_relu.nn import Param
 from dist_relu.partition import SummationTree, TreeNode, balance, bounds, level_of_groups
 from dist_relu.reduction.buckets import HEAD, Stage, stages_of
@@ -86,7 +86,8 @@ class ReductionPlan:
             shares = [numbers for ranks in nodes for numbers in balance(costs, len(ranks))]
             chunks = [group_tiles(numbers, pieces) for numbers in shares]
         else:
-            stages = stages_of(pieces, costs, nodes, num_columns, itemsize, bucket_bytes)
+            held = [_subtrees(tree, bounds(shards, workers), ranks) for ranks in nodes]
+            stages = stages_of(pieces, costs, nodes, tree, held, num_columns, itemsize, bucket_bytes)
             loads = [load for stage in stages for load in stage.loads]
             chunks = [
                 [chunk for load in loads if rank in load.bucket.ranks for chunk in load.chunks]
@@ -153,5 +154,9 @@ class ReductionPlan:
 
     def subtrees_of_node(self, number: int) -> list[TreeNode]:
         """Return what the shards of all workers of a node come to, when they are added along the summation tree."""
-        tree, ranks = SummationTree(self.shards), self.nodes[number]
-        return tree.fold(tree.leaves(self.shards_of(ranks[0]).start, self.shards_of(ranks[-1]).stop))[1]
+        return _subtrees(SummationTree(self.shards), bounds(self.shards, self.workers), self.nodes[number])
+
+
+def _subtrees(tree: SummationTree, shards: Sequence[tuple[int, int]], ranks: range) -> list[TreeNode]:
+    """Return what the shards of neighbouring workers come to.  shards: of all workers."""
+    return tree.fold(tree.leaves(shards[ranks[0]][0], shards[ranks[-1]][1]))[1]

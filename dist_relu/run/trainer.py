@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, final
 
-from dist_relu.comm.exchange import LEAST_BUCKET_BYTES
+from dist_relu.comm.buckets import LEAST_BUCKET_BYTES
 from dist_relu.core import machine
 from dist_relu.core.arrays import Array
 from dist_relu.core.checks import (

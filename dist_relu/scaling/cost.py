@@ -14,7 +14,7 @@ from math import ceil, log2
 from statistics import NormalDist
 from typing import Literal
 
-from dist_relu.comm.exchange import num_buckets
+from dist_relu.comm.buckets import num_buckets
 from dist_relu.scaling.network import Network
 
 Scheme = Literal["owner", "halving", "ring"]

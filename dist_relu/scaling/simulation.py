@@ -14,7 +14,7 @@ from typing import final
 
 import numpy as np
 
-from dist_relu.comm.exchange import num_buckets
+from dist_relu.comm.buckets import num_buckets
 from dist_relu.core.arrays import Array
 from dist_relu.scaling.cost import Scheme, Work
 from dist_relu.scaling.network import Network

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from dist_relu import nn
-from dist_relu.comm.exchange import assign_buckets
+from dist_relu.comm.buckets import assign_buckets
 from dist_relu.nn.passes import measure
-from dist_relu.partition import SummationTree, bounds
+from dist_relu.partition import Owner, SummationTree, Way, bounds
 from dist_relu.reduction.buckets import HEAD
 from dist_relu.reduction.pieces import TAIL
 from dist_relu.reduction.plan import ReductionPlan
@@ -149,14 +149,14 @@ def test_stages_leave_from_the_last_parameter_to_the_first(make: Make, nodes: li
     assert [0, *(stop for _, stop in columns)] == [*(start for start, _ in columns), plan.num_columns]
 
 
-@on_several_nodes
-def test_nodes_own_about_the_same(nodes: list[range]) -> None:
-    plan = plan_of(MODELS["large mlp"], nodes)
-    owned = Counter[int]()
+def test_nodes_own_about_the_same() -> None:
+    plan = plan_of(MODELS["large mlp"], SEVERAL["2+1+1"])
+    owned = Counter[Way]()
     for stage in plan.stages:
         for load in stage.loads:
-            owned[load.bucket.owner] += load.bucket.stop - load.bucket.start
-    assert max(owned.values()) < 1.5 * plan.num_params / len(nodes)
+            owned[load.bucket.way] += load.bucket.stop - load.bucket.start
+    assert set(owned) == {Owner(0), Owner(1), Owner(2)}
+    assert max(owned.values()) < 1.5 * plan.num_params / 3
 
 
 @pytest.mark.parametrize("workers", [2, 3, 4])
@@ -180,9 +180,9 @@ def test_neighbours_of_one_weight_are_a_single_product_as_long_as_that_is_a_tile
 @pytest.mark.parametrize("nodes", [[range(2), range(2, 4)], [range(3), range(3, 6), range(6, 9)]])
 def test_all_workers_of_a_node_add_what_it_owns(nodes: list[range]) -> None:
     cuts = bounds(36_000, 36)
-    buckets = assign_buckets(cuts, [1.0] * len(cuts), nodes)
+    buckets = assign_buckets(cuts, [1.0] * len(cuts), nodes, [Owner(node) for node in range(len(nodes))])
     assert [(bucket.start, bucket.stop) for bucket in buckets] == list(cuts)
-    adds = Counter(bucket.ranks[bucket.owner] for bucket in buckets)
+    adds = Counter(bucket.ranks[bucket.way.node] for bucket in buckets if isinstance(bucket.way, Owner))
     assert set(adds.values()) == {36 // nodes[-1].stop}
 
 
@@ -193,7 +193,7 @@ def test_buckets_are_as_large_as_they_should_be(nodes: list[range]) -> None:
         plan = plan_of(MODELS["large mlp"], nodes, bucket_bytes=bucket_bytes)
         buckets = [load.bucket for stage in plan.stages for load in stage.loads]
         mean_bytes = 4 * plan.num_params / len(buckets)
-        assert len(buckets) == len(nodes) or mean_bytes == pytest.approx(bucket_bytes, rel=0.3)
+        assert len(buckets) <= len(nodes) or mean_bytes == pytest.approx(bucket_bytes, rel=0.3)
         numbers.append(len(buckets))
     assert numbers == sorted(numbers, reverse=True)
-    assert numbers[-1] == len(nodes)
+    assert numbers[-1] <= len(nodes)
