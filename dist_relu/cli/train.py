@@ -61,7 +61,7 @@ from dist_relu.cli.types import (
     SomeNames,
     choice,
 )
-from dist_relu.comm.exchange import BUCKET_BYTES
+from dist_relu.comm.buckets import BUCKET_BYTES
 from dist_relu.core.sizes import size_text
 from dist_relu.engine.arguments import loss_for
 from dist_relu.engine.scoring import checked_metrics

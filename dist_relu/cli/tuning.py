@@ -12,7 +12,7 @@ from rich.console import Console
 from dist_relu.cli.progress import StatusLine, counted, tell
 from dist_relu.cli.training import Task, TrainingOptions
 from dist_relu.cli.types import AUTO
-from dist_relu.comm.exchange import BUCKET_BYTES
+from dist_relu.comm.buckets import BUCKET_BYTES
 from dist_relu.coordinator import Coordinator
 from dist_relu.errors import TrainingWarning
 from dist_relu.run.autotune import Tuning, autotune

@@ -9,7 +9,7 @@ from typing import Any, final
 import click
 from click.shell_completion import CompletionItem
 
-from dist_relu.comm.exchange import LEAST_BUCKET_BYTES
+from dist_relu.comm.buckets import LEAST_BUCKET_BYTES
 from dist_relu.core.checks import (
     Check,
     check_float,

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
-from dist_relu.comm.exchange import num_buckets
+from dist_relu.comm.buckets import num_buckets
 from dist_relu.core.checks import check_bool, check_is, check_positive
 from dist_relu.core.sizes import size_text
 from dist_relu.errors import BackendError, PartitionError, TrainingWarning
