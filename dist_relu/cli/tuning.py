@@ -41,11 +41,12 @@ class Wanted:
         """
         bucket = context.params["bucket"]
         workers, shards = (context.params[name] == AUTO for name in ("workers", "shards"))
-        are_free = options.shards is None and (workers or shards)
-        if are_free and options.compress is not None:
-            raise click.UsageError(
-                "--compress is about groups of shards, so their number is no matter of speed alone. Pass --shards N."
-            )
+        are_free = options.shards is None and (shards or (workers and options.replicas is None))
+        for option, value in (("--compress", options.compress), ("--replicas", options.replicas)):
+            if are_free and value is not None:
+                raise click.UsageError(
+                    f"{option} is about groups of shards, so their number is no matter of speed alone. Pass --shards N."
+                )
         return cls(
             workers=workers,
             shards=are_free,
@@ -66,7 +67,9 @@ class Wanted:
         if not (self.workers or self.shards or self.buckets):
             return task, None
         status.phase("Trying what is fastest")
-        most = min(task.options.shards or task.options.batch_size, task.options.batch_size, len(task.data.train))
+        options, batch_size = task.options, task.options.batch_size
+        shards = options.shards or options.replicas or batch_size
+        most = min(shards, options.replicas or shards, batch_size, len(task.data.train))
         if self.workers and coordinator.can_resize and coordinator.workers > most:
             coordinator.resize(most)
         with warnings.catch_warnings():

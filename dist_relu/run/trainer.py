@@ -35,7 +35,7 @@ from dist_relu.engine.diagnosis import NotFinite, diagnose, diverged_error
 from dist_relu.engine.loop import num_steps_per_epoch
 from dist_relu.engine.memory import Snapshot
 from dist_relu.engine.plan import StepPlan
-from dist_relu.engine.replicas import plan_of_replica
+from dist_relu.engine.replicas import check_replicas, plan_of_replica
 from dist_relu.engine.results import FitResult, Validated, fit_result
 from dist_relu.engine.sanity import doubts_of_result
 from dist_relu.engine.site import Site
@@ -353,6 +353,7 @@ class Trainer:
         check_statistics(self._model, len(self._data), plan.batch_size, plan.shards)
         if (compression := plan.options.compression) and (groups := compression.num_groups(plan.shards)) is not None:
             level_of_groups(plan.shards, groups)  # raises where they are no nodes of the tree
+        check_replicas(plan, self.site.num_workers)
         return Trainer(
             self.site,
             with_values(self._model, self._position.vectors().vectors[0]),

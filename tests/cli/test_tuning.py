@@ -69,6 +69,10 @@ def test_where_there_is_nothing_to_try_it_says_why(capsys: pytest.CaptureFixture
         (("--bucket", "wide"), "wide: expected a size, such as 256KiB, 1MiB or a number of bytes"),
         *long((("--shards", "some"), "'some' is not a valid integer")),
         (("--shards", "auto", "--compress", "bf16"), "--compress is about groups of shards, so their number is no"),
+        (
+            ("--shards", "auto", "--replicas", "2", "--local-steps", "4"),
+            "--replicas is about groups of shards, so their number is no",
+        ),
         (("--workers", "some"), "some: expected a number from 1 on, or two such as 2:8"),
     ],
 )
