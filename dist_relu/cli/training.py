@@ -96,6 +96,11 @@ class TrainingOptions:
         parse_compression(self.compress, self.groups)
         self.averaging()
         parse_loss(self.loss, self.label_smoothing)
+        if workers and self.replicas and workers > self.replicas:
+            raise ValueError(
+                f"--workers {workers}: a replica is computed by one worker. "
+                f"Pass --workers <= {self.replicas} or --replicas >= {workers}."
+            )
         if workers and not self.shards and workers > self.batch_size:
             raise ValueError(
                 f"--workers {workers}: a batch of {self.batch_size} has no sample for each of them. "
