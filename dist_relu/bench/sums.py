@@ -66,9 +66,9 @@ def of_job(workers: int) -> list[Timing]:
 
 
 def run(backend: str, workers: int | None, on_size: Callable[[str], object]) -> list[Timing]:
-    """Start workers, and time all sizes on them.  on_size: is told which, before it begins."""
+    """Start workers, on Ray over its nodes, and time all sizes.  on_size: is told which, before it begins."""
     with ExitStack() as stack:
-        coordinator = stack.enter_context(start(workers, backend=backend))
+        coordinator = stack.enter_context(start(workers, backend=backend, spread=backend == "ray"))
         bound = memory_bound if coordinator.nodes == 1 else stack.enter_context(wire_bound(coordinator))
         peers = stack.enter_context(in_workers(coordinator))
         if backend == "ray":

@@ -98,7 +98,7 @@ def checkpoint(folders: tuple[Path, ...], workers: int, rounds: int, path: Path 
     "--workers",
     "worker_list",
     metavar="N,N,...",
-    help="Measure on so many workers. Default: all under mpirun and on a Ray cluster of several nodes, otherwise 2.",
+    help="Measure on so many workers. Default: all ranks under mpirun, otherwise 2, on Ray on several nodes.",
 )
 @click.option(
     "--output", type=FOLDER, metavar="FOLDER", help="Write what is measured to FOLDER, as JSON and as a picture."
