@@ -11,6 +11,7 @@ import pytest
 
 import dist_relu as dr
 from dist_relu.bench.summation import Summation, SumMemory, SumRequest
+from tests.cases import chaos
 from tests.programs import ROOT, mpirun_on_nodes, run
 
 SIZES = [1, 2, 5, 3000, 100_000]
@@ -38,7 +39,8 @@ def test_workers_of_a_node_have_the_sum(workers: int) -> None:
         add_all_sizes(coordinator)
 
 
-def test_all_nodes_have_the_sum(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("placement", "nodes"), [("aabc", 3), *chaos(("abcdefgh", 8))])
+def test_all_nodes_have_the_sum(tmp_path: Path, placement: str, nodes: int) -> None:
     program = tmp_path / "program.py"
     program.write_text(
         "import json, sys\n"
@@ -49,5 +51,5 @@ def test_all_nodes_have_the_sum(tmp_path: Path) -> None:
         "    add_all_sizes(coordinator)\n"
         "    print(coordinator.nodes, coordinator.workers)\n"
     )
-    done = run(mpirun_on_nodes("aabc", sys.executable, str(program)))
-    assert done.stdout.split() == ["3", "4"], done.stderr
+    done = run(mpirun_on_nodes(placement, sys.executable, str(program)))
+    assert done.stdout.split() == [str(nodes), str(len(placement))], done.stderr
