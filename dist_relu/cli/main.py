@@ -53,7 +53,7 @@ _SECTIONS = {
         "status": "Show your jobs on this machine, and what their workers do at the moment.",
         "doctor": "Check whether training will work here, and how well.",
         "scale": "Measure how training scales over numbers of workers, with 95 % intervals.",
-        "forecast": "Forecast how training would scale over nodes that nobody has, from what scale has measured.",
+        "forecast": "Forecast how training would scale over nodes that nobody has.",
         "what-if": "Train with and without each change, and show what it does to accuracy, time and gradients.",
         "bench": "Measure speed, always side by side with something else.",
         "completion": "Print a script that lets a shell complete dist-relu's commands, options, names and files.",

@@ -46,7 +46,7 @@ OPTION_GROUPS = {
     "Training": (
         "--epochs --batch-size --optimizer --lr --schedule --momentum --weight-decay --no-decay --clip-norm "
         "--clip-value --accumulate --ema-decay --on-nan --scale-lr --base-batch-size --warm-up --compress --groups "
-        "--validation --metrics --algorithm --steps --envs --horizon "
+        "--change --validation --metrics --algorithm --steps --envs --horizon "
         "--minibatches --gamma --entropy-weight --seeds --lowest --highest --seed --shards "
         "--stale-gradients --replicas --local-steps --outer-lr --outer-momentum --regime --warm-up --repetitions"
     ),
