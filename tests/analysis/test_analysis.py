@@ -40,6 +40,7 @@ def test_a_single_output_tells_two_classes_on_the_plane(serial: dr.Coordinator, 
     assert np.allclose(plane.probabilities.sum(axis=2), 1)
 
 
+@pytest.mark.long
 def test_gradients_agree_with_finite_differences_of_the_loss(serial: dr.Coordinator, rng: np.random.Generator) -> None:
     """Of every input, weight and bias there is."""
     layers = [nn.Dense(6), nn.Tanh(), nn.Dense(7), nn.GELU(), nn.LayerNorm(), nn.Dense(5), nn.Softplus()]

@@ -214,6 +214,7 @@ def test_a_course_is_what_fit_has_watched(tmp_path: Path, capsys: pytest.Capture
     assert np.square(run["gradient_norm"]) == pytest.approx(squares)
 
 
+@pytest.mark.long
 def test_training_gives_the_same_file_on_any_number_of_workers(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -110,6 +110,7 @@ def test_weighted_samples_have_gradients_as_repeated_ones(
         assert magnitude.norm == pytest.approx(of_all.weights[name].norm, rel=1e-10)
 
 
+@pytest.mark.long
 def test_weights_that_are_all_the_same_change_nothing_through_time(
     coordinator: dr.Coordinator, rng: np.random.Generator
 ) -> None:
@@ -138,6 +139,7 @@ def test_a_model_without_its_dead_units_computes_the_same_bits(
     assert (coordinator.forward(result.model, x) == coordinator.forward(model, x)).all()
 
 
+@pytest.mark.long
 def test_courses_of_training_do_not_depend_on_the_workers(coordinator: dr.Coordinator, digits: dr.data.Split) -> None:
     def course(coordinator: dr.Coordinator) -> analysis.Course:
         options: dict[str, Any] = {"epochs": 1, "batch_size": 100, "shards": 4}

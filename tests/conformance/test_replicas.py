@@ -12,7 +12,7 @@ import dist_relu as dr
 from dist_relu import nn, optim
 from dist_relu.data import Augment
 from tests import twin
-from tests.cases import long
+from tests.cases import chaos
 from tests.conformance.test_trainer import IMAGES, MODELS, X, Y, digests
 from tests.twin import Array
 
@@ -41,7 +41,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
 }
-OFTEN = ["local lamb, with all options", "diloco"]
+OFTEN = ["diloco"]
 RARELY = [case for case in CASES if case not in OFTEN]
 
 
@@ -51,7 +51,7 @@ def trainer_of(place: dr.Coordinator, case: str, state: dr.RunState | None = Non
     return place.trainer(make(), (x, Y), batch_size=18, shards=8, seed=5, state=state, **options, **more)
 
 
-@pytest.mark.parametrize("case", [*OFTEN, *long(*RARELY)])
+@pytest.mark.parametrize("case", [*OFTEN, *chaos(*RARELY)])
 def test_replicas_are_the_same_on_any_number_of_workers_and_go_on_from_files(
     coordinator: dr.Coordinator, tmp_path: Path, case: str
 ) -> None:

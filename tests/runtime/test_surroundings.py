@@ -45,6 +45,7 @@ def lives(pid: int) -> bool:
         return False
 
 
+@pytest.mark.long
 def test_workers_are_told_and_inherit_no_variables_for_it(folder: Path) -> None:
     program = """
 import pathlib, signal, socket

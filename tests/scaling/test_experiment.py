@@ -50,6 +50,7 @@ def run(folder: Path, data: dr.data.Dataset, points: list[Point], **options: obj
     return experiment({"mlp": nn.mlp([16], 10)}, data, points=points, folder=folder, **arguments)  # type: ignore[arg-type]
 
 
+@pytest.mark.long
 def test_all_workers_compute_the_same_bits_and_every_point_is_measured_in_every_round(
     data: dr.data.Dataset, tmp_path: Path
 ) -> None:

@@ -14,6 +14,7 @@ def test_a_ratio_is_that_of_the_same_steps() -> None:
     assert (ratio.value, ratio.low, ratio.high) == pytest.approx((3, 3, 3))
 
 
+@pytest.mark.long
 def test_intervals_hold_the_true_median_about_as_often_as_they_say(rng: np.random.Generator) -> None:
     held = 0
     for number in range(60):
