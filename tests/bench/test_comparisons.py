@@ -23,7 +23,7 @@ from dist_relu.bench.sklearn_side import expresses
 from dist_relu.bench.sklearn_side import with_threads as with_sklearn
 from dist_relu.bench.torch_side import with_threads
 from dist_relu.cli.bench_tables import as_markdown
-from tests.cases import chaos, long
+from tests.cases import chaos
 from tests.cli.test_cli import call
 from tests.programs import mpirun_on_nodes, run
 
@@ -128,7 +128,7 @@ def test_memory_of_several_processes_counts_what_they_share_once() -> None:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("backend", [*long("local"), *chaos("mpi")])
+@pytest.mark.parametrize("backend", chaos("local", "mpi"))
 def test_bench_comm_holds_sums_against_others_and_against_memory(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, backend: str
 ) -> None:

@@ -133,7 +133,7 @@ def test_nothing_is_left_when_the_launcher_is_killed(tmp_path: Path, mark: str) 
     wait_until(lambda: not processes_with(mark))
 
 
-@pytest.mark.long
+@pytest.mark.chaos
 def test_a_rank_that_stands_still_counts_as_lost(tmp_path: Path, mark: str) -> None:
     job = launched(mark, "-n", "2", "--restarts", "0", "--", *TRAIN, "--epochs", "1000000", cwd=tmp_path)
     wait_for_line(job, "epoch 1/")

@@ -32,7 +32,7 @@ def test_what_is_measured_is_shown_and_written(
     assert sorted(path.name for path in tmp_path.iterdir()) == [*expected, "scaling.csv", "scaling.pdf", "scaling.png"]
 
 
-@pytest.mark.long
+@pytest.mark.chaos
 def test_actors_of_a_ray_cluster_are_measured_too(
     ray_cluster: RayCluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -107,7 +107,7 @@ def test_python_runs_in_its_order(document: Path, tmp_path: Path) -> None:
     run_python([block for block in blocks(document) if block.runs_here], tmp_path, "-W", "error")
 
 
-@pytest.mark.long
+@pytest.mark.chaos
 def test_python_that_needs_ray_runs_too(tmp_path: Path, ray_cluster: RayCluster) -> None:
     run_python(blocks(GUIDE), tmp_path, env=ray_cluster.environment)
 

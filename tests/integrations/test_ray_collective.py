@@ -134,7 +134,7 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[RayCluster]:
         yield started
 
 
-@pytest.mark.long
+@pytest.mark.chaos
 def test_everything_that_ray_util_collective_has(cluster: RayCluster) -> None:
     done = run([sys.executable, "-c", PROGRAM], env=cluster.environment)
     assert "report" in done.stdout, done.stdout + done.stderr

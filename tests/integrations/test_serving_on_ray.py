@@ -186,6 +186,7 @@ serve.shutdown()
 """
 
 
+@pytest.mark.chaos
 def test_an_application_runs_in_ray_serve_as_others_do(ray_cluster: RayCluster, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

@@ -103,7 +103,7 @@ print({name for name in os.environ if name.startswith("RAY_AUTH")})
 """
 
 
-@pytest.mark.long
+@pytest.mark.chaos
 def test_without_a_cluster_one_is_started_that_others_cannot_reach_and_that_leaves_nothing(
     newcomer: dict[str, str],
 ) -> None:
@@ -167,7 +167,7 @@ with dr.start(2, backend="ray") as coordinator:
         process.communicate("\n", timeout=TIMEOUT_S)
 
 
-@pytest.mark.long
+@pytest.mark.chaos
 def test_a_connection_of_the_users_own_is_used_and_left_alone(ray_cluster: RayCluster) -> None:
     code = """
 import ray, signal, dist_relu as dr

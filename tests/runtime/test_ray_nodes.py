@@ -40,6 +40,7 @@ def test_the_conformance_suite_passes_on_several_nodes(cluster: RayCluster, plac
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.chaos
 def test_workers_go_on_few_nodes_or_are_spread(cluster: RayCluster) -> None:
     code = """
 import dist_relu as dr

@@ -47,7 +47,7 @@ def draw_phases(phases: Phases, path: Path, *, form: Form = PLAIN, about: str = 
         legend_below(times)
 
     num_layers = min(len(phases.layers), _MOST_BARS)
-    height = 0.9 + _BAR_INCHES * max(len(bars), num_layers, 3)
+    height = 1.4 + _BAR_INCHES * max(len(bars), num_layers, 3)
     note = sentences(
         f"Means of {phases.num_steps:,} steps." + (" Layers: all workers together." if num_layers else ""),
         shown_of(len(workers), len(phases.workers), "workers"),
