@@ -65,6 +65,9 @@ def draw_forecast(
         speeds.set_yscale("log", base=2)
         speeds.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         log_scale(batches)
+        if not any(len(line.get_xdata()) for line in batches.lines):
+            batches.set_yticks([])
+            batches.text(0.5, 0.5, "no batch has it", ha="center", transform=batches.transAxes)
         _bars(parts, curves[0])
         legend_below(speeds, parts)
 
