@@ -12,13 +12,11 @@ from dataclasses import dataclass, replace
 from time import monotonic_ns
 from typing import final
 
-from dist_relu.comm import barrier
 from dist_relu.comm.channel import Callback, Channel
-from dist_relu.comm.shared_memory import Handle, SharedArray
 from dist_relu.comm.whereabouts import PASS, SUM, Whereabouts
 from dist_relu.core.arrays import Array
-from dist_relu.runtime.backends.base import Backend, EventHandler
-from dist_relu.runtime.backends.in_process import InProcessWorker
+from dist_relu.runtime.backends.base import EventHandler
+from dist_relu.runtime.backends.in_process import InProcessBackend, InProcessWorker
 from dist_relu.runtime.process_info import ProcessInfo
 from dist_relu.runtime.worker import Reply, Task, WorkerConfig
 
@@ -66,7 +64,7 @@ class Nowhere(Channel):
 
 
 @final
-class LoneBackend(Backend):
+class LoneBackend(InProcessBackend):
     """The first worker of so many nodes with one worker each; the others reply what it does.
 
     It has more to do than the others, or as much: whatever can't be shared evenly, the first ones have more of.
@@ -75,8 +73,7 @@ class LoneBackend(Backend):
 
     def __init__(self, nodes: int) -> None:
         here = ProcessInfo.here()
-        self._peers = [replace(here, node=f"{here.node} {number}") for number in range(nodes)]
-        self._control = SharedArray(barrier.control_shape(1), "int64")
+        super().__init__([replace(here, node=f"{here.node} {number}") for number in range(nodes)])
         self.channel = Nowhere(Whereabouts(self._control.array, 0).place)
         self._worker = InProcessWorker(
             WorkerConfig(rank=0, peers=self._peers, control=self._control.handle, threads=1), self.channel
@@ -84,24 +81,8 @@ class LoneBackend(Backend):
         self._ranks: Sequence[int] = ()
 
     @property
-    def num_workers(self) -> int:
-        return len(self._peers)
-
-    @property
     def name(self) -> str:
         return "lone"
-
-    @property
-    def peers(self) -> Sequence[ProcessInfo]:
-        return self._peers
-
-    @property
-    def coordinator_node(self) -> int:
-        return 0
-
-    @property
-    def control(self) -> Handle:
-        return self._control.handle
 
     @property
     def busy(self) -> Collection[int]:
@@ -113,10 +94,6 @@ class LoneBackend(Backend):
 
     def receive(self, timeout_s: float, on_event: EventHandler) -> Mapping[int, Reply]:
         return dict.fromkeys(self._ranks, self._worker.receive(on_event))
-
-    def abort(self, number: int) -> None:
-        barrier.abort(self._control.array, number)
-        self._worker.abort()
 
     def close(self) -> None:
         self._worker.close()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, final
 
 import cloudpickle
 
-from dist_relu.comm.barrier import TaskAborted
+from dist_relu.comm import barrier
 from dist_relu.comm.channel import Channel
-from dist_relu.runtime.backends.base import EventHandler, ignore_event
+from dist_relu.comm.shared_memory import Handle, SharedArray
+from dist_relu.runtime.backends.base import Backend, EventHandler, ignore_event
+from dist_relu.runtime.process_info import ProcessInfo, nodes_of
 from dist_relu.runtime.worker import Reply, Task, Worker, WorkerConfig
 
 
@@ -56,4 +59,35 @@ class InProcessWorker:
             self._on_event(event)
         except BaseException as error:
             self._error = error
-            raise TaskAborted from None
+            raise barrier.TaskAborted from None
+
+
+class InProcessBackend(Backend):
+    """A backend whose first worker is in the user's own process, which therefore is on the first node."""
+
+    _worker: InProcessWorker
+
+    def __init__(self, peers: Sequence[ProcessInfo]) -> None:
+        """Make the control memory of the first node; `_worker` is still to be made."""
+        self._peers = peers
+        self._control = SharedArray(barrier.control_shape(len(nodes_of(peers)[0])), "int64")
+
+    @property
+    def num_workers(self) -> int:
+        return len(self._peers)
+
+    @property
+    def peers(self) -> Sequence[ProcessInfo]:
+        return self._peers
+
+    @property
+    def coordinator_node(self) -> int:
+        return 0
+
+    @property
+    def control(self) -> Handle:
+        return self._control.handle
+
+    def abort(self, number: int) -> None:
+        barrier.abort(self._control.array, number)
+        self._worker.abort()

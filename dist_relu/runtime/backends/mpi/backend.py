@@ -15,22 +15,22 @@ from pathlib import Path
 from typing import Any, final
 
 from dist_relu.comm import barrier
-from dist_relu.comm.shared_memory import Handle, SharedArray
+from dist_relu.comm.shared_memory import Handle
 from dist_relu.errors import UnsuitableBackend, WorkerLost
-from dist_relu.runtime.backends.base import Backend, EventHandler, check_workers
+from dist_relu.runtime.backends.base import EventHandler, check_workers
 from dist_relu.runtime.backends.heartbeat import Heartbeat, HeartbeatListener, describe_node
-from dist_relu.runtime.backends.in_process import InProcessWorker
+from dist_relu.runtime.backends.in_process import InProcessBackend, InProcessWorker
 from dist_relu.runtime.backends.mpi import rank_guard
 from dist_relu.runtime.backends.mpi.job import join
 from dist_relu.runtime.backends.mpi.messages import WorkerGroup
-from dist_relu.runtime.process_info import ProcessInfo, by_node, nodes_of
+from dist_relu.runtime.process_info import by_node, nodes_of
 from dist_relu.runtime.worker import Reply, Task, WorkerConfig
 
 _TIME_TO_TELL_S = 3.0
 
 
 @final
-class MpiBackend(Backend):
+class MpiBackend(InProcessBackend):
     """The ranks of this MPI job; a script may use only the first `workers` of them.
 
     Rank 0 computes in the user's own thread: an error of another rank is seen when rank 0 next waits for it.
@@ -47,9 +47,8 @@ class MpiBackend(Backend):
                 f"Start the job with mpirun -n {num_workers}, or pass workers <= {job.size}."
             )
         self._job_ranks = by_node(job.process_infos[:num_workers])  # of the workers, in the job
-        self._peers = peers = [job.process_infos[rank] for rank in self._job_ranks]
-        self._nodes = nodes = nodes_of(peers)
-        self._control = SharedArray(barrier.control_shape(len(nodes[0])), "int64")
+        super().__init__([job.process_infos[rank] for rank in self._job_ranks])
+        self._nodes = nodes = nodes_of(self._peers)
         self._threads_per_worker = threads_per_worker
         self._lost: WorkerLost | None = None
         self._has_told = threading.Event()
@@ -68,24 +67,8 @@ class MpiBackend(Backend):
         self._worker = job.worker = InProcessWorker(self._config(0, self._control.handle), channel)
 
     @property
-    def num_workers(self) -> int:
-        return len(self._peers)
-
-    @property
     def name(self) -> str:
         return "mpi"
-
-    @property
-    def peers(self) -> Sequence[ProcessInfo]:
-        return self._peers
-
-    @property
-    def coordinator_node(self) -> int:
-        return 0
-
-    @property
-    def control(self) -> Handle:
-        return self._control.handle
 
     @property
     def busy(self) -> Collection[int]:
@@ -108,10 +91,6 @@ class MpiBackend(Backend):
             replies = {rank: arrived[job_rank] for rank, job_rank in enumerate(self._job_ranks) if job_rank in arrived}
         self._check_lost()
         return replies
-
-    def abort(self, number: int) -> None:
-        barrier.abort(self._control.array, number)
-        self._worker.abort()
 
     def close(self) -> None:
         self._worker.close()
