@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from math import nan
 from time import monotonic
 from typing import final
@@ -14,14 +13,14 @@ import numpy as np
 from dist_relu.core.arrays import Array
 from dist_relu.data import Dataset
 from dist_relu.data.augment import ImageShape
-from dist_relu.engine.loop import NotKept, Stopped, forget_run, num_steps_per_epoch
+from dist_relu.engine.kept_run import KeptRun
+from dist_relu.engine.loop import Stopped, num_steps_per_epoch
 from dist_relu.engine.memory import STEP_RECORD, Snapshot, means_of
 from dist_relu.engine.plan import StepPlan
 from dist_relu.engine.replica_memory import ReplicaVectors, prepare_replicas
 from dist_relu.engine.replica_steps import MOST_STEPS, PartRequest, PartTaken, take_part
 from dist_relu.engine.site import Site
 from dist_relu.engine.tracing import TraceRequest, WorkerTrace
-from dist_relu.engine.training import run_numbers
 from dist_relu.engine.watch.events import EpochDone, Progress, StepsDone
 from dist_relu.engine.watch.observer import Observer
 from dist_relu.engine.weighting import chances, loss_weights
@@ -64,29 +63,24 @@ class ReplicaTraining:
         """
         assert plan.averaging
         self._site, self._observer, self._shuffle = site, observer, shuffle
-        self._number, self._is_kept = next(run_numbers), False
         self._round = plan.averaging.steps
         self._per_epoch = num_steps_per_epoch(len(data), plan.batch_size, plan.options.accumulate)
         self.step, self.max_steps = begin.step, self._per_epoch
         self._records = records  # from the beginning of the epoch on in which the last call of `advance` began
         self._seconds_per_step: float | None = None
         self._next_report_s = 0.0
-        placed = site.place(data, model, plan.loss)
-        self._call = ExitStack()
-        replicas = self._call.enter_context(site.replicas.for_a_call())
-        placed.x.broadcast()
-        placed.y.broadcast()
-        self._vectors = ReplicaVectors(replicas, model, plan, begin)
+        self._run = run = KeptRun(site, model, data, plan.loss)
+        self._vectors = ReplicaVectors(run.replicas, model, plan, begin)
         self._memory, self._setup = prepare_replicas(
-            replicas,
+            run.replicas,
             model,
-            placed,
+            run.placed,
             plan,
             self._vectors,
             weights=loss_weights(data, plan.class_weight, plan.sampler),
             chances=chances(data, plan.class_weight, plan.sampler),
             image_shape=image_shape,
-            watch=observer.request(replicas, 1),
+            watch=observer.request(run.replicas, 1),
         )
 
     def advance(
@@ -143,17 +137,11 @@ class ReplicaTraining:
 
     def close(self) -> None:
         """Free the memory of the run on all nodes."""
-        if self._is_kept:
-            self._is_kept = False
-            with suppress(BackendError):
-                self._site.run(forget_run, self._number)
-        with suppress(BackendError):
-            self._call.close()
+        self._run.close()
 
     def abandon(self, error: BaseException) -> None:
         """Leave the memory to workers that may be stuck in a part; it is freed behind that."""
-        self._is_kept = False
-        self._call.__exit__(type(error), error, error.__traceback__)
+        self._run.abandon(error)
 
     def _end_of_part(self) -> int:
         """Before which step a part ends that begins now: that of the next average, or one that does not take long."""
@@ -165,19 +153,15 @@ class ReplicaTraining:
     def _take(self, stop: int, optimizer: Optimizer) -> list[PartTaken]:
         """Let workers take the part up to a step; it does not count yet."""
         request = PartRequest(
-            run=self._number,
-            setup=None if self._is_kept else self._setup,
+            run=self._run.number,
+            setup=self._setup,
             first=self.step,
             stop=stop,
             half=self._vectors.half,
             shuffle=self._shuffle,
             optimizer=optimizer,
         )
-        self._is_kept = True
-        replies = self._site.run(take_part, request)
-        if isinstance(replies[0], NotKept):  # they have been busy with another run since
-            replies = self._site.run(take_part, replace(request, setup=self._setup))
-        return replies
+        return self._run.take(take_part, request)
 
     def _stopped(self, replies: Sequence[PartTaken], stop: int, optimizer: Optimizer) -> Stopped:
         """Say what stops a part up to `stop`, which has not gone well, and take it as far as it goes."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from time import monotonic
 from typing import Any, final
 
@@ -13,7 +11,8 @@ from dist_relu.core.arrays import Array
 from dist_relu.data import Dataset
 from dist_relu.data.augment import ImageShape
 from dist_relu.engine.arguments import predicts
-from dist_relu.engine.loop import NotKept, SegmentRequest, Stopped, forget_run, num_steps_per_epoch, take_segment
+from dist_relu.engine.kept_run import KeptRun
+from dist_relu.engine.loop import SegmentRequest, Stopped, num_steps_per_epoch, take_segment
 from dist_relu.engine.memory import Snapshot, StepMemory
 from dist_relu.engine.plan import LeaveGradient, StepOptions, StepPlan
 from dist_relu.engine.site import Site
@@ -22,7 +21,6 @@ from dist_relu.engine.verification import check_digests
 from dist_relu.engine.watch.events import EpochDone, Progress
 from dist_relu.engine.watch.observer import Observer
 from dist_relu.engine.weighting import chances, loss_weights
-from dist_relu.errors import BackendError
 from dist_relu.nn import Loss, Sequential
 from dist_relu.optim import Optimizer
 
@@ -31,9 +29,6 @@ _MORE_RECORDS = 4096
 
 _NOTE_EVERY_S = 0.2
 """How often it is noted where the run stands, for `dist-relu status`."""
-
-run_numbers = itertools.count()
-"""Of all runs of this process: workers know by them what they have kept."""
 
 
 @final
@@ -63,23 +58,17 @@ class Training:
 
         verify_every: see `verified_shard`.  Raises ValueError where no shard can be verified.
         """
-        self._site, self._run, self._observer, self._shuffle = site, site.run, observer, shuffle
-        self._number = next(run_numbers)
-        self._is_kept = False
+        self._site, self._observer, self._shuffle = site, observer, shuffle
         self._progress: Progress | None = None  # which others don't see yet
         self._next_note_s = 0.0
         per_epoch = num_steps_per_epoch(len(data), plan.batch_size, plan.options.accumulate)
         self.max_steps = max(per_epoch, _MORE_RECORDS)
-        placed = site.place(data, model, plan.loss)
-        self._call = ExitStack()
-        replicas = self._call.enter_context(site.replicas.for_a_call())
-        placed.x.broadcast()
-        placed.y.broadcast()
-        watch = observer.request(replicas, replicas.nodes[-1].stop)
+        self._run = run = KeptRun(site, model, data, plan.loss)
+        watch = observer.request(run.replicas, run.replicas.nodes[-1].stop)
         self._memory = StepMemory(
-            replicas,
+            run.replicas,
             model,
-            placed,
+            run.placed,
             plan,
             begin,
             weights=loss_weights(data, plan.class_weight, plan.sampler),
@@ -107,8 +96,8 @@ class Training:
         Raises FaultyWorker when all steps are taken, but a shard that was verified has different digests.
         """
         request = SegmentRequest(
-            run=self._number,
-            setup=None if self._is_kept else self._setup,
+            run=self._run.number,
+            setup=self._setup,
             first=first,
             stop=stop,
             last=last,
@@ -117,10 +106,7 @@ class Training:
             num_skipped=num_skipped,
             trace=trace,
         )
-        self._is_kept = True
-        replies = self._run(take_segment, request, self._hear)
-        if isinstance(replies[0], NotKept):  # they have been busy with another run since
-            replies = self._run(take_segment, replace(request, setup=self._setup), self._hear)
+        replies = self._run.take(take_segment, request, self._hear)
         self._note_progress()
         self.traces = [reply.trace for reply in replies] if trace else ()
         check_digests([reply.digests for reply in replies], self._site.workers.peers)
@@ -159,17 +145,11 @@ class Training:
 
     def close(self) -> None:
         """Free the memory of the run on all nodes."""
-        if self._is_kept:
-            self._is_kept = False
-            with suppress(BackendError):
-                self._run(forget_run, self._number)
-        with suppress(BackendError):
-            self._call.close()
+        self._run.close()
 
     def abandon(self, error: BaseException) -> None:
         """Leave the memory to workers that may be stuck in a step; it is freed behind that."""
-        self._is_kept = False
-        self._call.__exit__(type(error), error, error.__traceback__)
+        self._run.abandon(error)
 
     def _hear(self, event: Any) -> None:
         if isinstance(event, Progress | EpochDone):
