@@ -26,6 +26,13 @@ def add(total: Array, term: Array) -> None:
         total[i] += term[i]
 
 
+@kernel
+def sum_of_two(left: Array, right: Array, total: Array) -> None:
+    """total = left + right, all (n,)."""
+    for i in range(total.shape[0]):
+        total[i] = left[i] + right[i]
+
+
 @linked_kernel
 def sum_block(rows: Array, start: int, carries: Array, stack: Array, n: int) -> Array:
     """Add rows[:, start:start + n] along the tree; the sum stands in stack[0], or where it is if there is one row."""
@@ -35,10 +42,15 @@ def sum_block(rows: Array, start: int, carries: Array, stack: Array, n: int) -> 
     for r in range(carries.shape[0]):
         row = rows[r, start : start + n]
         if carries[r] == 0:
-            copy(row, stack[top, :n])
-            top += 1
+            if carries[r + 1] == 0:
+                copy(row, stack[top, :n])
+                top += 1
             continue
-        add(stack[top - 1, :n], row)  # no need to push what is added at once
+        if carries[r - 1] == 0:  # the two have not been copied to the stack, which saves a way
+            sum_of_two(rows[r - 1, start : start + n], row, stack[top, :n])
+            top += 1
+        else:
+            add(stack[top - 1, :n], row)
         for _ in range(carries[r] - 1):
             top -= 1
             add(stack[top - 1, :n], stack[top, :n])
@@ -48,6 +60,10 @@ def sum_block(rows: Array, start: int, carries: Array, stack: Array, n: int) -> 
 @kernel
 def ordered_sum(rows: Array, first: int, carries: Array, stack: Array, total: Array) -> None:
     """total = the sum of `rows` from column `first` on, along the tree; total: (n,)."""
+    if carries.shape[0] == 2:  # needs no stack
+        n = total.shape[0]
+        sum_of_two(rows[0, first : first + n], rows[1, first : first + n], total)
+        return
     for start in range(0, total.shape[0], BLOCK):
         stop = min(start + BLOCK, total.shape[0])
         copy(sum_block(rows, first + start, carries, stack, stop - start), total[start:stop])
