@@ -148,6 +148,8 @@ class _Replicas:
         stop, loss, is_finite = request.stop, 0.0, True
         self._watched, self._active = [], {}
         for number, record in zip(self._numbers, records, strict=True):
+            if stop == request.first:  # none of the others' steps would count
+                break
             reached, of_next = self._take_steps(number, request, stop, old[number], new[number], record)
             if reached < stop:  # so the others need not go on for longer
                 stop, loss = reached, of_next

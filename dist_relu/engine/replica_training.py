@@ -168,16 +168,14 @@ class ReplicaTraining:
         stops = [reply.stopped for reply in replies if reply.stopped]
         farthest, loss = min(stops, default=(stop - 1, nan))
         good, bad, middle = self.step, farthest + 1, farthest
-        complete: Sequence[PartTaken] = ()
         while bad - good > 1:
-            replies = self._take(middle, optimizer)
-            if _went_well(replies):
-                good, complete = middle, replies
+            if _went_well(self._take(middle, optimizer)):
+                good = middle
             else:
                 bad = middle
             middle = (good + bad) // 2
-        if complete:
-            self._complete(complete, good)
+        if good > self.step:
+            self._complete(self._take(good, optimizer), good)  # whatever the last one that was tried has left behind
         return Stopped(loss=loss, of_parameters=good < farthest or not stops)
 
     def _complete(self, replies: Sequence[PartTaken], stop: int) -> None:

@@ -166,6 +166,35 @@ def test_parameters_that_become_infinite_are_found_where_they_do(coordinator: dr
     assert np.isfinite(trainer.model.values).all()
 
 
+@pytest.mark.filterwarnings("ignore:The samples are large")
+def test_a_run_whose_first_loss_is_no_number_says_so(coordinator: dr.Coordinator) -> None:
+    x = np.full_like(X, 3e38)
+    averaging = optim.LocalSGD(REPLICAS, 3)
+    trainer = coordinator.trainer(nn.mlp((8,), 3), (x, Y), optim.SGD(0.1), batch_size=16, shards=8, averaging=averaging)
+    with trainer, pytest.raises(dr.TrainingDiverged, match="The loss became nan in step 0"):
+        trainer.fit(steps=3)
+
+
+@pytest.mark.filterwarnings("ignore:The samples are large")
+def test_running_means_that_become_infinite_are_found_where_they_do_though_no_loss_depends_on_them() -> None:
+    bad, num_steps = 33, 64
+    x = np.random.default_rng(3).standard_normal((num_steps, 10, 4), np.float32)
+    x[bad] *= np.float32(1e25)
+    y = np.arange(10 * num_steps) % 3
+    arguments: dict[str, Any] = {"batch_size": 10, "shards": 2, "shuffle": False, "seed": 5}
+
+    def trainer(place: dr.Coordinator) -> dr.Trainer:
+        model = nn.Sequential(nn.BatchNorm(scope="shard"), nn.Dense(3))
+        averaging = optim.LocalSGD(2, num_steps)
+        return place.trainer(model, (x.reshape(-1, 4), y), optim.SGD(0.1), averaging=averaging, **arguments)
+
+    with dr.start(backend="serial") as alone, trainer(alone) as run, trainer(alone) as until_there:
+        with pytest.raises(dr.TrainingDiverged, match=f"in step {bad} .*the statistic of 0.running_variance is inf"):
+            run.fit(steps=num_steps)
+        until_there.fit(steps=bad)
+        assert run.state() == until_there.state()
+
+
 def test_the_first_replica_is_watched_and_bits_stay_as_they_are(coordinator: dr.Coordinator) -> None:
     seen: list[dr.WatchedStep] = []
     epochs: list[dr.EpochSummary] = []
