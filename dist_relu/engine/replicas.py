@@ -56,7 +56,8 @@ def check_replicas(plan: StepPlan, workers: int) -> None:
     number = plan.averaging.replicas
     if plan.shards % number:
         raise PartitionError(
-            f"{plan.shards} shards can't be shared equally by {number} replicas. Pass a multiple of {number} as shards."
+            f"{plan.shards} shard{'s' * (plan.shards > 1)} can't be shared equally by {number} replicas. "
+            f"Pass a multiple of {number} as shards."
         )
     if workers > number:
         leaving = "1 replica leaves" if number == 1 else f"{number} replicas leave"

@@ -95,13 +95,19 @@ def autotune(
     buckets: try messages of other sizes, where there are several nodes; sets `Trainer.bucket_bytes`.
     seconds: about so long for each of these questions, behind a first turn of every way.
 
-    Raises what `Trainer.fit` raises: steps that diverge would do so in the run, too.
+    Raises ValueError for shards=True where shards are in groups, those of replicas or of a compression, so that their
+    number is no matter of speed alone; and what `Trainer.fit` raises: steps that diverge would do so in the run, too.
     """
     check_is("trainer", trainer, Trainer)
     check_positive("seconds", seconds)
     check_bool("workers", workers)
     check_bool("shards", shards)
     check_bool("buckets", buckets)
+    if shards and trainer.has_groups:
+        raise ValueError(
+            "shards=True: the run has replicas or a compression, which are about groups of shards, so their number is "
+            "no matter of speed alone. Leave it away."
+        )
     choices = []
     if workers:
         choices.append(_workers(trainer, (lambda number: number) if shards else (lambda _: trainer.shards), seconds))

@@ -188,6 +188,11 @@ class Trainer:
         return self._plan.shards
 
     @property
+    def has_groups(self) -> bool:
+        """Whether shards are in groups, those of replicas or of a compression."""
+        return self._plan.averaging is not None or self._plan.options.compression is not None
+
+    @property
     def bucket_bytes(self) -> int:
         """How large messages between nodes are, about; changes no bits.  May be set between steps."""
         return self._plan.bucket_bytes

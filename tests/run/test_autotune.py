@@ -88,6 +88,9 @@ def test_what_makes_no_search_is_refused(two: dr.Coordinator) -> None:
         dr.autotune(3)  # type: ignore[arg-type]
     with trainer_of(two) as trainer, pytest.raises(ValueError, match="seconds=0: must be above 0"):
         dr.autotune(trainer, seconds=0)
+    replicas = two.trainer(nn.mlp((16,), 10), DATA, optim.SGD(0.1), batch_size=64, averaging=optim.LocalSGD(2, 4))
+    with replicas, pytest.raises(ValueError, match="shards=True: the run has replicas or a compression"):
+        dr.autotune(replicas, shards=True)
     with trainer_of(two) as trainer, pytest.raises(ValueError, match="bucket_bytes=10: must be at least 65536"):
         trainer.bucket_bytes = 10
 

@@ -50,11 +50,20 @@ def marked(work_ns: int, end_ns: int, *, ahead_ns: int = 0, waits_abroad: bool =
 
 def phases_from(works_ns: Sequence[int], *, ahead_ns: Sequence[int], nodes: Sequence[range]) -> Phases:
     """What comes of a run in which workers worked for so long in each step; all go on when the last one is there."""
+    log = log_of(STEPS)
+    add_segment(log, works_ns, ahead_ns=ahead_ns, nodes=nodes)
+    return phases_of(log)
+
+
+def log_of(num_steps: int) -> TraceLog:
     model = nn.Sequential(nn.Dense(2)).build((3,))
     plan = StepPlan(
         loss=nn.CrossEntropy(), optimizer=optim.SGD(0.1), options=StepOptions(), batch_size=8, shards=4, seed=0
     )
-    log = TraceLog(model, plan, STEPS)
+    return TraceLog(model, plan, num_steps)
+
+
+def add_segment(log: TraceLog, works_ns: Sequence[int], *, ahead_ns: Sequence[int], nodes: Sequence[range]) -> None:
     log.begin_segment(0, STEPS, None)
     end = max(works_ns) + 2000
     workers = []
@@ -83,7 +92,6 @@ def phases_from(works_ns: Sequence[int], *, ahead_ns: Sequence[int], nodes: Sequ
         )
     peers = [ProcessInfo(100 + rank, "abc"[rank], str(rank)) for rank in range(len(works_ns))]
     log.end_segment(workers, peers, nodes, 0)
-    return phases_of(log)
 
 
 def test_who_comes_last_is_waited_for() -> None:
@@ -93,6 +101,17 @@ def test_who_comes_last_is_waited_for() -> None:
     assert second.waits_for == [0.0, 0.0]
     assert second.critical > 10 * first.critical
     assert "Worker 0 waits 41% for worker 1." in str(phases)  # 4 ms of 9.7
+
+
+def test_workers_that_have_gone_are_told_of_too() -> None:
+    log = log_of(3 * STEPS)
+    for works_ns in ([300_000, 700_000], [300_000, 700_000], [300_000]):
+        add_segment(log, works_ns, ahead_ns=[0, 0][: len(works_ns)], nodes=[range(len(works_ns))])
+    phases = phases_of(log)  # the first segment does not count
+    assert [(worker.rank, worker.pid) for worker in phases.workers] == [(0, 100), (1, 101)]
+    assert phases.workers[0].waits_for == pytest.approx([0.0, STEPS * 400e-6])
+    assert "on 2 workers" in str(phases)
+    assert "for worker 1. Worker 1 is late" in str(phases)
 
 
 def test_it_is_told_why_a_worker_is_late() -> None:

@@ -29,7 +29,7 @@ _COORDINATOR = 0
 
 
 def write_trace(path: str | Path, log: TraceLog) -> None:
-    """Write all that was traced.  Raises ValueError where that is nothing, `WriteError`."""
+    """Write all that was traced, which is some steps at least.  Raises `WriteError`."""
     head = {KEY: {"version": VERSION, "phases": asdict(phases_of(log))}, "displayTimeUnit": "ms"}
     pieces = [(json.dumps(head, allow_nan=False)[:-1] + ', "traceEvents": [\n').encode()]
     pieces += [",\n".join(part).encode() for part in _with_commas(_parts(log))]

@@ -19,10 +19,8 @@ _MUCH = 1.5
 
 
 def phases_of(log: TraceLog) -> Phases:
-    """Add up what a log has.  Raises ValueError where no step was traced."""
+    """Add up what a log has, which is some steps at least."""
     segments = log.segments[1:] or log.segments
-    if not segments:
-        raise ValueError("No step was traced: fit with trace=... first.")
     clocks = Clocks(log.segments)
     num_workers = max(len(segment.workers) for segment in segments)
     waits = Waits(num_workers)
@@ -46,9 +44,9 @@ def phases_of(log: TraceLog) -> Phases:
         step_ns.append(np.diff(timeline.tracks[0].begins[timeline.tracks[0].phases.first_of_steps]))
         reasons[: len(segment.workers)] += _reasons(timeline)
         _add_links(links, timeline)
-    last = segments[-1]
+    last_of = {rank: segment for segment in segments for rank in range(len(segment.workers))}  # who may have gone since
     times = np.concatenate(step_ns)
-    began_ns, ended_ns = segments[0].began_ns, last.ended_ns
+    began_ns, ended_ns = segments[0].began_ns, segments[-1].ended_ns
     between = {
         what: sum(
             span.ended_ns - span.began_ns
@@ -75,10 +73,10 @@ def phases_of(log: TraceLog) -> Phases:
                 network=float(waits.network[rank]) * 1e-9,
                 critical=float(critical[rank].sum()) * 1e-9,
                 num_samples=last.num_rows[rank],
-                lateness=_lateness(reasons[rank]) if len(last.workers) > 1 else None,
+                lateness=_lateness(reasons[rank]) if num_workers > 1 else None,
                 marks_share=float(mark_costs[rank] / max(totals[rank], 1)),
             )
-            for rank in range(len(last.workers))
+            for rank, last in last_of.items()
         ],
         critical=_named(critical.sum(axis=0)),
         layers={name: (times * 1e-9).tolist() for name, times in zip(log.layers, layers, strict=True) if layers.any()},
@@ -86,7 +84,7 @@ def phases_of(log: TraceLog) -> Phases:
         callbacks=max(between[CALLBACKS] - between[VALIDATION], 0) * 1e-9,
         hidden=float(waits.hidden.sum()) / under_way if under_way else None,
         slow_node=_slow_node(links),
-        num_nodes=len(last.nodes),
+        num_nodes=max(len(segment.nodes) for segment in segments),
         num_comparisons=clocks.num_readings,
         clock_error=clocks.error_ns * 1e-9,
     )

@@ -71,18 +71,20 @@ class WorkerPhases:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Phases:
-    """Where the time of steps went, in seconds; `str()` says it in words, and `_repr_html_` shows it in notebooks.
+    """Where the time of steps went, in seconds; `str()` says it in words.
 
     first, num_steps: the first step, and how many there are; the first ones of a trace, in which kernels are loaded
     and steps are recorded, count only where there are no others.  seconds: in which they were taken.
     step_seconds: the median.
-    workers: by rank.  critical: by the name of the phase, the chain of work and waits that decides how long steps take.
+    workers: by rank; where there were fewer of them in the end, those with them who had gone.
+    critical: by the name of the phase, the chain of work and waits that decides how long steps take.
     layers: by name, forward and backward, summed over workers; none where that was too dear to be told.
     validation, callbacks: what came between them.
     hidden: which share of the time that messages between nodes were under way workers did something else; None where
     there were none.  slow_node: the number of a node whose messages take longer than those of others, and how many
     times as long.
-    num_nodes, clock_error: how many nodes have compared their clocks, and by how much that may be wrong.
+    num_nodes: on which the workers were.  num_comparisons, clock_error: how often nodes have compared their clocks, and
+    by how much that may be wrong.
     """
 
     first: int

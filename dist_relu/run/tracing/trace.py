@@ -59,6 +59,8 @@ class Trace:
         A structured array (steps · workers,) with the fields "step", "worker", and one for each phase: "gather",
         "forward", "loss", "backward", "add", "sum", "wait", "exchange", "update", "between", and "pass" for what of a
         pass is not told apart.
+
+        Raises ValueError where no step was traced.
         """
         return step_table(self._traced())
 
