@@ -213,8 +213,12 @@ class OrAuto(click.ParamType[Any]):
         self.name, self._other = other.name, other
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        is_auto = str(value).lower() == AUTO
-        return AUTO if is_auto else self._other.convert(value, param, ctx)
+        if str(value).lower() == AUTO:
+            return AUTO
+        try:
+            return self._other.convert(value, param, ctx)
+        except click.BadParameter as error:
+            self.fail(f"{error.message.removesuffix('.')}, or {AUTO}.", param, ctx)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         return [CompletionItem(AUTO)] if AUTO.startswith(incomplete) else []

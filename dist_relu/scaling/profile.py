@@ -161,8 +161,12 @@ def profiles(
     """Measure what workers do in the series of these points, for forecasts; see `experiment` for the arguments.
 
     What the folder holds already is not measured again.
+
+    Raises TypeError and ValueError for arguments that make no sense, and `PartitionError` where a batch has more samples
+    than the data.
     """
     check_int("steps", steps, least=2)
+    check_int("warm_up", warm_up, least=0)
     check_int("repetitions", repetitions, least=1)
     folder = Path(folder)
     make_folder(folder)

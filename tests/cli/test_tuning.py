@@ -65,15 +65,18 @@ def test_where_there_is_nothing_to_try_it_says_why(capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("options", "error"),
     [
-        (("--bucket", "10"), "10: must be at least 64 KiB"),
-        (("--bucket", "wide"), "wide: expected a size, such as 256KiB, 1MiB or a number of bytes"),
-        *long((("--shards", "some"), "'some' is not a valid integer")),
+        (("--bucket", "10"), "10: must be at least 64 KiB, or auto."),
+        (("--bucket", "wide"), "wide: expected a size, such as 256KiB, 1MiB or a number of bytes, or auto."),
+        *long((("--shards", "some"), "'some' is not a valid integer range, or auto.")),
         (("--shards", "auto", "--compress", "bf16"), "--compress is about groups of shards, so their number is no"),
         (
             ("--shards", "auto", "--replicas", "2", "--local-steps", "4"),
             "--replicas is about groups of shards, so their number is no",
         ),
-        (("--workers", "some"), "some: expected a number from 1 on, or two such as 2:8"),
+        (
+            ("--workers", "some"),
+            "some: expected a number from 1 on, or two such as 2:8, the smaller one first, or auto.",
+        ),
     ],
 )
 def test_what_is_neither_a_number_nor_auto_is_refused(

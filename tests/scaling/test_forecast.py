@@ -64,6 +64,14 @@ def test_a_worker_of_many_is_measured_alone(digits: dr.data.Split, tmp_path: Pat
     assert again == measured
 
 
+@pytest.mark.parametrize(("name", "value", "least"), [("steps", 1, 2), ("warm_up", -1, 0), ("repetitions", 0, 1)])
+def test_numbers_that_make_no_profile_are_refused(
+    digits: dr.data.Split, tmp_path: Path, name: str, value: int, least: int
+) -> None:
+    with pytest.raises(ValueError, match=f"{name}={value}: must be at least {least}"):
+        profiles({}, digits.train, points=[], folder=tmp_path, **{name: value})  # type: ignore[arg-type]
+
+
 def test_gradients_of_half_the_bytes_wait_half_as_long_for_the_wire() -> None:
     slow = Network(name="slow", latency_s=0.0, bytes_per_s=1e6, message_s=0.0)
     whole, half = (forecast(POINT, all_rows(), Cluster(network=slow, sent=sent), [8])[0] for sent in (1.0, 0.5))
