@@ -162,8 +162,8 @@ def profiles(
 
     What the folder holds already is not measured again.
 
-    Raises TypeError and ValueError for arguments that make no sense, and `PartitionError` where a batch has more samples
-    than the data.
+    Raises TypeError and ValueError for arguments that make no sense, and `PartitionError` where a batch has more
+    samples than the data.
     """
     check_int("steps", steps, least=2)
     check_int("warm_up", warm_up, least=0)
