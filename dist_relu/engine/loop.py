@@ -157,7 +157,8 @@ class _Run:
             if num_skipped and not self._plan.options.skips:
                 self._tell_of_watched()
                 return Stopped(loss=loss)
-            self._note_watched(step)
+            if seen := self._step.seen(step):
+                self._seen.append(seen)
             step = steps.stop
             ends_epoch = step % self._per_epoch == 0
             if ends_epoch:
@@ -209,22 +210,6 @@ class _Run:
         """What steps of this epoch have come to, of `STEP_RECORD`."""
         records = self._step.records
         return records[np.arange(first, stop) % len(records)]
-
-    def _note_watched(self, step: int) -> None:
-        """Note what worker 0 knows of a step, if it was watched."""
-        if self._step.notes is not None:
-            record = self._step.records[step % len(self._step.records)]
-            self._seen.append(
-                StepDone(
-                    step=step,
-                    loss=float(record["loss"]),
-                    num_correct=int(record["num_correct"]),
-                    num_samples=int(record["num_samples"]),
-                    seconds=float(record["seconds"]),
-                    rows=self._step.notes,
-                    norms=self._step.norms,
-                )
-            )
 
     def _report(self, step: int, last: int) -> None:
         """Tell the coordinator how far training is, if this is worker 0.  last: the step before which the call ends."""

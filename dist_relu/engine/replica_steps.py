@@ -200,7 +200,8 @@ class _Replicas:
                 records[taken - first] = self._working.records[taken % MOST_STEPS]
                 if not isfinite(loss):
                     break
-                self._note_watched(steps.start, step)
+                if seen := step.seen(steps.start):
+                    self._watched.append(seen)
                 if number == 0 and steps.stop % self._per_epoch == 0:
                     self._active[steps.stop // self._per_epoch - 1] = step.end_epoch()
         reached = int(self._working.completed[0])
@@ -223,22 +224,6 @@ class _Replicas:
             if is_alone or is_last or len(samples) < whole or place + 1 - begin == step.max_steps:
                 yield range(begin, place + 1)
                 begin = place + 1
-
-    def _note_watched(self, place: int, step: TrainingStep) -> None:
-        """Note what is known of a step, if it was watched."""
-        if step.notes is not None:
-            record = self._working.records[place % MOST_STEPS]
-            self._watched.append(
-                StepDone(
-                    step=place,
-                    loss=float(record["loss"]),
-                    num_correct=int(record["num_correct"]),
-                    num_samples=int(record["num_samples"]),
-                    seconds=float(record["seconds"]),
-                    rows=step.notes,
-                    norms=step.norms,
-                )
-            )
 
     def _order_anew(self, epoch: int, shuffle: bool) -> Array:
         """The samples of an epoch in their order."""

@@ -32,6 +32,7 @@ from dist_relu.engine.side_by_side import SideBySide
 from dist_relu.engine.tracing import LAYERS, STEPS, MarksOfShard
 from dist_relu.engine.update import Updater
 from dist_relu.engine.verification import Digest, Verifier
+from dist_relu.engine.watch.events import StepDone
 from dist_relu.engine.watch.recorder import Recorder
 from dist_relu.kernels import steps as kernels
 from dist_relu.kernels.ahead import calls_of
@@ -64,11 +65,10 @@ class TrainingStep:
     model: computes with the parameters of `generation`, those after the last step.
     optimizer: tells the rates of the next steps; a rule of the same kind may take its place between them.
     records: of the run's last steps, see `STEP_RECORD`; the first worker writes them.
-    notes, norms: of the last step, if it was watched and this is worker 0, see `row_dtype` and `Norms.of_watched_step`.
     """
 
-    notes: Array | None = None
-    norms: Array
+    _notes: Array | None = None  # of the last step, and so are the norms
+    _norms_of_step: Array
     _marks: Marks | None = None
     _detail = STEPS
 
@@ -225,7 +225,7 @@ class TrainingStep:
         """
         hypers = [self.optimizer.hyper(*now) for now in zip(steps, epochs, strict=True)]
         self._inputs.bring(steps.start, samples, hypers)
-        self.notes = None
+        self._notes = None
         kinds = self._kinds(len(steps), len(samples))
         with suppress(_NotFinite):
             while kinds:
@@ -237,6 +237,21 @@ class TrainingStep:
                 kinds = kinds[max(len(tapes), 1) :]
                 self._enter_generation(int(self._mine[0]) % 2)
         return float(self._inputs.outcome[0])
+
+    def seen(self, step: int) -> StepDone | None:
+        """Tell what is known of a step, the last that was taken, if it was watched and this is worker 0."""
+        if self._notes is None:
+            return None
+        record = self.records[step % len(self.records)]
+        return StepDone(
+            step=step,
+            loss=float(record["loss"]),
+            num_correct=int(record["num_correct"]),
+            num_samples=int(record["num_samples"]),
+            seconds=float(record["seconds"]),
+            rows=self._notes,
+            norms=self._norms_of_step,
+        )
 
     def _kinds(self, num_steps: int, num_samples: int) -> list[tuple[int, int]]:
         """Tell generation and number of samples of steps to come; those that agree in both do the same."""
@@ -258,9 +273,9 @@ class TrainingStep:
         else:
             self._tapes.record((generation, num_samples), work)
         if recorder and isfinite(self._inputs.outcome[0]):
-            self.notes = recorder.gather()
-            if self.notes is not None:
-                self.norms = self._norms.of_watched_step()
+            self._notes = recorder.gather()
+            if self._notes is not None:
+                self._norms_of_step = self._norms.of_watched_step()
 
     def _take_one(self, generation: int, num_samples: int, *, is_watched: bool) -> None:
         """Take the step from a generation to the other one that the inputs tell of."""
