@@ -10,10 +10,7 @@ import click
 
 from dist_relu.cli.common import (
     WORKER_OPTIONS,
-    check_model_path,
-    check_writable,
     data_option,
-    make_folder,
     new_attempts,
     run_console,
     started,
@@ -21,7 +18,6 @@ from dist_relu.cli.common import (
     usage_errors,
 )
 from dist_relu.cli.config import config_options, write_config
-from dist_relu.cli.metric_tables import names_in
 from dist_relu.cli.options import (
     batch_option,
     class_weight_option,
@@ -37,9 +33,16 @@ from dist_relu.cli.options import (
 )
 from dist_relu.cli.parsing import NORMALIZATIONS
 from dist_relu.cli.progress import StatusLine, tell
-from dist_relu.cli.resuming import Beginning, beginning_of
+from dist_relu.cli.resuming import beginning_of
 from dist_relu.cli.tracking import TRACKERS, trackers_of
-from dist_relu.cli.training import BASE_BATCH_SIZE, WARM_UP, Task
+from dist_relu.cli.train_checks import (
+    check_log_folder,
+    check_paths,
+    check_together,
+    check_validates,
+    metrics_to_measure,
+)
+from dist_relu.cli.training import BASE_BATCH_SIZE, WARM_UP
 from dist_relu.cli.training_run import Outputs, Stopping, TrainingRun
 from dist_relu.cli.tuning import Wanted
 from dist_relu.cli.types import (
@@ -63,13 +66,10 @@ from dist_relu.cli.types import (
 )
 from dist_relu.comm.buckets import BUCKET_BYTES
 from dist_relu.core.sizes import size_text
-from dist_relu.engine.arguments import loss_for
-from dist_relu.engine.scoring import checked_metrics
 from dist_relu.engine.watch.records import Watch
 from dist_relu.engine.weighting import Sampler
-from dist_relu.metrics.named import is_number
-from dist_relu.reports.log_writer import LogWriter, check_is_free, check_is_of_run, remove_logs_without_checkpoint
-from dist_relu.run.monitoring import MONITORS, metric_of
+from dist_relu.reports.log_writer import LogWriter
+from dist_relu.run.monitoring import MONITORS
 from dist_relu.run.tracing.trace import Trace
 
 _EXAMPLES = """
@@ -81,24 +81,6 @@ Examples:
   dist-relu train --epochs 50 --checkpoint runs/b --every 60s --resume
   mpirun -n 4 dist-relu train --shards 4
 """
-
-
-_GO_WITH = (
-    ("watch_every", "log_dir", "nothing is watched"),
-    ("checkpoint_every", "checkpoint", "there are no checkpoints"),
-    ("keep", "checkpoint", "there are no checkpoints"),
-    ("resume", "checkpoint", "there is nothing to go on from"),
-    ("min_delta", "patience", "nothing stops"),
-    ("base_batch_size", "scale_lr", "the learning rate stays as it is"),
-    ("warm_up", "scale_lr", "the learning rate stays as it is"),
-    ("groups", "compress", "there are no groups"),
-    ("trace_steps", "trace", "nothing is traced"),
-    ("replicas", "local_steps", "they are never averaged"),
-    ("local_steps", "replicas", "there is nothing to average"),
-    ("outer_lr", "replicas", "there is nothing to average"),
-    ("outer_momentum", "replicas", "there is nothing to average"),
-)
-"""Options that have no effect without another, and why."""
 
 
 @click.command(cls=GroupedCommand, epilog=_EXAMPLES)
@@ -317,10 +299,10 @@ def train(
     context, attempts = click.get_current_context(), new_attempts()
     console = run_console(attempts, quiet=quiet)
     outputs = Outputs(report=report, save=save, log_dir=log_dir, checkpoint=checkpoint, trace=trace)
-    _check_together(context)
-    _check_paths(outputs)
+    check_together(context)
+    check_paths(outputs)
     begin = beginning_of(context, checkpoint, resume=resume)
-    _check_log_folder(log_dir, begin)
+    check_log_folder(log_dir, begin)
     trackers = trackers_of(report_to, quiet=quiet)
     with usage_errors():
         begin.options.check(None if others["workers"] == AUTO else others["workers"])
@@ -336,8 +318,8 @@ def train(
         status.phase(f"Reading {begin.options.source}")
         task = begin.options.read(saves=save is not None)  # the workers start meanwhile
         status.phase("Starting workers")
-        _check_validates(context, task)
-        measured = _checked_metrics(task, metrics, monitor)
+        check_validates(context, task)
+        measured = metrics_to_measure(task, metrics, monitor)
         task, tuning = wanted.tuned(task, coordinator, status, console)
         task = task.for_workers(coordinator.workers)
         logs_of_run = LogWriter(log_dir, attempts, goes_on_from=begin.state) if log_dir else nullcontext()
@@ -363,62 +345,3 @@ def train(
                 stopping = Stopping(monitor or MONITORS[0], patience, min_delta, max_time)
                 run.go(run.announce(context), stopping, every=checkpoint_every or "1epoch", keep=keep or 3)
     attempts.check()
-
-
-def _check_together(context: click.Context) -> None:
-    """Refuse options that have no effect without another."""
-    for name, needed, why in _GO_WITH:
-        if context.params[name] not in (None, False) and context.params[needed] is None:
-            (option,) = (param.opts[0] for param in context.command.params if param.name == name)
-            raise click.UsageError(f"{option} goes with --{needed.replace('_', '-')}: {why} without.")
-
-
-def _check_validates(context: click.Context, task: Task) -> None:
-    """Refuse to wait for validations that there won't be."""
-    for name in ("patience", "monitor"):
-        if context.params[name] is not None and task.data.validation is None:
-            raise click.UsageError(
-                f"--{name} goes with --validation: {task.options.source} has no samples of its own to validate with."
-            )
-
-
-def _checked_metrics(task: Task, names: str | None, monitor: str | None) -> list[str]:
-    """What is to be measured, also for `monitor`.  Raises click.UsageError for what is none, or not of such targets."""
-    wanted = names_in(names)
-    if monitor is not None and monitor not in MONITORS and metric_of(monitor) not in wanted:
-        wanted.append(metric_of(monitor))
-    with usage_errors():
-        checked_metrics(wanted, task.model, task.data.test, loss_for(task.data.test, task.loss))
-    for name in wanted:
-        if not is_number(name):
-            raise click.UsageError(f"--metrics {name}: expected metrics that are a single number, such as f1_macro.")
-    return wanted
-
-
-def _check_paths(outputs: Outputs) -> None:
-    """Fail before the work rather than after it.  Makes the folders of the run."""
-    check_writable("--json", outputs.report)
-    check_model_path(outputs.save)
-    check_writable("--trace", outputs.trace)
-    if outputs.save is not None and outputs.save == outputs.report:
-        raise click.UsageError("--save and --json name the same file.")
-    if outputs.log_dir and outputs.log_dir == outputs.checkpoint:
-        raise click.UsageError("--log-dir and --checkpoint name the same folder.")
-    for option, folder in (("--log-dir", outputs.log_dir), ("--checkpoint", outputs.checkpoint)):
-        if folder:
-            make_folder(option, folder)
-
-
-def _check_log_folder(folder: Path | None, begin: Beginning) -> None:
-    """Refuse to write over the logs of another run."""
-    if folder is None:
-        return
-    if begin.folder and begin.before and begin.state is None:
-        remove_logs_without_checkpoint(folder, begin.folder)
-    try:
-        check_is_free(folder)
-    except ValueError as error:
-        if begin.state is None:
-            raise click.UsageError(str(error)) from None
-        with usage_errors():
-            check_is_of_run(folder, begin.state)
