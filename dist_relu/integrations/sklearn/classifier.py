@@ -18,7 +18,8 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 
 from dist_relu import nn
 from dist_relu.core.arrays import Array
-from dist_relu.integrations.sklearn.network import Network, Samples, takes_steps
+from dist_relu.integrations.sklearn.network import Network, takes_steps
+from dist_relu.integrations.sklearn.samples import Samples
 
 
 @final

@@ -10,10 +10,8 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
@@ -29,8 +27,6 @@ from dist_relu.core.checks import (
     check_positive,
 )
 from dist_relu.data import Dataset
-from dist_relu.data.rows import Rows
-from dist_relu.data.sparse import SparseRows
 from dist_relu.errors import DataError
 from dist_relu.integrations.sklearn.parameters import (
     Model,
@@ -39,6 +35,7 @@ from dist_relu.integrations.sklearn.parameters import (
     optimizer_for,
     workers_for,
 )
+from dist_relu.integrations.sklearn.samples import Samples, rows_of
 from dist_relu.integrations.sklearn.stopping import Stopping
 from dist_relu.optim import LBFGS
 from dist_relu.run.live_progress import LiveProgress
@@ -52,17 +49,6 @@ _DTYPES = np.float32, np.float64
 """What is computed in; other types of samples become the first one."""
 
 
-class Samples(NamedTuple):
-    """Samples that were validated, and the targets of a `Dataset`.
-
-    x: an array, or a sparse matrix (N, features) of compressed rows.  weights: (N,), or None.
-    """
-
-    x: Any
-    targets: Array
-    weights: Array | None
-
-
 class Job(NamedTuple):
     """What is trained, and where.  batch_size: of all workers together."""
 
@@ -72,11 +58,6 @@ class Job(NamedTuple):
     batch_size: int
     shards: int
     seed: int
-
-
-def _rows(x: Any) -> Array | Rows:
-    """Samples as a `Dataset` takes them: sparse ones stay so until a batch needs them."""
-    return Rows(SparseRows.of(x)) if issparse(x) else x
 
 
 def takes_steps(network: Network) -> bool:
@@ -219,13 +200,12 @@ class Network(BaseEstimator, ABC):
         held_back: Samples | None = None
         takes_steps = self.solver != "lbfgs"
         if self.early_stopping and takes_steps:
-            samples, held_back = self._hold_back(samples, random)
+            samples, held_back = samples.split(self.validation_fraction, random, self._strata(samples.targets))
         num_samples = len(samples.targets)
         batch_size = self._batch_size(num_samples) if takes_steps else num_samples
         shards = min(check_int("shards", self.shards), batch_size, num_samples)
         with workers_for(self.n_workers, self.backend, shards) as coordinator:
-            data = Dataset(_rows(samples.x), samples.targets, weights=samples.weights)
-            job = Job(coordinator, network, data, batch_size, shards, seed)
+            job = Job(coordinator, network, samples.dataset(), batch_size, shards, seed)
             if takes_steps:
                 converged = self._take_steps(job, held_back, epochs, begins=begins, is_partial=is_partial)
             else:
@@ -315,23 +295,6 @@ class Network(BaseEstimator, ABC):
             raise DataError(f"The model has outputs of shape {network.output_shape}; these targets need ({outputs},).")
         return network
 
-    def _hold_back(self, samples: Samples, random: np.random.RandomState) -> tuple[Samples, Samples]:
-        """Cut samples into those to train on and those to judge by."""
-        arrays = [array for array in samples if array is not None]
-        parts = train_test_split(
-            *arrays,
-            random_state=random,
-            test_size=self.validation_fraction,
-            stratify=self._strata(samples.targets),
-        )
-        if parts[1].shape[0] < 2:
-            raise ValueError(
-                f"validation_fraction={self.validation_fraction} of {len(samples.targets)} samples are too few to "
-                "judge by: pass a larger one, or more samples."
-            )
-        train, held_back = parts[::2], parts[1::2]
-        return Samples(*train, *[None] * (3 - len(train))), Samples(*held_back, *[None] * (3 - len(train)))
-
     def _decay(self, job: Job) -> float:
         """The factor of half the squared weights in scikit-learn's loss, which has a mean by weights besides."""
         mean_weight = 1.0 if job.data.weights is None else float(job.data.weights.mean())
@@ -380,7 +343,7 @@ class Network(BaseEstimator, ABC):
         """What gives the score of samples that were held back."""
         if held_back is None:
             return None
-        return lambda: self._score_of(coordinator.forward(self.model_, _rows(held_back.x)), held_back)
+        return lambda: self._score_of(coordinator.forward(self.model_, rows_of(held_back.x)), held_back)
 
     def _stopping(self, num_samples: int, validate: Callable[[], float] | None) -> Stopping:
         return Stopping(
@@ -420,7 +383,7 @@ class Network(BaseEstimator, ABC):
         check_is_fitted(self)
         x = validate_data(self, X, accept_sparse="csr", dtype=_DTYPES, allow_nd=self.model is not None, reset=False)
         with start(backend="serial") as here:
-            return here.forward(self.model_, _rows(x))
+            return here.forward(self.model_, rows_of(x))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

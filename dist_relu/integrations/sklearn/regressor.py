@@ -14,7 +14,8 @@ from sklearn.utils.metaestimators import available_if
 
 from dist_relu import nn
 from dist_relu.core.arrays import Array
-from dist_relu.integrations.sklearn.network import Network, Samples, takes_steps
+from dist_relu.integrations.sklearn.network import Network, takes_steps
+from dist_relu.integrations.sklearn.samples import Samples
 
 
 @final
