@@ -124,6 +124,7 @@ def phases(num_workers: int) -> dr.Phases:
     ]
     return dr.Phases(
         first=20,
+        last=1019,
         num_steps=1000,
         seconds=1.0,
         step_seconds=1e-3,

@@ -63,8 +63,16 @@ def log_of(num_steps: int) -> TraceLog:
     return TraceLog(model, plan, num_steps)
 
 
-def add_segment(log: TraceLog, works_ns: Sequence[int], *, ahead_ns: Sequence[int], nodes: Sequence[range]) -> None:
-    log.begin_segment(0, STEPS, None)
+def add_segment(
+    log: TraceLog,
+    works_ns: Sequence[int],
+    *,
+    ahead_ns: Sequence[int],
+    nodes: Sequence[range],
+    first: int | None = None,
+) -> None:
+    first = STEPS * len(log.segments) if first is None else first
+    log.begin_segment(first, first + STEPS, None)
     end = max(works_ns) + 2000
     workers = []
     for rank, (work, ahead) in enumerate(zip(works_ns, ahead_ns, strict=True)):
@@ -112,6 +120,20 @@ def test_workers_that_have_gone_are_told_of_too() -> None:
     assert phases.workers[0].waits_for == pytest.approx([0.0, STEPS * 400e-6])
     assert "on 2 workers" in str(phases)
     assert "for worker 1. Worker 1 is late" in str(phases)
+
+
+def test_steps_that_had_too_many_marks_are_left_out() -> None:
+    log = log_of(4 * STEPS)
+    add_segment(log, [300_000], ahead_ns=[0], nodes=[range(1)])
+    add_segment(log, [300_000], ahead_ns=[0], nodes=[range(1)])
+    assert str(phases_of(log)).startswith("Steps 10 to 19 took")
+    log.begin_segment(20, 30, None)
+    lost = WorkerTrace(
+        marks=None, messages=np.empty(0), detail=LAYERS, readings=[], began_ns=0, ended_ns=0, cost_ns=0.0
+    )
+    log.end_segment([lost], [ProcessInfo(100, "a", "0")], [range(1)], 0)
+    add_segment(log, [300_000], ahead_ns=[0], nodes=[range(1)], first=30)
+    assert str(phases_of(log)).startswith("20 of steps 10 to 39 took")
 
 
 def test_it_is_told_why_a_worker_is_late() -> None:

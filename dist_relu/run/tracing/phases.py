@@ -59,6 +59,7 @@ def phases_of(log: TraceLog) -> Phases:
     under_way = int(waits.under_way.sum())
     return Phases(
         first=segments[0].first,
+        last=segments[-1].stop - 1,
         num_steps=sum(segment.stop - segment.first for segment in segments),
         seconds=(ended_ns - began_ns) * 1e-9,
         step_seconds=float(np.median(times)) * 1e-9 if len(times) else float(totals[0]) * 1e-9,

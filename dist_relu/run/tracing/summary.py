@@ -73,8 +73,9 @@ class WorkerPhases:
 class Phases:
     """Where the time of steps went, in seconds; `str()` says it in words.
 
-    first, num_steps: the first step, and how many there are; the first ones of a trace, in which kernels are loaded
-    and steps are recorded, count only where there are no others.  seconds: in which they were taken.
+    first, last, num_steps: the numbers of the first and the last step, and how many there are, some between them being
+    left out where there were more marks than room for them; the first ones of a trace, in which kernels are loaded and
+    steps are recorded, count only where there are no others.  seconds: in which they were taken.
     step_seconds: the median.
     workers: by rank; where there were fewer of them in the end, those with them who had gone.
     critical: by the name of the phase, the chain of work and waits that decides how long steps take.
@@ -88,6 +89,7 @@ class Phases:
     """
 
     first: int
+    last: int
     num_steps: int
     seconds: float
     step_seconds: float
@@ -102,6 +104,13 @@ class Phases:
     num_comparisons: int
     clock_error: float
 
+    @property
+    def steps(self) -> str:
+        """Which steps these are, in words."""
+        between = f"steps {self.first:,} to {self.last:,}"
+        is_whole = self.num_steps == self.last - self.first + 1
+        return between.capitalize() if is_whole else f"{self.num_steps:,} of {between}"
+
     def __str__(self) -> str:
         """Say it as one would in a paper."""
         parts = [_steps(self), _critical(self), *_waits(self), _exchange(self), _rest(self)]
@@ -109,12 +118,11 @@ class Phases:
 
 
 def _steps(phases: Phases) -> str:
-    last = phases.first + phases.num_steps - 1
     shares = _shares(_mean_phases(phases.workers))
     named = ", ".join(f"{_NAMES[name]} {share:.0%}" for name, share in shares if share >= _WORTH_SAYING)
     where = f"{len(phases.workers)} worker{'s' * (len(phases.workers) > 1)}"
     where += f" on {phases.num_nodes} nodes" if phases.num_nodes > 1 else ""
-    return f"Steps {phases.first:,} to {last:,} took {_time(phases.step_seconds)} each on {where}: {named}."
+    return f"{phases.steps} took {_time(phases.step_seconds)} each on {where}: {named}."
 
 
 def _critical(phases: Phases) -> str:
