@@ -1,7 +1,7 @@
 """Forecasts beside what is then measured on the test network: sudo python scripts/held_out_forecasts.py
 
 What goes into a forecast is measured with other jobs: what a worker does alone on one core, and messages between
-two hosts that train another model. Then steps on more hosts, at several rates, are forecast, and only then measured.
+two hosts that train another model. Nothing of the steps on more hosts, at several rates, goes into their forecast.
 All hosts share this machine's cores, which a forecast takes into account. Needs root and an idle machine; takes a
 quarter of an hour. Prints a table, the worst forecast first.
 """
@@ -24,7 +24,7 @@ import numpy as np
 from dist_relu import nn, optim
 from dist_relu.data import Dataset
 from dist_relu.launch.hosts import Host
-from dist_relu.scaling import Cluster, Network, Placement, Point, Profile, experiment, forecast, profiles, strong
+from dist_relu.scaling import Cluster, Network, Placement, Point, experiment, forecast, profiles, strong
 from dist_relu.scaling.network import measured
 
 CLUSTER = Path(__file__).resolve().parent.parent / "cluster"
@@ -57,16 +57,18 @@ def main() -> None:
     parser.add_argument("--rates", default="1,2,5,10", help="of links, in Gbit/s")
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=3, help="that everything is measured in")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # the hosts are removed then
     hosts = [int(text) for text in options.hosts.split(",")]
     models = {name: nn.mlp(MODELS[name], 10) for name in options.models.split(",")}
     cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory(prefix="held-out-") as folder:
-        lab = Lab(models, hosts, cores, options.steps, Path(folder))
-        rows = list(lab.in_a_node())
+        lab = Lab(models, hosts, cores, options.steps, options.rounds, Path(folder))
+        cases = lab.in_a_node()
         for rate in options.rates.split(","):
-            rows += lab.at(rate)
+            cases += lab.at(rate)
+        rows = lab.compared(cases)
     rows.sort(key=lambda row: -abs(row.off))
     print(f"| where | model | workers | forecast ms | measured ms | off | limit |\n|{'---|' * 7}")
     for row in rows:
@@ -76,37 +78,50 @@ def main() -> None:
     print(f"\n{within} of {len(rows)} within 15 %.")
 
 
+@dataclass(frozen=True)
+class Case:
+    """Steps of a model that were measured, in medians of rounds, and are to be forecast."""
+
+    where: str
+    point: Point
+    cluster: Cluster
+    nodes: int
+    measured_s: list[float]
+
+
 class Lab:
-    """What was measured so far, and what is to be.  cores: that all hosts share."""
+    """What is measured, and what was so far.  cores: that all hosts share.
+
+    Workers alone are measured anew in each round, beside what is to be forecast, so that a machine which is faster in
+    one minute than in another is so for both.
+    """
 
     def __init__(
-        self, models: dict[str, nn.Sequential], hosts: Sequence[int], cores: int, steps: int, folder: Path
+        self,
+        models: dict[str, nn.Sequential],
+        hosts: Sequence[int],
+        cores: int,
+        steps: int,
+        rounds: int,
+        folder: Path,
     ) -> None:
-        self._models, self._hosts, self._cores, self._steps, self._folder = models, hosts, cores, steps, folder
+        self._models, self._hosts, self._cores, self._folder = models, hosts, cores, folder
+        self._steps, self._rounds = steps, rounds
         rng = np.random.default_rng(0)
         x, y = rng.standard_normal((1024, 784), np.float32), rng.integers(0, 10, 1024)
         x[np.arange(1024), y] += 5
         self._data = Dataset(x, y)
-        self._points = strong(list(models), [1], batch_sizes=[BATCH_SIZE], shards=[SHARDS])
-        allowed = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, {max(allowed)})
-        try:
-            self._profiles = self._profiled()
-        finally:
-            os.sched_setaffinity(0, allowed)
+        self._alone = strong(list(models), [1], batch_sizes=[BATCH_SIZE], shards=[SHARDS])
+        self._num_profiled = 0
 
-    def _profiled(self) -> list[Profile]:
-        return profiles(
-            self._models, self._data, RULE, points=self._points, folder=self._folder, steps=self._steps, repetitions=3
-        )
-
-    def in_a_node(self) -> Iterator[Row]:
+    def in_a_node(self) -> list[Case]:
         """All cores of this machine, without a network."""
         cluster = Cluster(network=Network.of_ethernet("10G"), workers_per_node=self._cores)
-        if self._cores > 1:
-            yield from self._compared("one host", cluster, 1, "local", Placement())
+        cases = self._cases("one host", cluster, 1, "local") if self._cores > 1 else []
+        self._measure([(case, Placement()) for case in cases])
+        return cases
 
-    def at(self, rate: str) -> Iterator[Row]:
+    def at(self, rate: str) -> list[Case]:
         """Several hosts, with links of this rate in Gbit/s."""
         with network(max(self._hosts), rate) as mpirun:
             found = measured(
@@ -121,37 +136,74 @@ class Lab:
                     placement=Placement(hosts=named(2), mpirun=mpirun),
                 ).measurements
             )[0]
+            print(f"{rate} Gbit/s: {found}", file=sys.stderr)
             cluster = Cluster(network=found, shared_cores=self._cores)
-            for number in self._hosts:
-                placement = Placement(hosts=named(number), mpirun=mpirun)
-                yield from self._compared(f"{number} hosts, {rate} Gbit/s", cluster, number, "mpi", placement)
+            cases = [
+                case
+                for number in self._hosts
+                for case in self._cases(f"{number} hosts, {rate} Gbit/s", cluster, number, "mpi")
+            ]
+            self._measure([(case, Placement(hosts=named(case.nodes), mpirun=mpirun)) for case in cases])
+        return cases
 
-    def _compared(self, where: str, cluster: Cluster, nodes: int, backend: str, placement: Placement) -> Iterator[Row]:
+    def compared(self, cases: Sequence[Case]) -> list[Row]:
+        """Forecast all from what workers alone have taken, and compare."""
+        alone = profiles(
+            self._models,
+            self._data,
+            RULE,
+            points=self._alone,
+            folder=self._folder,
+            steps=self._steps,
+            repetitions=self._num_profiled,
+        )
+        rows = []
+        for case in cases:
+            point = next(one for one in self._alone if one.model == case.point.model)
+            (said,) = forecast(point, alone, case.cluster, [case.nodes])
+            seconds = float(np.median(case.measured_s))
+            rows.append(Row(case.where, point.model, case.point.workers, said.seconds.value, seconds, said.limit))
+        return rows
+
+    def _cases(self, where: str, cluster: Cluster, nodes: int, backend: str) -> list[Case]:
         workers = nodes * cluster.workers_per_node
-        for point in self._points:
-            (said,) = forecast(point, self._profiles, cluster, [nodes])
-            real = Point(
-                regime="strong",
-                model=point.model,
-                backend=backend,
-                workers=workers,
-                batch_size=BATCH_SIZE,
-                shards=SHARDS,
-            )
-            found = experiment(
+        points = strong(list(self._models), [workers], backends=[backend], batch_sizes=[BATCH_SIZE], shards=[SHARDS])
+        return [Case(where, point, cluster, nodes, []) for point in points]
+
+    def _measure(self, placed: Sequence[tuple[Case, Placement]]) -> None:
+        """Measure all, round by round, and before each round what a worker does alone on one core."""
+        for number in range(self._rounds):
+            self._profile()
+            for case, placement in placed:
+                found = experiment(
+                    self._models,
+                    self._data,
+                    RULE,
+                    points=[case.point],
+                    folder=self._folder / f"{case.where} {case.point.model} {number}",
+                    steps=self._steps,
+                    repetitions=1,
+                    placement=placement,
+                )
+                case.measured_s.append(float(np.median(found.measurements[0].step_seconds)))
+                print(f"{case.where}, {case.point.model}: {case.measured_s[-1] * 1e3:.2f} ms", file=sys.stderr)
+
+    def _profile(self) -> None:
+        self._num_profiled += 1
+        allowed = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {max(allowed)})
+        try:
+            profiles(
                 self._models,
                 self._data,
                 RULE,
-                points=[real],
-                folder=self._folder / f"{where} {point.model}",
+                points=self._alone,
+                folder=self._folder,
                 steps=self._steps,
-                repetitions=1,
-                placement=placement,
+                repetitions=self._num_profiled,
             )
-            seconds = float(np.median(found.measurements[0].step_seconds))
-            row = Row(where, point.model, workers, said.seconds.value, seconds, said.limit)
-            print(f"{where}, {point.model}: {row.forecast_s * 1e3:.2f} ms, and {seconds * 1e3:.2f}", file=sys.stderr)
-            yield row
+        finally:
+            os.sched_setaffinity(0, allowed)
 
 
 def named(number: int) -> list[Host]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from dist_relu.scaling import Network, Part, Work, step_of
-from dist_relu.scaling.cost import rounds_of, share_of, slowest_of
+from dist_relu.scaling import Network, Part, Step, Work, step_of
+from dist_relu.scaling.cost import slowest_of, traffic_of_scheme
 
 SPREAD = 0.08 / 5.4
 """Devices of one type differ: Sinha et al. (SC 2022) found 8 % on average over five clusters of GPUs. Assumed: that is
@@ -70,6 +70,10 @@ def _convolution(channels: int, width: int, size: int, side: int) -> Layer:
     return Layer(weights + 2 * width, weights * side**2)
 
 
+def by_halving(work: Work, network: Network, nodes: int) -> Step:
+    return step_of(work, network, nodes, traffic_of_scheme("halving", work, nodes))
+
+
 def work_of(layers: Sequence[Layer], forward_s: float, backward_s: float) -> Work:
     """Say when gradients leave: backward goes through layers from the last one, for each as long as it multiplies."""
     total = sum(layer.macs for layer in layers)
@@ -86,7 +90,7 @@ def goyal() -> float:
     work = work_of(layers, 0.060, 0.120)
     ethernet = Network.of_ethernet("50G", LATENCY_S)
     few = work.seconds * slowest_of(8, SPREAD)
-    return few / step_of(work.slowed(slowest_of(352, SPREAD)), ethernet, 44, "halving").seconds
+    return few / by_halving(work.slowed(slowest_of(352, SPREAD)), ethernet, 44).seconds
 
 
 def horovod(layers: Sequence[Layer], step_s: float) -> float:
@@ -95,13 +99,14 @@ def horovod(layers: Sequence[Layer], step_s: float) -> float:
     work = work_of(layers, step_s * (1 - BACKWARD_SHARE), step_s * BACKWARD_SHARE)
     slowed = work.slowed(slowest_of(gpus, SPREAD))
     ethernet = Network.of_ethernet("25G", LATENCY_S)
+    ring = traffic_of_scheme("ring", work, gpus)
     waiting, end_s = list(slowed.parts), 0.0
     while waiting:
         end_s = max(end_s, waiting[0].ready_s)
         size = 0.0
         while waiting and waiting[0].ready_s <= end_s and (not size or size + waiting[0].size_bytes <= 64e6):
             size += waiting.pop(0).size_bytes
-        end_s += share_of("ring", gpus) * size / ethernet.bytes_per_s + rounds_of("ring", gpus) * ethernet.latency_s
+        end_s += ring.share * size / ethernet.bytes_per_s + ring.rounds * ethernet.latency_s
     return work.seconds / max(end_s, slowed.seconds)
 
 
@@ -110,7 +115,7 @@ def mlperf() -> float:
     step_s = 128 / (32 / 0.180 * 0.85)
     work = work_of(resnet([3, 4, 6, 3]), step_s * (1 - BACKWARD_SHARE), step_s * BACKWARD_SHARE)
     omni_path = Network(name="100 Gbit/s", latency_s=LATENCY_S, bytes_per_s=100e9 / 8)
-    return work.seconds / step_of(work.slowed(slowest_of(8, SPREAD)), omni_path, 8, "halving").seconds
+    return work.seconds / by_halving(work.slowed(slowest_of(8, SPREAD)), omni_path, 8).seconds
 
 
 def das() -> float:
@@ -119,7 +124,7 @@ def das() -> float:
     step_s = 4 / 28
     work = work_of(layers[:-3], step_s * (1 - BACKWARD_SHARE), step_s * BACKWARD_SHARE)
     aries = Network(name="Aries", latency_s=LATENCY_S, bytes_per_s=10e9)
-    step = step_of(work.slowed(slowest_of(128, SPREAD)), aries, 128, "halving")
+    step = by_halving(work.slowed(slowest_of(128, SPREAD)), aries, 128)
     activations = 512 * 4 * (512 * 7 * 7 + 4096 + 4096)
     return work.seconds / (step.seconds + 2 * activations / aries.bytes_per_s)
 
@@ -128,9 +133,7 @@ def cosmoflow() -> float:
     """1,024 nodes beside 512, each with one sample; gradients are summed when all are there."""
     work = Work(parts=[Part(ready_s=0.129, size_bytes=28.15e6)], shards_s=0.129)
     aries = Network(name="Aries", latency_s=LATENCY_S, bytes_per_s=10e9)
-    few, many = (
-        step_of(work.slowed(slowest_of(nodes, SPREAD)), aries, nodes, "halving").seconds for nodes in (512, 1024)
-    )
+    few, many = (by_halving(work.slowed(slowest_of(nodes, SPREAD)), aries, nodes).seconds for nodes in (512, 1024))
     return few / many
 
 

@@ -44,15 +44,20 @@ class Bucket:
     ranks: Sequence[int]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Cutting:
     """A cutting is how a vector is to be cut: into how many buckets, and which ways they take in turn.
 
+    rounds: so many messages of a bucket follow one another.  messages: which the busiest node sends and receives for
+    all buckets.  share: how often the vector leaves it, or arrives there; the more of both.
     seconds: what the sum is estimated to take when nothing hides it.
     """
 
     ways: Sequence[Way]
     num_buckets: int
+    rounds: int
+    messages: int
+    share: float
     seconds: float
 
 
@@ -116,22 +121,40 @@ def _cutting(
 
     While the messages of one bucket follow one another, those of the next are under way.
     """
-    num_turns = num_buckets(size_bytes, len(ways), bucket_bytes) // len(ways)
+    turns = num_buckets(size_bytes, len(ways), bucket_bytes) // len(ways)
     rounds = ways[0].rounds(tree, held)
     loads = [_load(of_node) for of_node in rounds]
-    if len(ways) == 1:
-        num_messages, buckets_sent = max(messages for messages, _ in loads), max(buckets for _, buckets in loads)
-    else:  # in a turn of all ways a node has every part once
-        num_messages, buckets_sent = sum(messages for messages, _ in loads), sum(buckets for _, buckets in loads)
-    messages_s = num_messages * MESSAGE_S
-    bytes_s = buckets_sent * size_bytes / (num_turns * len(ways)) / BYTES_PER_S
-    steps = max(sum(2 if one.returns else 1 for one in of_node) for of_node in rounds)
-    seconds = steps * LATENCY_S + messages_s + bytes_s + (num_turns - 1) * max(messages_s, bytes_s)
-    return Cutting(ways, num_turns * len(ways), seconds)
+    if len(ways) > 1:  # each node has the first one's part once, and what it does for that one, for all others
+        loads[0] = _load(ways[1].rounds(tree, held)[0])
+        loads = [_load_of_turn(loads, node) for node in range(len(held))]
+    messages, share = max(load.messages for load in loads), max(load.share for load in loads) / len(ways)
+    messages_s = messages * MESSAGE_S
+    bytes_s = share * size_bytes / turns / BYTES_PER_S
+    in_a_row = max(sum(2 if one.returns else 1 for one in of_node) for of_node in rounds)
+    return Cutting(
+        ways=ways,
+        num_buckets=turns * len(ways),
+        rounds=in_a_row,
+        messages=messages * turns,
+        share=share,
+        seconds=in_a_row * LATENCY_S + messages_s + bytes_s + (turns - 1) * max(messages_s, bytes_s),
+    )
 
 
-def _load(rounds: Sequence[Round]) -> tuple[int, float]:
-    """Tell how many messages a node sends and receives for a bucket, and how often all of it: the more of both ways."""
+@dataclass(frozen=True)
+class _Load:
+    """What a node has to do for a bucket: messages both ways, and how often all of it leaves and arrives."""
+
+    messages: int
+    sent: float
+    received: float
+
+    @property
+    def share(self) -> float:
+        return max(self.sent, self.received)
+
+
+def _load(rounds: Sequence[Round]) -> _Load:
     messages, sent, received = 0, 0.0, 0.0
     for one in rounds:
         given = sum(1 / part.parts for _, part in one.gives)
@@ -139,4 +162,17 @@ def _load(rounds: Sequence[Round]) -> tuple[int, float]:
         messages += (2 if one.returns else 1) * (len(one.gives) + len(one.takes))
         sent += len(one.mine) * given + (len(one.takes) * kept if one.returns else 0.0)
         received += sum(map(len, one.theirs)) * kept + (given if one.returns else 0.0)
-    return messages, max(sent, received)
+    return _Load(messages, sent, received)
+
+
+def _load_of_turn(givers: Sequence[_Load], node: int) -> _Load:
+    """Tell what a node has to do for as many buckets as there are nodes, of which it owns one.
+
+    givers: what each has to do for a bucket that another one owns; whatever they send, the owner receives.
+    """
+    giver, others = givers[node], len(givers) - 1
+    return _Load(
+        messages=2 * others * giver.messages,
+        sent=others * (giver.sent + giver.received),
+        received=others * giver.received + sum(each.sent for each in givers) - giver.sent,
+    )

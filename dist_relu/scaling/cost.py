@@ -10,22 +10,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import ceil, log2
 from statistics import NormalDist
-from typing import Literal
+from typing import Literal, cast
 
-from dist_relu.comm.buckets import num_buckets
+from dist_relu.comm.buckets import BUCKET_BYTES, cuttings, num_buckets
+from dist_relu.partition import SummationTree, bounds
 from dist_relu.scaling.network import Network
 
-Scheme = Literal["owner", "halving", "ring"]
+Scheme = Literal["owners", "halving", "doubling", "ring"]
 """How gradients are added over nodes.
 
-owner: each part goes to a node that adds it and sends the sum back.  halving: recursive halving and doubling (Thakur et
-al. 2005), in log2(nodes) rounds each way.  ring: in nodes - 1 rounds each way (Patarasuk and Yuan 2009).
+owners: each part goes to a node that adds it and sends the sum back.  halving: recursive halving and doubling (Thakur
+et al. 2005), in log2(nodes) rounds each way.  doubling: in log2(nodes) rounds of whole gradients.  ring: in nodes - 1
+rounds each way (Patarasuk and Yuan 2009); training has all but that.
 """
 
-OURS: tuple[Scheme, ...] = ("owner", "halving")
-"""Those that training has."""
+
+@dataclass(frozen=True, kw_only=True)
+class Traffic:
+    """What a scheme makes of a gradient.
+
+    buckets: in which it travels.  rounds: so many messages of a bucket follow one another.  messages: which the busiest
+    node sends in a step.  share: how often the gradient leaves it, or arrives there.
+    """
+
+    scheme: Scheme
+    buckets: int
+    rounds: int
+    messages: float
+    share: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,63 +111,80 @@ class Step:
         return 1 - self.exposed_s / self.exchange_s if self.exchange_s else 1.0
 
 
-def rounds_of(scheme: Scheme, nodes: int) -> int:
-    """Count how many messages follow one another until all nodes have a sum."""
-    match scheme:
-        case "owner":
-            return 2
-        case "halving":
-            return 2 * ceil(log2(nodes))
-        case "ring":
-            return 2 * (nodes - 1)
+@lru_cache(maxsize=1024)
+def traffic_of_training(
+    size_bytes: int, nodes: int, shards: int, workers_per_node: int = 1, bucket_bytes: int = BUCKET_BYTES
+) -> Traffic:
+    """Tell what training does, which chooses its way from sizes and numbers alone.
 
-
-def messages_of(scheme: Scheme, nodes: int, work: Work) -> float:
-    """Count the messages that a node sends in a step."""
-    if scheme == "owner":
-        return 2 * (nodes - 1) * num_buckets(round(work.size_bytes), nodes) / nodes
-    return rounds_of(scheme, nodes) * len(work.parts)
-
-
-def share_of(scheme: Scheme, nodes: int) -> float:
-    """Tell how often the gradient leaves a node in a step, as much of it arriving.
-
-    It is 2·(nodes - 1)/nodes by any scheme, which is the least that there is. But where nodes are no power of two,
-    halving first folds those that are too many into others, which carries all of it once more each way.
+    A node whose shards are no whole subtree of the summation tree sends several partial sums, so it matters how many
+    shards there are.
     """
-    return 2 * (nodes - 1) / nodes + (scheme == "halving" and nodes & (nodes - 1) > 0)
+    tree = SummationTree(shards)
+    places = bounds(shards, nodes * workers_per_node)
+    ends = [
+        (places[first][0], places[first + workers_per_node - 1][1]) for first in range(0, len(places), workers_per_node)
+    ]
+    held = [tree.fold(tree.leaves(start, stop))[1] for start, stop in ends]
+    name, cutting = min(cuttings(size_bytes, tree, held, bucket_bytes).items(), key=lambda item: item[1].seconds)
+    return Traffic(
+        scheme=cast(Scheme, name),
+        buckets=cutting.num_buckets,
+        rounds=cutting.rounds,
+        messages=cutting.messages / 2,
+        share=cutting.share,
+    )
 
 
-def step_of(work: Work, network: Network, nodes: int, scheme: Scheme, *, crowding: float = 1.0) -> Step:
+def traffic_of_scheme(scheme: Scheme, work: Work, nodes: int) -> Traffic:
+    """Tell what a scheme does as books have it, when each node has one partial sum of everything.
+
+    But for doubling, 2·(nodes - 1)/nodes of the gradient leave a node, which is the least that there is. Where nodes
+    are no power of two, halving first folds those that are too many into others, which carries all of it once more each
+    way.
+    """
+    levels = ceil(log2(nodes))
+    rounds = {"owners": 2, "halving": 2 * levels, "doubling": levels, "ring": 2 * (nodes - 1)}[scheme]
+    share = 2 * (nodes - 1) / nodes + (scheme == "halving" and nodes & (nodes - 1) > 0)
+    buckets, messages = len(work.parts), float(rounds * len(work.parts))
+    if scheme == "owners":
+        buckets = num_buckets(round(work.size_bytes), nodes)
+        messages = 2 * (nodes - 1) * buckets / nodes
+    return Traffic(
+        scheme=scheme,
+        buckets=buckets,
+        rounds=rounds,
+        messages=messages,
+        share=levels if scheme == "doubling" else share,
+    )
+
+
+def step_of(work: Work, network: Network, nodes: int, traffic: Traffic, *, crowding: float = 1.0) -> Step:
     """Forecast a step.
 
+    Messages take time of the core that computes: what it does for those that are under way is not hidden.
     crowding: how many workers share a core, where hosts are no machines of their own; all that cores do takes so many
     times as long then.
     """
     work = work.slowed(crowding)
     if nodes == 1:
-        return _step(work, 0.0, 0.0, scheme)
-    share = share_of(scheme, nodes)
-    s_per_byte = max(
-        share / network.bytes_per_s,
-        share * network.cpu_s_per_byte * crowding,
-        messages_of(scheme, nodes, work) * network.message_s * crowding / work.size_bytes,
+        return _step(work, 0.0, 0.0, traffic.scheme)
+    core_s_per_byte = crowding * (
+        traffic.share * network.cpu_s_per_byte + traffic.messages * network.message_s / work.size_bytes
     )
-    end_s = 0.0
+    s_per_byte = max(traffic.share / network.bytes_per_s, core_s_per_byte)
+    end_s = num_bytes = lost_s = 0.0
     for part in work.parts:
-        end_s = max(end_s, part.ready_s) + part.size_bytes * s_per_byte
-    if scheme == "owner":  # of the last bucket its owner gets what all others have, and sends them what it comes to
-        bucket_bytes = work.size_bytes / num_buckets(round(work.size_bytes), nodes)
-        last_s = 2 * (nodes - 1) * bucket_bytes / network.bytes_per_s
-        end_s = max(end_s, work.parts[-1].ready_s + last_s)
-    latency_s = rounds_of(scheme, nodes) * network.latency_s
-    return _step(work, end_s + latency_s, work.size_bytes * s_per_byte + latency_s, scheme)
-
-
-def best_step(work: Work, network: Network, nodes: int, *, crowding: float = 1.0) -> Step:
-    """Forecast a step by the faster one of our schemes."""
-    steps = [step_of(work, network, nodes, scheme, crowding=crowding) for scheme in OURS]
-    return min(steps, key=lambda step: step.seconds)
+        ready_s = part.ready_s + lost_s
+        carried = num_bytes - max(end_s - ready_s, 0.0) / s_per_byte
+        lost_s = max(lost_s, carried * core_s_per_byte)
+        end_s = max(end_s, part.ready_s + lost_s) + part.size_bytes * s_per_byte
+        num_bytes += part.size_bytes
+    if traffic.scheme == "owners":  # of the last bucket its owner gets what all others have, and sends them what it is
+        last_s = nodes * traffic.share * work.size_bytes / traffic.buckets / network.bytes_per_s
+        end_s = max(end_s, work.parts[-1].ready_s + lost_s + last_s)
+    latency_s = traffic.rounds * network.latency_s
+    return _step(work, end_s + latency_s, work.size_bytes * s_per_byte + latency_s, traffic.scheme)
 
 
 def _step(work: Work, end_s: float, exchange_s: float, scheme: Scheme) -> Step:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import ceil
 from typing import Any, Self, final
@@ -10,7 +10,7 @@ from typing import Any, Self, final
 import numpy as np
 
 from dist_relu.core.arrays import Array
-from dist_relu.scaling.cost import Part, Step, Work, best_step
+from dist_relu.scaling.cost import Part, Step, Traffic, Work, step_of, traffic_of_training
 from dist_relu.scaling.grid import Point, Series
 from dist_relu.scaling.intervals import Interval
 from dist_relu.scaling.network import Network
@@ -82,17 +82,13 @@ class Forecast:
 
 @final
 class Profiled:
-    """What workers of a model do in a step, for any number of rows: measured at some, and on lines between these.
+    """What workers of a model do in a step, for any number of rows: measured at some, and on lines between these."""
 
-    alone_s: the step of one worker with all rows, without an exchange.
-    """
-
-    def __init__(
-        self, rows: Sequence[int], numbers: Array, ready: Array, sizes: Sequence[float], alone_s: float
-    ) -> None:
-        """rows: (K,), ascending.  numbers: (K, 3), see `_numbers`.  ready: (K, parts), in s.  sizes: of parts."""
-        self._rows, self._numbers, self._ready, self._sizes = np.asarray(rows, float), numbers, ready, sizes
-        self.alone_s = alone_s
+    def __init__(self, alone: _Curve, numbers: _Curve, ready: _Curve, sizes: Sequence[float]) -> None:
+        """alone: (), the step of one worker that is the only one, in s.  numbers: (3,), of one of two nodes, see
+        `_numbers`.  ready: (parts,), in s.  sizes: of parts.
+        """
+        self._alone, self._numbers, self._ready, self._sizes = alone, numbers, ready, sizes
 
     @classmethod
     def of(cls, model: str, rows: int, profiles: Sequence[Profile], rng: np.random.Generator | None = None) -> Self:
@@ -100,57 +96,85 @@ class Profiled:
 
         Raises ValueError where there is none.
         """
-        of_model = [one for one in profiles if one.share.model == model]
-        alone = [one for one in of_model if one.share.nodes == 1 and one.share.rows == rows]
-        by_rows: dict[int, list[Profile]] = {}
-        for one in of_model:
-            if one.share.nodes == 2 and one.share.rows <= rows:
-                by_rows.setdefault(one.share.rows, []).append(one)
-        if not alone or not by_rows:
+        alone = _by_rows(model, 1, rows, profiles, rng)
+        one_of_two = _by_rows(model, 2, rows, profiles, rng)
+        if rows not in alone or not one_of_two:
             raise ValueError(f"There is no profile of {model} with {rows} rows. Measure it: dist-relu scale.")
-        drawn = {number: _drawn(found, rng) for number, found in sorted(by_rows.items())}
-        numbers = np.array([np.median([_numbers(one) for one in found], axis=0) for found in drawn.values()])
-        ready = np.array(
-            [np.median([[part.ready_s for part in one.parts] for one in found], axis=0) for found in drawn.values()]
-        )
-        alone_s = float(np.median([np.median(one.step_seconds) for one in _drawn(alone, rng)]))
         return cls(
-            list(drawn), numbers, ready, [part.size_bytes for part in next(iter(drawn.values()))[0].parts], alone_s
+            _Curve.of(alone, lambda one: float(np.median(one.step_seconds))),
+            _Curve.of(one_of_two, _numbers),
+            _Curve.of(one_of_two, lambda one: [part.ready_s for part in one.parts]),
+            [part.size_bytes for part in next(iter(one_of_two.values()))[0].parts],
         )
 
-    def work(self, rows: float, workers: int) -> Work:
-        """Tell what the workers of a node do in a step, so many of them, each with so many rows.
+    @property
+    def size_bytes(self) -> float:
+        """Of the gradient."""
+        return sum(self._sizes)
+
+    def work(self, rows: float, nodes: int, workers: int) -> Work:
+        """Tell what the workers of each node do in a step, so many of them, each with so many rows.
 
         The update is shared by them. The sums are, too, but of as many more rows.
         """
-        step_s, node_sum_s, _ = self._at(self._numbers, rows)
-        ready = self._at(self._ready, rows)
+        step_s, node_sum_s, _ = self._numbers.at(rows)
+        ready = self._ready.at(rows)
         end_s = float(ready[-1])
+        update_s = max(float(step_s) - end_s, 0.0)
+        if nodes == 1:  # nothing leaves, and the update adds what the workers have left
+            alone_s = self.one_worker_s(rows)
+            update_s = min(update_s, alone_s)
+            return Work(parts=(), shards_s=alone_s - update_s, update_s=update_s / workers)
         return Work(
             parts=[Part(ready_s=float(at), size_bytes=size) for at, size in zip(ready, self._sizes, strict=True)],
             shards_s=end_s - float(node_sum_s),
             node_sum_s=float(node_sum_s),
-            update_s=max(float(step_s) - end_s, 0.0) / workers,
+            update_s=update_s / workers,
         )
 
     def one_worker_s(self, rows: float) -> float:
         """Tell how long a step of so many rows takes on one worker, without an exchange."""
-        here = self._at(self._numbers, float(self._rows[-1]))[0]
-        return float(self.alone_s * self._at(self._numbers, rows)[0] / here)
+        return float(self._alone.at(rows))
 
     def node_bytes(self, rows: float) -> int:
         """Tell how much memory a node shares whose workers have so many rows together."""
-        return int(self._at(self._numbers, rows)[2])
+        return int(self._numbers.at(rows)[2])
 
-    def _at(self, values: Array, rows: float) -> Array:
-        """Take values (K, ...) at so many rows, on lines between those measured, and on the last ones beyond."""
+
+@final
+class _Curve:
+    """Values (K, ...) at so many rows, ascending."""
+
+    def __init__(self, rows: Sequence[int], values: Array) -> None:
+        self._rows, self._values = np.asarray(rows, float), values
+
+    @classmethod
+    def of(cls, by_rows: Mapping[int, Sequence[Profile]], read: Callable[[Profile], float | list[float]]) -> Self:
+        """Read values off profiles, and take the medians of repetitions."""
+        return cls(
+            list(by_rows), np.array([np.median([read(one) for one in found], axis=0) for found in by_rows.values()])
+        )
+
+    def at(self, rows: float) -> Array:
+        """Return the values at so many rows, on lines between those measured, and on the last ones beyond."""
         if len(self._rows) == 1:
-            alone: Array = values[0] * (rows / self._rows[0])
+            alone: Array = self._values[0] * (rows / self._rows[0])
             return alone
         i = int(np.clip(np.searchsorted(self._rows, rows), 1, len(self._rows) - 1))
         share = (rows - self._rows[i - 1]) / (self._rows[i] - self._rows[i - 1])
-        found: Array = np.maximum(values[i - 1] + share * (values[i] - values[i - 1]), 0.0)
+        found: Array = np.maximum(self._values[i - 1] + share * (self._values[i] - self._values[i - 1]), 0.0)
         return found
+
+
+def _by_rows(
+    model: str, nodes: int, most_rows: int, profiles: Sequence[Profile], rng: np.random.Generator | None
+) -> dict[int, list[Profile]]:
+    """Gather the profiles of workers of so many nodes by their rows, ascending; `rng` draws among repetitions."""
+    found: dict[int, list[Profile]] = {}
+    for one in profiles:
+        if one.share.model == model and one.share.nodes == nodes and one.share.rows <= most_rows:
+            found.setdefault(one.share.rows, []).append(one)
+    return {rows: _drawn(several, rng) for rows, several in sorted(found.items())}
 
 
 def _drawn(found: Sequence[Profile], rng: np.random.Generator | None) -> list[Profile]:
@@ -180,9 +204,11 @@ def forecast(
         batch_size = rows * (workers if point.regime == "weak" else 1)
         if batch_size < workers:
             continue
-        own = rows if point.regime == "weak" else _own_rows(batch_size, point.shards, workers)
-        step = _step(typical, own, number, cluster)
-        seconds = [_step(each, own, number, cluster).seconds for each in drawn]
+        shards = _shards(point, workers)
+        own = rows if point.regime == "weak" else _own_rows(batch_size, shards, workers)
+        job = _Job(nodes=number, shards=shards, cluster=cluster)
+        step = job.step(typical, own)
+        seconds = [job.step(each, own).seconds for each in drawn]
         ones = [each.one_worker_s(rows) for each in drawn]
         more = batch_size / rows
         one_s = typical.one_worker_s(rows)
@@ -197,29 +223,53 @@ def forecast(
                 seconds=_interval(step.seconds, np.array(seconds)),
                 speed_up=speed_up,
                 efficiency=speed_up * (1 / workers),
-                limit=_limit(typical, own, number, cluster, one_s * more / workers),
-                enough_batch=_enough_batch(typical, number, cluster) if workers > 1 else None,
+                limit=_limit(typical, own, job, one_s * more / workers),
+                enough_batch=_enough_batch(typical, job) if workers > 1 else None,
                 node_bytes=typical.node_bytes(own * cluster.workers_per_node),
             )
         )
     return found
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """Training on so many nodes of a cluster, with so many shards."""
+
+    nodes: int
+    shards: int
+    cluster: Cluster
+
+    @property
+    def workers(self) -> int:
+        return self.nodes * self.cluster.workers_per_node
+
+    @property
+    def crowding(self) -> float:
+        return self.cluster.crowding(self.nodes)
+
+    def work(self, profiled: Profiled, rows: float) -> Work:
+        """Tell what a node does in a step."""
+        return profiled.work(rows, self.nodes, self.cluster.workers_per_node).sending(self.cluster.sent)
+
+    def traffic(self, profiled: Profiled) -> Traffic:
+        return traffic_of_training(round(profiled.size_bytes), self.nodes, self.shards, self.cluster.workers_per_node)
+
+    def step(self, profiled: Profiled, rows: float) -> Step:
+        return step_of(
+            self.work(profiled, rows), self.cluster.network, self.nodes, self.traffic(profiled), crowding=self.crowding
+        )
+
+
+def _shards(point: Point, workers: int) -> int:
+    """Tell how many shards a point has on so many workers, of which each has one at least."""
+    if point.regime == "weak":
+        return point.shards // point.workers * workers
+    return max(point.shards, workers)
+
+
 def _own_rows(batch_size: int, shards: int, workers: int) -> int:
-    """Count the rows of the worker that has most; more workers than shards need more shards."""
-    shards = max(shards, workers)
+    """Count the rows of the worker that has most."""
     return min(ceil(shards / workers) * ceil(batch_size / shards), batch_size)
-
-
-def _step(profiled: Profiled, rows: float, nodes: int, cluster: Cluster) -> Step:
-    return best_step(_work(profiled, rows, nodes, cluster), cluster.network, nodes, crowding=cluster.crowding(nodes))
-
-
-def _work(profiled: Profiled, rows: float, nodes: int, cluster: Cluster) -> Work:
-    """Tell what a node does in a step; one worker alone was measured as such."""
-    work = profiled.work(rows, cluster.workers_per_node).sending(cluster.sent)
-    is_alone = nodes * cluster.workers_per_node == 1
-    return work.slowed(profiled.one_worker_s(rows) / work.seconds) if is_alone else work
 
 
 def _interval(value: float, drawn: Array) -> Interval:
@@ -227,35 +277,30 @@ def _interval(value: float, drawn: Array) -> Interval:
     return Interval(value, float(min(low, value)), float(max(high, value)))
 
 
-def _limit(profiled: Profiled, rows: float, nodes: int, cluster: Cluster, ideal_s: float) -> str:
+def _limit(profiled: Profiled, rows: float, job: _Job, ideal_s: float) -> str:
     """Name what costs most of the time that is lost beside the ideal speed-up."""
-    step = _step(profiled, rows, nodes, cluster)
+    step = job.step(profiled, rows)
     if ideal_s / step.seconds >= _NOTHING_LIMITS:
         return "nothing"
-    at_once = Cluster(
-        network=Network(name="", latency_s=0.0, bytes_per_s=cluster.network.bytes_per_s, message_s=0.0),
-        workers_per_node=cluster.workers_per_node,
-        shared_cores=cluster.shared_cores,
-        sent=cluster.sent,
-    )
-    of_bytes_s = _step(profiled, rows, nodes, at_once).exposed_s
+    at_once = replace(job.cluster.network, latency_s=0.0, message_s=0.0, cpu_s_per_byte=0.0)
+    of_bytes_s = replace(job, cluster=replace(job.cluster, network=at_once)).step(profiled, rows).exposed_s
     lost: Mapping[str, float] = {
         "small shards": step.shards_s + step.node_sum_s - ideal_s,
         "update": step.update_s,
         "bandwidth": of_bytes_s,
         "latency": step.exposed_s - of_bytes_s,
     }
-    if cluster.crowding(nodes) > 1:
+    if job.crowding > 1:
         lost = {"shared cores": step.seconds - step.exposed_s - ideal_s, **lost}
     return max(lost, key=lambda name: lost[name])
 
 
-def _enough_batch(profiled: Profiled, nodes: int, cluster: Cluster) -> int | None:
+def _enough_batch(profiled: Profiled, job: _Job) -> int | None:
     """Find the smallest batch with which workers are efficient enough, by bisection over the rows of each."""
-    workers = nodes * cluster.workers_per_node
+    workers = job.workers
 
     def is_enough(rows: int) -> bool:
-        seconds = _step(profiled, rows, nodes, cluster).seconds
+        seconds = job.step(profiled, rows).seconds
         return profiled.one_worker_s(rows * workers) >= _GOOD_EFFICIENCY * workers * seconds
 
     low, high = 0, 1
@@ -280,18 +325,18 @@ def simulated(
     seed: int = 0,
 ) -> Simulated:
     """Simulate what was forecast, with nodes that are as late as the worker was whose steps were measured."""
-    crowding = cluster.crowding(found.nodes)
     one_rows = found.batch_size // (found.workers if point.regime == "weak" else 1)
-    work = _work(Profiled.of(point.model, one_rows, profiles), found.rows, found.nodes, cluster)
-    network = cluster.network
+    profiled = Profiled.of(point.model, one_rows, profiles)
+    job = _Job(nodes=found.nodes, shards=_shards(point, found.workers), cluster=cluster)
+    network, crowding = cluster.network, job.crowding
     if network.cpu_s_per_byte:
         slowest = min(network.bytes_per_s, 1 / (network.cpu_s_per_byte * crowding))
         network = replace(network, bytes_per_s=slowest)
     return simulate(
-        work.slowed(crowding),
+        job.work(profiled, found.rows).slowed(crowding),
         network,
         found.nodes,
-        found.step.scheme,
+        job.traffic(profiled),
         noise=_noise(point.model, found.rows, profiles),
         failures=failures,
         steps=steps,

@@ -14,9 +14,8 @@ from typing import final
 
 import numpy as np
 
-from dist_relu.comm.buckets import num_buckets
 from dist_relu.core.arrays import Array
-from dist_relu.scaling.cost import Scheme, Work
+from dist_relu.scaling.cost import Traffic, Work, traffic_of_scheme
 from dist_relu.scaling.network import Network
 
 _S_PER_H = 3600.0
@@ -54,20 +53,21 @@ def simulate(
     work: Work,
     network: Network,
     nodes: int,
-    scheme: Scheme,
+    traffic: Traffic,
     *,
     noise: Sequence[float] = (1.0,),
     failures: Failures | None = None,
     steps: int = 20,
     seed: int = 0,
 ) -> Simulated:
-    """Simulate steps.  scheme: "owner" or "halving".
+    """Simulate steps.
 
+    traffic: where a node sends more than the scheme's least, all messages are larger by as much.
     noise: how many times as long as usual a node's work took in steps that were measured; each node draws one of them
     for each step.
     """
     rng = np.random.default_rng(seed)
-    exchange = _Exchange(work, network, nodes, scheme)
+    exchange = _Exchange(work, network, nodes, traffic)
     now = np.zeros(nodes)
     ends, num_failures, lost_s = [0.0], 0, 0.0
     while len(ends) <= steps:
@@ -94,9 +94,15 @@ class _Exchange:
     busy_out, busy_in: (nodes,), until when a link is taken.  summed: (nodes,), when the last sum was there.
     """
 
-    def __init__(self, work: Work, network: Network, nodes: int, scheme: Scheme) -> None:
-        self._work, self._network, self._nodes = work, network, nodes
-        self._begin = {"owner": self._begin_owned, "halving": self._begin_halving}[scheme]
+    def __init__(self, work: Work, network: Network, nodes: int, traffic: Traffic) -> None:
+        if nodes > 1:
+            work = work.sending(traffic.share / traffic_of_scheme(traffic.scheme, work, nodes).share)
+        self._work, self._network, self._nodes, self._num_buckets = work, network, nodes, traffic.buckets
+        self._begin = {
+            "owners": self._begin_owned,
+            "halving": self._begin_halving,
+            "doubling": self._begin_doubling,
+        }[traffic.scheme]
         self._rounds: list[tuple[float, int, _Round]] = []
         self._num_rounds = 0
 
@@ -120,7 +126,7 @@ class _Exchange:
 
     def _begin_owned(self, began: Array, slowness: Array) -> None:
         parts = self._work.parts
-        of_each = -(-num_buckets(round(self._work.size_bytes), self._nodes) // len(parts))
+        of_each = -(-self._num_buckets // len(parts))
         number = 0
         for part in parts:
             ready = began + part.ready_s * slowness
@@ -152,6 +158,21 @@ class _Exchange:
             self.summed[owner] = max(self.summed[owner], summed_s)
 
         self._at(summed_s, take)
+
+    # Doubling: in every round each node sends all that it has, and gets as much.
+
+    def _begin_doubling(self, began: Array, slowness: Array) -> None:
+        for part in self._work.parts:
+            ready = began + part.ready_s * slowness
+            self._at(float(ready.min()), lambda have=ready, size=part.size_bytes: self._double(have, 1, size))  # type: ignore[misc]
+
+    def _double(self, have: Array, distance: int, size_bytes: float) -> None:
+        everyone = np.arange(self._nodes)
+        self._pass_on(have, everyone, (everyone + distance) % self._nodes, size_bytes)
+        if 2 * distance < self._nodes:
+            self._at(float(have.min()), lambda: self._double(have, 2 * distance, size_bytes))
+        else:
+            self.summed[:] = np.maximum(self.summed, have)
 
     # Halving and doubling: partners exchange halves, quarters, ... and then ..., quarters, halves.
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dist_relu.scaling import Network, Part, Work, step_of
-from dist_relu.scaling.cost import best_step, slowest_of
+from dist_relu.scaling import Network, Part, Step, Work, step_of
+from dist_relu.scaling.cost import slowest_of, traffic_of_scheme, traffic_of_training
 from dist_relu.scaling.network import fit
 
 FAST = Network(name="fast", latency_s=0.0, bytes_per_s=1e9, message_s=0.0)
@@ -17,37 +17,60 @@ def work(*ready_s: float, size_bytes: float = 1e6) -> Work:
     return Work(parts=[Part(ready_s=at, size_bytes=size_bytes) for at in ready_s], shards_s=ready_s[-1], update_s=0.5)
 
 
+def by_owners(work: Work, nodes: int, crowding: float = 1.0) -> Step:
+    return step_of(work, FAST, nodes, traffic_of_scheme("owners", work, nodes), crowding=crowding)
+
+
 def test_one_node_exchanges_nothing() -> None:
-    step = step_of(work(1.0), FAST, 1, "owner")
+    step = by_owners(work(1.0), 1)
     assert (step.seconds, step.exposed_s, step.hidden_share) == (1.5, 0.0, 1.0)
 
 
 @pytest.mark.parametrize(("nodes", "least"), [(2, 1.0), (4, 1.5), (64, 2 * 63 / 64)])
 def test_an_exchange_behind_everything_takes_what_the_wire_must_carry(nodes: int, least: float) -> None:
-    step = step_of(work(1.0), FAST, nodes, "owner")
+    step = by_owners(work(1.0), nodes)
     assert step.exposed_s == pytest.approx(least * 1e-3)
     assert step.seconds == pytest.approx(1.5 + least * 1e-3)
 
 
 def test_what_leaves_early_is_hidden() -> None:
-    step = step_of(work(0.5, 1.0), FAST, 2, "owner")
+    step = by_owners(work(0.5, 1.0), 2)
     assert step.exposed_s == pytest.approx(1e-3)
     assert step.hidden_share == pytest.approx(0.5)
 
 
 def test_parts_wait_for_the_link() -> None:
-    step = step_of(work(0.5, 1.0, size_bytes=1e9), FAST, 2, "owner")
+    step = by_owners(work(0.5, 1.0, size_bytes=1e9), 2)
     assert step.exposed_s == pytest.approx(0.5 + 1.0 + 1.0 - 1.0)
 
 
-def test_halving_and_doubling_is_chosen_where_messages_are_many() -> None:
-    slow_to_begin = Network(name="slow", latency_s=1e-6, bytes_per_s=1e9, message_s=1e-4)
-    assert best_step(work(1.0), slow_to_begin, 1024).scheme == "halving"
-    assert best_step(work(1.0), FAST, 3).scheme == "owner"
+def test_what_moves_messages_is_not_there_to_compute() -> None:
+    busy = Network(name="busy", latency_s=0.0, bytes_per_s=1e9, message_s=0.0, cpu_s_per_byte=0.5e-9)
+    parts = work(0.25, 0.5, 0.75, 1.0, size_bytes=0.1e9)
+    traffic = traffic_of_scheme("owners", parts, 2)
+    free, taken = (step_of(parts, network, 2, traffic) for network in (FAST, busy))
+    assert free.exposed_s == pytest.approx(0.1)
+    assert taken.exposed_s == pytest.approx(0.1 + 3 * 0.05)
+
+
+@pytest.mark.parametrize("nodes", [2, 4, 64])
+@pytest.mark.parametrize("size_bytes", [4_000, 40_000_000])
+def test_training_sends_what_books_say_where_shards_fit_the_nodes(nodes: int, size_bytes: int) -> None:
+    ours = traffic_of_training(size_bytes, nodes, 4 * nodes)
+    of_books = traffic_of_scheme(ours.scheme, work(1.0, size_bytes=size_bytes), nodes)
+    assert ours.rounds == of_books.rounds
+    assert ours.share == pytest.approx(of_books.share)
+    assert ours.scheme == "doubling" or size_bytes > 4_000
+
+
+def test_a_node_whose_shards_are_no_subtree_sends_more() -> None:
+    fit, unfit = (traffic_of_training(40_000_000, 3, shards).share for shards in (12, 16))
+    assert fit == pytest.approx(2 * 2 / 3)
+    assert unfit > 1.5 * fit
 
 
 def test_nodes_that_share_cores_are_slower_by_as_much() -> None:
-    assert step_of(work(1.0), FAST, 4, "owner", crowding=2).shards_s == 2.0
+    assert by_owners(work(1.0), 4, crowding=2).shards_s == 2.0
 
 
 def test_the_slowest_of_many_is_slower_than_that_of_few(rng: np.random.Generator) -> None:
