@@ -5,7 +5,7 @@ steps for each node: send some arrays, wait until others have come, add; and onc
 back to where its terms came from. A bucket takes its next step when its messages are there, whatever others do.
 
 Received rows lie beside a node's own in the order of their shards. So additions are those of the summation tree,
-whoever was first.
+whoever was first. Sums that are rounded to 16 bits are so in every node of the tree, and travel with as many bits.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from typing import final
 import numpy as np
 import numpy.typing as npt
 
+from dist_relu.comm.blocks import Block, Section, block_of, sections_within
 from dist_relu.comm.buckets import Bucket
 from dist_relu.comm.channel import MAX_TAG, ProgressEngine
+from dist_relu.comm.halves import Halves, RoundedSum
 from dist_relu.core.arrays import Array, aligned_empty
 from dist_relu.kernels.ordered_sum import BLOCK, ordered_sum
 from dist_relu.partition import Part, Round, SummationTree, TreeNode, stack_depth
@@ -46,7 +48,8 @@ class Exchange:
     """An exchange is one worker's part in adding over nodes, bucket by bucket.
 
     mine: the buckets that this worker looks after.  held: the partial sums that each node has, as nodes of `tree`.
-    adding: (carries): what adds rows so.  sums: the memory of this node where finished sums go.
+    adding: (carries): what adds rows so, where they are not rounded.  sums: the memory of this node where finished
+    sums go.  sections: of all of these, which are rounded; none: no sum is.
     """
 
     def __init__(
@@ -58,14 +61,13 @@ class Exchange:
         held: Sequence[Sequence[TreeNode]],
         adding: Callable[[Sequence[int]], Add],
         sums: Array,
+        sections: Sequence[Section] = (),
     ) -> None:
         assert all(2 * bucket.number + 1 < MAX_TAG for bucket in mine)
         rounds = {way: way.rounds(tree, held)[node] for way in {bucket.way for bucket in mine}}
-        adds: dict[tuple[int, ...], Add] = {}
-        for way_rounds in rounds.values():
-            for one in way_rounds:
-                adds |= {carries: adding(carries) for _, carries in _runs(one.carries) if carries not in adds}
-        self._courses = {bucket.number: _course(bucket, rounds[bucket.way], adds, sums) for bucket in mine}
+        adds = _Adds(adding)
+        sections = sections or [Section(0, len(sums))]
+        self._courses = {bucket.number: _course(bucket, rounds[bucket.way], adds, sums, sections) for bucket in mine}
         self._progress_engine = progress_engine
         self._unfinished = 0
         self._unsent = 0
@@ -103,8 +105,9 @@ class Exchange:
         while course.position < len(course.steps) - 1:
             course.position += 1
             step = course.steps[course.position]
+            for block in dict.fromkeys(message.block for message in step.sends):
+                block.pack()
             for message in step.sends:
-                message.block.pack()
                 self._unsent += 1
                 self._progress_engine.send(message.block.array, message.rank, message.tag, self._sent)
             if step.missing:
@@ -123,37 +126,11 @@ class Exchange:
         self._unsent -= 1
 
 
-@final
-class _Block:
-    """A block is some columns of some rows of a matrix, as an array that can travel: the matrix itself where it can be.
-
-    array: what travels.
-    """
-
-    def __init__(self, matrix: Array, rows: Sequence[int], columns: slice) -> None:
-        view = matrix[rows[0] : rows[-1] + 1, columns]
-        self._rows = [matrix[row, columns] for row in rows]
-        self._is_view = len(view) == len(rows) and view.flags.c_contiguous
-        self.array: Array = view if self._is_view else np.empty((len(rows), view.shape[1]), matrix.dtype)
-
-    def pack(self) -> None:
-        """Take in what stands in the matrix."""
-        if not self._is_view:
-            for row, target in zip(self._rows, self.array, strict=True):
-                target[:] = row
-
-    def unpack(self) -> None:
-        """Bring what has arrived into the matrix."""
-        if not self._is_view:
-            for row, target in zip(self.array, self._rows, strict=True):
-                target[:] = row
-
-
 @dataclass(frozen=True)
 class _Message:
     """A block on its way to a worker, or from there."""
 
-    block: _Block
+    block: Block
     rank: int
     tag: int
 
@@ -184,9 +161,25 @@ class _Course:
     position: int = field(default=-1)
 
 
-def _course(bucket: Bucket, rounds: Sequence[Round], adds: dict[tuple[int, ...], Add], sums: Array) -> _Course:
-    """Lay out the course of a bucket.  adds: by their carries."""
-    total = sums[bucket.start : bucket.stop]
+@final
+class _Adds:
+    """What adds rows, one of a kind, since each may have memory of its own."""
+
+    def __init__(self, adding: Callable[[Sequence[int]], Add]) -> None:
+        self._adding = adding
+        self._found: dict[tuple[tuple[int, ...], Halves | None], Add] = {}
+
+    def of(self, carries: tuple[int, ...], halves: Halves | None) -> Add:
+        """Return what adds rows by these carries; halves: see `Section`."""
+        kind = carries, halves
+        if kind not in self._found:
+            self._found[kind] = RoundedSum(carries, halves) if halves else self._adding(carries)
+        return self._found[kind]
+
+
+def _course(bucket: Bucket, rounds: Sequence[Round], adds: _Adds, sums: Array, sections: Sequence[Section]) -> _Course:
+    """Lay out the course of a bucket.  sections: of the sums."""
+    total, sections = sums[bucket.start : bucket.stop], sections_within(sections, bucket.start, bucket.stop)
     matrices = [aligned_empty((len(one.rows), _width(one.has, total)), sums.dtype) for one in rounds]
     steps = []
     for number, (one, matrix) in enumerate(zip(rounds, matrices, strict=True)):
@@ -194,43 +187,57 @@ def _course(bucket: Bucket, rounds: Sequence[Round], adds: dict[tuple[int, ...],
             targets = [matrices[number + 1][place] for place in rounds[number + 1].mine]
         else:
             targets = [total[slice(*one.keeps.bounds(len(total)))]] if one.keeps else []
-        steps.append(_adding(bucket, one, matrix, targets, adds))
-    steps += [_returning(bucket, one, total) for one in reversed(rounds) if one.returns]
+        steps.append(_adding(bucket, one, matrix, targets, adds, sections))
+    steps += [_returning(bucket, one, total, sections) for one in reversed(rounds) if one.returns]
     return _Course(rows=[matrices[0][place] for place in rounds[0].mine], steps=steps)
 
 
 def _adding(
-    bucket: Bucket, one: Round, matrix: Array, targets: Sequence[Array], adds: dict[tuple[int, ...], Add]
+    bucket: Bucket, one: Round, matrix: Array, targets: Sequence[Array], adds: _Adds, sections: Sequence[Section]
 ) -> _Step:
-    """Lay out the step in which rows come together.  targets: where their sums go."""
+    """Lay out the step in which rows come together.  targets: where their sums go.  sections: of the bucket."""
     size, tag = bucket.stop - bucket.start, 2 * bucket.number
-    origin, _ = one.has.bounds(size)
+    origin, end = one.has.bounds(size)
+    sections_of_matrix = sections_within(sections, origin, end)
 
-    def message(places: Sequence[int], part: Part, node: int) -> _Message:
+    def block(places: Sequence[int], part: Part) -> Block:
         start, stop = part.bounds(size)
-        return _Message(_Block(matrix, places, slice(start - origin, stop - origin)), bucket.ranks[node], tag)
+        return block_of(matrix, places, start - origin, stop - origin, sections_of_matrix)
 
-    sends = [message(one.mine, part, node) for node, part in one.gives]
+    given = {part: block(one.mine, part) for _, part in one.gives}
+    sends = [_Message(given[part], bucket.ranks[node], tag) for node, part in one.gives]
     receives, additions = [], []
     if one.keeps:
-        receives = [message(places, one.keeps, node) for node, places in zip(one.takes, one.theirs, strict=True)]
-        first = one.keeps.bounds(size)[0] - origin
+        receives = [
+            _Message(block(places, one.keeps), bucket.ranks[node], tag)
+            for node, places in zip(one.takes, one.theirs, strict=True)
+        ]
+        first, stop = (place - origin for place in one.keeps.bounds(size))
         additions = [
-            partial(adds[carries], matrix[places.start : places.stop], first, target)
+            partial(
+                adds.of(carries, section.halves),
+                matrix[places.start : places.stop],
+                first + section.start,
+                target[section.start : section.stop],
+            )
             for (places, carries), target in zip(_runs(one.carries), targets, strict=True)
+            for section in sections_within(sections_of_matrix, first, stop)
         ]
     return _Step(sends=_not_empty(sends), receives=_not_empty(receives), additions=additions)
 
 
-def _returning(bucket: Bucket, one: Round, total: Array) -> _Step:
-    """Lay out the step in which sums go where rows came from."""
+def _returning(bucket: Bucket, one: Round, total: Array, sections: Sequence[Section]) -> _Step:
+    """Lay out the step in which sums go where rows came from.  sections: of the bucket."""
 
-    def message(part: Part, node: int) -> _Message:
-        block = _Block(total[np.newaxis], [0], slice(*part.bounds(len(total))))
-        return _Message(block, bucket.ranks[node], 2 * bucket.number + 1)
+    def block(part: Part) -> Block:
+        return block_of(total[np.newaxis], [0], *part.bounds(len(total)), sections)
 
-    sends = [message(one.keeps, node) for node in one.takes] if one.keeps else []
-    receives = [message(part, node) for node, part in one.gives]
+    tag = 2 * bucket.number + 1
+    sends = []
+    if one.keeps:
+        kept = block(one.keeps)
+        sends = [_Message(kept, bucket.ranks[node], tag) for node in one.takes]
+    receives = [_Message(block(part), bucket.ranks[node], tag) for node, part in one.gives]
     return _Step(sends=_not_empty(sends), receives=_not_empty(receives))
 
 

@@ -5,6 +5,8 @@ group is compressed, as a machine would before it sends it, and what the others 
 tree. All that a compression remembers is of groups, and lies behind the optimiser's states: so a run with it is the
 same on any number of workers, survives the loss of any, and goes on from a checkpoint.
 
+Where numbers are only rounded, nodes really send less, and the reduction sees to it (`dist_relu.reduction.plan`).
+
 P parameters.
 """
 
@@ -17,6 +19,7 @@ from itertools import accumulate, pairwise
 from math import prod
 
 from dist_relu.comm.barrier import Barrier
+from dist_relu.comm.halves import Rounding
 from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_int
 from dist_relu.nn import Param
@@ -73,6 +76,13 @@ class Compression(ABC):
         """Tell how many groups of shards there are; None: the sum over all of them is compressed."""
 
     @abstractmethod
+    def rounding(self) -> Rounding | None:
+        """Tell to what the sum of each group is rounded, and all sums of them, which is all that happens then.
+
+        So they are added on the way between nodes, and nothing else is asked of the compression. None: they are not.
+        """
+
+    @abstractmethod
     def num_rows(self, shards: int) -> int:
         """Tell how many rows (P,) a compressor works in, one for each group and scratch memory."""
 
@@ -86,7 +96,7 @@ class Compression(ABC):
 
     @abstractmethod
     def compressor(self, part: Part) -> Compressor:
-        """Make a worker's part."""
+        """Make a worker's part; not of one that rounds."""
 
 
 def check_groups(name: str, value: object) -> int | None:

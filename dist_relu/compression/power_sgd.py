@@ -53,6 +53,9 @@ class PowerSGD(Compression):
     def num_groups(self, shards: int) -> int | None:
         return None
 
+    def rounding(self) -> None:
+        return None
+
     def num_rows(self, shards: int) -> int:
         return 2
 

@@ -49,6 +49,9 @@ class TopK(Compression):
     def num_groups(self, shards: int) -> int | None:
         return self.groups or shards
 
+    def rounding(self) -> None:
+        return None
+
     def num_rows(self, shards: int) -> int:
         return self.groups or shards
 

@@ -152,6 +152,7 @@ class StepMemory:
             by_param=plan.cuts_by_param or is_watched,
             bucket_bytes=plan.bucket_bytes,
             groups=compression.num_groups(plan.shards) if compression else None,
+            rounding=compression.rounding() if compression else None,
         )
         self._memory = Memory(
             y=placed.y,

@@ -63,7 +63,12 @@ class StepOptions:
     def need_whole_gradient(self) -> bool:
         """Tell whether chunks can't be updated before all of them are summed."""
         clips = self.clip_norm is not None or self.clip_value is not None
-        return clips or self.accumulate > 1 or self.stale_gradients or self.compression is not None
+        return clips or self.accumulate > 1 or self.stale_gradients or self.compresses_totals
+
+    @property
+    def compresses_totals(self) -> bool:
+        """Tell whether there is more to the compression than sums that are rounded on the way."""
+        return self.compression is not None and self.compression.rounding() is None
 
     @property
     def num_averages(self) -> int:

@@ -111,7 +111,7 @@ class TrainingStep:
         chunks = chunks_of(reduction, world.rank, model.params, self._reducer.sources, generations)
         self._norms = Norms(reduction.pieces, memory.squares)
         groups, compressed = group_numbers(plan.optimizer, model), None
-        if plan.options.compression:
+        if plan.options.compresses_totals:
             states = generations[:, plan.compression_states]
             compressed = self._compressed(chunks, memory.group_sums[:, : reduction.num_params], states)
         self._updater = Updater(plan, chunks, self._norms, self._barrier, groups, compressed)

@@ -45,7 +45,7 @@ def round_to_float16(bits: Array) -> None:
         rounded = (magnitude + (1 << (drop - 1)) - 1 + ((magnitude >> drop) & 1)) >> drop << drop
         rounded = (0x33800000 if magnitude > 0x33000000 else 0) if exponent < 103 else rounded
         rounded = _INFINITE if magnitude >= 0x477FF000 else rounded
-        rounded = magnitude | 0x400000 if magnitude > _INFINITE else rounded
+        rounded = (magnitude | 0x400000) & 0x7FFFE000 if magnitude > _INFINITE else rounded
         bits[i] = (word & 0x80000000) | rounded
 
 

@@ -50,8 +50,8 @@ def stages_of(
     """Cut the vector into stages, in the order in which backward comes to them; the last one has the tail as well.
 
     costs: seconds for each piece.  nodes: the ranks of each.  held: the partial sums that each node has, as nodes of
-    `tree`.  num_columns: of the slots, without their tail.  itemsize: of an element, in bytes.  bucket_bytes: about so
-    large are messages.
+    `tree`.  num_columns: of the slots, without their tail.  itemsize: of an element that travels, in bytes.
+    bucket_bytes: about so large are messages.
     """
     cutting = choose_cutting(pieces[-1].stop * itemsize, tree, held, bucket_bytes)
     stretches = _stretches(pieces, cutting.num_buckets)

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from typing import final
 
+from dist_relu.comm.blocks import Section
 from dist_relu.comm.exchange import Exchange, OrderedSum
+from dist_relu.comm.halves import Halves
 from dist_relu.comm.marks import SUM
 from dist_relu.kernels.ordered_sum import ordered_sum
 from dist_relu.partition import SummationTree
@@ -50,6 +53,7 @@ class InternodeSum:
             held,
             partial(OrderedSum, dtype=memory.totals.dtype),
             memory.totals,
+            _sections(plan, memory),
         )
         shards_of_row = [tree.shards_of(subtree) for subtree in held[world.node.number]]
         self._terms = {
@@ -100,6 +104,18 @@ class InternodeSum:
         self._next += 1
 
 
+def _sections(plan: ReductionPlan, memory: ReductionMemory) -> list[Section]:
+    """Cut the totals into what is rounded and what is not: the tail of the slots, and running means."""
+    if not plan.rounding:
+        return []
+    halves = Halves(plan.rounding, plan.num_params)
+    sections = [Section(0, HEAD)]
+    for is_trained, run in groupby(plan.pieces, lambda piece: memory.params[piece.param].momentum is None):
+        *_, last = run
+        sections.append(Section(sections[-1].stop, HEAD + last.stop, halves if is_trained else None))
+    return sections
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Term:
     """A term is to be added into some columns of a row of a bucket: the sum over these shards."""
@@ -117,7 +133,7 @@ def _terms(load: Load, row: int, shards: range, plan: ReductionPlan, sources: So
         places.append((sources.of_tail(shards), HEAD - TAIL, HEAD))
     for numbers in load.chunks:
         piece = join(numbers, plan.pieces)
-        places.append((sources.of_piece(piece, shards), HEAD + piece.start, HEAD + piece.stop))
+        places.append((sources.rounded(sources.of_piece, piece, shards), HEAD + piece.start, HEAD + piece.stop))
     first = load.bucket.start
     return [
         _Term(

@@ -7,6 +7,9 @@ Every worker adds its shards one after the other along the summation tree and is
 row in the *slots*, which the workers of a node share. On one node whoever owns a chunk of the vector adds these rows.
 Over several, *stages* of buckets leave while backward still runs, and what comes back are the *totals*.
 
+Sums of *groups* of shards, which are wanted apart, come to all nodes instead (`dist_relu.reduction.gathering`). But
+where these, and all sums of them, are only to be rounded to 16 bits, stages will do, if each node has whole groups.
+
 P parameters, S shards.
 """
 
@@ -18,6 +21,7 @@ from math import prod
 from typing import Self
 
 from dist_relu.comm.buckets import BUCKET_BYTES
+from dist_relu.comm.halves import HALF_BYTES, Rounding
 from dist_relu.nn import Param
 from dist_relu.partition import SummationTree, TreeNode, balance, bounds, level_of_groups
 from dist_relu.reduction.buckets import HEAD, Stage, stages_of
@@ -38,8 +42,9 @@ class ReductionPlan:
     all pieces among them.
     subtrees: by rank, what the worker's shards come to; their rows in the slots stand in this order.
     stages: what the nodes exchange, in the order in which it leaves; none on one node.
-    group_level: of the summation tree, whose nodes there are groups of shards: their sums are formed apart, on every
-    node of the cluster, and are not added here.  None: there are no groups.
+    group_level: of the summation tree, whose nodes there are groups of shards. Their sums are formed apart, on every
+    node of the cluster, and are not added here, unless they are rounded.  None: there are no groups.
+    rounding: what sums of groups are rounded to, and all sums of these; None: they are not.
     """
 
     nodes: Sequence[range]
@@ -52,6 +57,7 @@ class ReductionPlan:
     subtrees: Sequence[Sequence[TreeNode]]
     stages: Sequence[Stage]
     group_level: int | None = None
+    rounding: Rounding | None = None
 
     @classmethod
     def of(
@@ -67,12 +73,13 @@ class ReductionPlan:
         by_param: bool = False,
         bucket_bytes: int = BUCKET_BYTES,
         groups: int | None = None,
+        rounding: Rounding | None = None,
     ) -> Self:
         """Plan for a model with these parameters.
 
         products: the numbers of those whose gradients are left as products, see `dist_relu.nn.passes`.  itemsize: of
         an element, in bytes.  by_param: no piece holds elements of two parameters.  bucket_bytes: of a message between
-        nodes, about.  groups: of shards, whose sums are wanted apart.
+        nodes, about.  groups: of shards, whose sums are wanted apart.  rounding: of these sums.
         """
         workers = nodes[-1].stop
         group_level = None if groups is None else level_of_groups(shards, groups)
@@ -81,13 +88,15 @@ class ReductionPlan:
         pieces = cut(params, products, by_param=by_param)
         costs = costs_of(pieces, sum(map(len, subtrees)), num_vectors, batch_size, itemsize)
         num_columns = sum(prod(param.shape) for number, param in enumerate(params) if number not in products)
-        if len(nodes) == 1 or groups is not None:
+        has_whole_groups = rounding is not None and _have_whole_groups(nodes, shards, group_level or 0)
+        if len(nodes) == 1 or (groups is not None and not has_whole_groups):
             stages: list[Stage] = []
             shares = [numbers for ranks in nodes for numbers in balance(costs, len(ranks))]
             chunks = [group_tiles(numbers, pieces) for numbers in shares]
         else:
-            held = [_subtrees(tree, bounds(shards, workers), ranks) for ranks in nodes]
-            stages = stages_of(pieces, costs, nodes, tree, held, num_columns, itemsize, bucket_bytes)
+            whole_tree, sent_bytes = SummationTree(shards), HALF_BYTES if rounding else itemsize
+            held = [_subtrees(whole_tree, bounds(shards, workers), ranks) for ranks in nodes]
+            stages = stages_of(pieces, costs, nodes, whole_tree, held, num_columns, sent_bytes, bucket_bytes)
             loads = [load for stage in stages for load in stage.loads]
             chunks = [
                 [chunk for load in loads if rank in load.bucket.ranks for chunk in load.chunks]
@@ -104,11 +113,17 @@ class ReductionPlan:
             subtrees=subtrees,
             stages=stages,
             group_level=group_level,
+            rounding=rounding,
         )
 
     @property
     def workers(self) -> int:
         return self.nodes[-1].stop
+
+    @property
+    def gathers(self) -> bool:
+        """Tell whether what workers have summed alone comes to all nodes, and is added nowhere on the way."""
+        return len(self.nodes) > 1 and not self.stages
 
     @property
     def slots_shape(self) -> tuple[int, int]:
@@ -119,10 +134,10 @@ class ReductionPlan:
     def totals_shape(self) -> tuple[int]:
         """Totals are finished sums, behind a head that ends with the tail of the slots; one node does without.
 
-        With groups they are a row of that for every subtree that a worker sums alone, of all nodes.
+        Where nodes gather they are a row of that for every subtree that a worker sums alone, of all nodes.
         """
         row = HEAD + self.num_params
-        if self.group_level is not None and len(self.nodes) > 1:
+        if self.gathers:
             return (sum(map(len, self.subtrees)) * row,)
         return (row if self.stages else 0,)
 
@@ -160,3 +175,9 @@ class ReductionPlan:
 def _subtrees(tree: SummationTree, shards: Sequence[tuple[int, int]], ranks: range) -> list[TreeNode]:
     """Return what the shards of neighbouring workers come to.  shards: of all workers."""
     return tree.fold(tree.leaves(shards[ranks[0]][0], shards[ranks[-1]][1]))[1]
+
+
+def _have_whole_groups(nodes: Sequence[range], shards: int, group_level: int) -> bool:
+    """Tell whether no group of shards is spread over nodes."""
+    bounds_of_workers = bounds(shards, nodes[-1].stop)
+    return all(bounds_of_workers[ranks.start][0] % (1 << group_level) == 0 for ranks in nodes)

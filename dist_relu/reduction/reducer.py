@@ -41,7 +41,7 @@ class Reducer:
 
     sources: of the gradients of this worker's chunks, in the order of `ReductionPlan.chunks`; complete from `finish` on
     until somebody begins with the next batch.
-    group_sources: the same of each group of shards, see `ReductionPlan.groups`.
+    group_sources: the same of each group of shards, see `ReductionPlan.groups`; where sums are rounded, of all shards.
     row: where the gradient of the next shard goes, to be filled with 0 when it has no samples.
     total: (TAIL,), the summed loss of the batch, and how many of its samples were predicted right; from `finish` on.
     """
@@ -69,13 +69,13 @@ class Reducer:
         self.total = np.empty(TAIL, memory.slots.dtype)
         of_piece: Callable[[Piece, range], Source] = sources.of_piece
         tail = sources.of_tail(everything)
-        if len(plan.nodes) > 1:
+        if plan.gathers:
             self._gathering = Gathering(world, plan, memory, sources)
             of_piece, tail = sources.gathered, sources.gathered_tail(everything)
         self._tail = tail.partial_sums(())
-        self.sources = [of_piece(piece, everything) for piece in pieces]
+        self.sources = [sources.rounded(of_piece, piece, everything) for piece in pieces]
         self.group_sources = [[source] for source in self.sources]
-        if plan.group_level is not None:
+        if plan.group_level is not None and not plan.rounding:
             self.group_sources = [[of_piece(piece, shards) for shards in plan.groups] for piece in pieces]
 
     def begin(self, shard_bounds: ShardBounds) -> None:

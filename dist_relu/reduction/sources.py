@@ -2,7 +2,8 @@
 
 The part of a gradient that one worker sums is a chunk. Its source is either a *slot*, where workers have
 written partial sums, or a *product*, whose factors all workers have left in shared memory and which the owner of
-the chunk multiplies out. Both end as partial sums that the optimiser's kernel adds up on its way.
+the chunk multiplies out. Both end as partial sums that the optimiser's kernel adds up on its way. Where sums are to be
+of 16 bits, a *rounded* source makes them of those of groups of shards.
 
 S shards, R rows of partial sums, n elements of the chunk.
 """
@@ -10,17 +11,18 @@ S shards, R rows of partial sums, n elements of the chunk.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
 import numpy as np
 
+from dist_relu.comm.halves import Halves
 from dist_relu.core.arrays import Array, aligned_empty
 from dist_relu.kernels import ordered_sum as kernels
 from dist_relu.kernels.products import multiply_transposed
 from dist_relu.nn import Param
-from dist_relu.partition import Fold, PartialSums, SummationTree, stack_depth
+from dist_relu.partition import Fold, PartialSums, SummationTree, TreeNode, stack_depth
 from dist_relu.reduction.buckets import HEAD
 from dist_relu.reduction.pieces import TAIL, Piece, largest_tile
 from dist_relu.reduction.plan import ReductionPlan
@@ -114,6 +116,47 @@ class ProductSource(Source):
 
 
 @final
+class RoundedSource(Source):
+    """This source has the sums of groups of shards rounded to 16 bits, and so all sums of them along the tree.
+
+    groups: the source of each, and where its shards are among those of all.  carries: one number for each group.
+    scratch: (depth of the tree, >= size), of this process, and shared by such sources.  size: n.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[tuple[Source, slice]],
+        carries: Sequence[int],
+        halves: Halves,
+        scratch: Array,
+        size: int,
+    ) -> None:
+        self._groups = groups
+        self._halves = halves
+        self._fold = Fold(carries, self._add)
+        self._rows = [row[:size] for row in scratch]
+        stack = aligned_empty((1, kernels.BLOCK), scratch.dtype)
+        self._sums = PartialSums(scratch, 0, np.zeros(1, np.int64), stack)
+
+    def partial_sums(self, shard_bounds: ShardBounds) -> PartialSums:
+        fold = self._fold
+        fold.begin()
+        for source, shards in self._groups:
+            row = self._rows[fold.depth]
+            kernels.ordered_sum(*source.partial_sums(shard_bounds[shards]), row)
+            self._halves.round(row)
+            fold.push(fold.depth)
+            fold.carry()
+        return self._sums
+
+    def _add(self, left: int, right: int) -> int:
+        """Add row `right` into row `left`."""
+        kernels.add(self._rows[left], self._rows[right])
+        self._halves.round(self._rows[left])
+        return left
+
+
+@final
 class Sources:
     """This makes the sources of pieces, summed over some of the shards: one subtree of the summation tree, or all."""
 
@@ -122,7 +165,14 @@ class Sources:
         self._tree = tree = SummationTree(plan.shards)
         self._subtrees = [subtree for subtrees in plan.subtrees for subtree in subtrees]  # of each row
         carries, _ = tree.fold(tree.leaves(0, plan.shards))
-        self._scratch = aligned_empty((stack_depth(carries), largest_tile(plan.pieces)), memory.slots.dtype)
+        largest = largest_tile(plan.pieces)
+        self._scratch = aligned_empty((stack_depth(carries), largest), memory.slots.dtype)
+        if plan.rounding:
+            largest = max(largest, *(piece.stop - piece.start for piece in plan.pieces))
+            self._rounded_scratch = aligned_empty(
+                (stack_depth(self._carries_of(plan.groups)), largest), memory.slots.dtype
+            )
+            self._halves = Halves(plan.rounding, largest)
 
     def of_piece(self, piece: Piece, shards: range) -> Source:
         """Make the source of a piece's gradient, as passes leave it."""
@@ -133,6 +183,20 @@ class Sources:
         rows, rows_of_dz = x.reshape(-1, num_inputs), dz.reshape(-1, num_units)
         carries, _ = self._tree.fold(self._tree.leaves(shards.start, shards.stop))
         return ProductSource(rows, rows_of_dz, len(rows) // len(x), *piece.rows, carries, self._scratch)
+
+    def rounded(self, of_piece: Callable[[Piece, range], Source], piece: Piece, shards: range) -> Source:
+        """Make the source of a piece's gradient with its sums rounded, if the plan says so and the piece is trained.
+
+        of_piece: makes that of a group of shards, or of all `shards` where nothing is rounded.
+        """
+        if not self._plan.rounding or self._memory.params[piece.param].momentum is not None:
+            return of_piece(piece, shards)
+        groups = [group for group in self._plan.groups if group.start in shards]
+        terms = [
+            (of_piece(piece, group), slice(group.start - shards.start, group.stop - shards.start)) for group in groups
+        ]
+        carries = self._carries_of(groups)
+        return RoundedSource(terms, carries, self._halves, self._rounded_scratch, piece.stop - piece.start)
 
     def of_tail(self, shards: range) -> SlotSource:
         """Make the source of the tail of the slots."""
@@ -149,6 +213,11 @@ class Sources:
     def gathered_tail(self, shards: range) -> SlotSource:
         """Make the source of the tail in these rows."""
         return self._in_rows(self._gathered_rows, HEAD - TAIL, shards)
+
+    def _carries_of(self, groups: Sequence[range]) -> Sequence[int]:
+        """Tell how the sums of neighbouring groups are added."""
+        level = self._plan.group_level or 0
+        return self._tree.fold([TreeNode(level, group.start >> level) for group in groups])[0]
 
     @property
     def _gathered_rows(self) -> Array:
