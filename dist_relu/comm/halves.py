@@ -6,13 +6,21 @@ of 16 bits already, and nothing is lost on the way.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, final
 
 import numpy as np
 
 from dist_relu.core.arrays import Array, aligned_empty
-from dist_relu.kernels.compression import round_to_bfloat16, round_to_float16
+from dist_relu.kernels.compression import (
+    float16_table,
+    pack_bfloat16,
+    pack_float16,
+    round_to_bfloat16,
+    round_to_float16,
+    unpack_bfloat16,
+    unpack_float16,
+)
 from dist_relu.kernels.copies import copy
 from dist_relu.kernels.ordered_sum import add
 from dist_relu.partition import Fold
@@ -20,8 +28,6 @@ from dist_relu.partition import Fold
 Rounding = Literal["bfloat16", "float16"]
 
 HALF_BYTES = 2
-
-_ROUND = {"bfloat16": round_to_bfloat16, "float16": round_to_float16}
 
 
 @final
@@ -32,13 +38,18 @@ class Halves:
     """
 
     def __init__(self, to: Rounding, size: int) -> None:
-        """size: so many numbers of float64 are rounded at a time, at most."""
-        self._to = to
-        self._round = _ROUND[to]
-        self._single = aligned_empty((size,), np.float32)  # no memory is taken before it is written
+        """size: so many numbers of float64 are worked on at a time, at most."""
+        self._single = aligned_empty((size,), np.float32)  # takes no memory before it is written
+        self._round: Callable[[Array], None] = round_to_bfloat16
+        self._pack: Callable[[Array, Array], None] = pack_bfloat16
+        self._unpack: Callable[[Array, Array], None] = unpack_bfloat16
+        if to == "float16":
+            self._round, self._pack = round_to_float16, pack_float16
+            table = float16_table()
+            self._unpack = lambda words, bits: unpack_float16(words, bits, table)
 
     def round(self, x: Array) -> None:
-        """Round x (n,) in place; by kernels, so that it can be recorded."""
+        """Round x (n,) in place."""
         if x.dtype == np.float32:
             self._round(x.view(np.uint32))
             return
@@ -49,19 +60,20 @@ class Halves:
 
     def pack(self, x: Array, words: Array) -> None:
         """Write rounded numbers x (n,) as words (n,) uint16."""
-        if self._to == "float16":
-            words.view(np.float16)[:] = x
-        else:
-            np.right_shift(x.astype(np.float32, copy=False).view(np.uint32), 16, out=words, casting="unsafe")
+        if x.dtype != np.float32:
+            single = self._single[: len(x)]
+            copy(x, single)
+            x = single
+        self._pack(x.view(np.uint32), words)
 
     def unpack(self, words: Array, x: Array) -> None:
         """Read words (n,) uint16 as numbers x (n,)."""
-        if self._to == "float16":
-            x[:] = words.view(np.float16)
-        elif x.dtype == np.float32:
-            np.left_shift(words, 16, out=x.view(np.uint32), dtype=np.uint32)
-        else:
-            x[:] = np.left_shift(words, 16, dtype=np.uint32).view(np.float32)
+        if x.dtype == np.float32:
+            self._unpack(words, x.view(np.uint32))
+            return
+        single = self._single[: len(x)]
+        self._unpack(words, single.view(np.uint32))
+        copy(single, x)
 
 
 @final

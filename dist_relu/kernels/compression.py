@@ -50,6 +50,46 @@ def round_to_float16(bits: Array) -> None:
 
 
 @kernel
+def pack_bfloat16(bits: Array, words: Array) -> None:
+    """Write numbers that are rounded to bfloat16 with 16 bits each.  bits: (n,) uint32.  words: (n,) uint16."""
+    for i in range(words.shape[0]):
+        words[i] = bits[i] >> 16
+
+
+@kernel
+def unpack_bfloat16(words: Array, bits: Array) -> None:
+    """The reverse of `pack_bfloat16`."""
+    for i in range(words.shape[0]):
+        bits[i] = np.int64(words[i]) << 16
+
+
+@kernel
+def pack_float16(bits: Array, words: Array) -> None:
+    """Write numbers that are rounded to float16 with 16 bits each.  bits: (n,) uint32.  words: (n,) uint16."""
+    for i in range(words.shape[0]):
+        word: Any = np.int64(bits[i])
+        magnitude = word & 0x7FFFFFFF
+        exponent = magnitude >> 23
+        small = ((magnitude & 0x7FFFFF) | 0x800000) >> min(max(126 - exponent, 0), 24)
+        half = (magnitude >> 13) - (112 << 10) if exponent > 112 else small
+        half = 0x7C00 | ((magnitude >> 13) & 0x3FF) if magnitude >= _INFINITE else half
+        words[i] = ((word >> 16) & 0x8000) | half
+
+
+@kernel
+def unpack_float16(words: Array, bits: Array, table: Array) -> None:
+    """The reverse of `pack_float16`.  table: (2^16,) uint32, the bits of all numbers of float16 as float32."""
+    for i in range(words.shape[0]):
+        bits[i] = table[words[i]]
+
+
+def float16_table() -> Array:
+    """Return the table for `unpack_float16`."""
+    with np.errstate(invalid="ignore"):
+        return np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32).view(np.uint32)
+
+
+@kernel
 def keep_largest(bits: Array, rest: Array, count: int, num_bits: int, counts: Array) -> None:
     """Keep the `count` numbers of largest magnitude, of equal ones the first; the others go to `rest`, and become 0.
 

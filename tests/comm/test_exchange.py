@@ -14,9 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dist_relu.comm.barrier import NodeBarrier, control_shape
+from dist_relu.comm.blocks import Section
 from dist_relu.comm.buckets import Bucket, choose_cutting
 from dist_relu.comm.channel import Callback, Channel, ProgressEngine
 from dist_relu.comm.exchange import Exchange, OrderedSum
+from dist_relu.comm.halves import Halves
 from dist_relu.comm.shared_memory import SharedArray
 from dist_relu.core.arrays import Array
 from dist_relu.partition import Doubling, Halving, Owner, SummationTree, TreeNode, Way, bounds
@@ -113,6 +115,7 @@ def exchanged(
     held: Sequence[Sequence[TreeNode]],
     gradients: Array,
     seed: int,
+    sections: Sequence[Section] = (),
 ) -> tuple[Array, Wire]:
     """Let nodes add gradients (sums, shards, P), sum after sum.  Returns (sums, nodes, P), what each has."""
     wire = network.wire(seed)
@@ -121,7 +124,8 @@ def exchanged(
     totals = np.zeros((len(held), size), gradients.dtype)
     adding = partial(OrderedSum, dtype=gradients.dtype)
     exchanges = [
-        Exchange(engine, node, buckets, tree, held, adding, totals[node]) for node, engine in enumerate(engines)
+        Exchange(engine, node, buckets, tree, held, adding, totals[node], sections)
+        for node, engine in enumerate(engines)
     ]
     found = np.empty((num_sums, *totals.shape), gradients.dtype)
     for number in range(num_sums):
@@ -185,6 +189,28 @@ def test_nodes_may_have_shards_from_anywhere(network: Network, nodes: int, way: 
     held = [tree.fold([TreeNode(0, shard) for shard in sorted(order[node::nodes])])[1] for node in range(nodes)]
     found, _ = exchanged(network, [Bucket(0, 0, size, way, range(nodes))], tree, held, gradients, seed)
     assert (found[0].view(np.uint32) == added(tree, TreeNode(10, 0), gradients[0]).view(np.uint32)).all()
+
+
+@with_every_way
+@given(nodes=st.integers(2, 9), size=st.integers(3, 40), seed=st.integers(0, 2**32))
+@settings(max_examples=20)
+def test_sums_of_16_bits_take_half_the_bytes_and_lie_beside_others(
+    network: Network, way: Way, nodes: int, size: int, seed: int
+) -> None:
+    tree = SummationTree(nodes)
+    gradients = gradients_of(2, nodes, size, seed).astype(np.float16).astype(np.float32)
+    first, stop = sorted(random.Random(seed).sample(range(size + 1), 2))
+    sections = [Section(0, first), Section(first, stop, Halves("float16", size)), Section(stop, size)]
+    held, buckets = held_by(tree, bounds(nodes, nodes)), [Bucket(0, 0, size, way, range(nodes))]
+    exact, wire = exchanged(network, buckets, tree, held, gradients, seed)
+    found, narrow_wire = exchanged(network, buckets, tree, held, gradients, seed, sections)
+    with np.errstate(over="ignore"):
+        halves = [added(tree, TreeNode(10, 0), terms.astype(np.float16)) for terms in gradients]
+    is_rounded = (np.arange(size) >= first) & (np.arange(size) < stop)
+    expected = np.where(is_rounded, np.stack(halves)[:, np.newaxis].astype(np.float32), exact)
+    assert (found.view(np.uint32) == expected.view(np.uint32)).all()
+    assert narrow_wire.num_messages == wire.num_messages
+    assert narrow_wire.num_bytes * size * 2 == wire.num_bytes * (2 * size - (stop - first)) or way == Halving()
 
 
 @pytest.mark.parametrize("nodes", [2, 4, 8, 16])

@@ -198,3 +198,20 @@ def test_buckets_are_as_large_as_they_should_be(nodes: list[range]) -> None:
         numbers.append(len(buckets))
     assert numbers == sorted(numbers, reverse=True)
     assert numbers[-1] <= len(nodes)
+
+
+@of_every_model
+@on_several_nodes
+def test_where_sums_are_rounded_stages_leave_unless_a_group_is_spread_over_nodes(
+    make: Make, nodes: list[range]
+) -> None:
+    whole = plan_of(make, nodes, shards=16, groups=16, rounding="bfloat16")
+    assert whole.stages
+    assert not whole.gathers
+    assert sum(len(stage.loads) for stage in whole.stages) <= sum(
+        len(stage.loads) for stage in plan_of(make, nodes, shards=16).stages
+    )
+    for spread in ({"groups": 1, "rounding": "bfloat16"}, {"groups": 16}):
+        plan = plan_of(make, nodes, shards=16, **spread)
+        assert plan.gathers
+        assert plan.totals_shape == (sum(map(len, plan.subtrees)) * (HEAD + plan.num_params),)
