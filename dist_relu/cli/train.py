@@ -156,7 +156,7 @@ Examples:
 @click.option(
     "--compress",
     metavar="HOW",
-    help="Train as if gradients took fewer bytes between groups of shards: "
+    help="Train as if gradients took fewer bytes between groups of shards; with bf16 and fp16 they do, between nodes: "
     f"{COMPRESSION_FORMS}. A number may be left out.",
 )
 @click.option(
