@@ -252,7 +252,9 @@ class _Job:
         return profiled.work(rows, self.nodes, self.cluster.workers_per_node).sending(self.cluster.sent)
 
     def traffic(self, profiled: Profiled) -> Traffic:
-        return traffic_of_training(round(profiled.size_bytes), self.nodes, self.shards, self.cluster.workers_per_node)
+        """Tell what is sent, which depends on how many bytes gradients take on the wire."""
+        size_bytes = round(profiled.size_bytes * self.cluster.sent)
+        return traffic_of_training(size_bytes, self.nodes, self.shards, self.cluster.workers_per_node)
 
     def step(self, profiled: Profiled, rows: float) -> Step:
         return step_of(

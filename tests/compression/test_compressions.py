@@ -51,6 +51,11 @@ def pid(world: World, request: None) -> int:
     return os.getpid()
 
 
+@pytest.mark.parametrize(("share", "size", "count"), [(0.07, 100, 7), (0.14, 100, 14), (0.01, 3, 1), (1.0, 5, 5)])
+def test_top_k_sends_the_share_rounded_up(share: float, size: int, count: int) -> None:
+    assert compression.TopK(share).count(size) == count
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("how", [compression.TopK(0.05), compression.PowerSGD(2)], ids=repr)
 def test_what_was_left_out_survives_the_loss_of_a_worker(digits: dr.data.Split, how: compression.Compression) -> None:
