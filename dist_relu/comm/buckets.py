@@ -126,7 +126,8 @@ def _cutting(
     loads = [_load(of_node) for of_node in rounds]
     if len(ways) > 1:  # each node has the first one's part once, and what it does for that one, for all others
         loads[0] = _load(ways[1].rounds(tree, held)[0])
-        loads = [_load_of_turn(loads, node) for node in range(len(held))]
+        all_sent = sum(giver.sent for giver in loads)
+        loads = [_load_of_turn(giver, len(held) - 1, all_sent - giver.sent) for giver in loads]
     messages, share = max(load.messages for load in loads), max(load.share for load in loads) / len(ways)
     messages_s = messages * MESSAGE_S
     bytes_s = share * size_bytes / turns / BYTES_PER_S
@@ -165,14 +166,13 @@ def _load(rounds: Sequence[Round]) -> _Load:
     return _Load(messages, sent, received)
 
 
-def _load_of_turn(givers: Sequence[_Load], node: int) -> _Load:
+def _load_of_turn(giver: _Load, others: int, sent_by_others: float) -> _Load:
     """Tell what a node has to do for as many buckets as there are nodes, of which it owns one.
 
-    givers: what each has to do for a bucket that another one owns; whatever they send, the owner receives.
+    giver: what it has to do for a bucket that another one owns.  sent_by_others: for one that it owns.
     """
-    giver, others = givers[node], len(givers) - 1
     return _Load(
         messages=2 * others * giver.messages,
         sent=others * (giver.sent + giver.received),
-        received=others * giver.received + sum(each.sent for each in givers) - giver.sent,
+        received=others * giver.received + sent_by_others,
     )

@@ -231,6 +231,9 @@ def _hand_over(
 
 def _cut(tree: SummationTree, held: Sequence[Held], cuts: Iterable[int]) -> int:
     """Choose where to cut nodes into two groups, so that these have the fewest rows; of equals, next to the middle."""
+    middle = len(held) // 2
+    if all(len(_Join(tree, half).sums) == 1 for half in (held[:middle], held[middle:])):
+        return middle  # there are no fewer
     left = _num_rows(tree, held)
     right = _num_rows(tree, held[::-1])
     return min(cuts, key=lambda cut: (left[cut - 1] + right[len(held) - cut - 1], abs(2 * cut - len(held))))

@@ -98,8 +98,11 @@ def shares(points: Sequence[Point], num_samples: int) -> list[Share]:
     for point in points:
         workers = point.workers if point.regime == "weak" else 1
         rows, shards = point.batch_size // workers, point.shards // workers
+        has_whole_shards = True
         while rows:
-            found[Share(model=point.model, nodes=1, rows=rows, shards=shards)] = None
+            if has_whole_shards:
+                found[Share(model=point.model, nodes=1, rows=rows, shards=shards)] = None
+            has_whole_shards = shards > 1
             if 2 * rows <= num_samples:
                 found[Share(model=point.model, nodes=2, rows=rows, shards=shards)] = None
             rows, shards = (rows // shards * (shards // 2), shards // 2) if shards > 1 else (rows // 2, 1)
