@@ -16,7 +16,7 @@ What nobody has is forecast: what a worker of many does is measured on one core,
         print(one.nodes, one.efficiency, one.limit)
 """
 
-from dist_relu.scaling.cost import Part, Step, Work, step_of
+from dist_relu.scaling.cost import Part, Step, Traffic, Work, step_of, traffic_of_scheme, traffic_of_training
 from dist_relu.scaling.experiment import Experiment, Row, experiment
 from dist_relu.scaling.forecast import Cluster, Forecast, forecast
 from dist_relu.scaling.grid import Point, strong, weak
@@ -44,6 +44,7 @@ __all__ = [
     "Share",
     "Simulated",
     "Step",
+    "Traffic",
     "Work",
     "experiment",
     "forecast",
@@ -51,6 +52,8 @@ __all__ = [
     "simulate",
     "step_of",
     "strong",
+    "traffic_of_scheme",
+    "traffic_of_training",
     "weak",
     "what_if",
 ]
