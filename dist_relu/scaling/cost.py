@@ -15,7 +15,7 @@ from math import ceil, log2
 from statistics import NormalDist
 from typing import Literal, cast
 
-from dist_relu.comm.buckets import BUCKET_BYTES, cuttings, num_buckets
+from dist_relu.comm.buckets import cuttings, num_buckets
 from dist_relu.partition import SummationTree, bounds
 from dist_relu.scaling.network import Network
 
@@ -112,9 +112,7 @@ class Step:
 
 
 @lru_cache(maxsize=1024)
-def traffic_of_training(
-    size_bytes: int, nodes: int, shards: int, workers_per_node: int = 1, bucket_bytes: int = BUCKET_BYTES
-) -> Traffic:
+def traffic_of_training(size_bytes: int, nodes: int, shards: int, workers_per_node: int = 1) -> Traffic:
     """Tell what training does, which chooses its way from sizes and numbers alone.
 
     A node whose shards are no whole subtree of the summation tree sends several partial sums, so it matters how many
@@ -126,7 +124,7 @@ def traffic_of_training(
         (places[first][0], places[first + workers_per_node - 1][1]) for first in range(0, len(places), workers_per_node)
     ]
     held = [tree.fold(tree.leaves(start, stop))[1] for start, stop in ends]
-    name, cutting = min(cuttings(size_bytes, tree, held, bucket_bytes).items(), key=lambda item: item[1].seconds)
+    name, cutting = min(cuttings(size_bytes, tree, held).items(), key=lambda item: item[1].seconds)
     return Traffic(
         scheme=cast(Scheme, name),
         buckets=cutting.num_buckets,
