@@ -5,9 +5,7 @@ What was measured is in a file at once, so an experiment that was ended goes on.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -17,16 +15,14 @@ import numpy as np
 
 from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_int
-from dist_relu.core.files import append_to_file, make_folder, write_json
 from dist_relu.data import Dataset
 from dist_relu.nn import Sequential
 from dist_relu.optim import SGD, Optimizer
 from dist_relu.scaling import machine
+from dist_relu.scaling.folder import MEASUREMENTS_FILE, add_line, begin, read_lines
 from dist_relu.scaling.grid import Point
 from dist_relu.scaling.intervals import Interval, median, paired_ratio
 from dist_relu.scaling.measurement import HERE, Measurement, Placement, Work, measure
-
-MEASUREMENTS_FILE, FACTS_FILE = "measurements.jsonl", "experiment.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,29 +130,18 @@ def experiment(
     placement: where workers are, see `Placement`; by default on this machine.
     on_measured: gets each measurement, how many there are now, and how many there will be.
 
-    Raises ValueError where the folder holds another experiment, or one of another machine; what `start` raises; and
-    `PartitionError` where a batch has more samples than the data.
+    Raises ValueError where the folder holds another experiment, with another model of a name, other data, or of another
+    machine; what `start` raises; and `PartitionError` where a batch has more samples than the data.
     """
     check_int("steps", steps, least=2)
     check_int("warm_up", warm_up, least=0)
     check_int("repetitions", repetitions, least=1)
+    points = list(dict.fromkeys(points))
     folder = Path(folder)
-    make_folder(folder)
     optimizer = optimizer or SGD(0.01, momentum=0.9)
-    settings = {
-        "steps": steps,
-        "warm_up": warm_up,
-        "seed": seed,
-        "optimizer": repr(optimizer),
-        "samples": len(data),
-        "sample_shape": list(data.sample_shape),
-        "spread": placement.spread,
-    }
-    if placement.hosts:
-        settings["hosts"] = list(map(str, placement.hosts))
-    facts = machine.facts()
-    _check_same(folder, settings, facts)
-    found = list(read_measurements(folder))
+    settings, facts = {"steps": steps, "warm_up": warm_up, "seed": seed}, machine.facts()
+    begin(folder, models, data, optimizer, settings | placement.as_json(), facts)
+    found = [one for one in read_measurements(folder) if one.point in points]
     done = {(one.point, one.repetition) for one in found}
     rng = np.random.default_rng(seed)
     order = [(points[i], number) for number in range(repetitions) for i in rng.permutation(len(points))]
@@ -167,7 +152,7 @@ def experiment(
             continue
         work = Work(model=models[point.model], data=data, optimizer=optimizer, steps=steps, warm_up=warm_up, seed=seed)
         one = measure(point, work, number, folder, placement)
-        append_to_file(folder / MEASUREMENTS_FILE, one.line() + "\n")
+        add_line(folder / MEASUREMENTS_FILE, one.line())
         found.append(one)
         num_done += 1
         if on_measured:
@@ -176,25 +161,5 @@ def experiment(
 
 
 def read_measurements(folder: Path) -> Iterator[Measurement]:
-    """Read what was measured; a last line that was cut off by a crash is left out."""
-    path = folder / MEASUREMENTS_FILE
-    if path.exists():
-        for line in path.read_text().splitlines():
-            with suppress(ValueError):
-                yield Measurement.of_line(line)
-
-
-def _check_same(folder: Path, settings: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-    """Begin an experiment in a folder, or go on with the one there.  Raises ValueError where that is another one."""
-    path, now = folder / FACTS_FILE, {"settings": dict(settings), "machine": dict(facts)}
-    if not path.exists():
-        write_json(path, now)
-        return
-    before = json.loads(path.read_text())
-    for part, values in now.items():
-        for name, value in values.items():
-            if before.get(part, {}).get(name) != value:
-                raise ValueError(
-                    f"{folder} holds another experiment: {name} was {before.get(part, {}).get(name)}, and is {value} "
-                    "now. Choose another folder, or remove this one."
-                )
+    """Read what was measured, see `read_lines`."""
+    return read_lines(folder / MEASUREMENTS_FILE, Measurement.of_line)

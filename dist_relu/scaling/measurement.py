@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from dist_relu.coordinator import Coordinator, start
 from dist_relu.core.arrays import Array
@@ -75,7 +75,7 @@ class Measurement:
         return json.dumps({"schema": SCHEMA, **asdict(self), "is_busy": self.company.is_busy})
 
     @classmethod
-    def of_line(cls, line: str) -> Self:
+    def of_line(cls, line: str | bytes) -> Self:
         """Raises ValueError for what is no such line."""
         try:
             content = json.loads(line)
@@ -100,6 +100,10 @@ class Placement:
     spread: bool = False
     hosts: Sequence[Host] = ()
     mpirun: Sequence[str] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """By the names of its fields."""
+        return {"spread": self.spread, "hosts": list(map(str, self.hosts)), "mpirun": list(self.mpirun)}
 
 
 HERE = Placement()

@@ -10,7 +10,6 @@ import json
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -19,20 +18,19 @@ import numpy as np
 
 from dist_relu.coordinator import Coordinator
 from dist_relu.core.checks import check_int
-from dist_relu.core.files import append_to_file, make_folder
 from dist_relu.data import Dataset
 from dist_relu.errors import TrainingWarning
 from dist_relu.nn import Sequential
 from dist_relu.optim import SGD, Optimizer
 from dist_relu.runtime.backends import SerialBackend
 from dist_relu.runtime.world import World
+from dist_relu.scaling import machine
 from dist_relu.scaling.cost import Part
+from dist_relu.scaling.folder import PROFILES_FILE, add_line, begin, read_lines
 from dist_relu.scaling.grid import Point
 from dist_relu.scaling.lone import LoneBackend, Sent
 from dist_relu.scaling.machine import SHORTEST_S, Company, company, read_clock
 from dist_relu.scaling.measurement import Work
-
-PROFILES_FILE = "profiles.jsonl"
 
 SCHEMA = 1
 """The version of its lines, see profile.schema.json."""
@@ -75,7 +73,7 @@ class Profile:
         return json.dumps({"schema": SCHEMA, **asdict(self)})
 
     @classmethod
-    def of_line(cls, line: str) -> Self:
+    def of_line(cls, line: str | bytes) -> Self:
         """Raises ValueError for what is no such line."""
         try:
             content = json.loads(line)
@@ -163,17 +161,19 @@ def profiles(
 ) -> list[Profile]:
     """Measure what workers do in the series of these points, for forecasts; see `experiment` for the arguments.
 
-    What the folder holds already is not measured again.
+    What the folder holds already of the same experiment is not measured again.
 
-    Raises TypeError and ValueError for arguments that make no sense, and `PartitionError` where a batch has more
-    samples than the data.
+    Raises TypeError and ValueError for arguments that make no sense, ValueError where the folder holds another
+    experiment, and `PartitionError` where a batch has more samples than the data.
     """
     check_int("steps", steps, least=2)
     check_int("warm_up", warm_up, least=0)
     check_int("repetitions", repetitions, least=1)
     folder = Path(folder)
-    make_folder(folder)
     optimizer = optimizer or SGD(0.01, momentum=0.9)
+    facts = machine.facts()
+    del facts["cores"]  # it takes one of them, however many there are
+    begin(folder, models, data, optimizer, {"steps": steps, "warm_up": warm_up, "seed": seed}, facts)
     wanted = [(share, number) for number in range(repetitions) for share in shares(points, len(data))]
     found = list(read_profiles(folder))
     done = {(one.share, one.repetition) for one in found}
@@ -183,7 +183,7 @@ def profiles(
             continue
         work = Work(model=models[share.model], data=data, optimizer=optimizer, steps=steps, warm_up=warm_up, seed=seed)
         one = profile(share, work, number)
-        append_to_file(folder / PROFILES_FILE, one.line() + "\n")
+        add_line(folder / PROFILES_FILE, one.line())
         found.append(one)
         num_done += 1
         if on_measured:
@@ -192,12 +192,8 @@ def profiles(
 
 
 def read_profiles(folder: Path) -> Iterator[Profile]:
-    """Read what was measured; a last line that was cut off by a crash is left out."""
-    path = folder / PROFILES_FILE
-    if path.exists():
-        for line in path.read_text().splitlines():
-            with suppress(ValueError):
-                yield Profile.of_line(line)
+    """Read what was measured, see `read_lines`."""
+    return read_lines(folder / PROFILES_FILE, Profile.of_line)
 
 
 def _by_message(sent: Sequence[Sent], steps: int) -> list[list[Sent]]:

@@ -8,13 +8,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
 
 import dist_relu as dr
 from dist_relu import nn
-from dist_relu.scaling import Experiment, Measurement, Point, experiment, strong, weak
+from dist_relu.launch.hosts import Host
+from dist_relu.scaling import Experiment, Measurement, Placement, Point, experiment, profiles, strong, weak
 from dist_relu.scaling.formats import as_csv, as_extra_p, as_mlperf, series_of
 from dist_relu.scaling.machine import Clock, Company, company
 
@@ -79,20 +82,79 @@ def test_what_was_ended_goes_on_and_measures_nothing_twice(data: dr.data.Dataset
     before = (tmp_path / "measurements.jsonl").read_text()
     with (tmp_path / "measurements.jsonl").open("a") as file:
         file.write('{"schema": 1, "poi')  # a crash in the middle of a line
-        file.write("\n")
     told: list[tuple[int, int]] = []
     found = run(tmp_path, data, points, on_measured=lambda one, done, of: told.append((done, of)))
     assert told == [(4, 4)]
     assert len(found.measurements) == 4
     assert (tmp_path / "measurements.jsonl").read_text().startswith(before)
+    run(tmp_path, data, points, on_measured=lambda one, done, of: told.append((done, of)))
+    assert told == [(4, 4)]
 
 
-def test_another_experiment_in_the_folder_is_told(data: dr.data.Dataset, tmp_path: Path) -> None:
+def test_points_that_stand_twice_are_measured_once(data: dr.data.Dataset, tmp_path: Path) -> None:
+    found = run(tmp_path, data, [*HERE, *HERE], repetitions=1)
+    assert (len(found.measurements), len(found.rows())) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"steps": 4}, r"holds another experiment: steps was 3, and is 4 now\. Choose another folder"),
+        ({"models": {"mlp": nn.mlp([16], 10, np.float64)}}, "mlp.dtype was float32, and is float64 now"),
+        ({"models": {"mlp": nn.mlp([17], 10)}}, "mlp.layers.0.Dense.units was 16, and is 17 now"),
+    ],
+)
+@pytest.mark.parametrize("measure", [experiment, profiles])
+def test_another_experiment_in_the_folder_is_told(
+    data: dr.data.Dataset, tmp_path: Path, measure: Any, changed: dict[str, Any], message: str
+) -> None:
     run(tmp_path, data, HERE, repetitions=1)
-    with pytest.raises(
-        ValueError, match=r"holds another experiment: steps was 3, and is 4 now\. Choose another folder"
-    ):
-        run(tmp_path, data, HERE, steps=4)
+    arguments = {"models": {"mlp": nn.mlp([16], 10)}, "steps": 3, "warm_up": 1, "repetitions": 1} | changed
+    with pytest.raises(ValueError, match=message):
+        measure(data=data, points=HERE, folder=tmp_path, **arguments)
+
+
+def test_workers_elsewhere_are_another_experiment(data: dr.data.Dataset, tmp_path: Path) -> None:
+    run(tmp_path, data, HERE, repetitions=1)
+    with pytest.raises(ValueError, match=r"hosts was \[\], and is \['a:1'\] now"):
+        run(tmp_path, data, HERE, placement=Placement(hosts=[Host("a", 1)]))
+
+
+def test_other_data_of_the_same_shape_are_another_experiment(data: dr.data.Dataset, tmp_path: Path) -> None:
+    run(tmp_path, data, HERE, repetitions=1)
+    with pytest.raises(ValueError, match=r"data\.sha256 was"):
+        run(tmp_path, dr.data.Dataset(data.x + 1, data.y), HERE, repetitions=1)
+
+
+def test_an_experiment_may_get_more_models(data: dr.data.Dataset, tmp_path: Path) -> None:
+    run(tmp_path, data, HERE, repetitions=1)
+    more = strong(["other"], [1], backends=["serial"])
+    models = {"other": nn.mlp([17], 10)}
+    experiment(models, data, points=more, folder=tmp_path, steps=3, warm_up=1, repetitions=1)
+    assert len(run(tmp_path, data, HERE, repetitions=1).measurements) == 1
+    with pytest.raises(ValueError, match=r"other\.layers\.0\.Dense\.units was 17"):
+        experiment({"other": nn.mlp([18], 10)}, data, points=more, folder=tmp_path, steps=3, warm_up=1)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"settings": 1}', "[" * 100_000])
+def test_a_damaged_description_is_told(data: dr.data.Dataset, tmp_path: Path, content: str) -> None:
+    (tmp_path / "experiment.json").write_text(content)
+    with pytest.raises(ValueError, match=r"experiment.json does not tell of an experiment: .*\. Choose another folder"):
+        run(tmp_path, data, HERE)
+
+
+def test_measurements_of_nobody_knows_what_are_told(data: dr.data.Dataset, tmp_path: Path) -> None:
+    run(tmp_path, data, HERE, repetitions=1)
+    (tmp_path / "experiment.json").unlink()
+    with pytest.raises(ValueError, match=r"has measurements, but no experiment\.json"):
+        run(tmp_path, data, HERE)
+
+
+def test_lines_that_are_damaged_are_measured_again(data: dr.data.Dataset, tmp_path: Path) -> None:
+    run(tmp_path, data, HERE, repetitions=1)
+    for damaged in (b"\xff\n", b"[" * 100_000 + b"\n", b"[1]\n", b"null\n"):
+        (tmp_path / "measurements.jsonl").write_bytes(damaged)
+        assert len(run(tmp_path, data, HERE, repetitions=1).measurements) == 1
 
 
 def test_lines_are_those_of_the_schema(data: dr.data.Dataset, tmp_path: Path) -> None:

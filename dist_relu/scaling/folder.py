@@ -1,0 +1,98 @@
+"""The folder of an experiment: what was measured is in it at once, and all of it is of the same experiment."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from dist_relu.core.files import append_to_file, make_folder, strict, write_json
+from dist_relu.core.untrusted import made, parse_json
+from dist_relu.data import Dataset
+from dist_relu.nn import Sequential
+from dist_relu.nn.description import describe
+from dist_relu.optim import Optimizer
+from dist_relu.run.settings import differences, digest_of_data
+
+FACTS_FILE, MEASUREMENTS_FILE, PROFILES_FILE = "experiment.json", "measurements.jsonl", "profiles.jsonl"
+
+T = TypeVar("T")
+
+_LONGEST = 100
+
+
+def begin(
+    folder: Path,
+    models: Mapping[str, Sequential],
+    data: Dataset,
+    optimizer: Optimizer,
+    settings: Mapping[str, Any],
+    facts: Mapping[str, Any],
+) -> None:
+    """Begin an experiment in a folder, or go on with the one there, which may get more models and settings.
+
+    settings: others that all of its measurements share.  facts: of the machine.
+
+    Raises ValueError where the one there is another one, or nothing tells which one it is; and `WriteError`.
+    """
+    make_folder(folder)
+    before = _read_facts(folder)
+    now = {
+        "settings": {
+            **settings,
+            "optimizer": repr(optimizer),
+            "data": {"sha256": digest_of_data(data), "samples": len(data), "sample_shape": data.sample_shape},
+        },
+        "models": {
+            name: {"dtype": model.dtype.name, "layers": [describe(layer) for layer in model.layers]}
+            for name, model in models.items()
+        },
+        "machine": facts,
+    }
+    now = json.loads(json.dumps(strict(now), default=repr))
+    for part, values in now.items():
+        there = {name: value for name, value in before.get(part, {}).items() if name in values}
+        here = {name: value for name, value in values.items() if name in there}
+        for name, value, other in differences(there, here):
+            raise ValueError(
+                f"{folder} holds another experiment: {name} was {_short(value)}, and is {_short(other)} now. Choose "
+                "another folder, or remove this one."
+            )
+    merged = {part: before.get(part, {}) | values for part, values in now.items()}
+    if merged != before:
+        write_json(folder / FACTS_FILE, merged)
+
+
+def read_lines(path: Path, of_line: Callable[[bytes], T]) -> Iterator[T]:
+    """Read what was measured; lines that are damaged, such as one that a crash has cut off, are left out."""
+    if path.exists():
+        for line in path.read_bytes().splitlines():
+            with suppress(ValueError, RecursionError):
+                yield of_line(line)
+
+
+def add_line(path: Path, line: str) -> None:
+    """Add what was measured, in a line of its own, also behind one that was cut off.  Raises `WriteError`."""
+    is_cut_off = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
+    append_to_file(path, "\n" * is_cut_off + line + "\n")
+
+
+def _read_facts(folder: Path) -> dict[str, dict[str, Any]]:
+    path = folder / FACTS_FILE
+    if not path.exists():
+        if any((folder / name).exists() for name in (MEASUREMENTS_FILE, PROFILES_FILE)):
+            raise ValueError(
+                f"{folder} has measurements, but no {FACTS_FILE} that tells of what. Choose another folder."
+            )
+        return {}
+    try:
+        return made(dict[str, dict[str, Any]], parse_json(path.read_bytes()))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} does not tell of an experiment: {error}. Choose another folder.") from None
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
