@@ -32,7 +32,7 @@ _NODES = "1,2,4,8,16,32,64,128,256,512,1024,2048,4096"
 @click.command(
     name="forecast",
     epilog="\b\nExamples:\n"
-    "  dist-relu scale --workers 1,2 --batch-size 4096 --model mlp:1024,1024 --output scaling\n"
+    "  dist-relu scale --workers 1,2 --data mnist --batch-size 4096 --model mlp:1024,1024 --output scaling\n"
     "  dist-relu forecast scaling --network 10G\n"
     "  dist-relu forecast scaling --nodes 1,2,4,8 --workers-per-node 2 --network 25G --price 0.35\n",
 )

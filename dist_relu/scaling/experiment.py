@@ -20,7 +20,7 @@ from dist_relu.nn import Sequential
 from dist_relu.optim import SGD, Optimizer
 from dist_relu.scaling import machine
 from dist_relu.scaling.folder import MEASUREMENTS_FILE, add_line, begin, read_lines
-from dist_relu.scaling.grid import Point
+from dist_relu.scaling.grid import Point, check_batch
 from dist_relu.scaling.intervals import Interval, median, paired_ratio
 from dist_relu.scaling.measurement import HERE, Measurement, Placement, Work, measure
 
@@ -137,6 +137,8 @@ def experiment(
     check_int("warm_up", warm_up, least=0)
     check_int("repetitions", repetitions, least=1)
     points = list(dict.fromkeys(points))
+    for point in points:
+        check_batch(point.batch_size, len(data))
     folder = Path(folder)
     optimizer = optimizer or SGD(0.01, momentum=0.9)
     settings, facts = {"steps": steps, "warm_up": warm_up, "seed": seed}, machine.facts()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from dist_relu.errors import PartitionError
 from dist_relu.partition import check_fit
 
 Regime = Literal["strong", "weak"]
@@ -33,6 +34,15 @@ class Point:
         if self.regime == "strong":
             return self.regime, self.model, self.backend, self.batch_size, self.shards
         return self.regime, self.model, self.backend, self.batch_size // self.workers, self.shards // self.workers
+
+
+def check_batch(batch_size: int, num_samples: int) -> None:
+    """Raise `PartitionError` for a batch that the data have not enough samples for: its steps would be shorter."""
+    if batch_size > num_samples:
+        raise PartitionError(
+            f"A batch of {batch_size:,} has more samples than the data, {num_samples:,}. "
+            f"Pass batch_size <= {num_samples}, or more data."
+        )
 
 
 def strong(

@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+
 from dist_relu.coordinator import Coordinator, start
 from dist_relu.core.arrays import Array
 from dist_relu.data import Dataset
@@ -24,7 +26,7 @@ from dist_relu.launch.mpirun import Mpirun
 from dist_relu.nn import Sequential
 from dist_relu.optim import Optimizer
 from dist_relu.runtime.backends.mpi.backend import mpirun_path
-from dist_relu.scaling.grid import Point
+from dist_relu.scaling.grid import Point, check_batch
 from dist_relu.scaling.machine import SHORTEST_S, Company, company, read_clock
 from dist_relu.scaling.messages import time_messages
 
@@ -50,13 +52,23 @@ class Work:
     seed: int
 
 
+def whole_batches(data: Dataset, batch_size: int) -> Dataset:
+    """Leave out the samples behind the last whole batch of an epoch, so that all steps have as many.
+
+    Raises `PartitionError` where there is no whole batch.
+    """
+    check_batch(batch_size, len(data))
+    num_samples = len(data) // batch_size * batch_size
+    return data if num_samples == len(data) else data.of_rows(np.arange(num_samples))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
     """What was measured at a point, once.
 
-    repetition: the round, in which all points were measured one after another.  began: in s since 1970.
-    nodes: on which the workers were.  step_seconds: of every timed step, as the first worker saw it.  sha256: of the
-    parameters behind them.  company: what else the machine did.
+    repetition: the round, in which all points were measured one after another.  began: the first timed step, in s since
+    1970.  nodes: on which the workers were.  step_seconds: of every timed step, as the first worker saw it; each is of
+    a whole batch.  sha256: of the parameters behind them.  company: what else the machine did.
     messages: bytes and seconds of each that was timed between two nodes.  cpu_s_per_byte: of both their processors.
     """
 
@@ -121,12 +133,12 @@ def measure(point: Point, work: Work, repetition: int, folder: Path, placement: 
 
 
 def _on(coordinator: Coordinator, point: Point, work: Work, repetition: int) -> Measurement:
-    began = time.time()
-    model = copy.deepcopy(work.model)
+    model, data = copy.deepcopy(work.model), whole_batches(work.data, point.batch_size)
     with coordinator.trainer(
-        model, work.data, work.optimizer, batch_size=point.batch_size, shards=point.shards, seed=work.seed
+        model, data, work.optimizer, batch_size=point.batch_size, shards=point.shards, seed=work.seed
     ) as trainer:
         trainer.fit(steps=work.warm_up)
+        began = time.time()
         before = [read_clock(), *coordinator.run(read_clock, None)]
         seconds: Array = trainer.fit(steps=work.steps).step_seconds
         time.sleep(max(SHORTEST_S - (time.monotonic() - before[0].now_s), 0))

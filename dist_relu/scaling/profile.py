@@ -27,10 +27,10 @@ from dist_relu.runtime.world import World
 from dist_relu.scaling import machine
 from dist_relu.scaling.cost import Part
 from dist_relu.scaling.folder import PROFILES_FILE, add_line, begin, read_lines
-from dist_relu.scaling.grid import Point
+from dist_relu.scaling.grid import Point, check_batch
 from dist_relu.scaling.lone import LoneBackend, Sent
 from dist_relu.scaling.machine import SHORTEST_S, Company, company, read_clock
-from dist_relu.scaling.measurement import Work
+from dist_relu.scaling.measurement import Work, whole_batches
 
 SCHEMA = 1
 """The version of its lines, see profile.schema.json."""
@@ -53,7 +53,8 @@ class Share:
 class Profile:
     """How a worker's step goes, measured once.
 
-    repetition: the round.  began: in s since 1970.  step_seconds: of every timed step, where all messages come at once.
+    repetition: the round.  began: the first timed step, in s since 1970.
+    step_seconds: of every timed step, where all messages come at once.
     parts: of the gradient as they leave, with medians over the steps.  node_sum_s: so much of that is the sum of those
     that leave when all shards are through.  node_bytes: memory that a node with one such worker shares, data included.
     company: what else the machine did.
@@ -91,11 +92,13 @@ def shares(points: Sequence[Point], num_samples: int) -> list[Share]:
 
     All shards of a point on one worker, then half of them and so on to one, then one with half the rows and so on.
     num_samples: of the data; a pretended job of two nodes needs twice the rows.
+    Raises `PartitionError` where one worker has more rows than that.
     """
     found: dict[Share, None] = {}
     for point in points:
         workers = point.workers if point.regime == "weak" else 1
         rows, shards = point.batch_size // workers, point.shards // workers
+        check_batch(rows, num_samples)
         has_whole_shards = True
         while rows:
             if has_whole_shards:
@@ -109,20 +112,20 @@ def shares(points: Sequence[Point], num_samples: int) -> list[Share]:
 
 def profile(share: Share, work: Work, repetition: int) -> Profile:
     """Measure what a worker does, here."""
-    began = time.time()
-    model = copy.deepcopy(work.model)
+    model, batch_size = copy.deepcopy(work.model), share.rows * share.nodes
     lone = LoneBackend(share.nodes) if share.nodes > 1 else None
     with Coordinator(lone or SerialBackend()) as coordinator, warnings.catch_warnings():
         warnings.simplefilter("ignore", TrainingWarning)  # with the gradients of others, it would learn something
         with coordinator.trainer(
             model,
-            work.data,
+            whole_batches(work.data, batch_size),
             work.optimizer,
-            batch_size=share.rows * share.nodes,
+            batch_size=batch_size,
             shards=share.shards * share.nodes,
             seed=work.seed,
         ) as trainer:
             trainer.fit(steps=work.warm_up or 1)
+            began = time.time()
             before = [read_clock()]
             if lone:
                 lone.channel.sent.clear()
@@ -169,12 +172,13 @@ def profiles(
     check_int("steps", steps, least=2)
     check_int("warm_up", warm_up, least=0)
     check_int("repetitions", repetitions, least=1)
+    of_points = shares(points, len(data))
+    wanted = [(share, number) for number in range(repetitions) for share in of_points]
     folder = Path(folder)
     optimizer = optimizer or SGD(0.01, momentum=0.9)
     facts = machine.facts()
     del facts["cores"]  # it takes one of them, however many there are
     begin(folder, models, data, optimizer, {"steps": steps, "warm_up": warm_up, "seed": seed}, facts)
-    wanted = [(share, number) for number in range(repetitions) for share in shares(points, len(data))]
     found = list(read_profiles(folder))
     done = {(one.share, one.repetition) for one in found}
     num_done = len(done & set(wanted))

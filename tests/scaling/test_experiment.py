@@ -91,6 +91,23 @@ def test_what_was_ended_goes_on_and_measures_nothing_twice(data: dr.data.Dataset
     assert told == [(4, 4)]
 
 
+def test_all_steps_are_of_whole_batches(data: dr.data.Dataset, tmp_path: Path) -> None:
+    points = [replace(HERE[0], batch_size=1000)]  # of 1,438 samples, so every other step would have 438
+    (one,) = run(tmp_path / "all", data, points, repetitions=1).measurements
+    (other,) = run(tmp_path / "whole", data.of_rows(np.arange(1000)), points, repetitions=1).measurements
+    assert one.sha256 == other.sha256
+
+
+@pytest.mark.parametrize("measure", [experiment, profiles])
+def test_a_batch_that_is_larger_than_the_data_is_refused(
+    data: dr.data.Dataset, tmp_path: Path, measure: Callable[..., object]
+) -> None:
+    points = strong(["mlp"], [1], batch_sizes=[4096])
+    with pytest.raises(dr.PartitionError, match=r"A batch of 4,096 has more samples than the data, 1,438\."):
+        measure({"mlp": nn.mlp([16], 10)}, data, points=points, folder=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
 def test_points_that_stand_twice_are_measured_once(data: dr.data.Dataset, tmp_path: Path) -> None:
     found = run(tmp_path, data, [*HERE, *HERE], repetitions=1)
     assert (len(found.measurements), len(found.rows())) == (1, 1)
