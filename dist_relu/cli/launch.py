@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,6 +11,7 @@ from pathlib import Path
 import click
 
 from dist_relu.cli.common import usage_errors
+from dist_relu.cli.parsing import parse_words
 from dist_relu.cli.train import train
 from dist_relu.cli.types import DURATION, choice
 from dist_relu.core.machine import num_cores
@@ -103,7 +103,7 @@ def launch(
         raise click.UsageError("--host and --hosts both name hosts. Pass one of them.")
     with usage_errors():
         hosts = parse_hosts(host_list) if host_list is not None else read_hosts(host_file) if host_file else []
-        mpirun = Mpirun.of(shlex.split(mpirun_command or "") or [mpirun_path()])
+        mpirun = Mpirun.of(parse_words("--mpirun", mpirun_command or "") or [mpirun_path()])
     slots = sum(host.slots for host in hosts)
     if hosts and ranks and ranks > slots:
         raise click.UsageError(f"-n {ranks}, but the hosts may have {slots} ranks. Name more, or more ranks on each.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, cast, get_args
@@ -204,6 +205,14 @@ NORMALIZATIONS = ["none", *get_args(How)]
 def parse_sizes(option: str, text: str) -> list[int]:
     """From "UNITS,UNITS,..."; option: what the user wrote before that.  Raises ValueError for any other text."""
     return [_whole(size, f"{option}{text}") for size in text.split(",")]
+
+
+def parse_words(option: str, text: str) -> list[str]:
+    """From words as a shell takes them.  option: whose they are.  Raises ValueError for a quote without an end."""
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise ValueError(f"{option} {text}: {str(error)[:1].lower()}{str(error)[1:]}.") from None
 
 
 def _sizes_of(name: str, text: str) -> list[int]:

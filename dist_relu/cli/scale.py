@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,7 +13,7 @@ from rich.table import Table
 
 from dist_relu.cli.common import data_option, make_folder, new_attempts, usage_errors
 from dist_relu.cli.options import dtype_option, momentum_option, optimizer_option
-from dist_relu.cli.parsing import OPTIMIZERS, parse_new_model, parse_sizes
+from dist_relu.cli.parsing import OPTIMIZERS, parse_new_model, parse_sizes, parse_words
 from dist_relu.cli.progress import StatusLine
 from dist_relu.cli.running import Interrupted
 from dist_relu.cli.types import FOLDER, INPUT_FILE, MODEL, MODEL_FORMS, SEED, GroupedCommand, SomeNames
@@ -36,6 +35,8 @@ from dist_relu.scaling import (
     weak,
 )
 from dist_relu.scaling.formats import series_of, write_formats
+from dist_relu.scaling.grid import check_batch
+from dist_relu.scaling.intervals import ENOUGH_REPETITIONS
 
 _BACKENDS = ("local", "mpi", "ray")
 """Those with several workers."""
@@ -61,7 +62,7 @@ _PICTURES = ("scaling.png", "scaling.pdf")
     help=f"The network: {MODEL_FORMS}, or file.py:function. May be given several times.",
 )
 @dtype_option
-@click.option("--workers", "worker_list", metavar="N,N,...", required=True, help="The numbers of workers.")
+@click.option("--workers", metavar="N,N,...", required=True, help="The numbers of workers.")
 @click.option(
     "--backend",
     "backends",
@@ -81,7 +82,6 @@ _PICTURES = ("scaling.png", "scaling.pdf")
 )
 @click.option(
     "--batch-size",
-    "batch_list",
     metavar="N,N,...",
     default="64",
     show_default=True,
@@ -89,7 +89,6 @@ _PICTURES = ("scaling.png", "scaling.pdf")
 )
 @click.option(
     "--shards",
-    "shard_list",
     metavar="N,N,...",
     help="The number of parts of the work. Default: the largest number of workers, so that all compute the same bits.",
 )
@@ -128,11 +127,11 @@ def scale(
     source: str,
     model_texts: Sequence[str],
     dtype: str | None,
-    worker_list: str,
+    workers: str,
     backends: str,
     regimes: str,
-    batch_list: str,
-    shard_list: str | None,
+    batch_size: str,
+    shards: str | None,
     optimizer: str,
     momentum: float,
     steps: int,
@@ -155,17 +154,29 @@ def scale(
     """
     if host_list is not None and host_file is not None:
         raise click.UsageError("--host and --hosts both name hosts. Pass one of them.")
+    for option, given, name, needed, chosen in (
+        ("--shards", shards, "--regime", "strong", regimes),
+        ("--mpirun", mpirun_command, "--backend", "mpi", backends),
+        ("--spread", spread, "--backend", "ray", backends),
+    ):
+        if given and needed not in chosen.split(","):
+            raise click.UsageError(f"{option} is for {name} {needed}, not {chosen}.")
     with usage_errors():
         hosts = parse_hosts(host_list) if host_list is not None else read_hosts(host_file) if host_file else []
         check_hosts(hosts, backends)
-        placement = Placement(spread=spread, hosts=hosts, mpirun=shlex.split(mpirun_command or ""))
-        workers, batch_sizes = parse_sizes("--workers ", worker_list), parse_sizes("--batch-size ", batch_list)
-        shards = parse_sizes("--shards ", shard_list) if shard_list else None
+        placement = Placement(spread=spread, hosts=hosts, mpirun=parse_words("--mpirun", mpirun_command or ""))
+        numbers = parse_sizes("--workers ", workers)
+        cuts = parse_sizes("--shards ", shards) if shards else None
+        options: dict[str, Any] = {
+            "backends": backends.split(","),
+            "batch_sizes": parse_sizes("--batch-size ", batch_size),
+        }
         data = load(source)
         models = {text: parse_new_model(text, data, dtype) for text in model_texts}
-        options: dict[str, Any] = {"backends": backends.split(","), "batch_sizes": batch_sizes}
-        points = strong(list(models), workers, shards=shards, **options) if "strong" in regimes else []
-        points += weak(list(models), workers, **options) if "weak" in regimes else []
+        points = strong(list(models), numbers, shards=cuts, **options) if "strong" in regimes else []
+        points += weak(list(models), numbers, **options) if "weak" in regimes else []
+        for point in points:
+            check_batch(point.batch_size, len(data.train))
         rate = Constant(OPTIMIZERS[optimizer].lr / 10)  # what is learnt is no matter, but it should not diverge
         rule = OPTIMIZERS[optimizer].make(rate, momentum, 0.0)
     make_folder("--output", output)
@@ -250,11 +261,19 @@ def _in_percent(interval: Interval) -> str:
 
 def remarks(found: Experiment, rows: Sequence[Row]) -> list[str]:
     """What a reader of the table must know."""
-    told = []
+    told, cores = [], found.machine["cores"]
     if any(row.is_busy for row in rows):
         told.append(
-            "* Something else ran on the machine meanwhile, for more than 5 % of it: measure again when it is idle."
+            "* Others used more than 5 % of the machine meanwhile, or 1 % of it was taken away (steal time): measure "
+            "again when it is idle."
         )
+    if any(row.repetitions < ENOUGH_REPETITIONS for row in rows):
+        told.append(
+            f"Intervals of fewer than {ENOUGH_REPETITIONS} repetitions hold less often than 95 %: pass --repetitions "
+            f"{ENOUGH_REPETITIONS}."
+        )
+    if any(row.point.workers > cores * row.nodes for row in rows):
+        told.append(f"Where there are more workers than cores, {cores} of a machine, they share these.")
     if (governor := found.machine["governor"]) not in (None, "performance"):
         told.append(f"The processor's governor is {governor}: clocks may change meanwhile.")
     for point in found.disagreeing():

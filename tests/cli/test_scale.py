@@ -28,6 +28,7 @@ def test_what_is_measured_is_shown_and_written(
         [name for name in backend.split(",") for _ in regimes.split(",")]
     )
     assert "other bits" not in output
+    assert "Intervals of fewer than 5 repetitions hold less often than 95 %" in output
     expected = ["experiment.json", "extrap.txt", "measurements.jsonl", "mlperf.log", "profiles.jsonl"]
     assert sorted(path.name for path in tmp_path.iterdir()) == [*expected, "scaling.csv", "scaling.pdf", "scaling.png"]
 
@@ -57,6 +58,11 @@ def test_the_same_command_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[
     [
         (["--workers", "1,0"], "--workers 1,0: "),
         (["--workers", "1,4", "--shards", "2"], "2 shards leave 2 of 4 workers without work"),
+        (["--workers", "1,2", "--batch-size", "4096"], "Pass --batch-size <= 1438, or more data."),
+        (["--workers", "1,2", "--regime", "weak", "--shards", "2"], "--shards is for --regime strong, not weak."),
+        (["--workers", "1,2", "--spread"], "--spread is for --backend ray, not local."),
+        (["--workers", "1,2", "--mpirun", "mpirun"], "--mpirun is for --backend mpi, not local."),
+        (["--workers", "2", "--backend", "mpi", "--mpirun", "'"], "--mpirun ': no closing quotation."),
         (["--workers", "2", "--backend", "serial"], "'serial' is none of local, mpi, ray"),
         ([], "Missing option '--workers'"),
     ],
