@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, fields, replace
 from importlib.util import find_spec
 from math import isnan
@@ -19,7 +20,9 @@ from rich.table import Table
 
 from dist_relu.cli.common import WORKER_OPTIONS, make_folder, new_attempts, started, usage_errors
 from dist_relu.cli.compression import parse_compression
+from dist_relu.cli.parsing import parse_words
 from dist_relu.cli.progress import StatusLine
+from dist_relu.cli.running import Interrupted
 from dist_relu.cli.train import train
 from dist_relu.cli.training import Task, TrainingOptions
 from dist_relu.cli.types import FOLDER, GroupedCommand
@@ -33,6 +36,8 @@ from dist_relu.scaling.what_if import Outcome, what_if
 
 _NONE = "no change"
 _PICTURES = ("what-if.png", "what-if.pdf")
+_SAME = (*WORKER_OPTIONS, "source", "epochs", "seed")
+"""Parameters of all trainings that are compared."""
 
 
 @click.command(
@@ -66,14 +71,19 @@ def what_if_command(changes: Sequence[str], seeds: int, output: Path, options: S
     """Train with and without each change, and show what it does to accuracy, time and gradients.
 
     All other options are those of dist-relu train. With the same shards, what becomes of accuracy is the same on any
-    number of workers; so what many workers would do is tried on few.
+    number of workers; so what many workers would do is tried on few. Ctrl-C keeps the seeds from which all changes have
+    been trained.
     """
-    asked = {_NONE: [*options], **{text: [*options, *shlex.split(text)] for text in changes}}
-    parsed = {name: _parsed(arguments) for name, arguments in asked.items()}
+    with usage_errors():
+        words = {text: parse_words("--change", text) for text in changes}
+    parsed = {_NONE: _parsed(options), **{text: _parsed([*options, *more]) for text, more in words.items()}}
     base = parsed[_NONE]
+    for text, context in parsed.items():
+        _check_change(text, context, base)
     make_folder("--output", output)
     console = Console()
     workers = {name: base.params[name] for name in WORKER_OPTIONS}
+    found: list[Outcome] = []
     with StatusLine(console) as status, started(**workers) as coordinator:
         status.phase("Reading data")
         tasks: dict[str, Task] = {}
@@ -84,18 +94,34 @@ def what_if_command(changes: Sequence[str], seeds: int, output: Path, options: S
             tasks[name] = of_change.read(saves=False).for_workers(coordinator.workers)
 
         def show(one: Outcome, done: int, of: int) -> None:
+            found.append(one)
             status.phase(f"Trained {done} of {of}: {one.change}")
 
         first, epochs = tasks[_NONE].options.seed, tasks[_NONE].options.epochs
         status.phase("Training")
-        found = what_if(
-            coordinator,
-            {name: _made_from_seeds(coordinator, task) for name, task in tasks.items()},
-            tasks[_NONE].data.test,
-            epochs=epochs,
-            seeds=range(first, first + seeds),
-            on_outcome=show,
+        with suppress(KeyboardInterrupt):
+            what_if(
+                coordinator,
+                {name: _made_from_seeds(coordinator, task) for name, task in tasks.items()},
+                tasks[_NONE].data.test,
+                epochs=epochs,
+                seeds=range(first, first + seeds),
+                on_outcome=show,
+            )
+    num_whole = len(found) // len(tasks)
+    if num_whole:
+        _report(found[: num_whole * len(tasks)], tasks, output, options, console)
+    if num_whole < seeds:
+        there = (
+            f"{output} has what came of the first {num_whole} of {seeds} seeds" if num_whole else "nothing is written"
         )
+        raise Interrupted(f"interrupted; {there}")
+
+
+def _report(
+    found: Sequence[Outcome], tasks: Mapping[str, Task], output: Path, options: Sequence[str], console: Console
+) -> None:
+    """Show and write what came of all changes, from the same seeds."""
     megabytes = {name: _bytes_per_epoch(task) / 1e6 for name, task in tasks.items()}
     has_classes = tasks[_NONE].data.test.has_classes
     console.print(table(found, megabytes, has_classes=has_classes))
@@ -105,7 +131,7 @@ def what_if_command(changes: Sequence[str], seeds: int, output: Path, options: S
         write_file(output / "what-if.json", json.dumps({"options": [*options], "runs": strict(rows)}, indent=1) + "\n")
     if find_spec("matplotlib"):
         scale, score = (100, "accuracy, %") if has_classes else (1, "loss")
-        shown = [Change(name, [scale * one for one in _scores(found, name)], megabytes[name]) for name in asked]
+        shown = [Change(name, [scale * one for one in _scores(found, name)], megabytes[name]) for name in tasks]
         for picture in _PICTURES:
             with attempts.writing(output / picture):
                 draw_what_if(shown, output / picture, score=score, about=shlex.join(options))
@@ -123,6 +149,17 @@ def _parsed(arguments: Sequence[str]) -> click.Context:
         if is_given and param.name not in useful:
             raise click.UsageError(f"{param.opts[0]} has no effect on what training comes to. Leave it away.")
     return context
+
+
+def _check_change(text: str, context: click.Context, base: click.Context) -> None:
+    """Refuse what can't differ between trainings that are compared.  Raises click.UsageError."""
+    if not text.strip():
+        raise click.UsageError("--change '': expected options of dist-relu train.")
+    for param in context.command.params:
+        if param.name in _SAME and context.params[param.name] != base.params[param.name]:
+            raise click.UsageError(
+                f"--change {text!r}: {param.opts[0]} is the same for all trainings. Pass it outside of --change."
+            )
 
 
 def _made_from_seeds(coordinator: Coordinator, task: Task) -> Callable[[int], Trainer]:

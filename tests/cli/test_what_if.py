@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from dist_relu import Coordinator
 from tests.cases import long
 from tests.cli.test_cli import call, train
 
@@ -36,12 +38,38 @@ def test_changes_are_shown_beside_none(tmp_path: Path, capsys: pytest.CaptureFix
     assert same["params_sha256"] == json.loads((tmp_path / "report.json").read_text())["params_sha256"]
 
 
+def test_seeds_that_are_complete_outlast_an_interruption(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[object] = []
+
+    def evaluate(self: Coordinator, *arguments: Any, **options: Any) -> Any:
+        trained.append(self)
+        if len(trained) > 3:
+            raise KeyboardInterrupt
+        return as_it_is(self, *arguments, **options)
+
+    as_it_is = Coordinator.evaluate
+    monkeypatch.setattr(Coordinator, "evaluate", evaluate)
+    code, output, errors = what_if(capsys, tmp_path, "--change", "--lr 0.01")
+    assert code == 130
+    assert "--lr 0.01" in output
+    assert f"interrupted; {tmp_path} has what came of the first 1 of 2 seeds." in errors
+    runs = json.loads((tmp_path / "what-if.json").read_text())["runs"]
+    assert [run["seed"] for run in runs] == [0, 0]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--change", "--compress gzip"], "--compress gzip: expected bf16"),
         (["--change", "--save model"], "--save has no effect on what training comes to. Leave it away."),
         (["--change", "--nonsense"], "No such option"),
+        (["--change", "--lr '0.1"], "--change --lr '0.1: no closing quotation."),
+        (["--change", " "], "--change '': expected options of dist-relu train."),
+        (["--change", "--epochs 2"], "--epochs is the same for all trainings. Pass it outside of --change."),
+        (["--change", "--data mnist"], "--data is the same for all trainings."),
+        (["--change", "--workers 2"], "--workers is the same for all trainings."),
         ([], "Missing option '--change'"),
     ],
 )
