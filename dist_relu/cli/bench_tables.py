@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
 
+from dist_relu.cli.tables import print_table
 from dist_relu.core import machine
 from dist_relu.reports.plots.sums import SumCurves
 
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
     from dist_relu.bench.watching import Watching
     from dist_relu.scaling import Row
 
-_WIDTH = 120
-"""Of lines that go elsewhere than to a terminal."""
-
 
 def show(table: Table) -> None:
     """Print a table, and below it on which machine it was measured."""
@@ -33,8 +29,9 @@ def show(table: Table) -> None:
         column.justify = "right"
     table.box, table.pad_edge, table.title_justify, table.caption_justify = None, False, "left", "left"
     table.caption = f"{machine.cpu_name()}, {machine.num_cores()} cores, {machine.blas_name()}"
-    table.columns[0].no_wrap = True
-    Console(width=None if sys.stdout.isatty() else _WIDTH).print(table)
+    for column in table.columns:
+        column.no_wrap = True
+    print_table(table)
 
 
 def as_markdown(table: Table) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich.table import Table
 
 from dist_relu.cli.common import make_folder, new_attempts, usage_errors
 from dist_relu.cli.parsing import parse_sizes
+from dist_relu.cli.tables import print_table
 from dist_relu.cli.types import DURATION, FOLDER, NOT_NEGATIVE, POSITIVE, SENT
 from dist_relu.core.files import write_json
 from dist_relu.reports.plots import ForecastCurve, draw_forecast
@@ -24,8 +24,7 @@ from dist_relu.scaling.network import TCP_LATENCY_S, Fit, measured
 from dist_relu.scaling.profile import read_profiles
 
 _PICTURES = ("forecast.png", "forecast.pdf")
-_WIDTH = 120
-"""Of lines that go elsewhere than to a terminal."""
+_RECOVERY_S = 30.0
 _NODES = "1,2,4,8,16,32,64,128,256,512,1024,2048,4096"
 
 
@@ -86,10 +85,8 @@ _NODES = "1,2,4,8,16,32,64,128,256,512,1024,2048,4096"
 @click.option(
     "--recovery",
     type=DURATION,
-    default="30s",
-    show_default=True,
     metavar="TIME",
-    help="What a failure costs, beside the step that is done again.",
+    help="What a failure costs, beside the step that is done again.  [default: 30s]",
 )
 @click.option(
     "--output", type=FOLDER, metavar="FOLDER", help="Write forecast.json and the picture to FOLDER. Default: FOLDER."
@@ -105,7 +102,7 @@ def forecast_command(
     price: float | None,
     sim_steps: int | None,
     mtbf: float | None,
-    recovery: float,
+    recovery: float | None,
     output: Path | None,
 ) -> None:
     """Forecast how training would scale over nodes that nobody has.
@@ -114,6 +111,7 @@ def forecast_command(
     it on a cluster; what messages cost is modelled: a latency, and a time for each byte. A step takes as long as the
     shards of the slowest node, its sums, what of the exchange is not hidden, and the update.
     """
+    _check_together(sim_steps, mtbf, recovery)
     with usage_errors():
         nodes = parse_sizes("--nodes ", node_list)
         points = series_points([one.point for one in read_measurements(folder)])
@@ -130,9 +128,11 @@ def forecast_command(
             network = Network.of_ethernet(network_name, latency_s)
         cluster = Cluster(network=network, workers_per_node=workers_per_node, shared_cores=shared_cores, sent=sent)
         found = {_name(point): forecast(point, profiles, cluster, nodes) for point in points}
-    if mtbf is not None and sim_steps is None:
-        raise click.UsageError("--mtbf is for a simulation: pass --simulate STEPS with it.")
-    failures = None if mtbf is None else Failures(mean_hours=mtbf, recovery_s=recovery)
+    if not any(found.values()):
+        raise click.UsageError(f"--nodes {node_list}: no batch has a sample for each worker of so many.")
+    failures = (
+        None if mtbf is None else Failures(mean_hours=mtbf, recovery_s=_RECOVERY_S if recovery is None else recovery)
+    )
     simulations: dict[str, list[Simulated]] = {}
     if sim_steps is not None:
         for point, (name, rows) in zip(points, found.items(), strict=True):
@@ -141,11 +141,10 @@ def forecast_command(
             ]
     output = output or folder
     make_folder("--output", output)
-    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
     for name, rows in found.items():
-        console.print(table(rows, name, price, simulations.get(name)))
-    for line in remarks(cluster, fit):
-        console.print(line, highlight=False, soft_wrap=True)
+        print_table(table(rows, name, price, simulations.get(name)))
+    for line in [*left_out(found, nodes), *remarks(cluster, fit)]:
+        Console().print(line, highlight=False, soft_wrap=True)
     attempts = new_attempts()
     with attempts.writing(output / "forecast.json"):
         write_json(
@@ -168,6 +167,14 @@ def forecast_command(
     else:
         click.echo("No picture: it needs matplotlib. Install it: pip install 'dist_relu[plot]'.", err=True)
     attempts.check()
+
+
+def _check_together(sim_steps: int | None, mtbf: float | None, recovery: float | None) -> None:
+    """Refuse options that have no effect without another.  Raises click.UsageError."""
+    if mtbf is not None and sim_steps is None:
+        raise click.UsageError("--mtbf is for a simulation: pass --simulate STEPS with it.")
+    if recovery is not None and mtbf is None:
+        raise click.UsageError("--recovery is for failures: pass --mtbf HOURS with it.")
 
 
 def _name(point: Point) -> str:
@@ -207,6 +214,15 @@ def _in_percent(interval: Interval) -> str:
         f"{number:.0f}" if number >= 10 else f"{number:.2g}" for number in (interval.value, interval.low, interval.high)
     )
     return f"{value}% ({low}–{high})"
+
+
+def left_out(found: Mapping[str, Sequence[Forecast]], nodes: Sequence[int]) -> list[str]:
+    """Name the series that have too small a batch for some of the nodes."""
+    told = []
+    for name, rows in found.items():
+        if missing := sorted(set(nodes) - {row.nodes for row in rows}):
+            told.append(f"{name}: has no sample for each worker of {missing[0]} nodes or more.")
+    return told
 
 
 def remarks(cluster: Cluster, fit: Fit | None) -> list[str]:

@@ -16,6 +16,7 @@ from dist_relu.cli.options import dtype_option, momentum_option, optimizer_optio
 from dist_relu.cli.parsing import OPTIMIZERS, parse_new_model, parse_sizes, parse_words
 from dist_relu.cli.progress import StatusLine
 from dist_relu.cli.running import Interrupted
+from dist_relu.cli.tables import print_table
 from dist_relu.cli.types import FOLDER, INPUT_FILE, MODEL, MODEL_FORMS, SEED, GroupedCommand, SomeNames
 from dist_relu.data import load
 from dist_relu.launch.hosts import Host, parse_hosts, read_hosts
@@ -200,7 +201,10 @@ def scale(
         except KeyboardInterrupt:
             raise Interrupted(f"interrupted; {output} keeps what was measured, and the same command goes on") from None
     rows = found.rows()
-    console.print(table(rows, f"{source}, {optimizer}; {found.machine['cpu']}, {found.machine['cores']} cores"))
+    console.print(f"{source}, {optimizer}; {found.machine['cpu']}, {found.machine['cores']} cores", highlight=False)
+    for name, group in series_of(rows):
+        console.print(f"\n{heading(name, group)}", highlight=False, markup=False, soft_wrap=True)
+        print_table(table(group))
     for line in remarks(found, rows):
         console.print(line, highlight=False, soft_wrap=True)
     attempts = new_attempts()
@@ -226,30 +230,37 @@ def _words(point: Point) -> str:
     return f"{point.regime} {point.model} {point.backend}, {point.workers} worker{'s' * (point.workers > 1)}"
 
 
-def table(rows: Sequence[Row], title: str) -> Table:
-    """A line for each point; what is the same of all stands above.
+def heading(name: str, rows: Sequence[Row]) -> str:
+    """Say what the rows of a series have in common.  name: of the series."""
+    first = rows[0].point
+    words = [name, *(word for word in (first.model, first.regime, first.backend) if word not in name.split(", "))]
+    common = [f"{what} {values[0]}" for what, values in _about(rows).items() if len(set(values)) == 1]
+    return ", ".join([*words, *(each for each in common if each not in name)])
 
-    The interval of the speed-up is that of the efficiency, times the number of workers.
-    """
-    about: dict[str, list[str]] = {
-        "regime": [row.point.regime for row in rows],
-        "model": [row.point.model for row in rows],
-        "backend": [row.point.backend for row in rows],
+
+def _about(rows: Sequence[Row]) -> dict[str, list[str]]:
+    return {
         "batch": [str(row.point.batch_size) for row in rows],
         "shards": [str(row.point.shards) for row in rows],
         "nodes": [str(row.nodes) for row in rows],
     }
-    same = [f"{name} {values[0]}" for name, values in about.items() if len(set(values)) == 1]
-    shown = Table(title=f"{title}\n{', '.join(same)}", box=None, pad_edge=False, title_justify="left")
-    columns = {name: values for name, values in about.items() if len(set(values)) > 1}
+
+
+def table(rows: Sequence[Row]) -> Table:
+    """A line for each point of a series.
+
+    The interval of the speed-up is that of the efficiency, times the number of workers.
+    """
+    shown = Table(box=None, pad_edge=False)
+    columns = {what: values for what, values in _about(rows).items() if len(set(values)) > 1}
     columns |= {
         "workers": [str(row.point.workers) for row in rows],
         "ms": [f"{row.step_s.value * 1e3:.4g}{'*' * row.is_busy}" for row in rows],
         "speed-up": [f"{row.speed_up.value:.3g}" for row in rows],
         "efficiency": [_in_percent(row.efficiency * 100) for row in rows],
     }
-    for name in columns:
-        shown.add_column(name, justify="left" if name in ("regime", "model", "backend") else "right", no_wrap=True)
+    for column in columns:
+        shown.add_column(column, justify="right", no_wrap=True)
     for values in zip(*columns.values(), strict=True):
         shown.add_row(*values)
     return shown

@@ -23,6 +23,7 @@ from dist_relu.cli.compression import parse_compression
 from dist_relu.cli.parsing import parse_words
 from dist_relu.cli.progress import StatusLine
 from dist_relu.cli.running import Interrupted
+from dist_relu.cli.tables import print_table
 from dist_relu.cli.train import train
 from dist_relu.cli.training import Task, TrainingOptions
 from dist_relu.cli.types import FOLDER, GroupedCommand
@@ -81,10 +82,9 @@ def what_if_command(changes: Sequence[str], seeds: int, output: Path, options: S
     for text, context in parsed.items():
         _check_change(text, context, base)
     make_folder("--output", output)
-    console = Console()
     workers = {name: base.params[name] for name in WORKER_OPTIONS}
     found: list[Outcome] = []
-    with StatusLine(console) as status, started(**workers) as coordinator:
+    with StatusLine(Console()) as status, started(**workers) as coordinator:
         status.phase("Reading data")
         tasks: dict[str, Task] = {}
         for name, context in parsed.items():
@@ -110,7 +110,7 @@ def what_if_command(changes: Sequence[str], seeds: int, output: Path, options: S
             )
     num_whole = len(found) // len(tasks)
     if num_whole:
-        _report(found[: num_whole * len(tasks)], tasks, output, options, console)
+        _report(found[: num_whole * len(tasks)], tasks, output, options)
     if num_whole < seeds:
         there = (
             f"{output} has what came of the first {num_whole} of {seeds} seeds" if num_whole else "nothing is written"
@@ -118,13 +118,11 @@ def what_if_command(changes: Sequence[str], seeds: int, output: Path, options: S
         raise Interrupted(f"interrupted; {there}")
 
 
-def _report(
-    found: Sequence[Outcome], tasks: Mapping[str, Task], output: Path, options: Sequence[str], console: Console
-) -> None:
+def _report(found: Sequence[Outcome], tasks: Mapping[str, Task], output: Path, options: Sequence[str]) -> None:
     """Show and write what came of all changes, from the same seeds."""
     megabytes = {name: _bytes_per_epoch(task) / 1e6 for name, task in tasks.items()}
     has_classes = tasks[_NONE].data.test.has_classes
-    console.print(table(found, megabytes, has_classes=has_classes))
+    print_table(table(found, megabytes, has_classes=has_classes))
     attempts = new_attempts()
     with attempts.writing(output / "what-if.json"):
         rows = [{**asdict(one), "megabytes_per_epoch": megabytes[one.change]} for one in found]

@@ -98,5 +98,6 @@ def series_of(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
     parts = [dict(zip(("regime", "model", "backend", "batch", "shards"), name, strict=True)) for name, _ in grouped]
     differing = [key for key in parts[0] if len({part[key] for part in parts}) > 1] if parts else []
     for part, (_, group) in zip(parts, grouped, strict=True):
-        words = [f"{key} {part[key]}" if key in ("batch", "shards") else str(part[key]) for key in differing]
+        each = " a worker" * (part["regime"] == "weak")
+        words = [f"{key} {part[key]}{each}" if key in ("batch", "shards") else str(part[key]) for key in differing]
         yield ", ".join(words) or str(part["model"]), group
