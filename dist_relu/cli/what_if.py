@@ -27,7 +27,6 @@ from dist_relu.cli.tables import print_table
 from dist_relu.cli.train import train
 from dist_relu.cli.training import Task, TrainingOptions
 from dist_relu.cli.types import FOLDER, GroupedCommand
-from dist_relu.compression.compression import bytes_as_they_are
 from dist_relu.coordinator import Coordinator
 from dist_relu.core.files import strict, write_file
 from dist_relu.data import Dataset
@@ -171,9 +170,9 @@ def _made_from_seeds(coordinator: Coordinator, task: Task) -> Callable[[int], Tr
 
 def _bytes_per_epoch(task: Task) -> int:
     """What the gradients of a group take in an epoch, each sent once; or replicas' parameters, as often as averaged."""
-    options, params = task.options, task.model.params
+    options, model = task.options, task.model
     compression = parse_compression(options.compress, options.groups)
-    of_step = compression.bytes_sent(params) if compression else bytes_as_they_are(params)
+    of_step = compression.bytes_sent(model) if compression else model.dtype.itemsize * model.num_params
     return of_step * _num_steps(task.data.train, options) // (options.local_steps or 1)
 
 

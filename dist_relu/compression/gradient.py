@@ -7,7 +7,7 @@ from typing import final
 
 import numpy as np
 
-from dist_relu.compression.compression import Compression, Part
+from dist_relu.compression.feedback import ErrorFeedback, Part
 from dist_relu.core.arrays import Array, aligned_empty
 from dist_relu.kernels.ordered_sum import BLOCK, add_ordered_sum, ordered_sum
 from dist_relu.partition import PartialSums, SummationTree, TreeNode, stack_depth
@@ -20,7 +20,7 @@ class CompressedGradient:
     """This worker's chunks of a gradient are summed in groups here, and become the total of what comes of them."""
 
     def __init__(
-        self, compression: Compression, plan: ReductionPlan, part: Part, sources: Sequence[Sequence[Source]]
+        self, compression: ErrorFeedback, plan: ReductionPlan, part: Part, sources: Sequence[Sequence[Source]]
     ) -> None:
         """sources: of each chunk, for each group, see `Reducer.group_sources`."""
         groups = plan.groups

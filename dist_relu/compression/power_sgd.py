@@ -9,7 +9,8 @@ from typing import final
 
 import numpy as np
 
-from dist_relu.compression.compression import FLOAT_BYTES, Compression, Compressor, Part, bytes_as_they_are, places_of
+from dist_relu.compression.compression import is_trained, total_size
+from dist_relu.compression.feedback import Compressor, ErrorFeedback, Part, places_of
 from dist_relu.core.arrays import Array, aligned_empty
 from dist_relu.core.checks import check_fields, check_int
 from dist_relu.kernels.compression import (
@@ -21,7 +22,7 @@ from dist_relu.kernels.compression import (
 )
 from dist_relu.kernels.copies import copy
 from dist_relu.kernels.ordered_sum import add
-from dist_relu.nn import Param
+from dist_relu.nn import Param, Sequential
 from dist_relu.partition import Purpose, bounds, generator
 
 _ERROR, _Q = 0, 1
@@ -32,7 +33,7 @@ _SUM, _P = 0, 1
 
 @final
 @dataclass(frozen=True)
-class PowerSGD(Compression):
+class PowerSGD(ErrorFeedback):
     """Gradients of weights are sent as matrices of this rank, found by one step of subspace iteration from the last.
 
     M = gradient + error; P = M Q, made orthonormal; Q = Mᵀ P; P Qᵀ is what comes of M, and the rest of it the error of
@@ -53,8 +54,10 @@ class PowerSGD(Compression):
     def num_groups(self, shards: int) -> int | None:
         return None
 
-    def rounding(self) -> None:
-        return None
+    def bytes_sent(self, model: Sequential) -> int:
+        matrices = [param for param in model.params if self.compresses(param)]
+        num_sent = self.rank * sum(sum(shape_of_matrix(param)) for param in matrices)
+        return model.dtype.itemsize * (num_sent + model.num_params - total_size(matrices))
 
     def num_rows(self, shards: int) -> int:
         return 2
@@ -62,14 +65,9 @@ class PowerSGD(Compression):
     def state_names(self, shards: int) -> Sequence[str]:
         return ["error", "Q of PowerSGD"]
 
-    def bytes_sent(self, params: Sequence[Param]) -> int:
-        matrices = [param for param in params if self.compresses(param)]
-        sent = self.rank * sum(sum(shape_of_matrix(param)) for param in matrices)
-        return FLOAT_BYTES * sent + bytes_as_they_are([param for param in params if not self.compresses(param)])
-
     def compresses(self, param: Param) -> bool:
         """Tell whether the gradient of a parameter becomes smaller."""
-        if param.momentum is not None or len(param.shape) < 2:
+        if not is_trained(param) or len(param.shape) < 2:
             return False
         rows, columns = shape_of_matrix(param)
         return self.rank * (rows + columns) < rows * columns

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import final, get_args
 
 from dist_relu.comm.halves import HALF_BYTES, Rounding
-from dist_relu.compression.compression import Compression, Compressor, Part, bytes_as_they_are, check_groups
+from dist_relu.compression.compression import Compression, check_groups, is_trained, total_size
 from dist_relu.core.checks import check_fields, one_of
-from dist_relu.nn import Param
+from dist_relu.nn import Sequential
 
 
 @final
@@ -19,7 +17,7 @@ class Rounded(Compression):
     """Sums of groups are rounded to 16 bits, and so is every sum of these along the summation tree.
 
     Over several nodes gradients and their totals travel with 16 bits for each number, while backward still runs; if a
-    group is spread over nodes, as float32 and after it.
+    group is spread over nodes, as they are and after it.
 
     to: "bfloat16", with 8 bits of mantissa and the range of float32, or "float16", with 11 bits, from 6e-8 to 65504:
     what is larger becomes infinite, and ends the run or is skipped, as `on_nan` says.
@@ -36,18 +34,6 @@ class Rounded(Compression):
     def num_groups(self, shards: int) -> int | None:
         return self.groups or shards
 
-    def rounding(self) -> Rounding:
-        return self.to
-
-    def num_rows(self, shards: int) -> int:
-        return 0
-
-    def state_names(self, shards: int) -> Sequence[str]:
-        return ()
-
-    def bytes_sent(self, params: Sequence[Param]) -> int:
-        rounded = sum(prod(param.shape) for param in params if param.momentum is None)
-        return HALF_BYTES * rounded + bytes_as_they_are([param for param in params if param.momentum is not None])
-
-    def compressor(self, part: Part) -> Compressor:
-        raise AssertionError("the reduction rounds")
+    def bytes_sent(self, model: Sequential) -> int:
+        rounded = total_size([param for param in model.params if is_trained(param)])
+        return HALF_BYTES * rounded + model.dtype.itemsize * (model.num_params - rounded)

@@ -10,20 +10,13 @@ from typing import NamedTuple, final
 
 import numpy as np
 
-from dist_relu.compression.compression import (
-    FLOAT_BYTES,
-    Compression,
-    Compressor,
-    Part,
-    bytes_as_they_are,
-    check_groups,
-    places_of,
-)
+from dist_relu.compression.compression import check_groups, is_trained, total_size
+from dist_relu.compression.feedback import Compressor, ErrorFeedback, Part, places_of
 from dist_relu.core.arrays import Array
 from dist_relu.core.checks import check_fields, check_float
 from dist_relu.kernels.compression import DIGIT_BITS, keep_largest
 from dist_relu.kernels.ordered_sum import add
-from dist_relu.nn import Param
+from dist_relu.nn import Sequential
 from dist_relu.partition import balance
 
 _INDEX_BYTES = 4
@@ -31,7 +24,7 @@ _INDEX_BYTES = 4
 
 @final
 @dataclass(frozen=True)
-class TopK(Compression):
+class TopK(ErrorFeedback):
     """Each group sends, of every parameter, the share of elements that is largest in magnitude, at least one.
 
     Of equal ones the first are sent. What a group does not send it remembers, and adds to its next sum: error feedback.
@@ -49,19 +42,16 @@ class TopK(Compression):
     def num_groups(self, shards: int) -> int | None:
         return self.groups or shards
 
-    def rounding(self) -> None:
-        return None
+    def bytes_sent(self, model: Sequential) -> int:
+        trained = [param for param in model.params if is_trained(param)]
+        num_sent, rest = sum(self.count(prod(param.shape)) for param in trained), model.num_params - total_size(trained)
+        return _INDEX_BYTES * num_sent + model.dtype.itemsize * (num_sent + rest)
 
     def num_rows(self, shards: int) -> int:
         return self.groups or shards
 
     def state_names(self, shards: int) -> Sequence[str]:
         return [f"error of group {number}" for number in range(self.groups or shards)]
-
-    def bytes_sent(self, params: Sequence[Param]) -> int:
-        sent = sum(self.count(prod(param.shape)) for param in params if param.momentum is None)
-        rest = bytes_as_they_are([param for param in params if param.momentum is not None])
-        return sent * (FLOAT_BYTES + _INDEX_BYTES) + rest
 
     def count(self, size: int) -> int:
         """Tell how many of so many elements are sent."""
@@ -84,9 +74,7 @@ class _TopK(Compressor):
     """A worker thins out whole parameters of some groups, whoever has summed them."""
 
     def __init__(self, part: Part, compression: TopK) -> None:
-        places = [
-            place for place, param in zip(places_of(part.params), part.params, strict=True) if param.momentum is None
-        ]
+        places = [place for place, param in zip(places_of(part.params), part.params, strict=True) if is_trained(param)]
         num_groups = part.states.shape[1]
         items = [(group, place) for group in range(num_groups) for place in places]
         mine = balance([place.stop - place.start for _, place in items], part.workers)[part.rank]

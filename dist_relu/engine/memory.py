@@ -139,7 +139,7 @@ class StepMemory:
         is_watched: bool = False,
     ) -> None:
         self._model, self.plan, self._begin, self._samples = model, plan, begin.step, placed.x
-        compression = plan.options.compression
+        compression, feedback = plan.options.compression, plan.options.feedback
         self._layout = layout = measure(model, plan.loss, placed.y.array[:1])
         self._reduction = reduction = ReductionPlan.of(
             model.params,
@@ -152,7 +152,7 @@ class StepMemory:
             by_param=plan.cuts_by_param or is_watched,
             bucket_bytes=plan.bucket_bytes,
             groups=compression.num_groups(plan.shards) if compression else None,
-            rounding=compression.rounding() if compression else None,
+            rounding=plan.options.rounding,
         )
         self._memory = Memory(
             y=placed.y,
@@ -162,7 +162,7 @@ class StepMemory:
             slots=replicas.zeros(reduction.slots_shape, model.dtype),
             totals=replicas.zeros(reduction.totals_shape, model.dtype),
             group_sums=replicas.zeros(
-                (compression.num_rows(plan.shards) if compression else 0, reduction.generations_shape[2]), model.dtype
+                (feedback.num_rows(plan.shards) if feedback else 0, reduction.generations_shape[2]), model.dtype
             ),
             squares=replicas.zeros((len(reduction.pieces), NUM_SQUARES), np.float64),
             sums=replicas.zeros(batch_sums_shape(plan.shards, layout.sums), np.float64),

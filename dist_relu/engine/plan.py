@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Literal, final
 
 from dist_relu.comm.buckets import BUCKET_BYTES
-from dist_relu.compression import Compression
+from dist_relu.comm.halves import Rounding
+from dist_relu.compression import Compression, Rounded
+from dist_relu.compression.feedback import ErrorFeedback
 from dist_relu.core.arrays import Array
 from dist_relu.core.checks import (
     check_bool,
@@ -63,12 +65,17 @@ class StepOptions:
     def need_whole_gradient(self) -> bool:
         """Tell whether chunks can't be updated before all of them are summed."""
         clips = self.clip_norm is not None or self.clip_value is not None
-        return clips or self.accumulate > 1 or self.stale_gradients or self.compresses_totals
+        return clips or self.accumulate > 1 or self.stale_gradients or self.feedback is not None
 
     @property
-    def compresses_totals(self) -> bool:
-        """Tell whether there is more to the compression than sums that are rounded on the way."""
-        return self.compression is not None and self.compression.rounding() is None
+    def rounding(self) -> Rounding | None:
+        """What sums of groups are rounded to on the way between nodes, if the compression is of that kind."""
+        return self.compression.to if isinstance(self.compression, Rounded) else None
+
+    @property
+    def feedback(self) -> ErrorFeedback | None:
+        """The compression, if it is of the other kind."""
+        return self.compression if isinstance(self.compression, ErrorFeedback) else None
 
     @property
     def num_averages(self) -> int:
@@ -126,8 +133,8 @@ class StepPlan:
     @property
     def compression_states(self) -> slice:
         """Where the states of the compression are among the vectors of a generation."""
-        first, compression = 1 + self.optimizer.num_states, self.options.compression
-        return slice(first, first + len(compression.state_names(self.shards)) if compression else first)
+        first, feedback = 1 + self.optimizer.num_states, self.options.feedback
+        return slice(first, first + len(feedback.state_names(self.shards)) if feedback else first)
 
     @property
     def most_workers(self) -> int:
@@ -139,7 +146,7 @@ class StepPlan:
         rule, options = self.optimizer, self.options
         num_states = check_int(f"{type(rule).__name__}.num_states", rule.num_states, 0)
         names = ["parameters", *(f"optimizer state {i}" for i in range(num_states))]
-        names += options.compression.state_names(self.shards) if options.compression else ()
+        names += options.feedback.state_names(self.shards) if options.feedback else ()
         names += ["gradient of the step before"] * options.stale_gradients
         return names + ["average"] * options.num_averages
 

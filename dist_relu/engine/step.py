@@ -19,7 +19,7 @@ import numpy as np
 from dist_relu.comm import marks as phases
 from dist_relu.comm.marks import Marks
 from dist_relu.comm.whereabouts import PASS, PREPARATION, SUM, SWITCH, UPDATE
-from dist_relu.compression.compression import Part
+from dist_relu.compression.feedback import ErrorFeedback, Part
 from dist_relu.compression.gradient import CompressedGradient
 from dist_relu.core.arrays import Array
 from dist_relu.core.machine import num_cores
@@ -111,9 +111,9 @@ class TrainingStep:
         chunks = chunks_of(reduction, world.rank, model.params, self._reducer.sources, generations)
         self._norms = Norms(reduction.pieces, memory.squares)
         groups, compressed = group_numbers(plan.optimizer, model), None
-        if plan.options.compresses_totals:
+        if feedback := plan.options.feedback:
             states = generations[:, plan.compression_states]
-            compressed = self._compressed(chunks, memory.group_sums[:, : reduction.num_params], states)
+            compressed = self._compressed(feedback, chunks, memory.group_sums[:, : reduction.num_params], states)
         self._updater = Updater(plan, chunks, self._norms, self._barrier, groups, compressed)
         self._skips = plan.options.skips
         self._verdicts = memory.verdicts[slice(world.node.ranks.start, world.node.ranks.stop)]
@@ -130,9 +130,10 @@ class TrainingStep:
         self._recorder = Recorder(world, request.watch, model.dtype) if request.watch else None
         self._is_recorded = not (self._skips or self._verifier or self._side_by_side)
 
-    def _compressed(self, chunks: Sequence[Chunk], sums: Array, states: Array) -> CompressedGradient:
+    def _compressed(
+        self, compression: ErrorFeedback, chunks: Sequence[Chunk], sums: Array, states: Array
+    ) -> CompressedGradient:
         """Make the gradient of these chunks, by way of the compression.  sums, states: see `Part`."""
-        assert self._plan.options.compression
         part = Part(
             params=self.model.params,
             seed=self._plan.seed,
@@ -143,7 +144,7 @@ class TrainingStep:
             rank=self._world.node.rank,
             workers=len(self._world.node.ranks),
         )
-        return CompressedGradient(self._plan.options.compression, self._reduction, part, self._reducer.group_sources)
+        return CompressedGradient(compression, self._reduction, part, self._reducer.group_sources)
 
     def load_kernels(self) -> None:
         """Compile or load whatever a step needs, so that no step has to; collective.

@@ -13,22 +13,23 @@ from dist_relu import compression, nn
 from dist_relu.runtime.world import World
 
 
-def params() -> list[nn.Param]:
-    return nn.Sequential(nn.Dense(100), nn.BatchNorm(), nn.ReLU(), nn.Dense(10)).build((200,)).params
+def model(dtype: str = "float32") -> nn.Sequential:
+    return nn.Sequential(nn.Dense(100), nn.BatchNorm(), nn.ReLU(), nn.Dense(10), dtype=dtype).build((200,))
 
 
-def test_the_bytes_that_are_sent_are_counted() -> None:
+@pytest.mark.parametrize(("dtype", "itemsize"), [("float32", 4), ("float64", 8)])
+def test_the_bytes_that_are_sent_are_counted(dtype: str, itemsize: int) -> None:
     weights, biases, scales, means = (200 * 100, 100 * 10), (100, 10), (100, 100), (100, 100)
     trained = sum((*weights, *biases, *scales))
-    assert compression.Rounded("float16").bytes_sent(params()) == 2 * trained + 4 * sum(means)
+    assert compression.Rounded("float16").bytes_sent(model(dtype)) == 2 * trained + itemsize * sum(means)
     counts = 200 + 10 + 1 + 1 + 1 + 1
-    assert compression.TopK(0.01).bytes_sent(params()) == 8 * counts + 4 * sum(means)
+    assert compression.TopK(0.01).bytes_sent(model(dtype)) == (4 + itemsize) * counts + itemsize * sum(means)
     ranks = 4 * (200 + 100) + 4 * (100 + 10)
-    assert compression.PowerSGD(4).bytes_sent(params()) == 4 * (ranks + sum((*biases, *scales, *means)))
+    assert compression.PowerSGD(4).bytes_sent(model(dtype)) == itemsize * (ranks + sum((*biases, *scales, *means)))
 
 
 def test_weights_that_would_not_become_smaller_are_sent_as_they_are() -> None:
-    assert compression.PowerSGD(10).bytes_sent(params()) == 4 * (10 * 300 + 1000 + 10 + 100 + 400)
+    assert compression.PowerSGD(10).bytes_sent(model()) == 4 * (10 * 300 + 1000 + 10 + 100 + 400)
 
 
 @pytest.mark.parametrize(
@@ -70,9 +71,9 @@ def test_what_was_left_out_survives_the_loss_of_a_worker(digits: dr.data.Split, 
                     if place.workers == 3 and summary.epoch == 1:
                         os.kill(place.run(pid, None)[1], signal.SIGKILL)
 
-            model = nn.mlp((32,), 10)
+            network = nn.mlp((32,), 10)
             coordinator.fit(
-                model,
+                network,
                 digits.train,
                 dr.optim.SGD(0.1, momentum=0.9),
                 epochs=4,
@@ -82,5 +83,5 @@ def test_what_was_left_out_survives_the_loss_of_a_worker(digits: dr.data.Split, 
                 callbacks=[Disturbance()],
             )
             assert workers == 1 or len(coordinator.recoveries) == 1
-            digests.append(model.sha256())
+            digests.append(network.sha256())
     assert digests[0] == digests[1]
