@@ -379,7 +379,7 @@ def _phases(content: dict[str, Any]) -> Phases:
         raise ValueError("there are no steps in it")
     if any(len(worker.waits_for) < num_workers or worker.seconds <= 0 for worker in phases.workers):
         raise ValueError("waits and workers differ in number")
-    if any(len(times) != 2 for times in phases.layers.values()) or len(phases.slow_node or (0, 0)) != 2:
+    if any(len(times) != 2 for times in phases.layers.values()):
         raise ValueError("layers have other times than forward and backward")
     return phases
 

@@ -200,6 +200,8 @@ class Position:
         if training.lies_elsewhere:
             self._copy = self._snapshot
         self._training, self._snapshot, self._generation = training, None, self._site.workers.generation
+        if self._trace:
+            self._trace.begin_anew()
         return training
 
     def _training_from(self, begin: Snapshot) -> Training | ReplicaTraining:

@@ -16,6 +16,7 @@ from dist_relu.comm.clocks import ClockReading
 from dist_relu.comm.marks import BETWEEN, EXCHANGE, GATHER, MESSAGE, SUM, UPDATE, WAIT, Marks
 from dist_relu.engine.plan import StepOptions, StepPlan
 from dist_relu.engine.tracing import LAYERS, WorkerTrace
+from dist_relu.run.tracing.chrome import write_trace
 from dist_relu.run.tracing.log import TraceLog
 from dist_relu.run.tracing.phases import phases_of
 from dist_relu.run.tracing.summary import Phases
@@ -70,7 +71,10 @@ def add_segment(
     ahead_ns: Sequence[int],
     nodes: Sequence[range],
     first: int | None = None,
+    slow: int | None = None,
+    pids: Sequence[int] = (100, 101, 102),
 ) -> None:
+    """slow: of the rank whose messages, and those to it, are under way for 8 us instead of 2."""
     first = STEPS * len(log.segments) if first is None else first
     log.begin_segment(first, first + STEPS, None)
     end = max(works_ns) + 2000
@@ -83,7 +87,7 @@ def add_segment(
             (10**15 + step * STEP_NS + ahead + at, is_sent, other, 0, 1000)
             for step in range(STEPS)
             for other in others
-            for is_sent, at in ((1, work), (0, end))
+            for is_sent, at in ((1, work - 6000 * (slow in (rank, other))), (0, end))
             if abroad
         ]
         readings = [ClockReading(10**15, ahead, 500)] if abroad and rank else []
@@ -98,7 +102,7 @@ def add_segment(
                 cost_ns=3000.0,
             )
         )
-    peers = [ProcessInfo(100 + rank, "abc"[rank], str(rank)) for rank in range(len(works_ns))]
+    peers = [ProcessInfo(pids[rank], "abc"[rank], str(rank)) for rank in range(len(works_ns))]
     log.end_segment(workers, peers, nodes, 0)
 
 
@@ -157,6 +161,46 @@ def test_nodes_whose_clocks_differ_are_brought_to_one() -> None:
 def test_messages_that_are_waited_for_are_not_hidden() -> None:
     phases = phases_from([700_000, 700_000], ahead_ns=[0, 0], nodes=[range(1), range(1, 2)])
     assert phases.hidden == pytest.approx(0, abs=1e-3)
+
+
+def test_a_node_whose_messages_take_long_is_named_also_when_it_has_gone() -> None:
+    log = log_of(3 * STEPS)
+    apart, works_ns = [range(1), range(1, 2), range(2, 3)], [700_000] * 3
+    add_segment(log, works_ns, ahead_ns=[0] * 3, nodes=apart)
+    add_segment(log, works_ns, ahead_ns=[0] * 3, nodes=apart, slow=2)
+    words = "Messages of node 2 (c) take 4.0 times as long as those of others."
+    assert words in str(phases_of(log))
+    add_segment(log, works_ns, ahead_ns=[0] * 3, nodes=[range(1), range(1, 3)])
+    assert words in str(phases_of(log))
+
+
+def test_nodes_whose_messages_take_about_as_long_are_not_named() -> None:
+    phases = phases_from([700_000] * 3, ahead_ns=[0] * 3, nodes=[range(1), range(1, 2), range(2, 3)])
+    assert phases.slow_node is None
+
+
+def test_a_worker_in_whose_place_another_has_come_has_the_names_of_both(tmp_path: Path) -> None:
+    log = log_of(2 * STEPS)
+    for pids in ([100, 101], [100, 207]):
+        add_segment(log, [300_000, 700_000], ahead_ns=[0, 0], nodes=[range(2)], pids=pids)
+    write_trace(tmp_path / "trace.json", log)
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    names = [event["args"]["name"] for event in events if event["name"] == "thread_name"]
+    assert names == ["worker 0 (pid 100)", "worker 1 (pid 101, then 207)"]
+
+
+def test_no_step_is_lost_when_fewer_workers_have_more_to_mark() -> None:
+    trace = dr.Trace()
+    x = np.random.default_rng(0).standard_normal((200, 5)).astype(np.float32)
+    model, labels = nn.mlp([4], 2), (x[:, 0] > 0).astype(int)
+    with (
+        dr.start(2, backend="local") as coordinator,
+        coordinator.trainer(model, (x, labels), optim.SGD(0.1), batch_size=40, shards=8, trace=trace) as trainer,
+    ):
+        trainer.fit(steps=40)
+        coordinator.resize(1)
+        trainer.fit(steps=40)
+    assert np.unique(trace.table()["step"]).tolist() == list(range(80))
 
 
 @pytest.fixture(scope="module")

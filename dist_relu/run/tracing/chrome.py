@@ -70,17 +70,19 @@ def _parts(log: TraceLog) -> Iterator[list[str]]:
 
 
 def _names(log: TraceLog) -> Iterator[str]:
+    """Name nodes and workers; one in whose place another has come has the names of both."""
     yield _name("process_name", _COORDINATOR, 0, "coordinator")
-    named = set()
+    hosts: dict[int, dict[str, None]] = {}
+    pids: dict[tuple[int, int], dict[str, None]] = {}
     for segment in log.segments:
         for number, ranks in enumerate(segment.nodes):
-            host = segment.peers[ranks.start].host
-            if (number, None) not in named:
-                yield _name("process_name", 1 + number, 0, f"node {number} ({host})")
+            hosts.setdefault(number, {})[segment.peers[ranks.start].host] = None
             for rank in ranks:
-                if (number, rank) not in named:
-                    yield _name("thread_name", 1 + number, rank, f"worker {rank} (pid {segment.peers[rank].pid})")
-            named |= {(number, None), *((number, rank) for rank in ranks)}
+                pids.setdefault((number, rank), {})[str(segment.peers[rank].pid)] = None
+    for number, of_node in hosts.items():
+        yield _name("process_name", 1 + number, 0, f"node {number} ({', then '.join(of_node)})")
+    for (number, rank), of_worker in pids.items():
+        yield _name("thread_name", 1 + number, rank, f"worker {rank} (pid {', then '.join(of_worker)})")
 
 
 def _name(what: str, process: int, thread: int, name: str) -> str:

@@ -19,7 +19,7 @@ VALIDATION, CALLBACKS, SEGMENT = "validation", "callbacks", "steps"
 """What the coordinator does: measure what the model is worth, call whoever is to be called, wait for the workers."""
 
 FIRST_STEPS = 20
-"""Steps of the first segment, which are marked in all detail; kernels are loaded and steps recorded in it, too."""
+"""Steps of a first segment, which are marked in all detail; kernels are loaded and steps recorded in it, too."""
 _CAPACITY = 1 << 16
 """Marks of a segment, of which most models have some thousand steps."""
 _MOST_SECONDS = 2.0
@@ -32,13 +32,14 @@ _COMPARE_EVERY_S = 4.0
 class Segment:
     """These steps, from number `first` to `stop` - 1, were traced together.
 
-    workers: by rank.  peers: who they are.  nodes: the ranks of each.  coordinator_node: the number of the
-    coordinator's; None where no worker shares it.  num_rows: of a whole batch, by rank.
-    began_ns, ended_ns: by the coordinator's clock.
+    is_first: these workers had taken none of the run before.  workers: by rank.  peers: who they are.
+    nodes: the ranks of each.  coordinator_node: the number of the coordinator's; None where no worker shares it.
+    num_rows: of a whole batch, by rank.  began_ns, ended_ns: by the coordinator's clock.
     """
 
     first: int
     stop: int
+    is_first: bool
     workers: Sequence[WorkerTrace]
     peers: Sequence[ProcessInfo]
     nodes: Sequence[range]
@@ -70,9 +71,14 @@ class TraceLog:
         self.layers = _names_of_passes(model)
         self._plan = plan
         self._left = num_steps
-        self._per_step = _most_marks(len(self.layers), len(model.params), plan)
+        self._most_per_step = _most_marks(len(self.layers), len(model.params), plan)
+        self.begin_anew()
         self._begun: tuple[int, int, int] | None = None  # first step, stop, and when
         self._next_comparison_s = 0.0
+
+    def begin_anew(self) -> None:
+        """Workers are about to begin with the run, who know nothing of what others have marked, or they themselves."""
+        self._is_first, self._per_step = True, self._most_per_step
 
     def begin_segment(self, first: int, stop: int, step_s: float | None) -> tuple[int, TraceRequest | None]:
         """Say before which step the next segment ends, at `stop` at the latest, and how it is traced, if it is.
@@ -82,7 +88,7 @@ class TraceLog:
         if not self._left:
             return stop, None
         num_steps = min(stop - first, self._left)
-        if not self.segments:
+        if self._is_first:
             num_steps = min(num_steps, FIRST_STEPS)
         else:
             num_steps = min(num_steps, max(_CAPACITY // self._per_step, 1))
@@ -106,7 +112,7 @@ class TraceLog:
         now_ns = monotonic_ns()
         self._left -= stop - first
         if any(worker.marks is None for worker in workers):  # steps that were not like those before
-            self._per_step *= 2
+            self._per_step = max(2 * self._per_step, self._most_per_step)
             return
         rows = bounds(self._plan.batch_size, self._plan.shards)
         shares = bounds(self._plan.shards, len(workers))
@@ -117,6 +123,7 @@ class TraceLog:
             Segment(
                 first=first,
                 stop=stop,
+                is_first=self._is_first,
                 workers=workers,
                 peers=list(peers),
                 nodes=list(nodes),
@@ -126,6 +133,7 @@ class TraceLog:
                 ended_ns=now_ns,
             )
         )
+        self._is_first = False
 
     @contextmanager
     def span(self, what: str) -> Iterator[None]:

@@ -10,17 +10,20 @@ from dist_relu.comm.marks import BACKWARD, FORWARD, NUM_PHASES
 from dist_relu.core.arrays import Array
 from dist_relu.engine.tracing import LAYERS
 from dist_relu.run.tracing.log import CALLBACKS, VALIDATION, TraceLog
-from dist_relu.run.tracing.summary import NAMES, Lateness, Phases, WorkerPhases
+from dist_relu.run.tracing.summary import NAMES, Lateness, Phases, SlowNode, WorkerPhases
 from dist_relu.run.tracing.timeline import Clocks, Timeline
 from dist_relu.run.tracing.waiting import Waits, critical_path
 
 _MUCH = 1.5
 """So many times as long as others a node's messages must take to be worth a word."""
 
+_Link = frozenset[tuple[int, str]]
+"""Two nodes, by number and host."""
+
 
 def phases_of(log: TraceLog) -> Phases:
     """Add up what a log has, which is some steps at least."""
-    segments = log.segments[1:] or log.segments
+    segments = [segment for segment in log.segments if not segment.is_first] or log.segments
     clocks = Clocks(log.segments)
     num_workers = max(len(segment.workers) for segment in segments)
     waits = Waits(num_workers)
@@ -30,7 +33,7 @@ def phases_of(log: TraceLog) -> Phases:
     reasons = np.zeros((num_workers, 3))
     mark_costs = np.zeros(num_workers)
     step_ns: list[Array] = []
-    links: dict[int, list[Array]] = {}
+    links: dict[_Link, list[Array]] = {}
     for segment in segments:
         timeline = Timeline(segment, clocks)
         waits.add(timeline)
@@ -140,30 +143,36 @@ def _reasons(timeline: Timeline) -> Array:
     return timeline.num_steps * reasons
 
 
-def _add_links(links: dict[int, list[Array]], timeline: Timeline) -> None:
-    """Note for each node how long messages to it and from it are under way, as multiples of those of their size."""
-    nodes = [timeline.node_of(rank) for rank in range(len(timeline.tracks))]
-    parts = [
-        np.stack(
-            [messages.sizes_bytes, messages.arrived - messages.sent, messages.senders * 0 + rank, messages.senders]
-        )
-        for rank, messages in enumerate(timeline.messages)
-    ]
-    everything = np.concatenate(parts, axis=1)
-    for size in np.unique(everything[0]).tolist():
-        _, times, receivers, senders = everything[:, everything[0] == size]
-        relative = times / max(float(np.median(times)), 1.0)
-        for node in set(nodes):
-            ranks = [rank for rank, number in enumerate(nodes) if number == node]
-            chosen = np.isin(receivers, ranks) | np.isin(senders, ranks)
-            links.setdefault(node, []).append(relative[chosen])
+def _add_links(links: dict[_Link, list[Array]], timeline: Timeline) -> None:
+    """Note of the messages between every two nodes how large they are, and how long they are under way, (2, m)."""
+    nodes = [(timeline.node_of(rank), peer.host) for rank, peer in enumerate(timeline.segment.peers)]
+    for receiver, messages in enumerate(timeline.messages):
+        noted = np.stack([messages.sizes_bytes, messages.arrived - messages.sent])
+        for sender in np.unique(messages.senders).tolist():
+            link = frozenset((nodes[receiver], nodes[sender]))
+            links.setdefault(link, []).append(noted[:, messages.senders == sender])
 
 
-def _slow_node(links: Mapping[int, Sequence[Array]]) -> list[float] | None:
-    """Find the node whose messages take longest, if they take much longer than those of others."""
-    if len(links) < 3:
+def _slow_node(links: Mapping[_Link, Sequence[Array]]) -> SlowNode | None:
+    """Find the node whose messages take longest, if they take much longer than those between others.
+
+    Times are multiples of the median of all messages of that size.
+    """
+    if not links:
         return None
-    times = {node: float(np.median(np.concatenate(parts))) for node, parts in links.items()}
-    slowest = max(times, key=lambda node: times[node])
-    others = float(np.median([time for node, time in times.items() if node != slowest]))
-    return [float(slowest), times[slowest] / others] if times[slowest] > _MUCH * others > 0 else None
+    sizes, times = np.concatenate([part for parts in links.values() for part in parts], axis=1)
+    usual = {size: max(float(np.median(times[sizes == size])), 1.0) for size in np.unique(sizes).tolist()}
+    relative = {
+        link: np.concatenate([times / [usual[size] for size in sizes.tolist()] for sizes, times in parts])
+        for link, parts in links.items()
+    }
+    slowest = None
+    for number, host in sorted({node for link in links for node in link}):
+        own = [times for link, times in relative.items() if (number, host) in link]
+        others = [times for link, times in relative.items() if (number, host) not in link]
+        if not others or not (of_others := float(np.median(np.concatenate(others)))):
+            continue
+        factor = float(np.median(np.concatenate(own))) / of_others
+        if factor > (slowest.factor if slowest else _MUCH):
+            slowest = SlowNode(number=number, host=host, factor=factor)
+    return slowest

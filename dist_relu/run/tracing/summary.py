@@ -68,22 +68,30 @@ class WorkerPhases:
         return sum(self.phases.values())
 
 
+@dataclass(frozen=True, kw_only=True)
+class SlowNode:
+    """Messages of a node, from it and to it, take so many times as long as those between others, at the median."""
+
+    number: int
+    host: str
+    factor: float
+
+
 @final
 @dataclass(frozen=True, kw_only=True)
 class Phases:
     """Where the time of steps went, in seconds; `str()` says it in words.
 
     first, last, num_steps: the numbers of the first and the last step, and how many there are, some between them being
-    left out where there were more marks than room for them; the first ones of a trace, in which kernels are loaded and
-    steps are recorded, count only where there are no others.  seconds: in which they were taken.
+    left out where there were more marks than room for them; the first ones that workers take, in which kernels are
+    loaded and steps are recorded, count only where there are no others.  seconds: in which they were taken.
     step_seconds: the median.
     workers: by rank; where there were fewer of them in the end, those with them who had gone.
     critical: by the name of the phase, the chain of work and waits that decides how long steps take.
     layers: by name, forward and backward, summed over workers; none where that was too dear to be told.
     validation, callbacks: what came between them.
     hidden: which share of the time that messages between nodes were under way workers did something else; None where
-    there were none.  slow_node: the number of a node whose messages take longer than those of others, and how many
-    times as long.
+    there were none.  slow_node: whose messages take much longer than others; None where there is none.
     num_nodes: on which the workers were.  num_comparisons, clock_error: how often nodes have compared their clocks, and
     by how much that may be wrong.
     """
@@ -99,7 +107,7 @@ class Phases:
     validation: float
     callbacks: float
     hidden: float | None
-    slow_node: list[float] | None
+    slow_node: SlowNode | None
     num_nodes: int
     num_comparisons: int
     clock_error: float
@@ -176,10 +184,10 @@ def _exchange(phases: Phases) -> str:
     if phases.hidden is None:
         return ""
     words = f"The exchange between nodes is hidden for {phases.hidden:.0%}."
-    if phases.slow_node:
-        number, factor = phases.slow_node
-        host = next(worker.host for worker in phases.workers if worker.node == int(number))
-        words += f" Messages of node {int(number)} ({host}) take {factor:.1f} times as long as those of others."
+    if slow := phases.slow_node:
+        words += (
+            f" Messages of node {slow.number} ({slow.host}) take {slow.factor:.1f} times as long as those of others."
+        )
     return words
 
 
