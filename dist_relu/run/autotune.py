@@ -18,6 +18,9 @@ from dist_relu.run.trainer import Trainer
 _WARM_UP = 3
 """Of a turn's steps, the first ones are recorded, and not timed."""
 
+_WARM_UP_OF_REPLICAS = 8
+"""They record theirs later, and as many before an average as behind it."""
+
 _TURNS = 6
 """So many turns of each way fit into the time for a question."""
 
@@ -93,7 +96,8 @@ def autotune(
     shards: also try other numbers of shards, as many as workers, and 2 and 4 times as many. They fix the bits, so the
     run keeps its own, and `Tuning.shards` is for another one: `coordinator.trainer(..., shards=tuning.shards)`.
     buckets: try messages of other sizes, where there are several nodes; sets `Trainer.bucket_bytes`.
-    seconds: about so long for each of these questions, behind a first turn of every way.
+    seconds: about so long for each of these questions, behind a first turn of every way. Replicas take whole rounds in
+    a turn, from one average to the next, however long these are, and the time of a step is its share of a round.
 
     Raises ValueError for shards=True where shards are in groups, those of replicas or of a compression, so that their
     number is no matter of speed alone; and what `Trainer.fit` raises: steps that diverge would do so in the run, too.
@@ -189,15 +193,23 @@ def _race(question: Question, values: Sequence[int], branch: Callable[[int], Tra
 
     def take_turn(value: int) -> Sequence[float]:
         with branch(value) as trial:
-            step_s = float(trial.fit(steps=_WARM_UP).step_seconds[-1])
+            per_round = trial.steps_per_round
+            warm_up = _WARM_UP if per_round == 1 else _WARM_UP_OF_REPLICAS
+            step_s = float(trial.fit(steps=_in_rounds(warm_up, per_round)).step_seconds[-1])
             steps = min(max(round(turn_s / step_s), _FEWEST_STEPS), _MOST_STEPS)
-            times: list[float] = trial.fit(steps=steps).step_seconds.tolist()
+            rounds = trial.fit(steps=_in_rounds(steps, per_round)).step_seconds.reshape(-1, per_round)
+            times: list[float] = rounds.mean(axis=1).repeat(per_round).tolist()
             return times
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TrainingWarning)  # the run itself will tell
         outcome = race(values, take_turn, seconds=seconds)
     return Choice(question=question, value=outcome.value, outcome=outcome)
+
+
+def _in_rounds(steps: int, per_round: int) -> int:
+    """Make of a number of steps one of whole rounds."""
+    return -(-steps // per_round) * per_round
 
 
 def _named(question: Question, value: int) -> str:

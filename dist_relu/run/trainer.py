@@ -193,6 +193,11 @@ class Trainer:
         return self._plan.averaging is not None or self._plan.options.compression is not None
 
     @property
+    def steps_per_round(self) -> int:
+        """How many steps replicas take from one average to the next; 1 where there are none."""
+        return self._plan.averaging.steps if self._plan.averaging else 1
+
+    @property
     def bucket_bytes(self) -> int:
         """How large messages between nodes are, about; changes no bits.  May be set between steps."""
         return self._plan.bucket_bytes

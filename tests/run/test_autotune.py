@@ -54,6 +54,17 @@ def test_every_way_has_been_timed(two: dr.Coordinator) -> None:
     assert str(tuning).splitlines() == [str(choice) for choice in tuning.choices]
 
 
+def test_replicas_are_timed_with_their_averages(two: dr.Coordinator) -> None:
+    averaging = optim.LocalSGD(2, 7)
+    replicas = two.trainer(nn.mlp((16,), 10), DATA, optim.SGD(0.1), batch_size=64, averaging=averaging)
+    with replicas:
+        tuning = dr.autotune(replicas, seconds=BRIEF)
+    two.resize(2)
+    assert tuning.choices[0].outcome
+    for runner in tuning.choices[0].outcome.runners:
+        assert runner.steps % (7 * len(runner.step_s)) == 0
+
+
 def test_batches_are_cut_into_no_more_shards_than_they_have_samples(two: dr.Coordinator) -> None:
     with trainer_of(two, batch_size=3, shards=2) as trainer:
         tuning = dr.autotune(trainer, workers=False, shards=True, buckets=False, seconds=BRIEF)
