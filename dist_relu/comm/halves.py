@@ -13,7 +13,6 @@ import numpy as np
 
 from dist_relu.core.arrays import Array, aligned_empty
 from dist_relu.kernels.compression import (
-    float16_table,
     pack_bfloat16,
     pack_float16,
     round_to_bfloat16,
@@ -44,9 +43,7 @@ class Halves:
         self._pack: Callable[[Array, Array], None] = pack_bfloat16
         self._unpack: Callable[[Array, Array], None] = unpack_bfloat16
         if to == "float16":
-            self._round, self._pack = round_to_float16, pack_float16
-            table = float16_table()
-            self._unpack = lambda words, bits: unpack_float16(words, bits, table)
+            self._round, self._pack, self._unpack = round_to_float16, pack_float16, unpack_float16
 
     def round(self, x: Array) -> None:
         """Round x (n,) in place."""

@@ -13,12 +13,22 @@ import numpy as np
 
 from dist_relu.core.arrays import Array
 from dist_relu.kernels.jit import kernel
+from dist_relu.kernels.llvm import bits_of, float32_of
 from dist_relu.kernels.long_sums import dot_row
 
 DIGIT_BITS = 11
 """Bits of a magnitude that are looked at in one pass over all."""
 
 _INFINITE = 0x7F800000
+"""The bits of a float32."""
+
+_LEAST_NORMAL, _OVERFLOW = np.float32(2**-14), np.float32(65520)
+"""The smallest float32 with all bits of a float16, and the smallest that becomes infinite as one."""
+
+_COARSER = np.float32(2**13)
+"""So many times as large is the last bit of a float16."""
+
+_INFINITY, _ONE_HALF = np.float32(np.inf), np.float32(0.5)
 
 
 @kernel
@@ -35,18 +45,17 @@ def round_to_bfloat16(bits: Array) -> None:
 def round_to_float16(bits: Array) -> None:
     """Round float32 numbers to those of float16, ties to even; from 65520 on they are infinite.  bits: (n,) uint32.
 
-    Below 2^-14 float16 has fewer bits, down to one of 2^-24.
+    Below 2^-14 float16 has fewer bits, down to one of 2^-24. A number is added to a larger one, below whose last bit is
+    what is to be rounded off, and that one is taken away again.
     """
     for i in range(bits.shape[0]):
         word: Any = np.int64(bits[i])
-        magnitude = word & 0x7FFFFFFF
-        exponent = magnitude >> 23
-        drop = 13 + min(max(113 - exponent, 0), 10)
-        rounded = (magnitude + (1 << (drop - 1)) - 1 + ((magnitude >> drop) & 1)) >> drop << drop
-        rounded = (0x33800000 if magnitude > 0x33000000 else 0) if exponent < 103 else rounded
-        rounded = _INFINITE if magnitude >= 0x477FF000 else rounded
-        rounded = (magnitude | 0x400000) & 0x7FFFE000 if magnitude > _INFINITE else rounded
-        bits[i] = (word & 0x80000000) | rounded
+        size, power = float32_of(word & 0x7FFFFFFF), float32_of(word & _INFINITE)
+        larger = (power if power > _LEAST_NORMAL else _LEAST_NORMAL) * _COARSER
+        rounded, no_number = (size + larger) - larger, float32_of((word | 0x400000) & 0x7FFFE000)
+        rounded = rounded if size < _OVERFLOW else _INFINITY
+        rounded = rounded if size <= _INFINITY else no_number
+        bits[i] = (word & 0x80000000) | bits_of(rounded)
 
 
 @kernel
@@ -65,28 +74,31 @@ def unpack_bfloat16(words: Array, bits: Array) -> None:
 
 @kernel
 def pack_float16(bits: Array, words: Array) -> None:
-    """Write numbers that are rounded to float16 with 16 bits each.  bits: (n,) uint32.  words: (n,) uint16."""
+    """Write numbers that are rounded to float16 with 16 bits each.  bits: (n,) uint32.  words: (n,) uint16.
+
+    Those below 2^-14 are multiples of 2^-24, which are counted by the last bit of a float32 from 0.5 to 1.
+    """
     for i in range(words.shape[0]):
         word: Any = np.int64(bits[i])
         magnitude = word & 0x7FFFFFFF
-        exponent = magnitude >> 23
-        small = ((magnitude & 0x7FFFFF) | 0x800000) >> min(max(126 - exponent, 0), 24)
-        half = (magnitude >> 13) - (112 << 10) if exponent > 112 else small
-        half = 0x7C00 | ((magnitude >> 13) & 0x3FF) if magnitude >= _INFINITE else half
+        size = float32_of(magnitude)
+        small, half, large = bits_of(size + _ONE_HALF), (magnitude >> 13) - 0x1C000, (magnitude >> 13) - 0x38000
+        half = half if size < _INFINITY else large
+        half = small - 0x3F000000 if size < _LEAST_NORMAL else half
         words[i] = ((word >> 16) & 0x8000) | half
 
 
 @kernel
-def unpack_float16(words: Array, bits: Array, table: Array) -> None:
-    """The reverse of `pack_float16`.  table: (2^16,) uint32, the bits of all numbers of float16 as float32."""
+def unpack_float16(words: Array, bits: Array) -> None:
+    """The reverse of `pack_float16`."""
     for i in range(words.shape[0]):
-        bits[i] = table[words[i]]
-
-
-def float16_table() -> Array:
-    """Return the table for `unpack_float16`."""
-    with np.errstate(invalid="ignore"):
-        return np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32).view(np.uint32)
+        word: Any = np.int64(words[i])
+        half = word & 0x7FFF
+        number, large = float32_of((half << 13) + 0x38000000), float32_of((half << 13) + 0x70000000)
+        small = float32_of(half + 0x3F000000) - _ONE_HALF
+        number = number if number < _OVERFLOW else large
+        number = small if number < _LEAST_NORMAL else number
+        bits[i] = ((word & 0x8000) << 16) | bits_of(number)
 
 
 @kernel

@@ -9,12 +9,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba.core import types
-from numba.extending import intrinsic
 
 from dist_relu.core.arrays import Array
 from dist_relu.kernels.jit import kernel
+from dist_relu.kernels.llvm import bits_of
 
 _SMALLEST, _LARGEST = -8, 6
 _MAGNITUDES = [0.0, *(f * 2.0**e for e in range(_SMALLEST, _LARGEST) for f in (1.0, 1.5)), 2.0**_LARGEST, np.inf]
@@ -58,17 +56,6 @@ def _shift(dtype: np.dtype[Any]) -> int:
     return int(np.finfo(dtype).nmant) - 1
 
 
-@intrinsic
-def _bits(typing_context: Any, x: Any) -> Any:
-    """Return a number's bits as a whole number."""
-    word: Any = types.uint32 if x == types.float32 else types.uint64
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.bitcast(args[0], ir.IntType(word.bitwidth))
-
-    return word(x), codegen
-
-
 @kernel
 def _count_sums(z: Array, bias: Array, places: Array, shift: int, table: Array) -> None:
     """Count the numbers z + bias.
@@ -81,7 +68,7 @@ def _count_sums(z: Array, bias: Array, places: Array, shift: int, table: Array) 
     for n in range(z.shape[0]):
         row = z[n]
         for k in range(size):
-            places[k] = _bits(row[k] + bias[k]) >> shift
+            places[k] = bits_of(row[k] + bias[k]) >> shift
         for k in range(0, whole, 4):
             t0[places[k]] += 1
             t1[places[k + 1]] += 1

@@ -66,6 +66,27 @@ def power_of_two(typing_context: Any, shifted: Any) -> Any:
 
 
 @intrinsic
+def bits_of(typing_context: Any, x: Any) -> Any:
+    """Return a number's bits as a whole number."""
+    word: Any = types.uint32 if x == types.float32 else types.uint64
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], ir.IntType(word.bitwidth))
+
+    return word(x), codegen
+
+
+@intrinsic
+def float32_of(typing_context: Any, bits: Any) -> Any:
+    """Return the float32 that has these bits, the lower 32 of an int64."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.bitcast(builder.trunc(args[0], ir.IntType(32)), ir.FloatType())
+
+    return types.float32(types.int64), codegen
+
+
+@intrinsic
 def copysign(typing_context: Any, size: Any, sign: Any) -> Any:
     """Give |size| the sign of `sign`, be they zeros."""
 

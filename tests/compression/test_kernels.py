@@ -10,10 +10,12 @@ from dist_relu.kernels.compression import (
     keep_largest,
     leave_low_rank,
     orthonormalize_or_drop,
+    pack_float16,
     project,
     project_columns,
     round_to_bfloat16,
     round_to_float16,
+    unpack_float16,
 )
 from tests.twin import Array
 
@@ -47,6 +49,15 @@ def test_numbers_are_rounded_to_float16_as_numpy_does(numbers: Array) -> None:
         expected = numbers.astype(np.float16).astype(np.float32)
     np.testing.assert_array_equal(found, expected)
     np.testing.assert_array_equal(np.signbit(found), np.signbit(numbers))
+
+
+def test_every_number_of_float16_is_unpacked_as_numpy_does_and_packed_again() -> None:
+    words = np.arange(2**16, dtype=np.uint16)
+    unpacked, packed = np.empty(2**16, np.float32), np.empty_like(words)
+    unpack_float16(words, unpacked.view(np.uint32))
+    pack_float16(unpacked.view(np.uint32), packed)
+    np.testing.assert_array_equal(unpacked, words.view(np.float16).astype(np.float32))
+    np.testing.assert_array_equal(packed, words)
 
 
 def test_numbers_are_rounded_to_the_nearest_bfloat16(numbers: Array) -> None:
