@@ -149,19 +149,25 @@ def project(rows: Array, q: Array, p: Array, first: int) -> None:
 
 @kernel
 def orthonormalize_or_drop(rows: Array) -> None:
-    """Make the rows (r, N) float64 orthonormal, one after another; a row that is 0 then, or was, stays 0.
+    """Make the rows (r, N) float64 orthonormal, one after another; one that depends on those before becomes 0.
 
     Modified Gram-Schmidt, twice, as `dist_relu.kernels.orthogonal` has it for rows that are known to be independent.
+    What an independent row has left behind the first time it keeps the second time. Where it loses more than half of
+    its length again, that was rounding alone, and not orthogonal to the others: Kahan's "twice is enough", in Parlett
+    (1980), "The symmetric eigenvalue problem".
     """
     for i in range(rows.shape[0]):
+        square = dot_row(rows[i], rows[i])
         for _ in range(2):
+            before = square
             for j in range(i):
                 factor = dot_row(rows[j], rows[i])
                 for n in range(rows.shape[1]):
                     rows[i, n] -= factor * rows[j, n]
-        size = sqrt(dot_row(rows[i], rows[i]))
+            square = dot_row(rows[i], rows[i])
+        size = sqrt(square)
         for n in range(rows.shape[1]):
-            rows[i, n] = rows[i, n] / size if size > 0 else 0.0
+            rows[i, n] = rows[i, n] / size if square > before / 4 else 0.0
 
 
 @kernel

@@ -120,6 +120,22 @@ def test_a_matrix_is_left_at_low_rank_as_numpy_would(
     np.testing.assert_allclose(rest, matrix - expected, atol=tolerance)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_gradient_of_few_inputs_is_sent_whole_at_a_higher_rank(rng: np.random.Generator, dtype: str) -> None:
+    matrix = np.zeros((64, 40), dtype)
+    matrix[[3, 17]] = rng.standard_normal((2, 40))
+    p, q = np.empty((4, 64), dtype), rng.standard_normal((4, 40)).astype(dtype)
+    project(matrix, q, p, 0)
+    wide = p.astype(np.float64)
+    orthonormalize_or_drop(wide)
+    assert not wide[2:].any()
+    np.testing.assert_allclose(wide[:2] @ wide[:2].T, np.eye(2), atol=1e-12)
+    rest = np.empty_like(matrix)
+    project_columns(matrix, wide.astype(dtype), q, 0, 40)
+    leave_low_rank(matrix, wide.astype(dtype), q, 0, rest)
+    np.testing.assert_allclose(rest, 0, atol=20 * np.finfo(dtype).eps)
+
+
 def test_rows_of_which_nothing_is_left_stay_zero(rng: np.random.Generator) -> None:
     rows = np.zeros((3, 8))
     rows[1] = rng.standard_normal(8)
