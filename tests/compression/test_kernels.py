@@ -133,7 +133,7 @@ def test_a_gradient_of_few_inputs_is_sent_whole_at_a_higher_rank(rng: np.random.
     rest = np.empty_like(matrix)
     project_columns(matrix, wide.astype(dtype), q, 0, 40)
     leave_low_rank(matrix, wide.astype(dtype), q, 0, rest)
-    np.testing.assert_allclose(rest, 0, atol=20 * np.finfo(dtype).eps)
+    np.testing.assert_allclose(rest, 0, atol=20 * float(np.finfo(dtype).eps))
 
 
 def test_rows_of_which_nothing_is_left_stay_zero(rng: np.random.Generator) -> None:
