@@ -35,6 +35,7 @@ from dist_relu.core.files import write_json
 from dist_relu.core.launched import may_be_rank
 from dist_relu.data import load
 from dist_relu.reports.plots import draw_sums
+from dist_relu.reports.plots.style import COLUMN, PLAIN
 
 if TYPE_CHECKING:
     from dist_relu.bench.sums import Timing as SumTiming
@@ -153,9 +154,9 @@ def _write_sums(timings: Sequence[Sequence[SumTiming]], output: Path) -> None:
     with attempts.writing(output / "sums.json"):
         write_json(output / "sums.json", _facts() | {"rows": [asdict(one) for group in timings for one in group]})
     if find_spec("matplotlib"):
-        for name in ("sums.png", "sums.pdf"):
+        for name, form in (("sums.png", PLAIN), ("sums.pdf", COLUMN)):
             with attempts.writing(output / name):
-                draw_sums([sum_curves(group) for group in timings], output / name)
+                draw_sums([sum_curves(group) for group in timings], output / name, form=form)
     else:
         click.echo("No picture: it needs matplotlib. Install it: pip install 'dist_relu[plot]'.", err=True)
     attempts.check()

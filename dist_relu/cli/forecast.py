@@ -17,13 +17,14 @@ from dist_relu.cli.tables import print_table
 from dist_relu.cli.types import DURATION, FOLDER, NOT_NEGATIVE, POSITIVE, SENT
 from dist_relu.core.files import write_json
 from dist_relu.reports.plots import ForecastCurve, draw_forecast
+from dist_relu.reports.plots.style import COLUMN, PLAIN
 from dist_relu.scaling import Cluster, Failures, Forecast, Interval, Network, Point, Simulated, forecast
 from dist_relu.scaling.experiment import read_measurements
 from dist_relu.scaling.forecast import series_points, simulated
 from dist_relu.scaling.network import TCP_LATENCY_S, Fit, measured
 from dist_relu.scaling.profile import read_profiles
 
-_PICTURES = ("forecast.png", "forecast.pdf")
+_PICTURES = {"forecast.png": PLAIN, "forecast.pdf": COLUMN}
 _RECOVERY_S = 30.0
 _NODES = "1,2,4,8,16,32,64,128,256,512,1024,2048,4096"
 
@@ -159,10 +160,14 @@ def forecast_command(
         )
     if find_spec("matplotlib"):
         curves = [_curve(name, rows, simulations.get(name)) for name, rows in found.items() if rows]
-        for picture in _PICTURES:
+        for picture, form in _PICTURES.items():
             with attempts.writing(output / picture):
                 draw_forecast(
-                    curves, output / picture, workers_per_node=workers_per_node, about=f"Forecast, {network.name}"
+                    curves,
+                    output / picture,
+                    workers_per_node=workers_per_node,
+                    form=form,
+                    about=f"Forecast, {network.name}",
                 )
     else:
         click.echo("No picture: it needs matplotlib. Install it: pip install 'dist_relu[plot]'.", err=True)

@@ -22,6 +22,7 @@ from dist_relu.data import load
 from dist_relu.launch.hosts import Host, parse_hosts, read_hosts
 from dist_relu.optim import Constant
 from dist_relu.reports.plots import ScalingCurve, draw_scaling
+from dist_relu.reports.plots.style import COLUMN, PLAIN
 from dist_relu.scaling import (
     Experiment,
     Interval,
@@ -42,7 +43,7 @@ from dist_relu.scaling.intervals import ENOUGH_REPETITIONS
 _BACKENDS = ("local", "mpi", "ray")
 """Those with several workers."""
 
-_PICTURES = ("scaling.png", "scaling.pdf")
+_PICTURES = {"scaling.png": PLAIN, "scaling.pdf": COLUMN}
 
 
 @click.command(
@@ -122,7 +123,7 @@ _PICTURES = ("scaling.png", "scaling.pdf")
     type=FOLDER,
     required=True,
     metavar="FOLDER",
-    help="Write to FOLDER what is measured, a table, and a picture; go on with what it holds of the same experiment.",
+    help="Write to FOLDER what is measured, a table, and a picture (.pdf: for a paper's column); go on with the same.",
 )
 def scale(
     source: str,
@@ -212,9 +213,9 @@ def scale(
         write_formats(found, output)
     if find_spec("matplotlib"):
         curves = [_curve(name, group) for name, group in series_of(rows)]
-        for name in _PICTURES:
+        for name, form in _PICTURES.items():
             with attempts.writing(output / name):
-                draw_scaling(curves, output / name, about=f"{', '.join(models)} on {source}, {optimizer}")
+                draw_scaling(curves, output / name, form=form, about=f"{', '.join(models)} on {source}, {optimizer}")
     else:
         click.echo("No picture: it needs matplotlib. Install it: pip install 'dist_relu[plot]'.", err=True)
     attempts.check()

@@ -31,11 +31,12 @@ from dist_relu.coordinator import Coordinator
 from dist_relu.core.files import strict, write_file
 from dist_relu.data import Dataset
 from dist_relu.reports.plots import Change, draw_what_if
+from dist_relu.reports.plots.style import COLUMN, PLAIN
 from dist_relu.run.trainer import Trainer
 from dist_relu.scaling.what_if import Outcome, what_if
 
 _NONE = "no change"
-_PICTURES = ("what-if.png", "what-if.pdf")
+_PICTURES = {"what-if.png": PLAIN, "what-if.pdf": COLUMN}
 _SAME = (*WORKER_OPTIONS, "source", "epochs", "seed")
 """Parameters of all trainings that are compared."""
 
@@ -64,7 +65,7 @@ _SAME = (*WORKER_OPTIONS, "source", "epochs", "seed")
     type=FOLDER,
     required=True,
     metavar="FOLDER",
-    help="Write to FOLDER what came of it: a table, and a picture.",
+    help="Write to FOLDER what came of it: as JSON and as a picture (.pdf: for a column of a paper).",
 )
 @click.argument("options", nargs=-1, type=click.UNPROCESSED, metavar="[OPTIONS OF dist-relu train]...")
 def what_if_command(changes: Sequence[str], seeds: int, output: Path, options: Sequence[str]) -> None:
@@ -129,9 +130,9 @@ def _report(found: Sequence[Outcome], tasks: Mapping[str, Task], output: Path, o
     if find_spec("matplotlib"):
         scale, score = (100, "accuracy, %") if has_classes else (1, "loss")
         shown = [Change(name, [scale * one for one in _scores(found, name)], megabytes[name]) for name in tasks]
-        for picture in _PICTURES:
+        for picture, form in _PICTURES.items():
             with attempts.writing(output / picture):
-                draw_what_if(shown, output / picture, score=score, about=shlex.join(options))
+                draw_what_if(shown, output / picture, score=score, form=form, about=shlex.join(options))
     else:
         click.echo("No picture: it needs matplotlib. Install it: pip install 'dist_relu[plot]'.", err=True)
     attempts.check()

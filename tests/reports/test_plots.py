@@ -19,7 +19,7 @@ from dist_relu.analysis.plane import Plane
 from dist_relu.engine.watch.records import EpochSummary, WatchedLayer, WatchedParam, WatchedStep
 from dist_relu.reports import plots
 from dist_relu.reports.plots.activity import densities_of
-from dist_relu.reports.plots.style import Form, smooth
+from dist_relu.reports.plots.style import COLUMN, Form, smooth
 from dist_relu.run.tracing.summary import WorkerPhases
 from tests.cases import long
 
@@ -224,6 +224,16 @@ def over_time(what: str, watched: list[WatchedStep]) -> Draw:
     return draw
 
 
+def forecast(name: str) -> plots.ForecastCurve:
+    """Over 4,096 nodes."""
+    nodes = [2**power for power in range(13)]
+    speeds = [(number**0.8, number**0.75, number**0.85) for number in nodes]
+    shares = [(number**-0.2, number**-0.25, number**-0.15) for number in nodes]
+    parts = {"shards": [1 / number for number in nodes], "exchange, not hidden": [0.1] * len(nodes)}
+    enough = [None, *(64 * number for number in nodes[1:])]
+    return plots.ForecastCurve(name, nodes, speeds, shares, parts, enough, [speed for speed, _, _ in speeds])
+
+
 def by_layer(num_layers: int, low: float) -> Draw:
     flows = {name: flow(num_layers, low) for name in ("relu", "tanh", LONG)}
     return lambda path, form: plots.draw_gradients(flows, path, form=form)
@@ -274,6 +284,16 @@ PICTURES: dict[str, Draw] = {
         )
         for num_curves in (1, 9)
     },
+    "forecast": lambda path, form: plots.draw_forecast(
+        [forecast(name) for name in ("mlp:1024,1024, batch 4096", LONG)], path, form=form, about=TITLE
+    ),
+    "what if": lambda path, form: plots.draw_what_if(
+        [plots.Change(name, [94.0, 95.5, np.nan], 10.0) for name in ("no change", "--compress bf16", TITLE)],
+        path,
+        score="accuracy, %",
+        form=form,
+        about=TITLE,
+    ),
     "sums": lambda path, form: plots.draw_sums(
         [
             plots.SumCurves(where, [4_000, 4_000_000], {"dist_relu": [0.01, 0.3], who: [0.02, 3.0]}, [1e-3, 0.1])
@@ -288,6 +308,10 @@ PICTURES: dict[str, Draw] = {
     "family": lambda path, form: plots.draw_family(path, form=form),
     "weights": lambda path, form: plots.draw_weights(WEIGHTS, path, form=form, about=TITLE),
 }
+
+
+WIDE = ("family", "recurrence", "weights")
+"""What has no room in a column."""
 
 
 @pytest.fixture
@@ -305,8 +329,14 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     return seen
 
 
-@pytest.mark.parametrize("form", [FORMED, *long(Form())], ids=["formed", "plain"])
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        *((name, FORMED) for name in PICTURES),
+        *long(*((name, Form()) for name in PICTURES)),
+        *long(*((name, COLUMN) for name in PICTURES if name not in WIDE)),
+    ],
+)
 def test_words_stay_inside_and_legends_cover_nothing(
     tmp_path: Path, figures: list[Figure], name: str, form: Form
 ) -> None:

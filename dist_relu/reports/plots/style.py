@@ -56,6 +56,8 @@ _NO_METADATA = {
 }
 
 _PANEL_INCHES = 4.0, 3.2
+_NARROWEST = 0.6
+"""A panel is at least so much of its own width, so that its words have room; or there are fewer beside one another."""
 _TITLE_POINTS, _LEGEND_POINTS, _NOTE_POINTS = 11, 10, 8.5
 _LETTERS_PER_INCH = 14
 """About so many of 10 points; what comes of it is measured."""
@@ -86,6 +88,9 @@ class Form:
 
 PLAIN = Form()
 
+COLUMN = Form(width=3.35)
+"""For a column of a paper, 8.5 cm wide."""
+
 
 def draw(
     panels: int,
@@ -100,7 +105,8 @@ def draw(
 ) -> None:
     """Have paint(*axes) fill rows of panels, and write them; the suffix of `path` says in which form.
 
-    panels: in each row.  panel_inches: width and height; a picture 10 inches wide reads well 1000 pixels wide.
+    panels: in each row, fewer where the form is too narrow for them.  panel_inches: width and height; a picture 10
+    inches wide reads well 1000 pixels wide.
     about: the title, if the form has none.  note: below, what a reader must know of lines and shades.
     Raises ImportError without matplotlib, ValueError for another suffix, `WriteError`.
     """
@@ -110,15 +116,19 @@ def draw(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    natural = panels * panel_inches[0]
-    width = form.width or natural
-    height = rows * panel_inches[1] * width / natural
+    width = form.width or panels * panel_inches[0]
+    columns = min(max(int(width / (_NARROWEST * panel_inches[0])), 1), panels)
+    num_rows = -(-rows * panels // columns)
+    height = num_rows * panel_inches[1] * width / (columns * panel_inches[0])
     picture = BytesIO()
     with mpl.rc_context(_SETTINGS), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # names may be in any script
         figure = Figure(figsize=(width, height), dpi=form.dpi)
         FigureCanvasAgg(figure)  # which can tell how large words are
-        paint(*figure.subplots(rows, panels, squeeze=False).reshape(-1))
+        all_axes = figure.subplots(num_rows, columns, squeeze=False).reshape(-1)
+        paint(*all_axes[: rows * panels])
+        for axes in all_axes[rows * panels :]:
+            axes.remove()
         _add_words(figure, about if form.title is None else form.title, note)
         figure.savefig(picture, format=path.suffix[1:], metadata=_NO_METADATA.get(path.suffix))
     write_file(path, picture.getbuffer())

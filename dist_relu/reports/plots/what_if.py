@@ -11,8 +11,10 @@ from typing import Any
 
 from dist_relu.reports.plots.style import COLOURS, GREY, PLAIN, Form, as_it_is, draw
 
-_LETTERS = 30
+_LETTERS = 22
 """Of a line of a name."""
+
+_NAME_POINTS = 8
 
 
 @dataclass(frozen=True)
@@ -42,14 +44,19 @@ def draw_what_if(changes: Sequence[Change], path: Path, *, score: str, form: For
             scores.axvline(sum(first) / len(first), color=GREY, linestyle="--")
         bytes_.plot([change.megabytes for change in changes], rows, "o", color=COLOURS[0])
         bytes_.set_xscale("log")
-        scores.set(title=f"{score}, on unseen samples")
-        bytes_.set(title="MB of a group's gradients in an epoch")
-        scores.set_yticks(rows, [_wrapped(change.name) for change in changes])
-        bytes_.set_yticks(rows, [""] * len(changes))
+        scores.set(title=score)
+        bytes_.set(title="MB an epoch")
         for axes in (scores, bytes_):
+            is_first = axes.get_subplotspec().is_first_col()
+            names = [_wrapped(change.name) if is_first else "" for change in changes]
+            axes.set_yticks(rows, names, fontsize=_NAME_POINTS)
             axes.set_ylim(len(changes) - 0.5, -0.5)
 
-    note = "Dots: runs from different seeds; bars: their means; dashed: that without a change."
+    what = score.partition(",")[0]
+    note = (
+        f"Dots: {what} on unseen samples, from different seeds; bars: means; dashed: without a change. "
+        "MB: of a group's gradients."
+    )
     draw(2, paint, path, panel_inches=(4.0, 1.2 + 0.4 * len(changes)), form=form, about=about, note=note)
 
 
