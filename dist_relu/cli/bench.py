@@ -124,20 +124,22 @@ def comm(backends: str | None, worker_list: str | None, output: Path | None) -> 
     with usage_errors():
         numbers = parse_sizes("--workers ", worker_list) if worker_list else [None if may_be_rank() else 2]
     timings = []
-    with StatusLine(Console(stderr=True)) as status:
-        for backend in _backends(backends):
-            for number in numbers:
-                status.phase(f"{backend}, {number or 'all'} workers")
-                if backend == "mpi" and not may_be_rank():
-                    timings.append(benchmark.of_job(number or 2))
-                else:
-                    timings.append(benchmark.run(backend, number, status.phase))
-    for group in timings:
-        show(sums_table(group))
+    try:
+        with StatusLine(Console(stderr=True)) as status:
+            for backend in _backends(backends):
+                for number in numbers:
+                    status.phase(f"{backend}, {number or 'all'} workers")
+                    if backend == "mpi" and not may_be_rank():
+                        timings.append(benchmark.of_job(number or 2))
+                    else:
+                        timings.append(benchmark.run(backend, number, status.phase))
+    finally:  # also what was measured before a backend has failed
+        for group in timings:
+            show(sums_table(group))
+        if output and timings:
+            _write_sums(timings, output)
     if find_spec("torch") is None:
         click.echo("No Gloo: it needs torch. Install it: pip install 'dist_relu[peers]'.", err=True)
-    if output:
-        _write_sums(timings, output)
 
 
 def _backends(given: str | None) -> list[str]:

@@ -96,7 +96,7 @@ class Experiment:
             names = [digest for digest, _ in equals]
             most = max(names, key=names.count)
             found += [point for digest, point in equals if digest != most]
-        return found
+        return list(dict.fromkeys(found))
 
     def _of(self, point: Point) -> dict[int, Measurement]:
         return {one.repetition: one for one in self.measurements if one.point == point}

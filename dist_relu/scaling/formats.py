@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from dist_relu.core.files import write_file
@@ -52,8 +53,7 @@ def as_extra_p(experiment: Experiment) -> str:
     """
     by_point: dict[Point, list[Measurement]] = {}
     for one in experiment.measurements:
-        if one.point in experiment.points:
-            by_point.setdefault(one.point, []).append(one)
+        by_point.setdefault(one.point, []).append(one)
     series = [
         (name, {point.workers: by_point[point] for point in group if point in by_point})
         for name, group in groupby(sorted(experiment.points, key=lambda p: (p.series, p.workers)), lambda p: p.series)
@@ -62,13 +62,8 @@ def as_extra_p(experiment: Experiment) -> str:
     lines = ["PARAMETER workers", "POINTS " + " ".join(f"( {number} )" for number in common)]
     for (regime, model, backend, batch_size, shards), found in series:
         lines += [f"REGION {regime}/{model}/{backend}/batch_{batch_size}/shards_{shards}", "METRIC step_seconds"]
-        lines += ["DATA " + " ".join(f"{_median(one):.9g}" for one in found[number]) for number in common]
+        lines += ["DATA " + " ".join(f"{median(one.step_seconds):.9g}" for one in found[number]) for number in common]
     return "\n".join(lines) + "\n"
-
-
-def _median(one: Measurement) -> float:
-    times = sorted(one.step_seconds)
-    return (times[(len(times) - 1) // 2] + times[len(times) // 2]) / 2
 
 
 def as_mlperf(experiment: Experiment) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from rich.table import Table
 
+from dist_relu.bench import sums
 from dist_relu.bench.cases import CASES, Case
 from dist_relu.bench.footprint import descendants, proportional_bytes
 from dist_relu.bench.jax_side import with_jit
@@ -23,6 +24,7 @@ from dist_relu.bench.sklearn_side import expresses
 from dist_relu.bench.sklearn_side import with_threads as with_sklearn
 from dist_relu.bench.torch_side import with_threads
 from dist_relu.cli.bench_tables import as_markdown
+from dist_relu.errors import BackendError
 from tests.cases import chaos
 from tests.cli.test_cli import call
 from tests.programs import mpirun_on_nodes, run
@@ -149,3 +151,20 @@ def test_bench_comm_goes_over_the_nodes_of_a_job(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "Sum over 2 workers of 2 nodes, mpi" in done.stdout
     assert len(json.loads((tmp_path / "sums.json").read_text())["rows"]) == 5
+
+
+def test_what_was_measured_outlasts_a_backend_that_fails(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measured(backend: str, *arguments: object) -> list[sums.Timing]:
+        if backend == "ray":
+            raise BackendError("There is no Ray.")
+        about = {"backend": backend, "nodes": 1, "workers": 2, "size_bytes": 4_000}
+        return [sums.Timing(**about, ours_ms=1.0, bound_ms=0.5, peers_ms={})]  # type: ignore[arg-type]
+
+    monkeypatch.setattr(sums, "run", measured)
+    code, out, err = call(capsys, "bench", "comm", "--backend", "local,ray", "--output", str(tmp_path))
+    assert code == 1
+    assert "Sum over 2 workers of one node" in out
+    assert "There is no Ray." in err
+    assert len(json.loads((tmp_path / "sums.json").read_text())["rows"]) == 1

@@ -185,7 +185,7 @@ def test_lines_are_those_of_the_schema(data: dr.data.Dataset, tmp_path: Path) ->
 def test_a_worker_that_computes_otherwise_is_found() -> None:
     found = made(strong(["mlp"], [1, 2, 4]), lambda point: 1.0)
     wrong = measurement(found.points[1], 0, 1.0, sha256="f" * 64)
-    assert replace(found, measurements=[*found.measurements, wrong]).disagreeing() == [found.points[1]]
+    assert replace(found, measurements=[*found.measurements, wrong, wrong]).disagreeing() == [found.points[1]]
 
 
 def test_weak_scaling_counts_samples() -> None:
@@ -220,6 +220,8 @@ def test_tables_for_others_hold_what_was_measured() -> None:
     ]
     entries = [json.loads(line.removeprefix(":::MLLOG ")) for line in as_mlperf(found).splitlines()]
     assert [entry["key"] for entry in entries].count("run_start") == len(found.measurements)
+    began, ended = (next(one["time_ms"] for one in entries if one["key"] == key) for key in ("run_start", "run_stop"))
+    assert (began, ended) == (1000, 4000)  # steps of 1 and 2 s
     assert [name for name, _ in series_of(found.rows())] == ["batch 64", "batch 128"]
 
 
