@@ -100,7 +100,7 @@ _PICTURES = {"scaling.png": PLAIN, "scaling.pdf": COLUMN}
     "--steps", type=click.IntRange(2), default=100, show_default=True, help="Time so many steps in each measurement."
 )
 @click.option(
-    "--warm-up", type=click.IntRange(0), default=10, show_default=True, help="Take so many steps before, untimed."
+    "--warm-up", type=click.IntRange(1), default=10, show_default=True, help="Take so many steps before, untimed."
 )
 @click.option(
     "--repetitions", type=click.IntRange(1), default=5, show_default=True, help="Measure everything so many times."

@@ -134,7 +134,7 @@ def experiment(
     machine; what `start` raises; and `PartitionError` where a batch has more samples than the data.
     """
     check_int("steps", steps, least=2)
-    check_int("warm_up", warm_up, least=0)
+    check_int("warm_up", warm_up)
     check_int("repetitions", repetitions, least=1)
     points = list(dict.fromkeys(points))
     for point in points:

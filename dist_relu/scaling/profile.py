@@ -124,7 +124,7 @@ def profile(share: Share, work: Work, repetition: int) -> Profile:
             shards=share.shards * share.nodes,
             seed=work.seed,
         ) as trainer:
-            trainer.fit(steps=work.warm_up or 1)
+            trainer.fit(steps=work.warm_up)
             began = time.time()
             before = [read_clock()]
             if lone:
@@ -170,7 +170,7 @@ def profiles(
     experiment, and `PartitionError` where a batch has more samples than the data.
     """
     check_int("steps", steps, least=2)
-    check_int("warm_up", warm_up, least=0)
+    check_int("warm_up", warm_up)
     check_int("repetitions", repetitions, least=1)
     of_points = shares(points, len(data))
     wanted = [(share, number) for number in range(repetitions) for share in of_points]

@@ -64,6 +64,7 @@ def test_the_same_command_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[
         (["--workers", "1,2", "--mpirun", "mpirun"], "--mpirun is for --backend mpi, not local."),
         (["--workers", "2", "--backend", "mpi", "--mpirun", "'"], "--mpirun ': no closing quotation."),
         (["--workers", "2", "--backend", "serial"], "'serial' is none of local, mpi, ray"),
+        (["--workers", "1", "--warm-up", "0"], "Invalid value for '--warm-up'"),
         ([], "Missing option '--workers'"),
     ],
 )
