@@ -24,6 +24,7 @@ from dist_relu.comm.stop_detector import WORKER_TIMEOUT_S
 from dist_relu.comm.whereabouts import Whereabouts
 from dist_relu.comm.world_barrier import WorldBarrier
 from dist_relu.core.compiling import compilation_reported
+from dist_relu.core.freed_memory import keep_freed_memory
 from dist_relu.runtime.process_info import ProcessInfo, nodes_of
 from dist_relu.runtime.surroundings import Surroundings, apply, capture, check_modules
 from dist_relu.runtime.world import Node, World
@@ -88,6 +89,7 @@ class Worker:
 
     def __init__(self, config: WorkerConfig, report: Callable[[Any], None], channel: Channel | None = None) -> None:
         """Become a worker.  channel: to the workers of other nodes, where there are any."""
+        keep_freed_memory()
         self._config = config
         nodes = nodes_of(config.peers)
         number, ranks = next((i, ranks) for i, ranks in enumerate(nodes) if config.rank in ranks)
