@@ -1,9 +1,9 @@
 """Forecasts beside what is then measured on the test network: sudo python scripts/held_out_forecasts.py
 
-What goes into a forecast is measured with other jobs: what a worker does alone on one core, and messages between
-two hosts that train another model. Nothing of the steps on more hosts, at several rates, goes into their forecast.
-All hosts share this machine's cores, which a forecast takes into account. Needs root and an idle machine; takes a
-quarter of an hour. Prints a table, the worst forecast first.
+What goes into a forecast is measured otherwise: what a worker does alone on one core, how much slower it is beside as
+many others as share this machine, without any network, and messages between hosts that train another model. Nothing of
+the steps that are forecast goes into it. Needs root and an idle machine; takes twenty minutes. Prints a table, the
+worst forecast first.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,14 +24,29 @@ import numpy as np
 from dist_relu import nn, optim
 from dist_relu.data import Dataset
 from dist_relu.launch.hosts import Host
-from dist_relu.scaling import Cluster, Network, Placement, Point, experiment, forecast, profiles, strong
+from dist_relu.scaling import (
+    Cluster,
+    Measurement,
+    Network,
+    Placement,
+    Point,
+    calibrated,
+    experiment,
+    forecast,
+    profiles,
+    strong,
+)
 from dist_relu.scaling.network import measured
+from dist_relu.scaling.profile import read_profiles
 
 CLUSTER = Path(__file__).resolve().parent.parent / "cluster"
 NET = f"held{os.getpid() % 1000}"
 os.environ["HOSTS_NET"] = NET
 RULE = optim.SGD(0.01, momentum=0.9)
 MODELS = {"mlp-small": (256, 128), "mlp-medium": (1024, 1024)}
+OTHER, OTHER_SIZES = "other", (512,)
+"""The model whose steps tell what messages take of cores."""
+
 BATCH_SIZE, SHARDS = 256, 16
 
 
@@ -80,12 +95,16 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Case:
-    """Steps of a model that were measured, in medians of rounds, and are to be forecast."""
+    """Steps of a model that were measured, in medians of rounds, and are to be forecast.
+
+    others: what was measured of messages there, and of the other model; nothing where there is no network.
+    """
 
     where: str
     point: Point
     cluster: Cluster
     nodes: int
+    others: Sequence[Measurement]
     measured_s: list[float]
 
 
@@ -105,73 +124,70 @@ class Lab:
         rounds: int,
         folder: Path,
     ) -> None:
-        self._models, self._hosts, self._cores, self._folder = models, hosts, cores, folder
+        self._models = models | {OTHER: nn.mlp(OTHER_SIZES, 10)}
+        self._held_out, self._hosts, self._cores, self._folder = list(models), hosts, cores, folder
         self._steps, self._rounds = steps, rounds
         rng = np.random.default_rng(0)
         x, y = rng.standard_normal((1024, 784), np.float32), rng.integers(0, 10, 1024)
         x[np.arange(1024), y] += 5
         self._data = Dataset(x, y)
-        self._alone = strong(list(models), [1], batch_sizes=[BATCH_SIZE], shards=[SHARDS])
+        self._alone = strong(list(self._models), [1], batch_sizes=[BATCH_SIZE], shards=[SHARDS])
+        self._at_once = sorted({cores, *hosts} - {1})
         self._num_profiled = 0
 
     def in_a_node(self) -> list[Case]:
         """All cores of this machine, without a network."""
         cluster = Cluster(network=Network.of_ethernet("10G"), workers_per_node=self._cores)
-        cases = self._cases("one host", cluster, 1, "local") if self._cores > 1 else []
+        cases = self._cases("one host", cluster, 1, []) if self._cores > 1 else []
         self._measure([(case, Placement()) for case in cases])
         return cases
 
     def at(self, rate: str) -> list[Case]:
         """Several hosts, with links of this rate in Gbit/s."""
         with network(max(self._hosts), rate) as mpirun:
-            found = measured(
-                experiment(
-                    {"other": nn.mlp([16], 10)},
-                    self._data,
-                    RULE,
-                    points=strong(["other"], [2], backends=["mpi"], batch_sizes=[64]),
-                    folder=self._folder / f"messages-{rate}",
-                    steps=5,
-                    repetitions=2,
-                    placement=Placement(hosts=named(2), mpirun=mpirun),
-                ).measurements
-            )[0]
-            print(f"{rate} Gbit/s: {found}", file=sys.stderr)
-            cluster = Cluster(network=found, shared_cores=self._cores)
-            cases = [
-                case
-                for number in self._hosts
-                for case in self._cases(f"{number} hosts, {rate} Gbit/s", cluster, number, "mpi")
-            ]
+            cases = []
+            for number in self._hosts:
+                others = self._messages(number, rate, mpirun)
+                cluster = Cluster(network=measured(others)[0], shared_cores=self._cores)
+                cases += self._cases(f"{number} hosts, {rate} Gbit/s", cluster, number, others)
             self._measure([(case, Placement(hosts=named(case.nodes), mpirun=mpirun)) for case in cases])
         return cases
 
-    def compared(self, cases: Sequence[Case]) -> list[Row]:
-        """Forecast all from what workers alone have taken, and compare."""
-        alone = profiles(
+    def _messages(self, number: int, rate: str, mpirun: list[str]) -> Sequence[Measurement]:
+        """Measure messages between so many hosts, and steps of the other model."""
+        return experiment(
             self._models,
             self._data,
             RULE,
-            points=self._alone,
-            folder=self._folder,
+            points=strong([OTHER], [number], backends=["mpi"], batch_sizes=[BATCH_SIZE], shards=[SHARDS]),
+            folder=self._folder / f"messages between {number} at {rate}",
             steps=self._steps,
-            repetitions=self._num_profiled,
-        )
+            repetitions=2,
+            placement=Placement(hosts=named(number), mpirun=mpirun),
+        ).measurements
+
+    def compared(self, cases: Sequence[Case]) -> list[Row]:
+        """Forecast all from what workers have taken without a network, and compare."""
+        profiled = list(read_profiles(self._folder))
         rows = []
         for case in cases:
             point = next(one for one in self._alone if one.model == case.point.model)
-            (said,) = forecast(point, alone, case.cluster, [case.nodes])
+            network = case.cluster.network
+            if found := calibrated(network, case.others, profiled, case.cluster):
+                network, factor = found
+                print(f"{case.where}: {case.cluster.network}, messages times {factor}", file=sys.stderr)
+            (said,) = forecast(point, profiled, replace(case.cluster, network=network), [case.nodes])
             seconds = float(np.median(case.measured_s))
             rows.append(Row(case.where, point.model, case.point.workers, said.seconds.value, seconds, said.limit))
         return rows
 
-    def _cases(self, where: str, cluster: Cluster, nodes: int, backend: str) -> list[Case]:
-        workers = nodes * cluster.workers_per_node
-        points = strong(list(self._models), [workers], backends=[backend], batch_sizes=[BATCH_SIZE], shards=[SHARDS])
-        return [Case(where, point, cluster, nodes, []) for point in points]
+    def _cases(self, where: str, cluster: Cluster, nodes: int, others: Sequence[Measurement]) -> list[Case]:
+        backend, workers = "mpi" if others else "local", nodes * cluster.workers_per_node
+        points = strong(self._held_out, [workers], backends=[backend], batch_sizes=[BATCH_SIZE], shards=[SHARDS])
+        return [Case(where, point, cluster, nodes, others, []) for point in points]
 
     def _measure(self, placed: Sequence[tuple[Case, Placement]]) -> None:
-        """Measure all, round by round, and before each round what a worker does alone on one core."""
+        """Measure all, round by round, and before each round what a worker does alone and beside others."""
         for number in range(self._rounds):
             self._profile()
             for case, placement in placed:
@@ -193,17 +209,23 @@ class Lab:
         allowed = os.sched_getaffinity(0)
         os.sched_setaffinity(0, {max(allowed)})
         try:
-            profiles(
-                self._models,
-                self._data,
-                RULE,
-                points=self._alone,
-                folder=self._folder,
-                steps=self._steps,
-                repetitions=self._num_profiled,
-            )
+            self._profiles()
         finally:
             os.sched_setaffinity(0, allowed)
+        if self._num_profiled == 1:
+            self._profiles(self._at_once)
+
+    def _profiles(self, at_once: Sequence[int] = ()) -> None:
+        profiles(
+            self._models,
+            self._data,
+            RULE,
+            points=self._alone,
+            folder=self._folder,
+            steps=self._steps,
+            repetitions=self._num_profiled,
+            at_once=at_once,
+        )
 
 
 def named(number: int) -> list[Host]:

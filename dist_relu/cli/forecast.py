@@ -18,10 +18,22 @@ from dist_relu.cli.types import DURATION, FOLDER, NOT_NEGATIVE, POSITIVE, SENT
 from dist_relu.core.files import write_json
 from dist_relu.reports.plots import ForecastCurve, draw_forecast
 from dist_relu.reports.plots.style import COLUMN, PLAIN
-from dist_relu.scaling import Cluster, Failures, Forecast, Interval, Network, Point, Simulated, forecast
+from dist_relu.scaling import (
+    Cluster,
+    Failures,
+    Forecast,
+    Interval,
+    Measurement,
+    Network,
+    Point,
+    Profile,
+    Simulated,
+    calibrated,
+    forecast,
+)
 from dist_relu.scaling.experiment import read_measurements
 from dist_relu.scaling.forecast import series_points, simulated
-from dist_relu.scaling.network import TCP_LATENCY_S, Fit, measured
+from dist_relu.scaling.network import TCP_LATENCY_S, measured
 from dist_relu.scaling.profile import read_profiles
 
 _PICTURES = {"forecast.png": PLAIN, "forecast.pdf": COLUMN}
@@ -119,14 +131,7 @@ def forecast_command(
         profiles = list(read_profiles(folder))
         if not points or not profiles:
             raise ValueError(f"{folder} has no measurements. Make some: dist-relu scale --output {folder}.")
-        fit: Fit | None = None
-        if network_name == "measured":
-            if latency_us is not None:
-                raise ValueError("--latency and --network measured both name a latency. Leave one out.")
-            network, fit = measured(list(read_measurements(folder)))
-        else:
-            latency_s = TCP_LATENCY_S if latency_us is None else latency_us / 1e6
-            network = Network.of_ethernet(network_name, latency_s)
+        network, told = _network(network_name, latency_us, shared_cores, list(read_measurements(folder)), profiles)
         cluster = Cluster(network=network, workers_per_node=workers_per_node, shared_cores=shared_cores, sent=sent)
         found = {_name(point): forecast(point, profiles, cluster, nodes) for point in points}
     if not any(found.values()):
@@ -144,7 +149,7 @@ def forecast_command(
     make_folder("--output", output)
     for name, rows in found.items():
         print_table(table(rows, name, price, simulations.get(name)))
-    for line in [*left_out(found, nodes), *remarks(cluster, fit)]:
+    for line in [*left_out(found, nodes), *remarks(cluster, told)]:
         Console().print(line, highlight=False, soft_wrap=True)
     attempts = new_attempts()
     with attempts.writing(output / "forecast.json"):
@@ -180,6 +185,28 @@ def _check_together(sim_steps: int | None, mtbf: float | None, recovery: float |
         raise click.UsageError("--mtbf is for a simulation: pass --simulate STEPS with it.")
     if recovery is not None and mtbf is None:
         raise click.UsageError("--recovery is for failures: pass --mtbf HOURS with it.")
+
+
+def _network(
+    name: str,
+    latency_us: float | None,
+    shared_cores: int | None,
+    measurements: Sequence[Measurement],
+    profiles: Sequence[Profile],
+) -> tuple[Network, list[str]]:
+    """Return the network of this name, and what there is to say of one that was measured."""
+    if name != "measured":
+        return Network.of_ethernet(name, TCP_LATENCY_S if latency_us is None else latency_us / 1e6), []
+    if latency_us is not None:
+        raise ValueError("--latency and --network measured both name a latency. Leave one out.")
+    network, fit = measured(measurements)
+    us, ns = fit.latency_s * 1e6, fit.s_per_byte * 1e9
+    told = [f"It was measured: latency {us} us, {ns} ns a byte."]
+    found = calibrated(network, measurements, profiles, Cluster(network=network, shared_cores=shared_cores))
+    if found:
+        network, factor = found
+        told.append(f"Messages take {factor} times as much of cores as alone, which explains measured steps best.")
+    return network, told
 
 
 def _name(point: Point) -> str:
@@ -230,7 +257,7 @@ def left_out(found: Mapping[str, Sequence[Forecast]], nodes: Sequence[int]) -> l
     return told
 
 
-def remarks(cluster: Cluster, fit: Fit | None) -> list[str]:
+def remarks(cluster: Cluster, of_network: Sequence[str] = ()) -> list[str]:
     """What a reader of the tables must know."""
     network = cluster.network
     told = [
@@ -238,9 +265,7 @@ def remarks(cluster: Cluster, fit: Fit | None) -> list[str]:
         "ms: of a step; exchange: ms of it that are not hidden; 80% with: the batch for that efficiency; MB: shared "
         "memory of a node; simulated: ms of a step, with nodes that are late."
     ]
-    if fit:
-        us, ns = fit.latency_s * 1e6, fit.s_per_byte * 1e9
-        told.append(f"It was measured: latency {us} us, {ns} ns a byte.")
+    told += of_network
     if cluster.shared_cores:
         told.append(f"All nodes share {cluster.shared_cores} cores.")
     if cluster.sent != 1:

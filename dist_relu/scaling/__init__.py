@@ -16,11 +16,13 @@ What nobody has is forecast: what a worker of many does is measured on one core,
         print(one.nodes, one.efficiency, one.limit)
 """
 
+from dist_relu.scaling.calibration import calibrated
 from dist_relu.scaling.cost import Part, Step, Traffic, Work, step_of, traffic_of_scheme, traffic_of_training
 from dist_relu.scaling.experiment import Experiment, Row, experiment
-from dist_relu.scaling.forecast import Cluster, Forecast, forecast
+from dist_relu.scaling.forecast import Forecast, forecast
 from dist_relu.scaling.grid import Point, strong, weak
 from dist_relu.scaling.intervals import Interval
+from dist_relu.scaling.job import Cluster
 from dist_relu.scaling.measurement import Measurement, Placement
 from dist_relu.scaling.network import Network
 from dist_relu.scaling.profile import Profile, Share, profiles
@@ -46,6 +48,7 @@ __all__ = [
     "Step",
     "Traffic",
     "Work",
+    "calibrated",
     "experiment",
     "forecast",
     "profiles",

@@ -160,7 +160,8 @@ def traffic_of_scheme(scheme: Scheme, work: Work, nodes: int) -> Traffic:
 def step_of(work: Work, network: Network, nodes: int, traffic: Traffic, *, crowding: float = 1.0) -> Step:
     """Forecast a step.
 
-    Messages take time of the core that computes: what it does for those that are under way is not hidden.
+    Messages take time of the core that computes: what it does for those that are under way is not hidden, so the last
+    one ends when that core has computed everything and seen to all messages, at the earliest.
     crowding: how many workers share a core, where hosts are no machines of their own; all that cores do takes so many
     times as long then.
     """
@@ -178,6 +179,7 @@ def step_of(work: Work, network: Network, nodes: int, traffic: Traffic, *, crowd
         lost_s = max(lost_s, carried * core_s_per_byte)
         end_s = max(end_s, part.ready_s + lost_s) + part.size_bytes * s_per_byte
         num_bytes += part.size_bytes
+    end_s = max(end_s, work.parts[-1].ready_s + work.size_bytes * core_s_per_byte)
     if traffic.scheme == "owners":  # of the last bucket its owner gets what all others have, and sends them what it is
         last_s = nodes * traffic.share * work.size_bytes / traffic.buckets / network.bytes_per_s
         end_s = max(end_s, work.parts[-1].ready_s + lost_s + last_s)

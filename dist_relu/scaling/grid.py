@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Literal
 
 from dist_relu.errors import PartitionError
@@ -93,3 +94,12 @@ def weak(
         for batch_size in batch_sizes
         for number in sorted(set(workers))
     ]
+
+
+def own_share(point: Point, workers: int) -> tuple[int, int]:
+    """Count the rows and the shards of the worker that has most, on so many workers of a point's series."""
+    if point.regime == "weak":
+        return point.batch_size // point.workers, point.shards // point.workers
+    shards = max(point.shards, workers)  # each has one at least
+    of_worker = ceil(shards / workers)
+    return min(of_worker * ceil(point.batch_size / shards), point.batch_size), of_worker

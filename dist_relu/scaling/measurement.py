@@ -69,7 +69,7 @@ class Measurement:
     repetition: the round, in which all points were measured one after another.  began: the first timed step, in s since
     1970.  nodes: on which the workers were.  step_seconds: of every timed step, as the first worker saw it; each is of
     a whole batch.  sha256: of the parameters behind them.  company: what else the machine did.
-    messages: bytes and seconds of each that was timed between two nodes.  cpu_s_per_byte: of both their processors.
+    messages: bytes and seconds of each that was timed between two nodes.  message_s, cpu_s_per_byte: see `Network`.
     """
 
     point: Point
@@ -80,6 +80,7 @@ class Measurement:
     sha256: str
     company: Company
     messages: Sequence[tuple[int, float]] = ()
+    message_s: float = 0.0
     cpu_s_per_byte: float = 0.0
 
     def line(self) -> str:
@@ -153,6 +154,7 @@ def _on(coordinator: Coordinator, point: Point, work: Work, repetition: int) -> 
         sha256=model.sha256(),
         company=company(before, after),
         messages=timed.messages,
+        message_s=timed.message_s,
         cpu_s_per_byte=timed.cpu_s_per_byte,
     )
 

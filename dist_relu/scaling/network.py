@@ -21,7 +21,7 @@ TCP_LATENCY_S = 30e-6
 """What a small message takes over TCP between two machines of one rack, if nobody says otherwise."""
 
 MESSAGE_S = 3e-6
-"""What a node is busy for with a message, however small, if nobody says otherwise."""
+"""What a message that is sent and one that is received take of a core, however small, if nobody says otherwise."""
 
 _RATE = re.compile(r"(\d+(?:\.\d+)?)\s*g(?:bit(?:/s)?)?", re.IGNORECASE)
 
@@ -30,9 +30,9 @@ _RATE = re.compile(r"(\d+(?:\.\d+)?)\s*g(?:bit(?:/s)?)?", re.IGNORECASE)
 class Network:
     """A network connects all nodes alike, each by a link of its own, which carries as much in as out at a time.
 
-    latency_s: until a message without content is there.  bytes_per_s: of a link, each way.  message_s: how long a node
-    is busy with a message, however small, before it can send the next one.
-    cpu_s_per_byte: processor time of sender and receiver together; it matters where nodes share cores.
+    latency_s: until a message without content is there.  bytes_per_s: of a link, each way.
+    message_s, cpu_s_per_byte: what a message that a node sends, however small, and one that it receives take of its
+    core together, and each of their bytes.
     """
 
     name: str
@@ -107,5 +107,7 @@ def measured(measurements: Sequence[Measurement]) -> tuple[Network, Fit]:
             "dist-relu scale --backend mpi --host a:1,b:1."
         )
     found = fit([size for size, _ in messages], [seconds for _, seconds in messages])
-    cpu_s = float(np.median([one.cpu_s_per_byte for one in measurements if one.messages]))
-    return found.network("measured", cpu_s_per_byte=cpu_s), found
+    message_s, cpu_s_per_byte = np.median(
+        [(one.message_s, one.cpu_s_per_byte) for one in measurements if one.messages], axis=0
+    )
+    return found.network("measured", message_s=float(message_s), cpu_s_per_byte=float(cpu_s_per_byte)), found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -37,6 +38,25 @@ def made(nodes: int, rows: int, *, per_row_s: float = 1e-3, fixed_s: float = 0.0
 
 def all_rows(fixed_s: float = 0.0) -> list[Profile]:
     return [made(1, 64, fixed_s=fixed_s), *(made(2, rows, fixed_s=fixed_s) for rows in (1, 2, 4, 8, 16, 32, 64))]
+
+
+def test_workers_of_a_node_are_as_slow_as_beside_one_another() -> None:
+    together = [replace(one, share=replace(one.share, at_once=2)) for one in (made(1, 32), made(2, 16))]
+    slower = [replace(one, step_seconds=[3 * seconds for seconds in one.step_seconds]) for one in together]
+    cluster = Cluster(network=FAST, workers_per_node=2)
+    alone, beside = (forecast(POINT, all_rows() + others, cluster, [1, 2]) for others in ([], slower))
+    for one, other in zip(alone, beside, strict=True):
+        assert other.seconds.value == pytest.approx(3 * one.seconds.value)
+
+
+def test_several_workers_are_measured_at_once(digits: dr.data.Split, tmp_path: Path) -> None:
+    points = strong(["mlp"], [1], batch_sizes=[8], shards=[2])
+    measured = profiles(
+        {"mlp": nn.mlp([16], 10)}, digits.train, points=points, folder=tmp_path, steps=3, repetitions=1, at_once=[2]
+    )
+    together = [one for one in measured if one.share.at_once == 2]
+    assert [(one.share.nodes, one.share.rows, one.share.shards) for one in together] == [(1, 4, 1), (2, 4, 1)]
+    assert all(len(one.step_seconds) == 2 and min(one.step_seconds) > 0 for one in together)
 
 
 def test_a_worker_of_many_is_measured_alone(digits: dr.data.Split, tmp_path: Path) -> None:
