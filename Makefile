@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Modules are compiled when they are first imported, instead of thousands that nobody imports.
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile
 # Many tests wait for programs of theirs, so that two cores are busy with three. What is shared stays in one process: see tests/conftest.py.
 AT_ONCE := --dist=loadscope --no-loadscope-reorder --numprocesses=3
 # Where this is set, as in many containers, each program of the tests compiles the modules of the package anew.
@@ -38,7 +40,8 @@ setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	$(PIP) --upgrade pip
+	$(PIP) --constraint constraints.txt --editable '.[test]'
 	touch $@
 
 train: setup
@@ -73,7 +76,7 @@ check: setup
 	$(BIN)/lint-imports
 
 hooks: setup
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[hooks]'
+	$(PIP) --editable '.[hooks]'
 	$(BIN)/pre-commit install
 
 format: setup
@@ -81,15 +84,15 @@ format: setup
 	$(BIN)/ruff check --fix .
 
 bench: setup
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[peers]'
+	$(PIP) --editable '.[peers]'
 	$(BIN)/python scripts/bench.py all --rounds $(ROUNDS) --output bench.md
 
 check-peers: setup
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[peers]'
+	$(PIP) --editable '.[peers]'
 	$(BIN)/python -m pytest -m peer
 
 check-cluster: setup
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[cluster]'
+	$(PIP) --editable '.[cluster]'
 	$(BIN)/python cluster/check.py
 
 clean:
