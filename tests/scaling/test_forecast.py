@@ -85,7 +85,7 @@ def test_a_worker_of_many_is_measured_alone(digits: dr.data.Split, tmp_path: Pat
     assert again == measured
 
 
-@pytest.mark.parametrize(("name", "value", "least"), [("steps", 1, 2), ("warm_up", -1, 0), ("repetitions", 0, 1)])
+@pytest.mark.parametrize(("name", "value", "least"), [("steps", 1, 2), ("warm_up", 0, 1), ("repetitions", 0, 1)])
 def test_numbers_that_make_no_profile_are_refused(
     digits: dr.data.Split, tmp_path: Path, name: str, value: int, least: int
 ) -> None:
