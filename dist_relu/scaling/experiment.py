@@ -20,7 +20,7 @@ from dist_relu.nn import Sequential
 from dist_relu.optim import SGD, Optimizer
 from dist_relu.scaling import machine
 from dist_relu.scaling.folder import MEASUREMENTS_FILE, add_line, begin, read_lines
-from dist_relu.scaling.grid import Point, check_batch
+from dist_relu.scaling.grid import Point, check_batch, check_models
 from dist_relu.scaling.intervals import Interval, median, paired_ratio
 from dist_relu.scaling.measurement import HERE, Measurement, Placement, Work, measure
 
@@ -130,13 +130,14 @@ def experiment(
     placement: where workers are, see `Placement`; by default on this machine.
     on_measured: gets each measurement, how many there are now, and how many there will be.
 
-    Raises ValueError where the folder holds another experiment, with another model of a name, other data, or of another
-    machine; what `start` raises; and `PartitionError` where a batch has more samples than the data.
+    Raises ValueError for a point whose model is not in `models`, and where the folder holds another experiment, with
+    another model of a name, other data, or of another machine; what `start` raises; and `PartitionError` where a batch has more samples than the data.
     """
     check_int("steps", steps, least=2)
     check_int("warm_up", warm_up)
     check_int("repetitions", repetitions, least=1)
     points = list(dict.fromkeys(points))
+    check_models(points, models)
     for point in points:
         check_batch(point.batch_size, len(data))
     folder = Path(folder)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Literal
@@ -43,6 +43,14 @@ def check_batch(batch_size: int, num_samples: int) -> None:
         raise PartitionError(
             f"A batch of {batch_size:,} has more samples than the data, {num_samples:,}. "
             f"Pass batch_size <= {num_samples}, or more data."
+        )
+
+
+def check_models(points: Sequence[Point], models: Collection[str]) -> None:
+    """Raise ValueError for a point of a model that there is none of."""
+    if missing := sorted({point.model for point in points} - set(models)):
+        raise ValueError(
+            f"Points name models that are not in models: {', '.join(missing)}. There are: {', '.join(models)}."
         )
 
 

@@ -29,7 +29,7 @@ from dist_relu.runtime.world import World
 from dist_relu.scaling import machine
 from dist_relu.scaling.cost import Part
 from dist_relu.scaling.folder import PROFILES_FILE, add_line, begin, read_lines
-from dist_relu.scaling.grid import Point, check_batch, own_share
+from dist_relu.scaling.grid import Point, check_batch, check_models, own_share
 from dist_relu.scaling.lone import LoneBackend, Sent
 from dist_relu.scaling.machine import SHORTEST_S, Clock, Company, company, read_clock
 from dist_relu.scaling.measurement import Work, whole_batches
@@ -236,6 +236,7 @@ def profiles(
     check_int("steps", steps, least=2)
     check_int("warm_up", warm_up)
     check_int("repetitions", repetitions, least=1)
+    check_models(points, models)
     of_points = shares(points, len(data), at_once)
     wanted = [(share, number) for number in range(repetitions) for share in of_points]
     folder = Path(folder)

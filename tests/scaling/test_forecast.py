@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -12,7 +13,19 @@ import pytest
 
 import dist_relu as dr
 from dist_relu import nn
-from dist_relu.scaling import Cluster, Network, Part, Point, Profile, Share, forecast, profiles, strong, weak
+from dist_relu.scaling import (
+    Cluster,
+    Network,
+    Part,
+    Point,
+    Profile,
+    Share,
+    experiment,
+    forecast,
+    profiles,
+    strong,
+    weak,
+)
 from dist_relu.scaling.machine import Company
 
 CALM = Company(others=0.0, stolen=0.0, load=0.5)
@@ -38,6 +51,15 @@ def made(nodes: int, rows: int, *, per_row_s: float = 1e-3, fixed_s: float = 0.0
 
 def all_rows(fixed_s: float = 0.0) -> list[Profile]:
     return [made(1, 64, fixed_s=fixed_s), *(made(2, rows, fixed_s=fixed_s) for rows in (1, 2, 4, 8, 16, 32, 64))]
+
+
+@pytest.mark.parametrize("measure", [experiment, profiles])
+def test_points_of_unknown_models_are_refused(
+    digits: dr.data.Split, tmp_path: Path, measure: Callable[..., object]
+) -> None:
+    with pytest.raises(ValueError, match="not in models: mlp. There are: another"):
+        measure({"another": nn.mlp([16], 10)}, digits.train, points=[POINT], folder=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_workers_of_a_node_are_as_slow_as_beside_one_another() -> None:
