@@ -131,7 +131,8 @@ def experiment(
     on_measured: gets each measurement, how many there are now, and how many there will be.
 
     Raises ValueError for a point whose model is not in `models`, and where the folder holds another experiment, with
-    another model of a name, other data, or of another machine; what `start` raises; and `PartitionError` where a batch has more samples than the data.
+    another model of a name, other data, or of another machine; what `start` raises; and `PartitionError` where a batch
+    has more samples than the data.
     """
     check_int("steps", steps, least=2)
     check_int("warm_up", warm_up)

@@ -49,9 +49,8 @@ def check_batch(batch_size: int, num_samples: int) -> None:
 def check_models(points: Sequence[Point], models: Collection[str]) -> None:
     """Raise ValueError for a point of a model that there is none of."""
     if missing := sorted({point.model for point in points} - set(models)):
-        raise ValueError(
-            f"Points name models that are not in models: {', '.join(missing)}. There are: {', '.join(models)}."
-        )
+        there = ", ".join(models)
+        raise ValueError(f"Points name models that are not in models: {', '.join(missing)}. There are: {there}.")
 
 
 def strong(

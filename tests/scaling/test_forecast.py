@@ -57,7 +57,7 @@ def all_rows(fixed_s: float = 0.0) -> list[Profile]:
 def test_points_of_unknown_models_are_refused(
     digits: dr.data.Split, tmp_path: Path, measure: Callable[..., object]
 ) -> None:
-    with pytest.raises(ValueError, match="not in models: mlp. There are: another"):
+    with pytest.raises(ValueError, match=r"not in models: mlp\. There are: another"):
         measure({"another": nn.mlp([16], 10)}, digits.train, points=[POINT], folder=tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
