@@ -4,8 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# Modules are compiled when they are first imported, instead of thousands that nobody imports.
-PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 # Many tests wait for programs of theirs, so that two cores are busy with three. What is shared stays in one process: see tests/conftest.py.
 AT_ONCE := --dist=loadscope --no-loadscope-reorder --numprocesses=3
 # Where this is set, as in many containers, each program of the tests compiles the modules of the package anew.
@@ -41,7 +40,8 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) --upgrade pip
-	$(PIP) --constraint constraints.txt --editable '.[test]'
+	$(PIP) --no-compile --constraint constraints.txt --editable '.[test]'
+	-$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib  # pip does it on one core
 	touch $@
 
 train: setup

@@ -129,13 +129,18 @@ class Profiled:
         alone, one_of_two = (_by_rows(model, nodes, 1, rows, profiles, rng) for nodes in (1, 2))
         if rows not in alone or not one_of_two:
             raise ValueError(f"There is no profile of {model} with {rows} rows. Measure it: dist-relu scale.")
-        beside_others = [_by_rows(model, nodes, at_once, rows, profiles, rng) for nodes in (1, 2)]
+        slowdowns = [1.0, 1.0]
+        if at_once > 1:
+            slowdowns = [
+                _slowdown(_by_rows(model, nodes, at_once, rows, profiles, rng), by_rows)
+                for nodes, by_rows in ((1, alone), (2, one_of_two))
+            ]
         return cls(
             _Curve.of(alone, _step_s),
             _Curve.of(one_of_two, _numbers),
             _Curve.of(one_of_two, lambda one: [part.ready_s for part in one.parts]),
             [part.size_bytes for part in next(iter(one_of_two.values()))[0].parts],
-            [_slowdown(*both) for both in zip(beside_others, (alone, one_of_two), strict=True)],
+            slowdowns,
         )
 
     @property
