@@ -57,7 +57,7 @@ def plan(number: int, backend: str, most: int) -> Plan:
 def carry_out(planned: Plan, row: Row, strike: Strike = kill, each: int = 1) -> None:
     """Train, and disturb it as planned; notes in `row` what it came to.  each: how many workers a strike hits."""
     expected = undisturbed(planned.training)
-    files, descriptors = shared_files(), num_descriptors()
+    before = Surroundings.now(planned.backend)
     digest, struck, recoveries, trouble = _disturbed(planned, strike)
     if not recoveries and not trouble:
         struck = []  # the last call was over, and nobody missed the worker
@@ -65,7 +65,7 @@ def carry_out(planned: Plan, row: Row, strike: Strike = kill, each: int = 1) -> 
     row.note(len(struck) * each, digest, expected, [recovery.seconds for recovery in recoveries])
     if trouble is None and digest != expected:
         trouble = f"other bits after {[recovery.loss for recovery in recoveries]}"
-    if left := left_behind(planned.backend, files, descriptors):
+    if left := left_behind(planned.backend, before):
         trouble = f"{trouble or ''} left behind: {left}"
     if trouble:
         row.troubles.append(f"{planned}: {trouble}")
@@ -87,34 +87,43 @@ def _disturbed(planned: Plan, strike: Strike) -> tuple[str | None, list[str], Se
         return digest, striker.struck, coordinator.recoveries, trouble
 
 
-def left_behind(backend: str, files: set[str], descriptors: int) -> list[str]:
+@dataclass(frozen=True)
+class Surroundings:
+    """What a training may leave behind, and what was there before: other tests' processes, say, which joblib keeps."""
+
+    processes: frozenset[int]
+    files: frozenset[str]
+    descriptors: int
+
+    @staticmethod
+    def now(backend: str) -> Surroundings:
+        pids = descendants() if backend == "local" else workers_of(backend)
+        return Surroundings(frozenset(pids), frozenset(shared_files()), len(os.listdir("/proc/self/fd")))
+
+
+def left_behind(backend: str, before: Surroundings) -> list[str]:
     """What is there that was not there before, also after a moment."""
     gc.collect()  # a trainer and its callbacks know one another
     deadline = time.monotonic() + _TIME_TO_CLEAR_UP_S
     while True:
-        left = [f"process {pid}" for pid in workers_of(backend)] + unused_files(files)
-        if backend == "local":
-            left += [f"process {pid}" for pid in descendants()]
-            if (now := num_descriptors()) > descriptors:
-                left.append(f"{now - descriptors} descriptors")
+        now = Surroundings.now(backend)
+        left = [f"process {pid}" for pid in now.processes - before.processes] + unused_files(set(before.files))
+        if backend == "local" and now.descriptors > before.descriptors:
+            left.append(f"{now.descriptors - before.descriptors} descriptors")
         if not left or time.monotonic() > deadline:
             return left
         time.sleep(0.05)
 
 
-def num_descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
-
-
 def resize(backend: str, times: int, row: Row) -> None:
     """Train, and let the number of workers change so often at random, from 1 to 4."""
     expected = undisturbed(MLP)
-    files, descriptors = shared_files(), num_descriptors()
+    before = Surroundings.now(backend)
     digest, seconds, trouble = _resized(backend, times)
     row.note(len(seconds), digest, expected, seconds)
     if trouble is None and digest != expected:
         trouble = "other bits"
-    if left := left_behind(backend, files, descriptors):
+    if left := left_behind(backend, before):
         trouble = f"{trouble or ''} left behind: {left}"
     if trouble:
         row.troubles.append(f"{row.disturbance}: {trouble}")
