@@ -8,12 +8,12 @@ import pytest
 
 
 def long(*cases: Any) -> list[Any]:
-    """Values for `pytest.mark.parametrize`, each a tuple where a test takes several at once; CI runs them too."""
+    """Values for `pytest.mark.parametrize`, each a tuple where a test takes several at once."""
     return _marked(pytest.mark.long, cases)
 
 
 def chaos(*cases: Any) -> list[Any]:
-    """The same, of which there are too many for CI."""
+    """The same, for what takes hours: `make test-long LONG="long and not chaos"` leaves it out."""
     return _marked(pytest.mark.chaos, cases)
 
 

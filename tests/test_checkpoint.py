@@ -226,6 +226,7 @@ class Doubling(nn.Layer):
         return np.multiply(dy, self.factor, out=run.empty(dy.shape, dy.dtype))
 
 
+@pytest.mark.long
 def test_layers_of_the_users_own_train_on_workers_and_load_into_their_model(
     tmp_path: Path, digits: dr.data.Split
 ) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.cases import long
 from tests.digests import TRAININGS
 from tests.programs import ROOT, TRAIN, mpirun, mpirun_on_nodes, run
 from tests.ray_clusters import environment, temporary_folder
@@ -37,7 +38,7 @@ def train(tmp_path: Path, *options: str) -> list[str]:
 
 @pytest.mark.parametrize(
     ("backend", "workers"),
-    [("serial", 1), ("local", 3), *(pytest.param("local", workers, marks=pytest.mark.long) for workers in (1, 2, 4))],
+    [("local", 3), *long(("serial", 1), ("local", 1), ("local", 2), ("local", 4))],
 )
 def test_workers_of_a_program_end_with_the_bits_that_there_have_always_been(
     tmp_path: Path, backend: str, workers: int
@@ -73,6 +74,7 @@ def test_a_ray_cluster_of_its_own_ends_with_them_too(tmp_path: Path) -> None:
     assert (report["backend"], report["workers"], report["params_sha256"]) == ("ray", 2, TRAINING.digest)
 
 
+@pytest.mark.long
 def test_another_seed_ends_with_other_bits(tmp_path: Path) -> None:
     report = report_of(train(tmp_path, "--backend", "serial", "--seed", "2"), tmp_path / "report.json")
     assert report["params_sha256"] != TRAINING.digest

@@ -153,6 +153,7 @@ def test_bench_comm_goes_over_the_nodes_of_a_job(tmp_path: Path) -> None:
     assert len(json.loads((tmp_path / "sums.json").read_text())["rows"]) == 5
 
 
+@pytest.mark.long
 def test_what_was_measured_outlasts_a_backend_that_fails(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ import dist_relu as dr
 from dist_relu.cli.main import main, program
 from dist_relu.cli.parsing import OPTIMIZERS
 from dist_relu.cli.types import OPTION_GROUPS, GroupedCommand
+from tests.cases import long
 from tests.programs import run
 
 REPORT_KEYS = {
@@ -188,7 +189,11 @@ def test_models_come_by_name(capsys: pytest.CaptureFixture[str], model: str) -> 
 
 @pytest.mark.parametrize(
     "schedule",
-    ["constant", "step:1,0.5", "cosine", "warmup:1", "warmup:1+cosine", "onecycle", "polynomial:2", "exponential:0.9"],
+    [
+        "step:1,0.5",
+        "warmup:1+cosine",
+        *long("constant", "cosine", "warmup:1", "onecycle", "polynomial:2", "exponential:0.9"),
+    ],
 )
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_optimizer_takes_every_schedule(
@@ -397,6 +402,7 @@ def test_parameters_that_are_no_numbers_are_no_result(npz: Path, capsys: pytest.
     assert errors.count("\n") == 1
 
 
+@pytest.mark.long
 def test_a_model_of_a_file_may_have_layers_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "own.py"
     path.write_text(

@@ -32,12 +32,14 @@ def test_a_forecast_is_shown_and_written(measured: Path, capsys: pytest.CaptureF
     assert (measured / "forecast.png").exists()
 
 
+@pytest.mark.long
 def test_nodes_that_are_too_many_for_a_batch_are_told(measured: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, output, _ = call(capsys, "forecast", str(measured), "--nodes", "1,64,128,256")
     assert code == 0
     assert "mlp, batch 64: has no sample for each worker of 128 nodes or more." in output
 
 
+@pytest.mark.long
 def test_steps_are_simulated_besides(measured: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--nodes", "1,8,64", "--simulate", "3", "--mtbf", "1000", "--recovery", "10s"]
     code, output, errors = call(capsys, "forecast", str(measured), *options)

@@ -156,6 +156,7 @@ def test_a_rank_that_dies_before_mpi_starts_is_named_and_restarts_are_bounded(tm
     assert re.fullmatch(rf"{who}\. The restart brought no new checkpoint: giving up\.", last)
 
 
+@pytest.mark.long
 def test_an_error_of_the_program_is_not_tried_again(tmp_path: Path) -> None:
     done = run_script(tmp_path, "raise ValueError('of the user')", "-n", "2")
     assert done.returncode == 1
@@ -163,6 +164,7 @@ def test_an_error_of_the_program_is_not_tried_again(tmp_path: Path) -> None:
     assert "dist-relu:" not in done.stderr
 
 
+@pytest.mark.long
 def test_a_job_that_does_not_start_is_ended(tmp_path: Path, mark: str) -> None:
     (tmp_path / "script.py").write_text("import time\ntime.sleep(1000)\n")
     job = launched(mark, "-n", "2", "--restarts", "0", "--start-timeout", "1s", "--", "script.py", cwd=tmp_path)

@@ -97,6 +97,7 @@ def test_what_a_model_brings_is_not_thrown_away(tmp_path: Path) -> None:
         model_from_file(path, "wide", "float32")
 
 
+@pytest.mark.long
 def test_layers_of_a_file_work_on_workers_and_come_back_from_files(tmp_path: Path, digits: dr.data.Split) -> None:
     path = tmp_path / "copy.py"
     path.write_text(

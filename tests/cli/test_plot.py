@@ -19,6 +19,7 @@ import dist_relu as dr
 from dist_relu import nn
 from dist_relu.analysis.examples import fit_curve
 from dist_relu.reports.plots.weights import first_weights
+from tests.cases import long
 from tests.cli.test_cli import call, train
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -102,6 +103,7 @@ def test_preactivations_over_the_steps_of_a_run(tmp_path: Path, logs: Path, caps
         assert f"<!-- {text} -->" in texts(tmp_path / "a.svg")
 
 
+@pytest.mark.long
 def test_of_many_layers_some_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = "mlp:" + ",".join(["4"] * 30)
     options = "--model", model, "--epochs", "1", "--quiet", "--log-dir", str(tmp_path / "run")
@@ -114,6 +116,7 @@ def test_of_many_layers_some_are_shown(tmp_path: Path, capsys: pytest.CaptureFix
         assert len(re.findall(r"<!-- \d+( ReLU|.weight) -->", texts(svg))) == 7
 
 
+@pytest.mark.long
 def test_a_run_that_diverged_can_be_looked_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = str(tmp_path / "run")
     assert train(capsys, "--lr", "1e30", "--quiet", "--log-dir", folder, "--watch-every", "1")[0] == 1
@@ -153,6 +156,7 @@ def test_training_that_diverged_is_told_in_the_picture(tmp_path: Path, capsys: p
     assert "<!-- tanh (1 of 1 diverged) -->" in texts(svg)
 
 
+@pytest.mark.long
 def test_relu_beside_linear_layers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     svg = tmp_path / "relu.svg"
     drawn(capsys, "relu", "--output", str(svg))
@@ -210,7 +214,7 @@ def test_images_of_weights_are_those_of_their_units() -> None:
     np.testing.assert_array_equal(first_weights(filters)[1][3], filters.params[0].value[..., 3])
 
 
-@pytest.mark.parametrize("data", ["moons", "spirals"])
+@pytest.mark.parametrize("data", ["moons", *long("spirals")])
 def test_boundary_of_a_network_that_is_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str], data: str) -> None:
     svg = tmp_path / "a.svg"
     options = "--model", "mlp:16,16", "--output", str(svg)
@@ -269,7 +273,7 @@ def test_weights_and_boundaries_that_there_are_not_are_told_in_a_line(
         assert errors.count("\n") == 1
 
 
-@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
+@pytest.mark.parametrize("suffix", [".svg", *long(".png", ".pdf")])
 def test_a_picture_says_what_was_run_or_what_it_is_told_to(
     tmp_path: Path, logs: Path, capsys: pytest.CaptureFixture[str], suffix: str
 ) -> None:
@@ -287,6 +291,7 @@ def test_a_picture_says_what_was_run_or_what_it_is_told_to(
         assert int.from_bytes(first[16:20]) == 6 * 50  # its width
 
 
+@pytest.mark.long
 def test_the_same_picture_is_the_same_file(tmp_path: Path, logs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = [tmp_path / name for name in ("a.svg", "b.svg")]
     for path in paths:

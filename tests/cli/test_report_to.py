@@ -31,6 +31,7 @@ def runs() -> list[Any]:
     return mlflow.MlflowClient().search_runs(["0"])  # type: ignore[no-any-return]
 
 
+@pytest.mark.long
 def test_a_run_is_kept_and_goes_on_in_the_same_one_when_it_is_resumed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -61,6 +61,7 @@ def on_two_machines(*program: str) -> list[str]:
     return mpirun_on_nodes("aab", *program)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("launch", [on_one_machine, *long(on_two_machines)])
 def test_the_script_does_the_same_under_mpirun(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], launch: Callable[..., list[str]]

@@ -63,6 +63,7 @@ def test_a_terminal_keeps_epochs_and_cuts_no_number(columns: int) -> None:
     assert " ".join(lines).count("for 3 epochs in") == 1  # it is wrapped between words
 
 
+@pytest.mark.long
 def test_a_terminal_that_moves_no_cursor_gets_lines() -> None:
     code, written = on_terminal(80, [*TRAIN, "--backend", "serial", "--epochs", "2", "--model", "mlp:8"], "dumb")
     assert code == 0
@@ -74,9 +75,12 @@ def test_a_terminal_that_moves_no_cursor_gets_lines() -> None:
     ("backend", "number", "code"),
     [
         ("local", signal.SIGINT, 130),
-        ("serial", signal.SIGTERM, 143),
-        ("serial", signal.SIGHUP, 129),
-        *long(("local", signal.SIGTERM, 143), ("serial", signal.SIGINT, 130)),
+        *long(
+            ("local", signal.SIGTERM, 143),
+            ("serial", signal.SIGINT, 130),
+            ("serial", signal.SIGTERM, 143),
+            ("serial", signal.SIGHUP, 129),
+        ),
     ],
 )
 def test_what_was_asked_for_is_written_when_a_run_is_ended(
@@ -104,6 +108,7 @@ def test_what_was_asked_for_is_written_when_a_run_is_ended(
     assert accuracy > 0.8
 
 
+@pytest.mark.long
 def test_a_policy_is_written_when_its_learning_is_ended(tmp_path: Path) -> None:
     pytest.importorskip("gymnasium")
     model, policy = tmp_path / "m.safetensors", tmp_path / "policy.py"

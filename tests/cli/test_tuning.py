@@ -42,6 +42,7 @@ def test_shards_that_were_found_are_those_of_the_run_whoever_goes_on_or_reproduc
     assert "Equal to the bit" in output
 
 
+@pytest.mark.long
 def test_shards_that_are_given_stay_whatever_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     digests = []
     for options in (["--backend", "serial"], ["--backend", "local", "--workers", "auto", "--bucket", "auto"]):

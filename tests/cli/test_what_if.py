@@ -38,6 +38,7 @@ def test_changes_are_shown_beside_none(tmp_path: Path, capsys: pytest.CaptureFix
     assert same["params_sha256"] == json.loads((tmp_path / "report.json").read_text())["params_sha256"]
 
 
+@pytest.mark.long
 def test_seeds_that_are_complete_outlast_an_interruption(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from dist_relu.runtime.backends.local.supervisor import descendants
-from tests.cases import chaos
+from tests.cases import chaos, long
 from tests.comm.listening import HERE, is_cut_off, local_sockets_of, ports_of, resident_bytes, strangers
 from tests.digests import TRAININGS
 from tests.programs import ROOT, mpirun
@@ -78,7 +78,7 @@ class TrainingJob:
         return digests
 
 
-@pytest.fixture(scope="module", params=["local", "mpi", *chaos("ray")])
+@pytest.fixture(scope="module", params=["local", *long("mpi"), *chaos("ray")])
 def job(request: pytest.FixtureRequest) -> Iterator[TrainingJob]:
     command = [sys.executable, "-c", PROGRAM, request.param]
     if request.param == "mpi":

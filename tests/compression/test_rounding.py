@@ -25,6 +25,7 @@ def alone() -> list[str]:
         return digests(coordinator)
 
 
+@pytest.mark.long
 def test_workers_of_a_node_come_to_the_bits_of_one(alone: list[str]) -> None:
     with dr.start(3, backend="local") as coordinator:
         assert digests(coordinator) == alone

@@ -23,6 +23,7 @@ import pytest
 import dist_relu as dr
 from dist_relu.core import files
 from dist_relu.core.files import check_writable, write_file, write_json
+from tests.cases import long
 
 
 @pytest.fixture
@@ -170,7 +171,7 @@ def without_unnamed_files(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*unclosed file:ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("before", ["old", None])
-@pytest.mark.parametrize("has_unnamed_files", [True, False])
+@pytest.mark.parametrize("has_unnamed_files", [True, *long(False)])
 def test_an_interruption_between_any_two_instructions_leaves_one_whole_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_unnamed_files: bool, before: str | None
 ) -> None:

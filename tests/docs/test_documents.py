@@ -12,6 +12,7 @@ import pytest
 
 from dist_relu.cli.main import main, program
 from dist_relu.runtime.backends.mpi.backend import mpirun_path
+from tests.cases import long
 from tests.docs.markdown import Block, anchors, blocks, commands, documents, links, spans
 from tests.programs import ROOT, run
 from tests.ray_clusters import RayCluster
@@ -123,7 +124,8 @@ def run_python(program: list[Block], tmp_path: Path, *options: str, env: dict[st
 
 
 @pytest.mark.parametrize(
-    "block", [block for block in [*shell_blocks(README), *shell_blocks(GUIDE)] if block != on_every_backend()]
+    "block",
+    [*(block for block in shell_blocks(README) if block != on_every_backend()), *long(*shell_blocks(GUIDE))],
 )
 def test_the_commands_of_a_block_run_in_their_order(
     block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

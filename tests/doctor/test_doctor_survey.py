@@ -190,6 +190,7 @@ def test_under_mpirun_all_ranks_are_looked_at_and_rank_0_speaks() -> None:
     assert "runs 2 ranks" in done.stdout
 
 
+@pytest.mark.long
 def test_a_rank_that_does_not_answer_is_named() -> None:
     program = (
         "import time, dist_relu.doctor.mpi_survey as m\n"

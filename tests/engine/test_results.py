@@ -31,6 +31,7 @@ def test_a_save_that_fails_costs_neither_report_nor_answer(tmp_path: Path, capsy
     assert dr.load_model(tmp_path / "logs" / "model.safetensors").num_params > 0
 
 
+@pytest.mark.long
 def test_output_that_has_no_room_costs_no_model(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     with open("/dev/full", "wb") as full:
@@ -53,6 +54,7 @@ def test_an_answer_is_told_before_it_is_written(tmp_path: Path, capsys: pytest.C
     assert "/dev/full can't be written: No space left on device." in errors
 
 
+@pytest.mark.long
 def test_a_picture_that_fails_costs_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     full, path = tmp_path / "full.png", tmp_path / "a.png"
     full.symlink_to("/dev/full")

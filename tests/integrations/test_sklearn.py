@@ -262,6 +262,7 @@ def children() -> set[str]:
     return {pid for path in Path("/proc/self/task").glob("*/children") for pid in path.read_text().split()}
 
 
+@pytest.mark.long
 def test_fitted_estimators_hold_no_process(samples: tuple[Array, Array]) -> None:
     before = children()
     estimator = small(n_workers=2).fit(*samples)

@@ -17,5 +17,6 @@ def test_files_of_strangers_are_read_or_refused(kind: str, count: int) -> None:
     check_mutations(kind, count)
 
 
+@pytest.mark.long
 def test_checkpoints_of_strangers_are_read_or_refused() -> None:
     check_mutations("states", 300)

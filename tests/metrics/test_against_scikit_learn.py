@@ -57,7 +57,9 @@ def draw(seed: int, num_classes: int | None = None) -> Case:
     return Case(seed, y, scores, weight)
 
 
-CASES = [pytest.param(draw(seed), id=f"case {seed}") for seed in range(100)]
+CASES = [
+    pytest.param(draw(seed), id=f"case {seed}", marks=() if seed < 20 else pytest.mark.long) for seed in range(100)
+]
 
 
 @pytest.fixture(autouse=True)

@@ -76,6 +76,7 @@ def test_truncated_gradients_stop_at_the_beginning_of_their_segment(rng: np.rand
     assert (dx[:, 4:] != 0).any()
 
 
+@pytest.mark.long
 def test_sequences_train_with_the_same_bits_on_any_number_of_workers(digits: dr.data.Split) -> None:
     rows = dr.Dataset(digits.train.x.reshape(-1, 8, 8), digits.train.y)
     digests = set()

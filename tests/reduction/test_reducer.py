@@ -11,7 +11,7 @@ import pytest
 
 import dist_relu as dr
 from dist_relu.bench.summation import Summation, SumMemory, SumRequest
-from tests.cases import chaos
+from tests.cases import chaos, long
 from tests.programs import ROOT, mpirun_on_nodes, run
 
 SIZES = [1, 2, 5, 3000, 100_000]
@@ -33,7 +33,7 @@ def add_all_sizes(coordinator: dr.Coordinator) -> None:
         coordinator.run(add, memory.request(3))
 
 
-@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("workers", [3, *long(1)])
 def test_workers_of_a_node_have_the_sum(workers: int) -> None:
     with dr.start(workers, backend="local") as coordinator:
         add_all_sizes(coordinator)

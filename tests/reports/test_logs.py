@@ -25,6 +25,7 @@ from dist_relu.core.files import Attempts
 from dist_relu.reports.log_writer import LogWriter, scalars
 from dist_relu.reports.logs import read_logs
 from dist_relu.run.info import RunInfo
+from tests.cases import long
 from tests.cli.test_cli import train
 
 
@@ -221,7 +222,7 @@ def test_a_run_that_diverges_leaves_what_was_seen(tmp_path: Path, capsys: pytest
     assert not (tmp_path / "model.safetensors").exists()
 
 
-@pytest.mark.parametrize("backend", ["serial", "local"])
+@pytest.mark.parametrize("backend", ["serial", *long("local")])
 def test_a_run_can_be_read_while_it_goes_on_and_when_it_was_killed(tmp_path: Path, backend: str) -> None:
     options = "--backend", backend, "--epochs", "1000000", "--model", "mlp:8", "--watch-every", "20"
     command = [sys.executable, "-c", "from dist_relu.cli.main import main; main()", "train", *options]

@@ -308,6 +308,7 @@ PICTURES: dict[str, Draw] = {
     "family": lambda path, form: plots.draw_family(path, form=form),
     "weights": lambda path, form: plots.draw_weights(WEIGHTS, path, form=form, about=TITLE),
 }
+TYPICAL = ("curves of 6", "activations, many", "phases of 1", "scaling, 9 curves", "forecast", "boundary", "weights")
 
 
 WIDE = ("family", "recurrence", "weights")
@@ -332,7 +333,8 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
 @pytest.mark.parametrize(
     ("name", "form"),
     [
-        *((name, FORMED) for name in PICTURES),
+        *((name, FORMED) for name in TYPICAL),
+        *long(*((name, FORMED) for name in PICTURES if name not in TYPICAL)),
         *long(*((name, Form()) for name in PICTURES)),
         *long(*((name, COLUMN) for name in PICTURES if name not in WIDE)),
     ],
@@ -412,7 +414,7 @@ def test_any_distribution_can_be_drawn(tmp_path: Path, counts: list[int]) -> Non
     plots.draw_preactivations([replace(FEW[0], layers=layers)], tmp_path / "a.png")
 
 
-@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
+@pytest.mark.parametrize("suffix", [".svg", *long(".png", ".pdf")])
 def test_the_same_picture_is_the_same_file_in_any_form(tmp_path: Path, suffix: str) -> None:
     contents = set()
     for name in ("a", "b"):

@@ -100,6 +100,7 @@ def test_a_page_has_everything_of_a_run(ended_run: Path, page: Page) -> None:
     assert len(page.texts["tr"]) == 1 + 2
 
 
+@pytest.mark.long
 def test_a_page_tells_the_learning_rate_that_nobody_gave(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "run"
     assert train(capsys, "--epochs", "1", "--model", "mlp:8", "--quiet", "--log-dir", str(folder))[0] == 0
@@ -142,6 +143,7 @@ def test_text_of_the_user_is_text(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "Weights of the first layer" not in page.texts["h2"]  # four numbers are no image
 
 
+@pytest.mark.long
 def test_a_run_that_is_not_over_has_a_page(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     content = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps({**content, "results": {}}))
@@ -162,6 +164,7 @@ def test_a_page_tells_why_it_shows_no_weights(run: Path, capsys: pytest.CaptureF
     assert any("first layer can't be shown" in text and "can't be read as a model" in text for text in page.texts["p"])
 
 
+@pytest.mark.long
 def test_a_run_that_diverged_has_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "run"
     assert train(capsys, "--lr", "1e30", "--quiet", "--log-dir", str(folder), "--watch-every", "1")[0] == 1
@@ -170,6 +173,7 @@ def test_a_run_that_diverged_has_a_page(tmp_path: Path, capsys: pytest.CaptureFi
     assert len(page.images) == 4
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("model", ["rnn:8", "resnet:8", *long("cnn")])
 def test_any_model_has_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str], model: str) -> None:
     folder = tmp_path / "run"
@@ -194,6 +198,7 @@ def test_a_page_shows_what_is_whole_and_says_what_is_not(
         assert f"Left out, since it is damaged: {name}" in notes
 
 
+@pytest.mark.long
 def test_a_run_without_its_description_has_a_page(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

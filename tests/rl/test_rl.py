@@ -203,6 +203,7 @@ def test_learning_ends_with_the_bits_that_it_has_always_ended_with() -> None:
         assert LEARNING.digest_on(coordinator) == LEARNING.digest
 
 
+@pytest.mark.long
 def test_cartpole_is_learned() -> None:
     with dr.start(backend="serial") as coordinator:
         result = rl.train(coordinator, "CartPole-v1", steps=60_000, shards=2, seed=0)

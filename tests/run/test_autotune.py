@@ -39,6 +39,7 @@ def test_a_run_goes_on_to_the_same_bits_on_the_workers_that_were_found(two: dr.C
     two.resize(2)
 
 
+@pytest.mark.long
 def test_every_way_has_been_timed(two: dr.Coordinator) -> None:
     with trainer_of(two) as trainer:
         tuning = dr.autotune(trainer, shards=True, seconds=BRIEF)
@@ -54,6 +55,7 @@ def test_every_way_has_been_timed(two: dr.Coordinator) -> None:
     assert str(tuning).splitlines() == [str(choice) for choice in tuning.choices]
 
 
+@pytest.mark.long
 def test_replicas_are_timed_with_their_averages(two: dr.Coordinator) -> None:
     averaging = optim.LocalSGD(2, 7)
     replicas = two.trainer(nn.mlp((16,), 10), DATA, optim.SGD(0.1), batch_size=64, averaging=averaging)

@@ -214,6 +214,7 @@ def traced() -> dr.Trace:
     return trace
 
 
+@pytest.mark.long
 def test_so_many_steps_are_traced_as_one_asks_for(traced: dr.Trace) -> None:
     assert traced.num_traced == 30
     assert traced.table()["step"].max() == 29

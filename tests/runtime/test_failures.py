@@ -126,7 +126,7 @@ def test_a_killed_rank_ends_the_job(command: list[str]) -> None:
     wait_until(lambda: not unused_files(before))
 
 
-@pytest.mark.parametrize("backend", ["serial", "local"])
+@pytest.mark.parametrize("backend", ["local", *long("serial")])
 def test_ctrl_c_ends_the_program_in_one_line(backend: str) -> None:
     process, mark = start_marked([*ENDLESS, "--backend", backend])
     process.send_signal(signal.SIGINT)
@@ -144,6 +144,7 @@ def test_workers_end_with_their_coordinator(number: signal.Signals) -> None:
     wait_until(lambda: not processes_with(mark))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), *long((signal.SIGTERM, 143))])
 def test_mpirun_passes_on_what_asks_for_an_end(number: signal.Signals, code: int) -> None:
     process, mark = start_marked(mpirun(2, *ENDLESS))
@@ -174,8 +175,12 @@ coordinator = dr.start()
     ("after", "code", "message"),
     [
         ("import sys; sys.exit(3)", 3, ""),
-        ("try:\n    coordinator.run(fail, None)\nexcept ValueError:\n    coordinator.run(fail, None)", 1, "Raised by"),
         *long(
+            (
+                "try:\n    coordinator.run(fail, None)\nexcept ValueError:\n    coordinator.run(fail, None)",
+                1,
+                "Raised by",
+            ),
             ("raise ValueError('of the user')", 1, "ValueError: of the user"),
             ("coordinator.run(fail, None)", 1, "Raised by worker"),
         ),
@@ -259,6 +264,7 @@ def test_a_call_that_is_given_up_on_several_nodes_leaves_the_job_in_order(tmp_pa
     assert len({digest for _, digest in digests}) == 1
 
 
+@pytest.mark.long
 def test_more_workers_than_ranks_are_refused(tmp_path: Path) -> None:
     done = run(mpirun(2, *TRAIN, "--workers", "3"))
     assert done.returncode == 2

@@ -114,6 +114,7 @@ def test_who_does_not_know_the_secret_is_nobody() -> None:
     stranger.join()
 
 
+@pytest.mark.long
 def test_nodes_that_were_suspended_have_not_lost_each_other() -> None:
     program = """
 import socket, sys, time

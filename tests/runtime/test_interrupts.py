@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from dist_relu.runtime.backends.interrupts import without_interrupts
+from tests.cases import long
 from tests.programs import mpirun, run
 
 PROGRAM = """
@@ -65,7 +66,7 @@ def test_ctrl_c_waits_for_the_end_of_a_message() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-@pytest.mark.parametrize("backend", ["serial", "local", "mpi"])
+@pytest.mark.parametrize("backend", ["local", *long("serial", "mpi")])
 def test_workers_are_usable_after_ctrl_c_at_any_moment(tmp_path: Path, backend: str) -> None:
     script = tmp_path / "script.py"
     script.write_text(PROGRAM)

@@ -39,9 +39,9 @@ def run_ranks(tmp_path: Path, text: str, ranks: int = 2) -> subprocess.Completed
     ("before", "message"),
     [
         ("if rank == '0': sys.exit(0)", "Rank 0 ended without a call of dist_relu.start(), in which rank 1 waits."),
-        ("import dist_relu\nif rank == '1': os._exit(0)", "Rank 1 ended without a call of dist_relu.start()"),
-        ("import dist_relu, mpi4py.MPI\nif rank == '1': raise ValueError('no data')", "ValueError: no data"),
         *long(
+            ("import dist_relu\nif rank == '1': os._exit(0)", "Rank 1 ended without a call of dist_relu.start()"),
+            ("import dist_relu, mpi4py.MPI\nif rank == '1': raise ValueError('no data')", "ValueError: no data"),
             ("if rank == '1': raise FileNotFoundError('no data')", "no data"),
             (
                 "import dist_relu, mpi4py.MPI\nif rank == '1': sys.exit(3)",
@@ -69,7 +69,7 @@ def test_an_exception_while_the_ranks_join_ends_the_job(tmp_path: Path) -> None:
     assert "KeyboardInterrupt" in done.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGKILL, *long(signal.SIGINT)])
 def test_a_rank_that_is_ended_while_it_waits_for_others_ends_the_job_and_leaves_no_files(
     tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -94,8 +94,8 @@ def test_a_rank_that_is_ended_while_it_waits_for_others_ends_the_job_and_leaves_
     "text",
     [
         f"import mpi4py\nmpi4py.rc.finalize = False\n{TRAIN}\nfrom mpi4py import MPI\nMPI.Finalize()",
-        f"import mpi4py\nmpi4py.rc.thread_level = 'single'\n{TRAIN}",
         *long(
+            f"import mpi4py\nmpi4py.rc.thread_level = 'single'\n{TRAIN}",
             f"from mpi4py import MPI\n{TRAIN}\nMPI.Finalize()",
             f"import mpi4py\nmpi4py.rc.initialize = False\n{TRAIN}",
             f"from mpi4py import MPI\nhalf = MPI.COMM_WORLD.Split(MPI.COMM_WORLD.rank)\n{TRAIN}",
@@ -108,6 +108,7 @@ def test_scripts_may_use_mpi_themselves(tmp_path: Path, text: str) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "ranks [0, 1]\n", "")
 
 
+@pytest.mark.long
 def test_after_finalize_there_are_no_ranks(tmp_path: Path) -> None:
     done = run_ranks(
         tmp_path,
@@ -118,6 +119,7 @@ def test_after_finalize_there_are_no_ranks(tmp_path: Path) -> None:
     assert "This MPI job has ended: the script called MPI.Finalize()" in done.stdout
 
 
+@pytest.mark.long
 def test_functions_that_receive_any_message_get_those_of_functions(tmp_path: Path) -> None:
     text = """
 import time
@@ -140,6 +142,7 @@ with dr.start() as coordinator:
     assert done.returncode == 0
 
 
+@pytest.mark.long
 def test_start_may_be_called_in_a_thread(tmp_path: Path) -> None:
     text = """
 import atexit, threading
@@ -158,6 +161,7 @@ threading.Thread(target=work).start()
     assert done.stdout.count("end") == 2
 
 
+@pytest.mark.long
 def test_forked_children_of_ranks_are_no_ranks(tmp_path: Path) -> None:
     text = f"""
 import os, sys
@@ -184,6 +188,7 @@ with dr.start() as coordinator:
     assert "PMI_SIZE=2 in the environment" in unnamed
 
 
+@pytest.mark.long
 def test_nodes_need_ranks_whose_threads_may_all_call_mpi(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
@@ -275,6 +280,7 @@ def test_one_of_several_ranks_does_not_train_alone_without_a_word(
     check_not_alone(1, "Other 1.0")
 
 
+@pytest.mark.long
 def test_a_rank_that_was_dead_before_the_coroner_looked_is_named() -> None:
     with subprocess.Popen(["true"]) as dead:
         pass

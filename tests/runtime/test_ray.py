@@ -316,6 +316,7 @@ def test_other_versions_on_a_node_are_named_before_any_work(ray_cluster: RayClus
     assert f"has other versions than this program: numpy 9.1 here, {np.__version__} there" in done.stderr
 
 
+@pytest.mark.long
 def test_other_code_counts_as_another_version(tmp_path: Path) -> None:
     shutil.copytree(PACKAGE, tmp_path / "dist_relu", ignore=shutil.ignore_patterns("__pycache__"))
     with (tmp_path / "dist_relu" / "errors.py").open("a") as file:
@@ -460,6 +461,7 @@ coordinator.close()
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("is_killed", [False, *long(True)])
 def test_what_functions_have_started_ends_with_the_actors_and_not_with_a_forked_child(
     ray_cluster: RayCluster, tmp_path: Path, is_killed: bool

@@ -135,6 +135,7 @@ class Hanging(dr.nn.Layer):
         return dy
 
 
+@pytest.mark.long
 def test_step_and_phase_of_a_training_are_told(coordinator: dr.Coordinator, tmp_path: Path) -> None:
     x = np.random.default_rng(0).standard_normal((90, 4))
     x[75] = MARK  # step 2 has samples 60 to 89, and worker 1 those from 70 to 79
@@ -156,6 +157,7 @@ def test_an_evaluation_that_only_some_have_done_is_told_of(coordinator: dr.Coord
     assert "in wait_for" in told.texts[0]
 
 
+@pytest.mark.long
 def test_the_next_call_says_who_is_still_busy_with_one_that_was_given_up(
     coordinator: dr.Coordinator, tmp_path: Path
 ) -> None:

@@ -78,6 +78,7 @@ print("as", "here")
     assert output_of(folder, program, "--lr", "0.5", flags=("-O",)) == "as here\n"
 
 
+@pytest.mark.long
 def test_standard_streams_may_be_closed(folder: Path) -> None:
     (folder / "program.py").write_text(
         HEAD
@@ -91,6 +92,7 @@ with dr.start(1, backend="local") as coordinator:
     assert (folder / "result").read_text() == "[None]\n"
 
 
+@pytest.mark.long
 def test_an_edited_and_reloaded_module_is_reloaded_in_workers_and_one_that_is_only_edited_is_refused(
     folder: Path,
 ) -> None:
@@ -119,6 +121,7 @@ with dr.start(1, backend="local") as coordinator:
     assert "importlib.reload(other)" in error
 
 
+@pytest.mark.long
 def test_functions_of_modules_that_only_the_script_has_travel(folder: Path) -> None:
     (folder / "hidden").mkdir()
     (folder / "hidden" / "source.py").write_text("class Box:\n    def __init__(self, rank): self.rank = rank\n")
@@ -168,7 +171,7 @@ print(coordinator.run(meet, None) == pids)
     assert output_of(folder, program) == "True\n" * 4 + "None\nTrue\n"
 
 
-@pytest.mark.parametrize("how", ["kill", "close", *long("kill the supervisor", "kill a worker")])
+@pytest.mark.parametrize("how", ["kill", *long("close", "kill the supervisor", "kill a worker")])
 def test_what_functions_have_started_ends_with_the_workers(folder: Path, how: str) -> None:
     program = """
 import atexit, multiprocessing, pathlib, signal, subprocess, threading, time
@@ -246,6 +249,7 @@ print(coordinator.run(lambda world, request: world.rank, None))
     assert output_of(folder, program) == "[0]\n"
 
 
+@pytest.mark.long
 def test_a_frozen_program_does_not_run_itself(folder: Path) -> None:
     program = """
 with open("runs", "a") as file:
@@ -267,6 +271,7 @@ except dr.BackendError as error:
     assert (folder / "runs").read_text() == ".."
 
 
+@pytest.mark.long
 def test_a_program_that_is_taken_for_python_does_not_run_itself_again(folder: Path) -> None:
     (folder / "python-like").write_text(f'#!/bin/sh\nexec {sys.executable} program.py "$@"\n')
     (folder / "python-like").chmod(0o755)
@@ -309,6 +314,7 @@ def test_a_worker_that_was_stopped_is_named() -> None:
     assert not lives(victim)
 
 
+@pytest.mark.long
 def test_workers_may_be_closed_in_another_thread(folder: Path) -> None:
     program = """
 import threading, time
@@ -329,6 +335,7 @@ threads[0].join()
     assert output_of(folder, program) == "The workers were ended by close(). Start others.\n"
 
 
+@pytest.mark.long
 def test_the_first_calls_may_come_from_several_threads(folder: Path) -> None:
     program = """
 from concurrent.futures import ThreadPoolExecutor

@@ -167,6 +167,7 @@ def test_a_function_of_the_users_raises_the_loss_and_the_next_call_finds_workers
     assert workers.run(pid, None)[:2] == pids[:2]
 
 
+@pytest.mark.long
 def test_forward_and_evaluate_are_done_again(workers: dr.Coordinator, data: dr.data.Split) -> None:
     model = dr.nn.mlp([32], 10).build((64,)).initialize(0)
     outputs, evaluation = workers.forward(model, data.test.x), workers.evaluate(model, data.test)
@@ -188,6 +189,7 @@ def always_die(world: World, request: None) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.long
 def test_the_loss_is_raised_where_nothing_is_to_be_done(data: dr.data.Split) -> None:
     with dr.start(2, backend="local", on_failure="stop") as coordinator:
         pids = coordinator.run(pid, None)
@@ -197,6 +199,7 @@ def test_the_loss_is_raised_where_nothing_is_to_be_done(data: dr.data.Split) -> 
             coordinator.run(pid, None)
 
 
+@pytest.mark.long
 def test_workers_are_not_replaced_for_ever() -> None:
     with dr.start(1, backend="local", max_restarts=1) as coordinator:
         for _ in range(2):

@@ -59,6 +59,7 @@ def test_steps_tell_what_messages_take() -> None:
     assert network.message_s == pytest.approx(3e-5, rel=0.05)
 
 
+@pytest.mark.long
 def test_where_the_wire_decides_messages_cost_what_they_did() -> None:
     steps = [measured(expected_s(NARROW, nodes), nodes, nodes) for nodes in (2, 4)]
     found = calibrated(NARROW, steps, profiles(), Cluster(network=NARROW))

@@ -153,6 +153,7 @@ def test_hosts_that_share_cores_are_no_faster_together() -> None:
     assert found[-1].limit == "shared cores"
 
 
+@pytest.mark.long
 def test_weak_scaling_gives_every_worker_the_same() -> None:
     point = weak(["mlp"], [4], batch_sizes=[64])[0]
     found = forecast(point, all_rows(), Cluster(network=FAST), [1, 4096])
