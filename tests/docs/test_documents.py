@@ -166,7 +166,7 @@ def test_goals_of_make_exist(document: Path) -> None:
     goals = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     texts = [*(block.text for block in blocks(document)), *spans(document)]
     asked = {word for text in texts for words in commands(text) if words[0] == "make" for word in words[1:]}
-    assert asked <= goals
+    assert {word for word in asked if "=" not in word} <= goals  # the others are variables
 
 
 @pytest.mark.parametrize("document", documents(), ids=called)
