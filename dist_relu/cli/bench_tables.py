@@ -144,11 +144,13 @@ def scaling_table(rows: Mapping[str, Row]) -> Table:
     workers = next(iter(rows.values())).point.workers
     table = Table("case", f"{workers} workers ms", "speed-up", "efficiency", "95 % interval")
     table.title = f"{workers} workers beside one, step by step"
+    if any(row.is_busy or row.is_ratio_busy for row in rows.values()):
+        table.title += "; * others used the machine meanwhile"
     for case, row in rows.items():
-        share = row.efficiency * 100
+        share, mark = row.efficiency * 100, "*" * row.is_ratio_busy
         interval = f"{share.low:.1f} to {share.high:.1f} %"
-        speed_up = f"{row.speed_up.value:.2f}"
-        table.add_row(case, milliseconds(row.step_s.value * 1e3), speed_up, f"{share.value:.1f} %", interval)
+        step = f"{milliseconds(row.step_s.value * 1e3)}{'*' * row.is_busy}"
+        table.add_row(case, step, f"{row.speed_up.value:.2f}{mark}", f"{share.value:.1f} %{mark}", interval)
     return table
 
 

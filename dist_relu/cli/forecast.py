@@ -149,7 +149,7 @@ def forecast_command(
     make_folder("--output", output)
     for name, rows in found.items():
         print_table(table(rows, name, price, simulations.get(name)))
-    for line in [*left_out(found, nodes), *remarks(cluster, told)]:
+    for line in [*left_out(found, nodes), *remarks(cluster, [*told, *disturbed(profiles)])]:
         Console().print(line, highlight=False, soft_wrap=True)
     attempts = new_attempts()
     with attempts.writing(output / "forecast.json"):
@@ -273,6 +273,17 @@ def remarks(cluster: Cluster, of_network: Sequence[str] = ()) -> list[str]:
             f"Gradients take {cluster.sent * 100:.3g}% of their bytes; what it takes to compress them is left out."
         )
     return told
+
+
+def disturbed(profiles: Sequence[Profile]) -> list[str]:
+    """Say so where forecasts are made of times that others may have lengthened."""
+    number = sum(one.company.is_busy for one in profiles)
+    if not number:
+        return []
+    return [
+        f"Others used the machine while {number} of {len(profiles)} profiles were measured: measure again in another "
+        "folder when it is idle."
+    ]
 
 
 def _curve(name: str, rows: Sequence[Forecast], simulations: Sequence[Simulated] | None) -> ForecastCurve:

@@ -150,7 +150,8 @@ def scale(
 
     Every repetition measures everything once, in an order that is drawn anew. Times are paired with those on the
     fewest workers, step by step: with the same shards a step is the same arithmetic on all. Ctrl-C keeps what was
-    measured; the same command goes on. A * marks times that something else on the machine may have lengthened.
+    measured; the same command goes on. A * marks times that something else on the machine may have lengthened, and
+    ratios of such times.
 
     What a single worker of many does is measured too, on one core, for dist-relu forecast.
     """
@@ -257,8 +258,8 @@ def table(rows: Sequence[Row]) -> Table:
     columns |= {
         "workers": [str(row.point.workers) for row in rows],
         "ms": [f"{row.step_s.value * 1e3:.4g}{'*' * row.is_busy}" for row in rows],
-        "speed-up": [f"{row.speed_up.value:.3g}" for row in rows],
-        "efficiency": [_in_percent(row.efficiency * 100) for row in rows],
+        "speed-up": [f"{row.speed_up.value:.3g}{'*' * row.is_ratio_busy}" for row in rows],
+        "efficiency": [f"{_in_percent(row.efficiency * 100)}{'*' * row.is_ratio_busy}" for row in rows],
     }
     for column in columns:
         shown.add_column(column, justify="right", no_wrap=True)

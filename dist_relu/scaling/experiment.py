@@ -31,6 +31,7 @@ class Row:
 
     step_s: how long a step takes.  speed_up: samples a second beside those on the fewest workers of the series.
     efficiency: the same for each worker.  nodes: on which they were.  is_busy: others may have lengthened a time.
+    is_ratio_busy: a time of this point or of the one it is held against, so that they may have changed the ratios.
     repetitions: so many times it was measured.
     """
 
@@ -41,6 +42,7 @@ class Row:
     speed_up: Interval
     efficiency: Interval
     is_busy: bool
+    is_ratio_busy: bool
 
     @property
     def samples_per_second(self) -> float:
@@ -81,6 +83,8 @@ class Experiment:
                         speed_up=ratio * more_samples,
                         efficiency=ratio * (more_samples * base.workers / point.workers),
                         is_busy=any(one.company.is_busy for one in found.values()),
+                        is_ratio_busy=found is not of_base
+                        and any(each[number].company.is_busy for each in (of_base, found) for number in rounds),
                     )
                 )
         return rows

@@ -19,6 +19,7 @@ from dist_relu.scaling.measurement import Measurement
 CSV_FILE, EXTRA_P_FILE, MLPERF_FILE = "scaling.csv", "extrap.txt", "mlperf.log"
 
 _INTERVALS = ("step_s", "speed_up", "efficiency")
+_MARKS = ("is_busy", "is_ratio_busy")
 
 
 def write_formats(experiment: Experiment, folder: Path) -> None:
@@ -34,11 +35,12 @@ def as_csv(rows: Sequence[Row]) -> str:
     point_names = ["regime", "model", "backend", "workers", "batch_size", "shards"]
     bounds = [f"{name}{end}" for name in _INTERVALS for end in ("", "_low", "_high")]
     table = csv.writer(text, lineterminator="\n")
-    table.writerow([*point_names, "nodes", "repetitions", "samples_per_s", *bounds, "is_busy"])
+    table.writerow([*point_names, "nodes", "repetitions", "samples_per_s", *bounds, *_MARKS])
     for row in rows:
         numbers = [number for name in _INTERVALS for number in _numbers(getattr(row, name))]
         of_point = [getattr(row.point, name) for name in point_names]
-        table.writerow([*of_point, row.nodes, row.repetitions, row.samples_per_second, *numbers, row.is_busy])
+        marks = [getattr(row, name) for name in _MARKS]
+        table.writerow([*of_point, row.nodes, row.repetitions, row.samples_per_second, *numbers, *marks])
     return text.getvalue()
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.cli.test_cli import call
-from tests.scaling.test_experiment import measurement
+from tests.scaling.test_experiment import BUSY, measurement
 from tests.scaling.test_forecast import POINT, all_rows
 
 
@@ -37,6 +38,13 @@ def test_nodes_that_are_too_many_for_a_batch_are_told(measured: Path, capsys: py
     code, output, _ = call(capsys, "forecast", str(measured), "--nodes", "1,64,128,256")
     assert code == 0
     assert "mlp, batch 64: has no sample for each worker of 128 nodes or more." in output
+
+
+def test_profiles_that_others_have_disturbed_are_told(measured: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, (first, *rest) = measured / "profiles.jsonl", all_rows()
+    path.write_text("".join(one.line() + "\n" for one in [replace(first, company=BUSY), *rest]))
+    _, output, _ = call(capsys, "forecast", str(measured), "--nodes", "1,2")
+    assert f"Others used the machine while 1 of {1 + len(rest)} profiles were measured" in output
 
 
 @pytest.mark.long

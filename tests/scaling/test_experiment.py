@@ -16,6 +16,7 @@ import pytest
 
 import dist_relu as dr
 from dist_relu import nn
+from dist_relu.cli.scale import table
 from dist_relu.launch.hosts import Host
 from dist_relu.scaling import Experiment, Measurement, Placement, Point, experiment, profiles, strong, weak
 from dist_relu.scaling.formats import as_csv, as_extra_p, as_mlperf, series_of
@@ -26,7 +27,12 @@ HERE = strong(["mlp"], [1], backends=["serial"])
 CALM = Company(others=0.0, stolen=0.0, load=0.5)
 
 
-def measurement(point: Point, repetition: int, seconds: float, *, sha256: str = "0" * 64) -> Measurement:
+BUSY = replace(CALM, others=0.5)
+
+
+def measurement(
+    point: Point, repetition: int, seconds: float, *, sha256: str = "0" * 64, company: Company = CALM
+) -> Measurement:
     return Measurement(
         point=point,
         repetition=repetition,
@@ -34,7 +40,7 @@ def measurement(point: Point, repetition: int, seconds: float, *, sha256: str = 
         nodes=1,
         step_seconds=[seconds, 2 * seconds],
         sha256=sha256,
-        company=CALM,
+        company=company,
     )
 
 
@@ -223,6 +229,21 @@ def test_tables_for_others_hold_what_was_measured() -> None:
     began, ended = (next(one["time_ms"] for one in entries if one["key"] == key) for key in ("run_start", "run_stop"))
     assert (began, ended) == (1000, 4000)  # steps of 1 and 2 s
     assert [name for name, _ in series_of(found.rows())] == ["batch 64", "batch 128"]
+
+
+@pytest.mark.parametrize(
+    ("busy", "marks"),
+    [(1, [(True, False), (False, True), (False, True)]), (2, [(False, False), (True, True), (False, False)])],
+)
+def test_a_ratio_is_marked_where_one_of_its_times_is(busy: int, marks: list[tuple[bool, bool]]) -> None:
+    points = strong(["mlp"], [1, 2, 4])
+    measured = [measurement(p, i, 1.0, company=BUSY if p.workers == busy else CALM) for p in points for i in range(2)]
+    rows = Experiment(points=points, measurements=measured, machine={}, settings={}).rows()
+    assert [(row.is_busy, row.is_ratio_busy) for row in rows] == marks
+    for line, (is_busy, is_ratio_busy) in zip(csv.DictReader(as_csv(rows).splitlines()), marks, strict=True):
+        assert (line["is_busy"], line["is_ratio_busy"]) == (str(is_busy), str(is_ratio_busy))
+    for row, (_, ms, *ratios) in zip(rows, zip(*(each.cells for each in table(rows).columns), strict=True), strict=True):
+        assert ["*" in str(cell) for cell in (ms, *ratios)] == [row.is_busy, row.is_ratio_busy, row.is_ratio_busy]
 
 
 def test_what_others_do_on_a_machine_is_told_from_what_is_measured() -> None:
