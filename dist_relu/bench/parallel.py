@@ -5,7 +5,6 @@ By turns, each in processes of its own; then each of them again, alone, for its 
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
@@ -21,6 +20,7 @@ from dist_relu.bench.footprint import Footprint, footprint
 from dist_relu.bench.networks import beginning
 from dist_relu.bench.sides import Start, running
 from dist_relu.bench.step import Timing, peak, time_case
+from dist_relu.core import machine
 
 PEERS = ("torch", "jax", "sklearn")
 """Libraries to compare with."""
@@ -58,16 +58,17 @@ def run(
 ) -> Comparison:
     """Time the cases, each side for some tenths of a second a turn; then start each side anew for every case.
 
-    All sides have as many cores as there are workers, or all that there are. PyTorch is two of them: `torch` has
+    All sides have as many CPUs as there are workers, or all that there are, of as many cores as can be. PyTorch is two of them: `torch` has
     threads, `torch ddp` as many processes as we. starts: how often each side is started.  on_case: called with the name
     of each before it begins. Raises BackendError when a side ends.
     """
-    cores = sorted(os.sched_getaffinity(0))[-workers:]
+    cpus = machine.last_cpus(workers)
+    cores = machine.count_cores(cpus)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with ExitStack() as stack:
             sides = {
-                side: stack.enter_context(running(side, start, cores, {}))
+                side: stack.enter_context(running(side, start, cpus, {}))
                 for side, start in _starts(peers, workers, folder / "ddp").items()
             }
             peak_gflops = float(sides["ours"].ask(peak))
@@ -75,12 +76,12 @@ def run(
             for case in cases:
                 on_case(case.name)
                 able = {side: one for side, one in sides.items() if _trains(side, case)}
-                timings.append(time_case(case, able, folder, rounds, len(cores) * peak_gflops))
+                timings.append(time_case(case, able, folder, rounds, cores * peak_gflops))
         found = []
         for case, timing in zip(cases, timings, strict=True):
             on_case(f"{case.name}, one side at a time")
-            found.append(Parallel(timing, _footprints(case, peers, workers, cores, folder, starts)))
-    return Comparison(workers, len(cores), list(sides), peak_gflops, found)
+            found.append(Parallel(timing, _footprints(case, peers, workers, cpus, folder, starts)))
+    return Comparison(workers, cores, list(sides), peak_gflops, found)
 
 
 def _starts(peers: Sequence[str], workers: int, meeting_point: Path) -> dict[str, Start]:
@@ -102,14 +103,14 @@ def _trains(side: str, case: Case) -> bool:
 
 
 def _footprints(
-    case: Case, peers: Sequence[str], workers: int, cores: Collection[int], folder: Path, starts: int
+    case: Case, peers: Sequence[str], workers: int, cpus: Collection[int], folder: Path, starts: int
 ) -> dict[str, Footprint]:
     numbers = beginning(case, folder / f"{case.name}.npy")
     found: dict[str, list[Footprint]] = {}
     for number in range(starts):
         for side, start in _starts(peers, workers, folder / f"{case.name} {number}").items():
             if _trains(side, case):
-                found.setdefault(side, []).append(footprint(side, start, cores, case, numbers))
+                found.setdefault(side, []).append(footprint(side, start, cpus, case, numbers))
     return {
         side: Footprint(float(np.median([one.first_step_s for one in several])), max(one.peak_bytes for one in several))
         for side, several in found.items()

@@ -7,8 +7,10 @@ import os
 import platform
 import signal
 import struct
+from collections.abc import Iterable
 from functools import cache
 from importlib import metadata
+from itertools import zip_longest
 from pathlib import Path
 
 from threadpoolctl import threadpool_info
@@ -23,14 +25,33 @@ _PIDFD_INFO_EXIT = 1 << 3
 
 def num_cores() -> int:
     """The physical cores that this process may use: by its affinity and by its container's limit."""
-    cores = set()
-    for cpu in os.sched_getaffinity(0):
-        topology = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
-        try:
-            cores.add(tuple((topology / part).read_text() for part in ("physical_package_id", "core_id")))
-        except OSError:
-            cores.add((str(cpu),))
-    return max(int(min(len(cores), cgroups.cpu_limit())), 1)
+    return max(int(min(count_cores(os.sched_getaffinity(0)), cgroups.cpu_limit())), 1)
+
+
+def count_cores(cpus: Iterable[int]) -> int:
+    """How many physical cores these CPUs are hardware threads of."""
+    return len(set(map(_core_of, cpus)))
+
+
+def last_cpus(number: int) -> list[int]:
+    """So many of the CPUs that this process may use: the last ones by number, but no two of a core before all have one.
+
+    Fewer where there are not as many.
+    """
+    of_cores: dict[tuple[str, ...], list[int]] = {}
+    for cpu in sorted(os.sched_getaffinity(0), reverse=True):
+        of_cores.setdefault(_core_of(cpu), []).append(cpu)
+    in_turns = [cpu for turn in zip_longest(*of_cores.values()) for cpu in turn if cpu is not None]
+    return in_turns[:number]
+
+
+def _core_of(cpu: int) -> tuple[str, ...]:
+    """What a physical core is named by; a CPU that the kernel tells nothing of counts as one."""
+    topology = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
+    try:
+        return tuple((topology / part).read_text() for part in ("physical_package_id", "core_id"))
+    except OSError:
+        return (str(cpu),)
 
 
 def available_memory_bytes() -> int:
