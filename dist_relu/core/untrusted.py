@@ -8,13 +8,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from math import nan
 from pathlib import Path
 from sys import float_info
-from typing import IO, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import IO, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from dist_relu.errors import DistReluError
 
@@ -87,8 +87,9 @@ def parse_json(text: str | bytes | bytearray) -> Any:
 def made(kind: type[T], content: Any) -> T:
     """What was read from JSON as an object of type `kind`, which is checked down to the last number.
 
-    kind: a dataclass, a list, a dict with keys of text, a number, text, or one of these or None. Where a float must
-    stand and there is null, it is NaN.  Raises ValueError, which says what is not as it should be.
+    kind: a dataclass, a list or sequence, a tuple, a dict with keys of text, a number, text, one of some texts, or one
+    of these or None. Where a float must stand and there is null, it is NaN.
+    Raises ValueError, which says what is not as it should be.
     """
     result: T = _made(kind, content, "it")
     return result
@@ -101,8 +102,8 @@ def _made(kind: Any, content: Any, name: str) -> Any:
     if origin in (Union, types.UnionType):  # with None
         (kind,) = (one for one in arguments if one is not type(None))
         return None if content is None else _made(kind, content, name)
-    if origin is list and isinstance(content, list):
-        return _made_list(arguments[0], content, name)
+    if isinstance(content, list) and origin in (list, Sequence, tuple):
+        return _made_list(arguments[0], content, name) if origin is not tuple else _made_tuple(arguments, content, name)
     if origin is dict and isinstance(content, dict):
         return {key: _made(arguments[1], item, f"{name}[{key!r}]") for key, item in content.items()}
     return _made_single(kind, content, name)
@@ -122,6 +123,8 @@ def _made_single(kind: Any, content: Any, name: str) -> Any:
     is_as_it_should_be = {Any: _is_shallow(content), int: type(content) is int and abs(content) < 2**63}
     if is_as_it_should_be.get(kind, kind in (str, bool) and isinstance(content, kind)):
         return content
+    if get_origin(kind) is Literal and isinstance(content, str) and content in get_args(kind):
+        return content
     raise ValueError(f"{name} is {_short(content)}")
 
 
@@ -129,6 +132,12 @@ def _made_list(kind: Any, content: list[Any], name: str) -> list[Any]:
     if kind is int and set(map(type, content)) == {int} and max(content) < 2**63 and min(content) >= -(2**63):
         return content  # the long ones: counts
     return [_made(kind, item, f"{name}[{i}]") for i, item in enumerate(content)]
+
+
+def _made_tuple(kinds: tuple[Any, ...], content: list[Any], name: str) -> tuple[Any, ...]:
+    if len(content) != len(kinds):
+        raise ValueError(f"{name} is {_short(content)}")
+    return tuple(_made(kind, item, f"{name}[{i}]") for i, (kind, item) in enumerate(zip(kinds, content, strict=True)))
 
 
 def _made_of_fields(kind: Any, content: Any, name: str) -> Any:

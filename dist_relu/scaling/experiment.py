@@ -170,4 +170,4 @@ def experiment(
 
 def read_measurements(folder: Path) -> Iterator[Measurement]:
     """Read what was measured, see `read_lines`."""
-    return read_lines(folder / MEASUREMENTS_FILE, Measurement.of_line)
+    return read_lines(folder / MEASUREMENTS_FILE, Measurement.of_json, lambda one: len(one.step_seconds))

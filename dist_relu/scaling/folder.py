@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +20,8 @@ FACTS_FILE, MEASUREMENTS_FILE, PROFILES_FILE = "experiment.json", "measurements.
 T = TypeVar("T")
 
 _LONGEST = 100
+_POSITIVE = {"workers", "nodes", "batch_size", "shards", "rows", "at_once", "step_seconds", "messages"}
+"""The names of numbers of measurements that are more than 0."""
 
 
 def begin(
@@ -65,12 +66,60 @@ def begin(
         write_json(folder / FACTS_FILE, merged)
 
 
-def read_lines(path: Path, of_line: Callable[[bytes], T]) -> Iterator[T]:
-    """Read what was measured; lines that are damaged, such as one that a crash has cut off, are left out."""
-    if path.exists():
-        for line in path.read_bytes().splitlines():
-            with suppress(ValueError, RecursionError):
-                yield of_line(line)
+def read_lines(path: Path, of_json: Callable[[Any], T], num_steps: Callable[[T], int | None]) -> Iterator[T]:
+    """Read what was measured; lines that are no JSON, such as one that a crash has cut off, are left out.
+
+    of_json: makes a measurement of what a line stands for.  num_steps: of a measurement, the same of all, or None.
+    Raises ValueError, with the line, for what is not so.
+    """
+    if not path.exists():
+        return
+    of_first: int | None = None
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        try:
+            content = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        try:
+            found = of_json(content)
+            steps = num_steps(found)
+            of_first = of_first or steps
+            if steps not in (of_first, None):
+                raise ValueError(f"step_seconds has {steps} times, not {of_first} as before")
+        except ValueError as error:
+            raise ValueError(
+                f"{path}, line {number} is no measurement: {error}. Remove this line, and it is measured again."
+            ) from None
+        yield found
+
+
+def measured(kind: type[T], content: Any, schema: int, derived: Collection[str] = ()) -> T:
+    """Make a measurement, which is a dataclass, of what a line of JSON stands for.
+
+    schema: the version that the line must have.  derived: what stands there beside the fields.
+    Raises ValueError, which says what is not as it should be; null may stand nowhere.
+    """
+    if isinstance(content, dict):
+        if content.get("schema") != schema:
+            raise ValueError(f"its schema is not {schema}")
+        content = {name: value for name, value in content.items() if name not in ("schema", *derived)}
+    found = made(kind, content)
+    if not content["step_seconds"]:
+        raise ValueError("step_seconds is []")
+    _check_numbers(content, "it", is_positive=False)
+    return found
+
+
+def _check_numbers(content: Any, name: str, *, is_positive: bool) -> None:
+    """Raise ValueError for null, and for numbers that must be positive and are not."""
+    if isinstance(content, dict):
+        for key, item in content.items():
+            _check_numbers(item, f"{name}.{key}".removeprefix("it."), is_positive=key in _POSITIVE)
+    elif isinstance(content, list):
+        for i, item in enumerate(content):
+            _check_numbers(item, f"{name}[{i}]", is_positive=is_positive)
+    elif content is None or (is_positive and content <= 0):
+        raise ValueError(f"{name} is {content}")
 
 
 def add_line(path: Path, line: str) -> None:

@@ -26,6 +26,7 @@ from dist_relu.launch.mpirun import Mpirun
 from dist_relu.nn import Sequential
 from dist_relu.optim import Optimizer
 from dist_relu.runtime.backends.mpi.backend import mpirun_path
+from dist_relu.scaling.folder import measured
 from dist_relu.scaling.grid import Point, check_batch
 from dist_relu.scaling.machine import SHORTEST_S, Company, company, read_clock
 from dist_relu.scaling.messages import time_messages
@@ -88,18 +89,13 @@ class Measurement:
         return json.dumps({"schema": SCHEMA, **asdict(self), "is_busy": self.company.is_busy})
 
     @classmethod
-    def of_line(cls, line: str | bytes) -> Self:
-        """Raises ValueError for what is no such line."""
-        try:
-            content = json.loads(line)
-            if content.pop("schema") != SCHEMA:
-                raise ValueError("another version of the schema")
-            del content["is_busy"]
-            point, of_machine = Point(**content.pop("point")), Company(**content.pop("company"))
-            messages = [(size_bytes, seconds) for size_bytes, seconds in content.pop("messages", ())]
-            return cls(point=point, company=of_machine, messages=messages, **content)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"no measurement: {error}") from None
+    def of_json(cls, content: Any) -> Self:
+        """Make it of what a line stands for.  Raises ValueError, which says what is not as it should be."""
+        found = measured(cls, content, SCHEMA, derived={"is_busy"})
+        point = found.point
+        if not point.workers <= point.shards <= point.batch_size:
+            raise ValueError(f"point has {point.workers} workers, {point.shards} shards, {point.batch_size} samples")
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +169,7 @@ def _of_job(point: Point, work: Work, repetition: int, folder: Path, placement: 
         done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
     for line in done.stdout.splitlines():
         if line.startswith(_MARK):
-            return Measurement.of_line(line.removeprefix(_MARK))
+            return Measurement.of_json(json.loads(line.removeprefix(_MARK)))
     said = done.stderr.strip().splitlines() or ["nothing"]
     last = next((line for line in reversed(said) if "Error: " in line), said[-1])
     raise BackendError(f"The MPI job on {point.workers} ranks ended with code {done.returncode}. It said: {last}")

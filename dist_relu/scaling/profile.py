@@ -28,7 +28,7 @@ from dist_relu.runtime.backends import SerialBackend
 from dist_relu.runtime.world import World
 from dist_relu.scaling import machine
 from dist_relu.scaling.cost import Part
-from dist_relu.scaling.folder import PROFILES_FILE, add_line, begin, read_lines
+from dist_relu.scaling.folder import PROFILES_FILE, add_line, begin, measured, read_lines
 from dist_relu.scaling.grid import Point, check_batch, check_models, own_share
 from dist_relu.scaling.lone import LoneBackend, Sent
 from dist_relu.scaling.machine import SHORTEST_S, Clock, Company, company, read_clock
@@ -74,22 +74,22 @@ class Profile:
     node_bytes: int
     company: Company
 
+    @property
+    def num_steps(self) -> int | None:
+        """How many steps were timed; of several workers at once nobody knows."""
+        return len(self.step_seconds) if self.share.at_once == 1 else None
+
     def line(self) -> str:
         """As a line of JSON."""
         return json.dumps({"schema": SCHEMA, **asdict(self)})
 
     @classmethod
-    def of_line(cls, line: str | bytes) -> Self:
-        """Raises ValueError for what is no such line."""
-        try:
-            content = json.loads(line)
-            if content.pop("schema") != SCHEMA:
-                raise ValueError("another version of the schema")
-            share, of_machine = Share(**content.pop("share")), Company(**content.pop("company"))
-            parts = [Part(**part) for part in content.pop("parts")]
-            return cls(share=share, parts=parts, company=of_machine, **content)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"no profile: {error}") from None
+    def of_json(cls, content: Any) -> Self:
+        """Make it of what a line stands for.  Raises ValueError, which says what is not as it should be."""
+        found = measured(cls, content, SCHEMA)
+        if found.num_steps is None and len(found.step_seconds) != found.share.at_once:
+            raise ValueError(f"step_seconds has {len(found.step_seconds)} times of {found.share.at_once} workers")
+        return found
 
 
 def shares(points: Sequence[Point], num_samples: int, at_once: Sequence[int] = ()) -> list[Share]:
@@ -262,7 +262,7 @@ def profiles(
 
 def read_profiles(folder: Path) -> Iterator[Profile]:
     """Read what was measured, see `read_lines`."""
-    return read_lines(folder / PROFILES_FILE, Profile.of_line)
+    return read_lines(folder / PROFILES_FILE, Profile.of_json, lambda one: one.num_steps)
 
 
 def _by_message(sent: Sequence[Sent], steps: int) -> list[list[Sent]]:

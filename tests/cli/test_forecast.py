@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from dist_relu.cli.forecast import disturbed
 from tests.cli.test_cli import call
 from tests.scaling.test_experiment import BUSY, measurement
 from tests.scaling.test_forecast import POINT, all_rows
@@ -40,11 +41,11 @@ def test_nodes_that_are_too_many_for_a_batch_are_told(measured: Path, capsys: py
     assert "mlp, batch 64: has no sample for each worker of 128 nodes or more." in output
 
 
-def test_profiles_that_others_have_disturbed_are_told(measured: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path, (first, *rest) = measured / "profiles.jsonl", all_rows()
-    path.write_text("".join(one.line() + "\n" for one in [replace(first, company=BUSY), *rest]))
-    _, output, _ = call(capsys, "forecast", str(measured), "--nodes", "1,2")
-    assert f"Others used the machine while 1 of {1 + len(rest)} profiles were measured" in output
+def test_profiles_that_others_have_disturbed_are_told() -> None:
+    first, *rest = all_rows()
+    assert disturbed([first, *rest]) == []
+    (told,) = disturbed([replace(first, company=BUSY), *rest])
+    assert f"Others used the machine while 1 of {1 + len(rest)} profiles were measured" in told
 
 
 @pytest.mark.long
@@ -74,6 +75,17 @@ def test_what_makes_no_sense_is_told(
     code, _, errors = call(capsys, "forecast", str(measured), *options)
     assert code == 2
     assert message in errors
+
+
+@pytest.mark.parametrize("line", ["3", '{"seconds": "x"}', "null", '{"schema": 1, "parts": 1}'])
+def test_a_line_that_is_no_measurement_is_told(measured: Path, capsys: pytest.CaptureFixture[str], line: str) -> None:
+    for name in ("measurements.jsonl", "profiles.jsonl"):
+        content = (measured / name).read_text()
+        (measured / name).write_text(f"{line}\n{content}")
+        code, _, errors = call(capsys, "forecast", str(measured))
+        assert code == 2
+        assert f"{measured / name}, line 1 is no measurement: it" in errors
+        (measured / name).write_text(content)
 
 
 def test_a_folder_without_measurements_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import io
 import os
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import inf, isnan, nan
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -28,6 +29,8 @@ class Whole:
     parts: list[Part]
     table: dict[str, list[int]]
     rest: Any = None
+    pairs: Sequence[tuple[int, str]] = ()
+    side: Literal["left", "right"] = "left"
     own: int = field(init=False, default=0)
 
 
@@ -39,6 +42,8 @@ def test_objects_are_made_of_what_fits() -> None:
     assert whole.parts[0].count == 1
     assert isnan(whole.parts[0].share)
     assert made(Whole, {**GOOD, "rest": ["any"]}).rest == ["any"]
+    assert made(Whole, {**GOOD, "pairs": [[1, "a"]]}).pairs == [(1, "a")]
+    assert made(Whole, {**GOOD, "side": "right"}).side == "right"
     assert made(list[float], [1, 2.5]) == [1.0, 2.5]
 
 
@@ -56,6 +61,10 @@ def test_objects_are_made_of_what_fits() -> None:
         ({"parts": [{"count": 1, "share": 10**400, "name": None}]}, r"parts\[0\].share is 1000"),
         ({"table": {"a": [1, 2.5]}}, r"table\['a'\]\[1\] is 2.5"),
         ({"table": {"a": [2**63]}}, r"table\['a'\]\[0\] is 9223372036854775808"),
+        ({"pairs": [[1]]}, r"pairs\[0\] is \[1\]"),
+        ({"pairs": [[1, "a"], ["b", "a"]]}, r"pairs\[1\]\[0\] is 'b'"),
+        ({"side": "up"}, "side is 'up'"),
+        ({"side": ["left"]}, r"side is \['left'\]"),
         ({"own": 3}, "it has 'own'"),
         ({"more": 3}, "it has 'more'"),
     ],

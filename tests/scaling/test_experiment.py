@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from dist_relu import nn
 from dist_relu.cli.scale import table
 from dist_relu.launch.hosts import Host
 from dist_relu.scaling import Experiment, Measurement, Placement, Point, experiment, profiles, strong, weak
+from dist_relu.scaling.experiment import read_measurements
 from dist_relu.scaling.formats import as_csv, as_extra_p, as_mlperf, series_of
 from dist_relu.scaling.machine import Clock, Company, company
 
@@ -175,9 +176,40 @@ def test_measurements_of_nobody_knows_what_are_told(data: dr.data.Dataset, tmp_p
 
 def test_lines_that_are_damaged_are_measured_again(data: dr.data.Dataset, tmp_path: Path) -> None:
     run(tmp_path, data, HERE, repetitions=1)
-    for damaged in (b"\xff\n", b"[" * 100_000 + b"\n", b"[1]\n", b"null\n"):
+    for damaged in (b"\xff\n", b"[" * 100_000 + b"\n", b'{"schema": 1, "poi', b"\n"):
         (tmp_path / "measurements.jsonl").write_bytes(damaged)
         assert len(run(tmp_path, data, HERE, repetitions=1).measurements) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (3, "it is 3"),
+        (None, "it is None"),
+        ({"schema": 2}, "its schema is not 1"),
+        ({"sha256": ...}, "it has no sha256"),
+        ({"more": 1}, "it has 'more'"),
+        ({"step_seconds": "x"}, "step_seconds is 'x'"),
+        ({"step_seconds": [1.0, None]}, r"step_seconds\[1\] is None"),
+        ({"step_seconds": [0.0]}, r"step_seconds\[0\] is 0.0"),
+        ({"step_seconds": [1.0]}, "step_seconds has 1 times, not 2 as before"),
+        ({"step_seconds": []}, r"step_seconds is \[\]"),
+        ({"point": asdict(HERE[0]) | {"regime": "other"}}, "point.regime is 'other'"),
+        ({"point": asdict(HERE[0]) | {"workers": 0}}, "point.workers is 0"),
+        ({"point": asdict(HERE[0]) | {"shards": 65}}, "point has 1 workers, 65 shards, 64 samples"),
+        ({"messages": [[4000]]}, r"messages\[0\] is \[4000\]"),
+        ({"company": None}, "company is None"),
+    ],
+)
+def test_lines_that_are_no_measurements_are_told(tmp_path: Path, change: Any, message: str) -> None:
+    good = json.loads(measurement(HERE[0], 0, 1.0).line())
+    content = change
+    if isinstance(change, dict):
+        content = {name: value for name, value in (good | change).items() if value is not ...}
+    (tmp_path / "measurements.jsonl").write_text(f"{json.dumps(good)}\n{json.dumps(content)}\n")
+    told = rf"measurements\.jsonl, line 2 is no measurement: {message}\. Remove this line, and it is measured again\."
+    with pytest.raises(ValueError, match=told):
+        list(read_measurements(tmp_path))
 
 
 def test_lines_are_those_of_the_schema(data: dr.data.Dataset, tmp_path: Path) -> None:
@@ -185,7 +217,7 @@ def test_lines_are_those_of_the_schema(data: dr.data.Dataset, tmp_path: Path) ->
     schema = json.loads(files("dist_relu.scaling").joinpath("measurement.schema.json").read_text())
     (line,) = (tmp_path / "measurements.jsonl").read_text().splitlines()
     jsonschema.validate(json.loads(line), schema)
-    assert Measurement.of_line(line).line() == line
+    assert Measurement.of_json(json.loads(line)).line() == line
 
 
 def test_a_worker_that_computes_otherwise_is_found() -> None:
@@ -242,7 +274,9 @@ def test_a_ratio_is_marked_where_one_of_its_times_is(busy: int, marks: list[tupl
     assert [(row.is_busy, row.is_ratio_busy) for row in rows] == marks
     for line, (is_busy, is_ratio_busy) in zip(csv.DictReader(as_csv(rows).splitlines()), marks, strict=True):
         assert (line["is_busy"], line["is_ratio_busy"]) == (str(is_busy), str(is_ratio_busy))
-    for row, (_, ms, *ratios) in zip(rows, zip(*(each.cells for each in table(rows).columns), strict=True), strict=True):
+    for row, (_, ms, *ratios) in zip(
+        rows, zip(*(each.cells for each in table(rows).columns), strict=True), strict=True
+    ):
         assert ["*" in str(cell) for cell in (ms, *ratios)] == [row.is_busy, row.is_ratio_busy, row.is_ratio_busy]
 
 

@@ -102,7 +102,7 @@ def test_a_worker_of_many_is_measured_alone(digits: dr.data.Split, tmp_path: Pat
     lines = (tmp_path / "profiles.jsonl").read_text().splitlines()
     for line in lines:
         jsonschema.validate(json.loads(line), schema)
-        assert Profile.of_line(line).line() == line
+        assert json.loads(Profile.of_json(json.loads(line)).line()) == json.loads(line)
     again = profiles({"mlp": model}, digits.train, points=points, folder=tmp_path, steps=3, repetitions=1)
     assert again == measured
 
