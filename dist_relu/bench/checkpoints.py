@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -46,8 +47,11 @@ class _Stopwatch:
         self.seconds += perf_counter()
 
 
-def run(workers: int, rounds: int, folders: list[Path]) -> list[Cost]:
-    """Train mlp-medium without checkpoints, and with one every 100 steps in each of the folders."""
+def run(workers: int, rounds: int, folders: list[Path]) -> Iterator[list[Cost]]:
+    """Train mlp-medium without checkpoints, and with one every 100 steps in each of the folders.
+
+    Yields what all rounds come to after each of them.
+    """
     (case,) = [case for case in CASES if case.name == "mlp-medium"]
     data = case.data()
     times = np.empty((rounds, 1 + len(folders)))
@@ -59,12 +63,13 @@ def run(workers: int, rounds: int, folders: list[Path]) -> list[Cost]:
             for i in range(rounds):
                 for j, folder in turns if i % 2 else reversed(turns):  # who comes behind whom changes
                     times[i, j] = _step_ms(trainer, folder)
-    plain, *saved = np.median(times, axis=0).tolist()
-    costs = np.median(times[:, 1:] / times[:, :1], axis=0) - 1
-    return [
-        Cost(case.name, workers, str(folder), plain, ms, cost)
-        for folder, ms, cost in zip(folders, saved, costs.tolist(), strict=True)
-    ]
+                of_rounds = times[: i + 1]
+                plain, *saved = np.median(of_rounds, axis=0).tolist()
+                costs = np.median(of_rounds[:, 1:] / of_rounds[:, :1], axis=0) - 1
+                yield [
+                    Cost(case.name, workers, str(folder), plain, ms, cost)
+                    for folder, ms, cost in zip(folders, saved, costs.tolist(), strict=True)
+                ]
 
 
 def _step_ms(trainer: Trainer, folder: Path | None) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,13 +34,16 @@ class Fit:
     sklearn_accuracy: float
 
 
-def run(data: Split, epochs: int, cores: int, rounds: int) -> list[Fit]:
-    """Train by turns on float32 and float64, on one core and on several; accuracies are of the test set."""
-    return [
-        _fit(data, epochs, dtype, number, rounds)
-        for dtype in ("float32", "float64")
-        for number in ([1, cores] if cores > 1 else [1])
-    ]
+def run(data: Split, epochs: int, cores: int, rounds: int) -> Iterator[list[Fit]]:
+    """Train by turns on float32 and float64, on one core and on several; accuracies are of the test set.
+
+    Yields all that was measured after each fit.
+    """
+    fits: list[Fit] = []
+    for dtype in ("float32", "float64"):
+        for number in [1, cores] if cores > 1 else [1]:
+            fits.append(_fit(data, epochs, dtype, number, rounds))
+            yield [*fits]
 
 
 def _fit(data: Split, epochs: int, dtype: str, cores: int, rounds: int) -> Fit:

@@ -7,7 +7,7 @@ user's program; what it has no function for is written with those that it has, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
@@ -65,11 +65,14 @@ class _Case:
         return 1 + self.width if direction == "forward" else 2 + self.width
 
 
-def run(peer: str | None, rounds: int) -> list[Timing]:
-    """Time all activations.  peer: "torch", which must be installed, or None."""
+def run(peer: str | None, rounds: int) -> Iterator[list[Timing]]:
+    """Time all activations; yields all that was measured after each.
+
+    peer: "torch", which must be installed, or None.
+    """
     peers, wrap = _torch() if peer == "torch" else ({}, None)
     rng = np.random.default_rng(0)
-    timings = []
+    timings: list[Timing] = []
     for name, case in _OURS.items():
         arrays = _arrays(rng, case.width)
         case.forward(arrays)
@@ -86,7 +89,7 @@ def run(peer: str | None, rounds: int) -> list[Timing]:
             share = case.num_elements(direction) / 2 * ms["copy"] / ms["ours"]
             fresh = bool(other and other.fresh[direction == "backward"])
             timings.append(Timing(name, direction, ms["ours"], share, ms.get("torch"), fresh))
-    return timings
+        yield [*timings]
 
 
 def _arrays(rng: np.random.Generator, width: float) -> _Arrays:

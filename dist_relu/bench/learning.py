@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -25,8 +26,11 @@ class Learning:
     speed_up: float
 
 
-def run(workers: int, rounds: int, steps: int) -> Learning:
-    """Let a policy learn for so many steps, of as many shards on one worker as on several."""
+def run(workers: int, rounds: int, steps: int) -> Iterator[Learning]:
+    """Let a policy learn for so many steps, of as many shards on one worker as on several.
+
+    Yields what all rounds come to after each of them.
+    """
     speeds = np.empty((rounds, 2))
     with ExitStack() as stack:
         coordinators = [stack.enter_context(start(number, backend="local")) for number in (1, workers)]
@@ -37,5 +41,7 @@ def run(workers: int, rounds: int, steps: int) -> Learning:
             for j, coordinator in reversed(turns) if i % 2 else turns:
                 result = rl.train(coordinator, ENV, steps=steps, shards=workers)
                 speeds[i, j] = result.num_steps / result.seconds
-    one, several = np.median(speeds, axis=0).tolist()
-    return Learning(ENV, steps, workers, one, several, float(np.median(speeds[:, 1] / speeds[:, 0])))
+            of_rounds = speeds[: i + 1]
+            one, several = np.median(of_rounds, axis=0).tolist()
+            speed_up = float(np.median(of_rounds[:, 1] / of_rounds[:, 0]))
+            yield Learning(ENV, steps, workers, one, several, speed_up)

@@ -6,9 +6,9 @@ By turns, each in processes of its own; then each of them again, alone, for its 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -31,7 +31,10 @@ CASES = ("mlp-tiny", "mlp-small", "mlp-medium", "mlp-large", "cnn-mnist")
 
 @dataclass(frozen=True)
 class Parallel:
-    """What a case takes.  footprints: by side; of several starts the median time, and the most memory."""
+    """What a case takes.
+
+    footprints: by side; of several starts the median time, and the most memory. Empty where they were not measured.
+    """
 
     timing: Timing
     footprints: dict[str, Footprint]
@@ -55,12 +58,14 @@ def run(
     rounds: int,
     starts: int,
     on_case: Callable[[str], object],
-) -> Comparison:
+) -> Iterator[Comparison]:
     """Time the cases, each side for some tenths of a second a turn; then start each side anew for every case.
 
-    All sides have as many CPUs as there are workers, or all that there are, of as many cores as can be. PyTorch is two of them: `torch` has
-    threads, `torch ddp` as many processes as we. starts: how often each side is started.  on_case: called with the name
-    of each before it begins. Raises BackendError when a side ends.
+    Yields all that was measured after each case, and again after its starts.
+
+    All sides have as many CPUs as there are workers, or all that there are, of as many cores as can be. PyTorch is two
+    of them: `torch` has threads, `torch ddp` as many processes as we. starts: how often each side is started.
+    on_case: called with the name of each before it begins. Raises BackendError when a side ends.
     """
     cpus = machine.last_cpus(workers)
     cores = machine.count_cores(cpus)
@@ -72,16 +77,17 @@ def run(
                 for side, start in _starts(peers, workers, folder / "ddp").items()
             }
             peak_gflops = float(sides["ours"].ask(peak))
-            timings = []
+            found: list[Parallel] = []
+            names = list(sides)
             for case in cases:
                 on_case(case.name)
                 able = {side: one for side, one in sides.items() if _trains(side, case)}
-                timings.append(time_case(case, able, folder, rounds, cores * peak_gflops))
-        found = []
-        for case, timing in zip(cases, timings, strict=True):
+                found.append(Parallel(time_case(case, able, folder, rounds, cores * peak_gflops), {}))
+                yield Comparison(workers, cores, names, peak_gflops, [*found])
+        for i, case in enumerate(cases) if starts else ():
             on_case(f"{case.name}, one side at a time")
-            found.append(Parallel(timing, _footprints(case, peers, workers, cpus, folder, starts)))
-    return Comparison(workers, cores, list(sides), peak_gflops, found)
+            found[i] = replace(found[i], footprints=_footprints(case, peers, workers, cpus, folder, starts))
+            yield Comparison(workers, cores, names, peak_gflops, [*found])
 
 
 def _starts(peers: Sequence[str], workers: int, meeting_point: Path) -> dict[str, Start]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -48,15 +48,20 @@ class Speeds:
     speeds: list[Speed]
 
 
-def run(rounds: int, instruction_set: str) -> Speeds:
-    """Time the products of some cases on one core, in a process of its own.
+def run(rounds: int, instruction_set: str) -> Iterator[Speeds]:
+    """Time the products of some cases on one core, in a process of its own; yields all that was measured after each.
 
     Raises ValueError where there is no such instruction set.
     """
     environment = environment_for(instruction_set)
     with running("ours", Start(on_one_worker), [max(os.sched_getaffinity(0))], environment) as side:
-        speeds: Speeds = side.ask(partial(_measured, rounds=rounds))
-    return speeds
+        name, peaks = side.instruction_set(), []
+        speeds: list[Speed] = []
+        for shape in shapes():
+            peak_gflops, of_shape = side.ask(partial(_measured, shape=shape, rounds=rounds))
+            peaks.append(peak_gflops)
+            speeds += of_shape
+            yield Speeds(name, float(np.median(peaks)), [*speeds])
 
 
 def shapes() -> list[tuple[int, int, int]]:
@@ -68,19 +73,18 @@ def shapes() -> list[tuple[int, int, int]]:
     return found
 
 
-def _measured(side: Side, rounds: int) -> Speeds:
-    speeds, peaks = [], []
-    for n, c, k in shapes():
-        calls = _calls(n, c, k)
-        gflops = np.empty((rounds, len(calls)))
-        peak = np.empty((rounds, 1))
-        for number in range(rounds):
-            peak[number] = fma_peak(np.float32)
-            gflops[number] = [2 * n * c * k / _seconds(call) / 1e9 for call in calls.values()]
-        medians, shares = np.median(gflops, axis=0), np.median(gflops / peak, axis=0)
-        peaks.append(np.median(peak))
-        speeds += [Speed(n, c, k, *row) for row in zip(calls, medians.tolist(), shares.tolist(), strict=True)]
-    return Speeds(side.instruction_set(), float(np.median(peaks)), speeds)
+def _measured(side: Side, shape: tuple[int, int, int], rounds: int) -> tuple[float, list[Speed]]:
+    """Return the peak in GFLOP/s, and the speeds of a shape's products."""
+    n, c, k = shape
+    calls = _calls(n, c, k)
+    gflops = np.empty((rounds, len(calls)))
+    peak = np.empty((rounds, 1))
+    for number in range(rounds):
+        peak[number] = fma_peak(np.float32)
+        gflops[number] = [2 * n * c * k / _seconds(call) / 1e9 for call in calls.values()]
+    medians, shares = np.median(gflops, axis=0), np.median(gflops / peak, axis=0)
+    speeds = [Speed(n, c, k, *row) for row in zip(calls, medians.tolist(), shares.tolist(), strict=True)]
+    return float(np.median(peak)), speeds
 
 
 def _calls(n: int, c: int, k: int) -> dict[str, Callable[[], None]]:

@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -49,8 +49,11 @@ class Load:
     worst_ms: float
 
 
-def run(requests: int, clients: int, replicas: int, rounds: int) -> list[Load]:
-    """Measure both servers by turns, and then ours while its model is replaced and a replica is killed."""
+def run(requests: int, clients: int, replicas: int, rounds: int) -> Iterator[list[Load]]:
+    """Measure both servers by turns, and then ours while its model is replaced and a replica is killed.
+
+    Yields all that was measured after each load.
+    """
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / "model.safetensors", Path(folder) / "newer.safetensors"]
@@ -64,15 +67,20 @@ def run(requests: int, clients: int, replicas: int, rounds: int) -> list[Load]:
             for _ in range(rounds):
                 for name, url in [("dist-relu serve", ours), ("FastAPI + onnxruntime", peer)]:
                     loads[name].append(_load(context, name, url, requests, clients))
-            results = [sorted(each, key=lambda one: one.p50_ms)[len(each) // 2] for each in loads.values()]
+                    yield _typical(loads)
 
             def disturb() -> None:
                 shutil.copy(paths[1], paths[0].with_suffix(".new"))
                 os.replace(paths[0].with_suffix(".new"), paths[0])
                 _kill_a_replica()
 
-            results.append(_load(context, "with a reload and a killed replica", ours, requests, clients, disturb))
-        return results
+            disturbed = _load(context, "with a reload and a killed replica", ours, requests, clients, disturb)
+            yield [*_typical(loads), disturbed]
+
+
+def _typical(loads: Mapping[str, Sequence[Load]]) -> list[Load]:
+    """Of each server that was asked, the load with the median time of an answer."""
+    return [sorted(each, key=lambda one: one.p50_ms)[len(each) // 2] for each in loads.values() if each]
 
 
 def _export(path: Path) -> Path:

@@ -7,7 +7,7 @@ import os
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from operator import methodcaller
@@ -131,6 +131,8 @@ def _serve(
         while True:
             try:
                 question = connection.recv()
-            except EOFError:
+            except (EOFError, ConnectionError):
                 return
-            connection.send(question(side))
+            answer = question(side)
+            with suppress(ConnectionError):  # nobody waits for it any more
+                connection.send(answer)

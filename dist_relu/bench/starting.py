@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -33,17 +34,25 @@ class Beginning:
     seconds: float
 
 
-def run(rounds: int) -> list[Beginning]:
-    """Time programs that do little, and trainings of one step, first without compiled kernels and then with them."""
+def run(rounds: int) -> Iterator[list[Beginning]]:
+    """Time programs that do little, and trainings of one step, first without compiled kernels and then with them.
+
+    Yields all that was measured after each program.
+    """
     times: dict[str, list[float]] = {}
     for _ in range(rounds):
         for name, arguments in _PROGRAMS.items():
             times.setdefault(name, []).append(_seconds(arguments))
+            yield _medians(times)
         for model in _MODELS:
             with tempfile.TemporaryDirectory() as cache:
                 for state in ("nothing is compiled", "all is compiled"):
                     seconds = _seconds([*_TRAIN, "--model", model], NUMBA_CACHE_DIR=cache)
                     times.setdefault(f"one step of {model}, {state}", []).append(seconds)
+                    yield _medians(times)
+
+
+def _medians(times: Mapping[str, Sequence[float]]) -> list[Beginning]:
     return [Beginning(name, float(np.median(seconds))) for name, seconds in times.items()]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,8 +68,8 @@ def run(
     rounds: int,
     instruction_set: str,
     on_case: Callable[[str], object],
-) -> Comparison:
-    """Time the cases, each side for some tenths of a second a turn.
+) -> Iterator[Comparison]:
+    """Time the cases, each side for some tenths of a second a turn; yields all that was measured after each case.
 
     instruction_set: as in `environment_for`.  on_case: called with the name of each before it begins.
 
@@ -85,11 +85,11 @@ def run(
         names = {name: side.instruction_set() for name, side in sides.items()}
         _check(names, instruction_set)
         peak_gflops = float(sides["ours"].ask(peak))
-        timings = []
+        timings: list[Timing] = []
         for case in cases:
             on_case(case.name)
             timings.append(time_case(case, sides, folder, rounds, peak_gflops))
-    return Comparison(names, peak_gflops, timings)
+            yield Comparison(names, peak_gflops, [*timings])
 
 
 _STARTS = {

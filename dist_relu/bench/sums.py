@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -54,19 +55,35 @@ class Timing:
         return f"{self.workers} workers of {nodes}, {self.backend}"
 
 
-def of_job(workers: int) -> list[Timing]:
-    """Start an MPI job of so many ranks on this machine, and time all sizes in it."""
+def of_job(workers: int) -> Iterator[list[Timing]]:
+    """Start an MPI job of so many ranks on this machine, and time all sizes in it; yields as `run` does."""
     command = [mpirun_path(), "-n", str(workers), sys.executable, "-m", "dist_relu.bench.sums"]
-    done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
-    for line in done.stdout.splitlines():
-        if line.startswith(_MARK):
-            return [Timing(**row) for row in json.loads(line.removeprefix(_MARK))]
-    last = (done.stderr.strip().splitlines() or ["nothing"])[-1]
-    raise BackendError(f"The MPI job on {workers} ranks ended with code {done.returncode}. It said: {last}")
+    timings: list[Timing] = []
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True) as job,
+    ):
+        assert job.stdout is not None
+        try:
+            for line in job.stdout:
+                if line.startswith(_MARK):
+                    timings.append(Timing(**json.loads(line.removeprefix(_MARK))))
+                    yield [*timings]
+        except BaseException:
+            job.terminate()
+            raise
+        code = job.wait()
+        if len(timings) < len(SIZES_BYTES):
+            errors.seek(0)
+            last = (errors.read().strip().splitlines() or ["nothing"])[-1]
+            raise BackendError(f"The MPI job on {workers} ranks ended with code {code}. It said: {last}")
 
 
-def run(backend: str, workers: int | None, on_size: Callable[[str], object]) -> list[Timing]:
-    """Start workers, on Ray over its nodes, and time all sizes.  on_size: is told which, before it begins."""
+def run(backend: str, workers: int | None, on_size: Callable[[str], object]) -> Iterator[list[Timing]]:
+    """Start workers, on Ray over its nodes, and time all sizes; yields all that was measured after each.
+
+    on_size: is told which, before it begins.
+    """
     with ExitStack() as stack:
         coordinator = stack.enter_context(start(workers, backend=backend, spread=backend == "ray"))
         bound = memory_bound if coordinator.nodes == 1 else stack.enter_context(wire_bound(coordinator))
@@ -75,7 +92,10 @@ def run(backend: str, workers: int | None, on_size: Callable[[str], object]) -> 
             from dist_relu.bench.sums_ray import ray_peers
 
             peers |= stack.enter_context(ray_peers(coordinator))
-        return list(_timed(coordinator, peers, bound, on_size))
+        timings: list[Timing] = []
+        for timing in _timed(coordinator, peers, bound, on_size):
+            timings.append(timing)
+            yield [*timings]
 
 
 def _timed(
@@ -122,8 +142,8 @@ def _median_ms(seconds: Sequence[float]) -> float:
 
 def _main() -> None:
     """Print what `of_job` asks for, from rank 0 of the job."""
-    timings = run("mpi", None, lambda size: None)
-    print(_MARK + json.dumps([asdict(timing) for timing in timings]), flush=True)  # noqa: T201 - it is read
+    for timings in run("mpi", None, lambda size: None):
+        print(_MARK + json.dumps(asdict(timings[-1])), flush=True)  # noqa: T201 - it is read
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,13 +30,13 @@ class Watching:
     watched_cost: float
 
 
-def run(workers: int, rounds: int) -> list[Watching]:
+def run(workers: int, rounds: int) -> Iterator[list[Watching]]:
     """Train every case without a watch, with one that hardly ever looks, and with one that looks at every step.
 
     Each other round goes in the opposite order. A ratio is that of two rounds, in which a machine that becomes faster
-    or slower meanwhile has been as much for as against each of them.
+    or slower meanwhile has been as much for as against each of them. Yields all that was measured after each case.
     """
-    results = []
+    results: list[Watching] = []
     with start(workers, backend="local") as coordinator:
         for case in CASES:
             data = case.data()
@@ -55,4 +56,4 @@ def run(workers: int, rounds: int) -> list[Watching]:
             pairs = times.reshape(rounds, 2, len(turns)).mean(axis=1)
             costs = np.median(pairs[:, 1:] / pairs[:, :1], axis=0) - 1
             results.append(Watching(case.name, workers, *np.median(times, axis=0).tolist(), *costs.tolist()))
-    return results
+            yield [*results]

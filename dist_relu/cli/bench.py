@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from rich.console import Console
@@ -14,10 +14,13 @@ from rich.table import Table
 
 from dist_relu.cli.bench_report import everything
 from dist_relu.cli.bench_tables import (
+    checkpoints_table,
     estimators_table,
+    kernels_table,
     learning_table,
     parallel_tables,
     products_table,
+    serving_table,
     show,
     starting_table,
     step_table,
@@ -27,6 +30,7 @@ from dist_relu.cli.bench_tables import (
 )
 from dist_relu.cli.commands import Commands
 from dist_relu.cli.common import check_peer_installed, data_option, make_folder, new_attempts, usage_errors
+from dist_relu.cli.measured import tell_last
 from dist_relu.cli.parsing import parse_sizes
 from dist_relu.cli.progress import StatusLine
 from dist_relu.cli.types import FOLDER, SomeNames, choice, json_option
@@ -40,10 +44,12 @@ from dist_relu.reports.plots.style import COLUMN, PLAIN
 if TYPE_CHECKING:
     from dist_relu.bench.sums import Timing as SumTiming
 
+T = TypeVar("T")
+
 
 @click.group(cls=Commands)
 def bench() -> None:
-    """Measure speed, always side by side with something else.
+    """Measure speed, always side by side with something else.  Ctrl-C tells what was measured until then.
 
     Cases are models with batches of random samples: mlp-tiny (784-64-32-16-10, batches of 64), mlp-small
     (784-256-128-10, 128), mlp-medium (784-1024-1024-10, 256), mlp-large (1024-4096-4096-1024-10, 512), cnn-mnist and
@@ -80,11 +86,7 @@ def checkpoint(folders: tuple[Path, ...], workers: int, rounds: int, path: Path 
     """
     from dist_relu.bench import checkpoints as benchmark
 
-    results = benchmark.run(workers, rounds, list(folders))
-    table = Table("case", "folder", "without ms", "with ms", "cost", title="Training step, median")
-    for r in results:
-        table.add_row(r.case, r.folder, f"{r.plain_ms:.3f}", f"{r.saved_ms:.3f}", f"{r.cost:+.2%}")
-    _show(table, results, path)
+    _tell_rows(benchmark.run(workers, rounds, list(folders)), checkpoints_table, path)
 
 
 @bench.command()
@@ -123,21 +125,26 @@ def comm(backends: str | None, worker_list: str | None, output: Path | None) -> 
         make_folder("--output", output)
     with usage_errors():
         numbers = parse_sizes("--workers ", worker_list) if worker_list else [None if may_be_rank() else 2]
-    timings = []
-    try:
-        with StatusLine(Console(stderr=True)) as status:
-            for backend in _backends(backends):
-                for number in numbers:
-                    status.phase(f"{backend}, {number or 'all'} workers")
-                    if backend == "mpi" and not may_be_rank():
-                        timings.append(benchmark.of_job(number or 2))
-                    else:
-                        timings.append(benchmark.run(backend, number, status.phase))
-    finally:  # also what was measured before a backend has failed
-        for group in timings:
-            show(sums_table(group))
-        if output and timings:
-            _write_sums(timings, output)
+
+    def measured(on_phase: Callable[[str], object]) -> Iterator[list[list[SumTiming]]]:
+        whole: list[list[SumTiming]] = []
+        for backend in _backends(backends):
+            for number in numbers:
+                on_phase(f"{backend}, {number or 'all'} workers")
+                is_job = backend == "mpi" and not may_be_rank()
+                group: list[SumTiming] = []
+                for group in benchmark.of_job(number or 2) if is_job else benchmark.run(backend, number, on_phase):
+                    yield [*whole, group]
+                whole.append(group)
+
+    def tell(groups: Sequence[Sequence[SumTiming]], is_complete: bool) -> None:
+        for group in groups:
+            show(sums_table(group), is_complete=is_complete)
+        if output:
+            _write_sums(groups, output, is_complete)
+
+    with StatusLine(Console(stderr=True)) as status:
+        tell_last(measured(status.phase), tell, output)
     if find_spec("torch") is None:
         click.echo("No Gloo: it needs torch. Install it: pip install 'dist_relu[peers]'.", err=True)
 
@@ -151,10 +158,10 @@ def _backends(given: str | None) -> list[str]:
     return given.split(",")
 
 
-def _write_sums(timings: Sequence[Sequence[SumTiming]], output: Path) -> None:
+def _write_sums(timings: Sequence[Sequence[SumTiming]], output: Path, is_complete: bool) -> None:
     attempts = new_attempts()
     with attempts.writing(output / "sums.json"):
-        write_json(output / "sums.json", _facts() | {"rows": [asdict(one) for group in timings for one in group]})
+        _write(output / "sums.json", [one for group in timings for one in group], is_complete)
     if find_spec("matplotlib"):
         for name, form in (("sums.png", PLAIN), ("sums.pdf", COLUMN)):
             with attempts.writing(output / name):
@@ -175,8 +182,7 @@ def watching(workers: int, rounds: int, path: Path | None) -> None:
     """
     from dist_relu.bench import watching as benchmark
 
-    results = benchmark.run(workers, rounds)
-    _show(watching_table(results), results, path)
+    _tell_rows(benchmark.run(workers, rounds), watching_table, path)
 
 
 @bench.command("rl")
@@ -188,8 +194,11 @@ def learning(workers: int, steps: int, rounds: int, path: Path | None) -> None:
     """How fast a policy learns CartPole-v1 on several workers beside one."""
     from dist_relu.bench import learning as benchmark
 
-    result = benchmark.run(workers, rounds, steps)
-    _show(learning_table(result), [result], path)
+    tell_last(
+        benchmark.run(workers, rounds, steps),
+        lambda result, is_complete: _show([learning_table(result)], [result], path, is_complete),
+        path,
+    )
 
 
 @bench.command()
@@ -210,8 +219,7 @@ def sklearn(source: str, epochs: int, workers: int, rounds: int, path: Path | No
 
     with usage_errors():
         data = load(source)
-    fits = benchmark.run(data, epochs, workers, rounds)
-    _show(estimators_table(fits, epochs), fits, path)
+    _tell_rows(benchmark.run(data, epochs, workers, rounds), lambda fits: estimators_table(fits, epochs), path)
 
 
 @bench.command()
@@ -222,10 +230,12 @@ def products(instruction_set: str, rounds: int, path: Path | None) -> None:
     """Matrix products of dense layers beside the core's peak of fused multiply-adds."""
     from dist_relu.bench import products as benchmark
 
+    def tell(found: benchmark.Speeds, is_complete: bool) -> None:
+        about = {"instruction_set": found.instruction_set, "peak_gflops": found.peak_gflops}
+        _show([products_table([found])], found.speeds, path, is_complete, **about)
+
     with usage_errors():
-        speeds = benchmark.run(rounds, instruction_set)
-    about = {"instruction_set": speeds.instruction_set, "peak_gflops": speeds.peak_gflops}
-    _show(products_table([speeds]), speeds.speeds, path, **about)
+        tell_last(benchmark.run(rounds, instruction_set), tell, path)
 
 
 @bench.command()
@@ -242,12 +252,7 @@ def serve(requests: int, clients: int, replicas: int, rounds: int, path: Path | 
     from dist_relu.bench import serving as benchmark
 
     results = benchmark.run(requests, clients, replicas, rounds)
-    table = Table("server", "requests", "lost", "a second", "p50 ms", "p90 ms", "p99 ms", "worst ms")
-    table.title = f"One sample a request as JSON, mlp:256,128, {clients} clients"
-    for r in results:
-        times = [f"{ms:.1f}" for ms in (r.p50_ms, r.p90_ms, r.p99_ms, r.worst_ms)]
-        table.add_row(r.server, f"{r.requests:,}", str(r.lost), f"{r.per_second:,.0f}", *times)
-    _show(table, results, path)
+    _tell_rows(results, lambda loads: serving_table(loads, clients), path)
 
 
 @bench.command("start")
@@ -257,8 +262,7 @@ def starting(rounds: int, path: Path | None) -> None:
     """How long programs take to begin, and to train for a step that has its kernels to compile."""
     from dist_relu.bench import starting as benchmark
 
-    results = benchmark.run(rounds)
-    _show(starting_table(results), results, path)
+    _tell_rows(benchmark.run(rounds), starting_table, path)
 
 
 def case_option(default: str) -> Any:
@@ -286,10 +290,13 @@ def step(peer: str, cases: tuple[str, ...], instruction_set: str, rounds: int, p
 
     peers = _peers(peer, benchmark.PEERS)
     chosen = [case for case in CASES if case.name in _chosen("--case", cases, [case.name for case in CASES])]
+
+    def tell(found: benchmark.Comparison, is_complete: bool) -> None:
+        about = {"instruction_sets": found.instruction_sets, "peak_gflops": found.peak_gflops}
+        _show([step_table(found)], found.timings, path, is_complete, **about)
+
     with usage_errors(), StatusLine(Console(stderr=True)) as status:
-        comparison = benchmark.run(chosen or CASES, peers, rounds, instruction_set, status.phase)
-    about = {"instruction_sets": comparison.instruction_sets, "peak_gflops": comparison.peak_gflops}
-    _show(step_table(comparison), comparison.timings, path, **about)
+        tell_last(benchmark.run(chosen or CASES, peers, rounds, instruction_set, status.phase), tell, path)
 
 
 @bench.command()
@@ -322,14 +329,14 @@ def parallel(peer: str, cases: tuple[str, ...], workers: int, rounds: int, start
 
     peers = _peers(peer, benchmark.PEERS)
     names = _chosen("--case", cases, [case.name for case in CASES]) or benchmark.CASES
+    chosen = [case for case in CASES if case.name in names]
+
+    def tell(found: benchmark.Comparison, is_complete: bool) -> None:
+        about = {"workers": workers, "cores": found.cores, "peak_gflops": found.peak_gflops}
+        _show(parallel_tables(found), found.cases, path, is_complete, **about)
+
     with StatusLine(Console(stderr=True)) as status:
-        chosen = [case for case in CASES if case.name in names]
-        comparison = benchmark.run(chosen, peers, workers, rounds, starts, status.phase)
-    about = {"workers": workers, "cores": comparison.cores, "peak_gflops": comparison.peak_gflops}
-    first, *others = parallel_tables(comparison)
-    for table in others:
-        show(table)
-    _show(first, comparison.cases, path, **about)
+        tell_last(benchmark.run(chosen, peers, workers, rounds, starts, status.phase), tell, path)
 
 
 def _peers(text: str, known: Sequence[str]) -> Sequence[str]:
@@ -357,25 +364,24 @@ def kernels(peer: str | None, rounds: int, path: Path | None) -> None:
         check_peer_installed(f"--peer {peer}", peer)
     from dist_relu.bench import kernels as benchmark
 
-    timings = benchmark.run(peer, rounds)
-    table = Table("activation", "direction", "dist_relu ms", "of copy bandwidth", "torch ms", "torch/ours")
-    table.title = "float32, 16 MB, one thread, median"
-    for t in timings:
-        theirs = ["", ""]
-        if t.torch_ms is not None:
-            theirs = [f"{t.torch_ms:.2f}{'*' if t.fresh else ' '}", f"{t.torch_ms / t.ours_ms:.2f}"]
-        table.add_row(t.activation, t.direction, f"{t.ours_ms:.2f}", f"{t.copy_share:.0%}", *theirs)
-    _show(table, timings, path)
+    _tell_rows(benchmark.run(peer, rounds), kernels_table, path)
     if peer:
         click.echo("* allocates its result, for want of a variant that does not")
 
 
-def _show(table: Table, rows: Sequence[Any], path: Path | None, **about: Any) -> None:
-    """Print a table, and write its rows to a file if one is asked for.  about: what else stands there."""
-    show(table)
+def _tell_rows(results: Iterable[Sequence[T]], table: Callable[[Sequence[T]], Table], path: Path | None) -> None:
+    """Show the last of results, which are rows of a table, also where they end early; see `tell_last`."""
+    tell_last(results, lambda rows, is_complete: _show([table(rows)], rows, path, is_complete), path)
+
+
+def _show(tables: Sequence[Table], rows: Sequence[Any], path: Path | None, is_complete: bool, **about: Any) -> None:
+    """Print tables, and write their rows to a file if one is asked for.  about: what else stands there."""
+    for table in tables:
+        show(table, is_complete=is_complete)
     if path:
-        write_json(path, {**about, **_facts(), "rows": [asdict(row) for row in rows]})
+        _write(path, rows, is_complete, **about)
 
 
-def _facts() -> dict[str, Any]:
-    return {"cpu": machine.cpu_name(), "blas": machine.blas_name(), "versions": machine.versions()}
+def _write(path: Path, rows: Sequence[Any], is_complete: bool, **about: Any) -> None:
+    facts = {"cpu": machine.cpu_name(), "blas": machine.blas_name(), "versions": machine.versions()}
+    write_json(path, {**about, **facts, "is_complete": is_complete, "rows": [asdict(row) for row in rows]})

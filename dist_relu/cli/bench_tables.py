@@ -12,10 +12,13 @@ from dist_relu.core import machine
 from dist_relu.reports.plots.sums import SumCurves
 
 if TYPE_CHECKING:
+    from dist_relu.bench.checkpoints import Cost
     from dist_relu.bench.estimators import Fit
+    from dist_relu.bench.kernels import Timing as ActivationTiming
     from dist_relu.bench.learning import Learning
     from dist_relu.bench.parallel import Comparison as Parallel
     from dist_relu.bench.products import Speeds
+    from dist_relu.bench.serving import Load
     from dist_relu.bench.starting import Beginning
     from dist_relu.bench.step import Comparison, Timing
     from dist_relu.bench.sums import Timing as SumTiming
@@ -23,8 +26,10 @@ if TYPE_CHECKING:
     from dist_relu.scaling import Row
 
 
-def show(table: Table) -> None:
-    """Print a table, and below it on which machine it was measured."""
+def show(table: Table, *, is_complete: bool = True) -> None:
+    """Print a table, and below it on which machine it was measured.  is_complete: its title says so if it is not."""
+    if not is_complete:
+        table.title = f"{table.title} (incomplete)"
     for column in table.columns[1:]:
         column.justify = "right"
     table.box, table.pad_edge, table.title_justify, table.caption_justify = None, False, "left", "left"
@@ -48,6 +53,36 @@ def estimators_table(fits: Sequence[Fit], epochs: int) -> Table:
     for fit in fits:
         seconds = f"{fit.ours_s:.2f}", f"{fit.sklearn_s:.2f}", f"{fit.ratio:.2f}"
         table.add_row(fit.dtype, str(fit.cores), *seconds, f"{fit.our_accuracy:.2%}", f"{fit.sklearn_accuracy:.2%}")
+    return table
+
+
+def checkpoints_table(results: Sequence[Cost]) -> Table:
+    """A run with checkpoints in each folder beside one without."""
+    table = Table("case", "folder", "without ms", "with ms", "cost", title="Training step, median")
+    for r in results:
+        table.add_row(r.case, r.folder, f"{r.plain_ms:.3f}", f"{r.saved_ms:.3f}", f"{r.cost:+.2%}")
+    return table
+
+
+def kernels_table(timings: Sequence[ActivationTiming]) -> Table:
+    """Every activation in both directions."""
+    table = Table("activation", "direction", "dist_relu ms", "of copy bandwidth", "torch ms", "torch/ours")
+    table.title = "float32, 16 MB, one thread, median"
+    for t in timings:
+        theirs = ["", ""]
+        if t.torch_ms is not None:
+            theirs = [f"{t.torch_ms:.2f}{'*' if t.fresh else ' '}", f"{t.torch_ms / t.ours_ms:.2f}"]
+        table.add_row(t.activation, t.direction, f"{t.ours_ms:.2f}", f"{t.copy_share:.0%}", *theirs)
+    return table
+
+
+def serving_table(loads: Sequence[Load], clients: int) -> Table:
+    """Every server under its load."""
+    table = Table("server", "requests", "lost", "a second", "p50 ms", "p90 ms", "p99 ms", "worst ms")
+    table.title = f"One sample a request as JSON, mlp:256,128, {clients} clients"
+    for r in loads:
+        times = [f"{ms:.1f}" for ms in (r.p50_ms, r.p90_ms, r.p99_ms, r.worst_ms)]
+        table.add_row(r.server, f"{r.requests:,}", str(r.lost), f"{r.per_second:,.0f}", *times)
     return table
 
 
@@ -79,7 +114,8 @@ def parallel_tables(comparison: Parallel) -> list[Table]:
         ratios = [f"{t.ratios[peer]:.2f}" if peer in t.ratios else "" for peer in peers]
         best = f"{t.best_ratio:.2f}" if t.ratios else ""
         steps.add_row(t.case, milliseconds(t.ours_ms), *ratios, best, f"{t.peak_share:.0%}")
-    if not comparison.cases[0].footprints:
+    started = [one for one in comparison.cases if one.footprints]
+    if not started:
         return [steps]
     memory = Table("case", "ours MB", title=f"Most memory of all processes of a side, {workers}")
     starts = Table("case", "ours s", title=f"From the start of a side until its first step is done, {workers}")
@@ -87,7 +123,7 @@ def parallel_tables(comparison: Parallel) -> list[Table]:
         for table, unit in ((memory, "MB"), (starts, "s")):
             table.add_column(f"{peer} {unit}")
             table.add_column("/ours")
-    for one in comparison.cases:
+    for one in started:
         sizes = {side: each.peak_bytes / 1e6 for side, each in one.footprints.items()}
         seconds = {side: each.first_step_s for side, each in one.footprints.items()}
         memory.add_row(one.timing.case, *_beside_ours(sizes, peers, 0))
@@ -133,7 +169,9 @@ def products_table(all_speeds: Sequence[Speeds]) -> Table:
     for speeds in all_speeds:
         table.add_column(f"{speeds.instruction_set} GFLOP/s")
         table.add_column("of peak")
-    for row in zip(*(speeds.speeds for speeds in all_speeds), strict=True):
+    first, *_ = all_speeds  # none has more
+    for i in range(len(first.speeds)):
+        row = [speeds.speeds[i] for speeds in all_speeds if i < len(speeds.speeds)]
         cells = [text for speed in row for text in (f"{speed.gflops:.0f}", f"{speed.share:.0%}")]
         table.add_row(str(row[0].batch_size), str(row[0].inputs), str(row[0].outputs), row[0].direction, *cells)
     return table

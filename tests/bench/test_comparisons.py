@@ -7,13 +7,18 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from rich.table import Table
 
-from dist_relu.bench import sums
+from dist_relu.bench import parallel, starting, step, sums
 from dist_relu.bench.cases import CASES, Case
 from dist_relu.bench.footprint import descendants, proportional_bytes
 from dist_relu.bench.jax_side import with_jit
@@ -22,12 +27,14 @@ from dist_relu.bench.ours import on_one_worker
 from dist_relu.bench.sides import Side
 from dist_relu.bench.sklearn_side import expresses
 from dist_relu.bench.sklearn_side import with_threads as with_sklearn
+from dist_relu.bench.step import Timing
 from dist_relu.bench.torch_side import with_threads
+from dist_relu.cli import bench_report
 from dist_relu.cli.bench_tables import as_markdown
 from dist_relu.errors import BackendError
 from tests.cases import chaos
 from tests.cli.test_cli import call
-from tests.programs import mpirun_on_nodes, run
+from tests.programs import TIMEOUT_S, mpirun_on_nodes, run
 
 SMALL = [case for case in CASES if case.name not in ("mlp-medium", "mlp-large")]
 """All kinds of networks are among them."""
@@ -157,15 +164,81 @@ def test_bench_comm_goes_over_the_nodes_of_a_job(tmp_path: Path) -> None:
 def test_what_was_measured_outlasts_a_backend_that_fails(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def measured(backend: str, *arguments: object) -> list[sums.Timing]:
+    def measured(backend: str, *arguments: object) -> Iterator[list[sums.Timing]]:
         if backend == "ray":
             raise BackendError("There is no Ray.")
         about = {"backend": backend, "nodes": 1, "workers": 2, "size_bytes": 4_000}
-        return [sums.Timing(**about, ours_ms=1.0, bound_ms=0.5, peers_ms={})]  # type: ignore[arg-type]
+        yield [sums.Timing(**about, ours_ms=1.0, bound_ms=0.5, peers_ms={})]  # type: ignore[arg-type]
 
     monkeypatch.setattr(sums, "run", measured)
     code, out, err = call(capsys, "bench", "comm", "--backend", "local,ray", "--output", str(tmp_path))
     assert code == 1
     assert "Sum over 2 workers of one node" in out
     assert "There is no Ray." in err
-    assert len(json.loads((tmp_path / "sums.json").read_text())["rows"]) == 1
+    written = json.loads((tmp_path / "sums.json").read_text())
+    assert (len(written["rows"]), written["is_complete"]) == (1, False)
+
+
+def ended_in_the_second(name: str) -> Callable[..., object]:
+    """Stands in for what measures something: in the second one, the user presses Ctrl-C."""
+    calls = iter(range(2))
+
+    def measure(*arguments: object) -> object:
+        if next(calls):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(TIMEOUT_S)
+        return 1.5 if name == "start" else Timing("policy-1", 1.5, {}, {}, 0.5, {})
+
+    return measure
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "function"),
+    [("step", step, "time_case"), ("parallel", parallel, "time_case"), ("start", starting, "_seconds")],
+)
+def test_what_was_measured_outlasts_ctrl_c(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    module: ModuleType,
+    function: str,
+) -> None:
+    @contextmanager
+    def running(*arguments: object) -> Iterator[Mock]:
+        yield Mock(ask=lambda question: 1.0, instruction_set=lambda: "AVX2")
+
+    monkeypatch.setattr(module, "running", running, raising=False)
+    monkeypatch.setattr(module, function, ended_in_the_second(name))
+    cases = [] if name == "start" else ["--peer", "", "--case", "policy-1", "--case", "policy-64"]
+    path = tmp_path / "found.json"
+    code, out, err = call(capsys, "bench", name, *cases, "--json", str(path))
+    assert code == 130
+    assert f"interrupted; what was measured until then is above, and in {path}." in err
+    assert "(incomplete)" in out
+    assert "1.50" in out
+    written = json.loads(path.read_text())
+    assert (len(written["rows"]), written["is_complete"]) == (1, False)
+
+
+def test_bench_all_keeps_what_it_had_when_it_was_interrupted(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tables(*arguments: object) -> Iterator[Iterator[list[Table]]]:
+        yield iter([[Table("first", title="One")]])
+
+        def second() -> Iterator[list[Table]]:
+            yield [Table("second", title="Two")]
+            raise KeyboardInterrupt
+
+        yield second()
+
+    monkeypatch.setattr(bench_report, "_tables", tables)
+    monkeypatch.setattr(bench_report, "check_peer_installed", lambda *arguments: None)
+    monkeypatch.setattr(bench_report, "_heading", lambda rounds: "")
+    code, *_ = call(capsys, "bench", "all", "--output", str(tmp_path / "bench.md"))
+    assert code == 130
+    lines = [line for line in (tmp_path / "bench.md").read_text().splitlines() if line]
+    assert lines[0] == "One:"
+    assert lines[3] == "Two (incomplete):"
+    assert lines[-1] == "Incomplete: it was ended before all was measured."
