@@ -11,6 +11,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -130,6 +131,7 @@ def _peer(context: SpawnContext, path: Path) -> Iterator[str]:
 
 
 def _serve_peer(path: str, answer: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who measures gets it, too
     import socket
 
     import onnxruntime
@@ -187,6 +189,7 @@ def _received(here: Connection, process: SpawnProcess, timeout_s: float) -> Any:
 
 
 def _ask(url: str, requests: int, clients: int, answer: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who measures gets it, too
     answer.send(asyncio.run(_ask_all(url, requests, clients, answer)))
 
 

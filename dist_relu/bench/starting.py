@@ -63,6 +63,7 @@ def _seconds(arguments: list[str], **variables: str) -> float:
         cwd=_HERE,
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "", **variables},  # modules of a package are compiled, too
         stdout=subprocess.DEVNULL,
+        process_group=0,  # Ctrl-C is for who measures
         check=True,
     )
     return perf_counter() - begin
