@@ -89,7 +89,7 @@ bench: setup
 
 check-peers: setup
 	$(PIP) --editable '.[peers]'
-	$(BIN)/python -m pytest -m peer
+	$(BIN)/python -m pytest $(AT_ONCE) -m peer
 
 check-cluster: setup
 	$(PIP) --editable '.[cluster]'

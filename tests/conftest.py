@@ -36,7 +36,15 @@ hypothesis.settings.load_profile("quick")
 _COMPILING = re.compile(r"tests/kernels/|tests/optim/|tests/nn/|tests/conformance/.*\[serial-")
 """The names of tests that need all kernels, each process others first."""
 
-_SLOW = ["test_ray_nodes", "test_ray", "test_worlds", "test_ray_private", "test_surroundings", "test_failures"]
+_SLOW = [
+    "test_comparisons",
+    "test_ray_nodes",
+    "test_ray",
+    "test_worlds",
+    "test_ray_private",
+    "test_surroundings",
+    "test_failures",
+]
 
 _ON_RAY = re.compile(
     r"test_ray\.py|test_ray_survival|test_ray_collective|test_actors_are|\[ray-|ray_cluster|all_backends"
