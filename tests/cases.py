@@ -13,7 +13,7 @@ def long(*cases: Any) -> list[Any]:
 
 
 def chaos(*cases: Any) -> list[Any]:
-    """The same, for what takes hours: `make test-long LONG="long and not chaos"` leaves it out."""
+    """The same, for what is disturbed by the hundred: `make test-long LONG="long and not chaos"` leaves it out."""
     return _marked(pytest.mark.chaos, cases)
 
 

@@ -12,7 +12,6 @@ import pytest
 
 import dist_relu as dr
 from dist_relu.nn import PolicyHead
-from tests.cases import long
 from tests.cli.test_cli import call
 from tests.programs import ROOT, mpirun, mpirun_on_nodes, run
 
@@ -62,7 +61,7 @@ def on_two_machines(*program: str) -> list[str]:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("launch", [on_one_machine, *long(on_two_machines)])
+@pytest.mark.parametrize("launch", [on_one_machine, on_two_machines])
 def test_the_script_does_the_same_under_mpirun(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], launch: Callable[..., list[str]]
 ) -> None:
