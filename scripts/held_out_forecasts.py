@@ -1,9 +1,10 @@
 """Forecasts beside what is then measured on the test network: sudo python scripts/held_out_forecasts.py
 
 What goes into a forecast is measured otherwise: what a worker does alone on one core, how much slower it is beside as
-many others as share this machine, without any network, and messages between hosts that train another model. Nothing of
-the steps that are forecast goes into it. Needs root and an idle machine; takes twenty minutes. Prints a table, the
-worst forecast first.
+many others as share this machine, without any network, and messages between hosts that train other models. Nothing of
+the steps that are forecast goes into it, but it is measured within the same minutes, in rounds, since a machine that is
+shared with strangers is faster in some than in others. Needs root and an idle machine; takes an hour and a half. Prints
+a table, the worst forecast first, also when it is interrupted.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,16 +37,16 @@ from dist_relu.scaling import (
     profiles,
     strong,
 )
-from dist_relu.scaling.network import measured
-from dist_relu.scaling.profile import read_profiles
+from dist_relu.scaling.network import measured as network_of
+from dist_relu.scaling.profile import Profile, read_profiles
 
 CLUSTER = Path(__file__).resolve().parent.parent / "cluster"
 NET = f"held{os.getpid() % 1000}"
 os.environ["HOSTS_NET"] = NET
 RULE = optim.SGD(0.01, momentum=0.9)
 MODELS = {"mlp-small": (256, 128), "mlp-medium": (1024, 1024)}
-OTHER, OTHER_SIZES = "other", (512,)
-"""The model whose steps tell what messages take of cores."""
+OTHERS = {"mlp-512": (512,), "mlp-768-512": (768, 512)}
+"""Models whose steps tell what messages take of cores."""
 
 BATCH_SIZE, SHARDS = 256, 16
 
@@ -76,14 +77,14 @@ def main() -> None:
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # the hosts are removed then
     hosts = [int(text) for text in options.hosts.split(",")]
-    models = {name: nn.mlp(MODELS[name], 10) for name in options.models.split(",")}
-    cores = len(os.sched_getaffinity(0))
-    with tempfile.TemporaryDirectory(prefix="held-out-") as folder:
-        lab = Lab(models, hosts, cores, options.steps, options.rounds, Path(folder))
-        cases = lab.in_a_node()
+    rows: list[Row] = []
+    with suppress(KeyboardInterrupt), tempfile.TemporaryDirectory(prefix="held-out-") as folder:
+        lab = Lab(options.models.split(","), options.steps, options.rounds, Path(folder))
+        rows += lab.in_a_node()
         for rate in options.rates.split(","):
-            cases += lab.at(rate)
-        rows = lab.compared(cases)
+            with network(max(hosts), rate) as mpirun:
+                for number in hosts:
+                    rows += lab.on(number, rate, mpirun)
     rows.sort(key=lambda row: -abs(row.off))
     print(f"| where | model | workers | forecast ms | measured ms | off | limit |\n|{'---|' * 7}")
     for row in rows:
@@ -93,143 +94,94 @@ def main() -> None:
     print(f"\n{within} of {len(rows)} within 15 %.")
 
 
-@dataclass(frozen=True)
-class Case:
-    """Steps of a model that were measured, in medians of rounds, and are to be forecast.
-
-    others: what was measured of messages there, and of the other model; nothing where there is no network.
-    """
-
-    where: str
-    point: Point
-    cluster: Cluster
-    nodes: int
-    others: Sequence[Measurement]
-    measured_s: list[float]
-
-
 class Lab:
-    """What is measured, and what was so far.  cores: that all hosts share.
+    """Forecasts steps of these models, from what it measures in so many rounds beside them."""
 
-    Workers alone are measured anew in each round, beside what is to be forecast, so that a machine which is faster in
-    one minute than in another is so for both.
-    """
-
-    def __init__(
-        self,
-        models: dict[str, nn.Sequential],
-        hosts: Sequence[int],
-        cores: int,
-        steps: int,
-        rounds: int,
-        folder: Path,
-    ) -> None:
-        self._models = models | {OTHER: nn.mlp(OTHER_SIZES, 10)}
-        self._held_out, self._hosts, self._cores, self._folder = list(models), hosts, cores, folder
-        self._steps, self._rounds = steps, rounds
+    def __init__(self, models: Sequence[str], steps: int, rounds: int, folder: Path) -> None:
+        self._held_out, self._steps, self._rounds, self._folder = models, steps, rounds, folder
+        self._models = {name: nn.mlp(sizes, 10) for name, sizes in (MODELS | OTHERS).items()}
+        self._cores = len(os.sched_getaffinity(0))
         rng = np.random.default_rng(0)
         x, y = rng.standard_normal((1024, 784), np.float32), rng.integers(0, 10, 1024)
         x[np.arange(1024), y] += 5
         self._data = Dataset(x, y)
-        self._alone = strong(list(self._models), [1], batch_sizes=[BATCH_SIZE], shards=[SHARDS])
-        self._at_once = sorted({cores, *hosts} - {1})
-        self._num_profiled = 0
 
-    def in_a_node(self) -> list[Case]:
+    def in_a_node(self) -> list[Row]:
         """All cores of this machine, without a network."""
+        if self._cores == 1:
+            return []
+        profiled, measured = self._measured("one host", self._held_out, "local", self._cores, Placement())
         cluster = Cluster(network=Network.of_ethernet("10G"), workers_per_node=self._cores)
-        cases = self._cases("one host", cluster, 1, []) if self._cores > 1 else []
-        self._measure([(case, Placement()) for case in cases])
-        return cases
+        return self._rows("one host", cluster, 1, profiled, measured)
 
-    def at(self, rate: str) -> list[Case]:
-        """Several hosts, with links of this rate in Gbit/s."""
-        with network(max(self._hosts), rate) as mpirun:
-            cases = []
-            for number in self._hosts:
-                others = self._messages(number, rate, mpirun)
-                cluster = Cluster(network=measured(others)[0], shared_cores=self._cores)
-                cases += self._cases(f"{number} hosts, {rate} Gbit/s", cluster, number, others)
-            self._measure([(case, Placement(hosts=named(case.nodes), mpirun=mpirun)) for case in cases])
-        return cases
+    def on(self, hosts: int, rate: str, mpirun: list[str]) -> list[Row]:
+        """So many hosts, with links of this rate in Gbit/s."""
+        where, models = f"{hosts} hosts, {rate} Gbit/s", [*OTHERS, *self._held_out]
+        placement = Placement(hosts=[Host(chr(ord("a") + i), 1) for i in range(hosts)], mpirun=mpirun)
+        profiled, measured = self._measured(where, models, "mpi", hosts, placement)
+        others = [one for one in measured if one.point.model in OTHERS]
+        cluster = Cluster(network=network_of(others)[0], shared_cores=self._cores)
+        if found := calibrated(cluster.network, others, profiled, cluster):
+            cluster = replace(cluster, network=found[0])
+            print(f"{where}: messages times {found[1]}", file=sys.stderr)
+        return self._rows(where, cluster, hosts, profiled, measured)
 
-    def _messages(self, number: int, rate: str, mpirun: list[str]) -> Sequence[Measurement]:
-        """Measure messages between so many hosts, and steps of the other model."""
-        return experiment(
-            self._models,
-            self._data,
-            RULE,
-            points=strong([OTHER], [number], backends=["mpi"], batch_sizes=[BATCH_SIZE], shards=[SHARDS]),
-            folder=self._folder / f"messages between {number} at {rate}",
-            steps=self._steps,
-            repetitions=2,
-            placement=Placement(hosts=named(number), mpirun=mpirun),
-        ).measurements
+    def _measured(
+        self, where: str, models: Sequence[str], backend: str, workers: int, placement: Placement
+    ) -> tuple[list[Profile], Sequence[Measurement]]:
+        """Measure steps of these models on so many workers, and what a worker does alone and beside as many others."""
+        points = strong(models, [workers], backends=[backend], batch_sizes=[BATCH_SIZE], shards=[SHARDS])
+        folder, found = self._folder / where, []
+        for number in range(1, self._rounds + 1):
+            self._profile(folder / "alone", models, number)
+            self._profile(folder / "alone", models, number, at_once=[workers])
+            found = experiment(
+                self._models,
+                self._data,
+                RULE,
+                points=points,
+                folder=folder / "steps",
+                steps=self._steps,
+                repetitions=number,
+                placement=placement,
+            ).measurements
+            for one in found[-len(points) :]:
+                print(f"{where}, {one.point.model}: {np.median(one.step_seconds) * 1e3:.2f} ms", file=sys.stderr)
+        return list(read_profiles(folder / "alone")), found
 
-    def compared(self, cases: Sequence[Case]) -> list[Row]:
-        """Forecast all from what workers have taken without a network, and compare."""
-        profiled = list(read_profiles(self._folder))
-        rows = []
-        for case in cases:
-            point = next(one for one in self._alone if one.model == case.point.model)
-            network = case.cluster.network
-            if found := calibrated(network, case.others, profiled, case.cluster):
-                network, factor = found
-                print(f"{case.where}: {case.cluster.network}, messages times {factor}", file=sys.stderr)
-            (said,) = forecast(point, profiled, replace(case.cluster, network=network), [case.nodes])
-            seconds = float(np.median(case.measured_s))
-            rows.append(Row(case.where, point.model, case.point.workers, said.seconds.value, seconds, said.limit))
-        return rows
-
-    def _cases(self, where: str, cluster: Cluster, nodes: int, others: Sequence[Measurement]) -> list[Case]:
-        backend, workers = "mpi" if others else "local", nodes * cluster.workers_per_node
-        points = strong(self._held_out, [workers], backends=[backend], batch_sizes=[BATCH_SIZE], shards=[SHARDS])
-        return [Case(where, point, cluster, nodes, others, []) for point in points]
-
-    def _measure(self, placed: Sequence[tuple[Case, Placement]]) -> None:
-        """Measure all, round by round, and before each round what a worker does alone and beside others."""
-        for number in range(self._rounds):
-            self._profile()
-            for case, placement in placed:
-                found = experiment(
-                    self._models,
-                    self._data,
-                    RULE,
-                    points=[case.point],
-                    folder=self._folder / f"{case.where} {case.point.model} {number}",
-                    steps=self._steps,
-                    repetitions=1,
-                    placement=placement,
-                )
-                case.measured_s.append(float(np.median(found.measurements[0].step_seconds)))
-                print(f"{case.where}, {case.point.model}: {case.measured_s[-1] * 1e3:.2f} ms", file=sys.stderr)
-
-    def _profile(self) -> None:
-        self._num_profiled += 1
+    def _profile(self, folder: Path, models: Sequence[str], number: int, at_once: Sequence[int] = ()) -> None:
+        """Measure once more, what is measured of one worker on one core."""
         allowed = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, {max(allowed)})
+        if not at_once:
+            os.sched_setaffinity(0, {max(allowed)})
         try:
-            self._profiles()
+            profiles(
+                self._models,
+                self._data,
+                RULE,
+                points=alone(models),
+                folder=folder,
+                steps=self._steps,
+                repetitions=number,
+                at_once=at_once,
+            )
         finally:
             os.sched_setaffinity(0, allowed)
-        if self._num_profiled == 1:
-            self._profiles(self._at_once)
 
-    def _profiles(self, at_once: Sequence[int] = ()) -> None:
-        profiles(
-            self._models,
-            self._data,
-            RULE,
-            points=self._alone,
-            folder=self._folder,
-            steps=self._steps,
-            repetitions=self._num_profiled,
-            at_once=at_once,
-        )
+    def _rows(
+        self, where: str, cluster: Cluster, nodes: int, profiled: list[Profile], measured: Sequence[Measurement]
+    ) -> list[Row]:
+        """Forecast what was held out, and compare."""
+        rows = []
+        for model in self._held_out:
+            (said,) = forecast(alone([model])[0], profiled, cluster, [nodes])
+            times = [float(np.median(one.step_seconds)) for one in measured if one.point.model == model]
+            rows.append(Row(where, model, said.workers, said.seconds.value, float(np.median(times)), said.limit))
+        return rows
 
 
-def named(number: int) -> list[Host]:
-    return [Host(chr(ord("a") + i), 1) for i in range(number)]
+def alone(models: Sequence[str]) -> list[Point]:
+    return strong(models, [1], batch_sizes=[BATCH_SIZE], shards=[SHARDS])
 
 
 @contextmanager
