@@ -3,7 +3,7 @@
 What goes into a forecast is measured otherwise: what a worker does alone on one core, how much slower it is beside as
 many others as share this machine, without any network, and messages between hosts that train other models. Nothing of
 the steps that are forecast goes into it, but it is measured within the same minutes, in rounds, since a machine that is
-shared with strangers is faster in some than in others. Needs root and an idle machine; takes an hour and a half. Prints
+shared with strangers is faster in some than in others. Needs root and an idle machine; takes an hour. Prints
 a table, the worst forecast first, also when it is interrupted.
 """
 
@@ -35,7 +35,6 @@ from dist_relu.scaling import (
     experiment,
     forecast,
     profiles,
-    strong,
 )
 from dist_relu.scaling.network import measured as network_of
 from dist_relu.scaling.profile import Profile, read_profiles
@@ -129,12 +128,13 @@ class Lab:
     def _measured(
         self, where: str, models: Sequence[str], backend: str, workers: int, placement: Placement
     ) -> tuple[list[Profile], Sequence[Measurement]]:
-        """Measure steps of these models on so many workers, and what a worker does alone and beside as many others."""
-        points = strong(models, [workers], backends=[backend], batch_sizes=[BATCH_SIZE], shards=[SHARDS])
+        """Measure steps of these models on so many workers, and what one of them does alone and beside as many."""
+        points = [point_of(model, workers, backend, workers) for model in models]
+        alone = [point_of(model, workers, "serial", 1) for model in models]
         folder, found = self._folder / where, []
         for number in range(1, self._rounds + 1):
-            self._profile(folder / "alone", models, number)
-            self._profile(folder / "alone", models, number, at_once=[workers])
+            self._profile(folder / "alone", alone, number)
+            self._profile(folder / "alone", alone, number, at_once=[workers])
             found = experiment(
                 self._models,
                 self._data,
@@ -149,8 +149,8 @@ class Lab:
                 print(f"{where}, {one.point.model}: {np.median(one.step_seconds) * 1e3:.2f} ms", file=sys.stderr)
         return list(read_profiles(folder / "alone")), found
 
-    def _profile(self, folder: Path, models: Sequence[str], number: int, at_once: Sequence[int] = ()) -> None:
-        """Measure once more, what is measured of one worker on one core."""
+    def _profile(self, folder: Path, points: Sequence[Point], number: int, at_once: Sequence[int] = ()) -> None:
+        """Measure once more: one worker on one core, or so many at once on all."""
         allowed = os.sched_getaffinity(0)
         if not at_once:
             os.sched_setaffinity(0, {max(allowed)})
@@ -159,7 +159,7 @@ class Lab:
                 self._models,
                 self._data,
                 RULE,
-                points=alone(models),
+                points=points,
                 folder=folder,
                 steps=self._steps,
                 repetitions=number,
@@ -174,14 +174,23 @@ class Lab:
         """Forecast what was held out, and compare."""
         rows = []
         for model in self._held_out:
-            (said,) = forecast(alone([model])[0], profiled, cluster, [nodes])
+            point = point_of(model, nodes * cluster.workers_per_node, "serial", 1)
+            (said,) = forecast(point, profiled, cluster, [nodes])
             times = [float(np.median(one.step_seconds)) for one in measured if one.point.model == model]
             rows.append(Row(where, model, said.workers, said.seconds.value, float(np.median(times)), said.limit))
         return rows
 
 
-def alone(models: Sequence[str]) -> list[Point]:
-    return strong(models, [1], batch_sizes=[BATCH_SIZE], shards=[SHARDS])
+def point_of(model: str, of: int, backend: str, workers: int) -> Point:
+    """Return one of the series whose every worker has what one of so many has of a batch."""
+    return Point(
+        regime="weak",
+        model=model,
+        backend=backend,
+        workers=workers,
+        batch_size=BATCH_SIZE // of * workers,
+        shards=SHARDS // of * workers,
+    )
 
 
 @contextmanager

@@ -136,12 +136,16 @@ def profile(share: Share, work: Work, repetition: int) -> Profile:
 
 
 def _profile_beside_others(world: World, request: tuple[Share, Work, int]) -> tuple[Profile, float]:
-    world.barrier.wait()
-    return _profile_here(*request)
+    return _profile_here(*request, wait_for_others=world.barrier.wait)
 
 
-def _profile_here(share: Share, work: Work, repetition: int) -> tuple[Profile, float]:
-    """Return what a worker does, and how much of a core it had meanwhile."""
+def _profile_here(
+    share: Share, work: Work, repetition: int, wait_for_others: Callable[[], object] = lambda: None
+) -> tuple[Profile, float]:
+    """Return what a worker does, and how much of a core it had meanwhile.
+
+    wait_for_others: is called before timed steps, since some may warm up longer than all steps take.
+    """
     model, batch_size = copy.deepcopy(work.model), share.rows * share.nodes
     lone = LoneBackend(share.nodes) if share.nodes > 1 else None
     with Coordinator(lone or SerialBackend()) as coordinator, warnings.catch_warnings():
@@ -155,6 +159,7 @@ def _profile_here(share: Share, work: Work, repetition: int) -> tuple[Profile, f
             seed=work.seed,
         ) as trainer:
             trainer.fit(steps=work.warm_up)
+            wait_for_others()
             began = time.time()
             before = [read_clock()]
             if lone:
