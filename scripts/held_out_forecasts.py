@@ -131,7 +131,8 @@ class Lab:
         """Measure steps of these models on so many workers, and what one of them does alone and beside as many."""
         points = [point_of(model, workers, backend, workers) for model in models]
         alone = [point_of(model, workers, "serial", 1) for model in models]
-        folder, found = self._folder / where, []
+        folder = self._folder / where
+        found: Sequence[Measurement] = []
         for number in range(1, self._rounds + 1):
             self._profile(folder / "alone", alone, number)
             self._profile(folder / "alone", alone, number, at_once=[workers])

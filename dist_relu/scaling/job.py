@@ -135,11 +135,12 @@ class Profiled:
                 _slowdown(_by_rows(model, nodes, at_once, rows, profiles, rng), by_rows)
                 for nodes, by_rows in ((1, alone), (2, one_of_two))
             ]
+        sizes = [part.size_bytes for part in next(iter(one_of_two.values()))[0].parts]
         return cls(
             _Curve.of(alone, _step_s),
             _Curve.of(one_of_two, _numbers),
-            _Curve.of(one_of_two, lambda one: [part.ready_s for part in one.parts]),
-            [part.size_bytes for part in next(iter(one_of_two.values()))[0].parts],
+            _Curve.of(one_of_two, lambda one: _ready_s(one, sizes)),
+            sizes,
             slowdowns,
         )
 
@@ -229,6 +230,13 @@ def _drawn(found: Sequence[Profile], rng: np.random.Generator | None) -> list[Pr
 
 def _step_s(one: Profile) -> float:
     return float(np.median(one.step_seconds))
+
+
+def _ready_s(one: Profile, sizes: Sequence[float]) -> list[float]:
+    """Tell when parts of these sizes would leave; it may have cut the gradient otherwise, as shards have it."""
+    ends, wanted = (np.cumsum(of) for of in ([part.size_bytes for part in one.parts], sizes))
+    carriers = np.searchsorted(ends, np.minimum(wanted, ends[-1]))
+    return [one.parts[carrier].ready_s for carrier in carriers]
 
 
 def _numbers(one: Profile) -> list[float]:

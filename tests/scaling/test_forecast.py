@@ -146,6 +146,13 @@ def test_slow_links_limit_it_and_larger_batches_help() -> None:
     assert eight.enough_batch == pytest.approx(8 * exposed_s / 0.25e-3, rel=0.02)
 
 
+def test_a_gradient_may_leave_in_other_parts_where_there_are_other_shards() -> None:
+    cluster = Cluster(network=replace(FAST, bytes_per_s=1e8))
+    halves = [Part(ready_s=share * 8e-3, size_bytes=SIZE_BYTES / 2) for share in (0.5, 0.9)]
+    mixed = [replace(one, parts=halves) if one.share == made(2, 8).share else one for one in all_rows()]
+    assert forecast(POINT, mixed, cluster, [2, 8]) == forecast(POINT, all_rows(), cluster, [2, 8])
+
+
 def test_hosts_that_share_cores_are_no_faster_together() -> None:
     cluster = Cluster(network=FAST, shared_cores=2)
     found = forecast(POINT, all_rows(), cluster, [1, 2, 4, 8])
