@@ -30,6 +30,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("coordinator", places, indirect=True, scope="package")
 
 
+@pytest.fixture(scope="session")
+def few_digits(digits: dr.data.Split) -> dr.data.Split:
+    """To train on the first of them: an epoch is some whole batches, and one that is not."""
+    train = digits.train
+    return dr.data.Split(dr.Dataset(train.x[:430], train.y[:430], train.image_shape), digits.test)
+
+
 @pytest.fixture(scope="package")
 def coordinator(request: pytest.FixtureRequest) -> Iterator[dr.Coordinator]:
     """Workers of every kind, which are there for all these tests, and gone before others run."""

@@ -18,31 +18,31 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def trained(coordinator: dr.Coordinator, digits: dr.data.Split, model: nn.Sequential, **options: Any) -> str:
+def trained(coordinator: dr.Coordinator, few_digits: dr.data.Split, model: nn.Sequential, **options: Any) -> str:
     rule = optim.SGD(0.1, momentum=0.9)
-    coordinator.fit(model, digits.train, rule, epochs=2, batch_size=100, shards=4, seed=3, **options)
+    coordinator.fit(model, few_digits.train, rule, epochs=2, batch_size=100, shards=4, seed=3, **options)
     return model.sha256()
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_a_traced_run_ends_with_the_same_bits(
-    coordinator: dr.Coordinator, digits: dr.data.Split, options: dict[str, Any]
+    coordinator: dr.Coordinator, few_digits: dr.data.Split, options: dict[str, Any]
 ) -> None:
-    traced = trained(coordinator, digits, small_model(), trace=dr.Trace(), **options)
-    assert traced == trained(coordinator, digits, small_model(), **options)
+    traced = trained(coordinator, few_digits, small_model(), trace=dr.Trace(), **options)
+    assert traced == trained(coordinator, few_digits, small_model(), **options)
 
 
-def test_sums_over_the_whole_batch_are_traced(coordinator: dr.Coordinator, digits: dr.data.Split) -> None:
+def test_sums_over_the_whole_batch_are_traced(coordinator: dr.Coordinator, few_digits: dr.data.Split) -> None:
     def model() -> nn.Sequential:
         return nn.Sequential(nn.Dense(16), nn.BatchNorm(scope="batch"), nn.ReLU(), nn.Dense(10))
 
-    assert trained(coordinator, digits, model(), trace=dr.Trace()) == trained(coordinator, digits, model())
+    assert trained(coordinator, few_digits, model(), trace=dr.Trace()) == trained(coordinator, few_digits, model())
 
 
-def test_every_step_of_every_worker_is_cut_into_phases(coordinator: dr.Coordinator, digits: dr.data.Split) -> None:
+def test_every_step_of_every_worker_is_cut_into_phases(coordinator: dr.Coordinator, few_digits: dr.data.Split) -> None:
     trace = dr.Trace()
     model = small_model()
-    fitted = coordinator.fit(model, digits.train, optim.SGD(0.1), epochs=3, batch_size=100, shards=4, trace=trace)
+    fitted = coordinator.fit(model, few_digits.train, optim.SGD(0.1), epochs=3, batch_size=100, shards=4, trace=trace)
     table = trace.table()
     assert table["step"].tolist() == np.repeat(np.arange(len(fitted.losses)), coordinator.workers).tolist()
     assert table["worker"].tolist() == [*range(coordinator.workers)] * len(fitted.losses)
@@ -51,10 +51,10 @@ def test_every_step_of_every_worker_is_cut_into_phases(coordinator: dr.Coordinat
     assert (table["exchange"] > 0).any() == (coordinator.nodes > 1)
 
 
-def test_phases_add_up_to_the_time_of_the_steps(coordinator: dr.Coordinator, digits: dr.data.Split) -> None:
+def test_phases_add_up_to_the_time_of_the_steps(coordinator: dr.Coordinator, few_digits: dr.data.Split) -> None:
     trace = dr.Trace()
     fitted = coordinator.fit(
-        small_model(), digits.train, optim.SGD(0.1), epochs=3, batch_size=100, shards=4, trace=trace
+        small_model(), few_digits.train, optim.SGD(0.1), epochs=3, batch_size=100, shards=4, trace=trace
     )
     phases = trace.phases()
     assert [worker.rank for worker in phases.workers] == [*range(coordinator.workers)]

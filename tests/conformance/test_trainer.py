@@ -10,6 +10,7 @@ import pytest
 
 import dist_relu as dr
 from dist_relu import nn, optim
+from tests.cases import long
 
 RNG = np.random.default_rng(3)
 X = RNG.standard_normal((70, 6)).astype("float32")
@@ -50,8 +51,11 @@ def in_one_call(coordinator: dr.Coordinator, model: str, options: str) -> list[s
     return [trained.sha256(), *([result.average.sha256()] if result.average else [])]
 
 
-@pytest.mark.parametrize("options", OPTIONS)
-@pytest.mark.parametrize("model", MODELS)
+OFTEN = [("mlp", "lamb, clipped, averaged"), ("cnn", "adamw, accumulated"), ("rnn", "momentum")]
+RARELY = [(model, options) for model in MODELS for options in OPTIONS if (model, options) not in OFTEN]
+
+
+@pytest.mark.parametrize(("model", "options"), [*OFTEN, *long(*RARELY)])
 def test_calls_add_up_to_one(coordinator: dr.Coordinator, model: str, options: str) -> None:
     expected = in_one_call(coordinator, model, options)
     with trainer_of(coordinator, model, options) as trainer:

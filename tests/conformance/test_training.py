@@ -35,14 +35,14 @@ def digest(
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda optimizer: type(optimizer).__name__)
 def test_training_gives_the_same_bits_on_any_number_of_workers(
-    coordinator: dr.Coordinator, digits: dr.data.Split, optimizer: optim.Optimizer
+    coordinator: dr.Coordinator, few_digits: dr.data.Split, optimizer: optim.Optimizer
 ) -> None:
     with dr.start(backend="serial") as serial:
-        assert digest(coordinator, digits.train, optimizer) == digest(serial, digits.train, optimizer)
+        assert digest(coordinator, few_digits.train, optimizer) == digest(serial, few_digits.train, optimizer)
 
 
 def test_training_convolutions_gives_the_same_bits_on_any_number_of_workers(
-    coordinator: dr.Coordinator, digits: dr.data.Split
+    coordinator: dr.Coordinator, few_digits: dr.data.Split
 ) -> None:
     def digest_of_images(coordinator: dr.Coordinator) -> str:
         model = nn.Sequential(
@@ -52,8 +52,8 @@ def test_training_convolutions_gives_the_same_bits_on_any_number_of_workers(
             *(nn.Conv2d(24, 3, groups=24, bias=False), nn.AvgPool2d(2), nn.Conv2d(32, 1)),
             *(nn.Flatten(), nn.Dense(10)),
         )
-        coordinator.fit(model, digits.train, optim.SGD(momentum=0.9), epochs=1, batch_size=50, shards=SHARDS)
-        assert coordinator.evaluate(model, digits.test).accuracy
+        coordinator.fit(model, few_digits.train, optim.SGD(momentum=0.9), epochs=1, batch_size=50, shards=SHARDS)
+        assert coordinator.evaluate(model, few_digits.test).accuracy
         return model.sha256()
 
     with dr.start(backend="serial") as serial:
@@ -62,9 +62,9 @@ def test_training_convolutions_gives_the_same_bits_on_any_number_of_workers(
 
 @pytest.mark.parametrize(("num_samples", "batch_size"), [(4, 4), (101, 7), (103, 50), (64, 64), (65, 64)])
 def test_samples_that_do_not_divide_evenly_change_nothing(
-    coordinator: dr.Coordinator, digits: dr.data.Split, num_samples: int, batch_size: int
+    coordinator: dr.Coordinator, few_digits: dr.data.Split, num_samples: int, batch_size: int
 ) -> None:
-    data = dr.Dataset(digits.train.x[:num_samples], digits.train.y[:num_samples])
+    data = dr.Dataset(few_digits.train.x[:num_samples], few_digits.train.y[:num_samples])
     with dr.start(backend="serial") as serial:
         expected = digest(serial, data, optim.SGD(momentum=0.9), batch_size=batch_size)
     assert digest(coordinator, data, optim.SGD(momentum=0.9), batch_size=batch_size) == expected
@@ -124,11 +124,11 @@ class Whole(nn.Layer):
 
 @pytest.mark.parametrize("layers", LAYERS)
 def test_every_kind_of_layer_trains_with_the_same_bits(
-    coordinator: dr.Coordinator, digits: dr.data.Split, layers: Callable[[], list[nn.Layer]]
+    coordinator: dr.Coordinator, few_digits: dr.data.Split, layers: Callable[[], list[nn.Layer]]
 ) -> None:
     def trained(on: dr.Coordinator) -> str:
         model = nn.Sequential(*layers())
-        on.fit(model, digits.train, optim.SGD(0.01, momentum=0.9), epochs=2, batch_size=50, shards=SHARDS, seed=1)
+        on.fit(model, few_digits.train, optim.SGD(0.01, momentum=0.9), epochs=2, batch_size=50, shards=SHARDS, seed=1)
         return model.sha256()
 
     with dr.start(backend="serial") as serial:
@@ -141,44 +141,50 @@ def test_every_kind_of_layer_trains_with_the_same_bits(
     ids=repr,
 )
 def test_every_activation_gives_the_same_bits_on_any_number_of_workers(
-    coordinator: dr.Coordinator, digits: dr.data.Split, activations: tuple[nn.Layer, nn.Layer, nn.Layer]
+    coordinator: dr.Coordinator, few_digits: dr.data.Split, activations: tuple[nn.Layer, nn.Layer, nn.Layer]
 ) -> None:
     def digest_on(where: dr.Coordinator) -> str:
         first, second, third = map(copy_unbuilt, activations)
         model = nn.Sequential(nn.Dense(40), first, nn.Dense(20), second, nn.Dense(20), third, nn.Dense(10))
-        where.fit(model, digits.train, optim.SGD(lr=0.02), epochs=1, batch_size=50, shards=SHARDS, seed=1)
+        where.fit(model, few_digits.train, optim.SGD(lr=0.02), epochs=1, batch_size=50, shards=SHARDS, seed=1)
         return model.sha256()
 
     with dr.start(backend="serial") as serial:
         assert digest_on(coordinator) == digest_on(serial)
 
 
-def test_another_seed_gives_another_model(coordinator: dr.Coordinator, digits: dr.data.Split) -> None:
-    first, second = (digest(coordinator, digits.train, optim.SGD(), seed=seed) for seed in (1, 2))
+def test_another_seed_gives_another_model(coordinator: dr.Coordinator, few_digits: dr.data.Split) -> None:
+    first, second = (digest(coordinator, few_digits.train, optim.SGD(), seed=seed) for seed in (1, 2))
     assert first != second
 
 
-def test_losses_are_those_of_plain_numpy(coordinator: dr.Coordinator, digits: dr.data.Split) -> None:
+def test_losses_are_those_of_plain_numpy(coordinator: dr.Coordinator, few_digits: dr.data.Split) -> None:
     model = small_model("float64").build((64,)).initialize(seed=3)
     reference = twin.Mlp([view.copy() for view in model.views(model.values)])
     result = coordinator.fit(
-        model, digits.train, optim.SGD(lr=0.05, momentum=0.9), epochs=2, batch_size=100, shards=SHARDS, shuffle=False
+        model,
+        few_digits.train,
+        optim.SGD(lr=0.05, momentum=0.9),
+        epochs=2,
+        batch_size=100,
+        shards=SHARDS,
+        shuffle=False,
     )
     expected = [
-        reference.step(digits.train.x[i : i + 100], digits.train.y[i : i + 100], 0.05, 0.9)
+        reference.step(few_digits.train.x[i : i + 100], few_digits.train.y[i : i + 100], 0.05, 0.9)
         for _ in range(2)
-        for i in range(0, len(digits.train), 100)
+        for i in range(0, len(few_digits.train), 100)
     ]
     np.testing.assert_allclose(result.losses, expected, rtol=1e-9)
 
 
 def test_the_accuracy_of_a_step_is_that_of_the_model_before_it(
-    coordinator: dr.Coordinator, digits: dr.data.Split
+    coordinator: dr.Coordinator, few_digits: dr.data.Split
 ) -> None:
-    data, batch, model = (digits.train.x[:200], digits.train.y[:200]), digits.train.x[:100], small_model()
+    data, batch, model = (few_digits.train.x[:200], few_digits.train.y[:200]), few_digits.train.x[:100], small_model()
     train = partial(coordinator.fit, model, data, optim.SGD(), epochs=1, batch_size=100, shuffle=False, shards=SHARDS)
     train()
-    before = coordinator.evaluate(model, (batch, digits.train.y[:100])).accuracy
+    before = coordinator.evaluate(model, (batch, few_digits.train.y[:100])).accuracy
     accuracies = train().accuracies
     assert accuracies is not None
     assert accuracies.shape == (2,)
@@ -223,11 +229,11 @@ def test_gradients_agree_with_finite_differences(
 
 
 def test_a_loss_that_is_no_number_stops_training_and_names_the_step(
-    coordinator: dr.Coordinator, digits: dr.data.Split
+    coordinator: dr.Coordinator, few_digits: dr.data.Split
 ) -> None:
     model = small_model()
     with pytest.raises(dr.TrainingDiverged, match=r"became (nan|inf) in step \d+ \(epoch \d+\)"):
-        coordinator.fit(model, digits.train, optim.SGD(lr=1e9), epochs=3, batch_size=100, shards=SHARDS)
+        coordinator.fit(model, few_digits.train, optim.SGD(lr=1e9), epochs=3, batch_size=100, shards=SHARDS)
     assert np.isfinite(model.values).all()
 
 
@@ -242,22 +248,22 @@ def test_targets_can_be_real_numbers(coordinator: dr.Coordinator, rng: np.random
 
 
 def test_training_goes_on_from_the_parameters_that_a_model_has(
-    coordinator: dr.Coordinator, digits: dr.data.Split
+    coordinator: dr.Coordinator, few_digits: dr.data.Split
 ) -> None:
     model = small_model()
-    first = coordinator.fit(model, digits.train, optim.SGD(), epochs=2, batch_size=50, shards=SHARDS)
-    second = coordinator.fit(model, digits.train, optim.SGD(), epochs=1, batch_size=50, shards=SHARDS)
+    first = coordinator.fit(model, few_digits.train, optim.SGD(), epochs=2, batch_size=50, shards=SHARDS)
+    second = coordinator.fit(model, few_digits.train, optim.SGD(), epochs=1, batch_size=50, shards=SHARDS)
     assert second.epochs[0].loss < first.epochs[-1].loss
 
 
-def test_progress_is_told_at_the_end_of_every_epoch(coordinator: dr.Coordinator, digits: dr.data.Split) -> None:
+def test_progress_is_told_at_the_end_of_every_epoch(coordinator: dr.Coordinator, few_digits: dr.data.Split) -> None:
     seen: list[int] = []
     coordinator.fit(
         small_model(),
-        digits.train,
+        few_digits.train,
         optim.SGD(),
         epochs=3,
-        batch_size=500,
+        batch_size=150,
         shards=SHARDS,
         on_progress=lambda progress: seen.append(progress.step),
     )

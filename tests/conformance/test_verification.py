@@ -94,7 +94,7 @@ def test_verification_changes_no_bits_and_finds_nothing(coordinator: dr.Coordina
     digests = set()
     for verify_every in (None, 1, 3):
         trained = make()
-        coordinator.fit(trained, (x, Y), optim.Adam(), epochs=4, verify_every=verify_every, **ARGUMENTS, **options)
+        coordinator.fit(trained, (x, Y), optim.Adam(), epochs=3, verify_every=verify_every, **ARGUMENTS, **options)
         digests.add(trained.sha256())
     assert len(digests) == 1
 

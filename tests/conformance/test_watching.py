@@ -39,12 +39,13 @@ def without_speed(steps: list[dr.WatchedStep]) -> list[dr.WatchedStep]:
     ids=["plain", "clipped", "clipped-float64", "layerwise", "averaged"],
 )
 def test_watching_changes_no_bits_and_sees_the_same_on_any_workers(
-    coordinator: dr.Coordinator, digits: dr.data.Split, options: dict[str, Any]
+    coordinator: dr.Coordinator, few_digits: dr.data.Split, options: dict[str, Any]
 ) -> None:
+    options = {"batch_size": 150, **options}
     with dr.start(backend="serial") as serial:
-        plain, _ = fit(serial, digits.train, None, **options)
-        _, expected = fit(serial, digits.train, dr.Watch(every=2), **options)
-    model, result = fit(coordinator, digits.train, dr.Watch(every=2), **options)
+        plain, _ = fit(serial, few_digits.train, None, **options)
+        _, expected = fit(serial, few_digits.train, dr.Watch(every=2), **options)
+    model, result = fit(coordinator, few_digits.train, dr.Watch(every=2), **options)
     assert model.sha256() == plain.sha256()
     assert without_speed(result.watched) == without_speed(expected.watched)
     assert [step.step for step in result.watched] == list(range(0, len(result.losses), 2))
