@@ -103,6 +103,13 @@ def ray_cluster() -> Iterator[RayCluster]:
         yield cluster
 
 
+@pytest.fixture(scope="session")
+def two_workers() -> Iterator[dr.Coordinator]:
+    """Local workers, to be left as they were found: to start them takes some seconds of processor time."""
+    with dr.start(2, backend="local") as coordinator:
+        yield coordinator
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(20261123)

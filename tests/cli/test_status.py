@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,6 @@ def pid_of(world: dr.World, request: object) -> int:
     return os.getpid()
 
 
-@pytest.fixture(scope="module")
-def coordinator() -> Iterator[dr.Coordinator]:
-    with dr.start(2, backend="local") as coordinator:
-        yield coordinator
-
-
 def report_and_hang(world: dr.World, path: Path) -> None:
     """Let worker 1 hang until a file appears, when worker 0 has said that it will wait."""
     world.barrier.wait()
@@ -45,11 +39,11 @@ def report_and_hang(world: dr.World, path: Path) -> None:
 
 
 def test_what_each_worker_does_is_shown_while_one_is_waited_for(
-    coordinator: dr.Coordinator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    two_workers: dr.Coordinator, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path, told = tmp_path / "go on", tmp_path / "status.json"
     shown: list[str] = []
-    pids = coordinator.run(pid_of, None)
+    pids = two_workers.run(pid_of, None)
 
     def look(_: Any) -> None:
         try:
@@ -60,7 +54,7 @@ def test_what_each_worker_does_is_shown_while_one_is_waited_for(
         finally:
             path.touch()
 
-    coordinator.run(report_and_hang, path, on_event=look)
+    two_workers.run(report_and_hang, path, on_event=look)
     jobs = json.loads(told.read_text())["jobs"]
     (job,) = (job for job in jobs if [worker["pid"] for worker in job["workers"]] == pids)
     assert job["pid"] == os.getpid()
@@ -73,11 +67,11 @@ def test_what_each_worker_does_is_shown_while_one_is_waited_for(
 
 
 def test_progress_and_last_checkpoint_of_a_training_are_shown(
-    coordinator: dr.Coordinator, digits: dr.data.Split, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    two_workers: dr.Coordinator, digits: dr.data.Split, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = dr.nn.Sequential(dr.nn.Dense(10))
     checkpoint = dr.Checkpoint(tmp_path / "states")
-    coordinator.fit(model, digits.train, dr.optim.SGD(0.01), epochs=2, batch_size=100, callbacks=[checkpoint])
+    two_workers.fit(model, digits.train, dr.optim.SGD(0.01), epochs=2, batch_size=100, callbacks=[checkpoint])
     main(["status"])
     out = capsys.readouterr().out
     assert "step 30 of 30, epoch 2, loss " in out
@@ -85,9 +79,9 @@ def test_progress_and_last_checkpoint_of_a_training_are_shown(
     assert str(tmp_path / "states" / "step-000000030.safetensors") in out
 
 
-def test_the_speed_of_steps_is_known(coordinator: dr.Coordinator, digits: dr.data.Split) -> None:
+def test_the_speed_of_steps_is_known(two_workers: dr.Coordinator, digits: dr.data.Split) -> None:
     seen: list[Job] = []
-    pids = coordinator.run(pid_of, None)
+    pids = two_workers.run(pid_of, None)
     model = dr.nn.Sequential(dr.nn.Dense(10))
 
     def look(_: object) -> None:
@@ -95,14 +89,14 @@ def test_the_speed_of_steps_is_known(coordinator: dr.Coordinator, digits: dr.dat
         if seen[-1].steps_per_second is not None:
             raise StopIteration
 
-    coordinator.fit(model, digits.train, dr.optim.SGD(0.01), epochs=100_000, batch_size=100, on_progress=look)
+    two_workers.fit(model, digits.train, dr.optim.SGD(0.01), epochs=100_000, batch_size=100, on_progress=look)
     rate = seen[-1].steps_per_second
     assert rate is not None
     assert rate > 0
 
 
-def test_a_job_is_one_whatever_it_has_forked(coordinator: dr.Coordinator) -> None:
-    pids = coordinator.run(pid_of, None)
+def test_a_job_is_one_whatever_it_has_forked(two_workers: dr.Coordinator) -> None:
+    pids = two_workers.run(pid_of, None)
     child = os.fork()
     if not child:
         time.sleep(60)

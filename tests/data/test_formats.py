@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,6 @@ import dist_relu as dr
 from dist_relu import nn
 from dist_relu.data import from_frame, load
 from tests.data import formats
-
-
-@pytest.fixture(scope="module")
-def coordinator() -> Iterator[dr.Coordinator]:
-    with dr.start(2, backend="local") as started:
-        yield started
 
 
 def digest(coordinator: dr.Coordinator, data: dr.Dataset) -> str:
@@ -33,7 +27,7 @@ def written(write: Callable[[Path], Any], tmp_path: Path) -> dr.data.Split:
 
 @pytest.mark.parametrize("write", formats.IMAGES)
 def test_images_are_the_same_in_every_format(
-    write: Callable[[Path], Any], tmp_path: Path, coordinator: dr.Coordinator
+    write: Callable[[Path], Any], tmp_path: Path, two_workers: dr.Coordinator
 ) -> None:
     data = written(write, tmp_path)
     for part, shades, labels in (
@@ -47,12 +41,12 @@ def test_images_are_the_same_in_every_format(
     assert (data.validation is not None) == (write is formats.medmnist)
     with dr.start(backend="serial") as alone:
         expected = digest(alone, dr.Dataset(formats.SHADES * np.float32(1 / 255), formats.LABELS))
-    assert digest(coordinator, data.train) == expected
+    assert digest(two_workers, data.train) == expected
 
 
 @pytest.mark.parametrize("write", formats.NUMBERS)
 def test_numbers_are_the_same_in_every_format(
-    write: Callable[[Path], Any], tmp_path: Path, coordinator: dr.Coordinator
+    write: Callable[[Path], Any], tmp_path: Path, two_workers: dr.Coordinator
 ) -> None:
     data = written(write, tmp_path)
     (tmp_path / "again").mkdir()
@@ -61,16 +55,16 @@ def test_numbers_are_the_same_in_every_format(
         np.testing.assert_array_equal(np.asarray(part.x), other.x)
         assert part.y.tolist() == other.y.tolist()
     with dr.start(backend="serial") as alone:
-        assert digest(coordinator, data.train) == digest(alone, expected.train)
+        assert digest(two_workers, data.train) == digest(alone, expected.train)
 
 
-def test_frames_of_every_library_are_data_sets(coordinator: dr.Coordinator) -> None:
+def test_frames_of_every_library_are_data_sets(two_workers: dr.Coordinator) -> None:
     digests = set()
     for frame in formats.frames():
         data = from_frame(frame, "label")
         np.testing.assert_array_equal(data.x, formats.X)
         assert data.y.tolist() == formats.Y.tolist()
-        digests.add(digest(coordinator, data))
+        digests.add(digest(two_workers, data))
     assert len(digests) == 1
 
 
@@ -78,7 +72,7 @@ def test_frames_of_every_library_are_data_sets(coordinator: dr.Coordinator) -> N
     "write", [formats.npy_files, formats.hdf5, formats.parquet, formats.many_parquets, formats.feather]
 )
 def test_what_memory_is_short_for_stays_in_its_file_and_has_the_same_bits(
-    write: Callable[[Path], Any], tmp_path: Path, coordinator: dr.Coordinator, monkeypatch: pytest.MonkeyPatch
+    write: Callable[[Path], Any], tmp_path: Path, two_workers: dr.Coordinator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = write(tmp_path)
     in_memory = load(source)
@@ -88,7 +82,7 @@ def test_what_memory_is_short_for_stays_in_its_file_and_has_the_same_bits(
     assert not isinstance(in_files.train.rows.storage, np.ndarray)
     for part, other in zip(in_files.parts, in_memory.parts, strict=True):
         np.testing.assert_array_equal(np.asarray(part.x), np.asarray(other.x))
-    assert digest(coordinator, in_files.train) == digest(coordinator, in_memory.train)
+    assert digest(two_workers, in_files.train) == digest(two_workers, in_memory.train)
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet", "feather", "npz", "frame"])

@@ -33,13 +33,18 @@ def add_all_sizes(coordinator: dr.Coordinator) -> None:
         coordinator.run(add, memory.request(3))
 
 
-@pytest.mark.parametrize("workers", [3, *long(1)])
-def test_workers_of_a_node_have_the_sum(workers: int) -> None:
+def test_workers_of_a_node_have_the_sum(two_workers: dr.Coordinator) -> None:
+    add_all_sizes(two_workers)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("workers", [1, 3])
+def test_any_number_of_workers_has_the_sum(workers: int) -> None:
     with dr.start(workers, backend="local") as coordinator:
         add_all_sizes(coordinator)
 
 
-@pytest.mark.parametrize(("placement", "nodes"), [("aabc", 3), *chaos(("abcdefgh", 8))])
+@pytest.mark.parametrize(("placement", "nodes"), [("aab", 2), *long(("aabc", 3)), *chaos(("abcdefgh", 8))])
 def test_all_nodes_have_the_sum(tmp_path: Path, placement: str, nodes: int) -> None:
     program = tmp_path / "program.py"
     program.write_text(

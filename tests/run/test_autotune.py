@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 import dist_relu as dr
@@ -16,34 +14,28 @@ DATA = dr.data.load("digits").train
 BRIEF = 1e-3
 
 
-@pytest.fixture(scope="module")
-def two() -> Iterator[dr.Coordinator]:
-    with dr.start(2, backend="local") as coordinator:
-        yield coordinator
-
-
 def trainer_of(coordinator: dr.Coordinator, batch_size: int = 64, shards: int = 4) -> dr.Trainer:
     rule = optim.SGD(0.1, momentum=0.9)
     return coordinator.trainer(nn.mlp((16,), 10), DATA, rule, batch_size=batch_size, shards=shards, seed=1)
 
 
-def test_a_run_goes_on_to_the_same_bits_on_the_workers_that_were_found(two: dr.Coordinator) -> None:
-    with dr.start(backend="serial") as alone, trainer_of(alone) as plain, trainer_of(two) as tuned:
+def test_a_run_goes_on_to_the_same_bits_on_the_workers_that_were_found(two_workers: dr.Coordinator) -> None:
+    with dr.start(backend="serial") as alone, trainer_of(alone) as plain, trainer_of(two_workers) as tuned:
         plain.fit(steps=6)
         tuned.fit(steps=3)
         tuning = dr.autotune(tuned, seconds=BRIEF)
-        assert two.workers == tuning.workers in (1, 2)
+        assert two_workers.workers == tuning.workers in (1, 2)
         assert tuning.shards == 4
         tuned.fit(steps=3)
         assert tuned.state() == plain.state()
-    two.resize(2)
+    two_workers.resize(2)
 
 
 @pytest.mark.long
-def test_every_way_has_been_timed(two: dr.Coordinator) -> None:
-    with trainer_of(two) as trainer:
+def test_every_way_has_been_timed(two_workers: dr.Coordinator) -> None:
+    with trainer_of(two_workers) as trainer:
         tuning = dr.autotune(trainer, shards=True, seconds=BRIEF)
-    two.resize(2)
+    two_workers.resize(2)
     assert [choice.question for choice in tuning.choices] == ["workers", "shards", "bucket_bytes"]
     of_workers, of_shards, of_buckets = tuning.choices
     assert of_workers.outcome
@@ -56,22 +48,22 @@ def test_every_way_has_been_timed(two: dr.Coordinator) -> None:
 
 
 @pytest.mark.long
-def test_replicas_are_timed_with_their_averages(two: dr.Coordinator) -> None:
+def test_replicas_are_timed_with_their_averages(two_workers: dr.Coordinator) -> None:
     averaging = optim.LocalSGD(2, 7)
-    replicas = two.trainer(nn.mlp((16,), 10), DATA, optim.SGD(0.1), batch_size=64, averaging=averaging)
+    replicas = two_workers.trainer(nn.mlp((16,), 10), DATA, optim.SGD(0.1), batch_size=64, averaging=averaging)
     with replicas:
         tuning = dr.autotune(replicas, seconds=BRIEF)
-    two.resize(2)
+    two_workers.resize(2)
     assert tuning.choices[0].outcome
     for runner in tuning.choices[0].outcome.runners:
         assert runner.steps % (7 * len(runner.step_s)) == 0
 
 
-def test_batches_are_cut_into_no_more_shards_than_they_have_samples(two: dr.Coordinator) -> None:
-    with trainer_of(two, batch_size=3, shards=2) as trainer:
+def test_batches_are_cut_into_no_more_shards_than_they_have_samples(two_workers: dr.Coordinator) -> None:
+    with trainer_of(two_workers, batch_size=3, shards=2) as trainer:
         tuning = dr.autotune(trainer, workers=False, shards=True, buckets=False, seconds=BRIEF)
     assert str(tuning) == "2 shards: a batch has no samples for twice as many."
-    assert two.workers == 2
+    assert two_workers.workers == 2
 
 
 def test_where_there_is_one_worker_there_are_no_more() -> None:
@@ -81,30 +73,32 @@ def test_where_there_is_one_worker_there_are_no_more() -> None:
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), *long(ZeroDivisionError())], ids=repr)
 def test_what_ends_it_leaves_run_and_workers_as_they_were(
-    two: dr.Coordinator, monkeypatch: pytest.MonkeyPatch, error: BaseException
+    two_workers: dr.Coordinator, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     def interrupted(self: dr.Trainer, **options: object) -> object:
         raise error
 
-    with trainer_of(two) as trainer:
+    with trainer_of(two_workers) as trainer:
         with monkeypatch.context() as patched:
             patched.setattr(dr.Trainer, "fit", interrupted)
             with pytest.raises(type(error)):
                 dr.autotune(trainer)
-        assert two.workers == 2
+        assert two_workers.workers == 2
         assert trainer.step == 0
         trainer.fit(steps=1)
 
 
-def test_what_makes_no_search_is_refused(two: dr.Coordinator) -> None:
+def test_what_makes_no_search_is_refused(two_workers: dr.Coordinator) -> None:
     with pytest.raises(TypeError, match="trainer=3: expected an object of type Trainer"):
         dr.autotune(3)  # type: ignore[arg-type]
-    with trainer_of(two) as trainer, pytest.raises(ValueError, match="seconds=0: must be above 0"):
+    with trainer_of(two_workers) as trainer, pytest.raises(ValueError, match="seconds=0: must be above 0"):
         dr.autotune(trainer, seconds=0)
-    replicas = two.trainer(nn.mlp((16,), 10), DATA, optim.SGD(0.1), batch_size=64, averaging=optim.LocalSGD(2, 4))
+    replicas = two_workers.trainer(
+        nn.mlp((16,), 10), DATA, optim.SGD(0.1), batch_size=64, averaging=optim.LocalSGD(2, 4)
+    )
     with replicas, pytest.raises(ValueError, match="shards=True: the run has replicas or a compression"):
         dr.autotune(replicas, shards=True)
-    with trainer_of(two) as trainer, pytest.raises(ValueError, match="bucket_bytes=10: must be at least 65536"):
+    with trainer_of(two_workers) as trainer, pytest.raises(ValueError, match="bucket_bytes=10: must be at least 65536"):
         trainer.bucket_bytes = 10
 
 

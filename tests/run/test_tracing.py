@@ -189,28 +189,25 @@ def test_a_worker_in_whose_place_another_has_come_has_the_names_of_both(tmp_path
     assert names == ["worker 0 (pid 100)", "worker 1 (pid 101, then 207)"]
 
 
-def test_no_step_is_lost_when_fewer_workers_have_more_to_mark() -> None:
+def test_no_step_is_lost_when_fewer_workers_have_more_to_mark(two_workers: dr.Coordinator) -> None:
     trace = dr.Trace()
     x = np.random.default_rng(0).standard_normal((200, 5)).astype(np.float32)
     model, labels = nn.mlp([4], 2), (x[:, 0] > 0).astype(int)
-    with (
-        dr.start(2, backend="local") as coordinator,
-        coordinator.trainer(model, (x, labels), optim.SGD(0.1), batch_size=40, shards=8, trace=trace) as trainer,
-    ):
+    with two_workers.trainer(model, (x, labels), optim.SGD(0.1), batch_size=40, shards=8, trace=trace) as trainer:
         trainer.fit(steps=40)
-        coordinator.resize(1)
+        two_workers.resize(1)
         trainer.fit(steps=40)
+    two_workers.resize(2)
     assert np.unique(trace.table()["step"]).tolist() == list(range(80))
 
 
 @pytest.fixture(scope="module")
-def traced() -> dr.Trace:
+def traced(two_workers: dr.Coordinator) -> dr.Trace:
     trace = dr.Trace(steps=30)
     x = np.random.default_rng(0).standard_normal((200, 5)).astype(np.float32)
-    with dr.start(2, backend="local") as coordinator:
-        coordinator.fit(
-            nn.mlp([4], 2), (x, (x[:, 0] > 0).astype(int)), optim.SGD(0.1), epochs=10, batch_size=40, trace=trace
-        )
+    two_workers.fit(
+        nn.mlp([4], 2), (x, (x[:, 0] > 0).astype(int)), optim.SGD(0.1), epochs=10, batch_size=40, trace=trace
+    )
     return trace
 
 
