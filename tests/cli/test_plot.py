@@ -18,6 +18,7 @@ import pytest
 import dist_relu as dr
 from dist_relu import nn
 from dist_relu.analysis.examples import fit_curve
+from dist_relu.cli.main import main
 from dist_relu.reports.plots.weights import first_weights
 from tests.cases import long
 from tests.cli.test_cli import call, train
@@ -31,10 +32,11 @@ def texts(path: Path) -> str:
     return path.read_text()
 
 
-@pytest.fixture
-def logs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
-    folder = tmp_path / "first"
-    assert train(capsys, "--epochs", "2", "--quiet", "--log-dir", str(folder), "--watch-every", "1")[0] == 0
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run, which nobody may change."""
+    folder = tmp_path_factory.mktemp("logs") / "first"
+    main(["train", "--backend", "serial", "--epochs", "2", "--quiet", "--log-dir", str(folder), "--watch-every", "1"])
     return folder
 
 

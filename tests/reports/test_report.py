@@ -126,7 +126,7 @@ def test_the_command_on_a_page_gives_the_same_bits_again(
     words = shlex.split(" ".join(word for word in page.texts["code"] if word.startswith(("--", "dist-"))))
     assert words[:2] == ["dist-relu", "train"]
     again = tmp_path / "again.json"
-    options = "--backend", "local", "--workers", "2", "--quiet", "--report", str(again)
+    options = "--backend", "serial", "--quiet", "--report", str(again)
     assert call(capsys, *words[1:], *options)[0] == 0
     results = json.loads((ended_run / "run.json").read_text())["results"]
     assert json.loads(again.read_text())["params_sha256"] == results["params_sha256"]

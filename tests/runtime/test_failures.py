@@ -112,16 +112,16 @@ def test_a_killed_worker_ends_the_program_with_its_name() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [mpirun(3, *ENDLESS), *long(mpirun_on_nodes("abb", *ENDLESS))], ids=["one node", "several nodes"]
+    "command", [mpirun(2, *ENDLESS), *long(mpirun_on_nodes("abb", *ENDLESS))], ids=["one node", "several nodes"]
 )
 def test_a_killed_rank_ends_the_job(command: list[str]) -> None:
     before = shared_files()
     process, mark = start_marked(command)
-    (victim,) = set(processes_with(mark)) & set(processes_with("PMI_RANK=2\0"))
+    (victim,) = set(processes_with(mark)) & set(processes_with("PMI_RANK=1\0"))
     os.kill(victim, signal.SIGKILL)
     _, errors = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode != 0
-    assert f"Worker 2 (host {socket.gethostname()}, pid {victim}) was killed by signal 9; the job ends." in errors
+    assert f"Worker 1 (host {socket.gethostname()}, pid {victim}) was killed by signal 9; the job ends." in errors
     wait_until(lambda: not processes_with(mark))
     wait_until(lambda: not unused_files(before))
 

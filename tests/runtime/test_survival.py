@@ -71,17 +71,18 @@ def workers() -> Iterator[dr.Coordinator]:
 
 
 def test_a_killed_worker_is_replaced_and_training_ends_with_the_same_bits(
-    workers: dr.Coordinator, data: dr.data.Split, undisturbed: tuple[np.ndarray, np.ndarray]
+    data: dr.data.Split, undisturbed: tuple[np.ndarray, np.ndarray]
 ) -> None:
-    pids = workers.run(pid, None)
-    values, losses = trained(workers, data, lambda epoch: os.kill(pids[1], signal.SIGKILL) if epoch == 1 else None)
-    assert np.array_equal(values, undisturbed[0])
-    assert np.array_equal(losses, undisturbed[1])
-    after = workers.run(pid, None)
-    assert after[0] == pids[0]
-    assert pids[1] not in after
-    (recovery,) = workers.recoveries
-    assert recovery.workers == (3, 3)
+    with dr.start(2, backend="local") as workers:
+        pids = workers.run(pid, None)
+        values, losses = trained(workers, data, lambda epoch: os.kill(pids[1], signal.SIGKILL) if epoch == 1 else None)
+        assert np.array_equal(values, undisturbed[0])
+        assert np.array_equal(losses, undisturbed[1])
+        after = workers.run(pid, None)
+        assert after[0] == pids[0]
+        assert pids[1] not in after
+        (recovery,) = workers.recoveries
+    assert recovery.workers == (2, 2)
     assert f"pid {pids[1]}) was killed by signal 9 (Killed)" in recovery.loss
     assert recovery.step == 2 * 23
 
