@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import signal
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,8 @@ hypothesis.settings.register_profile("long", deadline=None, max_examples=300)
 hypothesis.settings.load_profile("quick")
 
 
+_ROOT = Path(__file__).resolve().parent.parent
+
 _COMPILING = re.compile(r"tests/kernels/|tests/optim/|tests/nn/|tests/conformance/.*\[serial-")
 """The names of tests that need all kernels, each process others first."""
 
@@ -55,6 +60,29 @@ _ON_RAY = re.compile(
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--under-mpi", action="store_true", help="Run on the ranks of this MPI job, and only there.")
     parser.addoption("--on-ray", action="store_true", help="Run on all CPUs of the Ray cluster here, and only there.")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Let each of several processes begin with other files: what one of them compiles for pytest, the others find."""
+    process = getattr(session.config, "workerinput", None)
+    if process is None:
+        return
+    files = sorted(file for path in session.config.args for file in Path(path).rglob("test_*.py"))
+    first = len(files) * int(process["workerid"].removeprefix("gw")) // process["workercount"]
+    for file in files[first:] + files[:first]:
+        with suppress(Exception, pytest.skip.Exception):  # to be told when it is collected
+            import_module(".".join(file.resolve().relative_to(_ROOT).with_suffix("").parts))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Look for no garbage while tests are collected, nor among them later: they stay."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
