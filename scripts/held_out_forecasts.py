@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--rounds", type=int, default=3, help="that everything is measured in")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # the hosts are removed then
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the hosts are removed then, and what is known is told
     hosts = [int(text) for text in options.hosts.split(",")]
     rows: list[Row] = []
     with suppress(KeyboardInterrupt), tempfile.TemporaryDirectory(prefix="held-out-") as folder:
@@ -179,6 +179,7 @@ class Lab:
             (said,) = forecast(point, profiled, cluster, [nodes])
             times = [float(np.median(one.step_seconds)) for one in measured if one.point.model == model]
             rows.append(Row(where, model, said.workers, said.seconds.value, float(np.median(times)), said.limit))
+            print(f"{where}, {model}: forecast {said.seconds * 1e3} ms, {rows[-1].off:+.0%}", file=sys.stderr)
         return rows
 
 
