@@ -56,6 +56,9 @@ _ON_RAY = re.compile(
 )
 """The names of tests that share a cluster: to start one takes 5 s of processor time."""
 
+_ON_TWO_WORKERS = re.compile(r"test_formats|test_status|test_autotune|run/test_tracing|test_reducer")
+"""The names of files that share `two_workers`."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--under-mpi", action="store_true", help="Run on the ranks of this MPI job, and only there.")
@@ -108,6 +111,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
         def _split_scope(self, nodeid: str) -> str:
             if _ON_RAY.search(nodeid):
                 return "ray"
+            if _ON_TWO_WORKERS.search(nodeid):
+                return "two workers"
             place = re.search(r"^tests/conformance/.*\[((?:serial|local|mpi)-\w+)", nodeid)
             return place[1] if place else nodeid.partition("::")[0]
 

@@ -153,6 +153,7 @@ def test_ctrl_c_changes_nothing_about_a_command_that_is_done() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.long
 def test_pipes_get_lines_that_are_not_wrapped() -> None:
     command = [*TRAIN, "--backend", "serial", "--epochs", "1", "--model", "mlp:8"]
     done = run(command)

@@ -70,7 +70,7 @@ def first(split: dr.data.Split, num_samples: int) -> dr.Dataset:
 def test_the_bits_are_the_same_on_any_number_of_workers(
     coordinator: dr.Coordinator, digits: dr.data.Split, name: str, shards: int, options: dict[str, Any]
 ) -> None:
-    data = first(digits, 16 * 25 + 3)
+    data = first(digits, 16 * 17 + 3)
     results = []
     with dr.start(backend="serial") as serial:
         for place in (coordinator, serial):

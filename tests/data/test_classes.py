@@ -115,6 +115,7 @@ def test_names_are_told_by_every_command(tmp_path: Path, capsys: pytest.CaptureF
     _, output, _ = train(capsys, *options, "--save", model, "--json", str(report), "--log-dir", logs)
     assert "3 classes (cat, dog, eel), cross-entropy" in output
     assert json.loads(report.read_text())["classes"] == ["cat", "dog", "eel"]
+    (tmp_path / "logs" / "steps.jsonl").write_text("")  # of which pictures would be drawn
     call(capsys, "report", logs, "--output", str(tmp_path / "page.html"))
     assert "cat, dog, eel" in (tmp_path / "page.html").read_text()
     _, output, _ = call(capsys, "predict", model, str(data), "--backend", "serial")

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore::sklearn.exceptions.ConvergenceWarning", "ignore::dist_relu.TrainingWarning"
 )
 
-QUICK = ("check_estimator_cloneable", "check_estimator_sparse_tag", "check_parameters_default_constructible")
+QUICK = ("check_estimator_cloneable", "check_parameters_default_constructible")
 """Checks that train little; all others train networks for some seconds each."""
 
 

@@ -41,11 +41,11 @@ SLOPES: list[tuple[nn.Layer, str, dict[str, Any], dict[float, float]]] = [
 def test_slopes_are_those_that_are_stated(
     layer: nn.Layer, name: str, arguments: dict[str, Any], slopes: dict[float, float]
 ) -> None:
-    x, expected = np.array(list(slopes), np.float32), np.array(list(slopes.values()), np.float32)
+    x, expected = np.array(list(slopes)), np.array(list(slopes.values()))
     np.testing.assert_allclose(activations.derivative(name, x, **arguments), expected, rtol=1e-6)
-    model = nn.Sequential(layer).build((len(x),)).initialize(0)
+    model = nn.Sequential(layer, dtype="float64").build((len(x),)).initialize(0)
     model.forward(x[np.newaxis])
-    np.testing.assert_allclose(model.backward(np.ones((1, len(x)), np.float32))[0], expected, rtol=1e-6)
+    np.testing.assert_allclose(model.backward(np.ones((1, len(x))))[0], expected, rtol=1e-6)
 
 
 def test_slopes_of_what_is_no_function_of_one_number() -> None:

@@ -51,7 +51,7 @@ class Scale(nn.Layer):
 
 CASES: dict[str, tuple[list[nn.Layer], tuple[int, ...], nn.Loss]] = {
     "mlp": ([nn.Dense(7), nn.ReLU(), nn.Dense(7), nn.Tanh(), nn.Dense(4, bias=False)], (5,), _ENTROPY),
-    "smoothed labels": ([nn.Dense(4), nn.Softplus()], (5,), nn.CrossEntropy(label_smoothing=0.1)),
+    "smoothed labels": ([nn.Dense(4), nn.GELU()], (5,), nn.CrossEntropy(label_smoothing=0.1)),
     "squared error": ([nn.Dense(4), nn.GELU()], (5,), nn.MeanSquaredError()),
     "absolute error": ([nn.Dense(4)], (5,), nn.MeanAbsoluteError()),
     "Huber loss": ([nn.Dense(4)], (5,), nn.Huber(0.5)),

@@ -55,7 +55,7 @@ def start_marked(command: list[str]) -> tuple[subprocess.Popen[str], str]:
 
 
 def test_a_killed_worker_is_named() -> None:
-    with dr.start(3, backend="local", on_failure="stop") as coordinator:
+    with dr.start(2, backend="local", on_failure="stop") as coordinator:
         pids = coordinator.run(pid, None)
         with pytest.raises(dr.WorkerLost, match=rf"Worker 1 \(host .*, pid {pids[1]}\) was killed by signal 9"):
             coordinator.run(die_in_the_middle, 1)
@@ -128,7 +128,7 @@ def test_a_killed_rank_ends_the_job(command: list[str]) -> None:
 
 @pytest.mark.parametrize("backend", ["local", *long("serial")])
 def test_ctrl_c_ends_the_program_in_one_line(backend: str) -> None:
-    process, mark = start_marked([*ENDLESS, "--backend", backend])
+    process, mark = start_marked([*ENDLESS, "--backend", backend, "--workers", "1"])
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 130

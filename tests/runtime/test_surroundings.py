@@ -150,7 +150,7 @@ if __name__ == "__main__":
 
 def test_a_forked_child_neither_uses_nor_ends_the_workers(folder: Path) -> None:
     program = """
-coordinator = dr.start(2, backend="local")
+coordinator = dr.start(1, backend="local")
 def meet(world, request):
     world.barrier.wait()
     return os.getpid()
