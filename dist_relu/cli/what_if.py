@@ -26,7 +26,8 @@ from dist_relu.cli.running import Interrupted
 from dist_relu.cli.tables import print_table
 from dist_relu.cli.train import train
 from dist_relu.cli.training import Task, TrainingOptions
-from dist_relu.cli.types import FOLDER, GroupedCommand
+from dist_relu.cli.types import AUTO, FOLDER, GroupedCommand
+from dist_relu.comm.buckets import BUCKET_BYTES
 from dist_relu.coordinator import Coordinator
 from dist_relu.core.files import strict, write_file
 from dist_relu.data import Dataset
@@ -39,6 +40,7 @@ _NONE = "no change"
 _PICTURES = {"what-if.png": PLAIN, "what-if.pdf": COLUMN}
 _SAME = (*WORKER_OPTIONS, "source", "epochs", "seed")
 """Parameters of all trainings that are compared."""
+_MAY_BE_TRIED = ("workers", "shards", "bucket")
 
 
 @click.command(
@@ -102,7 +104,10 @@ def what_if_command(changes: Sequence[str], seeds: int, output: Path, options: S
         with suppress(KeyboardInterrupt):
             what_if(
                 coordinator,
-                {name: _made_from_seeds(coordinator, task) for name, task in tasks.items()},
+                {
+                    name: _made_from_seeds(coordinator, task, parsed[name].params["bucket"] or BUCKET_BYTES)
+                    for name, task in tasks.items()
+                },
                 tasks[_NONE].data.test,
                 epochs=epochs,
                 seeds=range(first, first + seeds),
@@ -141,11 +146,16 @@ def _report(found: Sequence[Outcome], tasks: Mapping[str, Task], output: Path, o
 def _parsed(arguments: Sequence[str]) -> click.Context:
     """The command line of a training.  Raises click.UsageError for options of it that have nothing to do here."""
     context = train.make_context("train", [*arguments])
-    useful = {*(field.name for field in fields(TrainingOptions)), *WORKER_OPTIONS, "config"}
+    useful = {*(field.name for field in fields(TrainingOptions)), *WORKER_OPTIONS, "bucket", "config"}
     for param in context.command.params:
         is_given = context.get_parameter_source(str(param.name)) is ParameterSource.COMMANDLINE
         if is_given and param.name not in useful:
             raise click.UsageError(f"{param.opts[0]} has no effect on what training comes to. Leave it away.")
+        if param.name in _MAY_BE_TRIED and context.params[param.name] == AUTO:
+            raise click.UsageError(
+                f"{param.opts[0]} {AUTO}: nothing is tried here before trainings are compared. "
+                f"Pass {param.opts[0]} {param.make_metavar(context)}."
+            )
     return context
 
 
@@ -160,11 +170,13 @@ def _check_change(text: str, context: click.Context, base: click.Context) -> Non
             )
 
 
-def _made_from_seeds(coordinator: Coordinator, task: Task) -> Callable[[int], Trainer]:
+def _made_from_seeds(coordinator: Coordinator, task: Task, bucket_bytes: int) -> Callable[[int], Trainer]:
     def make(seed: int) -> Trainer:
         """Begin with a model of its own."""
         of_seed = replace(task, options=replace(task.options, seed=seed), model=task.model.blueprint())
-        return of_seed.trainer(coordinator)
+        trainer = of_seed.trainer(coordinator)
+        trainer.bucket_bytes = bucket_bytes
+        return trainer
 
     return make
 

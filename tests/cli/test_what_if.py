@@ -38,6 +38,14 @@ def test_changes_are_shown_beside_none(tmp_path: Path, capsys: pytest.CaptureFix
     assert same["params_sha256"] == json.loads((tmp_path / "report.json").read_text())["params_sha256"]
 
 
+def test_sizes_of_messages_change_no_bits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, errors = what_if(capsys, tmp_path, "--change", "--bucket 1MiB")
+    assert (code, errors) == (0, "")
+    runs = json.loads((tmp_path / "what-if.json").read_text())["runs"]
+    assert {run["change"] for run in runs} == {"no change", "--bucket 1MiB"}
+    assert len({run["params_sha256"] for run in runs if run["seed"] == 0}) == 1
+
+
 @pytest.mark.long
 def test_seeds_that_are_complete_outlast_an_interruption(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -71,6 +79,8 @@ def test_seeds_that_are_complete_outlast_an_interruption(
         (["--change", "--epochs 2"], "--epochs is the same for all trainings. Pass it outside of --change."),
         (["--change", "--data mnist"], "--data is the same for all trainings."),
         (["--change", "--workers 2"], "--workers is the same for all trainings."),
+        (["--change", "--lr 0.01", "--workers", "auto"], "--workers auto: nothing is tried here"),
+        (["--change", "--shards auto"], "Pass --shards N."),
         ([], "Missing option '--change'"),
     ],
 )
