@@ -219,26 +219,31 @@ def table(rows: Sequence[Forecast], name: str, price: float | None, simulations:
     shown = Table(title=name, box=None, pad_edge=False, title_justify="left")
     columns = {
         "nodes": [str(row.nodes) for row in rows],
-        "ms": [f"{row.seconds.value * 1e3:.3g}" for row in rows],
-        "exchange": [f"{row.step.exposed_s * 1e3:.3g}" for row in rows],
-        "speed-up": [f"{row.speed_up.value:.3g}" for row in rows],
+        "ms": [_short(row.seconds.value * 1e3) for row in rows],
+        "exchange": [_short(row.step.exposed_s * 1e3) for row in rows],
+        "speed-up": [_short(row.speed_up.value) for row in rows],
         "efficiency": [_in_percent(row.efficiency * 100) for row in rows],
         "limit": [row.limit for row in rows],
         "80% with": [str(row.enough_batch or "-") for row in rows],
         "MB": [f"{row.node_bytes / 1e6:.0f}" for row in rows],
     }
     if simulations is not None:
-        columns["simulated"] = [f"{one.mean_s * 1e3:.3g}" for one in simulations]
+        columns["simulated"] = [_short(one.mean_s * 1e3) for one in simulations]
     if price is not None:
         columns |= {
-            "an hour": [f"{price * row.nodes:.4g}" for row in rows],
-            "1M samples": [f"{row.cost_per_million(price):.3g}" for row in rows],
+            "an hour": [_short(price * row.nodes) for row in rows],
+            "1M samples": [_short(row.cost_per_million(price)) for row in rows],
         }
     for column in columns:
         shown.add_column(column, justify="left" if column == "limit" else "right", no_wrap=True)
     for values in zip(*columns.values(), strict=True):
         shown.add_row(*values)
     return shown
+
+
+def _short(number: float) -> str:
+    """With three digits, or as a whole number."""
+    return f"{number:,.0f}" if number >= 999.5 else f"{number:.3g}"
 
 
 def _in_percent(interval: Interval) -> str:
@@ -262,8 +267,8 @@ def remarks(cluster: Cluster, of_network: Sequence[str] = ()) -> list[str]:
     network = cluster.network
     told = [
         f"Network {network.name}: {network.latency_s * 1e6:.3g} us, {network.bytes_per_s / 1e6:.4g} MB/s each way. "
-        "ms: of a step; exchange: ms of it that are not hidden; 80% with: the batch for that efficiency; MB: shared "
-        "memory of a node; simulated: ms of a step, with nodes that are late."
+        "ms: of a step; exchange: ms of it that are not hidden; 80% with: the batch for that efficiency, - where none "
+        "is large enough; MB: shared memory of a node; simulated: ms of a step, with nodes that are late."
     ]
     told += of_network
     if cluster.shared_cores:

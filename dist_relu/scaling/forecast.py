@@ -181,8 +181,8 @@ def _noise(model: str, rows: int, profiles: Sequence[Profile]) -> list[float]:
 
 
 def series_points(points: Sequence[Point]) -> list[Point]:
-    """List one point of each series."""
+    """List one point of each series, in the order in which `Experiment.rows` has them, however they were measured."""
     found: dict[Series, Point] = {}
     for point in points:
         found.setdefault(point.series, point)
-    return list(found.values())
+    return [found[series] for series in sorted(found)]

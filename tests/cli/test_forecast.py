@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dist_relu.cli.forecast import disturbed
+from dist_relu.cli.forecast import disturbed, table
+from dist_relu.scaling import Cluster, Network, forecast
 from tests.cli.test_cli import call
 from tests.scaling.test_experiment import BUSY, measurement
 from tests.scaling.test_forecast import POINT, all_rows
@@ -32,6 +33,14 @@ def test_a_forecast_is_shown_and_written(measured: Path, capsys: pytest.CaptureF
     assert [row["nodes"] for row in rows] == [1, 8]
     assert rows[1]["price"]["hour"] == 16
     assert (measured / "forecast.png").exists()
+
+
+def test_large_numbers_have_all_their_digits() -> None:
+    point = replace(POINT, regime="weak")
+    rows = forecast(point, all_rows(), Cluster(network=Network.of_ethernet("100G")), [1, 4096])
+    cells = [cell for column in table(rows, "mlp", 0.35, None).columns for cell in column.cells]
+    assert "1,434" in cells
+    assert not [cell for cell in cells if "e+" in str(cell)]
 
 
 @pytest.mark.long
