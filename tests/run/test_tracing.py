@@ -115,6 +115,13 @@ def test_who_comes_last_is_waited_for() -> None:
     assert "Worker 0 waits 41% for worker 1." in str(phases)  # 4 ms of 9.7
 
 
+def test_the_mean_is_told_of_which_phases_are_parts() -> None:
+    phases = phases_from([300_000, 700_000], ahead_ns=[0, 0], nodes=[range(2)])
+    of_worker = sum(phases.workers[0].phases.values())
+    assert phases.mean_step_seconds == pytest.approx(of_worker / phases.num_steps, rel=1e-6)
+    assert f"in the median, {phases.mean_step_seconds * 1e6:.3g} us in the mean, on 2 workers" in str(phases)
+
+
 def test_workers_that_have_gone_are_told_of_too() -> None:
     log = log_of(3 * STEPS)
     for works_ns in ([300_000, 700_000], [300_000, 700_000], [300_000]):

@@ -87,4 +87,5 @@ def _paint_layers(axes: Any, phases: Phases) -> None:
 
 
 def _title(phases: Phases) -> str:
-    return f"{phases.steps}: {phases.step_seconds * 1e3:.3g} ms each, in the median"
+    median_ms, mean_ms = phases.step_seconds * 1e3, phases.mean_step_seconds * 1e3
+    return f"{phases.steps}: {median_ms:.3g} ms each in the median, {mean_ms:.3g} ms in the mean"

@@ -113,6 +113,11 @@ class Phases:
     clock_error: float
 
     @property
+    def mean_step_seconds(self) -> float:
+        """The mean, of which phases are parts; a few slow steps make it much longer than the median."""
+        return sum(worker.seconds for worker in self.workers) / len(self.workers) / self.num_steps
+
+    @property
     def steps(self) -> str:
         """Which steps these are, in words."""
         between = f"steps {self.first:,} to {self.last:,}"
@@ -130,7 +135,8 @@ def _steps(phases: Phases) -> str:
     named = ", ".join(f"{_NAMES[name]} {share:.0%}" for name, share in shares if share >= _WORTH_SAYING)
     where = f"{len(phases.workers)} worker{'s' * (len(phases.workers) > 1)}"
     where += f" on {phases.num_nodes} nodes" if phases.num_nodes > 1 else ""
-    return f"{phases.steps} took {_time(phases.step_seconds)} each on {where}: {named}."
+    times = f"{_time(phases.step_seconds)} in the median, {_time(phases.mean_step_seconds)} in the mean"
+    return f"{phases.steps} took {times}, on {where}: {named}."
 
 
 def _critical(phases: Phases) -> str:
