@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from dist_relu.analysis.plane import Plane
 from dist_relu.engine.watch.records import EpochSummary, WatchedLayer, WatchedParam, WatchedStep
 from dist_relu.reports import plots
 from dist_relu.reports.plots.activity import densities_of
-from dist_relu.reports.plots.style import COLUMN, Form, smooth
+from dist_relu.reports.plots.style import COLUMN, PLAIN, Form, smooth
 from dist_relu.run.tracing.summary import WorkerPhases
 from tests.cases import long
 
@@ -379,6 +380,32 @@ def test_short_ranges_have_plain_numbers(tmp_path: Path, figures: list[Figure], 
     seen = [tick for tick in axis.get_major_ticks() if low <= tick.get_loc() <= 1]
     assert len(seen) >= 2
     assert [float(tick.label1.get_text()) for tick in seen] == pytest.approx([tick.get_loc() for tick in seen])
+
+
+@pytest.mark.parametrize("form", [PLAIN, COLUMN])
+def test_numbers_of_what_is_sent_do_not_touch(tmp_path: Path, figures: list[Figure], form: Form) -> None:
+    changes = [plots.Change(str(sent), [90.0], sent) for sent in (0.222, 0.111, 0.0554, 0.0445, 0.0293)]
+    plots.draw_what_if(changes, tmp_path / "a.png", score="accuracy, %", form=form)
+    (figure,) = figures
+    axis = figure.axes[1].xaxis
+    low, high = sorted(axis.get_view_interval())
+    ticks = [tick for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()) if low <= tick.get_loc() <= high]
+    boxes = sorted(
+        (tick.label1.get_window_extent() for tick in ticks if tick.label1.get_text()), key=lambda box: float(box.x0)
+    )
+    assert len(boxes) >= 2
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+
+
+def test_intervals_at_the_same_number_of_workers_stand_beside_one_another(
+    tmp_path: Path, figures: list[Figure]
+) -> None:
+    plots.draw_scaling(scaling(3), tmp_path / "a.png")
+    (figure,) = figures
+    curves: Any = figure.axes[0].containers
+    firsts = [bars.lines[0].get_xdata()[0] for bars in curves]
+    assert len(set(firsts)) == 3
+    assert max(firsts) < 2**0.5
 
 
 def test_a_smooth_line_begins_where_its_values_do() -> None:

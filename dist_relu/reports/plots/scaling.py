@@ -12,6 +12,9 @@ from dist_relu.reports.plots.style import GREY, PLAIN, Form, draw, legend_below,
 Estimate = tuple[float, float, float]
 """A value, and the bounds of its interval."""
 
+_ASIDE = 0.25
+"""Over so much of a doubling of workers curves are spread, so that their intervals don't cover one another."""
+
 
 @dataclass(frozen=True)
 class ScalingCurve:
@@ -32,8 +35,10 @@ def draw_scaling(curves: Sequence[ScalingCurve], path: Path, *, form: Form = PLA
         speeds.plot(numbers, [number / least for number in numbers], color=GREY, linestyle="--", label="ideal")
         shares.axhline(100, color=GREY, linestyle="--")
         for number, curve in enumerate(curves):
-            _errorbar(speeds, curve.workers, curve.speed_up, 1, curve.name, number)
-            _errorbar(shares, curve.workers, curve.efficiency, 100, curve.name, number)
+            aside = 2 ** (_ASIDE * ((number + 0.5) / len(curves) - 0.5))
+            places = [aside * each for each in curve.workers]
+            _errorbar(speeds, places, curve.speed_up, 1, curve.name, number)
+            _errorbar(shares, places, curve.efficiency, 100, curve.name, number)
         speeds.set(title="speed-up", xlabel="workers", ylabel=f"samples/s beside {least} worker{'s' * (least > 1)}")
         shares.set(title="efficiency", xlabel="workers", ylabel="% of the ideal speed-up", ylim=(0, None))
         for axes in (speeds, shares):
@@ -48,9 +53,9 @@ def draw_scaling(curves: Sequence[ScalingCurve], path: Path, *, form: Form = PLA
 
 
 def _errorbar(
-    axes: Any, workers: Sequence[int], estimates: Sequence[Estimate], scale: float, name: str, number: int
+    axes: Any, places: Sequence[float], estimates: Sequence[Estimate], scale: float, name: str, number: int
 ) -> None:
     values = [scale * value for value, _, _ in estimates]
     below = [max(value - scale * low, 0.0) for value, (_, low, _) in zip(values, estimates, strict=True)]
     above = [max(scale * high - value, 0.0) for value, (_, _, high) in zip(values, estimates, strict=True)]
-    axes.errorbar(workers, values, [below, above], capsize=3, label=name, **look(number))
+    axes.errorbar(places, values, [below, above], capsize=3, label=name, **look(number))

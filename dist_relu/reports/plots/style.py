@@ -185,17 +185,20 @@ def log_scale(*panels: Any) -> None:
         if not len(values):
             continue
         axes.set_yscale("log")
-        if values.max() < _SHORT_RANGE * values.min():
-            _plain_ticks(axes, float(values.max() / values.min()))
+        plain_ticks(axes.yaxis, values)
 
 
-def _plain_ticks(axes: Any, factor: float) -> None:
+def plain_ticks(axis: Any, values: Array) -> None:
+    """Numbers that can be read along a logarithmic axis of values above 0, where powers of ten alone are too few."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+    factor = values.max() / values.min()
+    if factor >= _SHORT_RANGE:
+        return
     few = MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10])
-    axes.yaxis.set_major_locator(few if factor < 10 else LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    axis.set_major_locator(few if factor < 10 else LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def legend_below(*panels: Any) -> None:

@@ -9,7 +9,9 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from dist_relu.reports.plots.style import COLOURS, GREY, PLAIN, Form, as_it_is, draw
+import numpy as np
+
+from dist_relu.reports.plots.style import COLOURS, GREY, PLAIN, Form, as_it_is, draw, plain_ticks
 
 _LETTERS = 22
 """Of a line of a name."""
@@ -44,6 +46,8 @@ def draw_what_if(changes: Sequence[Change], path: Path, *, score: str, form: For
             scores.axvline(sum(first) / len(first), color=GREY, linestyle="--")
         bytes_.plot([change.megabytes for change in changes], rows, "o", color=COLOURS[0])
         bytes_.set_xscale("log")
+        if sent := [change.megabytes for change in changes if change.megabytes > 0]:
+            plain_ticks(bytes_.xaxis, np.array(sent))
         scores.set(title=score)
         bytes_.set(title="MB an epoch")
         for axes in (scores, bytes_):
