@@ -121,10 +121,12 @@ def comm(backends: str | None, worker_list: str | None, output: Path | None) -> 
     """
     from dist_relu.bench import sums as benchmark
 
-    if output:
-        make_folder("--output", output)
     with usage_errors():
         numbers = parse_sizes("--workers ", worker_list) if worker_list else [None if may_be_rank() else 2]
+    if 1 in numbers:
+        raise click.UsageError(f"--workers {worker_list}: a worker alone has nothing to add up. Pass 2 or more.")
+    if output:
+        make_folder("--output", output)
 
     def measured(on_phase: Callable[[str], object]) -> Iterator[list[list[SumTiming]]]:
         whole: list[list[SumTiming]] = []

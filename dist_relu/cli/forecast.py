@@ -196,7 +196,10 @@ def _network(
 ) -> tuple[Network, list[str]]:
     """Return the network of this name, and what there is to say of one that was measured."""
     if name != "measured":
-        return Network.of_ethernet(name, TCP_LATENCY_S if latency_us is None else latency_us / 1e6), []
+        try:
+            return Network.of_ethernet(name, TCP_LATENCY_S if latency_us is None else latency_us / 1e6), []
+        except ValueError as error:
+            raise ValueError(f"--network: {error} Or measured: as scale has found it between hosts.") from None
     if latency_us is not None:
         raise ValueError("--latency and --network measured both name a latency. Leave one out.")
     network, fit = measured(measurements)

@@ -149,6 +149,13 @@ def test_bench_comm_holds_sums_against_others_and_against_memory(
     assert {path.name for path in tmp_path.iterdir()} == {"sums.json", "sums.png", "sums.pdf"}
 
 
+def test_bench_comm_refuses_a_worker_alone(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, _, err = call(capsys, "bench", "comm", "--workers", "1,2", "--output", str(tmp_path / "new"))
+    assert code == 2
+    assert "--workers 1,2: a worker alone has nothing to add up." in err
+    assert not (tmp_path / "new").exists()
+
+
 @pytest.mark.chaos
 def test_bench_comm_goes_over_the_nodes_of_a_job(tmp_path: Path) -> None:
     command = ["-m", "dist_relu", "bench", "comm", "--output", str(tmp_path)]

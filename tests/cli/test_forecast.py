@@ -74,7 +74,8 @@ def test_steps_are_simulated_besides(measured: Path, capsys: pytest.CaptureFixtu
         (["--recovery", "5s"], "--recovery is for failures: pass --mtbf HOURS with it."),
         (["--nodes", "1,0"], "--nodes 1,0: "),
         (["--nodes", "100000"], "--nodes 100000: no batch has a sample for each worker of so many."),
-        (["--network", "fast"], "'fast' is no network"),
+        (["--network", "fast"], "'fast' is no network: expected a rate"),
+        (["--network", "fast"], "Or measured: as scale has found it"),
         (["--network", "measured"], "No messages between hosts were measured"),
     ],
 )

@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from importlib import metadata
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from dist_relu.launch.hosts import Host
 from dist_relu.scaling import Experiment, Measurement, Placement, Point, experiment, profiles, strong, weak
 from dist_relu.scaling.experiment import read_measurements
 from dist_relu.scaling.formats import as_csv, as_extra_p, as_mlperf, series_of
-from dist_relu.scaling.machine import Clock, Company, company
+from dist_relu.scaling.machine import Clock, Company, company, facts
 
 HERE = strong(["mlp"], [1], backends=["serial"])
 
@@ -292,3 +293,10 @@ def test_what_others_do_on_a_machine_is_told_from_what_is_measured() -> None:
     alone, beside = company(before, clocks(1.0, 1.0, 2.0)), company(before, clocks(1.0, 0.5, 2.0))
     assert (alone.others, alone.is_busy) == (0.0, False)
     assert (beside.others, beside.is_busy) == (0.5, True)
+
+
+def test_the_facts_of_a_machine_have_the_versions_of_mpi_and_ray() -> None:
+    versions = facts()["versions"]
+    assert {name: versions[name] for name in ("mpi4py", "mpich", "ray")} == {
+        name: metadata.version(name) for name in ("mpi4py", "mpich", "ray")
+    }
