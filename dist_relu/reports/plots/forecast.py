@@ -10,8 +10,8 @@ from typing import Any
 from dist_relu.reports.plots.scaling import Estimate
 from dist_relu.reports.plots.style import COLOURS, GREY, PLAIN, Form, draw, legend_below, log_scale, look
 
-_MOST_NAMED = 7
-"""Numbers of nodes that fit below a panel."""
+_NAMED_PER_INCH = 1.5
+"""So many numbers of nodes fit below a panel."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,13 @@ def draw_forecast(
                 speeds.plot(curve.nodes, curve.simulated, color=look(number)["color"], linestyle=":", label=label)
             known = [(at, batch) for at, batch in zip(curve.nodes, curve.enough_batch, strict=True) if batch and at > 1]
             batches.plot([at for at, _ in known], [batch for _, batch in known], label=curve.name, **look(number))
-        speeds.set(title="speed-up", ylabel="samples/s beside one worker")
-        shares.set(title="efficiency", ylabel="% of the ideal speed-up", ylim=(0, None))
-        batches.set(title="batch with 80 % efficiency", ylabel="samples over all nodes")
+        speeds.set(title="speed-up", ylabel="samples/s beside\none worker")
+        shares.set(title="efficiency", ylabel="% of the\nideal speed-up", ylim=(0, None))
+        batches.set(title="batch with 80 % efficiency", ylabel="samples over\nall nodes")
         for axes in (speeds, shares, batches):
             axes.set(xlabel="nodes")
             axes.set_xscale("log", base=2)
-            shown = numbers[:: -(-len(numbers) // _MOST_NAMED)]
+            shown = numbers[:: _every(axes, len(numbers))]
             axes.set_xticks(shown, [str(each) for each in shown])
             axes.minorticks_off()
         speeds.set_yscale("log", base=2)
@@ -93,7 +93,12 @@ def _bars(axes: Any, curve: ForecastCurve) -> None:
         heights = [100 * value / total for value, total in zip(values, totals, strict=True)]
         axes.bar(places, heights, bottom=below, color=colour, label=name, width=0.8)
         below = [low + height for low, height in zip(below, heights, strict=True)]
-    every = -(-len(curve.nodes) // _MOST_NAMED)
-    shown = list(places)[::every]
+    shown = list(places)[:: _every(axes, len(curve.nodes))]
     axes.set_xticks(shown, [str(curve.nodes[place]) for place in shown])
     axes.set(title="parts of a step", xlabel="nodes", ylabel="% of the step", ylim=(0, 100))
+
+
+def _every(axes: Any, number: int) -> int:
+    """Tell how many numbers of nodes there are to one that is named."""
+    width = axes.figure.get_figwidth() / axes.get_gridspec().ncols
+    return -(-number // max(int(_NAMED_PER_INCH * width), 2))

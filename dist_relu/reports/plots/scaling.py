@@ -39,8 +39,8 @@ def draw_scaling(curves: Sequence[ScalingCurve], path: Path, *, form: Form = PLA
             places = [aside * each for each in curve.workers]
             _errorbar(speeds, places, curve.speed_up, 1, curve.name, number)
             _errorbar(shares, places, curve.efficiency, 100, curve.name, number)
-        speeds.set(title="speed-up", xlabel="workers", ylabel=f"samples/s beside {least} worker{'s' * (least > 1)}")
-        shares.set(title="efficiency", xlabel="workers", ylabel="% of the ideal speed-up", ylim=(0, None))
+        speeds.set(title="speed-up", xlabel="workers", ylabel=f"samples/s beside\n{least} worker{'s' * (least > 1)}")
+        shares.set(title="efficiency", xlabel="workers", ylabel="% of the\nideal speed-up", ylim=(0, None))
         for axes in (speeds, shares):
             axes.set_xscale("log", base=2)
             axes.set_xticks(numbers, [str(each) for each in numbers])

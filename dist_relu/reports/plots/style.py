@@ -56,6 +56,8 @@ _NO_METADATA = {
 }
 
 _PANEL_INCHES = 4.0, 3.2
+_STACKED_INCHES = 4.0, 2.3
+"""Where panels stand below one another for want of width, they are lower: four of them fit on a page with a legend."""
 _NARROWEST = 0.6
 """A panel is at least so much of its own width, so that its words have room; or there are fewer beside one another."""
 _TITLE_POINTS, _LEGEND_POINTS, _NOTE_POINTS = 11, 10, 8.5
@@ -98,15 +100,15 @@ def draw(
     path: Path,
     *,
     rows: int = 1,
-    panel_inches: tuple[float, float] = _PANEL_INCHES,
+    panel_inches: tuple[float, float] | None = None,
     form: Form = PLAIN,
     about: str = "",
     note: str = "",
 ) -> None:
     """Have paint(*axes) fill rows of panels, and write them; the suffix of `path` says in which form.
 
-    panels: in each row, fewer where the form is too narrow for them.  panel_inches: width and height; a picture 10
-    inches wide reads well 1000 pixels wide.
+    panels: in each row, fewer where the form is too narrow for them.  panel_inches: width and height, if they are not
+    the usual ones; a picture 10 inches wide reads well 1000 pixels wide.
     about: the title, if the form has none.  note: below, what a reader must know of lines and shades.
     Raises ImportError without matplotlib, ValueError for another suffix, `WriteError`.
     """
@@ -116,10 +118,12 @@ def draw(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    width = form.width or panels * panel_inches[0]
-    columns = min(max(int(width / (_NARROWEST * panel_inches[0])), 1), panels)
+    usual_width = (panel_inches or _PANEL_INCHES)[0]
+    width = form.width or panels * usual_width
+    columns = min(max(int(width / (_NARROWEST * usual_width)), 1), panels)
     num_rows = -(-rows * panels // columns)
-    height = num_rows * panel_inches[1] * width / (columns * panel_inches[0])
+    panel_width, panel_height = panel_inches or (_PANEL_INCHES if columns == panels else _STACKED_INCHES)
+    height = num_rows * panel_height * width / (columns * panel_width)
     picture = BytesIO()
     with mpl.rc_context(_SETTINGS), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from")  # names may be in any script
@@ -188,15 +192,18 @@ def log_scale(*panels: Any) -> None:
         plain_ticks(axes.yaxis, values)
 
 
-def plain_ticks(axis: Any, values: Array) -> None:
-    """Numbers that can be read along a logarithmic axis of values above 0, where powers of ten alone are too few."""
+def plain_ticks(axis: Any, values: Array, most: int = 5) -> None:
+    """Numbers that can be read along a logarithmic axis of values above 0, where powers of ten alone are too few.
+
+    most: about so many steps from one number to the next.
+    """
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     factor = values.max() / values.min()
     if factor >= _SHORT_RANGE:
         return
-    few = MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10])
-    axis.set_major_locator(few if factor < 10 else LogLocator(subs=(1, 2, 5)))
+    few = MaxNLocator(nbins=most, steps=[1, 2, 2.5, 5, 10])
+    axis.set_major_locator(few if factor < 2 * most else LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}"))
     axis.set_minor_formatter(NullFormatter())
 

@@ -47,7 +47,7 @@ def draw_what_if(changes: Sequence[Change], path: Path, *, score: str, form: For
         bytes_.plot([change.megabytes for change in changes], rows, "o", color=COLOURS[0])
         bytes_.set_xscale("log")
         if sent := [change.megabytes for change in changes if change.megabytes > 0]:
-            plain_ticks(bytes_.xaxis, np.array(sent))
+            plain_ticks(bytes_.xaxis, np.array(sent), most=3)
         scores.set(title=score)
         bytes_.set(title="MB an epoch")
         for axes in (scores, bytes_):
