@@ -16,3 +16,12 @@ def test_no_number_loses_its_end(capsys: pytest.CaptureFixture[str]) -> None:
     table.add_row(*numbers)
     print_table(table)
     assert capsys.readouterr().out.split() == [*numbers, *numbers]
+
+
+def test_no_number_loses_its_end_below_a_heading_of_several_words(capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table(box=None)
+    for heading in ["ms"] * 5 + ["a heading that has several words"] * 4:
+        table.add_column(heading, no_wrap=True)
+    table.add_row(*["0.0215"] * 9)
+    print_table(table)
+    assert capsys.readouterr().out.split().count("0.0215") == 9
