@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
@@ -16,7 +17,7 @@ from dist_relu.cli.parsing import parse_sizes
 from dist_relu.cli.tables import print_table
 from dist_relu.cli.types import DURATION, FOLDER, NOT_NEGATIVE, POSITIVE, SENT
 from dist_relu.core.files import write_json
-from dist_relu.reports.plots import ForecastCurve, draw_forecast
+from dist_relu.reports.plots import ForecastCurve, draw_forecast, draw_node_costs
 from dist_relu.reports.plots.style import COLUMN, PLAIN
 from dist_relu.scaling import (
     Cluster,
@@ -31,12 +32,14 @@ from dist_relu.scaling import (
     calibrated,
     forecast,
 )
+from dist_relu.scaling.calibration import FACTOR_BOUNDS
 from dist_relu.scaling.experiment import read_measurements
 from dist_relu.scaling.forecast import series_points, simulated
+from dist_relu.scaling.intervals import ENOUGH_REPETITIONS
 from dist_relu.scaling.network import TCP_LATENCY_S, measured
 from dist_relu.scaling.profile import read_profiles
 
-_PICTURES = {"forecast.png": PLAIN, "forecast.pdf": COLUMN}
+_FORMS = {".png": PLAIN, ".pdf": COLUMN}
 _RECOVERY_S = 30.0
 _NODES = "1,2,4,8,16,32,64,128,256,512,1024,2048,4096"
 
@@ -102,7 +105,7 @@ _NODES = "1,2,4,8,16,32,64,128,256,512,1024,2048,4096"
     help="What a failure costs, beside the step that is done again.  [default: 30s]",
 )
 @click.option(
-    "--output", type=FOLDER, metavar="FOLDER", help="Write forecast.json and the picture to FOLDER. Default: FOLDER."
+    "--output", type=FOLDER, metavar="FOLDER", help="Write forecast.json and the pictures to FOLDER. Default: FOLDER."
 )
 def forecast_command(
     folder: Path,
@@ -149,7 +152,7 @@ def forecast_command(
     make_folder("--output", output)
     for name, rows in found.items():
         print_table(table(rows, name, price, simulations.get(name)))
-    for line in [*left_out(found, nodes), *remarks(cluster, [*told, *disturbed(profiles)])]:
+    for line in [*left_out(found, nodes), *remarks(cluster, [*told, *doubts(profiles)])]:
         Console().print(line, highlight=False, soft_wrap=True)
     attempts = new_attempts()
     with attempts.writing(output / "forecast.json"):
@@ -164,16 +167,14 @@ def forecast_command(
             },
         )
     if find_spec("matplotlib"):
-        curves = [_curve(name, rows, simulations.get(name)) for name, rows in found.items() if rows]
-        for picture, form in _PICTURES.items():
-            with attempts.writing(output / picture):
-                draw_forecast(
-                    curves,
-                    output / picture,
-                    workers_per_node=workers_per_node,
-                    form=form,
-                    about=f"Forecast, {network.name}",
-                )
+        curves = [_curve(name, rows, price, simulations.get(name)) for name, rows in found.items() if rows]
+        about = f"Forecast, {network.name}"
+        for suffix, form in _FORMS.items():
+            of_steps, of_costs = (output / f"{name}{suffix}" for name in ("forecast", "node-costs"))
+            with attempts.writing(of_steps):
+                draw_forecast(curves, of_steps, workers_per_node=workers_per_node, form=form, about=about)
+            with attempts.writing(of_costs):
+                draw_node_costs(curves, of_costs, form=form, about=about)
     else:
         click.echo("No picture: it needs matplotlib. Install it: pip install 'dist_relu[plot]'.", err=True)
     attempts.check()
@@ -209,6 +210,8 @@ def _network(
     if found:
         network, factor = found
         told.append(f"Messages take {factor} times as much of cores as alone, which explains measured steps best.")
+        if factor.value in FACTOR_BOUNDS:
+            told.append("No other was tried beyond that: these steps have taken what forecasts know nothing of.")
     return network, told
 
 
@@ -283,18 +286,25 @@ def remarks(cluster: Cluster, of_network: Sequence[str] = ()) -> list[str]:
     return told
 
 
-def disturbed(profiles: Sequence[Profile]) -> list[str]:
-    """Say so where forecasts are made of times that others may have lengthened."""
-    number = sum(one.company.is_busy for one in profiles)
-    if not number:
-        return []
-    return [
-        f"Others used the machine while {number} of {len(profiles)} profiles were measured: measure again in another "
-        "folder when it is idle."
-    ]
+def doubts(profiles: Sequence[Profile]) -> list[str]:
+    """Say so where forecasts are made of few times, or of some that others may have lengthened."""
+    told = []
+    if number := sum(one.company.is_busy for one in profiles):
+        told.append(
+            f"Others used the machine while {number} of {len(profiles)} profiles were measured: measure again in "
+            "another folder when it is idle."
+        )
+    if min(Counter(one.share for one in profiles).values()) < ENOUGH_REPETITIONS:
+        told.append(
+            f"Intervals of fewer than {ENOUGH_REPETITIONS} repetitions hold less often than 95 %: dist-relu scale "
+            f"--repetitions {ENOUGH_REPETITIONS}."
+        )
+    return told
 
 
-def _curve(name: str, rows: Sequence[Forecast], simulations: Sequence[Simulated] | None) -> ForecastCurve:
+def _curve(
+    name: str, rows: Sequence[Forecast], price: float | None, simulations: Sequence[Simulated] | None
+) -> ForecastCurve:
     def estimates(intervals: Sequence[Interval]) -> list[tuple[float, float, float]]:
         return [(one.value, one.low, one.high) for one in intervals]
 
@@ -309,7 +319,10 @@ def _curve(name: str, rows: Sequence[Forecast], simulations: Sequence[Simulated]
             "exchange, not hidden": [row.step.exposed_s for row in rows],
             "update": [row.step.update_s for row in rows],
         },
+        [row.limit for row in rows],
         [row.enough_batch for row in rows],
+        [row.node_bytes for row in rows],
+        [] if price is None else [row.cost_per_million(price) for row in rows],
         [
             row.speed_up.value * row.seconds.value / one.mean_s
             for row, one in zip(rows, simulations or [], strict=False)

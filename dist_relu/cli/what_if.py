@@ -134,7 +134,15 @@ def _report(found: Sequence[Outcome], tasks: Mapping[str, Task], output: Path, o
         write_file(output / "what-if.json", json.dumps({"options": [*options], "runs": strict(rows)}, indent=1) + "\n")
     if find_spec("matplotlib"):
         scale, score = (100, "accuracy, %") if has_classes else (1, "loss")
-        shown = [Change(name, [scale * one for one in _scores(found, name)], megabytes[name]) for name in tasks]
+        shown = [
+            Change(
+                name,
+                [scale * one for one in _scores(found, name)],
+                [one.epoch_s for one in found if one.change == name],
+                megabytes[name],
+            )
+            for name in tasks
+        ]
         for picture, form in _PICTURES.items():
             with attempts.writing(output / picture):
                 draw_what_if(shown, output / picture, score=score, form=form, about=shlex.join(options))

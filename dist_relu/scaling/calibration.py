@@ -17,7 +17,10 @@ from dist_relu.scaling.measurement import Measurement
 from dist_relu.scaling.network import Network
 from dist_relu.scaling.profile import Profile
 
-_FACTORS = np.geomspace(0.25, 8, 101)
+FACTOR_BOUNDS = 0.25, 8.0
+"""The smallest factor that is tried, and the largest."""
+
+_FACTORS = np.geomspace(*FACTOR_BOUNDS, 101)
 """What is tried, in steps of 3.5 %."""
 
 _TIE = 1e-4

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dist_relu.cli.forecast import disturbed, table
+from dist_relu.cli.forecast import doubts, table
 from dist_relu.scaling import Cluster, Network, forecast
 from tests.cli.test_cli import call
 from tests.scaling.test_experiment import BUSY, measurement
@@ -32,7 +32,9 @@ def test_a_forecast_is_shown_and_written(measured: Path, capsys: pytest.CaptureF
     rows = written["series"]["mlp, batch 64"]
     assert [row["nodes"] for row in rows] == [1, 8]
     assert rows[1]["price"]["hour"] == 16
-    assert (measured / "forecast.png").exists()
+    assert {path.name for path in measured.iterdir() if path.suffix in {".png", ".pdf"}} == {
+        f"{name}{suffix}" for name in ("forecast", "node-costs") for suffix in (".png", ".pdf")
+    }
 
 
 def test_large_numbers_have_all_their_digits() -> None:
@@ -51,10 +53,15 @@ def test_nodes_that_are_too_many_for_a_batch_are_told(measured: Path, capsys: py
 
 
 def test_profiles_that_others_have_disturbed_are_told() -> None:
-    first, *rest = all_rows()
-    assert disturbed([first, *rest]) == []
-    (told,) = disturbed([replace(first, company=BUSY), *rest])
-    assert f"Others used the machine while 1 of {1 + len(rest)} profiles were measured" in told
+    five_times = [replace(one, repetition=number) for one in all_rows() for number in range(5)]
+    assert doubts(five_times) == []
+    (told,) = doubts([replace(five_times[0], company=BUSY), *five_times[1:]])
+    assert f"Others used the machine while 1 of {len(five_times)} profiles were measured" in told
+
+
+def test_intervals_of_few_repetitions_are_told() -> None:
+    (told,) = doubts(all_rows())
+    assert "fewer than 5 repetitions" in told
 
 
 @pytest.mark.long

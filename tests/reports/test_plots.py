@@ -232,7 +232,10 @@ def forecast(name: str) -> plots.ForecastCurve:
     shares = [(number**-0.2, number**-0.25, number**-0.15) for number in nodes]
     parts = {"shards": [1 / number for number in nodes], "exchange, not hidden": [0.1] * len(nodes)}
     enough = [None, *(64 * number for number in nodes[1:])]
-    return plots.ForecastCurve(name, nodes, speeds, shares, parts, enough, [speed for speed, _, _ in speeds])
+    limits = ["nothing"] * 3 + ["latency"] * 6 + ["bandwidth"] * 4
+    memory, costs = [8_000_000 // number for number in nodes], [0.1 * number**0.2 for number in nodes]
+    simulated = [speed for speed, _, _ in speeds]
+    return plots.ForecastCurve(name, nodes, speeds, shares, parts, limits, enough, memory, costs, simulated)
 
 
 def by_layer(num_layers: int, low: float) -> Draw:
@@ -288,8 +291,14 @@ PICTURES: dict[str, Draw] = {
     "forecast": lambda path, form: plots.draw_forecast(
         [forecast(name) for name in ("mlp:1024,1024, batch 4096", LONG)], path, form=form, about=TITLE
     ),
+    "what nodes cost": lambda path, form: plots.draw_node_costs(
+        [forecast(name) for name in ("mlp:1024,1024, batch 4096", LONG)], path, form=form, about=TITLE
+    ),
     "what if": lambda path, form: plots.draw_what_if(
-        [plots.Change(name, [94.0, 95.5, np.nan], 10.0) for name in ("no change", "--compress bf16", TITLE)],
+        [
+            plots.Change(name, [94.0, 95.5, np.nan], [0.21, 0.2, 0.3], 10.0)
+            for name in ("no change", "--compress bf16", TITLE)
+        ],
         path,
         score="accuracy, %",
         form=form,
@@ -382,13 +391,19 @@ def test_short_ranges_have_plain_numbers(tmp_path: Path, figures: list[Figure], 
     assert [float(tick.label1.get_text()) for tick in seen] == pytest.approx([tick.get_loc() for tick in seen])
 
 
+def test_what_is_the_same_for_all_changes_has_its_number(tmp_path: Path, figures: list[Figure]) -> None:
+    changes = [plots.Change(name, [90.0], [0.2], 12.5) for name in ("no change", "--scale-lr linear")]
+    plots.draw_what_if(changes, tmp_path / "a.png", score="accuracy, %")
+    assert [tick.get_text() for tick in figures[0].axes[2].get_xticklabels()] == ["12.5"]
+
+
 @pytest.mark.parametrize("form", [PLAIN, COLUMN])
 @pytest.mark.parametrize("least", [0.0293, 0.0554, 0.111])
 def test_numbers_of_what_is_sent_do_not_touch(tmp_path: Path, figures: list[Figure], form: Form, least: float) -> None:
-    changes = [plots.Change(str(sent), [90.0], sent) for sent in (0.222, least)]
+    changes = [plots.Change(str(sent), [90.0], [0.2], sent) for sent in (0.222, least)]
     plots.draw_what_if(changes, tmp_path / "a.png", score="accuracy, %", form=form)
     (figure,) = figures
-    axis = figure.axes[1].xaxis
+    axis = figure.axes[2].xaxis
     low, high = sorted(axis.get_view_interval())
     ticks = [tick for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()) if low <= tick.get_loc() <= high]
     boxes = sorted(
@@ -401,7 +416,9 @@ def test_numbers_of_what_is_sent_do_not_touch(tmp_path: Path, figures: list[Figu
 def test_a_forecast_for_a_column_fits_on_a_page(tmp_path: Path, figures: list[Figure]) -> None:
     plots.draw_forecast([forecast("mlp:1024,1024, batch 4096")], tmp_path / "a.png", form=COLUMN, about="10G")
     (figure,) = figures
-    assert figure.get_figheight() < 9.5
+    assert figure.get_figheight() < 9.7
+    note = figure.legends[0].get_title().get_text()
+    assert "Limited by latency from 8 nodes, bandwidth from 512 nodes." in note.replace("\n", " ")
     for axes in figure.axes:
         boxes = [tick.label1.get_window_extent() for tick in axes.xaxis.get_major_ticks()]
         assert all(left.x1 < right.x0 for left, right in pairwise(boxes))

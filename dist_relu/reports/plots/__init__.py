@@ -5,7 +5,7 @@ from dist_relu.reports.plots.boundary import draw_boundary
 from dist_relu.reports.plots.curves import draw_curves, draw_training
 from dist_relu.reports.plots.family import draw_family, draw_relu
 from dist_relu.reports.plots.flow import draw_gradients, draw_gradients_over_time, draw_recurrence
-from dist_relu.reports.plots.forecast import ForecastCurve, draw_forecast
+from dist_relu.reports.plots.forecast import ForecastCurve, draw_forecast, draw_node_costs
 from dist_relu.reports.plots.phases import draw_phases
 from dist_relu.reports.plots.rates import draw_learning_rate
 from dist_relu.reports.plots.scaling import ScalingCurve, draw_scaling
@@ -27,6 +27,7 @@ __all__ = [
     "draw_gradients",
     "draw_gradients_over_time",
     "draw_learning_rate",
+    "draw_node_costs",
     "draw_phases",
     "draw_preactivations",
     "draw_recurrence",

@@ -18,8 +18,9 @@ _NAMED_PER_INCH = 1.5
 class ForecastCurve:
     """What is forecast of one series, by the number of nodes.
 
-    parts_s: the parts of a step, by name, in s.  enough_batch: with which batch efficiency is 80 %; None: with none.
-    simulated: speed-ups; none where nothing was simulated.
+    parts_s: the parts of a step, by name, in s.  limits: what costs most of the time that is lost, in words.
+    enough_batch: with which batch efficiency is 80 %; None: with none.  node_bytes: memory that a node shares.
+    costs: of a million samples; none where nodes have no price.  simulated: speed-ups; none where nothing was.
     """
 
     name: str
@@ -27,7 +28,10 @@ class ForecastCurve:
     speed_up: Sequence[Estimate]
     efficiency: Sequence[Estimate]
     parts_s: Mapping[str, Sequence[float]]
+    limits: Sequence[str]
     enough_batch: Sequence[int | None]
+    node_bytes: Sequence[int]
+    costs: Sequence[float] = ()
     simulated: Sequence[float] = ()
 
 
@@ -40,7 +44,7 @@ def draw_forecast(
     """
 
     def paint(speeds: Any, shares: Any, parts: Any, batches: Any) -> None:
-        numbers = sorted({number for curve in curves for number in curve.nodes})
+        numbers = _numbers(curves)
         ideal = [number * workers_per_node for number in numbers]
         speeds.plot(numbers, ideal, color=GREY, linestyle="--", label="ideal")
         shares.axhline(100, color=GREY, linestyle="--")
@@ -57,11 +61,7 @@ def draw_forecast(
         shares.set(title="efficiency", ylabel="% of the\nideal speed-up", ylim=(0, None))
         batches.set(title="batch with 80 % efficiency", ylabel="samples over\nall nodes")
         for axes in (speeds, shares, batches):
-            axes.set(xlabel="nodes")
-            axes.set_xscale("log", base=2)
-            shown = numbers[:: _every(axes, len(numbers))]
-            axes.set_xticks(shown, [str(each) for each in shown])
-            axes.minorticks_off()
+            _over_nodes(axes, numbers)
         speeds.set_yscale("log", base=2)
         speeds.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         log_scale(batches)
@@ -71,10 +71,53 @@ def draw_forecast(
         _bars(parts, curves[0])
         legend_below(speeds, parts)
 
-    note = "Shades: 95 % intervals. Dotted: 80 %."
+    note = f"Shades: 95 % intervals. Dotted: 80 %. {_limits(curves[0])}"
     if len(curves) > 1:
-        note += f" Parts of a step: {curves[0].name}."
+        note += f" That, and parts of a step: {curves[0].name}."
     draw(2, paint, path, rows=2, form=form, about=about, note=note)
+
+
+def draw_node_costs(curves: Sequence[ForecastCurve], path: Path, *, form: Form = PLAIN, about: str = "") -> None:
+    """One panel or two: what memory a node shares, and what a million samples cost where nodes have a price."""
+
+    def paint(memory: Any, *priced: Any) -> None:
+        numbers = _numbers(curves)
+        for number, curve in enumerate(curves):
+            memory.plot(curve.nodes, [size / 1e6 for size in curve.node_bytes], label=curve.name, **look(number))
+            for axes in priced:
+                axes.plot(curve.nodes, curve.costs, label=curve.name, **look(number))
+        memory.set(title="memory of a node", ylabel="MB that its\nworkers share")
+        for axes in priced:
+            axes.set(title="cost of a million samples", ylabel="in the unit\nof the price")
+        for axes in (memory, *priced):
+            _over_nodes(axes, numbers)
+        log_scale(memory, *priced)
+        legend_below(memory)
+
+    draw(1 + bool(curves[0].costs), paint, path, form=form, about=about)
+
+
+def _numbers(curves: Sequence[ForecastCurve]) -> list[int]:
+    return sorted({number for curve in curves for number in curve.nodes})
+
+
+def _over_nodes(axes: Any, numbers: Sequence[int]) -> None:
+    axes.set(xlabel="nodes")
+    axes.set_xscale("log", base=2)
+    shown = numbers[:: _every(axes, len(numbers))]
+    axes.set_xticks(shown, [str(each) for each in shown])
+    axes.minorticks_off()
+
+
+def _limits(curve: ForecastCurve) -> str:
+    """Say in a sentence what limits the speed-up, from which number of nodes on."""
+    before = ["nothing", *curve.limits]
+    starts = [
+        f"{limit} from {nodes:,} nodes"
+        for last, limit, nodes in zip(before, curve.limits, curve.nodes, strict=False)
+        if limit not in (last, "nothing")
+    ]
+    return f"Limited by {', '.join(starts)}." if starts else "Nothing limits it."
 
 
 def _band(axes: Any, nodes: Sequence[int], estimates: Sequence[Estimate], scale: float, name: str, number: int) -> None:

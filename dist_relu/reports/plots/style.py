@@ -197,12 +197,12 @@ def plain_ticks(axis: Any, values: Array, most: int = 5) -> None:
 
     most: about so many steps from one number to the next.
     """
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     factor = values.max() / values.min()
     if factor >= _SHORT_RANGE:
         return
-    few = MaxNLocator(nbins=most, steps=[1, 2, 2.5, 5, 10])
+    few = MaxNLocator(nbins=most, steps=[1, 2, 2.5, 5, 10]) if factor > 1 else FixedLocator(values[:1])
     axis.set_major_locator(few if factor < 2 * most else LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}"))
     axis.set_minor_formatter(NullFormatter())
