@@ -47,7 +47,7 @@ MODELS = {"mlp-small": (256, 128), "mlp-medium": (1024, 1024)}
 OTHERS = {"mlp-512": (512,), "mlp-768-512": (768, 512)}
 """Models whose steps tell what messages take of cores."""
 
-BATCH_SIZE, SHARDS = 256, 16
+BATCH_SIZE, SHARDS, NUM_SAMPLES = 256, 16, 8192
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,8 @@ class Lab:
         self._models = {name: nn.mlp(sizes, 10) for name, sizes in (MODELS | OTHERS).items()}
         self._cores = len(os.sched_getaffinity(0))
         rng = np.random.default_rng(0)
-        x, y = rng.standard_normal((1024, 784), np.float32), rng.integers(0, 10, 1024)
-        x[np.arange(1024), y] += 5
+        x, y = rng.standard_normal((NUM_SAMPLES, 784), np.float32), rng.integers(0, 10, NUM_SAMPLES)
+        x[np.arange(NUM_SAMPLES), y] += 5
         self._data = Dataset(x, y)
 
     def in_a_node(self) -> list[Row]:
