@@ -152,7 +152,7 @@ def forecast_command(
     make_folder("--output", output)
     for name, rows in found.items():
         print_table(table(rows, name, price, simulations.get(name)))
-    for line in [*left_out(found, nodes), *remarks(cluster, [*told, *doubts(profiles)])]:
+    for line in [*left_out(found, nodes), *remarks(cluster, [*told, *doubts(profiles, workers_per_node)])]:
         Console().print(line, highlight=False, soft_wrap=True)
     attempts = new_attempts()
     with attempts.writing(output / "forecast.json"):
@@ -286,8 +286,8 @@ def remarks(cluster: Cluster, of_network: Sequence[str] = ()) -> list[str]:
     return told
 
 
-def doubts(profiles: Sequence[Profile]) -> list[str]:
-    """Say so where forecasts are made of few times, or of some that others may have lengthened."""
+def doubts(profiles: Sequence[Profile], workers_per_node: int = 1) -> list[str]:
+    """Say so where forecasts are made of few times, of some that others may have lengthened, or not of such workers."""
     told = []
     if number := sum(one.company.is_busy for one in profiles):
         told.append(
@@ -298,6 +298,11 @@ def doubts(profiles: Sequence[Profile]) -> list[str]:
         told.append(
             f"Intervals of fewer than {ENOUGH_REPETITIONS} repetitions hold less often than 95 %: dist-relu scale "
             f"--repetitions {ENOUGH_REPETITIONS}."
+        )
+    if all(one.share.at_once != workers_per_node for one in profiles):
+        told.append(
+            f"{workers_per_node} workers of a node are taken for as fast as alone. Measure them beside one another: "
+            f"dist-relu scale --at-once {workers_per_node}."
         )
     return told
 

@@ -117,6 +117,13 @@ _PICTURES = {"scaling.png": PLAIN, "scaling.pdf": COLUMN}
 @click.option(
     "--mpirun", "mpirun_command", metavar="COMMAND", help='Which mpirun, with options: "mpirun --oversubscribe".'
 )
+@click.option(
+    "--at-once",
+    "side_by_side",
+    metavar="N,N,...",
+    help="Measure also what each of N workers does beside the others on this machine, for dist-relu forecast "
+    "--workers-per-node N.",
+)
 @click.option("--spread", is_flag=True, help="On Ray, use as many nodes as there are rather than few.")
 @click.option(
     "--output",
@@ -143,6 +150,7 @@ def scale(
     host_list: str | None,
     host_file: Path | None,
     mpirun_command: str | None,
+    side_by_side: str | None,
     spread: bool,
     output: Path,
 ) -> None:
@@ -153,7 +161,8 @@ def scale(
     measured; the same command goes on. A * marks times that something else on the machine may have lengthened, and
     ratios of such times.
 
-    What a single worker of many does is measured too, on one core, for dist-relu forecast.
+    What a single worker of many does is measured too, on one core, for dist-relu forecast; with --at-once also beside
+    others.
     """
     if host_list is not None and host_file is not None:
         raise click.UsageError("--host and --hosts both name hosts. Pass one of them.")
@@ -170,6 +179,7 @@ def scale(
         placement = Placement(spread=spread, hosts=hosts, mpirun=parse_words("--mpirun", mpirun_command or ""))
         numbers = parse_sizes("--workers ", workers)
         cuts = parse_sizes("--shards ", shards) if shards else None
+        at_once = parse_sizes("--at-once ", side_by_side) if side_by_side else []
         options: dict[str, Any] = {
             "backends": backends.split(","),
             "batch_sizes": parse_sizes("--batch-size ", batch_size),
@@ -190,7 +200,8 @@ def scale(
             status.phase(f"Measured {done} of {of}: {_words(one.point)}")
 
         def show_profile(one: Profile, done: int, of: int) -> None:
-            status.phase(f"Measured {done} of {of}: a worker of {one.share.model} with {one.share.rows} samples")
+            who = "a worker" if one.share.at_once == 1 else f"{one.share.at_once} workers at once"
+            status.phase(f"Measured {done} of {of}: {who} of {one.share.model} with {one.share.rows} samples")
 
         common: dict[str, Any] = {"points": points, "folder": output, "steps": steps, "warm_up": warm_up, "seed": seed}
         common["repetitions"] = repetitions
@@ -199,7 +210,7 @@ def scale(
         try:
             with usage_errors():
                 found = experiment(models, data.train, rule, placement=placement, on_measured=show, **common)
-                profiles(models, data.train, rule, on_measured=show_profile, **common)
+                profiles(models, data.train, rule, at_once=at_once, on_measured=show_profile, **common)
         except KeyboardInterrupt:
             raise Interrupted(f"interrupted; {output} keeps what was measured, and the same command goes on") from None
     rows = found.rows()
@@ -209,6 +220,10 @@ def scale(
         print_table(table(group))
     for line in remarks(found, rows):
         console.print(line, highlight=False, soft_wrap=True)
+    _write(found, rows, output, about=f"{', '.join(models)} on {source}, {optimizer}")
+
+
+def _write(found: Experiment, rows: Sequence[Row], output: Path, *, about: str) -> None:
     attempts = new_attempts()
     with attempts.writing(output):
         write_formats(found, output)
@@ -216,7 +231,7 @@ def scale(
         curves = [_curve(name, group) for name, group in series_of(rows)]
         for name, form in _PICTURES.items():
             with attempts.writing(output / name):
-                draw_scaling(curves, output / name, form=form, about=f"{', '.join(models)} on {source}, {optimizer}")
+                draw_scaling(curves, output / name, form=form, about=about)
     else:
         click.echo("No picture: it needs matplotlib. Install it: pip install 'dist_relu[plot]'.", err=True)
     attempts.check()

@@ -59,6 +59,14 @@ def test_profiles_that_others_have_disturbed_are_told() -> None:
     assert f"Others used the machine while 1 of {len(five_times)} profiles were measured" in told
 
 
+def test_workers_that_were_not_measured_beside_one_another_are_told() -> None:
+    five_times = [replace(one, repetition=number) for one in all_rows() for number in range(5)]
+    (told,) = doubts(five_times, workers_per_node=2)
+    assert told.endswith("Measure them beside one another: dist-relu scale --at-once 2.")
+    beside = [replace(one, share=replace(one.share, at_once=2)) for one in five_times]
+    assert doubts(five_times + beside, workers_per_node=2) == []
+
+
 def test_intervals_of_few_repetitions_are_told() -> None:
     (told,) = doubts(all_rows())
     assert "fewer than 5 repetitions" in told

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from dist_relu.scaling.profile import read_profiles
 from tests.cases import chaos, long
 from tests.cli.test_cli import call
 from tests.ray_clusters import RayCluster
@@ -31,6 +32,12 @@ def test_what_is_measured_is_shown_and_written(
     assert "Intervals of fewer than 5 repetitions hold less often than 95 %" in output
     expected = ["experiment.json", "extrap.txt", "measurements.jsonl", "mlperf.log", "profiles.jsonl"]
     assert sorted(path.name for path in tmp_path.iterdir()) == [*expected, "scaling.csv", "scaling.pdf", "scaling.png"]
+
+
+@pytest.mark.long
+def test_workers_are_measured_beside_one_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert scale(capsys, tmp_path, "--workers", "1", "--at-once", "2")[0] == 0
+    assert {one.share.at_once for one in read_profiles(tmp_path)} == {1, 2}
 
 
 @pytest.mark.chaos
@@ -64,6 +71,7 @@ def test_the_same_command_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[
         (["--workers", "1,2", "--mpirun", "mpirun"], "--mpirun is for --backend mpi, not local."),
         (["--workers", "2", "--backend", "mpi", "--mpirun", "'"], "--mpirun ': no closing quotation."),
         (["--workers", "2", "--backend", "serial"], "'serial' is none of local, mpi, ray"),
+        (["--workers", "1", "--at-once", "2,x"], "--at-once 2,x: "),
         (["--workers", "1", "--warm-up", "0"], "Invalid value for '--warm-up'"),
         ([], "Missing option '--workers'"),
     ],

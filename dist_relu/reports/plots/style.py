@@ -202,7 +202,7 @@ def plain_ticks(axis: Any, values: Array, most: int = 5) -> None:
     factor = values.max() / values.min()
     if factor >= _SHORT_RANGE:
         return
-    few = MaxNLocator(nbins=most, steps=[1, 2, 2.5, 5, 10]) if factor > 1 else FixedLocator(values[:1])
+    few = MaxNLocator(nbins=most, steps=[1, 2, 2.5, 5, 10]) if factor > 1 else FixedLocator([float(values[0])])
     axis.set_major_locator(few if factor < 2 * most else LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}"))
     axis.set_minor_formatter(NullFormatter())
