@@ -22,6 +22,8 @@ from dist_relu.core.progress_log import PROGRESS_LOG
 from dist_relu.runtime.backends import LocalBackend
 
 SLOW_AFTER_S = 0.3
+NOBODY = -1
+"""The rank of no worker."""
 
 
 def wait_for(path: Path) -> None:
@@ -61,7 +63,7 @@ class Told(logging.Handler):
 @pytest.fixture(scope="module")
 def coordinator() -> Iterator[dr.Coordinator]:
     with dr.Coordinator(LocalBackend(3, slow_after_s=SLOW_AFTER_S)) as coordinator:
-        coordinator.run(lambda world, _: world.barrier.wait(), None)  # loads what they wait with
+        coordinator.run(hang, (NOBODY, Path()))  # loads this module, and what they wait with
         yield coordinator
 
 
