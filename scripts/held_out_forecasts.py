@@ -3,8 +3,8 @@
 What goes into a forecast is measured otherwise: what a worker does alone on one core, how much slower it is beside as
 many others as share this machine, without any network, and messages between hosts that train other models. Nothing of
 the steps that are forecast goes into it, but it is measured within the same minutes, in rounds, since a machine that is
-shared with strangers is faster in some than in others. Needs root and an idle machine; takes an hour. Prints
-a table, the worst forecast first, also when it is interrupted.
+shared with strangers is faster in some than in others. Needs root and an idle machine; takes more than half an hour for
+each rate, most of it for 16 hosts. Prints a table, the worst forecast first, also when it is interrupted.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.hosts.network import hosts
+from tests.hosts.network import network_of
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -15,10 +15,5 @@ def network() -> Iterator[None]:
     """A network apart from those that others may have on this machine."""
     if os.geteuid() != 0:
         pytest.fail("These tests make network namespaces: run them as root.")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HOSTS_NET", f"test{os.getpid()}")
-        hosts("up", "3", "--rate", "1gbit")
-        try:
-            yield
-        finally:
-            hosts("down")
+    with network_of(3, "test"):
+        yield

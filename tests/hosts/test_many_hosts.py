@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dist_relu.scaling.cost import traffic_of_training
-from tests.hosts.network import hosts
+from tests.hosts.network import hosts, network_of
 from tests.programs import TRAIN, run
 
 SHARDS = 16
@@ -21,13 +20,8 @@ OPTIONS = ["--model", "mlp:256,128", "--shards", str(SHARDS), "--epochs", "1", "
 @pytest.fixture(scope="module", autouse=True)
 def many() -> Iterator[None]:
     """A network beside that of the other tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HOSTS_NET", f"many{os.getpid()}")
-        hosts("up", "16", "--rate", "1gbit")
-        try:
-            yield
-        finally:
-            hosts("down")
+    with network_of(16, "many"):
+        yield
 
 
 @pytest.mark.parametrize("number", [8, 16])

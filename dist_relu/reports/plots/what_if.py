@@ -40,7 +40,7 @@ def draw_what_if(changes: Sequence[Change], path: Path, *, score: str, form: For
     def paint(scores: Any, times: Any, bytes_: Any) -> None:
         _dots(scores, [[one for one in change.scores if isfinite(one)] for change in changes], mean)
         _dots(times, [change.epoch_seconds for change in changes], median)
-        times.set_xlim(left=0)
+        times.set_xlim(0, 1.1 * max(one for change in changes for one in change.epoch_seconds))
         bytes_.plot([change.megabytes for change in changes], rows, "o", color=COLOURS[0])
         bytes_.set_xscale("log")
         if sent := [change.megabytes for change in changes if change.megabytes > 0]:
