@@ -42,7 +42,7 @@ from dist_relu.cli.train_checks import (
     check_validates,
     metrics_to_measure,
 )
-from dist_relu.cli.training import BASE_BATCH_SIZE, WARM_UP
+from dist_relu.cli.training import BASE_BATCH_SIZE, WARM_UP, WARM_UP_SHARE
 from dist_relu.cli.training_run import Outputs, Stopping, TrainingRun
 from dist_relu.cli.tuning import Wanted
 from dist_relu.cli.types import (
@@ -151,7 +151,8 @@ Examples:
     "--warm-up",
     type=NOT_NEGATIVE,
     metavar="EPOCHS",
-    help=f"With --scale-lr: from the learning rate itself to the scaled one over so many epochs. Default: {WARM_UP:g}.",
+    help="With --scale-lr: from the learning rate itself to the scaled one over so many epochs. "
+    f"Default: {WARM_UP:g}, but at most {WARM_UP_SHARE:.0%} of the run.",
 )
 @click.option(
     "--compress",

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, fields, replace
 from typing import Literal, Self, final
 
@@ -22,8 +23,9 @@ from dist_relu.data import Augment, Split, load, split
 from dist_relu.engine.arguments import loss_for
 from dist_relu.engine.watch.records import Watch
 from dist_relu.engine.weighting import ClassWeight, Sampler, check_class_weight, check_sampler
+from dist_relu.errors import TrainingWarning
 from dist_relu.nn import Loss, Sequential
-from dist_relu.optim import DiLoCo, LargeBatch, LocalSGD, Optimizer, no_decay
+from dist_relu.optim import DiLoCo, LargeBatch, LocalSGD, Optimizer, Schedule, WarmUp, no_decay
 from dist_relu.partition import check_fit
 from dist_relu.run.callbacks import ReduceOnPlateau
 from dist_relu.run.state import RunState
@@ -32,6 +34,8 @@ from dist_relu.run.trainer import Trainer
 
 BASE_BATCH_SIZE, WARM_UP = 64, 5.0
 """The samples of a batch that learning rates are meant for, and the epochs over which they are scaled to others."""
+WARM_UP_SHARE = 0.25
+"""By default a warm-up takes no more of a run, so that most of a short one has the scaled rate."""
 
 
 @final
@@ -90,8 +94,9 @@ class TrainingOptions:
         return cls(**values)
 
     def check(self, workers: int | None) -> None:
-        """Raise ValueError for what makes no sense, whatever the data are."""
+        """Raise ValueError for what makes no sense, whatever the data are; warn of what is hardly meant."""
         self.rule()
+        self._warn_of_endless_warm_up()
         self.changes()
         parse_compression(self.compress, self.groups)
         self.averaging()
@@ -112,18 +117,45 @@ class TrainingOptions:
 
     def rule(self) -> Optimizer:
         """Raises ValueError for a schedule that is none."""
-        rate = parse_schedule(self.schedule, self.lr, self.epochs)
-        if self.scale_lr:
-            base, warm_up = self.base_batch_size or BASE_BATCH_SIZE, self.warm_up
-            rate = LargeBatch(
-                rate, self.batch_size * self.accumulate, base, self.scale_lr, WARM_UP if warm_up is None else warm_up
-            )
-        rule = OPTIMIZERS[self.optimizer].make(rate, self.momentum, self.weight_decay)
+        rule = OPTIMIZERS[self.optimizer].make(self._rate(), self.momentum, self.weight_decay)
         if self.no_decay is None:
             return rule
         if not self.weight_decay:
             raise ValueError("--no-decay goes with --weight-decay: nothing decays without.")
         return no_decay(rule, [name.strip() for name in self.no_decay.split(",") if name.strip()])
+
+    def rate_in_words(self) -> str:
+        """Tell the learning rate, and what it is scaled to."""
+        rate, words = self._rate(), f"lr {self.lr:g}"
+        if isinstance(rate, LargeBatch):
+            words += f" scaled to {self.lr * rate.factor:.3g}"
+            if rate.warm_up:
+                words += f" over {rate.warm_up:g} epoch{'s' * (rate.warm_up != 1)}"
+        return words
+
+    def _rate(self) -> Schedule:
+        rate = parse_schedule(self.schedule, self.lr, self.epochs)
+        if self.scale_lr is None:
+            return rate
+        warm_up = min(WARM_UP, WARM_UP_SHARE * self.epochs) if self.warm_up is None else self.warm_up
+        base_batch_size = self.base_batch_size or BASE_BATCH_SIZE
+        return LargeBatch(rate, self.batch_size * self.accumulate, base_batch_size, self.scale_lr, warm_up)
+
+    def _warn_of_endless_warm_up(self) -> None:
+        rate = self._rate()
+        warm_ups: dict[str, float] = {}
+        if isinstance(rate, LargeBatch):
+            warm_ups["--warm-up "], rate = rate.warm_up, rate.then
+        if isinstance(rate, WarmUp):
+            warm_ups["--schedule warmup:"] = rate.epochs
+        for option, epochs in warm_ups.items():
+            if epochs >= self.epochs:
+                warnings.warn(
+                    f"{option}{epochs:g} takes the whole run, whose learning rate never comes to what it warms up to. "
+                    f"Pass a number below {self.epochs}, or --epochs above {epochs:g}.",
+                    TrainingWarning,
+                    stacklevel=3,
+                )
 
     def averaging(self) -> LocalSGD | DiLoCo | None:
         """By which replicas are averaged, if there are any: DiLoCo where something is said of its outer rule."""

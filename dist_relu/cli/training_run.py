@@ -105,7 +105,7 @@ class TrainingRun:
         task, options = self.task, self.task.options
         tell(
             self.console,
-            f"{_kind(task)} {options.optimizer}, lr {options.lr:g}, {options.schedule}. "
+            f"{_kind(task)} {options.optimizer}, {options.rate_in_words()}, {options.schedule}. "
             f"{_sizes(task.data.train, task.model)} {self._workers()}.",
         )
         if not (self.logs or self.outputs.checkpoint):

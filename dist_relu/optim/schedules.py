@@ -202,7 +202,7 @@ class LargeBatch(Schedule):
     """Another schedule, which suits batches of `base_batch_size` samples, for batches of `batch_size`.
 
     rule: "linear" multiplies it by batch_size / base_batch_size, "sqrt" by the root of that.  warm_up: the epochs over
-    which the factor comes to that, linearly from 1 on.
+    which the factor comes to that, linearly from 1 on; a run of fewer epochs never has the whole factor.
     Goyal et al. (2017), "Accurate, large minibatch SGD", 2.1 and 2.2; the root after Hoffer et al. (2017), "Train
     longer, generalize better", section 4, and You et al. (2020) with LAMB.
     """
@@ -223,11 +223,15 @@ class LargeBatch(Schedule):
             warm_up=check_not_negative,
         )
 
-    def at(self, epoch: float) -> float:
+    @property
+    def factor(self) -> float:
+        """What the other schedule is multiplied by after the warm-up."""
         ratio = self.batch_size / self.base_batch_size
-        factor = ratio if self.rule == "linear" else sqrt(ratio)
+        return ratio if self.rule == "linear" else sqrt(ratio)
+
+    def at(self, epoch: float) -> float:
         done = min(epoch / self.warm_up, 1.0) if self.warm_up else 1.0
-        return self.then.at(epoch) * (1 + (factor - 1) * done)
+        return self.then.at(epoch) * (1 + (self.factor - 1) * done)
 
 
 def times(lr: float | Schedule, factor: float) -> Schedule:

@@ -232,6 +232,29 @@ def test_training_options_reach_training(tmp_path: Path, capsys: pytest.CaptureF
     assert len(digests) == number + 1
 
 
+def test_a_short_run_warms_up_for_a_part_of_it(capsys: pytest.CaptureFixture[str]) -> None:
+    scaled = ["--epochs", "2", "--model", "mlp:8", "--batch-size", "256", "--scale-lr", "linear", "--lr", "0.01"]
+    code, output, errors = train(capsys, *scaled)
+    assert (code, errors) == (0, "")
+    assert "lr 0.01 scaled to 0.04 over 0.5 epochs, " in output
+    assert "over 5 epochs, " in train(capsys, *scaled, "--epochs", "20")[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [(["--scale-lr", "sqrt", "--warm-up", "2"], "--warm-up 2"), (["--schedule", "warmup:2"], "--schedule warmup:2")],
+)
+def test_a_warm_up_as_long_as_the_run_is_told(
+    capsys: pytest.CaptureFixture[str], options: list[str], told: str
+) -> None:
+    short = ["--model", "mlp:8", "--batch-size", "256", *options]
+    code, _, errors = train(capsys, *short, "--epochs", "2")
+    assert code == 0
+    assert errors.count(f"warning: {told} takes the whole run") == 1
+    assert "Pass a number below 2, or --epochs above 2." in errors
+    assert train(capsys, *short, "--epochs", "3")[2] == ""
+
+
 def test_the_average_is_what_is_saved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report, model = tmp_path / "report.json", tmp_path / "model"
     assert train(capsys, "--epochs", "2", "--ema-decay", "0.9", "--report", str(report), "--save", str(model))[0] == 0
