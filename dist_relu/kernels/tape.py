@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import takewhile
 from threading import get_ident
 from time import perf_counter
@@ -93,6 +94,14 @@ class Tape:
         self._words.extend((0, 0))
         self.begin, _ = self._words.buffer_info()
 
+    def _aside(self, function: Callable[[], object]) -> None:
+        """Call a function, with nothing of what it does on the tape."""
+        Tape._current = Kernel.listener = None
+        try:
+            function()
+        finally:
+            Tape._current, Kernel.listener = self, self._note
+
     @classmethod
     def current(cls) -> Tape | None:
         """Return the tape that records what this thread does."""
@@ -140,11 +149,7 @@ class Tape:
 
     def in_python(self, function: Callable[[], object]) -> None:
         """Call a function, with nothing of what it does on the tape but that it is called."""
-        Tape._current = Kernel.listener = None
-        try:
-            function()
-        finally:
-            Tape._current, Kernel.listener = self, self._note
+        self._aside(function)
         self.is_whole &= not self._moving  # it may know where they are now, and would not learn where they are then
         self._stops[len(self._words)] = function
         self._numbers.append(0)
@@ -153,7 +158,7 @@ class Tape:
     def until_done(self, function: Any, arguments: tuple[Any, ...], attend: Callable[[int], object]) -> None:
         """See the function of this name."""
         while result := function.call(*arguments):
-            attend(result)
+            self._aside(partial(attend, result))  # it may call kernels, as often as this time asks for
         self._add(function, arguments, attend)
 
     def _note(self, function: Kernel, arguments: tuple[Any, ...]) -> Any:

@@ -141,6 +141,18 @@ def test_a_kernel_that_has_not_done_is_called_again() -> None:
     assert seen == [2, 1] * 3 + [3, 2, 1]
 
 
+def test_work_is_played_whatever_kernels_were_called_until_one_had_done() -> None:
+    number, tapes = np.array([0]), Tapes()
+
+    def work() -> None:
+        until_done(_count_down, number, attend=lambda _: _count_down(number))
+
+    for before in (5, 0):  # another process was late once, and not the other time
+        number[0] = before
+        tapes.record("work", work)
+    assert _find(tapes, "work")
+
+
 def test_an_error_stops_a_tape() -> None:
     x, fails = np.ones(3), [False]
 
