@@ -68,19 +68,19 @@ class Row:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--hosts", default="3,4,8,16", help="numbers of hosts")
+    parser.add_argument("--hosts", default="3,4,8,16", help="numbers of hosts; '': this one alone, which needs no root")
     parser.add_argument("--rates", default="1,2,5,10", help="of links, in Gbit/s")
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--rounds", type=int, default=3, help="that everything is measured in")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the hosts are removed then, and what is known is told
-    hosts = [int(text) for text in options.hosts.split(",")]
+    hosts = [int(text) for text in options.hosts.split(",") if text]
     rows: list[Row] = []
     with suppress(KeyboardInterrupt), tempfile.TemporaryDirectory(prefix="held-out-") as folder:
         lab = Lab(options.models.split(","), options.steps, options.rounds, Path(folder))
         rows += lab.in_a_node()
-        for rate in options.rates.split(","):
+        for rate in options.rates.split(",") if hosts else ():
             with network(max(hosts), rate) as mpirun:
                 for number in hosts:
                     rows += lab.on(number, rate, mpirun)
