@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PIP := $(BIN)/pip install --quiet --disable-pip-version-check
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile
 # Many tests wait for programs of theirs, so that two cores are busy with three. What is shared stays in one process: see tests/conftest.py.
 AT_ONCE := --dist=loadscope --no-loadscope-reorder --numprocesses=3
 # Where this is set, as in many containers, each program of the tests compiles the modules of the package anew.
@@ -40,8 +40,8 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) --upgrade pip
-	$(PIP) --no-compile --constraint constraints.txt --editable '.[test]'
-	-$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib  # pip does it on one core
+	$(PIP) --constraint constraints.txt --editable '.[test]'
+	$(BIN)/python -c 'import dist_relu, mpi4py.MPI, ray'  # compiles what later processes, that may write nothing, need most
 	touch $@
 
 train: setup
@@ -72,7 +72,7 @@ papers: setup
 check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers=auto
 	$(BIN)/lint-imports
 
 hooks: setup
