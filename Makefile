@@ -89,7 +89,7 @@ bench: setup
 
 check-peers: setup
 	$(PIP) --editable '.[peers]'
-	$(BIN)/python -m pytest $(AT_ONCE) -m peer
+	$(BIN)/python -m pytest $(AT_ONCE) -m peer $$(grep -rl mark.peer tests)
 
 check-cluster: setup
 	$(PIP) --editable '.[cluster]'

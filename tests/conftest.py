@@ -59,6 +59,9 @@ _ON_RAY = re.compile(
 _ON_TWO_WORKERS = re.compile(r"test_formats|test_status|test_autotune|run/test_tracing|test_reducer")
 """The names of files that share `two_workers`."""
 
+_BY_THEMSELVES = re.compile(r"test_comparisons")
+"""The names of files whose tests share nothing, and are the longest of those that run together."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--under-mpi", action="store_true", help="Run on the ranks of this MPI job, and only there.")
@@ -113,6 +116,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
                 return "ray"
             if _ON_TWO_WORKERS.search(nodeid):
                 return "two workers"
+            if _BY_THEMSELVES.search(nodeid):
+                return nodeid
             place = re.search(r"^tests/conformance/.*\[((?:serial|local|mpi)-\w+)", nodeid)
             return place[1] if place else nodeid.partition("::")[0]
 
