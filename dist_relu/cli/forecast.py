@@ -36,7 +36,7 @@ from dist_relu.scaling.calibration import FACTOR_BOUNDS
 from dist_relu.scaling.experiment import read_measurements
 from dist_relu.scaling.forecast import series_points, simulated
 from dist_relu.scaling.intervals import ENOUGH_REPETITIONS
-from dist_relu.scaling.network import TCP_LATENCY_S, measured
+from dist_relu.scaling.network import LINKS, TCP_LATENCY_S, measured
 from dist_relu.scaling.profile import read_profiles
 
 _FORMS = {".png": PLAIN, ".pdf": COLUMN}
@@ -63,17 +63,19 @@ _NODES = "1,2,4,8,16,32,64,128,256,512,1024,2048,4096"
 @click.option(
     "--network",
     "network_name",
-    metavar="RATE",
+    metavar="NETWORK",
     default="10G",
     show_default=True,
-    help="1G, 10G, 25G, 100G or another rate: TCP over Ethernet; or measured: as scale has found it between hosts.",
+    help=f"1G, 10G, 25G, 100G or another rate: TCP over Ethernet; {', '.join(LINKS)}: MPI on that, as published; or "
+    "measured: as scale has found it between hosts.",
 )
 @click.option(
     "--latency",
     "latency_us",
     type=NOT_NEGATIVE,
     metavar="US",
-    help=f"What a small message takes there, in us. Default: {TCP_LATENCY_S * 1e6:g}, as with TCP in a rack.",
+    help=f"What a small message takes there, in us. Default: {TCP_LATENCY_S * 1e6:g}, as with TCP in a rack, or what "
+    "is published of the network.",
 )
 @click.option(
     "--shared-cores",
@@ -198,7 +200,7 @@ def _network(
     """Return the network of this name, and what there is to say of one that was measured."""
     if name != "measured":
         try:
-            return Network.of_ethernet(name, TCP_LATENCY_S if latency_us is None else latency_us / 1e6), []
+            return Network.named(name, None if latency_us is None else latency_us / 1e6), []
         except ValueError as error:
             raise ValueError(f"--network: {error} Or measured: as scale has found it between hosts.") from None
     if latency_us is not None:

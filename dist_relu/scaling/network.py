@@ -23,6 +23,27 @@ TCP_LATENCY_S = 30e-6
 MESSAGE_S = 3e-6
 """What a message that is sent and one that is received take of a core, however small, if nobody says otherwise."""
 
+LINKS = {
+    "edr": (1.05e-6, 96.8e9 / 8),
+    "hdr": (1.2e-6, 190e9 / 8),
+    "ndr": (2e-6, 400e9 / 8),
+    "aries": (1.651e-6, 9153.637e6),
+    "slingshot-10": (2.76e-6, 12240.41e6),
+    "efa": (19e-6, 11132.38e6 / 2),
+}
+"""Links that are known by name: what a small message takes in seconds, and how many bytes a second go each way.
+
+edr, hdr, ndr: InfiniBand of 100, 200 and 400 Gbit/s between virtual machines of Azure: "RDMA latency & bandwidth" of
+HC, HBv2 and HBv4 in learn.microsoft.com/azure/virtual-machines/{hc-series,hbv2,hbv4}-performance. The last has "< 2
+microseconds".
+aries, slingshot-10: of a Cray XC50, Piz Daint, and a Cray EX with 100 Gbit/s for a node, Eiger: what osu_latency and
+osu_bw are held against at CSCS, as daint:gpu and eiger:mc in checks/microbenchmarks/mpi/osu/osu_tests.py of
+github.com/eth-cscs/cscs-reframe-tests.
+efa: Elastic Fabric Adapter of AWS with 100 Gbit/s, from one core of a c5n.18xlarge to one of another: what osu_latency
+and half of osu_bibw (4 MiB) are held against, with Open MPI on alinux2023, in tests/integration-tests/tests/
+performance_tests/test_osu of github.com/aws/aws-parallelcluster.
+"""
+
 _RATE = re.compile(r"(\d+(?:\.\d+)?)\s*g(?:bit(?:/s)?)?", re.IGNORECASE)
 
 
@@ -40,6 +61,21 @@ class Network:
     bytes_per_s: float
     message_s: float = MESSAGE_S
     cpu_s_per_byte: float = 0.0
+
+    @classmethod
+    def named(cls, name: str, latency_s: float | None = None) -> Network:
+        """Take one of `LINKS`, or a rate such as "25G" for TCP over Ethernet.  Raises ValueError.
+
+        latency_s: None for that of the link, or what TCP takes.
+        """
+        key = name.strip().lower()
+        if key in LINKS:
+            of_link_s, bytes_per_s = LINKS[key]
+            return cls(name=key, latency_s=of_link_s if latency_s is None else latency_s, bytes_per_s=bytes_per_s)
+        try:
+            return cls.of_ethernet(name, TCP_LATENCY_S if latency_s is None else latency_s)
+        except ValueError as error:
+            raise ValueError(f"{error} Or one of {', '.join(LINKS)}.") from None
 
     @classmethod
     def of_ethernet(cls, name: str, latency_s: float = TCP_LATENCY_S) -> Network:

@@ -90,6 +90,7 @@ def test_steps_are_simulated_besides(measured: Path, capsys: pytest.CaptureFixtu
         (["--nodes", "1,0"], "--nodes 1,0: "),
         (["--nodes", "100000"], "--nodes 100000: no batch has a sample for each worker of so many."),
         (["--network", "fast"], "'fast' is no network: expected a rate"),
+        (["--network", "fast"], "Or one of edr, hdr, ndr, aries, slingshot-10, efa."),
         (["--network", "fast"], "Or measured: as scale has found it"),
         (["--network", "measured"], "No messages between hosts were measured"),
     ],

@@ -94,6 +94,15 @@ def test_one_size_of_messages_tells_no_bandwidth() -> None:
         fit([4e3, 4e3], [1e-4, 1e-4])
 
 
+def test_networks_are_known_by_their_name() -> None:
+    hdr = Network.named(" HDR")
+    assert (hdr.name, hdr.latency_s, hdr.bytes_per_s) == ("hdr", 1.2e-6, 23.75e9)
+    assert Network.named("efa", latency_s=0.0).latency_s == 0
+    assert Network.named("10G") == Network.of_ethernet("10G")
+    with pytest.raises(ValueError, match=r"'fdr' is no network: .* Or one of edr, hdr, ndr, aries, slingshot-10, efa"):
+        Network.named("fdr")
+
+
 def test_networks_are_known_by_their_rate() -> None:
     assert Network.of_ethernet("10G").bytes_per_s == pytest.approx(1.177e9, rel=1e-3)
     with pytest.raises(ValueError, match="'fast' is no network: expected a rate in Gbit/s, such as 1G"):
