@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.text import Text
 
 import dist_relu as dr
@@ -422,6 +424,17 @@ def test_a_forecast_for_a_column_fits_on_a_page(tmp_path: Path, figures: list[Fi
     for axes in figure.axes:
         boxes = [tick.label1.get_window_extent() for tick in axes.xaxis.get_major_ticks()]
         assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+
+
+def test_parts_of_a_step_have_no_colours_of_series(tmp_path: Path, figures: list[Figure]) -> None:
+    plots.draw_forecast([forecast("a"), forecast("b")], tmp_path / "a.png")
+    (legend,) = figures[0].legends
+    handles: Any = legend.legend_handles
+    series = {to_hex(each.get_color()) for each in handles if not isinstance(each, Patch)}
+    parts = {to_hex(each.get_facecolor()) for each in handles if isinstance(each, Patch)}
+    assert len(series) == 3  # of two, and of the ideal
+    assert len(parts) == 2
+    assert not series & parts
 
 
 def test_intervals_at_the_same_number_of_workers_stand_beside_one_another(

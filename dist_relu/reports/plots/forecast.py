@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from dist_relu.reports.plots.scaling import Estimate
-from dist_relu.reports.plots.style import COLOURS, GREY, PLAIN, Form, draw, legend_below, log_scale, look
+from dist_relu.reports.plots.style import GREY, PLAIN, Form, draw, legend_below, log_scale, look
 
 _NAMED_PER_INCH = 1.5
 """So many numbers of nodes fit below a panel."""
+
+_PARTS = (("#d0d0d0", ""), ("#a0a0a0", ""), ("#ffffff", "////"), ("#555555", ""))
+"""Greys and hatches of the parts of a step: colours are those of series, in the same legend."""
 
 
 @dataclass(frozen=True)
@@ -132,9 +135,19 @@ def _bars(axes: Any, curve: ForecastCurve) -> None:
     places = range(len(curve.nodes))
     totals = [sum(values) for values in zip(*curve.parts_s.values(), strict=True)]
     below = [0.0] * len(curve.nodes)
-    for colour, (name, values) in zip(COLOURS, curve.parts_s.items(), strict=False):
+    for (grey, hatch), (name, values) in zip(_PARTS, curve.parts_s.items(), strict=False):
         heights = [100 * value / total for value, total in zip(values, totals, strict=True)]
-        axes.bar(places, heights, bottom=below, color=colour, label=name, width=0.8)
+        axes.bar(
+            places,
+            heights,
+            bottom=below,
+            color=grey,
+            hatch=hatch,
+            edgecolor="#444444",
+            linewidth=0.4,
+            label=name,
+            width=0.8,
+        )
         below = [low + height for low, height in zip(below, heights, strict=True)]
     shown = list(places)[:: _every(axes, len(curve.nodes))]
     axes.set_xticks(shown, [str(curve.nodes[place]) for place in shown])
