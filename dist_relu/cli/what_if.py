@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, fields, replace
 from importlib.util import find_spec
 from math import isnan
@@ -31,10 +30,11 @@ from dist_relu.comm.buckets import BUCKET_BYTES
 from dist_relu.coordinator import Coordinator
 from dist_relu.core.files import strict, write_file
 from dist_relu.data import Dataset
+from dist_relu.errors import BackendError
 from dist_relu.reports.plots import Change, draw_what_if
 from dist_relu.reports.plots.style import COLUMN, PLAIN
 from dist_relu.run.trainer import Trainer
-from dist_relu.scaling.what_if import Outcome, what_if
+from dist_relu.scaling.what_if import Outcome, read_outcomes, what_if
 
 _NONE = "no change"
 _PICTURES = {"what-if.png": PLAIN, "what-if.pdf": COLUMN}
@@ -74,8 +74,8 @@ def what_if_command(changes: Sequence[str], seeds: int, output: Path, options: S
     """Train with and without each change, and show what it does to accuracy, time and gradients.
 
     All other options are those of dist-relu train. With the same shards, what becomes of accuracy is the same on any
-    number of workers; so what many workers would do is tried on few. Ctrl-C keeps the seeds from which all changes have
-    been trained.
+    number of workers; so what many workers would do is tried on few. Whatever ends it, FOLDER keeps all trainings that
+    were complete, and the same command goes on.
     """
     with usage_errors():
         words = {text: parse_words("--change", text) for text in changes}
@@ -85,7 +85,7 @@ def what_if_command(changes: Sequence[str], seeds: int, output: Path, options: S
         _check_change(text, context, base)
     make_folder("--output", output)
     workers = {name: base.params[name] for name in WORKER_OPTIONS}
-    found: list[Outcome] = []
+    ended: KeyboardInterrupt | BackendError | None = None
     with StatusLine(Console()) as status, started(**workers) as coordinator:
         status.phase("Reading data")
         tasks: dict[str, Task] = {}
@@ -96,31 +96,37 @@ def what_if_command(changes: Sequence[str], seeds: int, output: Path, options: S
             tasks[name] = of_change.read(saves=False).for_workers(coordinator.workers)
 
         def show(one: Outcome, done: int, of: int) -> None:
-            found.append(one)
             status.phase(f"Trained {done} of {of}: {one.change}")
 
-        first, epochs = tasks[_NONE].options.seed, tasks[_NONE].options.epochs
         status.phase("Training")
-        with suppress(KeyboardInterrupt):
-            what_if(
-                coordinator,
-                {
-                    name: _made_from_seeds(coordinator, task, parsed[name].params["bucket"] or BUCKET_BYTES)
-                    for name, task in tasks.items()
-                },
-                tasks[_NONE].data.test,
-                epochs=epochs,
-                seeds=range(first, first + seeds),
-                on_outcome=show,
-            )
-    num_whole = len(found) // len(tasks)
-    if num_whole:
-        _report(found[: num_whole * len(tasks)], tasks, output, options)
-    if num_whole < seeds:
-        there = (
-            f"{output} has what came of the first {num_whole} of {seeds} seeds" if num_whole else "nothing is written"
-        )
-        raise Interrupted(f"interrupted; {there}")
+        first = tasks[_NONE].options.seed
+        wanted = range(first, first + seeds)
+        try:
+            with usage_errors():
+                what_if(
+                    coordinator,
+                    {
+                        name: _made_from_seeds(coordinator, task, parsed[name].params["bucket"] or BUCKET_BYTES)
+                        for name, task in tasks.items()
+                    },
+                    tasks[_NONE].data.test,
+                    epochs=tasks[_NONE].options.epochs,
+                    seeds=wanted,
+                    folder=output,
+                    on_outcome=show,
+                )
+        except (KeyboardInterrupt, BackendError) as error:
+            ended = error
+    found = read_outcomes(output, tasks, wanted)
+    whole = [one for one in found if sum(one.seed == other.seed for other in found) == len(tasks)]
+    if whole:
+        _report(whole, tasks, output, options)
+    if ended:
+        kept = f"{output} keeps {len(found)} of {len(tasks) * seeds} trainings, and the same command goes on"
+        if isinstance(ended, KeyboardInterrupt):
+            raise Interrupted(f"interrupted; {kept}")
+        click.echo(f"{kept}.", err=True)
+        raise ended
 
 
 def _report(found: Sequence[Outcome], tasks: Mapping[str, Task], output: Path, options: Sequence[str]) -> None:

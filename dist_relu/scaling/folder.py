@@ -16,6 +16,7 @@ from dist_relu.optim import Optimizer
 from dist_relu.run.settings import differences, digest_of_data
 
 FACTS_FILE, MEASUREMENTS_FILE, PROFILES_FILE = "experiment.json", "measurements.jsonl", "profiles.jsonl"
+OUTCOMES_FILE = "outcomes.jsonl"
 
 T = TypeVar("T")
 
@@ -36,23 +37,32 @@ def begin(
 
     settings: others that all of its measurements share.  facts: of the machine.
 
+    Raises what `begin_with` does.
+    """
+    begin_with(
+        folder,
+        {
+            "settings": {
+                **settings,
+                "optimizer": repr(optimizer),
+                "data": {"sha256": digest_of_data(data), "samples": len(data), "sample_shape": data.sample_shape},
+            },
+            "models": {
+                name: {"dtype": model.dtype.name, "layers": [describe(layer) for layer in model.layers]}
+                for name, model in models.items()
+            },
+            "machine": facts,
+        },
+    )
+
+
+def begin_with(folder: Path, parts: Mapping[str, Mapping[str, Any]]) -> None:
+    """Begin an experiment that is told by these parts, or go on with the one there, whose parts may get more names.
     Raises ValueError where the one there is another one, or nothing tells which one it is; and `WriteError`.
     """
     make_folder(folder)
     before = _read_facts(folder)
-    now = {
-        "settings": {
-            **settings,
-            "optimizer": repr(optimizer),
-            "data": {"sha256": digest_of_data(data), "samples": len(data), "sample_shape": data.sample_shape},
-        },
-        "models": {
-            name: {"dtype": model.dtype.name, "layers": [describe(layer) for layer in model.layers]}
-            for name, model in models.items()
-        },
-        "machine": facts,
-    }
-    now = json.loads(json.dumps(strict(now), default=repr))
+    now = json.loads(json.dumps(strict(parts), default=repr))
     for part, values in now.items():
         there = {name: value for name, value in before.get(part, {}).items() if name in values}
         here = {name: value for name, value in values.items() if name in there}
@@ -61,7 +71,7 @@ def begin(
                 f"{folder} holds another experiment: {name} was {_short(value)}, and is {_short(other)} now. Choose "
                 "another folder, or remove this one."
             )
-    merged = {part: before.get(part, {}) | values for part, values in now.items()}
+    merged = before | {part: before.get(part, {}) | values for part, values in now.items()}
     if merged != before:
         write_json(folder / FACTS_FILE, merged)
 
@@ -131,7 +141,7 @@ def add_line(path: Path, line: str) -> None:
 def _read_facts(folder: Path) -> dict[str, dict[str, Any]]:
     path = folder / FACTS_FILE
     if not path.exists():
-        if any((folder / name).exists() for name in (MEASUREMENTS_FILE, PROFILES_FILE)):
+        if any((folder / name).exists() for name in (MEASUREMENTS_FILE, PROFILES_FILE, OUTCOMES_FILE)):
             raise ValueError(
                 f"{folder} has measurements, but no {FACTS_FILE} that tells of what. Choose another folder."
             )

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dist_relu import Coordinator
+from dist_relu import Coordinator, WorkerLost
 from tests.cases import long
 from tests.cli.test_cli import call, train
 
@@ -25,7 +25,9 @@ def test_changes_are_shown_beside_none(tmp_path: Path, capsys: pytest.CaptureFix
     assert (code, errors) == (0, "")
     assert "no change" in output
     assert "diverged" in output
-    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["what-if.json", "what-if.pdf", "what-if.png"]
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == [
+        *("experiment.json", "outcomes.jsonl", "what-if.json", "what-if.pdf", "what-if.png")
+    ]
     runs = json.loads((tmp_path / "a" / "what-if.json").read_text())["runs"]
     assert sorted((run["change"], run["seed"]) for run in runs) == sorted(
         (name, seed) for name in ("no change", change, "--lr 1e30") for seed in (0, 1)
@@ -46,26 +48,52 @@ def test_sizes_of_messages_change_no_bits(tmp_path: Path, capsys: pytest.Capture
     assert len({run["params_sha256"] for run in runs if run["seed"] == 0}) == 1
 
 
-@pytest.mark.long
-def test_seeds_that_are_complete_outlast_an_interruption(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (WorkerLost("worker 1 was killed by signal 9"), 1, "keeps 3 of 4 trainings, and the same command goes on.\n"),
+        *long((KeyboardInterrupt(), 130, "interrupted; ")),
+    ],
+)
+def test_trainings_outlast_what_ends_the_command_which_goes_on(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    code: int,
+    told: str,
 ) -> None:
     trained: list[object] = []
 
     def evaluate(self: Coordinator, *arguments: Any, **options: Any) -> Any:
         trained.append(self)
-        if len(trained) > 3:
-            raise KeyboardInterrupt
+        if len(trained) == 4:
+            raise error
         return as_it_is(self, *arguments, **options)
 
     as_it_is = Coordinator.evaluate
     monkeypatch.setattr(Coordinator, "evaluate", evaluate)
-    code, output, errors = what_if(capsys, tmp_path, "--change", "--lr 0.01")
-    assert code == 130
+    ended, output, errors = what_if(capsys, tmp_path, "--change", "--lr 0.01")
+    assert ended == code
     assert "--lr 0.01" in output
-    assert f"interrupted; {tmp_path} has what came of the first 1 of 2 seeds." in errors
+    assert told in errors
+    assert f"{tmp_path} keeps 3 of 4 trainings, and the same command goes on" in errors
+    before = json.loads((tmp_path / "what-if.json").read_text())["runs"]
+    assert [run["seed"] for run in before] == [0, 0]
+
+    assert what_if(capsys, tmp_path, "--change", "--lr 0.01")[0] == 0
+    assert len(trained) == 5
     runs = json.loads((tmp_path / "what-if.json").read_text())["runs"]
-    assert [run["seed"] for run in runs] == [0, 0]
+    assert [run["seed"] for run in runs] == [0, 0, 1, 1]
+    assert runs[:2] == before
+
+
+def test_the_folder_of_other_trainings_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert what_if(capsys, tmp_path, "--seeds", "1", "--change", "--clip-norm 1")[0] == 0
+    assert what_if(capsys, tmp_path, "--seeds", "1", "--change", "--clip-norm 1", "--change", "--clip-norm 2")[0] == 0
+    code, _, errors = what_if(capsys, tmp_path, "--change", "--clip-norm 1", "--batch-size", "32")
+    assert code == 2
+    assert f"{tmp_path} holds another experiment: no change.batch_size was 64, and is 32 now" in errors
 
 
 @pytest.mark.parametrize(
