@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 from collections.abc import Mapping
+from functools import cache
 from importlib.util import find_spec
 
 from dist_relu.doctor.finding import Finding, State
@@ -26,6 +27,13 @@ comm.Sendrecv(large, dest=1 - comm.rank, recvbuf=bytearray(1 << 22), source=1 - 
 threads = MPI.Query_thread() == MPI.THREAD_MULTIPLE
 library = MPI.Get_library_version().replace(chr(0), "")
 print(json.dumps({"size": comm.size, "total": total, "library": library, "threads": threads}), flush=True)
+"""
+
+_NAME_PROGRAM = """
+import mpi4py
+mpi4py.rc.initialize = False
+from mpi4py import MPI
+print(MPI.Get_library_version())
 """
 
 _ADVICE = (
@@ -92,6 +100,16 @@ def start_two_ranks(mpirun: str, environment: Mapping[str, str], timeout_s: floa
     """Let two ranks add numbers, and say who they are."""
     program = [sys.executable, "-P", "-m", "mpi4py", "-c", _PROGRAM]
     return run_program([mpirun, "-n", str(_RANKS), *program], timeout_s, {**os.environ, **environment})
+
+
+@cache
+def library_name(timeout_s: float = 20.0) -> str | None:
+    """Return the name and version of the MPI library that mpi4py finds, or None where it finds none.
+
+    A process of its own is asked, and starts no MPI: one that is loaded here would have to be started here, too.
+    """
+    outcome = run_program([sys.executable, "-P", "-c", _NAME_PROGRAM], timeout_s)
+    return short_name(outcome.output) if outcome.code == 0 else None
 
 
 def short_name(library: str) -> str:

