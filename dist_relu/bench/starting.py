@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,8 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
+
+from dist_relu.errors import BackendError
 
 _HERE = Path(__file__).parents[2]
 """Where Python finds this package, also if it is not installed."""
@@ -57,13 +60,24 @@ def _medians(times: Mapping[str, Sequence[float]]) -> list[Beginning]:
 
 
 def _seconds(arguments: list[str], **variables: str) -> float:
+    """Run a program of Python's.  Raises BackendError where it fails."""
     begin = perf_counter()
-    subprocess.run(
+    process = subprocess.Popen(
         [sys.executable, *arguments],
         cwd=_HERE,
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "", **variables},  # modules of a package are compiled, too
         stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
         process_group=0,  # Ctrl-C is for who measures
-        check=True,
     )
+    try:
+        _, errors = process.communicate()
+    except BaseException:
+        process.terminate()  # killed, it would leave workers behind for a moment, which write into the cache
+        process.communicate()
+        raise
+    if process.returncode:
+        last = (errors.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
+        raise BackendError(f"{shlex.join(['python', *arguments])} failed: {last}")
     return perf_counter() - begin

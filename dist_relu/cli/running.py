@@ -75,7 +75,7 @@ def run_program(
     command = command_of(program, arguments)
     with ending_signals() as signals:
         try:
-            with _told_in_lines(name, command):
+            with _told_in_lines(name, command), signals.kept():
                 if serves and may_be_rank():
                     from dist_relu.runtime.backends import serve_if_rank
 

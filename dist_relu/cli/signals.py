@@ -41,6 +41,16 @@ class EndingSignals:
         if number == signal.SIGINT:
             _leave_at_once()
 
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Raise KeyboardInterrupt again where the import of a module written in C has made an ImportError of it."""
+        try:
+            yield
+        except ImportError as error:
+            if self.received is None:
+                raise
+            raise KeyboardInterrupt from error
+
 
 @contextmanager
 def ending_signals() -> Iterator[EndingSignals]:

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from dist_relu.cli.signals import ending_signals
 from tests.programs import TIMEOUT_S, wait_for_line
 
 SLOW_TO_END = """
@@ -48,3 +49,18 @@ def test_other_signals_don_t_disturb_what_is_ending() -> None:
         program.send_signal(number)
     assert program.communicate("\n", timeout=TIMEOUT_S)[0] == "wrote\n"
     assert program.returncode == 143
+
+
+def broken_by_ctrl_c() -> None:
+    """Do as modules written in C do."""
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt:
+        raise ImportError("initialization failed") from None
+
+
+def test_an_import_that_ctrl_c_has_broken_is_an_interruption() -> None:
+    with ending_signals() as signals, pytest.raises(KeyboardInterrupt), signals.kept():
+        broken_by_ctrl_c()
+    with ending_signals() as signals, pytest.raises(ImportError), signals.kept():
+        raise ImportError("no module of this name")
