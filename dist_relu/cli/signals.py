@@ -19,6 +19,7 @@ from typing import final
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SHOW_CURSOR = b"\x1b[?25h\n"
+_MOMENT_S = 0.01
 
 
 @final
@@ -41,6 +42,14 @@ class EndingSignals:
         if number == signal.SIGINT:
             _leave_at_once()
 
+    def raise_again(self, lost: BaseException | None) -> bool:
+        """Raise KeyboardInterrupt in a moment where it came into a finalizer, which nothing leaves; returns whether."""
+        if self.received is None or not isinstance(lost, KeyboardInterrupt):
+            return False
+        number, self.received = self.received, None
+        threading.Timer(_MOMENT_S, os.kill, (os.getpid(), number)).start()
+        return True
+
     @contextmanager
     def kept(self) -> Iterator[None]:
         """Raise KeyboardInterrupt again where the import of a module written in C has made an ImportError of it."""
@@ -62,11 +71,14 @@ def ending_signals() -> Iterator[EndingSignals]:
     handlers = {
         number: handler for number in _ENDING if (handler := signal.getsignal(number)) not in (signal.SIG_IGN, None)
     }
+    hook = sys.unraisablehook
     for number in handlers:
         signal.signal(number, signals.handle)
+    sys.unraisablehook = lambda lost: None if signals.raise_again(lost.exc_value) else hook(lost)
     try:
         yield signals
     finally:
+        sys.unraisablehook = hook
         for number, handler in handlers.items():
             signal.signal(number, handler)
 

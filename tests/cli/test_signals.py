@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -64,3 +65,22 @@ def test_an_import_that_ctrl_c_has_broken_is_an_interruption() -> None:
         broken_by_ctrl_c()
     with ending_signals() as signals, pytest.raises(ImportError), signals.kept():
         raise ImportError("no module of this name")
+
+
+class BrokenByCtrlC:
+    """Is interrupted while it goes away."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_an_interruption_of_a_finalizer_is_not_lost(capsys: pytest.CaptureFixture[str]) -> None:
+    with ending_signals() as signals, pytest.raises(KeyboardInterrupt):
+        interrupted_late()
+    assert signals.exit_code == 130
+    assert capsys.readouterr().err == ""
+
+
+def interrupted_late() -> None:
+    BrokenByCtrlC()
+    time.sleep(TIMEOUT_S)
