@@ -77,10 +77,14 @@ class Work:
 
     def sending(self, share: float) -> Work:
         """Return the same where parts take this share of their bytes."""
+        if share == 1:
+            return self
         return replace(self, parts=[replace(part, size_bytes=part.size_bytes * share) for part in self.parts])
 
     def slowed(self, factor: float) -> Work:
         """Return the same where everything takes so many times as long."""
+        if factor == 1:
+            return self
         return replace(
             self,
             parts=[replace(part, ready_s=part.ready_s * factor) for part in self.parts],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Self, final
 
 import numpy as np
@@ -229,7 +230,7 @@ def _drawn(found: Sequence[Profile], rng: np.random.Generator | None) -> list[Pr
 
 
 def _step_s(one: Profile) -> float:
-    return float(np.median(one.step_seconds))
+    return float(median(one.step_seconds))
 
 
 def _ready_s(one: Profile, sizes: Sequence[float]) -> list[float]:
