@@ -36,7 +36,7 @@ from dist_relu.scaling import (
     strong,
     weak,
 )
-from dist_relu.scaling.formats import series_of, write_formats
+from dist_relu.scaling.formats import curves_of, series_of, write_formats
 from dist_relu.scaling.grid import check_batch
 from dist_relu.scaling.intervals import ENOUGH_REPETITIONS
 
@@ -50,7 +50,8 @@ _PICTURES = {"scaling.png": PLAIN, "scaling.pdf": COLUMN}
     cls=GroupedCommand,
     epilog="\b\nExamples:\n"
     "  dist-relu scale --workers 1,2,4 --model mlp:1024,1024 --batch-size 256 --output scaling\n"
-    "  dist-relu scale --workers 1,2 --model cnn --backend local,mpi --regime strong,weak --output scaling\n",
+    "  dist-relu scale --workers 1,2 --model cnn --backend local,mpi --regime strong,weak --output scaling\n"
+    "  dist-relu scale --workers 2,4 --nodes 1,2,4 --backend mpi --host a:4,b:4,c:4,d:4 --output scaling\n",
 )
 @data_option
 @click.option(
@@ -65,6 +66,12 @@ _PICTURES = {"scaling.png": PLAIN, "scaling.pdf": COLUMN}
 )
 @dtype_option
 @click.option("--workers", metavar="N,N,...", required=True, help="The numbers of workers.")
+@click.option(
+    "--nodes",
+    metavar="N,N,...",
+    help="For mpi, run the same workers on so many of the hosts, as many on each; what can't be is left out. Default: "
+    "as the hosts give them.",
+)
 @click.option(
     "--backend",
     "backends",
@@ -137,6 +144,7 @@ def scale(
     model_texts: Sequence[str],
     dtype: str | None,
     workers: str,
+    nodes: str | None,
     backends: str,
     regimes: str,
     batch_size: str,
@@ -178,11 +186,17 @@ def scale(
         check_hosts(hosts, backends)
         placement = Placement(spread=spread, hosts=hosts, mpirun=parse_words("--mpirun", mpirun_command or ""))
         numbers = parse_sizes("--workers ", workers)
+        on_nodes = parse_sizes("--nodes ", nodes) if nodes else []
+        if on_nodes and max(on_nodes) > len(hosts):
+            raise click.UsageError(
+                f"--nodes {max(on_nodes)} needs as many hosts, not {len(hosts)}. Name them with --host or --hosts."
+            )
         cuts = parse_sizes("--shards ", shards) if shards else None
         at_once = parse_sizes("--at-once ", side_by_side) if side_by_side else []
         options: dict[str, Any] = {
             "backends": backends.split(","),
             "batch_sizes": parse_sizes("--batch-size ", batch_size),
+            "nodes": on_nodes,
         }
         data = load(source)
         models = {text: parse_new_model(text, data, dtype) for text in model_texts}
@@ -190,6 +204,7 @@ def scale(
         points += weak(list(models), numbers, **options) if "weak" in regimes else []
         for point in points:
             check_batch(point.batch_size, len(data.train))
+        points = _with_room(points, placement)
         rate = Constant(OPTIMIZERS[optimizer].lr / 10)  # what is learnt is no matter, but it should not diverge
         rule = OPTIMIZERS[optimizer].make(rate, momentum, 0.0)
     make_folder("--output", output)
@@ -218,7 +233,7 @@ def scale(
     for name, group in series_of(rows):
         console.print(f"\n{heading(name, group)}", highlight=False, markup=False, soft_wrap=True)
         print_table(table(group))
-    for line in remarks(found, rows):
+    for line in [*left_out(points, numbers, on_nodes), *remarks(found, rows)]:
         console.print(line, highlight=False, soft_wrap=True)
     _write(found, rows, output, about=f"{', '.join(models)} on {source}, {optimizer}")
 
@@ -228,7 +243,7 @@ def _write(found: Experiment, rows: Sequence[Row], output: Path, *, about: str) 
     with attempts.writing(output):
         write_formats(found, output)
     if find_spec("matplotlib"):
-        curves = [_curve(name, group) for name, group in series_of(rows)]
+        curves = [_curve(name, group) for name, group in curves_of(rows)]
         for name, form in _PICTURES.items():
             with attempts.writing(output / name):
                 draw_scaling(curves, output / name, form=form, about=about)
@@ -243,8 +258,40 @@ def check_hosts(hosts: Sequence[Host], backends: str) -> None:
         raise click.UsageError(f"--host and --hosts are for --backend mpi, not {backends}.")
 
 
+def _with_room(points: Sequence[Point], placement: Placement) -> list[Point]:
+    """Leave out points for whose workers too few hosts have room.
+
+    Raises `PartitionError` where nothing is left of a number of nodes.
+    """
+    fitting = [point for point in points if placement.has_room(point)]
+    for point in points:
+        if point.nodes not in {one.nodes for one in fitting}:
+            placement.hosts_of(point)
+    return fitting
+
+
+def left_out(points: Sequence[Point], workers: Sequence[int], nodes: Sequence[int]) -> list[str]:
+    """Say which workers were not measured on which nodes, and why."""
+    measured, told = {point.size for point in points}, []
+    for on_nodes in sorted(set(nodes)):
+        others = [number for number in sorted(set(workers)) if (number, on_nodes) not in measured]
+        uneven = [number for number in others if number % on_nodes]
+        for numbers, why in (
+            (uneven, "which can't have as many each"),
+            ([number for number in others if number not in uneven], "for which too few hosts have room"),
+        ):
+            if numbers:
+                told.append(f"Left out: {_counted(numbers, 'worker')} on {_counted([on_nodes], 'node')}, {why}.")
+    return told
+
+
+def _counted(numbers: Sequence[int], what: str) -> str:
+    return f"{', '.join(map(str, numbers))} {what}{'s' * (numbers[-1] > 1)}"
+
+
 def _words(point: Point) -> str:
-    return f"{point.regime} {point.model} {point.backend}, {point.workers} worker{'s' * (point.workers > 1)}"
+    nodes = f" on {_counted([point.nodes], 'node')}" if point.nodes else ""
+    return f"{point.regime} {point.model} {point.backend}, {_counted([point.workers], 'worker')}{nodes}"
 
 
 def heading(name: str, rows: Sequence[Row]) -> str:

@@ -51,8 +51,8 @@ OPTION_GROUPS = {
         "--stale-gradients --replicas --local-steps --outer-lr --outer-momentum --regime --warm-up --repetitions"
     ),
     "Workers": (
-        "--workers --at-once --bucket --backend --threads-per-worker --address --host --hosts --mpirun --spread "
-        "--on-failure --max-restarts --worker-timeout --verify-every"
+        "--workers --nodes --at-once --bucket --backend --threads-per-worker --address --host --hosts --mpirun "
+        "--spread --on-failure --max-restarts --worker-timeout --verify-every"
     ),
     "Stop and go on": "--patience --min-delta --monitor --max-time --checkpoint --every --keep --resume",
     "Results": (

@@ -29,10 +29,10 @@ from dist_relu.scaling.measurement import HERE, Measurement, Placement, Work, me
 class Row:
     """What all measurements of a point come to.
 
-    step_s: how long a step takes.  speed_up: samples a second beside those on the fewest workers of the series.
-    efficiency: the same for each worker.  nodes: on which they were.  is_busy: others may have lengthened a time.
-    is_ratio_busy: a time of this point or of the one it is held against, so that they may have changed the ratios.
-    repetitions: so many times it was measured.
+    step_s: how long a step takes.  speed_up: samples a second beside those on the fewest workers of the series, and of
+    these on the fewest nodes.  efficiency: the same for each worker.  nodes: on which they were.
+    is_busy: others may have lengthened a time.  is_ratio_busy: a time of this point or of the one it is held against,
+    so that they may have changed the ratios.  repetitions: so many times it was measured.
     """
 
     point: Point
@@ -59,11 +59,9 @@ class Experiment:
     settings: Mapping[str, Any]
 
     def rows(self) -> list[Row]:
-        """Return a row for each point that was measured, series by series, with the fewest workers first."""
+        """Return a row for each point that was measured, series by series, the fewest workers, then nodes, first."""
         rows = []
-        for _, group in groupby(
-            sorted(self.points, key=lambda point: (point.series, point.workers)), lambda p: p.series
-        ):
+        for _, group in groupby(sorted(self.points, key=lambda p: (p.series, p.size)), lambda p: p.series):
             measured = [(point, found) for point in group if (found := self._of(point))]
             if not measured:
                 continue
@@ -135,8 +133,8 @@ def experiment(
     on_measured: gets each measurement, how many there are now, and how many there will be.
 
     Raises ValueError for a point whose model is not in `models`, and where the folder holds another experiment, with
-    another model of a name, other data, or of another machine; what `start` raises; and `PartitionError` where a batch
-    has more samples than the data.
+    another model of a name, other data, or of another machine; what `start` and `Placement.hosts_of` raise; and
+    `PartitionError` where a batch has more samples than the data.
     """
     check_int("steps", steps, least=2)
     check_int("warm_up", warm_up)
@@ -145,6 +143,7 @@ def experiment(
     check_models(points, models)
     for point in points:
         check_batch(point.batch_size, len(data))
+        placement.hosts_of(point)
     folder = Path(folder)
     optimizer = optimizer or SGD(0.01, momentum=0.9)
     settings, facts = {"steps": steps, "warm_up": warm_up, "seed": seed}, machine.facts()

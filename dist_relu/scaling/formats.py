@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from statistics import median
@@ -19,6 +19,8 @@ from dist_relu.scaling.measurement import Measurement
 CSV_FILE, EXTRA_P_FILE, MLPERF_FILE = "scaling.csv", "extrap.txt", "mlperf.log"
 
 _INTERVALS = ("step_s", "speed_up", "efficiency")
+_PARTS = ("regime", "model", "backend", "batch", "shards", "nodes")
+"""What a series is made of, see `Point.series`, and which of its curves."""
 _MARKS = ("is_busy", "is_ratio_busy")
 
 
@@ -51,20 +53,24 @@ def _numbers(interval: Any) -> tuple[float, float, float]:
 def as_extra_p(experiment: Experiment) -> str:
     """The text format of Extra-P 4: the median time of a step in each repetition, by the number of workers.
 
-    Each series is a region; its points are those that all series have.
+    Where points say on how many nodes they are, also by that.  Each series is a region; its points are those that all
+    series have.
     """
     by_point: dict[Point, list[Measurement]] = {}
     for one in experiment.measurements:
         by_point.setdefault(one.point, []).append(one)
     series = [
-        (name, {point.workers: by_point[point] for point in group if point in by_point})
-        for name, group in groupby(sorted(experiment.points, key=lambda p: (p.series, p.workers)), lambda p: p.series)
+        (name, {point.size: by_point[point] for point in group if point in by_point})
+        for name, group in groupby(sorted(experiment.points, key=lambda p: (p.series, p.size)), lambda p: p.series)
     ]
     common = sorted(set.intersection(*(set(found) for _, found in series))) if series else []
-    lines = ["PARAMETER workers", "POINTS " + " ".join(f"( {number} )" for number in common)]
+    names = ["workers", "nodes"] if any(point.nodes for point in experiment.points) else ["workers"]
+    coordinates = [" ".join(map(str, size[: len(names)])) for size in common]
+    lines = [f"PARAMETER {name}" for name in names]
+    lines.append("POINTS " + " ".join(f"( {each} )" for each in coordinates))
     for (regime, model, backend, batch_size, shards), found in series:
         lines += [f"REGION {regime}/{model}/{backend}/batch_{batch_size}/shards_{shards}", "METRIC step_seconds"]
-        lines += ["DATA " + " ".join(f"{median(one.step_seconds):.9g}" for one in found[number]) for number in common]
+        lines += ["DATA " + " ".join(f"{median(one.step_seconds):.9g}" for one in found[size]) for size in common]
     return "\n".join(lines) + "\n"
 
 
@@ -91,10 +97,23 @@ def as_mlperf(experiment: Experiment) -> str:
 
 def series_of(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
     """Group rows of one series, with words for it that say what differs from the others."""
-    grouped = [(name, list(group)) for name, group in groupby(rows, lambda row: row.point.series)]
-    parts = [dict(zip(("regime", "model", "backend", "batch", "shards"), name, strict=True)) for name, _ in grouped]
-    differing = [key for key in parts[0] if len({part[key] for part in parts}) > 1] if parts else []
-    for part, (_, group) in zip(parts, grouped, strict=True):
-        each = " a worker" * (part["regime"] == "weak")
-        words = [f"{key} {part[key]}{each}" if key in ("batch", "shards") else str(part[key]) for key in differing]
-        yield ", ".join(words) or str(part["model"]), group
+    return _told_apart(rows, lambda row: row.point.series)
+
+
+def curves_of(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
+    """Group rows of one series and as many nodes, with words that say what differs from the others."""
+
+    def of_curve(row: Row) -> tuple[Any, ...]:
+        return *row.point.series, row.point.nodes or 0
+
+    return _told_apart(sorted(rows, key=of_curve), of_curve)
+
+
+def _told_apart(rows: Sequence[Row], parts_of: Callable[[Row], tuple[Any, ...]]) -> Iterator[tuple[str, list[Row]]]:
+    grouped = [(dict(zip(_PARTS, parts, strict=False)), list(group)) for parts, group in groupby(rows, parts_of)]
+    differing = [name for name in _PARTS if len({parts.get(name) for parts, _ in grouped}) > 1]
+    for parts, group in grouped:
+        each = " a worker" * (parts["regime"] == "weak")
+        ends = {"batch": each, "shards": each, "nodes": ""}
+        words = [f"{name} {parts[name]}{ends[name]}" if name in ends else str(parts[name]) for name in differing]
+        yield ", ".join(words) or str(parts["model"]), group

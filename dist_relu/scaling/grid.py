@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Literal
 
+from dist_relu.core.checks import check_int
 from dist_relu.errors import PartitionError
 from dist_relu.partition import check_fit
 
@@ -19,7 +20,8 @@ class Point:
     """A point of an experiment is a training of a model on so many workers.
 
     regime: "strong", where the batch is the same on any number of workers, or "weak", where it grows with them.
-    model: its name.  batch_size: over all workers together.
+    model: its name.  batch_size: over all workers together.  nodes: so many, with as many workers each; None: as the
+    workers come to be placed.
     """
 
     regime: Regime
@@ -28,6 +30,12 @@ class Point:
     workers: int
     batch_size: int
     shards: int
+    nodes: int | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Return its workers, and its nodes, 0 for as they come: what differs in a series, the smallest first."""
+        return self.workers, self.nodes or 0
 
     @property
     def series(self) -> Series:
@@ -60,19 +68,30 @@ def strong(
     backends: Sequence[str] = ("local",),
     batch_sizes: Sequence[int] = (64,),
     shards: Sequence[int] | None = None,
+    nodes: Sequence[int] | None = None,
 ) -> list[Point]:
     """List the points where the same batch is shared by more and more workers.
 
     shards: by default as many as the most workers, so that all compute the same bits.
-    Raises `PartitionError` where there are fewer shards than workers, or fewer samples than shards.
+    nodes: each number of workers is on each of these that can have as many of them each; None: as they come.
+    Raises `PartitionError` where there are fewer shards than workers, or fewer samples than shards, and for nodes that
+    can have as many of no number of workers.
     """
     points = [
-        Point(regime="strong", model=model, backend=backend, workers=number, batch_size=batch_size, shards=cut)
+        Point(
+            regime="strong",
+            model=model,
+            backend=backend,
+            workers=number,
+            batch_size=batch_size,
+            shards=cut,
+            nodes=on_nodes,
+        )
         for model in models
         for backend in backends
         for batch_size in batch_sizes
         for cut in shards or [max(workers)]
-        for number in sorted(set(workers))
+        for number, on_nodes in _sizes(workers, nodes)
     ]
     for point in points:
         check_fit(point.batch_size, point.batch_size, point.shards, point.workers)
@@ -85,8 +104,12 @@ def weak(
     *,
     backends: Sequence[str] = ("local",),
     batch_sizes: Sequence[int] = (64,),
+    nodes: Sequence[int] | None = None,
 ) -> list[Point]:
-    """List the points where every worker has a batch of its own, one shard.  batch_sizes: of one worker."""
+    """List the points where every worker has a batch of its own, one shard.
+
+    batch_sizes: of one worker.  nodes: see `strong`, as for what it raises.
+    """
     return [
         Point(
             regime="weak",
@@ -95,12 +118,28 @@ def weak(
             workers=number,
             batch_size=batch_size * number,
             shards=number,
+            nodes=on_nodes,
         )
         for model in models
         for backend in backends
         for batch_size in batch_sizes
-        for number in sorted(set(workers))
+        for number, on_nodes in _sizes(workers, nodes)
     ]
+
+
+def _sizes(workers: Sequence[int], nodes: Sequence[int] | None) -> list[tuple[int, int | None]]:
+    """List numbers of workers, the fewest first, with each number of nodes that can have as many of them each."""
+    numbers = sorted(set(workers))
+    if not nodes:
+        return [(number, None) for number in numbers]
+    for on_nodes in nodes:
+        check_int("nodes", on_nodes, least=1)
+        if all(number % on_nodes for number in numbers):
+            raise PartitionError(
+                f"nodes={on_nodes} divides none of workers={','.join(map(str, numbers))}. Pass a multiple of "
+                f"{on_nodes} among the workers, or leave it out of the nodes."
+            )
+    return [(number, on_nodes) for number in numbers for on_nodes in sorted(set(nodes)) if number % on_nodes == 0]
 
 
 def own_share(point: Point, workers: int) -> tuple[int, int]:

@@ -20,7 +20,7 @@ import numpy as np
 from dist_relu.coordinator import Coordinator, start
 from dist_relu.core.arrays import Array
 from dist_relu.data import Dataset
-from dist_relu.errors import BackendError
+from dist_relu.errors import BackendError, PartitionError, UnsuitableBackend
 from dist_relu.launch.hosts import Host
 from dist_relu.launch.mpirun import Mpirun
 from dist_relu.nn import Sequential
@@ -86,7 +86,10 @@ class Measurement:
 
     def line(self) -> str:
         """As a line of JSON."""
-        return json.dumps({"schema": SCHEMA, **asdict(self), "is_busy": self.company.is_busy})
+        content = {"schema": SCHEMA, **asdict(self), "is_busy": self.company.is_busy}
+        if self.point.nodes is None:
+            del content["point"]["nodes"]
+        return json.dumps(content)
 
     @classmethod
     def of_json(cls, content: Any) -> Self:
@@ -95,6 +98,8 @@ class Measurement:
         point = found.point
         if not point.workers <= point.shards <= point.batch_size:
             raise ValueError(f"point has {point.workers} workers, {point.shards} shards, {point.batch_size} samples")
+        if point.nodes not in (None, found.nodes):
+            raise ValueError(f"point has {point.nodes} nodes, and workers were on {found.nodes}")
         return found
 
 
@@ -109,6 +114,38 @@ class Placement:
     spread: bool = False
     hosts: Sequence[Host] = ()
     mpirun: Sequence[str] = ()
+
+    def has_room(self, point: Point) -> bool:
+        """Tell whether enough hosts may have as many ranks as each node of the point."""
+        return point.nodes is None or len(self._with_room(point.workers // point.nodes)) >= point.nodes
+
+    def hosts_of(self, point: Point) -> Sequence[Host]:
+        """List the hosts that a point's workers are started on, and how many each has.
+
+        Those of a point that says on how many nodes are the first ones with room, otherwise they are all of them.
+
+        Raises `UnsuitableBackend` where numbers of nodes can't be chosen, and `PartitionError` where nodes can't have
+        as many workers each, or too few hosts have room.
+        """
+        if point.nodes is None:
+            return self.hosts
+        if point.backend != "mpi":
+            raise UnsuitableBackend(
+                f'Numbers of nodes are for the hosts of MPI; with backend="{point.backend}" they can\'t be chosen.'
+            )
+        if point.workers % point.nodes:
+            raise PartitionError(f"nodes={point.nodes} does not divide workers={point.workers}.")
+        ranks = point.workers // point.nodes
+        if not self.has_room(point):
+            there = ", ".join(map(str, self.hosts)) or "none"
+            raise PartitionError(
+                f"workers={point.workers} on nodes={point.nodes}: too few hosts have room for {ranks} ranks each. "
+                f"There are: {there}."
+            )
+        return self._with_room(ranks)[: point.nodes]
+
+    def _with_room(self, ranks: int) -> list[Host]:
+        return [Host(host.name, ranks) for host in self.hosts if host.slots >= ranks]
 
     def as_json(self) -> dict[str, Any]:
         """By the names of its fields."""
@@ -130,6 +167,10 @@ def measure(point: Point, work: Work, repetition: int, folder: Path, placement: 
 
 
 def _on(coordinator: Coordinator, point: Point, work: Work, repetition: int) -> Measurement:
+    if point.nodes not in (None, coordinator.nodes):
+        raise BackendError(
+            f"Hosts of nodes={point.nodes} are the same machine: only {coordinator.nodes} took part. Name each once."
+        )
     model, data = copy.deepcopy(work.model), whole_batches(work.data, point.batch_size)
     with coordinator.trainer(
         model, data, work.optimizer, batch_size=point.batch_size, shards=point.shards, seed=work.seed
@@ -165,7 +206,7 @@ def _of_job(point: Point, work: Work, repetition: int, folder: Path, placement: 
     with tempfile.TemporaryDirectory(prefix="job-", dir=folder) as of_job:
         order = Path(of_job).absolute() / "order"
         order.write_bytes(pickle.dumps((point, work, repetition)))
-        command = mpirun.starting([sys.executable, "-c", _JOB, str(order)], point.workers, placement.hosts)
+        command = mpirun.starting([sys.executable, "-c", _JOB, str(order)], point.workers, placement.hosts_of(point))
         done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
     for line in done.stdout.splitlines():
         if line.startswith(_MARK):

@@ -6,10 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from dist_relu.cli.scale import left_out
+from dist_relu.scaling import strong
 from dist_relu.scaling.profile import read_profiles
 from tests.cases import chaos, long
 from tests.cli.test_cli import call
 from tests.ray_clusters import RayCluster
+
+ON_HOSTS = ["--backend", "mpi", "--host", "a:1,b:1"]
 
 
 def scale(capsys: pytest.CaptureFixture[str], folder: Path, *options: str) -> tuple[int, str, str]:
@@ -38,6 +42,15 @@ def test_what_is_measured_is_shown_and_written(
 def test_workers_are_measured_beside_one_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert scale(capsys, tmp_path, "--workers", "1", "--at-once", "2")[0] == 0
     assert {one.share.at_once for one in read_profiles(tmp_path)} == {1, 2}
+
+
+def test_workers_that_are_not_measured_on_nodes_are_told() -> None:
+    points = strong(["mlp:16"], [2, 4, 6], backends=["mpi"], nodes=[1, 2, 4])
+    fitting = [point for point in points if point.nodes != 1 or point.workers < 4]
+    assert left_out(fitting, [2, 4, 6], [1, 2, 4]) == [
+        "Left out: 4, 6 workers on 1 node, for which too few hosts have room.",
+        "Left out: 2, 6 workers on 4 nodes, which can't have as many each.",
+    ]
 
 
 @pytest.mark.chaos
@@ -72,6 +85,13 @@ def test_the_same_command_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[
         (["--workers", "2", "--backend", "mpi", "--mpirun", "'"], "--mpirun ': no closing quotation."),
         (["--workers", "2", "--backend", "serial"], "'serial' is none of local, mpi, ray"),
         (["--workers", "1", "--at-once", "2,x"], "--at-once 2,x: "),
+        (["--workers", "2", "--nodes", "2"], "--nodes 2 needs as many hosts, not 0. Name them with --host or --hosts."),
+        ([*ON_HOSTS, "--workers", "1,2", "--nodes", "1,3"], "--nodes 3 needs as many hosts, not 2."),
+        ([*ON_HOSTS, "--workers", "1,3", "--nodes", "1,2"], "--nodes 2 divides none of --workers 1,3. Pass a multiple"),
+        (
+            [*ON_HOSTS, "--workers", "2,3", "--nodes", "1,2"],
+            "--workers 2 on --nodes 1: too few hosts have room for 2 ranks",
+        ),
         (["--workers", "1", "--warm-up", "0"], "Invalid value for '--warm-up'"),
         ([], "Missing option '--workers'"),
     ],

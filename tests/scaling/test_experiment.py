@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from importlib import metadata
@@ -21,7 +22,7 @@ from dist_relu.cli.scale import table
 from dist_relu.launch.hosts import Host
 from dist_relu.scaling import Experiment, Measurement, Placement, Point, experiment, profiles, strong, weak
 from dist_relu.scaling.experiment import read_measurements
-from dist_relu.scaling.formats import as_csv, as_extra_p, as_mlperf, series_of
+from dist_relu.scaling.formats import as_csv, as_extra_p, as_mlperf, curves_of, series_of
 from dist_relu.scaling.machine import Clock, Company, company, facts
 
 HERE = strong(["mlp"], [1], backends=["serial"])
@@ -32,6 +33,9 @@ CALM = Company(others=0.0, stolen=0.0, load=0.5)
 BUSY = replace(CALM, others=0.5)
 
 
+ON_NODES = strong(["mlp"], [1, 2, 4], backends=["mpi"], nodes=[1, 2])
+
+
 def measurement(
     point: Point, repetition: int, seconds: float, *, sha256: str = "0" * 64, company: Company = CALM
 ) -> Measurement:
@@ -39,7 +43,7 @@ def measurement(
         point=point,
         repetition=repetition,
         began=1.0,
-        nodes=1,
+        nodes=point.nodes or 1,
         step_seconds=[seconds, 2 * seconds],
         sha256=sha256,
         company=company,
@@ -212,7 +216,9 @@ def test_lines_that_are_damaged_are_measured_again(data: dr.data.Dataset, tmp_pa
         ({"step_seconds": []}, r"step_seconds is \[\]"),
         ({"point": asdict(HERE[0]) | {"regime": "other"}}, "point.regime is 'other'"),
         ({"point": asdict(HERE[0]) | {"workers": 0}}, "point.workers is 0"),
-        ({"point": asdict(HERE[0]) | {"shards": 65}}, "point has 1 workers, 65 shards, 64 samples"),
+        ({"point": asdict(HERE[0]) | {"nodes": None}}, "point.nodes is None"),
+        ({"point": asdict(HERE[0]) | {"nodes": 2}}, "point has 2 nodes, and workers were on 1"),
+        ({"point": asdict(HERE[0]) | {"nodes": 1, "shards": 65}}, "point has 1 workers, 65 shards, 64 samples"),
         ({"messages": [[4000]]}, r"messages\[0\] is \[4000\]"),
         ({"company": None}, "company is None"),
     ],
@@ -231,9 +237,10 @@ def test_lines_that_are_no_measurements_are_told(tmp_path: Path, change: Any, me
 def test_lines_are_those_of_the_schema(data: dr.data.Dataset, tmp_path: Path) -> None:
     run(tmp_path, data, HERE, repetitions=1)
     schema = json.loads(files("dist_relu.scaling").joinpath("measurement.schema.json").read_text())
-    (line,) = (tmp_path / "measurements.jsonl").read_text().splitlines()
-    jsonschema.validate(json.loads(line), schema)
-    assert Measurement.of_json(json.loads(line)).line() == line
+    (measured,) = (tmp_path / "measurements.jsonl").read_text().splitlines()
+    for line in (measured, measurement(ON_NODES[-1], 0, 1.0).line()):
+        jsonschema.validate(json.loads(line), schema)
+        assert Measurement.of_json(json.loads(line)).line() == line
 
 
 def test_a_worker_that_computes_otherwise_is_found() -> None:
@@ -248,6 +255,61 @@ def test_weak_scaling_counts_samples() -> None:
     rows = made(points, lambda point: 1.0 if point.workers < 4 else 2.0).rows()
     assert [row.speed_up.value for row in rows] == [1, 2, 2]
     assert [row.efficiency.value for row in rows] == [1, 1, 0.5]
+
+
+def test_the_same_workers_are_measured_on_each_number_of_nodes_that_has_as_many_each() -> None:
+    assert [point.size for point in ON_NODES] == [(1, 1), (2, 1), (2, 2), (4, 1), (4, 2)]
+    assert [point.size for point in weak(["mlp"], [1, 2], nodes=[2])] == [(2, 2)]
+    with pytest.raises(dr.PartitionError, match=r"nodes=4 divides none of workers=1,2\. Pass a multiple"):
+        strong(["mlp"], [1, 2], nodes=[1, 4])
+
+
+def test_workers_on_more_nodes_are_held_against_the_fewest_on_the_fewest() -> None:
+    found = made(ON_NODES, lambda point: 1.0 if point.size == (1, 1) else 0.5 * (point.nodes or 0))
+    rows = found.rows()
+    assert [(row.point.size, row.speed_up.value, row.efficiency.value) for row in rows] == [
+        ((1, 1), 1, 1),
+        ((2, 1), 2, 1),
+        ((2, 2), 1, 0.5),
+        ((4, 1), 2, 0.5),
+        ((4, 2), 1, 0.25),
+    ]
+    assert [(name, [row.point.workers for row in curve]) for name, curve in curves_of(rows)] == [
+        ("nodes 1", [1, 2, 4]),
+        ("nodes 2", [2, 4]),
+    ]
+    assert [name for name, _ in series_of(rows)] == ["mlp"]
+    assert [line["nodes"] for line in csv.DictReader(as_csv(rows).splitlines())] == ["1", "1", "2", "1", "2"]
+    assert as_extra_p(found).splitlines()[:3] == [
+        "PARAMETER workers",
+        "PARAMETER nodes",
+        "POINTS ( 1 1 ) ( 2 1 ) ( 2 2 ) ( 4 1 ) ( 4 2 )",
+    ]
+
+
+def test_each_node_is_a_host_with_room_for_as_many() -> None:
+    placement = Placement(hosts=[Host("a", 1), Host("b", 4), Host("c", 2)])
+    (of_two,) = strong(["mlp"], [2], backends=["mpi"], nodes=[2])
+    (of_four,) = strong(["mlp"], [4], backends=["mpi"], nodes=[2])
+    assert placement.hosts_of(of_two) == [Host("a", 1), Host("b", 1)]
+    assert placement.hosts_of(of_four) == [Host("b", 2), Host("c", 2)]
+
+
+@pytest.mark.parametrize(
+    ("point", "message"),
+    [
+        (replace(HERE[0], nodes=1), 'with backend="serial" they can\'t be chosen'),
+        (replace(ON_NODES[0], nodes=2), "nodes=2 does not divide workers=1"),
+        (ON_NODES[-1], "workers=4 on nodes=2: too few hosts have room for 2 ranks each. There are: a:2, b:1."),
+    ],
+)
+def test_nodes_that_there_are_not_are_told_before_anything_is_measured(
+    data: dr.data.Dataset, tmp_path: Path, point: Point, message: str
+) -> None:
+    placement = Placement(hosts=[Host("a", 2), Host("b", 1)])
+    with pytest.raises(ValueError, match=re.escape(message)):
+        run(tmp_path / "new", data, [point], placement=placement)
+    assert not (tmp_path / "new").exists()
 
 
 def test_strong_scaling_needs_a_shard_for_each_worker() -> None:
