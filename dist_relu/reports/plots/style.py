@@ -58,6 +58,8 @@ _NO_METADATA = {
 _PANEL_INCHES = 4.0, 3.2
 _STACKED_INCHES = 4.0, 2.3
 """Where panels stand below one another for want of width, they are lower: four of them fit on a page with a legend."""
+_LOWEST_INCHES = 1.0
+"""Long words below stacked panels leave each of them at least so much of its height."""
 _NARROWEST = 0.6
 """A panel is at least so much of its own width, so that its words have room; or there are fewer beside one another."""
 _TITLE_POINTS, _LEGEND_POINTS, _NOTE_POINTS = 11, 10, 8.5
@@ -134,6 +136,8 @@ def draw(
         for axes in all_axes[rows * panels :]:
             axes.remove()
         _add_words(figure, about if form.title is None else form.title, note)
+        if columns < panels:
+            _heighten(figure, num_rows)
         figure.savefig(picture, format=path.suffix[1:], metadata=_NO_METADATA.get(path.suffix))
     write_file(path, picture.getbuffer())
 
@@ -288,6 +292,14 @@ def _add_words(figure: Any, title: str, note: str) -> None:
         else:
             added.append(figure.supxlabel(note, fontsize=_NOTE_POINTS, color=_NOTE_COLOUR))
     figure.set_figheight(figure.get_figheight() + sum(_size_of(figure, part)[1] for part in added))
+
+
+def _heighten(figure: Any, num_rows: int) -> None:
+    """Let the picture grow until its lowest panel has its height."""
+    figure.draw_without_rendering()
+    missing = _LOWEST_INCHES - min(_size_of(figure, axes)[1] for axes in figure.axes if axes.axison)
+    if missing > 0:
+        figure.set_figheight(figure.get_figheight() + num_rows * missing)
 
 
 def _fitted(figure: Any, text: str, inches: float, points: float) -> str:
