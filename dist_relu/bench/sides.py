@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from operator import methodcaller
 from time import perf_counter
@@ -101,17 +102,22 @@ class _Timed:
 def running(name: str, start: Start, cores: Collection[int], environment: Mapping[str, str]) -> Iterator[RunningSide]:
     """Start a side on some cores, with some variables set.  It ends with the context."""
     context = multiprocessing.get_context("spawn")
+    resource_tracker.ensure_running()  # which would let Ctrl-C through, were it started with the first process
     connections, processes = [], []
     try:
         for number in range(start.processes):
             ours, theirs = context.Pipe()
             process = context.Process(target=_serve, args=(theirs, start.make, number, cores), daemon=True)
-            with patch.dict(os.environ, environment):
+            with patch.dict(os.environ, environment), _blocked_interrupts():
                 process.start()
             theirs.close()
             connections.append(ours)
             processes.append(process)
         yield RunningSide(name, connections, [process.pid for process in processes if process.pid])
+    except BaseException:
+        for process in processes:
+            process.terminate()  # to wait for what it is at, such as its imports, would be of no use
+        raise
     finally:
         for connection in connections:
             connection.close()
@@ -121,11 +127,20 @@ def running(name: str, start: Start, cores: Collection[int], environment: Mappin
             process.join()
 
 
+@contextmanager
+def _blocked_interrupts() -> Iterator[None]:
+    """Block Ctrl-C meanwhile, and for good in the processes that are started: who asks them gets it, too."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _serve(
     connection: Connection, make: Callable[[int], AbstractContextManager[Side]], number: int, cores: Collection[int]
 ) -> None:
     """Answer questions until nobody is there to ask any."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who asks gets it, too
     os.sched_setaffinity(0, cores)
     with make(number) as side:
         while True:

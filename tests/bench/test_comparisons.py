@@ -10,8 +10,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
@@ -24,7 +26,7 @@ from dist_relu.bench.footprint import descendants, proportional_bytes
 from dist_relu.bench.jax_side import with_jit
 from dist_relu.bench.networks import beginning, flops
 from dist_relu.bench.ours import on_one_worker
-from dist_relu.bench.sides import Side
+from dist_relu.bench.sides import Side, Start, running
 from dist_relu.bench.sklearn_side import expresses
 from dist_relu.bench.sklearn_side import with_threads as with_sklearn
 from dist_relu.bench.step import Timing
@@ -182,6 +184,19 @@ def test_what_was_measured_outlasts_a_backend_that_fails(
     assert "There is no Ray." in err
     written = json.loads((tmp_path / "sums.json").read_text())
     assert (len(written["rows"]), written["is_complete"]) == (1, False)
+
+
+@contextmanager
+def its_process(number: int) -> Iterator[Any]:
+    """Make a side that tells its process, and does nothing else."""
+    yield Mock(pid=os.getpid())
+
+
+@pytest.mark.long
+def test_sides_hear_nothing_of_ctrl_c_from_their_first_moment_on() -> None:
+    with running("a side", Start(its_process), os.sched_getaffinity(0), {}) as side:
+        os.kill(side.pids[0], signal.SIGINT)
+        assert side.ask(attrgetter("pid")) == side.pids[0]
 
 
 def ended_in_the_second(name: str) -> Callable[..., object]:

@@ -172,9 +172,11 @@ def _become_worker(command: list[str], environment: dict[bytes, bytes], descript
 
 
 def _read(size: int) -> bytes:
+    """Read so many bytes, or fewer where the coordinator has hung up, also before it had read all of ours."""
     data = b""
-    while len(data) < size and (part := os.read(0, size - len(data))):
-        data += part
+    with suppress(ConnectionError):
+        while len(data) < size and (part := os.read(0, size - len(data))):
+            data += part
     return data
 
 
