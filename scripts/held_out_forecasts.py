@@ -147,7 +147,10 @@ class Lab:
                 placement=placement,
             ).measurements
             for one in found[-len(points) :]:
-                print(f"{where}, {one.point.model}: {np.median(one.step_seconds) * 1e3:.2f} ms", file=sys.stderr)
+                others = f"others took {one.company.others:.0%} of the machine"
+                print(
+                    f"{where}, {one.point.model}: {np.median(one.step_seconds) * 1e3:.2f} ms, {others}", file=sys.stderr
+                )
         return list(read_profiles(folder / "alone")), found
 
     def _profile(self, folder: Path, points: Sequence[Point], number: int, at_once: Sequence[int] = ()) -> None:
@@ -172,12 +175,14 @@ class Lab:
     def _rows(
         self, where: str, cluster: Cluster, nodes: int, profiled: list[Profile], measured: Sequence[Measurement]
     ) -> list[Row]:
-        """Forecast what was held out, and compare."""
+        """Forecast what was held out, and compare with what others have not disturbed, if there is any."""
         rows = []
         for model in self._held_out:
             point = point_of(model, nodes * cluster.workers_per_node, "serial", 1)
             (said,) = forecast(point, profiled, cluster, [nodes])
-            times = [float(np.median(one.step_seconds)) for one in measured if one.point.model == model]
+            of_model = [one for one in measured if one.point.model == model]
+            undisturbed = [one for one in of_model if not one.company.is_busy] or of_model
+            times = [float(np.median(one.step_seconds)) for one in undisturbed]
             rows.append(Row(where, model, said.workers, said.seconds.value, float(np.median(times)), said.limit))
             print(f"{where}, {model}: forecast {said.seconds * 1e3} ms, {rows[-1].off:+.0%}", file=sys.stderr)
         return rows
