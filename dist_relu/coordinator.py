@@ -63,6 +63,7 @@ def start(
     backend: Backend | str = "auto",
     threads_per_worker: int = 1,
     address: str | None = None,
+    nodes: int | None = None,
     spread: bool = False,
     on_failure: OnFailure = "replace",
     max_restarts: int = 5,
@@ -80,7 +81,10 @@ def start(
     the CPUs that each worker asks for.
     address: HOST:PORT of a Ray cluster. By default the one in RAY_ADDRESS, or the one that `ray start` left on this
     machine, or else one that is started for these workers and ends with them.
-    spread: on Ray, place workers on as many nodes as there are, rather than on as few as have room.
+    nodes: on Ray, start workers on exactly so many nodes, as many on each, rather than on as few as have room. It waits
+    for nodes whose CPUs are busy. Workers that come later, for dead ones or by `resize`, go where there is room, best
+    where the dead one was.
+    spread: on Ray, place workers on as many nodes as there are.
     on_failure: what is done when a worker dies. "replace": another one takes its place, or where there is no room for
     one, it is "shrink": the others do its work too; training, `evaluate` and `forward` then go on, to the same bits.
     `Coordinator.run` raises WorkerLost, since a function of yours may have done half of something, and the next call
@@ -91,9 +95,17 @@ def start(
     Raises TypeError and ValueError for arguments that make no sense, `BackendError` when the workers can't be started.
     """
     least, most = parse_workers(workers)
+    if nodes is not None and least != most:
+        raise ValueError(f"nodes={nodes} can't be kept while workers={workers!r} come and go. Pass one number.")
     policy = FailurePolicy(on_failure, max_restarts)  # checks them before anything starts
     started = start_backend(
-        backend, least, threads_per_worker, address=address, spread=spread, worker_timeout_s=worker_timeout_s
+        backend,
+        least,
+        threads_per_worker,
+        address=address,
+        nodes=nodes,
+        spread=spread,
+        worker_timeout_s=worker_timeout_s,
     )
     policy.least = 1 if least == most else least or 1
     policy.most = most or started.num_workers

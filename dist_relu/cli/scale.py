@@ -19,7 +19,7 @@ from dist_relu.cli.running import Interrupted
 from dist_relu.cli.tables import print_table
 from dist_relu.cli.types import FOLDER, INPUT_FILE, MODEL, MODEL_FORMS, SEED, GroupedCommand, SomeNames
 from dist_relu.data import load
-from dist_relu.launch.hosts import Host, parse_hosts, read_hosts
+from dist_relu.launch.hosts import parse_hosts, read_hosts
 from dist_relu.optim import Constant
 from dist_relu.reports.plots import ScalingCurve, draw_scaling
 from dist_relu.reports.plots.style import COLUMN, PLAIN
@@ -36,6 +36,7 @@ from dist_relu.scaling import (
     strong,
     weak,
 )
+from dist_relu.scaling.experiment import read_measurements
 from dist_relu.scaling.formats import curves_of, series_of, write_formats
 from dist_relu.scaling.grid import check_batch
 from dist_relu.scaling.intervals import ENOUGH_REPETITIONS
@@ -51,7 +52,8 @@ _PICTURES = {"scaling.png": PLAIN, "scaling.pdf": COLUMN}
     epilog="\b\nExamples:\n"
     "  dist-relu scale --workers 1,2,4 --model mlp:1024,1024 --batch-size 256 --output scaling\n"
     "  dist-relu scale --workers 1,2 --model cnn --backend local,mpi --regime strong,weak --output scaling\n"
-    "  dist-relu scale --workers 2,4 --nodes 1,2,4 --backend mpi --host a:4,b:4,c:4,d:4 --output scaling\n",
+    "  dist-relu scale --workers 2,4 --nodes 1,2,4 --backend mpi --host a:4,b:4,c:4,d:4 --output scaling\n"
+    "  dist-relu scale --workers 2,4 --nodes 1,2 --backend ray --output scaling\n",
 )
 @data_option
 @click.option(
@@ -69,8 +71,8 @@ _PICTURES = {"scaling.png": PLAIN, "scaling.pdf": COLUMN}
 @click.option(
     "--nodes",
     metavar="N,N,...",
-    help="For mpi, run the same workers on so many of the hosts, as many on each; what can't be is left out. Default: "
-    "as the hosts give them.",
+    help="For mpi and ray, run the same workers on so many of the hosts or of Ray's nodes, as many on each; what can't "
+    "be is left out. Default: as there is room.",
 )
 @click.option(
     "--backend",
@@ -183,14 +185,10 @@ def scale(
             raise click.UsageError(f"{option} is for {name} {needed}, not {chosen}.")
     with usage_errors():
         hosts = parse_hosts(host_list) if host_list is not None else read_hosts(host_file) if host_file else []
-        check_hosts(hosts, backends)
         placement = Placement(spread=spread, hosts=hosts, mpirun=parse_words("--mpirun", mpirun_command or ""))
         numbers = parse_sizes("--workers ", workers)
         on_nodes = parse_sizes("--nodes ", nodes) if nodes else []
-        if on_nodes and max(on_nodes) > len(hosts):
-            raise click.UsageError(
-                f"--nodes {max(on_nodes)} needs as many hosts, not {len(hosts)}. Name them with --host or --hosts."
-            )
+        check_places(placement, on_nodes, backends)
         cuts = parse_sizes("--shards ", shards) if shards else None
         at_once = parse_sizes("--at-once ", side_by_side) if side_by_side else []
         options: dict[str, Any] = {
@@ -204,7 +202,7 @@ def scale(
         points += weak(list(models), numbers, **options) if "weak" in regimes else []
         for point in points:
             check_batch(point.batch_size, len(data.train))
-        points = _with_room(points, placement)
+        points = _with_room(points, placement, output)
         rate = Constant(OPTIMIZERS[optimizer].lr / 10)  # what is learnt is no matter, but it should not diverge
         rule = OPTIMIZERS[optimizer].make(rate, momentum, 0.0)
     make_folder("--output", output)
@@ -252,21 +250,32 @@ def _write(found: Experiment, rows: Sequence[Row], output: Path, *, about: str) 
     attempts.check()
 
 
-def check_hosts(hosts: Sequence[Host], backends: str) -> None:
-    """Refuse hosts where no ranks run.  Raises click.UsageError."""
+def check_places(placement: Placement, nodes: Sequence[int], backends: str) -> None:
+    """Refuse hosts where no ranks run, and nodes that nobody can choose.  Raises click.UsageError."""
+    hosts, names = placement.hosts, set(backends.split(","))
     if hosts and backends != "mpi":
         raise click.UsageError(f"--host and --hosts are for --backend mpi, not {backends}.")
+    if nodes and names - {"mpi", "ray"}:
+        raise click.UsageError(f"--nodes is for --backend mpi or ray, not {backends}.")
+    if nodes and placement.spread:
+        raise click.UsageError("--nodes and --spread both say where workers go. Pass one of them.")
+    if nodes and "mpi" in names and max(nodes) > len(hosts):
+        raise click.UsageError(
+            f"--nodes {max(nodes)} needs as many hosts, not {len(hosts)}. Name them with --host or --hosts."
+        )
 
 
-def _with_room(points: Sequence[Point], placement: Placement) -> list[Point]:
-    """Leave out points for whose workers too few hosts have room.
+def _with_room(points: Sequence[Point], placement: Placement, folder: Path) -> list[Point]:
+    """Leave out points for whose workers too few hosts or nodes have room, but for those that were measured before.
 
-    Raises `PartitionError` where nothing is left of a number of nodes.
+    Raises what `Placement.lacking` has where nothing is left of a number of nodes.
     """
-    fitting = [point for point in points if placement.has_room(point)]
-    for point in points:
+    measured = {one.point for one in read_measurements(folder)}
+    lacking = placement.lacking([point for point in points if point not in measured])
+    fitting = [point for point in points if point not in lacking]
+    for point, reason in lacking.items():
         if point.nodes not in {one.nodes for one in fitting}:
-            placement.hosts_of(point)
+            raise reason
     return fitting
 
 
@@ -278,7 +287,7 @@ def left_out(points: Sequence[Point], workers: Sequence[int], nodes: Sequence[in
         uneven = [number for number in others if number % on_nodes]
         for numbers, why in (
             (uneven, "which can't have as many each"),
-            ([number for number in others if number not in uneven], "for which too few hosts have room"),
+            ([number for number in others if number not in uneven], "for which too few have room"),
         ):
             if numbers:
                 told.append(f"Left out: {_counted(numbers, 'worker')} on {_counted([on_nodes], 'node')}, {why}.")

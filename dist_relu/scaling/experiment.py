@@ -133,8 +133,9 @@ def experiment(
     on_measured: gets each measurement, how many there are now, and how many there will be.
 
     Raises ValueError for a point whose model is not in `models`, and where the folder holds another experiment, with
-    another model of a name, other data, or of another machine; what `start` and `Placement.hosts_of` raise; and
-    `PartitionError` where a batch has more samples than the data.
+    another model of a name, other data, or of another machine; what `start` and `Placement.lacking` raise, and what the
+    latter finds for points that are still to be measured; and `PartitionError` where a batch has more samples than the
+    data.
     """
     check_int("steps", steps, least=2)
     check_int("warm_up", warm_up)
@@ -143,20 +144,19 @@ def experiment(
     check_models(points, models)
     for point in points:
         check_batch(point.batch_size, len(data))
-        placement.hosts_of(point)
     folder = Path(folder)
-    optimizer = optimizer or SGD(0.01, momentum=0.9)
-    settings, facts = {"steps": steps, "warm_up": warm_up, "seed": seed}, machine.facts()
-    begin(folder, models, data, optimizer, settings | placement.as_json(), facts)
     found = [one for one in read_measurements(folder) if one.point in points]
     done = {(one.point, one.repetition) for one in found}
     rng = np.random.default_rng(seed)
     order = [(points[i], number) for number in range(repetitions) for i in rng.permutation(len(points))]
-    wanted = set(order)
-    num_done = len(done & wanted)
-    for point, number in order:
-        if (point, number) in done:
-            continue
+    wanted = [each for each in order if each not in done]
+    num_done = len(order) - len(wanted)
+    for reason in placement.lacking([point for point, _ in wanted]).values():
+        raise reason
+    optimizer = optimizer or SGD(0.01, momentum=0.9)
+    settings, facts = {"steps": steps, "warm_up": warm_up, "seed": seed}, machine.facts()
+    begin(folder, models, data, optimizer, settings | placement.as_json(), facts)
+    for point, number in wanted:
         work = Work(model=models[point.model], data=data, optimizer=optimizer, steps=steps, warm_up=warm_up, seed=seed)
         one = measure(point, work, number, folder, placement)
         add_line(folder / MEASUREMENTS_FILE, one.line())

@@ -20,12 +20,13 @@ import numpy as np
 from dist_relu.coordinator import Coordinator, start
 from dist_relu.core.arrays import Array
 from dist_relu.data import Dataset
-from dist_relu.errors import BackendError, PartitionError, UnsuitableBackend
+from dist_relu.errors import BackendError, DistReluError, PartitionError, UnsuitableBackend
 from dist_relu.launch.hosts import Host
 from dist_relu.launch.mpirun import Mpirun
 from dist_relu.nn import Sequential
 from dist_relu.optim import Optimizer
 from dist_relu.runtime.backends.mpi.backend import mpirun_path
+from dist_relu.runtime.backends.ray.room import lacking_nodes
 from dist_relu.scaling.folder import measured
 from dist_relu.scaling.grid import Point, check_batch
 from dist_relu.scaling.machine import SHORTEST_S, Company, company, read_clock
@@ -107,20 +108,36 @@ class Measurement:
 class Placement:
     """A placement says where workers are.
 
-    spread: on Ray, over all nodes.  hosts: of MPI's ranks; none for this machine.  mpirun: the program that starts
-    them, with options; none for the one that belongs to this Python.
+    spread: on Ray, over all nodes, where a point does not say on how many.  hosts: of MPI's ranks; none for this
+    machine.  mpirun: the program that starts them, with options; none for the one that belongs to this Python.
     """
 
     spread: bool = False
     hosts: Sequence[Host] = ()
     mpirun: Sequence[str] = ()
 
-    def has_room(self, point: Point) -> bool:
-        """Tell whether enough hosts may have as many ranks as each node of the point."""
-        return point.nodes is None or len(self._with_room(point.workers // point.nodes)) >= point.nodes
+    def lacking(self, points: Sequence[Point]) -> dict[Point, DistReluError]:
+        """Tell for which points too few hosts, or nodes of the Ray cluster, may have as many workers each, and why.
+
+        Raises `UnsuitableBackend` where numbers of nodes can't be chosen, and `BackendError` where there is no way to
+        the cluster.
+        """
+        on_nodes = [point for point in points if point.nodes is not None]
+        of_ray = {point.size for point in on_nodes if point.backend == "ray"}
+        on_ray = lacking_nodes(of_ray) if of_ray else {}
+        lacking: dict[Point, DistReluError] = {}
+        for point in on_nodes:
+            if point.backend != "ray":
+                try:
+                    self.hosts_of(point)
+                except PartitionError as error:
+                    lacking[point] = error
+            elif point.size in on_ray:
+                lacking[point] = on_ray[point.size]
+        return lacking
 
     def hosts_of(self, point: Point) -> Sequence[Host]:
-        """List the hosts that a point's workers are started on, and how many each has.
+        """List the hosts that a point's ranks are started on, and how many each has.
 
         Those of a point that says on how many nodes are the first ones with room, otherwise they are all of them.
 
@@ -131,21 +148,19 @@ class Placement:
             return self.hosts
         if point.backend != "mpi":
             raise UnsuitableBackend(
-                f'Numbers of nodes are for the hosts of MPI; with backend="{point.backend}" they can\'t be chosen.'
+                f'Numbers of nodes are for MPI and Ray; with backend="{point.backend}" they can\'t be chosen.'
             )
         if point.workers % point.nodes:
             raise PartitionError(f"nodes={point.nodes} does not divide workers={point.workers}.")
         ranks = point.workers // point.nodes
-        if not self.has_room(point):
+        fitting = [Host(host.name, ranks) for host in self.hosts if host.slots >= ranks]
+        if len(fitting) < point.nodes:
             there = ", ".join(map(str, self.hosts)) or "none"
             raise PartitionError(
                 f"workers={point.workers} on nodes={point.nodes}: too few hosts have room for {ranks} ranks each. "
                 f"There are: {there}."
             )
-        return self._with_room(ranks)[: point.nodes]
-
-    def _with_room(self, ranks: int) -> list[Host]:
-        return [Host(host.name, ranks) for host in self.hosts if host.slots >= ranks]
+        return fitting[: point.nodes]
 
     def as_json(self) -> dict[str, Any]:
         """By the names of its fields."""
@@ -162,14 +177,17 @@ def measure(point: Point, work: Work, repetition: int, folder: Path, placement: 
     """
     if point.backend == "mpi":
         return _of_job(point, work, repetition, folder, placement)
-    with start(point.workers, backend=point.backend, spread=placement.spread, on_failure="stop") as coordinator:
+    spread = placement.spread and point.nodes is None
+    with start(
+        point.workers, backend=point.backend, nodes=point.nodes, spread=spread, on_failure="stop"
+    ) as coordinator:
         return _on(coordinator, point, work, repetition)
 
 
 def _on(coordinator: Coordinator, point: Point, work: Work, repetition: int) -> Measurement:
     if point.nodes not in (None, coordinator.nodes):
         raise BackendError(
-            f"Hosts of nodes={point.nodes} are the same machine: only {coordinator.nodes} took part. Name each once."
+            f"Some of nodes={point.nodes} are the same machine: only {coordinator.nodes} took part. Each counts once."
         )
     model, data = copy.deepcopy(work.model), whole_batches(work.data, point.batch_size)
     with coordinator.trainer(

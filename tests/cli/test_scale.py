@@ -48,7 +48,7 @@ def test_workers_that_are_not_measured_on_nodes_are_told() -> None:
     points = strong(["mlp:16"], [2, 4, 6], backends=["mpi"], nodes=[1, 2, 4])
     fitting = [point for point in points if point.nodes != 1 or point.workers < 4]
     assert left_out(fitting, [2, 4, 6], [1, 2, 4]) == [
-        "Left out: 4, 6 workers on 1 node, for which too few hosts have room.",
+        "Left out: 4, 6 workers on 1 node, for which too few have room.",
         "Left out: 2, 6 workers on 4 nodes, which can't have as many each.",
     ]
 
@@ -60,6 +60,16 @@ def test_actors_of_a_ray_cluster_are_measured_too(
     code, output, _ = scale(capsys, tmp_path, "--workers", "1,2", "--backend", "ray")
     assert code == 0
     assert "backend ray" in output
+
+
+@pytest.mark.long
+def test_nodes_that_a_ray_cluster_has_not_are_told_before_anything_is_measured(
+    ray_cluster: RayCluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, errors = scale(capsys, tmp_path / "new", "--workers", "2", "--nodes", "1,2", "--backend", "ray")
+    assert code == 2
+    assert "--workers 2 on --nodes 2 need 1 CPU on each. This Ray cluster's nodes have: 4." in errors
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.long
@@ -85,7 +95,12 @@ def test_the_same_command_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[
         (["--workers", "2", "--backend", "mpi", "--mpirun", "'"], "--mpirun ': no closing quotation."),
         (["--workers", "2", "--backend", "serial"], "'serial' is none of local, mpi, ray"),
         (["--workers", "1", "--at-once", "2,x"], "--at-once 2,x: "),
-        (["--workers", "2", "--nodes", "2"], "--nodes 2 needs as many hosts, not 0. Name them with --host or --hosts."),
+        (["--workers", "2", "--nodes", "2"], "--nodes is for --backend mpi or ray, not local."),
+        (["--workers", "2", "--nodes", "2", "--backend", "ray", "--spread"], "--nodes and --spread both say where"),
+        (
+            ["--workers", "2", "--nodes", "2", "--backend", "mpi"],
+            "--nodes 2 needs as many hosts, not 0. Name them with",
+        ),
         ([*ON_HOSTS, "--workers", "1,2", "--nodes", "1,3"], "--nodes 3 needs as many hosts, not 2."),
         ([*ON_HOSTS, "--workers", "1,3", "--nodes", "1,2"], "--nodes 2 divides none of --workers 1,3. Pass a multiple"),
         (

@@ -32,11 +32,11 @@ def test_the_same_workers_run_on_so_many_nodes_of_the_hosts(tmp_path: Path) -> N
     assert sorted((line["point"]["workers"], line["nodes"]) for line in lines) == [(1, 1), (2, 1), (2, 2), (4, 2)]
     assert all(line["nodes"] == line["point"]["nodes"] for line in lines)
     assert len({line["sha256"] for line in lines}) == 1
-    assert "Left out: 4 workers on 1 node, for which too few hosts have room." in told
+    assert "Left out: 4 workers on 1 node, for which too few have room." in told
 
 
 def test_a_machine_that_is_named_twice_is_not_taken_for_two_nodes(tmp_path: Path) -> None:
     options = ["--host", "a:1,a:1", "--workers", "2", "--nodes", "2", *FEW, "--output", str(tmp_path)]
     done = subprocess.run([HOSTS, "scale", "1+1", *options], capture_output=True, text=True, check=False)
-    assert "Hosts of --nodes 2 are the same machine: only 1 took part. Name each once." in done.stderr
+    assert "Some of --nodes 2 are the same machine: only 1 took part. Each counts once." in done.stderr
     assert done.returncode == 1

@@ -487,3 +487,14 @@ def test_an_address_is_for_ray_only() -> None:
 def test_spreading_is_for_ray_only() -> None:
     with pytest.raises(dr.BackendError, match=r"spread=True is for the nodes of a Ray cluster; with backend=\"local\""):
         dr.start(1, backend="local", spread=True)
+
+
+def test_nodes_that_a_cluster_has_not_are_refused(ray_cluster: RayCluster) -> None:
+    message = r"workers=2 on nodes=2 need 1 CPU on each\. This Ray cluster's nodes have: 4\. Ask for fewer"
+    with pytest.raises(dr.errors.UnsuitableBackend, match=message):
+        dr.start(2, backend="ray", nodes=2)
+
+
+def test_numbers_of_nodes_are_for_ray_only() -> None:
+    with pytest.raises(dr.BackendError, match=r"nodes=2 is for a Ray cluster; with backend=\"local\" there is none"):
+        dr.start(2, backend="local", nodes=2)

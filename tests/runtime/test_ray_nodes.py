@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -50,6 +51,69 @@ for spread in (False, True):
 """
     done = run([sys.executable, "-c", code], env=cluster.environment)
     assert [line for line in done.stdout.splitlines() if "nodes" in line] == ["nodes 1", "nodes 2"], done.stderr
+
+
+ON_NODES = """
+import logging, os, signal
+import dist_relu as dr
+
+def node(world, request):
+    return world.node.number
+
+def die(world, request):
+    if world.rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    world.barrier.wait()
+
+class Leaves(logging.Handler):
+    def emit(self, record):
+        print(record.getMessage())
+        first.close()
+
+for nodes in (1, 2):
+    with dr.start(2, backend="ray", nodes=nodes) as coordinator:
+        print("nodes", *coordinator.run(node, None))
+        if nodes == 2:
+            try:
+                coordinator.run(die, None)
+            except dr.WorkerLost:
+                print("nodes", *coordinator.run(node, None))
+for workers in (3, 4):
+    try:
+        dr.start(workers, backend="ray", nodes=2)
+    except ValueError as error:
+        print(error)
+logging.getLogger("dist_relu").addHandler(Leaves())
+first = dr.start(2, backend="ray", nodes=1)
+print("nodes", *first.run(node, None))
+with dr.start(2, backend="ray", nodes=2) as second:
+    print("nodes", *second.run(node, None))
+"""
+
+
+def test_workers_are_on_exactly_so_many_nodes_or_wait_for_them_or_are_refused(cluster: RayCluster) -> None:
+    done = run([sys.executable, "-c", ON_NODES], env=cluster.environment)
+    assert [line for line in done.stdout.splitlines() if "(raylet)" not in line] == [
+        "nodes 0 0",
+        "nodes 0 1",
+        "nodes 0 1",
+        "nodes=2 does not divide workers=3.",
+        "workers=4 on nodes=2 need 2 CPUs on each. This Ray cluster's nodes have: 2, 1. Ask for fewer, or add nodes.",
+        "nodes 0 0",
+        "Waiting for 2 CPUs on 2 nodes, 1 for each worker. This Ray cluster has 3, of which free: 1.",
+        "nodes 0 1",
+    ], done.stderr
+
+
+def test_the_same_workers_are_measured_on_so_many_nodes(cluster: RayCluster, tmp_path: Path) -> None:
+    few = ["--model", "mlp:16", "--steps", "3", "--warm-up", "1", "--repetitions", "1"]
+    command = [sys.executable, "-m", "dist_relu", "scale", "--backend", "ray", *few, "--output", str(tmp_path)]
+    done = run([*command, "--workers", "2,4", "--nodes", "1,2"], env=cluster.environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Left out: 4 workers on 1 node, for which too few have room." in done.stdout
+    lines = [json.loads(line) for line in (tmp_path / "measurements.jsonl").read_text().splitlines()]
+    assert sorted((line["point"]["workers"], line["nodes"]) for line in lines) == [(2, 1), (2, 2)]
+    assert len({line["sha256"] for line in lines}) == 1
 
 
 LOSS = """

@@ -20,7 +20,9 @@ def test_a_backend_may_be_given_as_an_object() -> None:
         assert coordinator.run(rank_and_size, None) == [(0, 1)]
 
 
-@pytest.mark.parametrize("passed", [{"workers": 1}, {"threads_per_worker": 2}, {"address": "h:1"}, {"spread": True}])
+@pytest.mark.parametrize(
+    "passed", [{"workers": 1}, {"threads_per_worker": 2}, {"address": "h:1"}, {"nodes": 1}, {"spread": True}]
+)
 def test_a_backend_has_its_workers_already(passed: dict[str, Any]) -> None:
     (name,) = passed
     backend = SerialBackend()
@@ -33,6 +35,19 @@ def test_a_backend_has_one_coordinator() -> None:
     backend = SerialBackend()
     with dr.start(backend=backend), pytest.raises(ValueError, match="This SerialBackend has a coordinator already"):
         dr.start(backend=backend)
+
+
+@pytest.mark.parametrize(
+    ("passed", "message"),
+    [
+        ({"workers": 2, "nodes": 2, "spread": True}, "nodes=2 and spread=True both say where workers go"),
+        ({"workers": "2:4", "nodes": 2}, "nodes=2 can't be kept while workers='2:4' come and go. Pass one number."),
+        ({"workers": 2, "nodes": 0}, "nodes=0: must be at least 1"),
+    ],
+)
+def test_nodes_that_make_no_sense_are_refused(passed: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        dr.start(backend="ray", **passed)
 
 
 def test_what_is_no_backend_is_refused() -> None:

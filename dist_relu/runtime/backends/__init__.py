@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable
 
 from dist_relu.comm.stop_detector import WORKER_TIMEOUT_S
-from dist_relu.core.checks import check_bool, check_positive, instance_of, optional, shown
+from dist_relu.core.checks import check_bool, check_int, check_positive, instance_of, optional, shown
 from dist_relu.errors import UnsuitableBackend
 from dist_relu.runtime.backends.base import Backend
 from dist_relu.runtime.backends.local.backend import LocalBackend
@@ -44,14 +44,15 @@ def start_backend(
     threads_per_worker: int,
     *,
     address: str | None = None,
+    nodes: int | None = None,
     spread: bool = False,
     worker_timeout_s: float | None = None,
 ) -> Backend:
     """Start the backend of this name, or take one that was started.
 
     For "auto" it is the one that fits this process: `mpi` under mpirun, otherwise `local`.
-    address, spread: see `RayBackend`; for that backend alone.  worker_timeout_s: for those whose workers are processes
-    of their own.
+    address, nodes, spread: see `RayBackend`; for that backend alone.  worker_timeout_s: for those whose workers are
+    processes of their own.
     Raises TypeError and ValueError for what is neither a backend nor the name of one.
     """
     if isinstance(backend, Backend):
@@ -59,6 +60,7 @@ def start_backend(
             "workers": workers,
             "threads_per_worker": threads_per_worker,
             "address": address,
+            "nodes": nodes,
             "spread": spread,
         }
         passed["worker_timeout_s"] = worker_timeout_s
@@ -78,12 +80,8 @@ def start_backend(
         raise ValueError(f"backend={name!r} is unknown. Choose one of: {names}.")
     timeout_s = WORKER_TIMEOUT_S if worker_timeout_s is None else check_positive("worker_timeout_s", worker_timeout_s)
     if name == "ray":
-        return RayBackend(workers, threads_per_worker, address, spread=spread, worker_timeout_s=timeout_s)
-    optional(instance_of(str))("address", address)
-    if address is not None:
-        raise UnsuitableBackend(f'address={address!r} is that of a Ray cluster; with backend="{name}" there is none.')
-    if check_bool("spread", spread):
-        raise UnsuitableBackend(f'spread=True is for the nodes of a Ray cluster; with backend="{name}" there is none.')
+        return RayBackend(workers, threads_per_worker, address, nodes=nodes, spread=spread, worker_timeout_s=timeout_s)
+    _check_no_cluster(name, address, nodes, spread=spread)
     if name == "local":
         return LocalBackend(workers, threads_per_worker, worker_timeout_s=timeout_s)
     if worker_timeout_s is not None:
@@ -104,6 +102,16 @@ def serve_if_rank() -> None:
 def is_under_mpirun() -> bool:
     """Tell whether this process is a rank of an MPI job, and its launcher is there."""
     return launched() is not None
+
+
+def _check_no_cluster(name: str, address: str | None, nodes: int | None, *, spread: bool) -> None:
+    """Refuse what is for Ray clusters alone.  Raises TypeError and ValueError, `UnsuitableBackend` among these."""
+    if optional(instance_of(str))("address", address) is not None:
+        raise UnsuitableBackend(f'address={address!r} is that of a Ray cluster; with backend="{name}" there is none.')
+    if optional(check_int)("nodes", nodes) is not None:
+        raise UnsuitableBackend(f'nodes={nodes} is for a Ray cluster; with backend="{name}" there is none.')
+    if check_bool("spread", spread):
+        raise UnsuitableBackend(f'spread=True is for the nodes of a Ray cluster; with backend="{name}" there is none.')
 
 
 def _warn_of_leftovers() -> None:

@@ -17,7 +17,7 @@ import cloudpickle
 from dist_relu.comm import barrier
 from dist_relu.comm.shared_memory import Handle, SharedArray
 from dist_relu.comm.stop_detector import WORKER_TIMEOUT_S, StopDetector
-from dist_relu.core.checks import check_bool, instance_of, optional
+from dist_relu.core.checks import check_bool, check_int, instance_of, optional
 from dist_relu.core.machine import how_it_ended, num_cores
 from dist_relu.errors import BackendError, WorkerLost
 from dist_relu.runtime.backends.base import Backend, EventHandler, check_workers
@@ -50,9 +50,10 @@ _LARGE_BYTES = 100_000
 class RayBackend(Backend):
     """`workers` actors with `threads_per_worker` CPUs each, by default as many as the cluster has CPUs for.
 
-    address: see `Cluster.join`.  spread: over as many nodes as there are, rather than on as few as have room.
-    connect_timeout_s: how long a cluster may take to answer.  worker_timeout_s: how long a worker may be
-    stopped by a signal before it counts as lost, and, up to 10, a node without a word.
+    address: see `Cluster.join`.  nodes: start them on exactly so many nodes, as many on each, rather than on as few as
+    have room.  spread: on as many as there are.  connect_timeout_s: how long a cluster may take to answer.
+    worker_timeout_s: how long a worker may be stopped by a signal before it counts as lost, and, up to 10, a node
+    without a word.
     """
 
     can_regroup = True
@@ -63,13 +64,17 @@ class RayBackend(Backend):
         threads_per_worker: int = 1,
         address: str | None = None,
         *,
+        nodes: int | None = None,
         spread: bool = False,
         connect_timeout_s: float = 5.0,
         worker_timeout_s: float = WORKER_TIMEOUT_S,
     ) -> None:
         workers, threads_per_worker = check_workers(workers, threads_per_worker)
         optional(instance_of(str))("address", address)
+        nodes = optional(check_int)("nodes", nodes)
         spread = check_bool("spread", spread)
+        if nodes is not None and spread:
+            raise ValueError(f"nodes={nodes} and spread=True both say where workers go. Pass one of them.")
         on_this_machine = max(num_cores() // threads_per_worker, 1)
         num_cpus = (workers or on_this_machine) * threads_per_worker
         self._cluster = Cluster.join(address, num_cpus, connect_timeout_s)
@@ -96,7 +101,7 @@ class RayBackend(Backend):
             self._num_workers = workers
             self._control = SharedArray(barrier.control_shape(workers), "int64")
             self._stop_detector = StopDetector(worker_timeout_s, self._control.array)
-            self._group = ActorGroup(self._cluster, workers, threads_per_worker, spread=spread)
+            self._group = ActorGroup(self._cluster, workers, threads_per_worker, nodes=nodes, spread=spread)
         except BaseException:
             self._cluster.leave()
             raise

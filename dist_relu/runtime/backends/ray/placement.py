@@ -20,7 +20,7 @@ from dist_relu.runtime.backends.ray.cluster import Cluster
 from dist_relu.runtime.backends.ray.connection import import_ray
 from dist_relu.runtime.backends.ray.member import Member, has_ended
 from dist_relu.runtime.backends.ray.reservation import Reservation
-from dist_relu.runtime.backends.ray.room import TIME_TO_PLACE_S, cpus_per_worker, find_room, room_by_node
+from dist_relu.runtime.backends.ray.room import TIME_TO_PLACE_S, check_nodes, cpus_per_worker, find_room, room_by_node
 from dist_relu.runtime.process_info import ProcessInfo, by_node
 from dist_relu.runtime.surroundings import absolute_import_paths
 
@@ -43,12 +43,18 @@ _CANT_JOIN = "can't join the others"
 class ActorGroup:
     """`num_workers` actors with `threads_per_worker` CPUs each, on nodes where there is room for all of them at once.
 
-    spread: over as many nodes as there are, rather than on as few as have room.
+    nodes: on exactly so many, as many on each; None: on as few as have room.  spread: on as many as there are instead.
+    Those that come later, by `regroup`, go where there is room, best where the one was whose place they take.
     They start while the user's script goes on; `wait_for_start` waits for them.  members: by rank, when they have
     started; ranks follow the nodes, and that of this process comes first.
     """
 
-    def __init__(self, cluster: Cluster, num_workers: int, threads_per_worker: int, *, spread: bool) -> None:
+    def __init__(
+        self, cluster: Cluster, num_workers: int, threads_per_worker: int, *, nodes: int | None, spread: bool
+    ) -> None:
+        """Raises what `check_nodes` does."""
+        if nodes is not None:
+            check_nodes(num_workers, nodes, threads_per_worker)
         self._ray = import_ray()
         self._cluster = cluster
         self._num_workers = num_workers
@@ -68,10 +74,10 @@ class ActorGroup:
                 self._start([self._here] * num_workers)
             else:
                 self._reservation = Reservation(
-                    cluster, num_workers, self._cpus, spread=spread, name=f"dist_relu {self._run}"
+                    cluster, num_workers, self._cpus, nodes=nodes, spread=spread, name=f"dist_relu {self._run}"
                 )
-                if nodes := self._reservation.nodes(TIME_TO_PLACE_S):
-                    self._start_where_reserved(nodes)
+                if reserved := self._reservation.nodes(TIME_TO_PLACE_S):
+                    self._start_where_reserved(reserved)
         except BaseException:
             if cluster.is_there:
                 self.end()

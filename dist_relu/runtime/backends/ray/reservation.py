@@ -22,14 +22,20 @@ _POLL_S = 0.1
 class Reservation:
     """A reservation asks for `cpus` CPUs for each of `num_workers`, and holds them from then on until `release`.
 
-    spread: over as many nodes as there are, rather than on as few as have room.  name: as Ray shows it to people.
+    nodes: on exactly so many, as many workers on each; None: on as few as have room.  spread: on as many as there are
+    instead.  name: as Ray shows it to people.
     """
 
-    def __init__(self, cluster: Cluster, num_workers: int, cpus: float, *, spread: bool, name: str) -> None:
-        self._cluster, self._num_workers, self._cpus = cluster, num_workers, cpus
+    def __init__(
+        self, cluster: Cluster, num_workers: int, cpus: float, *, nodes: int | None, spread: bool, name: str
+    ) -> None:
+        self._cluster, self._num_workers, self._cpus, self._num_nodes = cluster, num_workers, cpus, nodes
         self._ray = import_ray()
+        self._in_bundle = num_workers // nodes if nodes else 1
         self._group = self._ray.util.placement_group(
-            [{"CPU": cpus}] * num_workers, "SPREAD" if spread else "PACK", name
+            [{"CPU": cpus * self._in_bundle}] * (num_workers // self._in_bundle),
+            "STRICT_SPREAD" if nodes else "SPREAD" if spread else "PACK",
+            name,
         )
 
     def nodes(self, timeout_s: float) -> list[str] | None:
@@ -40,7 +46,7 @@ class Reservation:
             table = self._ray.util.placement_group_table(self._group)
             if table["state"] == "CREATED":
                 of_bundles = table["bundles_to_node_id"]
-                return [of_bundles[bundle] for bundle in sorted(of_bundles)]
+                return [of_bundles[bundle] for bundle in sorted(of_bundles) for _ in range(self._in_bundle)]
             if time.monotonic() > deadline:
                 return None
             time.sleep(SHORT_POLL_S)
@@ -50,8 +56,9 @@ class Reservation:
         nodes = self.nodes(_QUIET_WAIT_S)
         if nodes is None:
             total, free = cpus_of_cluster()
+            where = f" on {self._num_nodes} node{'s' * (self._num_nodes > 1)}" if self._num_nodes else ""
             _log.warning(
-                f"Waiting for {self._cpus * self._num_workers:g} CPUs, {self._cpus:g} for each worker. "
+                f"Waiting for {self._cpus * self._num_workers:g} CPUs{where}, {self._cpus:g} for each worker. "
                 f"This Ray cluster has {total:g}, of which free: {free:g}."
             )
         while nodes is None:

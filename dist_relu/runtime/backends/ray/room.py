@@ -6,11 +6,12 @@ import importlib
 import logging
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import floor
 from typing import Any
 
-from dist_relu.errors import NoRoom
+from dist_relu.core.machine import num_cores
+from dist_relu.errors import NoRoom, PartitionError, UnsuitableBackend
 from dist_relu.runtime.backends.ray.cluster import Cluster
 from dist_relu.runtime.backends.ray.connection import import_ray
 
@@ -29,6 +30,8 @@ _TIME_TO_COME_FREE_S = 8.0
 """The same for one in whose place another one is to start: it takes Ray 5 s to end a worker that does not answer."""
 
 SHORT_POLL_S = 0.02
+
+_CONNECT_TIMEOUT_S = 5.0
 
 _TOKEN_CPU = 0.001
 """What a worker asks of a private cluster, where nobody else asks for anything."""
@@ -51,6 +54,45 @@ def cpus_per_worker(cluster: Cluster, num_workers: int, threads_per_worker: int)
         return threads_per_worker
     _log.warning(f"{num_workers} workers share the {total:g} CPUs of this Ray cluster.")
     return floor(total / num_workers * 1e4) / 1e4  # Ray counts in these
+
+
+def check_nodes(num_workers: int, nodes: int, threads_per_worker: int) -> None:
+    """Check that so many nodes of the cluster may have as many of the workers each, once nobody else has their CPUs.
+
+    On a single machine with too few CPUs workers share them, see `cpus_per_worker`.
+    Raises PartitionError where the workers can't be divided by the nodes, and UnsuitableBackend where too few living
+    nodes have CPUs for them.
+    """
+    if num_workers % nodes:
+        raise PartitionError(f"nodes={nodes} does not divide workers={num_workers}.")
+    living = [node["Resources"] for node in import_ray().nodes() if node["Alive"]]
+    there = sorted((of_node.get("CPU", 0.0) for of_node in living), reverse=True)
+    cpus = num_workers // nodes * threads_per_worker
+    if sum(of_node >= cpus for of_node in there) < nodes and not nodes == len(there) == 1:
+        raise UnsuitableBackend(
+            f"workers={num_workers} on nodes={nodes} need {cpus} CPU{'s' * (cpus > 1)} on each. This Ray cluster's "
+            f"nodes have: {', '.join(f'{of_node:g}' for of_node in there)}. Ask for fewer, or add nodes."
+        )
+
+
+def lacking_nodes(sizes: Collection[tuple[int, int]]) -> dict[tuple[int, int], UnsuitableBackend]:
+    """Tell which numbers of workers can never be on which numbers of nodes, and why.
+
+    The cluster is the one that workers without an address would be started on; it is joined, and left again.
+    sizes: numbers of workers and of nodes.
+    Raises BackendError when there is no way to the cluster, and PartitionError for nodes that do not divide workers.
+    """
+    lacking = {}
+    cluster = Cluster.join(None, num_cores(), _CONNECT_TIMEOUT_S)
+    try:
+        for workers, nodes in sizes:
+            try:
+                check_nodes(workers, nodes, threads_per_worker=1)
+            except UnsuitableBackend as error:
+                lacking[workers, nodes] = error
+    finally:
+        cluster.leave()
+    return lacking
 
 
 def room_by_node(cpus: float, unreachable: set[str]) -> dict[str, int]:
