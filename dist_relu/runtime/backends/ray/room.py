@@ -11,7 +11,7 @@ from math import floor
 from typing import Any
 
 from dist_relu.core.machine import num_cores
-from dist_relu.errors import NoRoom, PartitionError, UnsuitableBackend
+from dist_relu.errors import DistReluError, NoRoom, PartitionError, UnsuitableBackend
 from dist_relu.runtime.backends.ray.cluster import Cluster
 from dist_relu.runtime.backends.ray.connection import import_ray
 
@@ -75,20 +75,20 @@ def check_nodes(num_workers: int, nodes: int, threads_per_worker: int) -> None:
         )
 
 
-def lacking_nodes(sizes: Collection[tuple[int, int]]) -> dict[tuple[int, int], UnsuitableBackend]:
+def lacking_nodes(sizes: Collection[tuple[int, int]]) -> dict[tuple[int, int], DistReluError]:
     """Tell which numbers of workers can never be on which numbers of nodes, and why.
 
     The cluster is the one that workers without an address would be started on; it is joined, and left again.
     sizes: numbers of workers and of nodes.
-    Raises BackendError when there is no way to the cluster, and PartitionError for nodes that do not divide workers.
+    Raises BackendError when there is no way to the cluster.
     """
-    lacking = {}
+    lacking: dict[tuple[int, int], DistReluError] = {}
     cluster = Cluster.join(None, num_cores(), _CONNECT_TIMEOUT_S)
     try:
         for workers, nodes in sizes:
             try:
                 check_nodes(workers, nodes, threads_per_worker=1)
-            except UnsuitableBackend as error:
+            except (PartitionError, UnsuitableBackend) as error:
                 lacking[workers, nodes] = error
     finally:
         cluster.leave()
