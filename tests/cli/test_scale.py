@@ -59,7 +59,7 @@ def test_actors_of_a_ray_cluster_are_measured_too(
 ) -> None:
     code, output, _ = scale(capsys, tmp_path, "--workers", "1,2", "--backend", "ray")
     assert code == 0
-    assert "backend ray" in output
+    assert "mlp:16, strong, ray, " in output
 
 
 @pytest.mark.long
